@@ -1,0 +1,92 @@
+"""Links Datadog cases, incidents and pages: an async client that loses no link."""
+
+from datadog_caselinks.bulk import Created, Failed, Outcome
+from datadog_caselinks.client import CaseLinksClient, ClientOptions
+from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
+from datadog_caselinks.errors import (
+    AmbiguousResultError,
+    AuthenticationError,
+    BadRequestError,
+    CaseLinksError,
+    ConfigurationError,
+    ConflictError,
+    ConnectError,
+    InvalidLinkError,
+    LinkFileError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProxyAuthenticationError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseError,
+    ServerError,
+    SessionError,
+    StaleConnectionError,
+    TLSError,
+    TransportError,
+)
+from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
+from datadog_caselinks.models import (
+    CaseLink,
+    Entity,
+    EntityType,
+    NewCaseLink,
+    Relationship,
+    agent_conversation,
+    case,
+    incident,
+    page,
+)
+from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.retry import RetryPolicy
+from datadog_caselinks.sessions import SessionManager
+from datadog_caselinks.sites import Site
+
+__all__ = [
+    "AmbiguousResultError",
+    "ApiKeys",
+    "AuthenticationError",
+    "BadRequestError",
+    "BearerToken",
+    "CaseLink",
+    "CaseLinksClient",
+    "CaseLinksError",
+    "ClientOptions",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectError",
+    "Created",
+    "Credentials",
+    "Entity",
+    "EntityType",
+    "Failed",
+    "InvalidLinkError",
+    "LinkFileError",
+    "LinkLine",
+    "MalformedLine",
+    "MalformedResponseError",
+    "NewCaseLink",
+    "NotFoundError",
+    "Outcome",
+    "PermissionDeniedError",
+    "ProxyAuthenticationError",
+    "RateLimit",
+    "RateLimitedError",
+    "Relationship",
+    "RequestTimeoutError",
+    "ResponseError",
+    "RetryPolicy",
+    "ServerError",
+    "SessionError",
+    "SessionManager",
+    "Site",
+    "StaleConnectionError",
+    "TLSError",
+    "TransportError",
+    "agent_conversation",
+    "case",
+    "incident",
+    "page",
+    "read_link_file",
+]

@@ -1,0 +1,94 @@
+"""Many links: as many at a time as are wanted, in bounded memory, one outcome each. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+
+from attrs import frozen
+
+from datadog_caselinks.errors import CaseLinksError
+from datadog_caselinks.models import CaseLink, NewCaseLink
+
+
+@frozen
+class Created:
+    """``new`` was made and is ``link``. ``index`` counts the source from 0."""
+
+    new: NewCaseLink
+    link: CaseLink
+    index: int
+
+
+@frozen
+class Failed:
+    """``new`` was not made, or not surely made, because of ``error``. ``index`` counts the source from 0."""
+
+    new: NewCaseLink
+    error: CaseLinksError
+    index: int
+
+
+Outcome = Created | Failed
+
+
+async def create_links(
+    create: Callable[[NewCaseLink], Awaitable[CaseLink]],
+    source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
+    *,
+    concurrency: int,
+) -> AsyncGenerator[Outcome, None]:
+    """Call ``create`` for each link of ``source``, ``concurrency`` at a time; yield outcomes as they come.
+
+    No more is taken from ``source`` than is being created or waits to be consumed: at most twice
+    ``concurrency``. An error of ``source`` itself is raised once the links before it are done. When the
+    consumer stops early, what is under way is cancelled.
+    """
+    numbered = _numbered(source)
+    turn = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
+    outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(concurrency)
+
+    async def work() -> None:
+        while True:
+            async with turn:
+                item = await anext(numbered, None)
+            if item is None:
+                return
+            index, new = item
+            try:
+                outcome: Outcome = Created(new, await create(new), index)
+            except CaseLinksError as error:
+                outcome = Failed(new, error, index)
+            await outcomes.put(outcome)
+
+    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+
+    async def finish() -> None:
+        await asyncio.wait(workers)
+        await outcomes.put(None)
+
+    finisher = asyncio.create_task(finish())
+    try:
+        while (outcome := await outcomes.get()) is not None:
+            yield outcome
+        for worker in workers:
+            worker.result()
+    finally:
+        for task in (finisher, *workers):
+            task.cancel()
+        await asyncio.gather(finisher, *workers, return_exceptions=True)
+        await numbered.aclose()
+
+
+async def _numbered(
+    source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
+) -> AsyncGenerator[tuple[int, NewCaseLink], None]:
+    index = 0
+    if isinstance(source, AsyncIterable):
+        async for new in source:
+            yield index, new
+            index += 1
+    else:
+        for new in source:
+            yield index, new
+            index += 1

@@ -1,0 +1,190 @@
+"""The client: it joins the parts, and holds what each operation does about a failure."""
+
+from __future__ import annotations
+
+import os
+import ssl as tls
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from typing import Final, Self, TypedDict, Unpack
+
+import aiohttp
+
+from datadog_caselinks import bulk, wire
+from datadog_caselinks.bulk import Outcome
+from datadog_caselinks.credentials import Credentials, credentials_from_env
+from datadog_caselinks.errors import (
+    AmbiguousResultError,
+    CaseLinksError,
+    ConfigurationError,
+    NotFoundError,
+)
+from datadog_caselinks.gate import Gate
+from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.retry import RetryPolicy, may_have_been_applied, retrying
+from datadog_caselinks.sessions import SessionManager
+from datadog_caselinks.sites import Site
+from datadog_caselinks.transport import Transport
+from datadog_caselinks.wire import Answer, Request
+
+DEFAULT_CONCURRENCY: Final = 100
+DEFAULT_TIMEOUT: Final = 30.0
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword parameters of :class:`CaseLinksClient`, as :meth:`CaseLinksClient.from_env` takes them."""
+
+    sessions: SessionManager | aiohttp.ClientSession | None
+    retry: RetryPolicy
+    max_concurrency: int
+    timeout: float
+    proxy: str | None
+    ssl: tls.SSLContext | None
+
+
+class CaseLinksClient:
+    """Creates, lists and deletes the links of Datadog cases on one site, with one set of credentials.
+
+    Use it as ``async with CaseLinksClient(…) as links``, or call :meth:`close` at the end. Make one client
+    and keep it: it pools connections, and may be made before the event loop runs. Any number of calls may
+    be under way at once.
+
+    ``site``             a :class:`Site`, or a text that :meth:`Site.parse` understands
+    ``credentials``      :class:`ApiKeys` or :class:`BearerToken`
+    ``sessions``         a :class:`SessionManager` to share, or an ``aiohttp.ClientSession`` of your own;
+                         neither is closed with the client. By default the client has a manager of its own
+    ``retry``            when a failed attempt is repeated
+    ``max_concurrency``  requests under way at once; further calls wait for their turn
+    ``timeout``          seconds for one attempt, from connecting to the end of the answer; waiting for a
+                         turn or for the next attempt does not count
+    ``proxy``            URL of an HTTP proxy, with user and password if it wants them
+    ``ssl``              an ``ssl.SSLContext``, for a private CA or a client certificate
+
+    Every method raises a :class:`CaseLinksError`; the page on errors says what to do about each. Cancelling
+    a call stops it at once; whether a request that was under way is still carried out, nobody can know.
+    """
+
+    def __init__(
+        self,
+        site: Site | str,
+        credentials: Credentials,
+        *,
+        sessions: SessionManager | aiohttp.ClientSession | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
+        max_concurrency: int = DEFAULT_CONCURRENCY,
+        timeout: float = DEFAULT_TIMEOUT,
+        proxy: str | None = None,
+        ssl: tls.SSLContext | None = None,
+    ) -> None:
+        if max_concurrency < 1:
+            raise ConfigurationError(f"max_concurrency must be at least 1, not {max_concurrency!r}")
+        self.site = Site.parse(site) if isinstance(site, str) else site
+        self._is_shared = isinstance(sessions, SessionManager)
+        self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)
+        self._transport = Transport(
+            self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl
+        )
+        # More slots than connections would make attempts wait for a connection with the clock running.
+        self._slots = min(max_concurrency, self._sessions.max_connections or max_concurrency)
+        self._gate = Gate(self._slots)
+        # Decorated here and not for each call, which would cost more than the rest of the retry.
+        retried = retrying(retry)
+        self._create = retried(self._create_once)
+        self._list = retried(self._list_once)
+        self._delete = retried(self._delete_once)
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+        """A client from the environment.
+
+        ``DD_SITE`` names the site, US1 (``datadoghq.com``) if it is not set, as in Datadog's own clients;
+        ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``, are the credentials. ``options`` are the
+        keyword parameters of the class.
+
+        Raises :class:`ConfigurationError` that names the variable which is missing or malformed.
+        """
+        site = Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
+        return cls(site, credentials_from_env(), **options)
+
+    async def create_link(self, new: NewCaseLink) -> CaseLink:
+        """Create one link.
+
+        An attempt that surely was not carried out is repeated as the :class:`RetryPolicy` says. One that
+        may have been is not, since that could make the link twice: it raises
+        :class:`AmbiguousResultError`. Whether Datadog refuses an equal second link is not documented.
+        """
+        return await self._create(new)
+
+    def create_links(
+        self,
+        source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
+        *,
+        concurrency: int | None = None,
+    ) -> AsyncGenerator[Outcome, None]:
+        """Create each link of ``source``, and yield what became of it, in the order of completion.
+
+        Yields :class:`Created` or :class:`Failed`, each with its link and its index in ``source``, and
+        raises for no link. ``source`` may be endless: it is read no further ahead than twice
+        ``concurrency``, by default the ``max_concurrency`` of the client. Breaking off cancels what is
+        under way.
+        """
+        return bulk.create_links(self.create_link, source, concurrency=concurrency or self._slots)
+
+    async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
+        """List the links in which ``entity`` stands on either side, all or those of one ``relationship``."""
+        return await self._list(wire.list_request(entity, relationship))
+
+    async def delete_link(self, link: CaseLink | str) -> None:
+        """Delete a link, given as the :class:`CaseLink` or its id.
+
+        Raises :class:`NotFoundError` if there is none, but not when an attempt of this same call may have
+        deleted it. Repeating a delete that failed is safe.
+        """
+        link_id = link.id if isinstance(link, CaseLink) else link
+        await self._delete(wire.delete_request(link_id), [])
+
+    async def close(self) -> None:
+        """Close the connections, unless they are shared. Calls under way fail; a second call does nothing."""
+        if not self._is_shared:
+            await self._sessions.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"CaseLinksClient({self.site!r})"
+
+    async def _create_once(self, new: NewCaseLink) -> CaseLink:
+        try:
+            return wire.read_link(await self._attempt(wire.create_request(new)))
+        except CaseLinksError as error:
+            if not may_have_been_applied(error):
+                raise
+            raise AmbiguousResultError(
+                f"{error}. It may have been made: list the links of {new.parent} before creating it again",
+                new=new,
+                reason=error,
+            ) from error
+
+    async def _list_once(self, request: Request) -> list[CaseLink]:
+        return wire.read_links(await self._attempt(request))
+
+    async def _delete_once(self, request: Request, unclear: list[CaseLinksError]) -> None:
+        try:
+            answer = await self._attempt(request)
+            wire.read_deleted(answer)
+        except NotFoundError:
+            if not (unclear or answer.resent):
+                raise
+        except CaseLinksError as error:
+            if may_have_been_applied(error):
+                unclear.append(error)
+            raise
+
+    async def _attempt(self, request: Request) -> Answer:
+        # Before the queue, or a closed client would be noticed only at its head.
+        self._transport.require_usable()
+        async with self._gate:
+            return await self._transport.send(request)

@@ -1,0 +1,167 @@
+"""The one tree of errors. Knows the models and the rate limit, and decides nothing.
+
+::
+
+    CaseLinksError
+    ├── InvalidLinkError              refused before sending (also a ValueError)
+    ├── LinkFileError                 a file that is no list of links (also a ValueError)
+    ├── ConfigurationError            site or credentials missing or malformed (also a ValueError)
+    ├── SessionError                  closed, or another event loop's (also a RuntimeError)
+    ├── TransportError                no answer
+    │   ├── ConnectError              never sent: refused, DNS, connect or handshake timeout
+    │   │   ├── StaleConnectionError  never sent: the server had closed the pooled connection
+    │   │   ├── TLSError              the certificate or the handshake was refused
+    │   │   └── ProxyAuthenticationError  the proxy wants other credentials
+    │   └── RequestTimeoutError       our time ran out before anything was sent
+    ├── AmbiguousResultError          sent, and whether it was applied could not be learned
+    ├── MalformedResponseError        an answer that is no link
+    └── ResponseError                 an answer with another status than success
+        ├── BadRequestError           400, 422
+        ├── AuthenticationError       401
+        ├── PermissionDeniedError     403
+        ├── NotFoundError             404
+        ├── ConflictError             409
+        ├── RateLimitedError          429
+        └── ServerError               5xx
+
+Every error pickles, attributes and all, and none carries a key.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from typing import TYPE_CHECKING, Any
+
+from datadog_caselinks.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from datadog_caselinks.models import NewCaseLink
+
+
+class CaseLinksError(Exception):
+    """What every error of this package is."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle as cls(*args), which leaves out keyword-only parameters.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+class InvalidLinkError(CaseLinksError, ValueError):
+    """The API documents this as wrong, so it was refused before anything was sent."""
+
+
+class LinkFileError(CaseLinksError, ValueError):
+    """A file as a whole is no list of links: empty, binary, or without the columns that are needed."""
+
+
+class ConfigurationError(CaseLinksError, ValueError):
+    """The site, the credentials or another setting is missing or malformed."""
+
+
+class SessionError(CaseLinksError, RuntimeError):
+    """A client or session manager was used after it was closed, or from another event loop."""
+
+
+class TransportError(CaseLinksError):
+    """No answer came. Unless it is one of the subclasses, the server may have received the request."""
+
+
+class ConnectError(TransportError):
+    """No connection, so nothing was sent: refused, an unknown host, or a connect or handshake timeout."""
+
+
+class StaleConnectionError(ConnectError):
+    """The server had closed the pooled connection before anything was sent on it."""
+
+
+class TLSError(ConnectError):
+    """The TLS handshake failed: mostly a certificate that is not trusted. Not retried."""
+
+
+class ProxyAuthenticationError(ConnectError):
+    """The proxy answered 407: it wants credentials, or other ones. Not retried."""
+
+
+class RequestTimeoutError(TransportError):
+    """The time allowed for an attempt ran out before anything was sent."""
+
+
+class AmbiguousResultError(CaseLinksError):
+    """The link was sent, and whether it was made could not be learned.
+
+    ``new`` is the link as it was asked for, ``reason`` the error that left it open. List the links of
+    ``new.parent`` to see whether it is there, before creating it again.
+    """
+
+    def __init__(self, message: str, *, new: NewCaseLink, reason: CaseLinksError) -> None:
+        super().__init__(message)
+        self.new = new
+        self.reason = reason
+
+
+class MalformedResponseError(CaseLinksError):
+    """The answer says success and yet is no link, or no list of links. ``body`` is its beginning."""
+
+    def __init__(self, message: str, *, body: str) -> None:
+        super().__init__(message)
+        self.body = body
+
+
+class ResponseError(CaseLinksError):
+    """The server answered with a status that is no success.
+
+    ``status``       the HTTP status
+    ``errors``       what the server said, one readable string for each error; may be empty
+    ``raw_errors``   the members of the answer's ``errors`` as they came: strings or JSON objects
+    ``retry_after``  seconds to wait before asking again, if the server said so: ``Retry-After``,
+                     and for a 429 else the end of the rate-limit window
+    ``rate_limit``   the rate-limit headers of the answer, if there were any
+    ``body``         the beginning of the body as text
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        errors: tuple[str, ...] = (),
+        raw_errors: tuple[Any, ...] = (),
+        retry_after: float | None = None,
+        rate_limit: RateLimit | None = None,
+        body: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.errors = errors
+        self.raw_errors = raw_errors
+        self.retry_after = retry_after
+        self.rate_limit = rate_limit
+        self.body = body
+
+
+class BadRequestError(ResponseError):
+    """400 or 422: the server refused the request as wrong."""
+
+
+class AuthenticationError(ResponseError):
+    """401: the credentials were not accepted by this site."""
+
+
+class PermissionDeniedError(ResponseError):
+    """403: the credentials are known but lack a permission or scope."""
+
+
+class NotFoundError(ResponseError):
+    """404: an entity or link that is not there."""
+
+
+class ConflictError(ResponseError):
+    """409: it contradicts what is there, such as a link that exists already."""
+
+
+class RateLimitedError(ResponseError):
+    """429: over the rate limit. Nothing was applied."""
+
+
+class ServerError(ResponseError):
+    """5xx: the server failed, and may have applied the request."""

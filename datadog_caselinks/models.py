@@ -1,0 +1,200 @@
+"""What is linked, and the links: frozen values. Knows no JSON and no HTTP."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final, TypeVar
+from uuid import UUID
+
+from attrs import field, frozen
+
+from datadog_caselinks.errors import InvalidLinkError
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-\d+")
+
+
+class EntityType(StrEnum):
+    """What can stand at either end of a link. At least one end is a case."""
+
+    CASE = "CASE"
+    INCIDENT = "INCIDENT"
+    PAGE = "PAGE"
+    AGENT_CONVERSATION = "AGENT_CONVERSATION"
+
+
+class Relationship(StrEnum):
+    """How the parent of a link relates to its child. All have a direction but ``RELATES_TO``."""
+
+    RELATES_TO = "RELATES_TO"
+    CAUSES = "CAUSES"
+    BLOCKS = "BLOCKS"
+    DUPLICATES = "DUPLICATES"
+    PARENT_OF = "PARENT_OF"
+    SUCCESSOR_OF = "SUCCESSOR_OF"
+    ESCALATES_TO = "ESCALATES_TO"
+
+
+_Known = TypeVar("_Known", EntityType, Relationship)
+
+
+def _known(enum: type[_Known], value: _Known | str) -> _Known | str:
+    """The member that ``value`` names; a preview API may add others, which stay plain strings."""
+    try:
+        return enum(value)
+    except ValueError:
+        return value
+
+
+def _entity_type(value: EntityType | str) -> EntityType | str:
+    return value if type(value) is EntityType else _known(EntityType, value)
+
+
+def _relationship(value: Relationship | str) -> Relationship | str:
+    return value if type(value) is Relationship else _known(Relationship, value)
+
+
+def _identifier(value: str | UUID) -> str:
+    """UUIDs in their one canonical form, lower case with hyphens, so that equal ids compare equal."""
+    if isinstance(value, UUID):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise InvalidLinkError(f"an id must be a non-empty string or a uuid.UUID, not {value!r}")
+    return value.lower() if _UUID.fullmatch(value) else value
+
+
+@frozen
+class Entity:
+    """A case, incident, page or agent conversation: its ``id`` and its ``type``.
+
+    It is made by :func:`case`, :func:`incident`, :func:`page` and :func:`agent_conversation`, which check
+    the id. An entity read from an answer may carry a type that this version does not know, as a plain
+    string, and any id.
+
+    A relationship's own name makes a link to be created: ``case(a).blocks(case(b))``.
+    """
+
+    id: str = field(converter=_identifier)
+    type: EntityType | str = field(converter=_entity_type)
+
+    def relates_to(self, child: Entity) -> NewCaseLink:
+        """This and ``child`` are associated, in either direction."""
+        return NewCaseLink(self, Relationship.RELATES_TO, child)
+
+    def causes(self, child: Entity) -> NewCaseLink:
+        """This is a cause of ``child``."""
+        return NewCaseLink(self, Relationship.CAUSES, child)
+
+    def blocks(self, child: Entity) -> NewCaseLink:
+        """``child`` cannot go on until this is done."""
+        return NewCaseLink(self, Relationship.BLOCKS, child)
+
+    def duplicates(self, child: Entity) -> NewCaseLink:
+        """This says the same as ``child``."""
+        return NewCaseLink(self, Relationship.DUPLICATES, child)
+
+    def parent_of(self, child: Entity) -> NewCaseLink:
+        """``child`` is a part of this."""
+        return NewCaseLink(self, Relationship.PARENT_OF, child)
+
+    def successor_of(self, child: Entity) -> NewCaseLink:
+        """This follows ``child``."""
+        return NewCaseLink(self, Relationship.SUCCESSOR_OF, child)
+
+    def escalates_to(self, child: Entity) -> NewCaseLink:
+        """This was escalated to ``child``."""
+        return NewCaseLink(self, Relationship.ESCALATES_TO, child)
+
+    def require_known(self) -> None:
+        """Raise :class:`InvalidLinkError` unless this is an entity that the API documents.
+
+        That is a known type, and a UUID as the id.
+        """
+        if type(self.type) is not EntityType:
+            raise InvalidLinkError(f"unknown entity type {self.type!r}; known are {', '.join(EntityType)}")
+        if not _UUID.fullmatch(self.id):
+            raise InvalidLinkError(_not_a_uuid(self.id, self.type))
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"
+
+
+def _not_a_uuid(given: str, entity_type: EntityType) -> str:
+    shown = given if len(given) <= 80 else f"{given[:80]}…"
+    name = entity_type.replace("_", " ").lower()
+    if "://" in given:
+        return f"{shown!r} is a URL, and the id of this {name} must be its UUID"
+    if _CASE_KEY.fullmatch(given):
+        return (
+            f"{shown!r} is a case key, and the id of this {name} must be its UUID: "
+            f"GET /api/v2/cases/{shown} gives it as data.id"
+        )
+    return f"{shown!r} is no UUID, which the id of this {name} must be"
+
+
+def _made(id: str | UUID, type: EntityType) -> Entity:
+    entity = Entity(id, type)
+    entity.require_known()
+    return entity
+
+
+def case(id: str | UUID) -> Entity:
+    """The case with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
+    return _made(id, EntityType.CASE)
+
+
+def incident(id: str | UUID) -> Entity:
+    """The incident with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
+    return _made(id, EntityType.INCIDENT)
+
+
+def page(id: str | UUID) -> Entity:
+    """The on-call page with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
+    return _made(id, EntityType.PAGE)
+
+
+def agent_conversation(id: str | UUID) -> Entity:
+    """The agent conversation with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
+    return _made(id, EntityType.AGENT_CONVERSATION)
+
+
+@frozen
+class NewCaseLink:
+    """A link to be created: ``parent`` stands in ``relationship`` to ``child``.
+
+    Raises :class:`InvalidLinkError` for what the API documents as wrong: an id that is no UUID, an unknown
+    type or relationship, no case at either end, an entity linked to itself.
+    """
+
+    parent: Entity
+    relationship: Relationship | str = field(converter=_relationship)
+    child: Entity
+
+    def __attrs_post_init__(self) -> None:
+        self.parent.require_known()
+        self.child.require_known()
+        if type(self.relationship) is not Relationship:
+            raise InvalidLinkError(
+                f"unknown relationship {self.relationship!r}; known are {', '.join(Relationship)}"
+            )
+        if EntityType.CASE not in (self.parent.type, self.child.type):
+            raise InvalidLinkError(f"neither side of {self} is a case, and at least one must be")
+        if self.parent == self.child:
+            raise InvalidLinkError(f"{self.parent} cannot be linked to itself")
+
+    def __str__(self) -> str:
+        return f"{self.parent} {self.relationship} {self.child}"
+
+
+@frozen
+class CaseLink:
+    """A link that exists, as the server tells it: the ``id`` to delete it by, and what it links."""
+
+    id: str
+    parent: Entity
+    relationship: Relationship | str = field(converter=_relationship)
+    child: Entity
+
+    def __str__(self) -> str:
+        return f"{self.parent} {self.relationship} {self.child}"

@@ -1,0 +1,92 @@
+"""What the server says of its rate limit, as a value read from headers. Knows no clock, never waits."""
+
+from __future__ import annotations
+
+import math
+from email.utils import parsedate_to_datetime
+from typing import Final, Protocol
+
+from attrs import frozen
+
+# Above this a number of seconds is taken for a Unix timestamp: 10**8 s is three years of waiting,
+# and lies in 1973 as a date.
+_TIMESTAMP: Final = 1e8
+
+
+class Headers(Protocol):
+    """Response headers with every value of a repeated name, as ``multidict`` gives them."""
+
+    def getall(self, key: str, default: list[str], /) -> list[str]:
+        """All values of ``key``, or ``default``."""
+
+
+@frozen
+class RateLimit:
+    """One fixed window of requests, as the ``X-RateLimit-*`` headers tell it.
+
+    ``limit`` and ``remaining`` count requests, ``period`` and ``reset`` are seconds: the window's length
+    and what is left of it when the answer was made. ``name`` is the bucket, which several operations may
+    share. What the server did not say, or said in no readable way, is ``None``; zero is a value.
+    """
+
+    limit: int | None = None
+    remaining: int | None = None
+    period: float | None = None
+    reset: float | None = None
+    name: str | None = None
+
+    @classmethod
+    def from_headers(cls, headers: Headers) -> RateLimit | None:
+        """Read the headers, or give ``None`` where none of them holds anything readable.
+
+        Of repeated values the cautious one counts: the fewest requests, the longest wait.
+        A ``Reset`` that is a Unix timestamp is taken relative to the answer's own ``Date``.
+        """
+        limit = _numbers(headers, "X-RateLimit-Limit")
+        remaining = _numbers(headers, "X-RateLimit-Remaining")
+        reset = [_relative(value, headers) for value in _numbers(headers, "X-RateLimit-Reset")]
+        names = [name for name in headers.getall("X-RateLimit-Name", []) if name.strip()]
+        found = cls(
+            limit=int(min(limit)) if limit else None,
+            remaining=int(min(remaining)) if remaining else None,
+            period=max(_numbers(headers, "X-RateLimit-Period"), default=None),
+            reset=max((value for value in reset if value is not None), default=None),
+            name=names[0].strip() if names else None,
+        )
+        return None if found == cls() else found
+
+
+def retry_after(headers: Headers) -> float | None:
+    """Seconds to wait by ``Retry-After``, given as a number or as a date (RFC 9110, 10.2.3), or ``None``."""
+    waits = _numbers(headers, "Retry-After")
+    sent, until = _date(headers, "Date"), _date(headers, "Retry-After")
+    if sent is not None and until is not None:
+        waits.append(max(0.0, until - sent))
+    return max(waits, default=None)
+
+
+def _numbers(headers: Headers, name: str) -> list[float]:
+    """Every finite number of at least 0 under ``name``, which may be repeated or hold a list ("7, 7")."""
+    numbers = []
+    for text in ",".join(headers.getall(name, [])).split(","):
+        try:
+            number = float(text)
+        except ValueError:
+            continue
+        if math.isfinite(number) and number >= 0:
+            numbers.append(number)
+    return numbers
+
+
+def _date(headers: Headers, name: str) -> float | None:
+    try:
+        return parsedate_to_datetime(headers.getall(name, [])[0]).timestamp()
+    except (IndexError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _relative(seconds: float, headers: Headers) -> float | None:
+    if seconds < _TIMESTAMP:
+        return seconds
+    sent = _date(headers, "Date")
+    return None if sent is None else max(0.0, seconds - sent)

@@ -1,0 +1,122 @@
+"""When a failed attempt is worth another, and after how long. Knows the errors; knows no HTTP."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, ParamSpec, TypeVar
+
+import backoff
+from attrs import field, frozen, validators
+
+from datadog_caselinks.errors import (
+    CaseLinksError,
+    ConnectError,
+    MalformedResponseError,
+    ProxyAuthenticationError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseError,
+    ServerError,
+    StaleConnectionError,
+    TLSError,
+    TransportError,
+)
+
+_logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how fast a failed attempt is repeated. The defaults suit almost everyone.
+
+    ``max_attempts``      attempts of one call, the first included; ``1`` never retries
+    ``max_rate_limited``  answers of 429 that one call sits out, which do not count as attempts
+    ``base``, ``cap``     seconds: the n-th wait is drawn from 0 to ``min(cap, base * 2**n)`` (full jitter)
+    ``max_wait``          seconds: the longest wait that a server may ask for; above it the error is raised
+
+    A wait that the server asks for is never shortened; jitter comes on top of it, so that those
+    who were told the same moment do not all come back at once.
+    """
+
+    max_attempts: int = field(default=6, validator=validators.ge(1))
+    max_rate_limited: int = field(default=100, validator=validators.ge(0))
+    base: float = field(default=0.5, validator=validators.ge(0))
+    cap: float = field(default=20.0, validator=validators.ge(0))
+    max_wait: float = field(default=120.0, validator=validators.ge(0))
+
+
+def may_have_been_applied(error: CaseLinksError) -> bool:
+    """Whether the server may have done what was asked although ``error`` came of it."""
+    if isinstance(error, TransportError):
+        return not isinstance(error, ConnectError | RequestTimeoutError)
+    return _is_unclear_answer(error) or isinstance(error, MalformedResponseError)
+
+
+def _is_worth_repeating(error: CaseLinksError) -> bool:
+    if isinstance(error, TransportError):
+        return not isinstance(error, TLSError | ProxyAuthenticationError)
+    return _is_unclear_answer(error)
+
+
+def _is_unclear_answer(error: CaseLinksError) -> bool:
+    return isinstance(error, ServerError) or (isinstance(error, ResponseError) and error.status == 408)
+
+
+def retrying(
+    policy: RetryPolicy, *, uniform: Callable[[float, float], float] = random.uniform
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """A decorator that repeats a coroutine function as ``policy`` says, and raises its last error."""
+
+    def wait_for_errors() -> Generator[float, Any, None]:
+        return waits(policy, uniform)
+
+    return backoff.on_exception(
+        wait_for_errors,
+        CaseLinksError,
+        jitter=None,  # backoff's own would shorten what the server asked for
+        on_backoff=_log,
+        logger=None,
+    )
+
+
+def waits(
+    policy: RetryPolicy, uniform: Callable[[float, float], float]
+) -> Generator[float, CaseLinksError, None]:
+    """For each error sent in, the seconds to wait before the next attempt; raises it where there is none."""
+    failed = rate_limited = 0
+    error = yield 0.0  # backoff primes the generator and drops this value
+    while True:
+        if isinstance(error, RateLimitedError):
+            rate_limited += 1
+            is_over = rate_limited > policy.max_rate_limited
+            retry = rate_limited
+        else:
+            failed += 1
+            is_over = failed >= policy.max_attempts or not _is_worth_repeating(error)
+            retry = failed
+        hint = error.retry_after or 0.0 if isinstance(error, ResponseError) else 0.0
+        if is_over or hint > policy.max_wait:
+            raise error
+        error = yield _wait(policy, uniform, error, hint, retry)
+
+
+def _wait(
+    policy: RetryPolicy,
+    uniform: Callable[[float, float], float],
+    error: CaseLinksError,
+    hint: float,
+    retry: int,
+) -> float:
+    if isinstance(error, StaleConnectionError):
+        return 0.0  # nothing is wrong with the server: the next connection is a fresh one
+    # Beyond 2**64 the cap has long been reached, and a float would overflow.
+    return hint + uniform(0.0, policy.base if hint else min(policy.cap, policy.base * 2.0 ** min(retry, 64)))
+
+
+def _log(details: Any) -> None:
+    _logger.info("attempt %d: %s; next in %.2f s", details["tries"], details["exception"], details["wait"])

@@ -1,0 +1,175 @@
+"""One HTTP attempt: a request out, an answer with a capped body in, a failure classified. Decides nothing."""
+
+from __future__ import annotations
+
+import ssl as tls
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from datadog_caselinks.credentials import Credentials
+from datadog_caselinks.errors import (
+    ConfigurationError,
+    ConnectError,
+    ProxyAuthenticationError,
+    RequestTimeoutError,
+    StaleConnectionError,
+    TLSError,
+    TransportError,
+)
+from datadog_caselinks.sessions import SessionManager
+from datadog_caselinks.sites import Site
+from datadog_caselinks.wire import Answer, Request
+
+MAX_BODY: Final = 16 * 2**20
+"""Bytes that are read of a body: room for some 40,000 links, where aiohttp itself knows no bound."""
+
+_CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for connecting, within the time of the attempt: beyond it another try is worth more."""
+
+
+class Transport:
+    """Sends requests to one site with one set of credentials.
+
+    ``timeout`` is in seconds and bounds an attempt from connecting to the last byte of the answer.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        credentials: Credentials,
+        sessions: SessionManager,
+        *,
+        timeout: float,
+        proxy: str | None,
+        ssl: tls.SSLContext | None,
+    ) -> None:
+        if not timeout > 0:
+            raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        self._site = site
+        self._credentials = credentials
+        self._sessions = sessions
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
+        self._proxy = _proxy_url(proxy)
+        self._ssl = True if ssl is None else ssl
+
+    def require_usable(self) -> None:
+        """Raise :class:`SessionError` where a request could not be sent at all."""
+        self._sessions.session(self._site)
+
+    async def send(self, request: Request) -> Answer:
+        """Make one attempt.
+
+        Raises :class:`ConnectError` or :class:`RequestTimeoutError` if nothing was sent, and a plain
+        :class:`TransportError` if it may have been. Whatever the server answers is an :class:`Answer`.
+        """
+        session = self._sessions.session(self._site)
+        auth = await self._credentials.authenticate()
+        upload = aiohttp.UploadTracker()
+        try:
+            async with session.request(
+                request.method,
+                URL(self._site.api_url + request.target, encoded=True),
+                data=request.body,
+                headers={"Accept": "application/json", "Content-Type": "application/json", **auth.headers},
+                allow_redirects=False,  # a redirect would carry the keys to wherever it points
+                raise_for_status=False,
+                timeout=self._timeout,
+                proxy=self._proxy,
+                ssl=self._ssl,
+                upload_tracker=upload,
+            ) as response:
+                body, complete = await _read(response)
+                return Answer(
+                    request,
+                    response.status,
+                    response.headers,
+                    auth.redact(body),
+                    complete=complete,
+                    resent=upload.attempts > 1,
+                )
+        except (aiohttp.ClientError, OSError) as error:
+            is_sent = request.body is None or upload.bytes_written > 0
+            failure = self._failure(request, error, is_sent)
+        # Raised out here so that aiohttp's error and frames, which hold the keys, do not hang on to it.
+        raise failure
+
+    def _failure(self, request: Request, error: Exception, is_sent: bool) -> TransportError:
+        kind, reason = _classify(error, is_sent)
+        via = f" (through the proxy {self._proxy.host}:{self._proxy.port})" if self._proxy else ""
+        return kind(f"cannot {request.about}: {self._site.api_url}{via}: {reason}")
+
+
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """The body up to ``MAX_BODY`` bytes, and whether that is all of it."""
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY:
+            response.close()
+            return b"".join(chunks)[:MAX_BODY], False
+    return b"".join(chunks), True
+
+
+def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
+    """What ``error`` of aiohttp means, and how to say it.
+
+    Statuses are not taken from here: aiohttp raises a garbage status line as a "400".
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return TLSError, f"{_certificate_problem(error.certificate_error)}; nothing was sent"
+        case aiohttp.ClientConnectorSSLError():
+            return TLSError, f"the TLS handshake failed ({_words(error.os_error)}); nothing was sent"
+        case aiohttp.ClientHttpProxyError(status=407):
+            return (
+                ProxyAuthenticationError,
+                "the proxy wants other credentials (407): check user and password in its URL",
+            )
+        case aiohttp.ClientHttpProxyError():
+            return ConnectError, f"the proxy answered {error.status}; nothing was sent"
+        case aiohttp.ClientConnectorDNSError():
+            return (
+                ConnectError,
+                "the host name was not found: check the site and the network; nothing was sent",
+            )
+        case aiohttp.ClientConnectorError():
+            return ConnectError, f"{_words(error.os_error)}: check the site and the network; nothing was sent"
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectError, "connecting took too long: check the network; nothing was sent"
+        case aiohttp.ClientOSError(errno=None) if not is_sent:
+            return StaleConnectionError, "the server had closed the connection; nothing was sent"
+        case TimeoutError() if not is_sent:
+            return RequestTimeoutError, "the time ran out before anything was sent"
+        case TimeoutError():
+            return TransportError, "no answer within the time allowed"
+        case aiohttp.ClientPayloadError():
+            return TransportError, "the connection was lost in the middle of the answer"
+        case aiohttp.ClientResponseError():
+            return TransportError, "what came back is no HTTP"
+        case _:
+            return TransportError, "the connection was lost before an answer came"
+
+
+def _certificate_problem(error: Exception) -> str:
+    if isinstance(error, tls.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}): pass your CA in ssl="
+    return "its certificate is not trusted: pass your CA in ssl="
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _proxy_url(proxy: str | None) -> URL | None:
+    if proxy is None:
+        return None
+    try:
+        url = URL(proxy)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError("proxy must be a URL such as http://proxy.example:3128")
+    return url

@@ -1,0 +1,273 @@
+"""The API's requests and answers as values, and the JSON:API envelope <-> models. Does no I/O.
+
+Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import cattrs
+from attrs import frozen
+
+from datadog_caselinks import errors
+from datadog_caselinks.errors import InvalidLinkError, MalformedResponseError, ResponseError
+from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
+
+try:
+    from cattrs.preconf.orjson import make_converter
+except ImportError:  # without the extra "speed"
+    from cattrs.preconf.json import make_converter  # type: ignore[assignment]
+
+LINKS_PATH: Final = "/api/v2/cases/link"
+
+_EXCERPT: Final = 1000
+"""Characters of a body that an error keeps."""
+
+
+@frozen
+class Request:
+    """What to ask: ``target`` is path and query; ``about`` and ``scope`` are for the error messages."""
+
+    method: str
+    target: str
+    body: bytes | None
+    about: str
+    scope: str
+
+
+@frozen
+class Answer:
+    """What came back.
+
+    ``complete`` is false where the body was longer than what was read of it; ``resent`` is true where the
+    request went out twice, since a pooled connection dropped.
+    """
+
+    request: Request
+    status: int
+    headers: Headers
+    body: bytes
+    complete: bool = True
+    resent: bool = False
+
+
+def create_request(new: NewCaseLink) -> Request:
+    """``POST /api/v2/cases/link``."""
+    body = _converter.dumps(_Envelope(new))
+    encoded = body if isinstance(body, bytes) else body.encode()
+    return Request("POST", LINKS_PATH, encoded, f"create {new}", "cases_write")
+
+
+def list_request(entity: Entity, relationship: Relationship | None) -> Request:
+    """``GET /api/v2/cases/link`` for the links at ``entity``, of one relationship or of all."""
+    entity.require_known()
+    query = {"entity_type": entity.type, "entity_id": entity.id}
+    if relationship is not None:
+        query["relationship"] = Relationship(relationship)
+    target = f"{LINKS_PATH}?{urlencode(query)}"
+    return Request("GET", target, None, f"list the links of {entity}", "cases_read")
+
+
+def delete_request(link_id: str) -> Request:
+    """``DELETE /api/v2/cases/link/{link_id}``. Raises :class:`InvalidLinkError` for what is no id."""
+    # A path of "." or ".." would be resolved away and name another resource.
+    if not isinstance(link_id, str) or link_id.strip(".") == "" or not link_id.isprintable():
+        raise InvalidLinkError(f"{link_id!r} is no id of a link")
+    target = f"{LINKS_PATH}/{quote(link_id, safe='')}"
+    return Request("DELETE", target, None, f"delete link {link_id}", "cases_write")
+
+
+def read_link(answer: Answer) -> CaseLink:
+    """The link that ``answer`` holds, or the error that it is."""
+    return _read(answer, _LINK)
+
+
+def read_links(answer: Answer) -> list[CaseLink]:
+    """The links that ``answer`` holds, or the error that it is."""
+    return _read(answer, _LINKS)
+
+
+def read_deleted(answer: Answer) -> None:
+    """Nothing, unless ``answer`` is an error."""
+    if not 200 <= answer.status < 300:
+        raise _error(answer)
+
+
+T = TypeVar("T")
+
+
+@frozen
+class _Envelope(Generic[T]):
+    data: T
+
+
+@frozen
+class _Attributes:
+    child_entity_id: str
+    child_entity_type: str
+    parent_entity_id: str
+    parent_entity_type: str
+    relationship: str
+
+
+@frozen
+class _NewResource:
+    attributes: _Attributes
+    type: str = "link"
+
+
+@frozen
+class _Resource:
+    # "type" is left unread: whatever has an id and the five attributes is a link.
+    attributes: _Attributes
+    id: str
+
+
+def _structure_string(value: object, _: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError("expected a non-empty string")
+    return value
+
+
+def _structure_link(value: object, _: object) -> CaseLink:
+    resource = _converter.structure(value, _Resource)
+    at = resource.attributes
+    return CaseLink(
+        resource.id,
+        Entity(at.parent_entity_id, at.parent_entity_type),
+        at.relationship,
+        Entity(at.child_entity_id, at.child_entity_type),
+    )
+
+
+def _structure_links(value: object, _: object) -> list[CaseLink]:
+    # Any iterable passes for a list with cattrs, and an empty object would mean "no links".
+    if not isinstance(value, list):
+        raise TypeError("expected a list")
+    return [_structure_link(item, CaseLink) for item in value]
+
+
+def _unstructure_new_link(new: NewCaseLink) -> Any:
+    return _converter.unstructure(
+        _NewResource(
+            _Attributes(
+                child_entity_id=new.child.id,
+                child_entity_type=new.child.type,
+                parent_entity_id=new.parent.id,
+                parent_entity_type=new.parent.type,
+                relationship=new.relationship,
+            )
+        )
+    )
+
+
+_converter = make_converter()
+_converter.register_structure_hook(str, _structure_string)
+_converter.register_structure_hook(CaseLink, _structure_link)
+_converter.register_structure_hook_func(lambda kind: kind == list[CaseLink], _structure_links)
+_converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
+_LINK: Final = _Envelope[CaseLink]
+_LINKS: Final = _Envelope[list[CaseLink]]
+
+
+def _read(answer: Answer, document: type[_Envelope[T]]) -> T:
+    if not 200 <= answer.status < 300:
+        raise _error(answer)
+    if not answer.complete:
+        raise _malformed(answer, "longer than this client reads")
+    try:
+        return _converter.loads(answer.body, document).data
+    except cattrs.BaseValidationError as error:
+        reason = "; ".join(cattrs.transform_error(error, path="answer"))
+    except (ValueError, RecursionError) as error:
+        reason = f"no JSON, {error}"
+    raise _malformed(answer, reason)
+
+
+def _malformed(answer: Answer, reason: str) -> MalformedResponseError:
+    return MalformedResponseError(
+        f"cannot {answer.request.about}: {answer.status} with a malformed answer: {_one_line(reason)}",
+        body=_text(answer.body),
+    )
+
+
+_STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
+    400: (errors.BadRequestError, "the request is wrong and would be refused again"),
+    401: (
+        errors.AuthenticationError,
+        "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site they belong to",
+    ),
+    403: (errors.PermissionDeniedError, "give the application key or token the scope {scope}"),
+    404: (errors.NotFoundError, "what it names is not on this site, or these credentials may not see it"),
+    408: (ResponseError, "the server gave up waiting; try again"),
+    409: (errors.ConflictError, "it contradicts what is there: list the links of both sides"),
+    422: (errors.BadRequestError, "the request is wrong and would be refused again"),
+    429: (errors.RateLimitedError, "wait, or ask for fewer at a time"),
+}
+
+
+def _error(answer: Answer) -> ResponseError:
+    kind: type[ResponseError]
+    if answer.status >= 500:
+        kind, advice = errors.ServerError, "the fault is the server's; try again later"
+    elif 300 <= answer.status < 400:
+        kind, advice = ResponseError, "redirects are not followed, they would carry the keys: check the site"
+    else:
+        kind, advice = _STATUS_ERRORS.get(answer.status, (ResponseError, "see the answer's body"))
+    raw = _raw_errors(answer.body)
+    said = tuple(_readable(error) for error in raw)
+    body = _text(answer.body)
+    rate_limit = RateLimit.from_headers(answer.headers)
+    wait = retry_after(answer.headers)
+    if wait is None and answer.status == 429 and rate_limit:
+        wait = rate_limit.reset
+    heard = "; ".join(said) or _title(body) or "no reason given"
+    return kind(
+        f"cannot {answer.request.about}: {answer.status}, {_one_line(heard)}; "
+        + advice.format(scope=answer.request.scope),
+        status=answer.status,
+        errors=said,
+        raw_errors=raw,
+        retry_after=wait,
+        rate_limit=rate_limit,
+        body=body,
+    )
+
+
+def _raw_errors(body: bytes) -> tuple[Any, ...]:
+    """The members of ``errors``; none where the body is HTML, plain text, empty or otherwise odd."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ()
+    found = document.get("errors") if isinstance(document, dict) else None
+    return tuple(found) if isinstance(found, list) else ()
+
+
+def _readable(error: object) -> str:
+    """One error as a person reads it: a string, or of an object its title and detail, or its code."""
+    if isinstance(error, dict):
+        told = [str(error[key]) for key in ("title", "detail") if error.get(key)]
+        return ": ".join(told) or str(error.get("code") or error)
+    return str(error)
+
+
+def _text(body: bytes) -> str:
+    return body[:_EXCERPT].decode("utf-8", "replace")
+
+
+def _title(text: str) -> str:
+    """What to quote of a body that is no JSON:API: the title of an HTML page, or its beginning."""
+    title = re.search(r"<title[^>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
+    return title[1] if title else text
+
+
+def _one_line(text: str) -> str:
+    """``text`` fit for a terminal: on one line, without control characters, of readable length."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= 300 else f"{line[:300]}…"
