@@ -48,16 +48,24 @@ class CaseLinksClient:
     and keep it: it pools connections, and may be made before the event loop runs. Any number of calls may
     be under way at once.
 
-    ``site``             a :class:`Site`, or a text that :meth:`Site.parse` understands
-    ``credentials``      :class:`ApiKeys` or :class:`BearerToken`
-    ``sessions``         a :class:`SessionManager` to share, or an ``aiohttp.ClientSession`` of your own;
-                         neither is closed with the client. By default the client has a manager of its own
-    ``retry``            when a failed attempt is repeated
-    ``max_concurrency``  requests under way at once; further calls wait for their turn
-    ``timeout``          seconds for one attempt, from connecting to the end of the answer; waiting for a
-                         turn or for the next attempt does not count
-    ``proxy``            URL of an HTTP proxy, with user and password if it wants them
-    ``ssl``              an ``ssl.SSLContext``, for a private CA or a client certificate
+    ``site``
+        A :class:`Site`, or a text that :meth:`Site.parse` understands.
+    ``credentials``
+        :class:`ApiKeys` or :class:`BearerToken`.
+    ``sessions``
+        A :class:`SessionManager` to share, or an ``aiohttp.ClientSession`` of your own; neither is closed
+        with the client. By default the client has a manager of its own.
+    ``retry``
+        When a failed attempt is repeated.
+    ``max_concurrency``
+        Requests under way at once; further calls wait for their turn.
+    ``timeout``
+        Seconds for one attempt, from connecting to the end of the answer. Waiting for a turn or for the
+        next attempt does not count.
+    ``proxy``
+        URL of an HTTP proxy, with user and password if it wants them.
+    ``ssl``
+        An ``ssl.SSLContext``, for a private CA or a client certificate.
 
     Every method raises a :class:`CaseLinksError`; the page on errors says what to do about each. Cancelling
     a call stops it at once; whether a request that was under way is still carried out, nobody can know.

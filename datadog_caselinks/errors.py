@@ -110,13 +110,19 @@ class MalformedResponseError(CaseLinksError):
 class ResponseError(CaseLinksError):
     """The server answered with a status that is no success.
 
-    ``status``       the HTTP status
-    ``errors``       what the server said, one readable string for each error; may be empty
-    ``raw_errors``   the members of the answer's ``errors`` as they came: strings or JSON objects
-    ``retry_after``  seconds to wait before asking again, if the server said so: ``Retry-After``,
-                     and for a 429 else the end of the rate-limit window
-    ``rate_limit``   the rate-limit headers of the answer, if there were any
-    ``body``         the beginning of the body as text
+    ``status``
+        The HTTP status.
+    ``errors``
+        What the server said, one readable string for each error; may be empty.
+    ``raw_errors``
+        The members of the answer's ``errors`` as they came: strings or JSON objects.
+    ``retry_after``
+        Seconds to wait before asking again, if the server said so: ``Retry-After``, and for a 429 without
+        it the end of the rate-limit window.
+    ``rate_limit``
+        The rate-limit headers of the answer, if there were any.
+    ``body``
+        The beginning of the body as text, 1,000 characters at most.
     """
 
     def __init__(

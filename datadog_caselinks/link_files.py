@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import csv
 import io
@@ -58,6 +59,18 @@ async def read_link_file(file: io.RawIOBase) -> AsyncGenerator[LinkLine | Malfor
             yield parsed
     if not parser.has_begun:
         raise LinkFileError("the file is empty: it needs a header and a line for each link")
+
+
+def count_links(file: io.RawIOBase) -> int:
+    """How many links ``file``, which must be seekable, seems to hold: its lines but the blank and the header.
+
+    Leaves ``file`` at its beginning.
+    """
+    lines = io.BufferedReader(file, MAX_LINE)
+    first = next((line for line in lines if line.strip()), b"")
+    count = sum(1 for line in lines if line.strip()) + _is_json(first)
+    lines.detach().seek(0)
+    return count
 
 
 async def _lines(file: io.RawIOBase) -> AsyncGenerator[bytes, None]:
@@ -123,7 +136,7 @@ class _Parser:
             if not text.strip():
                 return None
             self.has_begun = True
-            if text.lstrip().startswith("{"):
+            if _is_json(line):
                 return _parsed(number, text, None)
             self._columns = _header(text)
             return None
@@ -139,6 +152,10 @@ def _parsed(number: int, text: str, columns: list[str] | None) -> LinkLine | Mal
         return LinkLine(number, _link(_json_row(text) if columns is None else _csv_row(text, columns)))
     except (InvalidLinkError, LinkFileError) as error:
         return MalformedLine(number, str(error))
+
+
+def _is_json(first_line: bytes) -> bool:
+    return first_line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def _first_text(line: bytes) -> str:

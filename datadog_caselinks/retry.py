@@ -34,10 +34,14 @@ R = TypeVar("R")
 class RetryPolicy:
     """How often and how fast a failed attempt is repeated. The defaults suit almost everyone.
 
-    ``max_attempts``      attempts of one call, the first included; ``1`` never retries
-    ``max_rate_limited``  answers of 429 that one call sits out, which do not count as attempts
-    ``base``, ``cap``     seconds: the n-th wait is drawn from 0 to ``min(cap, base * 2**n)`` (full jitter)
-    ``max_wait``          seconds: the longest wait that a server may ask for; above it the error is raised
+    ``max_attempts``
+        Attempts of one call, the first included; 1 never retries.
+    ``max_rate_limited``
+        Answers of 429 that one call sits out, which do not count as attempts.
+    ``base``, ``cap``
+        Seconds. The n-th wait is drawn from 0 to ``min(cap, base * 2**n)`` (full jitter).
+    ``max_wait``
+        Seconds. The longest wait that a server may ask for; above it the error is raised.
 
     A wait that the server asks for is never shortened; jitter comes on top of it, so that those
     who were told the same moment do not all come back at once.

@@ -1,0 +1,14 @@
+"""The command ``caselinks``. Its libraries come with the extra ``cli``."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command, or say what to install for it."""
+    try:
+        from datadog_caselinks.cli.command import caselinks
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        sys.exit("caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'")
+    caselinks(prog_name="caselinks")

@@ -1,0 +1,78 @@
+"""``caselinks sandbox``: a local Datadog until Ctrl-C, or for as long as a command runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import click
+
+from datadog_caselinks.sandbox import Fault, Sandbox
+
+
+@click.command(
+    epilog="Examples: caselinks sandbox --rate-limit 200/2s --fault lost-answer:5%; "
+    "caselinks sandbox -- python my_service.py"
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: 8321, or any free one for a COMMAND.")
+@click.option("--db", metavar="FILE", help="Keep the links in this SQLite file. Default: in memory.")
+@click.option("--rate-limit", metavar="LIMIT/PERIOD", help="Such as 200/2s or 60/1m. Default: none.")
+@click.option(
+    "--fault",
+    "faults",
+    metavar="FAULT[=SECONDS][@OPERATION][:PERCENT%]",
+    multiple=True,
+    help=f"Such as lost-answer:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
+)
+@click.option("--seed", type=int, help="Makes the draws of --fault repeatable.")
+@click.argument("command", nargs=-1)
+@click.pass_context
+def sandbox(
+    context: click.Context,
+    port: int | None,
+    db: str | None,
+    rate_limit: str | None,
+    faults: tuple[str, ...],
+    seed: int | None,
+    command: tuple[str, ...],
+) -> None:
+    """Run a local Datadog that links cases: a server to try things out and to test against.
+
+    It listens on 127.0.0.1 only, takes well-known keys that open nothing else, and shows on its page what
+    was linked and asked. With a COMMAND it runs that, with DD_SITE, DD_API_KEY and DD_APP_KEY set to the
+    sandbox, and ends with it and its exit status.
+    """
+    if port is None:
+        port = 0 if command else 8321
+    server = Sandbox(port=port, db=db or ":memory:", rate_limit=rate_limit, faults=faults, seed=seed)
+    try:
+        context.exit(asyncio.run(_run(server, command) if command else _serve(server)))
+    except KeyboardInterrupt:
+        click.echo("\nThe sandbox has ended.")
+
+
+async def _serve(server: Sandbox) -> int:
+    async with server:
+        variables = " ".join(f"{name}={value}" for name, value in _environment(server).items())
+        click.echo("A local Datadog is running. Its keys are no secrets; in another terminal:\n")
+        click.echo(f"  export {variables}")
+        click.echo("  caselinks bulk examples/postmortem.csv\n")
+        click.echo(f"What it holds: {server.url}/   Stop it with Ctrl-C.")
+        await asyncio.Event().wait()
+        return 0
+
+
+async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
+    async with server:
+        environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
+        process = await asyncio.create_subprocess_exec(*command, env=environment | _environment(server))
+        try:
+            return await process.wait()
+        finally:
+            # Ctrl-C reached the command too; it may take its time to end, and needs the server meanwhile.
+            await process.wait()
+
+
+def _environment(server: Sandbox) -> dict[str, str]:
+    keys = server.credentials
+    return {"DD_SITE": server.url, "DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}

@@ -1,0 +1,80 @@
+"""What a run shows: data on standard output; problems, progress and the summary on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_RATE = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s")
+
+
+class Screen:
+    """``quiet`` leaves out the data. A bar is shown only where standard error is a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RATE,
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            redirect_stdout=False,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("", total=None, failed=0, rate=0.0)
+
+    def start(self, total: int | None) -> None:
+        """Begin a run of ``total`` links, or of an unknown number."""
+        self._progress.update(self._bar, total=total)
+        self._progress.start()
+
+    def advance(self, *, done: int, failed: int, seconds: float) -> None:
+        """Show how far the run is after so many seconds."""
+        self._progress.update(self._bar, completed=done, failed=failed, rate=done / max(seconds, 1e-3))
+
+    def data(self, line: str) -> None:
+        """A line of the result."""
+        if self._quiet:
+            return
+        if self._progress.live.is_started and sys.stdout.isatty():
+            self._console.print(line)  # above the bar, which a plain write would tear
+            return
+        try:
+            print(line, flush=True)  # noqa: T201 - this is where the command prints
+        except BrokenPipeError:
+            # Whoever reads has enough ("| head"), and the links are to be made all the same.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def problem(self, line: str) -> None:
+        """A line about what went wrong."""
+        self._console.print(line, style="red")
+
+    def note(self, line: str) -> None:
+        """A line about the run."""
+        self._console.print(line)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+class FirstRetry(logging.Handler):
+    """Shows the first retry of a run, which explains why it takes longer, and not the ten thousand others."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.INFO)
+        self._screen = screen
+        self._is_shown = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show ``record`` if it is the first."""
+        if not self._is_shown:
+            self._is_shown = True
+            self._screen.note(f"{record.getMessage()} (further retries are not shown)")

@@ -1,0 +1,87 @@
+"""Every check there is; ``nox`` runs them all, ``nox -l`` lists them."""
+
+import os
+import shutil
+import subprocess
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+
+def activate_pyenv() -> None:
+    """Let pyenv's shims find every version that it has: without this they know the default one alone."""
+    if "PYENV_VERSION" in os.environ or not shutil.which("pyenv"):
+        return
+    listed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True)
+    installed = listed.stdout.split()
+    found = [next((name for name in installed if name.startswith(f"{python}.")), None) for python in PYTHONS]
+    os.environ["PYENV_VERSION"] = ":".join(name for name in found if name)
+
+
+activate_pyenv()
+
+
+def install(session: nox.Session, *groups: str, extras: str = "[cli]") -> None:
+    """Install the project as a user would, and what the dependency groups name."""
+    session.install(f".{extras}", *nox.project.dependency_groups(PROJECT, *groups))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the package, the tests and the examples."""
+    install(session, "types", extras="[cli,speed]")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, with the standard library's JSON and backoff."""
+    install(session, "test")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.notify("coverage")
+
+
+@nox.session(python=PYTHONS[0])
+def tests_alternatives(session: nox.Session) -> None:
+    """The tests with orjson, and with the fork of backoff in the place of it."""
+    install(session, "test", extras="[cli,speed]")
+    session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
+    session.install("python-backoff>=3,<4")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.notify("coverage")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """What the tests left out, all versions taken together: nothing, of lines and branches."""
+    session.install("coverage[toml]")
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation; every warning is an error, and nothing is fetched."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "-q", "-b", "html", "docs", "docs/_build")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example and every code block of the README and the documentation, run as it stands."""
+    install(session, "test")
+    session.run("pytest", "documents", *session.posargs)
