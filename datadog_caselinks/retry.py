@@ -39,7 +39,8 @@ class RetryPolicy:
     ``max_rate_limited``
         Answers of 429 that one call sits out, which do not count as attempts.
     ``base``, ``cap``
-        Seconds. The n-th wait is drawn from 0 to ``min(cap, base * 2**n)`` (full jitter).
+        Seconds. The waits are drawn from 0 to ``base``, twice, four times … ``base``, at most ``cap``
+        (full jitter).
     ``max_wait``
         Seconds. The longest wait that a server may ask for; above it the error is raised.
 
@@ -92,34 +93,27 @@ def waits(
     policy: RetryPolicy, uniform: Callable[[float, float], float]
 ) -> Generator[float, CaseLinksError, None]:
     """For each error sent in, the seconds to wait before the next attempt; raises it where there is none."""
+    ceilings = backoff.expo(factor=policy.base, max_value=policy.cap)
+    next(ceilings)  # as backoff primes its generators: the first value is none
     failed = rate_limited = 0
-    error = yield 0.0  # backoff primes the generator and drops this value
+    error = yield 0.0
     while True:
         if isinstance(error, RateLimitedError):
             rate_limited += 1
             is_over = rate_limited > policy.max_rate_limited
-            retry = rate_limited
         else:
             failed += 1
             is_over = failed >= policy.max_attempts or not _is_worth_repeating(error)
-            retry = failed
-        hint = error.retry_after or 0.0 if isinstance(error, ResponseError) else 0.0
-        if is_over or hint > policy.max_wait:
+        hint = error.retry_after if isinstance(error, ResponseError) else None
+        if is_over or (hint is not None and hint > policy.max_wait):
             raise error
-        error = yield _wait(policy, uniform, error, hint, retry)
-
-
-def _wait(
-    policy: RetryPolicy,
-    uniform: Callable[[float, float], float],
-    error: CaseLinksError,
-    hint: float,
-    retry: int,
-) -> float:
-    if isinstance(error, StaleConnectionError):
-        return 0.0  # nothing is wrong with the server: the next connection is a fresh one
-    # Beyond 2**64 the cap has long been reached, and a float would overflow.
-    return hint + uniform(0.0, policy.base if hint else min(policy.cap, policy.base * 2.0 ** min(retry, 64)))
+        if isinstance(error, StaleConnectionError):
+            wait = 0.0  # nothing is wrong with the server, and the next connection is a fresh one
+        elif hint is None:
+            wait = uniform(0.0, next(ceilings))
+        else:
+            wait = hint + uniform(0.0, policy.base)
+        error = yield wait
 
 
 def _log(details: Any) -> None:

@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from datadog_caselinks.cli.command import caselinks
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         sys.exit("caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'")
     caselinks(prog_name="caselinks")

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from datadog_caselinks.bulk import Created, Failed, Outcome
 from datadog_caselinks.cli.screen import FirstRetry, Screen
-from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient
+from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient, ClientOptions
 from datadog_caselinks.errors import (
     AuthenticationError,
     CaseLinksError,
@@ -29,6 +29,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.link_files import LinkLine, MalformedLine, count_links, read_link_file
 from datadog_caselinks.models import NewCaseLink
+from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
 
 _INTERRUPTED: Final = 130  # what shells report for a program that Ctrl-C ended
@@ -47,10 +48,23 @@ _INTERRUPTED: Final = 130  # what shells report for a program that Ctrl-C ended
     show_default=True,
     help="Requests under way at once.",
 )
+@click.option(
+    "--attempts",
+    type=click.IntRange(1),
+    default=RetryPolicy().max_attempts,
+    show_default=True,
+    help="How often a link is tried that was surely not made.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Show failures and the summary only.")
 @click.pass_context
 def bulk(
-    context: click.Context, file: str, in_sandbox: bool, strict: bool, concurrency: int, quiet: bool
+    context: click.Context,
+    file: str,
+    in_sandbox: bool,
+    strict: bool,
+    concurrency: int,
+    attempts: int,
+    quiet: bool,
 ) -> None:
     """Create the links that FILE lists; - is standard input.
 
@@ -71,9 +85,10 @@ def bulk(
     logger.setLevel(logging.INFO)
     logger.addHandler(FirstRetry(screen))
     run = _Run(screen)
+    options = ClientOptions(max_concurrency=concurrency, retry=RetryPolicy(max_attempts=attempts))
     with _opened(file) as stream:
         try:
-            asyncio.run(_create_all(run, stream, in_sandbox, strict, concurrency))
+            asyncio.run(_create_all(run, stream, in_sandbox=in_sandbox, strict=strict, options=options))
         except KeyboardInterrupt:
             run.is_interrupted = True
         finally:
@@ -89,10 +104,10 @@ def _opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
 
 
 async def _create_all(
-    run: _Run, stream: io.RawIOBase, in_sandbox: bool, strict: bool, concurrency: int
+    run: _Run, stream: io.RawIOBase, *, in_sandbox: bool, strict: bool, options: ClientOptions
 ) -> None:
     is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    async with _client(in_sandbox, concurrency) as links:
+    async with _client(in_sandbox, options) as links:
         run.start(count_links(stream) if is_regular else None)
         lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(stream)
         wanted = run.wanted(await _all_well_formed(run, lines) if strict else lines)
@@ -102,15 +117,15 @@ async def _create_all(
 
 
 @contextlib.asynccontextmanager
-async def _client(in_sandbox: bool, concurrency: int) -> AsyncIterator[CaseLinksClient]:
+async def _client(in_sandbox: bool, options: ClientOptions) -> AsyncIterator[CaseLinksClient]:
     if in_sandbox:
         async with (
             Sandbox() as sandbox,
-            CaseLinksClient(sandbox.site, sandbox.credentials, max_concurrency=concurrency) as links,
+            CaseLinksClient(sandbox.site, sandbox.credentials, **options) as links,
         ):
             yield links
     else:
-        async with CaseLinksClient.from_env(max_concurrency=concurrency) as links:
+        async with CaseLinksClient.from_env(**options) as links:
             yield links
 
 

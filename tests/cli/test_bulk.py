@@ -1,0 +1,340 @@
+"""``caselinks bulk``, run as a program of its own against a sandbox or another real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import ssl
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trustme
+from attrs import frozen
+
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.servers import Server, answers, created, is_silent
+
+A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+HEADER = "parent_id,parent_type,relationship,child_id,child_type\n"
+BLOCKS = f"{A},CASE,BLOCKS,{B},CASE\n"
+API_KEY, APP_KEY = "secret-api-key-0123456789", "secret-app-key-0123456789"
+
+
+@frozen
+class Finished:
+    status: int
+    out: str
+    err: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment with no site and no keys but these."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DD_")} | variables
+
+
+def pointing_at(sandbox: Sandbox) -> dict[str, str]:
+    keys = sandbox.credentials
+    return environment(DD_SITE=sandbox.url, DD_API_KEY=keys.api_key, DD_APP_KEY=keys.app_key)
+
+
+async def start(variables: dict[str, str], *arguments: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", *arguments),
+        env=variables,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+
+
+async def bulk(variables: dict[str, str], *arguments: str, stdin: bytes = b"") -> Finished:
+    """Run the command to its end. Whatever happens there is no traceback, and no key."""
+    process = await start(variables, "bulk", *arguments)
+    out, err = (output.decode() for output in await process.communicate(stdin))
+    assert process.returncode is not None
+    assert "Traceback" not in err
+    for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"):
+        assert not variables.get(name) or variables[name] not in out + err
+    return Finished(process.returncode, out, err)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS)
+    return path
+
+
+async def test_each_link_of_a_file_is_made_and_told(sandbox: Sandbox, tmp_path: Path) -> None:
+    """One line on standard output for each link, the counts on standard error, status 0."""
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS + f"{A},CASE,CAUSES,{B},INCIDENT\n")
+    done = await bulk(pointing_at(sandbox), str(path))
+    lines = {2: f"CASE {A} BLOCKS CASE {B}", 3: f"CASE {A} CAUSES INCIDENT {B}"}
+    expected = {
+        f"line {number}: created {link.id}: {lines[number]}"
+        for link in sandbox.links
+        for number in [2 if link.relationship == "BLOCKS" else 3]
+    }
+    assert set(done.out.splitlines()) == expected
+    assert done.err.startswith("2 links created (")
+    assert done.status == 0
+
+
+async def test_json_lines_come_from_standard_input(sandbox: Sandbox) -> None:
+    """With - the links are read from standard input, and the types default to CASE."""
+    row = {"parent_id": A, "relationship": "blocks", "child_id": B}
+    done = await bulk(pointing_at(sandbox), "-", stdin=json.dumps(row).encode())
+    assert [(link.parent_entity_type, link.relationship) for link in sandbox.links] == [("CASE", "BLOCKS")]
+    assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 BLOCKS)")
+
+
+async def test_a_header_alone_is_an_empty_list(sandbox: Sandbox) -> None:
+    """Nothing to do is done: status 0."""
+    done = await bulk(pointing_at(sandbox), "-", stdin=HEADER.encode())
+    assert (done.status, done.out, done.err.split(",")[0]) == (0, "", "0 links created")
+
+
+async def test_quiet_leaves_out_what_went_well(sandbox: Sandbox, file: Path) -> None:
+    """Only the summary is left of a good run."""
+    done = await bulk(pointing_at(sandbox), "--quiet", str(file))
+    assert done.out == ""
+    assert "1 link created" in done.err
+
+
+async def test_sandbox_needs_no_environment(file: Path) -> None:
+    """--sandbox starts a local Datadog for the run; nothing else has to be set."""
+    done = await bulk(environment(), "--sandbox", str(file))
+    assert done.status == 0
+    assert "created" in done.out
+
+
+async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> None:
+    """It is told with its number, the other links are made, and the status is 1."""
+    text = f"{HEADER}{BLOCKS}DDFC-98813,CASE,BLOCKS,{B},CASE\nhttps://app.datadoghq.com/cases/1,,BLOCKS,{B},\n{BLOCKS}"
+    done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
+    problems = done.err.splitlines()
+    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key")
+    assert problems[1].startswith("line 4: 'https://app.datadoghq.com/cases/1' is a URL")
+    assert problems[2].startswith("2 links created (2 BLOCKS), 2 lines malformed")
+    assert (done.status, len(sandbox.links)) == (1, 2)
+
+
+async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> None:
+    """Each malformed line is told before anything is sent, and the status is 2."""
+    done = await bulk(
+        pointing_at(sandbox), "--strict", "-", stdin=f"{HEADER}{BLOCKS}x,,BLOCKS,{B},\n".encode()
+    )
+    assert done.err.splitlines()[0].startswith("line 3: 'x' is no UUID")
+    assert done.err.splitlines()[1] == "Error: nothing was sent, as --strict demands: 1 malformed line"
+    assert (done.status, done.out, len(sandbox.requests)) == (2, "", 0)
+
+
+async def test_strict_makes_the_links_of_a_good_file(sandbox: Sandbox, file: Path) -> None:
+    """A file without a fault is linked as it would be without --strict."""
+    done = await bulk(pointing_at(sandbox), "--strict", str(file))
+    assert (done.status, len(sandbox.links)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({}, "DD_API_KEY and DD_APP_KEY are not set"),
+        ({"DD_API_KEY": API_KEY}, "DD_APP_KEY is not set"),
+        ({"DD_API_KEY": API_KEY + "\n", "DD_APP_KEY": APP_KEY}, "DD_API_KEY contains white space"),
+        ({"DD_BEARER_TOKEN": API_KEY, "DD_API_KEY": API_KEY, "DD_APP_KEY": APP_KEY}, "unset"),
+        ({"DD_SITE": "datadoghq.uk", "DD_API_KEY": API_KEY, "DD_APP_KEY": APP_KEY}, "Did you mean"),
+    ],
+)
+async def test_a_wrong_environment_is_told_in_a_line(
+    file: Path, variables: dict[str, str], says: str
+) -> None:
+    """What is missing or malformed is named, and the status is 2."""
+    done = await bulk(environment(**variables), str(file))
+    assert says in done.err
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty"),
+        (b"from,to\n1,2\n", "the header lacks parent_id, relationship, child_id"),
+        (b"\x7fELF\x00\x01", "the file is binary"),
+    ],
+)
+async def test_a_file_of_no_links_is_told_in_a_line(tmp_path: Path, content: bytes, says: str) -> None:
+    """Nothing is sent of a file that is empty, has another header, or is binary; the status is 2."""
+    path = tmp_path / "links.csv"
+    path.write_bytes(content)
+    done = await bulk(environment(), "--sandbox", str(path))
+    assert says in done.err
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "."])
+async def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+    """A missing file and a folder are named; the status is 2."""
+    done = await bulk(environment(), "--sandbox", str(tmp_path / name))
+    assert str(tmp_path) in done.err
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("api_key", "app_key", "says"),
+    [
+        (API_KEY, APP_KEY, "401, Unauthorized; check DD_API_KEY and DD_APP_KEY"),
+        ("", "", "give the application key or token the scope cases_write"),
+    ],
+)
+async def test_refused_credentials_end_the_run_in_a_few_lines(
+    sandbox: Sandbox, tmp_path: Path, api_key: str, app_key: str, says: str
+) -> None:
+    """Every link would fail alike, so it is told once, no further line is sent, and the status is 1."""
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS * 1000)
+    keys = sandbox.credentials_without_scope
+    variables = {"DD_API_KEY": api_key or keys.api_key, "DD_APP_KEY": app_key or keys.app_key}
+    done = await bulk(environment(DD_SITE=sandbox.url, **variables), "--concurrency", "5", str(path))
+    assert says in done.err
+    assert done.err.count("line ") == 1
+    assert len(sandbox.requests) <= 10
+    assert (done.status, len(done.err.splitlines())) == (1, 3)
+
+
+async def test_an_unknown_host_is_told_once(file: Path) -> None:
+    """Without a network the message names the host and what to check; the status is 1."""
+    variables = environment(DD_SITE="https://nowhere.invalid", DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+    done = await bulk(variables, "--attempts", "1", str(file))
+    assert "https://nowhere.invalid: the host name was not found: check the site and the network" in done.err
+    assert done.status == 1
+
+
+async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: int) -> None:
+    """The message names the address; the status is 1."""
+    site = f"http://127.0.0.1:{unused_tcp_port}"
+    variables = environment(DD_SITE=site, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+    done = await bulk(variables, "--attempts", "1", str(file))
+    assert f"{site}: connect" in done.err.lower()
+    assert done.status == 1
+
+
+async def test_an_untrusted_certificate_is_told_once(file: Path) -> None:
+    """The message says that the certificate is not trusted; the status is 1, and nothing was sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        site = f"https://localhost:{port}"
+        done = await bulk(environment(DD_SITE=site, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY), str(file))
+    assert "certificate is not trusted" in done.err
+    assert "nothing was sent" in done.err
+    assert done.status == 1
+
+
+async def test_each_failure_has_a_line_of_its_own(sandbox: Sandbox) -> None:
+    """What fails for one link alone is told with its line number, and the others are made."""
+    sandbox.fail_next(Fault.LOST_ANSWER, count=2)
+    done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 4).encode())
+    problems = done.err.splitlines()
+    assert [problem.split(":")[0] for problem in problems[:2]] == ["line 2", "line 3"]
+    assert all("It may have been made" in problem for problem in problems[:2])
+    assert problems[2].startswith("2 links created (2 BLOCKS), 2 failed")
+    assert problems[3] == "Before you run the file again, take out the lines that were created."
+    assert done.status == 1
+
+
+async def test_a_case_that_may_not_be_linked_does_not_stop_the_run() -> None:
+    """Once a link was made, a 403 is about one case: the lines after it are sent."""
+    async with Server(created, answers(403), created) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 3).encode())
+    assert done.out.count("created") == 2
+    assert done.status == 1
+
+
+async def test_the_first_retry_is_told_and_no_other(sandbox: Sandbox) -> None:
+    """A run that takes longer says why, once."""
+    sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, count=2, seconds=0)
+    done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
+    assert done.err.count("further retries are not shown") == 1
+    assert (done.status, len(sandbox.links)) == (0, 2)
+
+
+async def test_interrupting_says_what_is_under_way() -> None:
+    """Ctrl-C names the lines that may or may not have been made, also while more input is waited for."""
+    async with Server(is_silent) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        process = await start(variables, "bulk", "-")
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write((HEADER + BLOCKS).encode())
+        await process.stdin.drain()
+        await server.until_seen(1)
+        process.send_signal(signal.SIGINT)
+        err = await process.stderr.read()
+        await process.communicate()
+    assert "Under way, so perhaps created: line 2." in err.decode()
+    assert process.returncode == 130
+
+
+async def test_a_closed_pipe_does_not_keep_links_from_being_made(sandbox: Sandbox, tmp_path: Path) -> None:
+    """ "| head" has seen enough; the links are made all the same."""
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS * 50)
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", "bulk", str(path)),
+        env=pointing_at(sandbox),
+        stdout=writing,
+        stderr=PIPE,
+    )
+    os.close(writing)
+    _, err = await process.communicate()
+    assert (process.returncode, len(sandbox.links)) == (0, 50), err.decode()
+
+
+async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -> None:
+    """On a terminal there is a bar with the count, and the links scroll above it."""
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS * 30)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", "bulk", str(path)),
+        env=pointing_at(sandbox) | {"TERM": "xterm-256color", "COLUMNS": "200"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = await asyncio.to_thread(read_all, ours)
+    assert await process.wait() == 0, shown
+    assert "/30" in shown
+    assert shown.count(": created ") == 30
+    assert "30 links created" in shown
+
+
+def read_all(terminal: int) -> str:
+    """What is written to a pseudo-terminal until it closes, which Linux reports as an error."""
+    chunks = []
+    try:
+        while chunk := os.read(terminal, 65536):
+            chunks.append(chunk)
+    except OSError:
+        pass
+    os.close(terminal)
+    return b"".join(chunks).decode()

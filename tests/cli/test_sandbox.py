@@ -1,0 +1,113 @@
+"""``caselinks sandbox``, run as a program of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sqlite3
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks import ApiKeys, CaseLinksClient, RateLimit, case
+
+NEW = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"))
+
+
+async def start(*arguments: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-u", "-m", "datadog_caselinks", "sandbox", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env=os.environ | {"DD_BEARER_TOKEN": "not-for-the-sandbox"},
+    )
+
+
+async def exported(process: Process) -> CaseLinksClient:
+    """A client for what the command tells to export."""
+    assert process.stdout
+    while not (line := (await process.stdout.readline()).decode()).startswith("  export "):
+        assert line, "the sandbox ended without telling its variables"
+    variables = dict(re.findall(r"(DD_\w+)=(\S+)", line))
+    keys = ApiKeys(api_key=variables["DD_API_KEY"], app_key=variables["DD_APP_KEY"])
+    return CaseLinksClient(variables["DD_SITE"], keys)
+
+
+async def ended(process: Process) -> str:
+    """What the command still says once Ctrl-C has reached it."""
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    return out.decode()
+
+
+async def test_it_tells_what_to_export_and_ends_with_control_c() -> None:
+    """A client with the variables that it prints can link; Ctrl-C ends it in good order."""
+    process = await start("--port", "0")
+    async with await exported(process) as links:
+        assert str(await links.create_link(NEW)) == str(NEW)
+    assert "The sandbox has ended." in await ended(process)
+
+
+async def test_a_file_keeps_the_links_over_a_restart(tmp_path: Path) -> None:
+    """With --db what one run linked, the next one lists."""
+    db = str(tmp_path / "links.db")
+    first = await start("--port", "0", "--db", db)
+    async with await exported(first) as links:
+        made = await links.create_link(NEW)
+    await ended(first)
+    second = await start("--port", "0", "--db", db)
+    async with await exported(second) as links:
+        assert await links.list_links(NEW.parent) == [made]
+    await ended(second)
+    sqlite3.connect(db).close()
+
+
+async def test_rate_limit_and_faults_are_as_asked_for() -> None:
+    """--rate-limit sends the headers, and --fault strikes."""
+    process = await start(
+        "--port", "0", "--rate-limit", "1000/1h", "--fault", "504-applied@create", "--seed", "1"
+    )
+    async with await exported(process) as links:
+        with pytest.raises(Exception, match="504") as caught:
+            await links.create_link(NEW)
+    limit = caught.value.reason.rate_limit  # type: ignore[attr-defined]
+    assert isinstance(limit, RateLimit)
+    assert (limit.limit, limit.period) == (1000, 3600)
+    await ended(process)
+
+
+async def test_a_command_runs_in_it_and_lends_its_status() -> None:
+    """After -- a command runs with the variables of the sandbox alone, and its status is the result."""
+    program = (
+        "import os, asyncio; from datadog_caselinks import *\n"
+        "assert 'DD_BEARER_TOKEN' not in os.environ\n"
+        "async def main():\n"
+        "    async with CaseLinksClient.from_env() as links:\n"
+        f"        print(await links.list_links(case('{NEW.parent.id}')))\n"
+        "asyncio.run(main()); raise SystemExit(7)\n"
+    )
+    process = await start("--", sys.executable, "-c", program)
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (7, b"[]\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fault", "fire"], "lost-answer"),
+        (["--rate-limit", "many"], "200/2s"),
+        (["--port", "0", "--db", "/"], "/"),
+        (["--", "no-such-command"], "no-such-command"),
+    ],
+)
+async def test_what_makes_no_sense_is_told_in_a_line(arguments: list[str], says: str) -> None:
+    """An unknown fault, a malformed limit, an unusable file, a missing command: one line and status 2."""
+    process = await start(*arguments)
+    _, err = await process.communicate()
+    assert says in err.decode()
+    assert (process.returncode, len(err.splitlines())) == (2, 1)

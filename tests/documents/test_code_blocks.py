@@ -1,0 +1,97 @@
+"""Every code block of the README and the documentation runs as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNNABLE = {"python", "sh"}
+SHOWN = {"text", "{toctree}", "{eval-rst}"}  # output, transcripts of several terminals, and Sphinx's own
+
+
+def blocks(page: Path) -> list[tuple[str, int, str]]:
+    """The language, line number and text of each fenced block."""
+    text = page.read_text()
+    fences = re.finditer(r"^```(\S*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(match[1], text.count("\n", 0, match.start()) + 1, match[2]) for match in fences]
+
+
+def readme_commands() -> list[str]:
+    return [text for language, _, text in blocks(ROOT / "README.md") if language == "sh"]
+
+
+def runnable() -> list[object]:
+    """All but the two commands of the README that set up an environment, which have tests of their own."""
+    return [
+        pytest.param(language, text, id=f"{page.name}:{line}")
+        for page in PAGES
+        for language, line, text in blocks(page)
+        if language in RUNNABLE and not (page.name == "README.md" and language == "sh")
+    ]
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def without_datadog() -> dict[str, str]:
+    """The environment, with the commands of this Python first and nothing that names a site or a key."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DD_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return environment
+
+
+@pytest.mark.parametrize(("language", "text"), runnable())
+def test_a_block_runs_as_it_stands(language: str, text: str, tmp_path: Path) -> None:
+    """Saved to a file and run in a sandbox, each block ends with status 0."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    program = tmp_path / ("block.py" if language == "python" else "block.sh")
+    program.write_text(text)
+    runner = [sys.executable, "-W", "error"] if language == "python" else ["bash", "-eu", "-o", "pipefail"]
+    command = ["caselinks", "sandbox", "--", *runner, str(program)]
+    done = run(command, tmp_path, without_datadog())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_escapes_the_check(page: Path) -> None:
+    """A block is run, or of a kind that is only shown; a misspelt language is neither."""
+    assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN
+
+
+def test_the_first_command_makes_the_links_of_the_example(tmp_path: Path) -> None:
+    """From a copy of the project and a bare Python, the README's first line shows what was created."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "_build"))
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PIP_CERT")}
+    done = run(["bash", "-eu", "-c", readme_commands()[0]], copy, environment)
+    links = (ROOT / "examples" / "postmortem.csv").read_text().splitlines()[1:]
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^line \d+: created ", done.stdout, re.MULTILINE)) == len(links)
+    assert f"{len(links)} links created" in done.stderr
+
+
+def test_ci_runs_the_second_command(tmp_path: Path) -> None:
+    """What CI runs is taken from the README, and is its second line and nothing else."""
+    first, second = readme_commands()
+    readme = (ROOT / "README.md").read_text()
+    readme = readme.replace(first, "echo first\n").replace(second, "echo second\n")
+    (tmp_path / "README.md").write_text(readme)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    done = run(["bash", str(tmp_path / ".ci" / "run")], tmp_path, without_datadog())
+    assert done.stdout == "second\n"
+
+
+def test_both_commands_are_one_line_each() -> None:
+    """A newcomer copies one line, and then another one."""
+    assert [command.count("\n") for command in readme_commands()] == [1, 1]
