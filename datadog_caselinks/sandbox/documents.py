@@ -1,0 +1,149 @@
+"""What the API reads and writes: JSON:API documents and query parameters. Pure functions; knows no HTTP.
+
+It follows the API reference, not the SDK's own encoder, so that a mistake in one of the two shows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from datadog_caselinks.sandbox.store import Draft, StoredLink
+
+ENTITY_TYPES: Final = ("CASE", "INCIDENT", "PAGE", "AGENT_CONVERSATION")
+RELATIONSHIPS: Final = (
+    "RELATES_TO",
+    "CAUSES",
+    "BLOCKS",
+    "DUPLICATES",
+    "PARENT_OF",
+    "SUCCESSOR_OF",
+    "ESCALATES_TO",
+)
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_ATTRIBUTES: Final = (
+    "parent_entity_type",
+    "parent_entity_id",
+    "relationship",
+    "child_entity_type",
+    "child_entity_id",
+)
+
+
+class InvalidDocumentError(Exception):
+    """The document is refused; ``details`` are the reasons, one sentence each."""
+
+    def __init__(self, *details: str) -> None:
+        super().__init__(*details)
+        self.details = details
+
+
+@frozen
+class Filter:
+    """Which links a list asks for; the id is in lower case."""
+
+    entity_type: str
+    entity_id: str
+    relationship: str | None
+
+
+def read_draft(body: bytes) -> Draft:
+    """The link that the body of a create asks for.
+
+    Raises :class:`InvalidDocumentError`, which names each member that is missing or wrong.
+    """
+    attributes = _read_attributes(body)
+    details = [
+        f"data.attributes.{name} {reason}"
+        for name in _ATTRIBUTES
+        if (reason := _wrong(name, attributes[name]) if name in attributes else "is missing")
+    ]
+    if details:
+        raise InvalidDocumentError(*details)
+    parent_type, parent_id, relationship, child_type, child_id = (attributes[name] for name in _ATTRIBUTES)
+    draft = Draft(parent_type, parent_id.lower(), relationship, child_type, child_id.lower())
+    if "CASE" not in (draft.parent_entity_type, draft.child_entity_type):
+        raise InvalidDocumentError("at least one of the two entities must be a CASE")
+    if (draft.parent_entity_type, draft.parent_entity_id) == (draft.child_entity_type, draft.child_entity_id):
+        raise InvalidDocumentError("an entity cannot be linked to itself")
+    return draft
+
+
+def read_filter(query: Mapping[str, Sequence[str]]) -> Filter:
+    """The filter that the query of a list asks for; ``query`` holds each parameter's values.
+
+    Raises :class:`InvalidDocumentError`, which names each parameter that is missing or wrong.
+    """
+    details = []
+    for name, required in (("entity_type", True), ("entity_id", True), ("relationship", False)):
+        values = query.get(name, ())
+        if len(values) > 1:
+            details.append(f"query parameter {name} is given {len(values)} times")
+        elif values and (reason := _wrong(name, values[0])):
+            details.append(f"query parameter {name} {reason}")
+        elif required and not values:
+            details.append(f"query parameter {name} is missing")
+    if details:
+        raise InvalidDocumentError(*details)
+    relationship = query["relationship"][0] if "relationship" in query else None
+    return Filter(query["entity_type"][0], query["entity_id"][0].lower(), relationship)
+
+
+def write_link(link: StoredLink) -> bytes:
+    """The document that answers a create."""
+    return write_json({"data": _resource(link)})
+
+
+def write_links(links: Iterable[StoredLink]) -> bytes:
+    """The document that answers a list."""
+    return write_json({"data": [_resource(link) for link in links]})
+
+
+def write_json(document: object) -> bytes:
+    """``document`` as JSON in plain ASCII, which holds even the lone surrogates a request may bring."""
+    return json.dumps(document).encode()
+
+
+def _read_attributes(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidDocumentError("the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise InvalidDocumentError("the body must be a JSON object")
+    data = document.get("data")
+    if not isinstance(data, dict):
+        raise InvalidDocumentError("data must be an object")
+    if data.get("type") != "link":
+        raise InvalidDocumentError(f'data.type must be "link", not {_shown(data.get("type"))}')
+    attributes = data.get("attributes")
+    if not isinstance(attributes, dict):
+        raise InvalidDocumentError("data.attributes must be an object")
+    return attributes
+
+
+def _wrong(name: str, value: object) -> str | None:
+    """What is wrong with the value, if anything."""
+    if name.endswith("_id"):
+        is_uuid = isinstance(value, str) and _UUID.fullmatch(value)
+        return None if is_uuid else f"must be a UUID, not {_shown(value)}"
+    allowed = ENTITY_TYPES if name.endswith("_type") else RELATIONSHIPS
+    return None if value in allowed else f"must be one of {', '.join(allowed)}, not {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _resource(link: StoredLink) -> dict[str, object]:
+    return {
+        "id": link.id,
+        "type": "link",
+        "attributes": {name: getattr(link, name) for name in _ATTRIBUTES},
+    }

@@ -1,0 +1,213 @@
+"""One HTTP exchange: the request in, limit and fault applied, the answer out or the connection cut.
+
+Joins the API, the limiter, the faults and the record to the HTTP server; decides nothing of theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from attrs import evolve, frozen
+
+from datadog_caselinks.sandbox.api import (
+    Answer,
+    Call,
+    RefusedError,
+    authenticate,
+    bad_request,
+    errors,
+    perform,
+    route,
+)
+from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule
+from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule, Window
+from datadog_caselinks.sandbox.record import Record, SeenRequest, excerpt
+from datadog_caselinks.sandbox.store import Store
+
+_WITH_HINTS_OF_THEIR_OWN: Final = frozenset(
+    {Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_429_NO_HINT}
+)
+# What a 429 fault tells of where no rule is set.
+_SOME_RULE: Final = RateLimitRule(60, 60)
+_BROKEN_JSON: Final = b'{"data": {"id": '
+# On, and no seconds: the socket closes with RST.
+_RESET_ON_CLOSE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+@frozen
+class _Outcome:
+    """What becomes of a request; without an ``answer`` its connection is cut."""
+
+    answer: Answer | None
+    body: bytes = b""
+    rule: FaultRule | None = None
+
+    @property
+    def fault(self) -> Fault | None:
+        return self.rule.fault if self.rule else None
+
+
+@frozen
+class Exchange:
+    """Handles the requests to the API. Once ``stopping`` is done no fault waits any longer."""
+
+    store: Store
+    limiter: Limiter
+    plan: FaultPlan
+    record: Record
+    clock: Callable[[], float]
+    stopping: asyncio.Future[None]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, or cut its connection."""
+        at = self.clock()
+        outcome = await self._outcome(request)
+        # Before the answer leaves, so that whoever has it finds it in the record.
+        self.record.add(
+            SeenRequest(
+                at,
+                request.method,
+                request.raw_path,
+                outcome.answer.status if outcome.answer else None,
+                outcome.fault,
+                excerpt(outcome.body),
+            )
+        )
+        if outcome.answer is None:
+            return _cut(request, reset=outcome.fault is Fault.RESET)
+        return await self._deliver(request, outcome.answer, outcome.rule)
+
+    async def _outcome(self, request: web.BaseRequest) -> _Outcome:
+        try:
+            call = await _read_call(request)
+        except RefusedError as refusal:
+            return _Outcome(_with_hints(refusal.answer, self.limiter.window(self.clock())))
+        except ConnectionError:
+            return _Outcome(None)
+        now = self.clock()
+        admitted = self.limiter.admit(now)
+        window = self.limiter.window(now)
+        if not admitted:
+            return _Outcome(_with_hints(_over(self.limiter.rule), window), call.body)
+        rule = self.plan.next_for(call.operation)
+        answer = await self._answer(call, rule)
+        if rule is None or rule.fault not in _WITH_HINTS_OF_THEIR_OWN:
+            answer = _with_hints(answer, window)
+        return _Outcome(answer, call.body, rule)
+
+    async def _answer(self, call: Call, rule: FaultRule | None) -> Answer | None:
+        """Apply the call, unless a fault prevents it; ``None`` where no answer is to come."""
+        if rule is None:
+            return self._apply(call)
+        match rule.fault:
+            case Fault.DELAY | Fault.DRIP | Fault.TRUNCATED:
+                return self._apply(call)
+            case Fault.LATE_APPLY:
+                await self._pause(rule.wait)
+                return self._apply(call)
+            case Fault.MALFORMED:
+                return evolve(self._apply(call), body=_BROKEN_JSON)
+            case Fault.LOST_ANSWER:
+                self._apply(call)
+                return None
+            case Fault.RESET:
+                return None
+            case Fault.HTTP_504_APPLIED:
+                self._apply(call)
+                return _html(504)
+            case Fault.HTTP_429:
+                window = Window(self.limiter.rule or _SOME_RULE, remaining=0, reset=math.ceil(rule.wait))
+                return _with_hints(_over(window.rule), window)
+            case Fault.HTTP_429_RETRY_AFTER:
+                return errors(429, "Too Many Requests", headers=_retry_after(rule))
+            case Fault.HTTP_503_RETRY_AFTER:
+                return evolve(_html(503), headers=_retry_after(rule))
+            case _:
+                return _html(int(rule.fault[:3]))
+
+    def _apply(self, call: Call) -> Answer:
+        return perform(call, self.store, self.clock())
+
+    async def _deliver(
+        self, request: web.BaseRequest, answer: Answer, rule: FaultRule | None
+    ) -> web.StreamResponse:
+        headers = {**answer.headers, "Content-Type": answer.content_type} if answer.body else answer.headers
+        if rule and rule.fault in (Fault.DRIP, Fault.TRUNCATED):
+            response = web.StreamResponse(status=answer.status, headers=headers)
+            response.content_length = len(answer.body)
+            # The client need not stay to the end.
+            with suppress(ConnectionError):
+                await response.prepare(request)
+                if rule.fault is Fault.DRIP:
+                    await self._drip(response, answer.body, rule.wait)
+                else:
+                    await response.write(answer.body[: len(answer.body) // 2])
+                    _cut(request, reset=False)
+            return response
+        if rule and rule.fault is Fault.DELAY:
+            await self._pause(rule.wait)
+        return web.Response(status=answer.status, headers=headers, body=answer.body or None)
+
+    async def _drip(self, response: web.StreamResponse, body: bytes, seconds: float) -> None:
+        for byte in body:
+            await self._pause(seconds / len(body))
+            await response.write(bytes((byte,)))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until the sandbox stops."""
+        await asyncio.wait((self.stopping,), timeout=seconds)
+
+
+async def _read_call(request: web.BaseRequest) -> Call:
+    """Raises :class:`RefusedError`, or :class:`ConnectionError` if the client leaves before its body ends."""
+    operation, link_id = route(request.method, request.path)
+    may_write = authenticate(request.headers)
+    try:
+        body = await request.read()  # at most 1 MiB, which is what aiohttp reads of a body
+    except web.HTTPRequestEntityTooLarge:
+        raise RefusedError(errors(413, "Request Entity Too Large")) from None
+    except web.RequestPayloadError as error:
+        raise RefusedError(bad_request(f"the body cannot be read: {error}")) from None
+    return Call(operation, link_id, request.query_string, body, may_write)
+
+
+def _cut(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
+    """Close the connection once what was written has gone out, or reset it at once."""
+    if (transport := request.transport) is not None:
+        if reset:
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            transport.abort()
+        else:
+            transport.close()
+    # The server wants a response from every handler; on a closed connection it goes nowhere.
+    return web.Response()
+
+
+def _over(rule: RateLimitRule | None) -> Answer:
+    return errors(429, f"Rate limit of {rule} exceeded")
+
+
+def _with_hints(answer: Answer | None, window: Window | None) -> Answer | None:
+    if answer is None or window is None:
+        return answer
+    return evolve(answer, headers={**answer.headers, **window.headers()})
+
+
+def _html(status: int) -> Answer:
+    phrase = HTTPStatus(status).phrase
+    page = f"<html><head><title>{status} {phrase}</title></head><body><h1>{phrase}</h1></body></html>\n"
+    return Answer(status, page.encode(), "text/html")
+
+
+def _retry_after(rule: FaultRule) -> dict[str, str]:
+    return {"Retry-After": str(math.ceil(rule.wait))}

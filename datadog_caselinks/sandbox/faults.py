@@ -1,0 +1,203 @@
+"""Faults: what can go wrong between a client and the API, and when it shall. Knows no HTTP server."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import deque
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final, cast
+
+from attrs import define, field, frozen
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox.api import OPERATIONS, Operation
+
+
+class Fault(StrEnum):
+    """What happens to a request. *Applied* means that a valid create or delete took effect."""
+
+    LOST_ANSWER = "lost-answer"
+    """Applied; then the connection is closed without an answer."""
+
+    RESET = "reset"
+    """Not applied: the connection is reset (TCP RST)."""
+
+    DELAY = "delay"
+    """Applied at once, answered after so many seconds."""
+
+    LATE_APPLY = "late-apply"
+    """Applied only after so many seconds, even if the client has left by then; then answered."""
+
+    DRIP = "drip"
+    """Applied; the answer's body comes byte by byte and takes so many seconds. Not for a delete."""
+
+    TRUNCATED = "truncated"
+    """Applied; half of the body is sent, then the connection is closed. Not for a delete."""
+
+    MALFORMED = "malformed"
+    """Applied; the status is right and the body is broken JSON. Not for a delete."""
+
+    HTTP_408 = "408"
+    """Not applied: request time-out."""
+
+    HTTP_429 = "429"
+    """Not applied: all ``X-RateLimit`` headers, the window ends after so many seconds."""
+
+    HTTP_429_RETRY_AFTER = "429-retry-after"
+    """Not applied: no ``X-RateLimit`` header, ``Retry-After`` of so many seconds."""
+
+    HTTP_429_NO_HINT = "429-no-hint"
+    """Not applied: neither ``X-RateLimit`` headers nor ``Retry-After``, and a body of HTML."""
+
+    HTTP_500 = "500"
+    """Not applied: internal server error, in HTML."""
+
+    HTTP_502 = "502"
+    """Not applied: bad gateway, in HTML."""
+
+    HTTP_503 = "503"
+    """Not applied: service unavailable, in HTML."""
+
+    HTTP_503_RETRY_AFTER = "503-retry-after"
+    """Not applied: service unavailable, in HTML, with ``Retry-After`` of so many seconds."""
+
+    HTTP_504 = "504"
+    """Not applied: gateway time-out, in HTML."""
+
+    HTTP_504_APPLIED = "504-applied"
+    """Applied; yet the answer is a gateway time-out, in HTML."""
+
+
+_TIMED: Final = frozenset(
+    {
+        Fault.DELAY,
+        Fault.LATE_APPLY,
+        Fault.DRIP,
+        Fault.HTTP_429,
+        Fault.HTTP_429_RETRY_AFTER,
+        Fault.HTTP_503_RETRY_AFTER,
+    }
+)
+_NEED_A_BODY: Final = frozenset({Fault.DRIP, Fault.TRUNCATED, Fault.MALFORMED})
+_DEFAULT_SECONDS: Final = 1.0
+_RULE: Final = re.compile(
+    r"(?P<fault>[^=@:]+)(?:=(?P<seconds>[^=@:]+))?(?:@(?P<operation>[^=@:]+))?(?::(?P<percent>[^=@:]+)%)?"
+)
+_NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+
+
+@frozen
+class FaultRule:
+    """How often a fault strikes, and where.
+
+    ``seconds``      for the faults that take some; ``None`` is one second
+    ``probability``  from 0 to 1
+    ``operation``    ``create``, ``list`` or ``delete``; ``None`` is all that the fault can strike
+
+    Raises :class:`ConfigurationError` for what makes no sense, such as seconds for a fault that takes
+    none, or a delete with a fault of the body, which it has not.
+    """
+
+    fault: Fault
+    seconds: float | None = field(default=None, kw_only=True)
+    probability: float = field(default=1.0, kw_only=True)
+    operation: Operation | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.seconds is not None:
+            if self.fault not in _TIMED:
+                raise ConfigurationError(f"{self.fault} takes no seconds; these faults do: {_listed(_TIMED)}")
+            if not 0 <= self.seconds < math.inf:
+                raise ConfigurationError(f"the seconds of a fault are not below zero, as {self.seconds:g} is")
+        if not 0 <= self.probability <= 1:
+            raise ConfigurationError(f"a probability is from 0 to 1 (0% to 100%), not {self.probability:g}")
+        if self.operation is not None and self.operation not in OPERATIONS:
+            raise ConfigurationError(
+                f"{self.operation!r} is no operation; these are: {', '.join(OPERATIONS)}"
+            )
+        if self.operation == "delete" and self.fault in _NEED_A_BODY:
+            raise ConfigurationError(f"{self.fault} is a fault of the body, and a delete answers without one")
+
+    @classmethod
+    def parse(cls, text: str) -> FaultRule:
+        """Read ``FAULT[=SECONDS][@OPERATION][:PERCENT%]``.
+
+        ``lost-answer`` strikes always, ``lost-answer:5%`` one request in twenty, ``delay=0.2:10%``
+        delays by 0.2 seconds, ``503@create:2.5%`` strikes creates only. ``FAULT`` is a value of
+        :class:`Fault`.
+
+        Raises :class:`ConfigurationError` that lists the faults, or says what else is wrong.
+        """
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ConfigurationError(
+                f"{text!r} is no fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
+                "such as lost-answer:5% or delay=0.2@create:10%"
+            )
+        name, seconds, operation, percent = match.group("fault", "seconds", "operation", "percent")
+        if name not in set(Fault):
+            raise ConfigurationError(f"{name!r} is no fault; these are: {_listed(Fault)}")
+        return cls(
+            Fault(name),
+            seconds=None if seconds is None else _number(text, seconds),
+            probability=1.0 if percent is None else _number(text, percent) / 100,
+            operation=cast("Operation | None", operation),
+        )
+
+    @property
+    def wait(self) -> float:
+        """The seconds that the fault takes."""
+        return _DEFAULT_SECONDS if self.seconds is None else self.seconds
+
+    def can_strike(self, operation: Operation) -> bool:
+        """Whether the fault is for this operation."""
+        if operation == "delete" and self.fault in _NEED_A_BODY:
+            return False
+        return self.operation in (None, operation)
+
+
+@define
+class FaultPlan:
+    """Which fault the next request suffers: the first that is queued for it, else one drawn by the rules.
+
+    Each rule is drawn on its own, in their order, and the first that strikes is it.
+    """
+
+    rules: tuple[FaultRule, ...]
+    _random: random.Random
+    _queue: deque[FaultRule] = field(factory=deque, init=False)
+
+    def queue(self, rule: FaultRule, count: int) -> None:
+        """Let the next ``count`` requests that ``rule`` is for suffer it."""
+        if count < 1:
+            raise ConfigurationError(f"a fault strikes at least one request, not {count}")
+        self._queue.extend([rule] * count)
+
+    def next_for(self, operation: Operation) -> FaultRule | None:
+        """The fault that this request suffers, if any."""
+        for place, rule in enumerate(self._queue):
+            if rule.can_strike(operation):
+                del self._queue[place]
+                return rule
+        for rule in self.rules:
+            if rule.can_strike(operation) and self._random.random() < rule.probability:
+                return rule
+        return None
+
+
+def read_rules(rules: Iterable[FaultRule | str]) -> tuple[FaultRule, ...]:
+    """The rules, each given as one or as its text."""
+    return tuple(rule if isinstance(rule, FaultRule) else FaultRule.parse(rule) for rule in rules)
+
+
+def _listed(faults: Iterable[Fault]) -> str:
+    return ", ".join(sorted(faults))
+
+
+def _number(text: str, number: str) -> float:
+    if not _NUMBER.fullmatch(number):
+        raise ConfigurationError(f"{number!r} in the fault rule {text!r} is no number")
+    return float(number)

@@ -1,0 +1,54 @@
+"""The server's connections: where it listens, and how it ends with none of them left open. Knows no API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox.exchange import Exchange
+from datadog_caselinks.sandbox.page import Page
+
+# Loopback alone, since the sandbox's keys are known to everybody.
+_HOST: Final = "127.0.0.1"
+# An answer is through by then, unless its client does not read.
+_GRACE_SECONDS: Final = 0.5
+
+
+class Listener:
+    """A listening socket and the connections made to it."""
+
+    def __init__(self, exchange: Exchange, page: Page) -> None:
+        self._exchange = exchange
+        self._page = page
+        self._server = web.Server(self._handle, access_log=None)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_GRACE_SECONDS)
+
+    async def listen(self, port: int) -> str:
+        """Listen on ``port``, or on any for 0, and return the base URL.
+
+        Raises :class:`ConfigurationError` if the port cannot be used.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, _HOST, port).start()
+        except (OSError, OverflowError) as error:
+            raise ConfigurationError(f"port {port} on {_HOST} cannot be used: {error}") from error
+        return "http://{}:{}".format(*self._runner.addresses[0])
+
+    async def close(self) -> None:
+        """Take no new connection, let out the answers in progress, and close every connection."""
+        self._exchange.stopping.set_result(None)
+        transports = [connection.transport for connection in self._server.connections]
+        await self._runner.cleanup()
+        for transport in transports:
+            # One whose client does not read stays open until it does.
+            if transport is not None:
+                transport.abort()
+        # A transport lets go of its socket in the next round of the loop.
+        await asyncio.sleep(0)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        return self._page.answer(request) or await self._exchange.handle(request)

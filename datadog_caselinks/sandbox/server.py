@@ -1,0 +1,185 @@
+"""The sandbox as a whole: starts and stops the server, and shows what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from attrs import frozen
+
+from datadog_caselinks.credentials import ApiKeys, BearerToken
+from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
+from datadog_caselinks.sandbox.exchange import Exchange
+from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_rules
+from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
+from datadog_caselinks.sandbox.listener import Listener
+from datadog_caselinks.sandbox.page import Page
+from datadog_caselinks.sandbox.record import Record, SeenRequest
+from datadog_caselinks.sandbox.store import Store, StoredLink
+from datadog_caselinks.sites import Site
+
+
+@frozen
+class _Running:
+    url: str
+    store: Store
+    resources: AsyncExitStack
+
+
+class Sandbox:
+    """A local Datadog that links cases: a real HTTP server on loopback.
+
+    ::
+
+        async with Sandbox(rate_limit="200/2s", faults=["lost-answer:5%"], seed=1) as sandbox:
+            client = CaseLinksClient(sandbox.site, sandbox.credentials)
+
+    ``port``        0 takes any that is free
+    ``db``          path of an SQLite file, which keeps the links over restarts; by default they are in memory
+    ``rate_limit``  a rule, or its text (:meth:`RateLimitRule.parse`); ``None`` is no limit and no headers
+    ``faults``      rules, or their texts (:meth:`FaultRule.parse`)
+    ``seed``        of the draws of ``faults``; the same one gives the same draws
+    ``clock``       seconds since the epoch
+
+    Raises :class:`ConfigurationError` for a malformed rule.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        db: str | Path = ":memory:",
+        rate_limit: RateLimitRule | str | None = None,
+        faults: Iterable[FaultRule | str] = (),
+        seed: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._port = port
+        self._db = db
+        self._clock = clock
+        self._limiter = Limiter(_read_rule(rate_limit))
+        self._plan = FaultPlan(read_rules(faults), random.Random(seed))
+        self._record = Record()
+        self._running: _Running | None = None
+
+    async def start(self) -> None:
+        """Open the database and listen.
+
+        Raises :class:`ConfigurationError` if the database cannot be used or the port is taken, and
+        :class:`RuntimeError` if the sandbox runs already.
+        """
+        if self._running:
+            raise RuntimeError("the sandbox runs already")
+        async with AsyncExitStack() as resources:
+            store = resources.enter_context(closing(Store(self._db)))
+            stopping = asyncio.get_running_loop().create_future()
+            exchange = Exchange(store, self._limiter, self._plan, self._record, self._clock, stopping)
+            page = Page(store, self._limiter, self._record, self._clock)
+            listener = Listener(exchange, page)
+            resources.push_async_callback(listener.close)
+            url = await listener.listen(self._port)
+            self._running = _Running(url, store, resources.pop_all())
+
+    async def stop(self) -> None:
+        """Close every connection and the database; does nothing if the sandbox does not run.
+
+        Faults wait no longer: what they hold back is answered at once.
+        """
+        running, self._running = self._running, None
+        if running:
+            await running.resources.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL, such as ``http://127.0.0.1:8126``; a browser shows the page there."""
+        return self._now_running().url
+
+    @property
+    def site(self) -> Site:
+        """The site to give to a client."""
+        return Site("sandbox", self.url)
+
+    @property
+    def credentials(self) -> ApiKeys:
+        """Keys that may read and write."""
+        return CREDENTIALS
+
+    @property
+    def credentials_without_scope(self) -> ApiKeys:
+        """Keys that may list; a create or delete gets 403."""
+        return CREDENTIALS_WITHOUT_SCOPE
+
+    @property
+    def bearer_token(self) -> BearerToken:
+        """A token that may read and write."""
+        return BEARER_TOKEN
+
+    @property
+    def links(self) -> list[StoredLink]:
+        """The links that it holds, oldest first."""
+        return self._now_running().store.all()
+
+    @property
+    def requests(self) -> deque[SeenRequest]:
+        """The latest 10,000 requests to the API, oldest first; they stay after a stop."""
+        return self._record.requests
+
+    @property
+    def rejected(self) -> int:
+        """How many requests were answered with 429, by the rate limit or by a fault."""
+        return self._record.statuses[429]
+
+    @property
+    def rate_limit(self) -> RateLimitRule | None:
+        """The rule that holds. May be set while the sandbox runs, to a rule, its text or ``None``."""
+        return self._limiter.rule
+
+    @rate_limit.setter
+    def rate_limit(self, rule: RateLimitRule | str | None) -> None:
+        self._limiter.rule = _read_rule(rule)
+
+    def fail_next(
+        self,
+        fault: Fault,
+        *,
+        count: int = 1,
+        operation: Operation | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Let the next ``count`` requests suffer ``fault``, in the order of the calls.
+
+        ``operation`` limits it to one of ``create``, ``list`` and ``delete``; ``seconds`` is for the
+        faults that take some, one second if not given. Only a request with good credentials, within
+        the rate limit, meets a fault; for others the fault stays queued.
+
+        Raises :class:`ConfigurationError` as :class:`FaultRule` does, or if ``count`` is below one.
+        """
+        self._plan.queue(FaultRule(fault, seconds=seconds, operation=operation), count)
+
+    def _now_running(self) -> _Running:
+        if self._running is None:
+            raise RuntimeError('the sandbox does not run; use "async with Sandbox() as sandbox:"')
+        return self._running
+
+
+def _read_rule(rule: RateLimitRule | str | None) -> RateLimitRule | None:
+    return RateLimitRule.parse(rule) if isinstance(rule, str) else rule

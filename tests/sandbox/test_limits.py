@@ -1,0 +1,170 @@
+"""The rate limit: its rules, its calendar-aligned windows, its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox import RateLimitRule, Sandbox
+
+if TYPE_CHECKING:
+    from tests.sandbox.conftest import Caller, Clock
+
+HEADERS = ("Limit", "Period", "Remaining", "Reset", "Name")
+
+
+def hints(headers: Mapping[str, str]) -> list[str]:
+    return [headers[f"X-RateLimit-{name}"] for name in HEADERS]
+
+
+class TestRateLimitRule:
+    @pytest.mark.parametrize(
+        ("text", "rule"),
+        [
+            ("200/2s", RateLimitRule(200, 2)),
+            ("60/1m", RateLimitRule(60, 60)),
+            ("1000/1h", RateLimitRule(1000, 3600)),
+            ("3/10", RateLimitRule(3, 10)),
+            ("5/0.5s", RateLimitRule(5, 0.5)),
+        ],
+    )
+    def test_reads_limit_and_period(self, text: str, rule: RateLimitRule) -> None:
+        """Seconds, minutes and hours; without a unit, seconds."""
+        assert RateLimitRule.parse(text) == rule
+
+    @pytest.mark.parametrize(
+        "text", ["", "200", "200/", "/2s", "200/2d", "-1/2s", "1.5/2s", "200 / 2s", "٣/10"]
+    )
+    def test_refuses_other_texts(self, text: str) -> None:
+        """The message shows the form."""
+        with pytest.raises(ConfigurationError, match="LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"):
+            RateLimitRule.parse(text)
+
+    @pytest.mark.parametrize(("limit", "period"), [(0, 1.0), (1, 0.0), (1, -1.0), (1, float("inf"))])
+    def test_refuses_numbers_that_limit_nothing(self, limit: int, period: float) -> None:
+        """Limit and period are above zero, and finite."""
+        with pytest.raises(ConfigurationError, match="above zero"):
+            RateLimitRule(limit, period)
+
+
+async def test_tells_nothing_without_a_rule(caller: Caller) -> None:
+    """No rule, no headers."""
+    reply = await caller.create()
+
+    assert not [name for name in reply.headers if name.lower().startswith("x-ratelimit")]
+
+
+async def test_counts_down_and_rejects(caller: Caller, sandbox: Sandbox) -> None:
+    """Every answer tells what is left; above the limit it is 429 and nothing is applied."""
+    sandbox.rate_limit = "2/10s"
+
+    replies = [await caller.create() for _ in range(4)]
+
+    assert [reply.status for reply in replies] == [201, 201, 429, 429]
+    assert [hints(reply.headers) for reply in replies] == [
+        ["2", "10", "1", "10", "case_links"],
+        ["2", "10", "0", "10", "case_links"],
+        ["2", "10", "0", "10", "case_links"],
+        ["2", "10", "0", "10", "case_links"],
+    ]
+    assert replies[2].json == {"errors": ["Rate limit of 2 requests in 10 seconds exceeded"]}
+    assert sandbox.rejected == 2
+    assert len(sandbox.links) == 2
+
+
+async def test_shares_one_bucket_between_the_operations(caller: Caller, sandbox: Sandbox) -> None:
+    """A create, a list and a delete each take one of the same."""
+    sandbox.rate_limit = RateLimitRule(3, 10)
+
+    created = await caller.create()
+    listed, deleted = await caller.list(), await caller.delete(created.json["data"]["id"])
+
+    assert [reply.headers["X-RateLimit-Remaining"] for reply in (created, listed, deleted)] == ["2", "1", "0"]
+    assert (await caller.list()).status == 429
+
+
+async def test_aligns_windows_to_the_calendar(caller: Caller, sandbox: Sandbox, clock: Clock) -> None:
+    """A window ends where the clock divides by the period, however late the first request came."""
+    sandbox.rate_limit = "1/10s"
+    clock.now += 9.5
+
+    last = await caller.create()
+    clock.now += 0.5
+    first = await caller.create()
+
+    assert (last.status, last.headers["X-RateLimit-Reset"]) == (201, "1")
+    assert (first.status, first.headers["X-RateLimit-Reset"]) == (201, "10")
+
+
+@pytest.mark.parametrize(("elapsed", "reset"), [(0.0, "10"), (0.001, "10"), (1.0, "9"), (9.999, "1")])
+async def test_rounds_the_reset_up(
+    caller: Caller, sandbox: Sandbox, clock: Clock, elapsed: float, reset: str
+) -> None:
+    """Whole seconds until the window ends, and never zero."""
+    sandbox.rate_limit = "9/10s"
+    clock.now += elapsed
+
+    assert (await caller.list()).headers["X-RateLimit-Reset"] == reset
+
+
+async def test_tells_a_fraction_of_a_period(caller: Caller, sandbox: Sandbox) -> None:
+    """A period of half a second is told as such."""
+    sandbox.rate_limit = "9/0.5s"
+
+    assert hints((await caller.list()).headers) == ["9", "0.5", "8", "1", "case_links"]
+
+
+async def test_does_not_count_a_401(caller: Caller, sandbox: Sandbox) -> None:
+    """Wrong credentials take nothing from the window, and are told its state."""
+    sandbox.rate_limit = "1/10s"
+
+    refused = await caller.create(headers={})
+
+    assert (refused.status, refused.headers["X-RateLimit-Remaining"]) == (401, "1")
+    assert (await caller.create()).status == 201
+    assert (await caller.create(headers={})).status == 401
+
+
+async def test_counts_a_refused_request(caller: Caller, sandbox: Sandbox) -> None:
+    """A 400, 403 or 404 takes one and tells what is left."""
+    sandbox.rate_limit = "3/10s"
+    without_scope = (await sandbox.credentials_without_scope.authenticate()).headers
+
+    replies = [
+        await caller.create(relationship="?"),
+        await caller.create(headers=without_scope),
+        await caller.delete("unknown"),
+    ]
+
+    assert [(reply.status, reply.headers["X-RateLimit-Remaining"]) for reply in replies] == [
+        (400, "2"),
+        (403, "1"),
+        (404, "0"),
+    ]
+
+
+async def test_changes_while_it_runs(caller: Caller, sandbox: Sandbox) -> None:
+    """A new rule starts with a full window; ``None`` lifts the limit."""
+    sandbox.rate_limit = "1/10s"
+    await caller.create()
+    assert (await caller.create()).status == 429
+
+    sandbox.rate_limit = "2/10s"
+    assert sandbox.rate_limit == RateLimitRule(2, 10)
+    assert (await caller.create()).headers["X-RateLimit-Remaining"] == "1"
+
+    sandbox.rate_limit = None
+    assert "X-RateLimit-Limit" not in (await caller.create()).headers
+
+
+async def test_refuses_a_malformed_rule(sandbox: Sandbox) -> None:
+    """Set or given, a text that is no rule is refused at once, and the old rule stays."""
+    sandbox.rate_limit = "1/10s"
+    with pytest.raises(ConfigurationError, match="LIMIT/PERIOD"):
+        sandbox.rate_limit = "fast"
+    with pytest.raises(ConfigurationError, match="LIMIT/PERIOD"):
+        Sandbox(rate_limit="fast")
+    assert sandbox.rate_limit == RateLimitRule(1, 10)

@@ -1,0 +1,149 @@
+"""The page: what its state tells, what it caps, and that nothing a client sends becomes markup."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from datadog_caselinks.sandbox import Fault, Sandbox
+
+if TYPE_CHECKING:
+    from tests.sandbox.conftest import Caller
+
+CallerOf = Callable[[Sandbox], "Caller"]
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>__NONCE____STATE__"
+
+
+async def test_needs_no_credentials(caller: Caller) -> None:
+    """A browser has none; the page is HTML and no answer of the API."""
+    reply = await caller.send("GET", "/", headers={})
+
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert b"<title>Case-link sandbox</title>" in reply.body
+
+
+async def test_fetches_nothing_from_elsewhere(caller: Caller) -> None:
+    """The only addresses are the state's, and one that names a vocabulary and is never fetched."""
+    page = (await caller.send("GET", "/")).body.decode()
+
+    assert set(re.findall(r"https?://[\w./-]+", page)) == {"http://www.w3.org/2000/svg"}
+    (icon,) = re.findall(r'<link rel="icon" href="(data:[^"]*)">', page)
+    assert set(re.findall(r'(?:src|href|action)="([^"]*)"', page)) <= {"/_sandbox/state", icon}
+
+
+async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
+    """An empty sandbox gives the keys to export and a command to run."""
+    page = (await caller.send("GET", "/")).body.decode()
+    state = (await caller.send("GET", "/_sandbox/state", headers={})).json
+
+    assert "caselinks bulk examples/postmortem.csv" in page
+    assert state == {
+        "keys": {"DD_API_KEY": "sandbox-api-key", "DD_APP_KEY": "sandbox-app-key"},
+        "links": {"total": 0, "latest": []},
+        "requests": {"total": 0, "latest": []},
+        "statuses": {},
+        "rejected": 0,
+        "faults": {},
+        "window": None,
+    }
+
+
+async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
+    """Links and requests newest first; counts by status, of cuts, rejections and faults; the window."""
+    sandbox.rate_limit = "3/10s"
+    sandbox.fail_next(Fault.LOST_ANSWER, operation="delete")
+    await caller.create()
+    await caller.create(relationship="CAUSES")
+    # On a connection that was in use before, aiohttp itself sends a DELETE again: here above the limit.
+    await caller.delete("unknown")
+
+    state = (await caller.send("GET", "/_sandbox/state")).json
+
+    assert state["links"]["total"] == 2
+    assert [link["relationship"] for link in state["links"]["latest"]] == ["CAUSES", "BLOCKS"]
+    assert state["links"]["latest"][1]["id"] == sandbox.links[0].id
+    assert [(each["number"], each["status"]) for each in state["requests"]["latest"]] == [
+        (4, 429),
+        (3, None),
+        (2, 201),
+        (1, 201),
+    ]
+    assert state["requests"]["latest"][1]["fault"] == "lost-answer"
+    assert state["statuses"] == {"201": 2, "cut": 1, "429": 1}
+    assert (state["rejected"], state["faults"]) == (1, {"lost-answer": 1})
+    assert state["window"] == {"rule": {"limit": 3, "period": 10.0}, "remaining": 0, "reset": 10}
+
+
+async def test_caps_what_it_shows(caller: Caller, sandbox: Sandbox) -> None:
+    """The newest 200 of each, with the totals of all, and the page says so."""
+    await asyncio.gather(*(caller.create() for _ in range(205)))
+
+    state = (await caller.send("GET", "/_sandbox/state")).json
+
+    for part in (state["links"], state["requests"]):
+        assert (part["total"], len(part["latest"])) == (205, 200)
+    assert [link["id"] for link in state["links"]["latest"]] == [link.id for link in sandbox.links[:4:-1]]
+    assert [each["number"] for each in state["requests"]["latest"]] == list(range(205, 5, -1))
+    assert (
+        "the newest ${count(latest.length)} of ${count(total)}"
+        in (await caller.send("GET", "/")).body.decode()
+    )
+
+
+async def test_does_not_count_itself(caller: Caller, sandbox: Sandbox) -> None:
+    """The page and its refreshes are no requests to the API."""
+    for path in ("/", "/_sandbox/state"):
+        await caller.send("GET", path)
+    assert list(sandbox.requests) == []
+
+    assert (await caller.send("POST", "/_sandbox/state")).status == 404
+
+
+async def test_shows_markup_as_text(caller: Caller, sandbox: Sandbox) -> None:
+    """What a client sends, in a path, a query or a body, reaches the page as data and never as markup."""
+    before = (await caller.send("GET", "/")).body.decode()
+    await caller.send("GET", "/" + MARKUP)
+    await caller.list(MARKUP)
+    await caller.create(colour=MARKUP, relationship=MARKUP)
+    await caller.create(note=MARKUP)
+
+    page = (await caller.send("GET", "/")).body.decode()
+
+    assert page.count("<") == before.count("<")
+    (data,) = re.findall(r'<script type="application/json" id="state">(.*?)</script>', page, re.DOTALL)
+    state = json.loads(data)
+    assert MARKUP in state["requests"]["latest"][0]["body"]
+    assert state == (await caller.send("GET", "/_sandbox/state")).json
+
+
+async def test_runs_no_other_script(caller: Caller) -> None:
+    """The policy allows the page's own script and style by a number used once, and nothing else."""
+    first, second = await caller.send("GET", "/"), await caller.send("GET", "/")
+
+    policies = [reply.headers["Content-Security-Policy"] for reply in (first, second)]
+    nonces = [re.findall(r"'nonce-([^']+)'", policy) for policy in policies]
+    assert nonces[0] != nonces[1]
+    assert re.findall(r'nonce="([^"]+)"', first.body.decode()) == nonces[0]
+    assert policies[0].startswith("default-src 'none'; ")
+    assert "unsafe" not in policies[0]
+
+
+async def test_state_is_never_sniffed_or_cached(caller: Caller) -> None:
+    """The state is JSON to a browser whatever it holds, and is always the present one."""
+    for path in ("/", "/_sandbox/state"):
+        headers = (await caller.send("GET", path)).headers
+        assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+async def test_script_writes_text_only() -> None:
+    """No way of the script turns a string into markup."""
+    from importlib import resources
+
+    page = resources.files("datadog_caselinks.sandbox").joinpath("page.html").read_text("utf-8")
+
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"):
+        assert way not in page

@@ -1,0 +1,229 @@
+"""The sandbox as a whole: start and stop, what it shows, what it never keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest
+from datadog_caselinks.sites import Site
+
+if TYPE_CHECKING:
+    from tests.sandbox.conftest import Caller, Clock
+
+CallerOf = Callable[[Sandbox], "Caller"]
+
+# So far away that a test which waited for it would be seen to hang.
+NEVER = 1e6
+HALF_A_REQUEST = (
+    b"POST /api/v2/cases/link HTTP/1.1\r\nHost: sandbox\r\nAuthorization: Bearer sandbox-token\r\n"
+    b"Content-Length: 9\r\n\r\n{"
+)
+
+
+def open_sockets(port: int) -> list[socket.socket]:
+    """The server's sockets that are still open."""
+    sockets = [
+        thing
+        for thing in gc.get_objects()
+        if isinstance(thing, socket.socket) and thing.family == socket.AF_INET
+    ]
+    return [each for each in sockets if each.fileno() != -1 and each.getsockname()[1] == port]
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+def address(sandbox: Sandbox) -> tuple[str, int]:
+    return "127.0.0.1", int(sandbox.url.rpartition(":")[2])
+
+
+class TestLifecycle:
+    async def test_tells_where_it_is(self, sandbox: Sandbox) -> None:
+        """A loopback URL, and the site that the SDK makes of it."""
+        assert sandbox.url.startswith("http://127.0.0.1:")
+        assert sandbox.site == Site("sandbox", sandbox.url)
+        assert Site.parse(sandbox.url).api_url == sandbox.url
+
+    async def test_listens_on_loopback_alone(self, sandbox: Sandbox) -> None:
+        """Another address of this machine, even another loopback one, is refused."""
+        with pytest.raises(OSError, match=r"Connect call failed|refused"):
+            await asyncio.open_connection("127.0.0.2", address(sandbox)[1])
+
+    async def test_takes_the_port_that_it_is_given(self, caller_of: CallerOf) -> None:
+        """The same port again at once, after a stop."""
+        async with Sandbox() as sandbox:
+            port = address(sandbox)[1]
+            await caller_of(sandbox).create()
+        async with Sandbox(port=port) as sandbox:
+            assert address(sandbox)[1] == port
+            assert (await caller_of(sandbox).create()).status == 201
+
+    async def test_refuses_a_port_in_use(self, sandbox: Sandbox) -> None:
+        """One clear line, and nothing is left open."""
+        port = address(sandbox)[1]
+        with pytest.raises(ConfigurationError, match=f"^port {port} on 127.0.0.1 cannot be used: .*in use$"):
+            await Sandbox(port=port).start()
+
+    async def test_refuses_a_port_that_is_none(self) -> None:
+        """Ports end at 65535."""
+        with pytest.raises(ConfigurationError, match="port 65536 on"):
+            await Sandbox(port=65536).start()
+
+    async def test_starts_once(self, sandbox: Sandbox) -> None:
+        """A second start is a mistake in the program, and the first goes on."""
+        with pytest.raises(RuntimeError, match="runs already"):
+            await sandbox.start()
+        assert sandbox.links == []
+
+    async def test_stops_twice(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A second stop does nothing; requests stay to be looked at, links and URL do not."""
+        await caller.create()
+        await sandbox.stop()
+        await sandbox.stop()
+
+        assert [request.status for request in sandbox.requests] == [201]
+        for name in ("links", "url", "site"):
+            with pytest.raises(RuntimeError, match="does not run"):
+                getattr(sandbox, name)
+
+    @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP, Fault.LATE_APPLY])
+    async def test_leaves_nothing_behind(self, fault: Fault, caller_of: CallerOf) -> None:
+        """No task and no socket outlives a stop, not even in the middle of a slow fault."""
+        before = asyncio.all_tasks()
+        async with Sandbox() as sandbox:
+            port = address(sandbox)[1]
+            sandbox.fail_next(fault, seconds=NEVER)
+            _, waiting = await caller_of(sandbox).create_two()
+            assert len(open_sockets(port)) == 3
+
+        assert open_sockets(port) == []
+        assert (await waiting).status == 201
+        assert asyncio.all_tasks() == before
+
+    async def test_stops_while_a_client_sends_and_does_not_end(
+        self, caller: Caller, sandbox: Sandbox
+    ) -> None:
+        """Half a request holds up no stop, and applies nothing."""
+        reader, writer = await asyncio.open_connection(*address(sandbox))
+        writer.write(HALF_A_REQUEST)
+        # Once this one is answered, the server has read what came before it.
+        await caller.list()
+
+        await sandbox.stop()
+
+        assert await reader.read() == b""
+        assert [request.status for request in sandbox.requests] == [200]
+        await close(writer)
+
+    async def test_stops_while_a_client_does_not_read(self, caller: Caller, sandbox: Sandbox) -> None:
+        """An answer that nobody takes holds up no stop, and no socket stays open for it."""
+        port = address(sandbox)[1]
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await loop.sock_connect(client, address(sandbox))
+            for _ in range(200):
+                await caller.send("GET", "/" + "x" * 8000)
+            for connection in open_sockets(port):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            # The state tells of the 200 requests, which is more than the buffers on the way take up.
+            await loop.sock_sendall(client, b"GET /_sandbox/state HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+            assert await loop.sock_recv(client, 8) == b"HTTP/1.1"
+
+            await sandbox.stop()
+
+            assert open_sockets(port) == []
+
+
+class TestRequests:
+    async def test_shows_what_came_and_what_became_of_it(
+        self, caller: Caller, sandbox: Sandbox, clock: Clock
+    ) -> None:
+        """Time, method, path with its query, status, fault and the body, oldest first."""
+        sandbox.fail_next(Fault.HTTP_503)
+        await caller.send("POST", "/api/v2/cases/link", data=b"{}")
+        clock.now += 1
+        await caller.send("GET", "/api/v2/cases/link?entity_type=CASE")
+
+        assert list(sandbox.requests) == [
+            SeenRequest(1_800_000_000.0, "POST", "/api/v2/cases/link", 503, Fault.HTTP_503, "{}"),
+            SeenRequest(1_800_000_001.0, "GET", "/api/v2/cases/link?entity_type=CASE", 400, None, ""),
+        ]
+
+    async def test_keeps_the_beginning_of_a_body(self, caller: Caller, sandbox: Sandbox) -> None:
+        """500 characters, whatever the bytes are."""
+        await caller.send("POST", "/api/v2/cases/link", data=("é" * 1000).encode())
+        await caller.send("POST", "/api/v2/cases/link", data=b"\xff")
+
+        assert [request.body for request in sandbox.requests] == ["é" * 500, "\ufffd"]
+
+    async def test_shows_a_client_that_left_while_it_sent(self, caller: Caller, sandbox: Sandbox) -> None:
+        """Half a request has no status, and applies nothing."""
+        _, writer = await asyncio.open_connection(*address(sandbox))
+        writer.write(HALF_A_REQUEST)
+        await caller.list()
+        await close(writer)
+        await caller.list()
+
+        assert [request.status for request in sandbox.requests] == [200, None, 200]
+        assert sandbox.requests[1].fault is None
+        assert sandbox.links == []
+
+    async def test_is_bounded(self, sandbox: Sandbox) -> None:
+        """The latest 10,000 are kept."""
+        assert sandbox.requests.maxlen == 10_000
+
+    async def test_never_holds_a_header(self, caller: Caller, sandbox: Sandbox) -> None:
+        """No key, right or wrong, is in what the sandbox keeps, shows or logs."""
+        await caller.create(headers={"DD-API-KEY": "real-key-1", "DD-APPLICATION-KEY": "real-key-2"})
+        await caller.create(headers={"Authorization": "Bearer real-key-3"})
+        await caller.create()
+        state = (await caller.send("GET", "/_sandbox/state")).json
+        del state["keys"]
+
+        for text in (repr(sandbox.requests), json.dumps(state)):
+            assert "real-key" not in text
+            assert "sandbox-app-key" not in text
+
+
+class TestParameters:
+    async def test_takes_rules_and_their_texts(self, caller_of: CallerOf) -> None:
+        """A rate limit given at the start holds from the first request on."""
+        async with Sandbox(rate_limit="1/1h") as sandbox:
+            assert sandbox.rate_limit == RateLimitRule(1, 3600)
+            assert (await caller_of(sandbox).create()).headers["X-RateLimit-Remaining"] == "0"
+
+    def test_refuses_a_malformed_fault(self) -> None:
+        """When it is made, not when it starts."""
+        with pytest.raises(ConfigurationError, match="is no fault"):
+            Sandbox(faults=["boom"])
+
+
+def test_is_the_only_part_that_needs_a_server_or_a_database() -> None:
+    """Importing the SDK imports neither ``aiohttp.web`` nor ``sqlite3``; importing the sandbox does."""
+    program = (
+        "import sys; heavy = {'aiohttp.web', 'sqlite3'}; "
+        "import datadog_caselinks; print(*sorted(heavy & set(sys.modules)), sep=','); "
+        "import datadog_caselinks.sandbox; print(*sorted(heavy & set(sys.modules)), sep=',')"
+    )
+    # Measuring coverage would itself import sqlite3 into the process.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+
+    assert shown.stdout.splitlines() == ["", "aiohttp.web,sqlite3"]

@@ -1,0 +1,85 @@
+"""The links in SQLite: what survives a restart, and which files are refused."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from tests.sandbox.conftest import Caller
+
+CallerOf = Callable[[Sandbox], "Caller"]
+
+
+async def test_keeps_links_in_a_file(tmp_path: Path, caller_of: CallerOf) -> None:
+    """Links survive a restart, in their order, and can be deleted after it."""
+    path = tmp_path / "links.db"
+    async with Sandbox(db=path) as sandbox:
+        for _ in range(3):
+            await caller_of(sandbox).create()
+        before = sandbox.links
+
+    async with Sandbox(db=str(path)) as sandbox:
+        assert sandbox.links == before
+        await caller_of(sandbox).delete(before[0].id)
+        await caller_of(sandbox).create()
+        assert sandbox.links[:2] == before[1:]
+
+    assert os.listdir(tmp_path) == ["links.db"]
+
+
+async def test_has_each_answered_link_in_the_file(tmp_path: Path, caller_of: CallerOf) -> None:
+    """What was answered is committed: another connection reads it while the sandbox runs."""
+    async with Sandbox(db=tmp_path / "links.db") as sandbox:
+        await caller_of(sandbox).create()
+        with closing(sqlite3.connect(tmp_path / "links.db")) as reader:
+            assert reader.execute("SELECT id FROM links").fetchall() == [(sandbox.links[0].id,)]
+
+
+async def test_forgets_links_in_memory(caller_of: CallerOf) -> None:
+    """Without a file a restart begins empty."""
+    sandbox = Sandbox()
+    async with sandbox:
+        await caller_of(sandbox).create()
+    async with sandbox:
+        assert sandbox.links == []
+
+
+async def test_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
+    """One clear line, and the file stays as it was."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to have a header of a hundred bytes\n" * 3)
+
+    with pytest.raises(ConfigurationError, match=r"notes\.txt' cannot be used: file is not a database$"):
+        await Sandbox(db=path).start()
+
+    assert path.read_text().startswith("not a database")
+
+
+async def test_refuses_a_path_that_cannot_be_opened(tmp_path: Path) -> None:
+    """A folder that is not there, or a folder in place of a file."""
+    for path in (tmp_path / "missing" / "links.db", tmp_path):
+        with pytest.raises(ConfigurationError, match=r"cannot be opened: unable to open database file$"):
+            await Sandbox(db=path).start()
+
+
+async def test_refuses_the_database_of_another_program(tmp_path: Path) -> None:
+    """Someone else's tables are not written to."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE links (url TEXT)")
+
+    with pytest.raises(ConfigurationError, match=r"other\.db' belongs to another program$"):
+        await Sandbox(db=path).start()
+
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("links",)]
