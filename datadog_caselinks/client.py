@@ -135,6 +135,8 @@ class CaseLinksClient:
         ``concurrency``, by default the ``max_concurrency`` of the client. Breaking off cancels what is
         under way.
         """
+        if concurrency is not None and concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
         return bulk.create_links(self.create_link, source, concurrency=concurrency or self._slots)
 
     async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, Self
 
 from attrs import field, frozen
 
@@ -13,28 +13,39 @@ from datadog_caselinks.errors import ConfigurationError
 _REDACTED: Final = b"[redacted]"
 
 
-def _check_secret(name: str, value: object) -> str:
-    """Refuse what cannot be a header value; key formats change, so nothing more is asked of them."""
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}")
-    if not value:
-        raise ConfigurationError(f"{name} is empty")
-    if not value.isprintable() or " " in value or not value.isascii():
-        raise ConfigurationError(
-            f"{name} contains white space, a control character or a character outside ASCII: "
+def _flaw(secret: object) -> str | None:
+    """Why ``secret`` cannot be a header's value; formats change, so nothing more is asked of it.
+
+    It is told and not raised: a traceback may be stored with the local variables of each frame, and the
+    secret is one here.
+    """
+    if not isinstance(secret, str):
+        return f"must be a string, not {type(secret).__name__}"
+    if not secret:
+        return "is empty"
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        return (
+            "contains white space, a control character or a character outside ASCII: "
             "was it copied with a line end or a quotation mark?"
         )
-    return value
+    return None
 
 
-def _secret(instance: object, attribute: Any, value: str) -> None:
-    _check_secret(attribute.name, value)
+def _is_secret(_: object, attribute: Any, value: str) -> None:
+    if flaw := _flaw(value):
+        raise ConfigurationError(f"{attribute.name} {flaw}")
 
 
 class _Unpicklable:
-    """Pickling a secret would write it to a file or a queue, so it is refused."""
+    """Pickling a secret would write it to a file or a queue, so it is refused. A copy is the value itself."""
 
     __slots__ = ()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -52,7 +63,8 @@ class AuthHeaders(_Unpicklable):
 
     def redact(self, body: bytes) -> bytes:
         """``body`` with each secret replaced: a server or proxy may echo what it was sent."""
-        for secret in self.secrets:
+        # The longest first: one may be a part of another.
+        for secret in sorted(self.secrets, key=len, reverse=True):
             body = body.replace(secret, _REDACTED)
         return body
 
@@ -65,8 +77,8 @@ class ApiKeys(_Unpicklable):
     characters. Neither key shows in ``repr``, and an instance does not pickle.
     """
 
-    api_key: str = field(kw_only=True, repr=False, validator=_secret)
-    app_key: str = field(kw_only=True, repr=False, validator=_secret)
+    api_key: str = field(kw_only=True, repr=False, validator=_is_secret)
+    app_key: str = field(kw_only=True, repr=False, validator=_is_secret)
     _auth: AuthHeaders = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -95,48 +107,66 @@ class BearerToken(_Unpicklable):
     token: str | Callable[[], Awaitable[str]] = field(repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not callable(self.token):
-            _check_secret("token", self.token)
+        if not callable(self.token) and (flaw := _flaw(self.token)):
+            raise ConfigurationError(f"token {flaw}")
 
     async def authenticate(self) -> AuthHeaders:
         """The headers for one request."""
-        token = self.token if isinstance(self.token, str) else await self._fetch(self.token)
-        return AuthHeaders({"Authorization": f"Bearer {token}"}, (token.encode(),))
+        if isinstance(self.token, str):
+            return _bearer(self.token)
+        auth = await _fetched(self.token)
+        if isinstance(auth, str):
+            raise ConfigurationError(f"the token that the callable returned {auth}")
+        return auth
 
-    @staticmethod
-    async def _fetch(source: Callable[[], Awaitable[str]]) -> str:
-        try:
-            token = await source()
-        except Exception as error:
-            raise ConfigurationError(f"the token callable raised {type(error).__name__}") from error
-        return _check_secret("the token that the callable returned", token)
+
+def _bearer(token: str) -> AuthHeaders:
+    return AuthHeaders({"Authorization": f"Bearer {token}"}, (token.encode(),))
+
+
+async def _fetched(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
+    """What ``source`` returns, or what is wrong with it."""
+    try:
+        awaitable = source()
+        if not isinstance(awaitable, Awaitable):
+            raise ConfigurationError("the token callable is not async: make it an 'async def'")
+        token = await awaitable
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"the token callable raised {type(error).__name__}") from error
+    return _flaw(token) or _bearer(token)
 
 
 Credentials = ApiKeys | BearerToken
 """What a client takes as credentials."""
 
 
-def credentials_from_env(environ: Mapping[str, str] | None = None) -> Credentials:
+def credentials_from_env() -> Credentials:
     """Read the credentials from ``DD_API_KEY`` and ``DD_APP_KEY``, or from ``DD_BEARER_TOKEN``.
 
     ``DD_API_KEY`` alone beside a token is taken for the Datadog Agent's and ignored.
     Raises :class:`ConfigurationError` that names the variable that is missing, or malformed, or one
-    too many. ``environ`` stands in for ``os.environ``.
+    too many.
     """
-    env = os.environ if environ is None else environ
-    api_key, app_key, token = (env.get(name, "") for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"))
-    if token and api_key and app_key:
+    missing = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]
+    if os.environ.get("DD_BEARER_TOKEN"):
+        if not missing:
+            raise ConfigurationError(
+                "DD_BEARER_TOKEN is set, and so are DD_API_KEY and DD_APP_KEY: unset the ones not to be used"
+            )
+        _require_sound("DD_BEARER_TOKEN")
+        return BearerToken(os.environ["DD_BEARER_TOKEN"])
+    if missing:
         raise ConfigurationError(
-            "DD_BEARER_TOKEN is set, and so are DD_API_KEY and DD_APP_KEY: unset the ones not to be used"
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
+            "set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"
         )
-    if token:
-        return BearerToken(_check_secret("DD_BEARER_TOKEN", token))
-    if api_key and app_key:
-        _check_secret("DD_API_KEY", api_key)
-        _check_secret("DD_APP_KEY", app_key)
-        return ApiKeys(api_key=api_key, app_key=app_key)
-    missing = [name for name, value in (("DD_API_KEY", api_key), ("DD_APP_KEY", app_key)) if not value]
-    raise ConfigurationError(
-        f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. "
-        "Set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN; nothing was sent"
-    )
+    _require_sound("DD_API_KEY")
+    _require_sound("DD_APP_KEY")
+    return ApiKeys(api_key=os.environ["DD_API_KEY"], app_key=os.environ["DD_APP_KEY"])
+
+
+def _require_sound(name: str) -> None:
+    if flaw := _flaw(os.environ[name]):
+        raise ConfigurationError(f"{name} {flaw}")

@@ -55,6 +55,20 @@ def _relationship(value: Relationship | str) -> Relationship | str:
     return value if type(value) is Relationship else _known(Relationship, value)
 
 
+def require_known_relationship(value: Relationship | str) -> Relationship:
+    """``value`` as a member; raises :class:`InvalidLinkError` that lists the members if it is none."""
+    known = _relationship(value)
+    if not isinstance(known, Relationship):
+        raise InvalidLinkError(f"unknown relationship {_cut(value)}; known are {', '.join(Relationship)}")
+    return known
+
+
+def _cut(value: object) -> str:
+    """``value`` as it can stand in a message."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
 def _identifier(value: str | UUID) -> str:
     """UUIDs in their one canonical form, lower case with hyphens, so that equal ids compare equal."""
     if isinstance(value, UUID):
@@ -112,7 +126,9 @@ class Entity:
         That is a known type, and a UUID as the id.
         """
         if type(self.type) is not EntityType:
-            raise InvalidLinkError(f"unknown entity type {self.type!r}; known are {', '.join(EntityType)}")
+            raise InvalidLinkError(
+                f"unknown entity type {_cut(self.type)}; known are {', '.join(EntityType)}"
+            )
         if not _UUID.fullmatch(self.id):
             raise InvalidLinkError(_not_a_uuid(self.id, self.type))
 
@@ -125,9 +141,9 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
     name = entity_type.replace("_", " ").lower()
     if "://" in given:
         return f"{shown!r} is a URL, and the id of this {name} must be its UUID"
-    if _CASE_KEY.fullmatch(given):
+    if entity_type is EntityType.CASE and _CASE_KEY.fullmatch(given):
         return (
-            f"{shown!r} is a case key, and the id of this {name} must be its UUID: "
+            f"{shown!r} is a case key, and the id of this case must be its UUID: "
             f"GET /api/v2/cases/{shown} gives it as data.id"
         )
     return f"{shown!r} is no UUID, which the id of this {name} must be"
@@ -172,12 +188,11 @@ class NewCaseLink:
     child: Entity
 
     def __attrs_post_init__(self) -> None:
-        self.parent.require_known()
-        self.child.require_known()
-        if type(self.relationship) is not Relationship:
-            raise InvalidLinkError(
-                f"unknown relationship {self.relationship!r}; known are {', '.join(Relationship)}"
-            )
+        for side, entity in (("parent", self.parent), ("child", self.child)):
+            if not isinstance(entity, Entity):
+                raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {_cut(entity)}")
+            entity.require_known()
+        require_known_relationship(self.relationship)
         if EntityType.CASE not in (self.parent.type, self.child.type):
             raise InvalidLinkError(f"neither side of {self} is a case, and at least one must be")
         if self.parent == self.child:

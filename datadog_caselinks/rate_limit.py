@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol
 
@@ -80,7 +81,9 @@ def _numbers(headers: Headers, name: str) -> list[float]:
 
 def _date(headers: Headers, name: str) -> float | None:
     try:
-        return parsedate_to_datetime(headers.getall(name, [])[0]).timestamp()
+        date = parsedate_to_datetime(headers.getall(name, [])[0])
+        # Without a zone it is UTC (RFC 9110, 5.6.7), and not the zone of this machine.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (IndexError, TypeError, ValueError, OverflowError):
         return None
 

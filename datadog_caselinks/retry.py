@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, ParamSpec, TypeVar
 
 import backoff
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from datadog_caselinks.errors import (
     CaseLinksError,
+    ConfigurationError,
     ConnectError,
     MalformedResponseError,
     ProxyAuthenticationError,
@@ -28,6 +29,14 @@ _logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _at_least(minimum: int) -> Callable[[object, Any, float], None]:
+    def check(_: object, attribute: Any, value: float) -> None:
+        if not value >= minimum:  # which NaN is not either
+            raise ConfigurationError(f"{attribute.name} must be at least {minimum}, not {value!r}")
+
+    return check
 
 
 @frozen(kw_only=True)
@@ -48,11 +57,11 @@ class RetryPolicy:
     who were told the same moment do not all come back at once.
     """
 
-    max_attempts: int = field(default=6, validator=validators.ge(1))
-    max_rate_limited: int = field(default=100, validator=validators.ge(0))
-    base: float = field(default=0.5, validator=validators.ge(0))
-    cap: float = field(default=20.0, validator=validators.ge(0))
-    max_wait: float = field(default=120.0, validator=validators.ge(0))
+    max_attempts: int = field(default=6, validator=_at_least(1))
+    max_rate_limited: int = field(default=100, validator=_at_least(0))
+    base: float = field(default=0.5, validator=_at_least(0))
+    cap: float = field(default=20.0, validator=_at_least(0))
+    max_wait: float = field(default=120.0, validator=_at_least(0))
 
 
 def may_have_been_applied(error: CaseLinksError) -> bool:
@@ -93,10 +102,9 @@ def waits(
     policy: RetryPolicy, uniform: Callable[[float, float], float]
 ) -> Generator[float, CaseLinksError, None]:
     """For each error sent in, the seconds to wait before the next attempt; raises it where there is none."""
-    ceilings = backoff.expo(factor=policy.base, max_value=policy.cap)
-    next(ceilings)  # as backoff primes its generators: the first value is none
     failed = rate_limited = 0
-    error = yield 0.0
+    ceiling = min(policy.base, policy.cap)
+    error = yield 0.0  # backoff primes the generator and drops this value
     while True:
         if isinstance(error, RateLimitedError):
             rate_limited += 1
@@ -110,7 +118,8 @@ def waits(
         if isinstance(error, StaleConnectionError):
             wait = 0.0  # nothing is wrong with the server, and the next connection is a fresh one
         elif hint is None:
-            wait = uniform(0.0, next(ceilings))
+            wait = uniform(0.0, ceiling)
+            ceiling = min(2 * ceiling, policy.cap)
         else:
             wait = hint + uniform(0.0, policy.base)
         error = yield wait

@@ -17,6 +17,10 @@ from datadog_caselinks.errors import ConfigurationError
 _SITE_LABEL: Final = re.compile(r"(?:[a-z]{2}\d|gov)")
 
 
+_LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+
+
 @frozen
 class Site:
     """One Datadog site: its ``name`` and the ``api_url`` that requests go to, without a slash at its end.
@@ -51,19 +55,26 @@ class Site:
         one; a host that only looks like Datadog's is refused, since the keys would be sent there.
         """
         given = text.strip()
+        if "@" in given:
+            # Not shown: what stands before it is a password as often as not.
+            raise ConfigurationError("the site carries a user name or password: leave it out of the URL")
+        if not (given.isascii() and given.isprintable()) or set(given) & set(' \\"<>'):
+            raise ConfigurationError(f"{_shown(given)} is no Datadog site: no URL has such characters")
         for site in SITES.values():
-            if given.upper() == site.name:
+            if given.upper().replace("_", "-") == site.name:
                 return site
         try:
             url = urlsplit(given if "://" in given else f"//{given}")
-            host, _ = (url.hostname or "").removesuffix("."), url.port
+            host, port = (url.hostname or "").removesuffix("."), url.port
         except ValueError as error:
             raise ConfigurationError(f"{_shown(given)} is no site and no URL: {error}") from None
         if known := _site_of_host(host):
             return known
         if not url.scheme or _pretends_to_be_datadog(host):
             raise _unknown(given, host)
-        return cls(host, _custom_base_url(given, url, host))
+        _check_base_url(given, url, host)
+        authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
+        return cls(host, f"{url.scheme}://{authority}{url.path.rstrip('/')}")
 
 
 Site.US1 = Site("US1", "https://api.datadoghq.com")
@@ -108,30 +119,29 @@ def _pretends_to_be_datadog(host: str) -> bool:
     return "datadog" in host or "ddog" in host
 
 
-def _custom_base_url(given: str, url: SplitResult, host: str) -> str:
-    if url.username is not None or url.password is not None:
-        raise ConfigurationError(
-            f"the base URL for {host} carries a user name or password: leave it out; "
-            "credentials go in headers, never in the URL"
-        )
+def _check_base_url(given: str, url: SplitResult, host: str) -> None:
     if url.query or url.fragment:
         raise ConfigurationError(f"the base URL {_shown(given)} has a query or fragment: leave it out")
     if not host:
         raise ConfigurationError(f"the base URL {_shown(given)} names no host")
+    if not (_address(host) or _HOST_NAME.fullmatch(host)):
+        raise ConfigurationError(f"the base URL {_shown(given)} names no host that could be: {_shown(host)}")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
         raise ConfigurationError(
             f"{_shown(given)}: the keys would travel in the clear; use https (http is for loopback only)"
         )
-    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
 def _unknown(given: str, host: str) -> ConfigurationError:
@@ -143,4 +153,4 @@ def _unknown(given: str, host: str) -> ConfigurationError:
 
 
 def _shown(given: str) -> str:
-    return repr(given if len(given) <= 100 else f"{given[:100]}…")
+    return ascii(given if len(given) <= 100 else f"{given[:100]}...")

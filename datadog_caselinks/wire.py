@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import cattrs
-from attrs import frozen
+from attrs import field, frozen
+from cattrs.cols import list_structure_factory
 
 from datadog_caselinks import errors
 from datadog_caselinks.errors import InvalidLinkError, MalformedResponseError, ResponseError
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.models import (
+    CaseLink,
+    Entity,
+    NewCaseLink,
+    Relationship,
+    require_known_relationship,
+)
 from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
 
 try:
@@ -50,7 +58,7 @@ class Answer:
 
     request: Request
     status: int
-    headers: Headers
+    headers: Headers = field(repr=False)  # they may echo what was sent
     body: bytes
     complete: bool = True
     resent: bool = False
@@ -68,7 +76,7 @@ def list_request(entity: Entity, relationship: Relationship | None) -> Request:
     entity.require_known()
     query = {"entity_type": entity.type, "entity_id": entity.id}
     if relationship is not None:
-        query["relationship"] = Relationship(relationship)
+        query["relationship"] = require_known_relationship(relationship)
     target = f"{LINKS_PATH}?{urlencode(query)}"
     return Request("GET", target, None, f"list the links of {entity}", "cases_read")
 
@@ -145,11 +153,16 @@ def _structure_link(value: object, _: object) -> CaseLink:
     )
 
 
-def _structure_links(value: object, _: object) -> list[CaseLink]:
-    # Any iterable passes for a list with cattrs, and an empty object would mean "no links".
-    if not isinstance(value, list):
-        raise TypeError("expected a list")
-    return [_structure_link(item, CaseLink) for item in value]
+def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, Any], Any]:
+    structure = list_structure_factory(kind, converter)
+
+    def structure_list(value: object, kind: Any) -> Any:
+        # Any iterable passes for a list with cattrs, and an empty object would mean "no links".
+        if not isinstance(value, list):
+            raise TypeError("expected a list")
+        return structure(value, kind)
+
+    return structure_list
 
 
 def _unstructure_new_link(new: NewCaseLink) -> Any:
@@ -169,7 +182,7 @@ def _unstructure_new_link(new: NewCaseLink) -> Any:
 _converter = make_converter()
 _converter.register_structure_hook(str, _structure_string)
 _converter.register_structure_hook(CaseLink, _structure_link)
-_converter.register_structure_hook_func(lambda kind: kind == list[CaseLink], _structure_links)
+_converter.register_structure_hook_factory(lambda kind: kind == list[CaseLink], _strict_list)
 _converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
 _LINK: Final = _Envelope[CaseLink]
 _LINKS: Final = _Envelope[list[CaseLink]]
@@ -183,10 +196,14 @@ def _read(answer: Answer, document: type[_Envelope[T]]) -> T:
     try:
         return _converter.loads(answer.body, document).data
     except cattrs.BaseValidationError as error:
-        reason = "; ".join(cattrs.transform_error(error, path="answer"))
+        reason = "; ".join(cattrs.transform_error(error, "answer", _problem))
     except (ValueError, RecursionError) as error:
         reason = f"no JSON, {error}"
     raise _malformed(answer, reason)
+
+
+def _problem(error: BaseException, _: type | None) -> str:
+    return "missing" if isinstance(error, KeyError) else "malformed"
 
 
 def _malformed(answer: Answer, reason: str) -> MalformedResponseError:
@@ -226,9 +243,9 @@ def _error(answer: Answer) -> ResponseError:
     wait = retry_after(answer.headers)
     if wait is None and answer.status == 429 and rate_limit:
         wait = rate_limit.reset
-    heard = "; ".join(said) or _title(body) or "no reason given"
+    heard = _one_line("; ".join(said) or _title(body)) or "no reason given"
     return kind(
-        f"cannot {answer.request.about}: {answer.status}, {_one_line(heard)}; "
+        f"cannot {answer.request.about}: {answer.status}, {heard}; "
         + advice.format(scope=answer.request.scope),
         status=answer.status,
         errors=said,
@@ -258,7 +275,7 @@ def _readable(error: object) -> str:
 
 
 def _text(body: bytes) -> str:
-    return body[:_EXCERPT].decode("utf-8", "replace")
+    return body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]  # a character has 4 bytes at most
 
 
 def _title(text: str) -> str:
