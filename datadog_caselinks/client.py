@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Final, Self, TypedDict, Unpack
 
 import aiohttp
+from attrs import define, field
 
 from datadog_caselinks import bulk, wire
 from datadog_caselinks.bulk import Outcome
@@ -150,7 +151,7 @@ class CaseLinksClient:
         deleted it. Repeating a delete that failed is safe.
         """
         link_id = link.id if isinstance(link, CaseLink) else link
-        await self._delete(wire.delete_request(link_id), [])
+        await self._delete(_Deletion(wire.delete_request(link_id)))
 
     async def close(self) -> None:
         """Close the connections, unless they are shared. Calls under way fail; a second call does nothing."""
@@ -181,16 +182,16 @@ class CaseLinksClient:
     async def _list_once(self, request: Request) -> list[CaseLink]:
         return wire.read_links(await self._attempt(request))
 
-    async def _delete_once(self, request: Request, unclear: list[CaseLinksError]) -> None:
+    async def _delete_once(self, deletion: _Deletion) -> None:
         try:
-            answer = await self._attempt(request)
+            answer = await self._attempt(deletion.request)
+            deletion.may_be_done |= answer.resent
             wire.read_deleted(answer)
         except NotFoundError:
-            if not (unclear or answer.resent):
+            if not deletion.may_be_done:
                 raise
         except CaseLinksError as error:
-            if may_have_been_applied(error):
-                unclear.append(error)
+            deletion.may_be_done |= may_have_been_applied(error)
             raise
 
     async def _attempt(self, request: Request) -> Answer:
@@ -198,3 +199,11 @@ class CaseLinksClient:
         self._transport.require_usable()
         async with self._gate:
             return await self._transport.send(request)
+
+
+@define
+class _Deletion:
+    """One call of ``delete_link``. Once an attempt may have deleted the link, its absence is success."""
+
+    request: Request
+    may_be_done: bool = field(default=False, init=False)

@@ -126,16 +126,15 @@ def _bearer(token: str) -> AuthHeaders:
 
 async def _fetched(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
     """What ``source`` returns, or what is wrong with it."""
+    token: object
     try:
-        awaitable = source()
-        if not isinstance(awaitable, Awaitable):
-            raise ConfigurationError("the token callable is not async: make it an 'async def'")
-        token = await awaitable
-    except ConfigurationError:
-        raise
+        token = source()
+        if not isinstance(token, Awaitable):
+            return "is no awaitable: make the callable async"
+        token = await token
     except Exception as error:
         raise ConfigurationError(f"the token callable raised {type(error).__name__}") from error
-    return _flaw(token) or _bearer(token)
+    return _flaw(token) or _bearer(str(token))
 
 
 Credentials = ApiKeys | BearerToken

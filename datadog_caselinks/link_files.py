@@ -7,9 +7,10 @@ import codecs
 import contextlib
 import csv
 import io
+import itertools
 import json
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
 from attrs import define, field, frozen
@@ -49,12 +50,16 @@ async def read_link_file(file: io.RawIOBase) -> AsyncGenerator[LinkLine | Malfor
     the names in :data:`COLUMNS` and ignore others, and both are UTF-8. Blank lines are skipped. Memory is
     bounded however long the file, and the event loop runs on while a pipe is waited for.
 
-    Raises :class:`LinkFileError` for a file that is empty, is not text, or has not the columns.
+    Raises :class:`LinkFileError` for a file that is empty, is not text, or has not the columns, and
+    whatever reading ``file`` raises.
     """
+    lines = _Lines()
     parser = _Parser()
-    number = 0
-    async for line in _lines(file):
-        number += 1
+    async for chunk in _chunks(file):
+        for number, line in lines.cut(chunk):
+            if parsed := parser.parse(number, line):
+                yield parsed
+    for number, line in lines.last():
         if parsed := parser.parse(number, line):
             yield parsed
     if not parser.has_begun:
@@ -62,32 +67,48 @@ async def read_link_file(file: io.RawIOBase) -> AsyncGenerator[LinkLine | Malfor
 
 
 def count_links(file: io.RawIOBase) -> int:
-    """How many links ``file``, which must be seekable, seems to hold: its lines but the blank and the header.
+    """How many lines :func:`read_link_file` will yield of ``file``, which must be seekable.
 
     Leaves ``file`` at its beginning.
     """
-    lines = io.BufferedReader(file, MAX_LINE)
-    first = next((line for line in lines if line.strip()), b"")
-    count = sum(1 for line in lines if line.strip()) + _is_json(first)
-    lines.detach().seek(0)
-    return count
+    lines = _Lines()
+    count = headers = 0
+    for chunk in itertools.chain(iter(lambda: file.read(MAX_LINE) or b"", b""), [b"\n"]):
+        for _, line in lines.cut(chunk):
+            headers = headers or int(not count and not _is_json(line))
+            count += 1
+    file.seek(0)
+    return count - headers
 
 
-async def _lines(file: io.RawIOBase) -> AsyncGenerator[bytes, None]:
-    """The lines of ``file``; of one that is too long, its beginning."""
-    rest, is_skipping = b"", False
-    async for chunk in _chunks(file):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if not is_skipping:
-                yield line
-            is_skipping = False
-        if len(rest) > MAX_LINE:
-            if not is_skipping:
-                yield rest
-            rest, is_skipping = b"", True
-    if rest and not is_skipping:
-        yield rest
+@define
+class _Lines:
+    """Cuts chunks into numbered lines without the blank ones, and keeps of a line that is too long only
+    as much as shows that it is.
+    """
+
+    _number: int = field(default=0, init=False)
+    _begun: bytes = field(default=b"", init=False)
+
+    def cut(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
+        """The lines that ``chunk`` ends."""
+        *ended, rest = chunk.split(b"\n")
+        for piece in ended:
+            self._keep(piece)
+            yield from self.last()
+        self._keep(rest)
+
+    def last(self) -> Iterator[tuple[int, bytes]]:
+        """The line that has begun, if it is none of the blank ones."""
+        self._number += 1
+        line, self._begun = self._begun, b""
+        if self._number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield self._number, line
+
+    def _keep(self, piece: bytes) -> None:
+        self._begun += piece[: MAX_LINE + 1 - len(self._begun)]
 
 
 async def _chunks(file: io.RawIOBase) -> AsyncGenerator[bytes, None]:
@@ -98,10 +119,13 @@ async def _chunks(file: io.RawIOBase) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
 
     def read(chunk: asyncio.Future[bytes]) -> None:
+        result: bytes | Exception | None
         try:
-            result: bytes | OSError = file.read(MAX_LINE) or b""
-        except OSError as error:
+            result = file.read(MAX_LINE)
+        except Exception as error:  # whatever it is, the task that waits must have it
             result = error
+        if result is None:
+            result = BlockingIOError("the file does not block, and has nothing to read yet")
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(_settle, chunk, result)
 
@@ -113,10 +137,10 @@ async def _chunks(file: io.RawIOBase) -> AsyncGenerator[bytes, None]:
         yield chunk.result()
 
 
-def _settle(chunk: asyncio.Future[bytes], result: bytes | OSError) -> None:
+def _settle(chunk: asyncio.Future[bytes], result: bytes | Exception) -> None:
     if chunk.cancelled():
         return
-    if isinstance(result, OSError):
+    if isinstance(result, Exception):
         chunk.set_exception(result)
     else:
         chunk.set_result(result)
@@ -130,54 +154,58 @@ class _Parser:
     _columns: list[str] | None = field(default=None, init=False)
 
     def parse(self, number: int, line: bytes) -> LinkLine | MalformedLine | None:
-        """What one line holds; ``None`` for a blank one and the header."""
+        """What one line holds; ``None`` for the header."""
         if not self.has_begun:
-            text = _first_text(line)
-            if not text.strip():
-                return None
+            _require_text(line)
             self.has_begun = True
-            if _is_json(line):
-                return _parsed(number, text, None)
-            self._columns = _header(text)
-            return None
+            if not _is_json(line):
+                self._columns = _header(line)
+                return None
         try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            return MalformedLine(number, "is not UTF-8 text")
-        return _parsed(number, text, self._columns) if text.strip() else None
+            return LinkLine(number, _link(self._row(_text(line))))
+        except (InvalidLinkError, LinkFileError) as error:
+            return MalformedLine(number, str(error))
+
+    def _row(self, text: str) -> Mapping[str, object]:
+        return _json_row(text) if self._columns is None else _csv_row(text, self._columns)
 
 
-def _parsed(number: int, text: str, columns: list[str] | None) -> LinkLine | MalformedLine:
+def _require_text(first_line: bytes) -> None:
+    if first_line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise LinkFileError("the file is UTF-16: save it as UTF-8")
     try:
-        return LinkLine(number, _link(_json_row(text) if columns is None else _csv_row(text, columns)))
-    except (InvalidLinkError, LinkFileError) as error:
-        return MalformedLine(number, str(error))
+        # Not to the end, where a line that is too long may be cut within a character.
+        is_text = "\0" not in codecs.getincrementaldecoder("utf-8")().decode(first_line)
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        raise LinkFileError("the file is binary, not text: it must be CSV or JSON Lines in UTF-8")
 
 
 def _is_json(first_line: bytes) -> bool:
-    return first_line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+    return first_line.lstrip().startswith(b"{")
 
 
-def _first_text(line: bytes) -> str:
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise LinkFileError("the file is UTF-16: save it as UTF-8")
+def _text(line: bytes) -> str:
+    if len(line) > MAX_LINE:
+        raise LinkFileError(f"is longer than {MAX_LINE} bytes")
     try:
-        text = line.decode("utf-8-sig")
+        return line.decode()
     except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise LinkFileError("the file is binary, not text: it must be CSV or JSON Lines in UTF-8")
-    return text
+        raise LinkFileError("is not UTF-8 text") from None
 
 
-def _header(text: str) -> list[str]:
-    columns = [name.strip().lower() for name in _csv_fields(text)]
+def _header(line: bytes) -> list[str]:
+    if line.lstrip().startswith(b"["):
+        raise LinkFileError("the file looks like a JSON array: write one object a line instead")
+    try:
+        columns = [name.strip().lower() for name in _csv_fields(_text(line))]
+    except LinkFileError as error:
+        raise LinkFileError(f"the header {error}") from None
     missing = [name for name in _REQUIRED if name not in columns]
     if not missing:
         return columns
-    if text.lstrip().startswith("["):
-        hint = "it looks like a JSON array: write one object a line instead"
-    elif ";" in text or "\t" in text:
+    if b";" in line or b"\t" in line:
         hint = "the columns must be separated by commas"
     else:
         hint = f"the first line must name the columns {','.join(COLUMNS)}"
@@ -186,8 +214,6 @@ def _header(text: str) -> list[str]:
 
 def _csv_fields(text: str) -> list[str]:
     # Line by line: one unbalanced quotation mark must not swallow the lines that follow.
-    if len(text) > MAX_LINE:
-        raise LinkFileError(f"is longer than {MAX_LINE} bytes")
     try:
         return next(csv.reader([text.strip("\r\n")], strict=True))
     except csv.Error as error:
@@ -202,8 +228,6 @@ def _csv_row(text: str, columns: list[str]) -> dict[str, str]:
 
 
 def _json_row(text: str) -> Mapping[str, object]:
-    if len(text) > MAX_LINE:
-        raise LinkFileError(f"is longer than {MAX_LINE} bytes")
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import sys
 from importlib.metadata import version
 from typing import Final, Self
+from weakref import WeakSet
 
 import aiohttp
 
@@ -16,6 +19,11 @@ USER_AGENT: Final = (
     f"datadog_caselinks/{version('datadog_caselinks')} "
     f"(python {sys.version_info.major}.{sys.version_info.minor}; aiohttp {aiohttp.__version__})"
 )
+
+_AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
+
+_ROUNDS: Final = 100
+"""Rounds of the event loop in which a connection that was shut down closes; it takes two or three."""
 
 
 class SessionManager:
@@ -34,6 +42,7 @@ class SessionManager:
             _refuse_authorization(session)
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -62,7 +71,7 @@ class SessionManager:
             )
         session = self._borrowed or self._opened.get(site)
         if session is None:
-            session = self._opened[site] = _open()
+            session = self._opened[site] = self._open()
         if session.closed:
             raise SessionError("the aiohttp.ClientSession in use was closed: make a new one and a new client")
         return session
@@ -73,6 +82,33 @@ class SessionManager:
         while self._opened:
             _, session = self._opened.popitem()
             await session.close()
+        await self._hang_up()
+
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": USER_AGENT},
+        )
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        opened = socket.socket(family, kind, protocol)
+        self._sockets.add(opened)
+        return opened
+
+    async def _hang_up(self) -> None:
+        """End what aiohttp leaves behind: the TLS connection of a cancelled request says goodbye for up to
+        30 s to a server that may not listen any more.
+        """
+        for opened in self._sockets:
+            with contextlib.suppress(OSError):  # most are closed already
+                opened.shutdown(socket.SHUT_RDWR)
+        for _ in range(_ROUNDS):
+            if all(opened.fileno() == -1 for opened in self._sockets):
+                return
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,18 +117,12 @@ class SessionManager:
         await self.close()
 
 
-def _open() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": USER_AGENT},
-    )
-
-
 def _refuse_authorization(session: aiohttp.ClientSession) -> None:
-    if session.auth is not None or "Authorization" in session.headers:
+    own = [name for name in _AUTHORIZATION if name in session.headers]
+    if session.auth is not None:
+        own.append("Authorization, by auth=")
+    if own:
         raise ConfigurationError(
-            "the aiohttp.ClientSession sends an Authorization of its own with every request, which would "
-            "reach Datadog: pass a session without one"
+            f"the aiohttp.ClientSession sends credentials of its own with every request ({', '.join(own)}), "
+            "which would reach Datadog: pass a session without them"
         )

@@ -55,9 +55,6 @@ class Site:
         one; a host that only looks like Datadog's is refused, since the keys would be sent there.
         """
         given = text.strip()
-        if "@" in given:
-            # Not shown: what stands before it is a password as often as not.
-            raise ConfigurationError("the site carries a user name or password: leave it out of the URL")
         if not (given.isascii() and given.isprintable()) or set(given) & set(' \\"<>'):
             raise ConfigurationError(f"{_shown(given)} is no Datadog site: no URL has such characters")
         for site in SITES.values():
@@ -67,7 +64,10 @@ class Site:
             url = urlsplit(given if "://" in given else f"//{given}")
             host, port = (url.hostname or "").removesuffix("."), url.port
         except ValueError as error:
-            raise ConfigurationError(f"{_shown(given)} is no site and no URL: {error}") from None
+            reason = "" if "@" in given else f": {error}"
+            raise ConfigurationError(f"{_shown(given)} is no site and no URL{reason}") from None
+        if "@" in url.netloc:
+            raise ConfigurationError("the site carries a user name or password: leave it out of the URL")
         if known := _site_of_host(host):
             return known
         if not url.scheme or _pretends_to_be_datadog(host):
@@ -153,4 +153,7 @@ def _unknown(given: str, host: str) -> ConfigurationError:
 
 
 def _shown(given: str) -> str:
+    """``given`` as it can stand in a message: what is before an @ is a password as often as not."""
+    if "@" in given:
+        return "what was given"
     return ascii(given if len(given) <= 100 else f"{given[:100]}...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl as tls
 from typing import Final
 
@@ -45,8 +46,8 @@ class Transport:
         proxy: str | None,
         ssl: tls.SSLContext | None,
     ) -> None:
-        if not timeout > 0:
-            raise ConfigurationError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        if not 0 < timeout < math.inf:
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self._site = site
         self._credentials = credentials
         self._sessions = sessions
@@ -64,8 +65,8 @@ class Transport:
         Raises :class:`ConnectError` or :class:`RequestTimeoutError` if nothing was sent, and a plain
         :class:`TransportError` if it may have been. Whatever the server answers is an :class:`Answer`.
         """
-        session = self._sessions.session(self._site)
         auth = await self._credentials.authenticate()
+        session = self._sessions.session(self._site)
         upload = aiohttp.UploadTracker()
         try:
             async with session.request(
@@ -90,8 +91,10 @@ class Transport:
                     resent=upload.attempts > 1,
                 )
         except (aiohttp.ClientError, OSError) as error:
-            is_sent = request.body is None or upload.bytes_written > 0
+            is_sent = _may_have_been_sent(upload)
             failure = self._failure(request, error, is_sent)
+        if not is_sent:
+            self.require_usable()  # closing the client is what ended it, then
         # Raised out here so that aiohttp's error and frames, which hold the keys, do not hang on to it.
         raise failure
 
@@ -99,6 +102,17 @@ class Transport:
         kind, reason = _classify(error, is_sent)
         via = f" (through the proxy {self._proxy.host}:{self._proxy.port})" if self._proxy else ""
         return kind(f"cannot {request.about}: {self._site.api_url}{via}: {reason}")
+
+
+def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
+    """Whether anything of the request may have reached the server.
+
+    A request without a body uploads no byte, but completes. A second attempt is aiohttp's own, which it
+    makes of a GET or DELETE whose connection dropped.
+    """
+    complete = upload.upload_complete
+    went_out = complete.done() and not complete.exception()
+    return went_out or upload.bytes_written > 0 or upload.attempts > 1
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
@@ -145,6 +159,8 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
             return RequestTimeoutError, "the time ran out before anything was sent"
         case TimeoutError():
             return TransportError, "no answer within the time allowed"
+        case _ if not is_sent:
+            return ConnectError, "the connection was lost before anything was sent"
         case aiohttp.ClientPayloadError():
             return TransportError, "the connection was lost in the middle of the answer"
         case aiohttp.ClientResponseError():
