@@ -100,8 +100,9 @@ class BearerToken(_Unpicklable):
     before every attempt, so that it can refresh a token that ran out; let it cache.
 
     Raises :class:`ConfigurationError` for a token that is empty or holds white space or control
-    characters: at once for a string, by the call that asked for it otherwise. The token never shows
-    in ``repr``, and an instance does not pickle.
+    characters: at once for a string, by the call that asked for it otherwise. So does that call if the
+    callable raises; it is not repeated, so what may pass is for the callable to retry. The token never
+    shows in ``repr``, and an instance does not pickle.
     """
 
     token: str | Callable[[], Awaitable[str]] = field(repr=False)

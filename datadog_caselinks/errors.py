@@ -113,7 +113,7 @@ class ResponseError(CaseLinksError):
     ``status``
         The HTTP status.
     ``errors``
-        What the server said, one readable string for each error; may be empty.
+        What the server said, one string for each error, as it came; may be empty.
     ``raw_errors``
         The members of the answer's ``errors`` as they came: strings or JSON objects.
     ``retry_after``

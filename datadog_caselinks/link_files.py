@@ -202,6 +202,8 @@ def _header(line: bytes) -> list[str]:
         columns = [name.strip().lower() for name in _csv_fields(_text(line))]
     except LinkFileError as error:
         raise LinkFileError(f"the header {error}") from None
+    if twice := [name for name in COLUMNS if columns.count(name) > 1]:
+        raise LinkFileError(f"the header names {twice[0]} twice")
     missing = [name for name in _REQUIRED if name not in columns]
     if not missing:
         return columns
@@ -213,9 +215,12 @@ def _header(line: bytes) -> list[str]:
 
 
 def _csv_fields(text: str) -> list[str]:
+    line = text.strip("\r\n")
+    if "\r" in line:
+        raise LinkFileError("has a carriage return within: save the file with Unix or Windows line ends")
     # Line by line: one unbalanced quotation mark must not swallow the lines that follow.
     try:
-        return next(csv.reader([text.strip("\r\n")], strict=True))
+        return next(csv.reader([line], strict=True))
     except csv.Error as error:
         raise LinkFileError(f"is no CSV: {error}") from None
 

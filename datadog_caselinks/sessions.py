@@ -33,8 +33,9 @@ class SessionManager:
     loop: sessions open on first use, in the loop that is running then, and stay with that loop.
 
     ``session`` is an ``aiohttp.ClientSession`` of your own, to be used for every site. It is never closed
-    here, and its connector's limits are respected. :class:`ConfigurationError` is raised if it sends an
-    ``Authorization`` of its own, which would reach Datadog beside the credentials given to the client.
+    here, and its connector's limits are respected. Use it in the event loop that it was made in.
+    :class:`ConfigurationError` is raised if it sends credentials of its own, or may (``trust_env``), which
+    would reach Datadog beside those given to the client.
     """
 
     def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
@@ -105,9 +106,9 @@ class SessionManager:
         for opened in self._sockets:
             with contextlib.suppress(OSError):  # most are closed already
                 opened.shutdown(socket.SHUT_RDWR)
-        for _ in range(_ROUNDS):
-            if all(opened.fileno() == -1 for opened in self._sockets):
-                return
+        rounds = 0
+        while rounds < _ROUNDS and any(opened.fileno() != -1 for opened in self._sockets):
+            rounds += 1
             await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
@@ -125,4 +126,9 @@ def _refuse_authorization(session: aiohttp.ClientSession) -> None:
         raise ConfigurationError(
             f"the aiohttp.ClientSession sends credentials of its own with every request ({', '.join(own)}), "
             "which would reach Datadog: pass a session without them"
+        )
+    if session.trust_env:
+        raise ConfigurationError(
+            "the aiohttp.ClientSession has trust_env=True, so it may add the login of a netrc file: pass one "
+            "without, and name a proxy in proxy="
         )

@@ -55,8 +55,6 @@ class Site:
         one; a host that only looks like Datadog's is refused, since the keys would be sent there.
         """
         given = text.strip()
-        if not (given.isascii() and given.isprintable()) or set(given) & set(' \\"<>'):
-            raise ConfigurationError(f"{_shown(given)} is no Datadog site: no URL has such characters")
         for site in SITES.values():
             if given.upper().replace("_", "-") == site.name:
                 return site
@@ -70,6 +68,8 @@ class Site:
             raise ConfigurationError("the site carries a user name or password: leave it out of the URL")
         if known := _site_of_host(host):
             return known
+        if not (given.isascii() and given.isprintable()) or set(given) & set(' \\"<>'):
+            raise ConfigurationError(f"{_shown(given)} is no Datadog site: no URL has such characters")
         if not url.scheme or _pretends_to_be_datadog(host):
             raise _unknown(given, host)
         _check_base_url(given, url, host)
@@ -145,10 +145,14 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _unknown(given: str, host: str) -> ConfigurationError:
-    nearest = difflib.get_close_matches(host, SITES, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    names = {site.name: domain for domain, site in SITES.items()} | {domain: domain for domain in SITES}
+    nearest = difflib.get_close_matches(host, names, n=1) or difflib.get_close_matches(
+        given.upper(), names, n=1
+    )
+    hint = f" Did you mean {names[nearest[0]]}?" if nearest else ""
     return ConfigurationError(
-        f"{_shown(given)} is no Datadog site.{hint} Sites: {', '.join(SITES)}; or a base URL with https://"
+        f"{_shown(given)} is no Datadog site.{hint} Sites: {', '.join(SITES)}; "
+        "or a base URL with https://, or http:// on loopback"
     )
 
 

@@ -100,6 +100,10 @@ class Transport:
 
     def _failure(self, request: Request, error: Exception, is_sent: bool) -> TransportError:
         kind, reason = _classify(error, is_sent)
+        if not is_sent:
+            reason = f"{reason}; nothing was sent"
+        elif issubclass(kind, ConnectError):  # of aiohttp's own second attempt: the first had connected
+            kind, reason = TransportError, f"the connection was lost, and then {reason}"
         via = f" (through the proxy {self._proxy.host}:{self._proxy.port})" if self._proxy else ""
         return kind(f"cannot {request.about}: {self._site.api_url}{via}: {reason}")
 
@@ -134,45 +138,43 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return TLSError, f"{_certificate_problem(error.certificate_error)}; nothing was sent"
+            reason = getattr(error.certificate_error, "verify_message", "no reason given")
+            return (
+                TLSError,
+                f"its certificate is not trusted ({reason}): pass your CA in ssl=",
+            )
         case aiohttp.ClientConnectorSSLError():
-            return TLSError, f"the TLS handshake failed ({_words(error.os_error)}); nothing was sent"
+            return TLSError, f"the TLS handshake failed ({_words(error.os_error)})"
         case aiohttp.ClientHttpProxyError(status=407):
             return (
                 ProxyAuthenticationError,
                 "the proxy wants other credentials (407): check user and password in its URL",
             )
         case aiohttp.ClientHttpProxyError():
-            return ConnectError, f"the proxy answered {error.status}; nothing was sent"
+            return ConnectError, f"the proxy answered {error.status}"
         case aiohttp.ClientConnectorDNSError():
             return (
                 ConnectError,
-                "the host name was not found: check the site and the network; nothing was sent",
+                "the host name was not found: check the site and the network",
             )
         case aiohttp.ClientConnectorError():
-            return ConnectError, f"{_words(error.os_error)}: check the site and the network; nothing was sent"
+            return ConnectError, f"{_words(error.os_error)}: check the site and the network"
         case aiohttp.ConnectionTimeoutError():
-            return ConnectError, "connecting took too long: check the network; nothing was sent"
+            return ConnectError, "connecting took too long: check the network"
         case aiohttp.ClientOSError(errno=None) if not is_sent:
-            return StaleConnectionError, "the server had closed the connection; nothing was sent"
+            return StaleConnectionError, "the server had closed the connection"
         case TimeoutError() if not is_sent:
-            return RequestTimeoutError, "the time ran out before anything was sent"
+            return RequestTimeoutError, "the time ran out"
         case TimeoutError():
             return TransportError, "no answer within the time allowed"
         case _ if not is_sent:
-            return ConnectError, "the connection was lost before anything was sent"
+            return ConnectError, "the connection was lost"
         case aiohttp.ClientPayloadError():
-            return TransportError, "the connection was lost in the middle of the answer"
+            return TransportError, "the answer broke off or was garbled"
         case aiohttp.ClientResponseError():
             return TransportError, "what came back is no HTTP"
         case _:
             return TransportError, "the connection was lost before an answer came"
-
-
-def _certificate_problem(error: Exception) -> str:
-    if isinstance(error, tls.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message}): pass your CA in ssl="
-    return "its certificate is not trusted: pass your CA in ssl="
 
 
 def _words(error: OSError) -> str:

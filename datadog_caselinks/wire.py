@@ -58,8 +58,9 @@ class Answer:
 
     request: Request
     status: int
-    headers: Headers = field(repr=False)  # they may echo what was sent
-    body: bytes
+    # Not shown where local variables are stored: they may echo what was sent, and a body may be large.
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
     complete: bool = True
     resent: bool = False
 
@@ -243,7 +244,7 @@ def _error(answer: Answer) -> ResponseError:
     wait = retry_after(answer.headers)
     if wait is None and answer.status == 429 and rate_limit:
         wait = rate_limit.reset
-    heard = _one_line("; ".join(said) or _title(body)) or "no reason given"
+    heard = _one_line("; ".join(said) or _title(body)).removeprefix(f"{answer.status} ") or "no reason given"
     return kind(
         f"cannot {answer.request.about}: {answer.status}, {heard}; "
         + advice.format(scope=answer.request.scope),

@@ -13,8 +13,14 @@ import sys
 
 import aiohttp
 
-from datadog_caselinks import CaseLinksClient, CaseLinksError, InvalidLinkError, NewCaseLink, Relationship, case
-
+from datadog_caselinks import (
+    CaseLinksClient,
+    CaseLinksError,
+    InvalidLinkError,
+    NewCaseLink,
+    Relationship,
+    case,
+)
 
 USAGE = f"Write: /link UUID RELATIONSHIP UUID. Relationships: {', '.join(Relationship).lower()}"
 

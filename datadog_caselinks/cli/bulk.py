@@ -192,7 +192,7 @@ class _Run:
             case Failed():
                 self._failed += 1
                 self._fail(self._under_way.pop(outcome.index), outcome.error)
-            case MalformedLine():
+            case _:
                 self.malformed += 1
                 self._screen.problem(f"line {outcome.number}: {outcome.reason}")
         failed = self._failed + self.malformed

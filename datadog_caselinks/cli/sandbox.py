@@ -46,12 +46,14 @@ def sandbox(
         port = 0 if command else 8321
     server = Sandbox(port=port, db=db or ":memory:", rate_limit=rate_limit, faults=faults, seed=seed)
     try:
-        context.exit(asyncio.run(_run(server, command) if command else _serve(server)))
+        if command:
+            context.exit(asyncio.run(_run(server, command)))
+        asyncio.run(_serve(server))
     except KeyboardInterrupt:
         click.echo("\nThe sandbox has ended.")
 
 
-async def _serve(server: Sandbox) -> int:
+async def _serve(server: Sandbox) -> None:
     async with server:
         variables = " ".join(f"{name}={value}" for name, value in _environment(server).items())
         click.echo("A local Datadog is running. Its keys are no secrets; in another terminal:\n")
@@ -59,7 +61,6 @@ async def _serve(server: Sandbox) -> int:
         click.echo("  caselinks bulk examples/postmortem.csv\n")
         click.echo(f"What it holds: {server.url}/   Stop it with Ctrl-C.")
         await asyncio.Event().wait()
-        return 0
 
 
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:

@@ -292,6 +292,24 @@ async def test_interrupting_says_what_is_under_way() -> None:
     assert process.returncode == 130
 
 
+async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) -> None:
+    """What was read is linked, the reason is told, and the status is 1."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, (HEADER + BLOCKS).encode())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", "bulk", "-"),
+        env=pointing_at(sandbox),
+        stdin=reading,
+        stderr=PIPE,
+    )
+    _, err = await process.communicate()
+    os.close(reading)
+    os.close(writing)
+    assert err.decode().startswith("the file cannot be read further: ")
+    assert (process.returncode, len(sandbox.links)) == (1, 1)
+
+
 async def test_a_closed_pipe_does_not_keep_links_from_being_made(sandbox: Sandbox, tmp_path: Path) -> None:
     """ "| head" has seen enough; the links are made all the same."""
     path = tmp_path / "links.csv"

@@ -1,0 +1,150 @@
+"""The modules know only those above them, and little else."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import datadog_caselinks
+
+PACKAGE = "datadog_caselinks"
+ROOT = Path(datadog_caselinks.__path__[0])
+
+# From the top down: each part imports from those before it alone.
+ORDER = [
+    "rate_limit",
+    "errors",
+    "sites",
+    "credentials",
+    "models",
+    "wire",
+    "link_files",
+    "retry",
+    "gate",
+    "sessions",
+    "transport",
+    "bulk",
+    "client",
+    "sandbox",
+    "cli",
+    "__main__",
+]
+CORE = ORDER[: ORDER.index("sandbox")]
+
+# The sandbox decodes requests on its own, or it could not prove the client wrong.
+SANDBOX_MAY_KNOW = {"rate_limit", "errors", "sites", "credentials"}
+
+THIRD_PARTY = {
+    **dict.fromkeys(CORE, frozenset({"aiohttp", "attrs", "cattrs", "backoff", "yarl", "multidict"})),
+    "sandbox": {"aiohttp", "attrs"},
+    "cli": {"aiohttp", "attrs", "click", "rich"},
+    "__main__": set(),
+}
+
+
+def module_name(path: Path) -> str:
+    parts = [PACKAGE, *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def part(module: str) -> str:
+    """The entry of ``ORDER`` that a module belongs to; of the package itself its own name."""
+    return module.split(".")[1] if "." in module else module
+
+
+def imports(module: str) -> Iterator[str]:
+    """What ``module`` imports when it runs, anywhere in it, its own package's modules by full name."""
+    yield from _imports_in(module, ast.parse(MODULES[module].read_text()))
+
+
+def _imports_in(module: str, node: ast.AST) -> Iterator[str]:
+    children = ast.iter_child_nodes(node)
+    match node:
+        case ast.If(test=ast.Name("TYPE_CHECKING")):
+            children = iter(node.orelse)
+        case ast.Import():
+            yield from (alias.name for alias in node.names)
+        case ast.ImportFrom():
+            assert node.level == 0, f"{module} imports relatively: write the whole name"
+            assert node.module is not None
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else node.module
+    for child in children:
+        yield from _imports_in(module, child)
+
+
+def own_imports(module: str) -> set[str]:
+    return {name for name in imports(module) if name.partition(".")[0] == PACKAGE}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != PACKAGE])
+class TestEveryModule:
+    def test_has_a_place(self, module: str) -> None:
+        """A new module is put where it belongs in ``ORDER``, and this test says what that allows it."""
+        assert part(module) in ORDER
+
+    def test_imports_from_above_alone(self, module: str) -> None:
+        """The order of the modules is the order in which they can be read, and be understood."""
+        above = ORDER[: ORDER.index(part(module))]
+        for name in own_imports(module):
+            is_within = part(name) == part(module) and part(module) in ("sandbox", "cli")
+            assert is_within or part(name) in above, f"{module} imports {name}, which is not above it"
+
+    def test_imports_no_other_library_than_it_may(self, module: str) -> None:
+        """The core needs what is declared as its dependencies, the command its extra besides."""
+        foreign = {name.partition(".")[0] for name in imports(module)} - sys.stdlib_module_names - {PACKAGE}
+        assert foreign <= THIRD_PARTY[part(module)]
+
+    def test_says_in_its_first_line_what_it_knows(self, module: str) -> None:
+        """A file's first line says what it is for."""
+        docstring = ast.get_docstring(ast.parse(MODULES[module].read_text()))
+        assert docstring
+        assert docstring.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) == "sandbox"])
+def test_the_sandbox_decodes_on_its_own(module: str) -> None:
+    """It shares no encoder, no model and no transport with the client that it stands against."""
+    assert {part(name) for name in own_imports(module)} <= {*SANDBOX_MAY_KNOW, "sandbox"}
+
+
+def test_only_the_command_knows_the_command() -> None:
+    """A library user needs neither click nor rich."""
+    users = {part(module) for module in MODULES for name in own_imports(module) if part(name) == "cli"}
+    assert users <= {"cli", "__main__"}
+
+
+def test_nobody_imports_in_a_circle() -> None:
+    """Not even within the sandbox or the command."""
+    graph = {module: own_imports(module) for module in MODULES}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' -> '.join((*way[way.index(module) :], module))}"
+        if module not in done:
+            for name in sorted(graph[module]):
+                visit(name, (*way, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_the_package_itself_needs_no_extra() -> None:
+    """``import datadog_caselinks`` is the core: no command, no sandbox."""
+    assert {part(name) for name in own_imports(PACKAGE)} <= set(CORE)
+
+
+def test_imports_for_the_type_checker_do_not_count() -> None:
+    """That is what the walk above leaves out, and nothing else: ``errors`` names a model in annotations."""
+    assert own_imports(f"{PACKAGE}.errors") == {f"{PACKAGE}.rate_limit"}
+    assert f"{PACKAGE}.errors" in own_imports(f"{PACKAGE}.wire")
+    assert "cattrs.preconf.orjson" in set(imports(f"{PACKAGE}.wire"))

@@ -1,0 +1,293 @@
+"""The rules of many links: every outcome once, bounded reading ahead, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from datadog_caselinks import (
+    AmbiguousResultError,
+    ApiKeys,
+    BadRequestError,
+    CaseLinksClient,
+    ConfigurationError,
+    Created,
+    Failed,
+    NewCaseLink,
+    Outcome,
+    case,
+)
+from tests.servers import Exchange, Held, Server, answers, created, drops, settle, some_id
+
+PARENT = case(some_id(1))
+
+
+def link(number: int) -> NewCaseLink:
+    return PARENT.blocks(case(some_id(number + 2)))
+
+
+class Source:
+    """Links without an end, and how many were taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[NewCaseLink]:
+        return self
+
+    def __next__(self) -> NewCaseLink:
+        self.taken += 1
+        return link(self.taken - 1)
+
+
+async def slowly(count: int) -> AsyncIterator[NewCaseLink]:
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield link(number)
+
+
+@contextlib.asynccontextmanager
+async def leaving_no_task() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    gc.collect()
+    await settle()
+    assert asyncio.all_tasks() == before
+
+
+class TestOutcomes:
+    @pytest.mark.parametrize("count", [0, 1, 7, 50])
+    @pytest.mark.parametrize("concurrency", [None, 1, 3])
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_one_for_each_link(
+        self, is_async: bool, concurrency: int | None, count: int, keys: ApiKeys
+    ) -> None:
+        """Each link of a source of either kind has its outcome, with its index and the link made of it."""
+        source = slowly(count) if is_async else (link(number) for number in range(count))
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            outcomes = [outcome async for outcome in links.create_links(source, concurrency=concurrency)]
+        assert sorted(outcome.index for outcome in outcomes) == list(range(count))
+        for outcome in outcomes:
+            assert isinstance(outcome, Created)
+            assert outcome.new == link(outcome.index)
+            assert (outcome.link.parent, outcome.link.child) == (outcome.new.parent, outcome.new.child)
+        assert len(server.seen) == count
+
+    async def test_failures_stop_nothing(self, keys: ApiKeys) -> None:
+        """A link that fails is an outcome with its error, and the others go on."""
+
+        async def every_third_fails(exchange: Exchange) -> None:
+            number = int(exchange.seen.json["data"]["attributes"]["child_entity_id"][-2:], 16) - 2
+            await (created, answers(400), drops)[number % 3](exchange)
+
+        async with Server(every_third_fails) as server, CaseLinksClient(server.url, keys) as links:
+            source = [link(number) for number in range(30)]
+            outcomes = [outcome async for outcome in links.create_links(source, concurrency=4)]
+        outcomes.sort(key=lambda outcome: outcome.index)
+        assert [outcome.new for outcome in outcomes] == source
+        for number, outcome in enumerate(outcomes):
+            match number % 3:
+                case 0:
+                    assert isinstance(outcome, Created)
+                case 1:
+                    assert isinstance(outcome, Failed)
+                    assert type(outcome.error) is BadRequestError
+                case _:
+                    assert isinstance(outcome, Failed)
+                    assert type(outcome.error) is AmbiguousResultError
+        assert len(server.seen) == 30
+
+    async def test_in_the_order_of_completion(self, keys: ApiKeys) -> None:
+        """A link that is slow does not hold up those behind it."""
+        hold = Held()
+        async with (
+            Server(hold, created) as server,
+            CaseLinksClient(server.url, keys) as links,
+            contextlib.aclosing(links.create_links(slowly(5), concurrency=2)) as outcomes,
+        ):
+            got = [(await anext(outcomes)).index for _ in range(4)]
+            hold.release()
+            got += [outcome.index async for outcome in outcomes]
+        assert sorted(got[:4]) == [1, 2, 3, 4]
+        assert got[4] == 0
+
+    async def test_a_closed_client_fails_each(self, keys: ApiKeys) -> None:
+        """Its error is the outcome of every link."""
+        async with Server(created) as server:
+            links = CaseLinksClient(server.url, keys)
+            await links.close()
+            outcomes = [outcome async for outcome in links.create_links(slowly(3))]
+        assert server.connections == 0
+        assert [type(outcome) for outcome in outcomes] == [Failed] * 3
+
+
+class TestReadingAhead:
+    async def test_no_further_than_what_is_being_created(self, keys: ApiKeys) -> None:
+        """While the server holds its answers, as many links are taken as are under way."""
+        source, hold = Source(), Held()
+        async with (
+            Server(hold) as server,
+            CaseLinksClient(server.url, keys) as links,
+            contextlib.aclosing(links.create_links(source, concurrency=5)) as outcomes,
+        ):
+            first = asyncio.ensure_future(anext(outcomes))
+            await server.until_seen(5)
+            await settle()
+            assert source.taken == 5
+            hold.release()
+            await first
+
+    async def test_a_slow_consumer_bounds_it(self, keys: ApiKeys) -> None:
+        """Links that are made and wait for the consumer count too: at most twice the concurrency in all."""
+        source = Source()
+        async with (
+            Server(created) as server,
+            CaseLinksClient(server.url, keys) as links,
+            contextlib.aclosing(links.create_links(source, concurrency=5)) as outcomes,
+        ):
+            for consumed in range(1, 10):
+                await anext(outcomes)
+                await server.until_seen(consumed + 10)
+                await settle()
+                assert source.taken == len(server.seen) == consumed + 10
+
+    async def test_by_default_as_wide_as_the_client(self, keys: ApiKeys) -> None:
+        """Without ``concurrency`` the slots of the client count."""
+        hold = Held()
+        async with (
+            Server(hold) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=3) as links,
+            contextlib.aclosing(links.create_links(Source())) as outcomes,
+        ):
+            first = asyncio.ensure_future(anext(outcomes))
+            await server.until_seen(3)
+            await settle()
+            assert len(server.seen) == 3
+            hold.release()
+            await first
+
+    @pytest.mark.parametrize("concurrency", [0, -1])
+    async def test_no_concurrency_is_refused(self, concurrency: int, keys: ApiKeys) -> None:
+        """Nothing would ever be created; it does not wait for that."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links, asyncio.timeout(5):
+            with pytest.raises(ConfigurationError, match="concurrency must be at least 1"):
+                await anext(links.create_links(slowly(1), concurrency=concurrency))
+        assert server.connections == 0
+
+
+class TestBreakingOff:
+    @pytest.mark.parametrize("is_closed", [True, False], ids=["aclose", "break alone"])
+    async def test_the_consumer_leaves(self, is_closed: bool, keys: ApiKeys) -> None:
+        """What is under way is cancelled, no task stays, and the client works on."""
+        hold = Held()
+        async with (
+            leaving_no_task(),
+            Server(created, hold, hold, hold, created) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=3) as links,
+        ):
+            outcomes = links.create_links(Source())
+            async for outcome in outcomes:
+                assert outcome.index == 0
+                break
+            await server.until_seen(4)
+            if is_closed:
+                await outcomes.aclose()
+            del outcomes
+            gc.collect()
+            assert (await links.create_link(link(99))).child == link(99).child
+            assert len(server.seen) == 5
+
+    async def test_the_consumer_is_cancelled(self, keys: ApiKeys) -> None:
+        """As with a break: its tasks end with it."""
+        async with (
+            leaving_no_task(),
+            Server(Held()) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=3) as links,
+        ):
+
+            async def consume() -> list[Outcome]:
+                return [outcome async for outcome in links.create_links(Source())]
+
+            task = asyncio.create_task(consume())
+            await server.until_seen(3)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+
+    async def test_it_was_never_begun(self, keys: ApiKeys) -> None:
+        """Until the first outcome is asked for, nothing is read or sent."""
+        source = Source()
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            await links.create_links(source).aclose()
+        assert (source.taken, server.connections) == (0, 0)
+
+    async def test_a_generator_is_closed_at_once(self, keys: ApiKeys) -> None:
+        """A source that nobody else holds has cleaned up when the consumer has left."""
+        ended: list[bool] = []
+
+        def endless() -> Iterator[NewCaseLink]:
+            try:
+                yield from Source()
+            finally:
+                ended.append(True)
+
+        async with leaving_no_task(), Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            async with contextlib.aclosing(links.create_links(endless(), concurrency=2)) as outcomes:
+                await anext(outcomes)
+            assert ended == [True]
+
+    async def test_an_async_source_is_left_at_once(self, keys: ApiKeys) -> None:
+        """A source that is waiting for its next link when the consumer leaves is cancelled in that."""
+        ended = asyncio.Event()
+
+        async def endless() -> AsyncIterator[NewCaseLink]:
+            try:
+                yield link(0)
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with leaving_no_task(), Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            async with contextlib.aclosing(links.create_links(endless(), concurrency=2)) as outcomes:
+                await anext(outcomes)
+            assert ended.is_set()
+
+
+class TestSourceThatRaises:
+    @pytest.mark.parametrize("is_async", [False, True])
+    @pytest.mark.parametrize("concurrency", [1, 2, 10])
+    async def test_after_the_links_before_it(self, concurrency: int, is_async: bool, keys: ApiKeys) -> None:
+        """The links before are done and told, then the source's own error comes out."""
+
+        def bad() -> Iterator[NewCaseLink]:
+            yield from (link(0), link(1), link(2))
+            raise LookupError("no more")
+
+        async def bad_too() -> AsyncIterator[NewCaseLink]:
+            for new in bad():
+                yield new
+
+        got: list[int] = []
+
+        async def consume(links: CaseLinksClient) -> None:
+            source = bad_too() if is_async else bad()
+            async for outcome in links.create_links(source, concurrency=concurrency):
+                got.append(outcome.index)
+
+        async with leaving_no_task(), Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(LookupError, match="no more"):
+                await consume(links)
+        assert sorted(got) == [0, 1, 2]
+        assert len(server.seen) == 3
+
+    async def test_what_is_no_source_is_a_type_error(self, keys: ApiKeys) -> None:
+        """Nothing is sent."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(TypeError):
+                await anext(links.create_links(None))  # type: ignore[arg-type]
+        assert server.connections == 0

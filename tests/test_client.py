@@ -1,0 +1,506 @@
+"""The rules of the client: what each operation asks, repeats, refuses and tells, over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import traceback
+from collections import Counter
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from datadog_caselinks import (
+    AmbiguousResultError,
+    ApiKeys,
+    AuthenticationError,
+    BadRequestError,
+    BearerToken,
+    CaseLink,
+    CaseLinksClient,
+    CaseLinksError,
+    ConfigurationError,
+    InvalidLinkError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    Relationship,
+    RetryPolicy,
+    ServerError,
+    Site,
+    case,
+    incident,
+)
+from tests.servers import (
+    LINKS_PATH,
+    Clock,
+    Exchange,
+    Held,
+    PlainServer,
+    Server,
+    Step,
+    answers,
+    created,
+    deleted,
+    drops,
+    head,
+    is_silent,
+    link_json,
+    listed,
+    resets,
+    sends,
+    settle,
+    sockets_to,
+    some_id,
+)
+
+NEW = case(some_id(1)).causes(incident(some_id(2)))
+NEVER = RetryPolicy(max_attempts=1, max_rate_limited=0)
+
+
+def error_body(text: str) -> bytes:
+    return json.dumps({"errors": [text]}).encode()
+
+
+class TestCreate:
+    async def test_the_link_that_was_made(self, keys: ApiKeys) -> None:
+        """The answer's link comes back, with the id that the server gave it."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            link = await links.create_link(NEW)
+        assert link == CaseLink(f"link-{some_id(2)}", NEW.parent, Relationship.CAUSES, NEW.child)
+        [seen] = server.seen
+        assert (seen.method, seen.target) == ("POST", LINKS_PATH)
+        assert seen.json["data"]["attributes"]["child_entity_type"] == "INCIDENT"
+
+    @pytest.mark.parametrize(
+        "step",
+        [answers(429), answers(429, Retry_After="0"), answers(429, X_RateLimit_Reset="0")],
+        ids=["bare", "Retry-After", "reset"],
+    )
+    async def test_rate_limited_then_made(self, step: Step, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """A 429 is sat out as often as it takes, beyond the number of attempts."""
+        steps = [step] * (at_once.max_attempts + 2)
+        async with (
+            Server(*steps, created) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert (await links.create_link(NEW)).child == NEW.child
+        assert len(server.seen) == len(steps) + 1
+
+    async def test_the_wait_that_the_server_asks_for(self, keys: ApiKeys, clock: Clock) -> None:
+        """It is kept to the second, and holds no slot meanwhile."""
+        async with (
+            Server(answers(429, Retry_After="60"), created) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=1, retry=RetryPolicy(base=0)) as links,
+        ):
+            first = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            await links.create_link(NEW)
+            clock.advance(59)
+            await settle()
+            assert len(server.seen) == 2
+            clock.advance(1)
+            await first
+        assert len(server.seen) == 3
+
+    @pytest.mark.parametrize(
+        ("step", "reason"),
+        [
+            pytest.param(answers(408), "408", id="408"),
+            pytest.param(answers(500, error_body("broken")), "500, broken", id="500"),
+            pytest.param(answers(503, Retry_After="1"), "503", id="503"),
+            pytest.param(answers(201), "malformed", id="201 without a body"),
+            pytest.param(answers(201, b'{"data": {}}'), "malformed", id="201 without a link"),
+            pytest.param(answers(204), "malformed", id="204"),
+            pytest.param(drops, "connection was lost", id="dropped"),
+            pytest.param(resets, "connection was lost", id="reset"),
+            pytest.param(sends(head(201, Content_Length="9"), b"{"), "broke off", id="truncated"),
+        ],
+    )
+    async def test_what_may_have_been_made_is_not_sent_again(
+        self, step: Step, reason: str, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """One POST, and an error with the link, the reason and what to do."""
+        async with (
+            Server(step, created) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(AmbiguousResultError, match="may have been made: list the links") as caught:
+                await links.create_link(NEW)
+        assert len(server.seen) == 1
+        assert caught.value.new is NEW
+        assert reason in str(caught.value.reason)
+        assert caught.value.__cause__ is caught.value.reason
+
+    async def test_an_answer_that_does_not_come(
+        self, keys: ApiKeys, clock: Clock, at_once: RetryPolicy
+    ) -> None:
+        """After the time-out the link may have been made, and was sent once."""
+        async with (
+            Server(is_silent) as server,
+            CaseLinksClient(server.url, keys, retry=at_once, timeout=7) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            clock.advance(6)
+            await settle()
+            assert not task.done()
+            clock.advance(2)  # aiohttp rounds times above 5 s up to a whole second
+            with pytest.raises(AmbiguousResultError, match="no answer within the time allowed"):
+                await task
+        assert len(server.seen) == 1
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "advice"),
+        [
+            (400, BadRequestError, "would be refused again"),
+            (401, AuthenticationError, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"),
+            (403, PermissionDeniedError, "cases_write"),
+            (404, NotFoundError, "not on this site"),
+        ],
+    )
+    async def test_refusals_are_not_repeated(
+        self, status: int, kind: type[CaseLinksError], advice: str, keys: ApiKeys
+    ) -> None:
+        """What the server refused it would refuse again: one request, and its own words in the error."""
+        step = answers(status, error_body("so there"))
+        async with Server(step) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(kind, match="so there") as caught:
+                await links.create_link(NEW)
+        assert len(server.seen) == 1
+        assert advice in str(caught.value)
+        assert str(NEW) in str(caught.value)
+
+    async def test_a_wait_too_long_is_an_error(self, keys: ApiKeys) -> None:
+        """Above ``max_wait`` the 429 comes out at once, with the seconds."""
+        step = answers(429, Retry_After="121")
+        async with Server(step) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(RateLimitedError) as caught:
+                await links.create_link(NEW)
+        assert caught.value.retry_after == 121
+        assert len(server.seen) == 1
+
+
+class TestList:
+    async def test_the_links_of_an_entity(self, keys: ApiKeys) -> None:
+        """All links that the server tells, in its order."""
+        attributes = {
+            "parent_entity_id": some_id(1),
+            "parent_entity_type": "CASE",
+            "relationship": "SOMETHING_NEW",
+            "child_entity_id": some_id(2),
+            "child_entity_type": "PAGE",
+        }
+        body = json.dumps({"data": [link_json(attributes), link_json(attributes | {"child_entity_id": "x"})]})
+        async with (
+            Server(answers(200, body.encode())) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            found = await links.list_links(NEW.parent)
+        assert [link.id for link in found] == [f"link-{some_id(2)}", "link-x"]
+        assert found[0].relationship == "SOMETHING_NEW"
+
+    @pytest.mark.parametrize("relationship", [None, Relationship.ESCALATES_TO])
+    async def test_the_query(self, relationship: Relationship | None, keys: ApiKeys) -> None:
+        """Entity type and id always, the relationship only where one is asked for, and no body."""
+        async with Server(listed) as server, CaseLinksClient(server.url, keys) as links:
+            assert await links.list_links(NEW.child, relationship=relationship) == []
+        [seen] = server.seen
+        assert (seen.method, urlsplit(seen.target).path, seen.body) == ("GET", LINKS_PATH, b"")
+        expected = {"entity_type": ["INCIDENT"], "entity_id": [some_id(2)]}
+        if relationship:
+            expected["relationship"] = ["ESCALATES_TO"]
+        assert parse_qs(urlsplit(seen.target).query, strict_parsing=True) == expected
+
+    async def test_it_is_repeated(self, keys: ApiKeys) -> None:
+        """Reading twice does no harm: server errors and lost connections are tried again."""
+        steps = [answers(503), answers(500), answers(408), drops, resets, sends(b"nonsense\r\n\r\n"), listed]
+        policy = RetryPolicy(max_attempts=len(steps), base=0)
+        async with Server(*steps) as server, CaseLinksClient(server.url, keys, retry=policy) as links:
+            assert await links.list_links(NEW.parent) == []
+        assert len(server.seen) == len(steps)
+
+    async def test_not_for_ever(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """After the last attempt its error comes out."""
+        async with (
+            Server(answers(503)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ServerError, match="503"):
+                await links.list_links(NEW.parent)
+        assert len(server.seen) == at_once.max_attempts
+
+    @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": {}}', b'{"data": [{}]}', b"<html>"])
+    async def test_a_malformed_list_is_an_error(self, body: bytes, keys: ApiKeys) -> None:
+        """It is never taken for "no links"."""
+        async with Server(answers(200, body)) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(MalformedResponseError):
+                await links.list_links(NEW.parent)
+        assert len(server.seen) == 1
+
+
+class TestDelete:
+    async def test_by_link_and_by_id(self, keys: ApiKeys) -> None:
+        """A link is deleted by its id, which is quoted whatever is in it."""
+        link = CaseLink("a/b?c=d&e#f%20 ../é", NEW.parent, Relationship.CAUSES, NEW.child)
+        async with Server(deleted) as server, CaseLinksClient(server.url, keys) as links:
+            await links.delete_link(link)
+            await links.delete_link("804cd682-55f6-4541-ab00-b608b282ea7d")
+        assert [(seen.method, seen.target, seen.body) for seen in server.seen] == [
+            ("DELETE", f"{LINKS_PATH}/a%2Fb%3Fc%3Dd%26e%23f%2520%20..%2F%C3%A9", b""),
+            ("DELETE", f"{LINKS_PATH}/804cd682-55f6-4541-ab00-b608b282ea7d", b""),
+        ]
+
+    @pytest.mark.parametrize("link_id", ["", ".", "..", "a\nb", None, 7])
+    async def test_what_is_no_id_is_not_sent(self, link_id: Any, keys: ApiKeys) -> None:
+        """It would name another resource, such as all links."""
+        async with Server(deleted) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(InvalidLinkError):
+                await links.delete_link(link_id)
+        assert server.connections == 0
+
+    async def test_a_link_that_is_not_there(self, keys: ApiKeys) -> None:
+        """A plain 404 is an error."""
+        async with Server(answers(404)) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(NotFoundError):
+                await links.delete_link("x")
+        assert len(server.seen) == 1
+
+    @pytest.mark.parametrize(
+        "steps",
+        [
+            pytest.param([answers(500)], id="500"),
+            pytest.param([answers(408)], id="408"),
+            pytest.param([sends(b"nonsense\r\n\r\n")], id="no HTTP"),
+            pytest.param([drops], id="dropped, and resent by aiohttp"),
+            pytest.param([drops, drops], id="dropped twice"),
+            pytest.param([drops, answers(429)], id="dropped, then rate limited"),
+        ],
+    )
+    async def test_gone_after_an_unclear_attempt(
+        self, steps: list[Step], keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """A 404 then means that the attempt before has deleted it, which is what was asked for."""
+        async with (
+            Server(*steps, answers(404)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await links.delete_link("x")
+        assert len(server.seen) == len(steps) + 1
+
+    async def test_gone_after_a_clear_refusal(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """A 429 deleted nothing, so the 404 behind it is an error."""
+        async with (
+            Server(answers(429), answers(404)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(NotFoundError):
+                await links.delete_link("x")
+
+    async def test_gone_after_a_time_out(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
+        """A time-out leaves open whether it was deleted."""
+
+        async def too_late(exchange: Exchange) -> None:
+            clock.advance(31)
+            await is_silent(exchange)
+
+        async with (
+            Server(too_late, answers(404)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await links.delete_link("x")
+        assert len(server.seen) == 2
+
+    async def test_one_unclear_call_excuses_no_other(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """What an attempt left open counts for its own call alone."""
+        async with (
+            Server(answers(500), answers(404)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await links.delete_link("x")
+            with pytest.raises(NotFoundError):
+                await links.delete_link("x")
+
+
+class TestCredentials:
+    async def test_a_token_is_fetched_for_each_attempt(self, at_once: RetryPolicy) -> None:
+        """One that ran out is replaced by the next try."""
+        fetched: list[str] = []
+
+        async def fetch() -> str:
+            fetched.append(f"token-{len(fetched)}")
+            return fetched[-1]
+
+        async with (
+            Server(answers(429), created) as server,
+            CaseLinksClient(server.url, BearerToken(fetch), retry=at_once) as links,
+        ):
+            await links.create_link(NEW)
+        assert [seen.headers["Authorization"] for seen in server.seen] == ["Bearer token-0", "Bearer token-1"]
+
+    async def test_a_fetch_that_fails(self, at_once: RetryPolicy) -> None:
+        """Its error is the cause, and nothing is sent or repeated."""
+        calls: list[None] = []
+
+        async def fetch() -> str:
+            calls.append(None)
+            raise LookupError("no token")
+
+        async with (
+            Server(created) as server,
+            CaseLinksClient(server.url, BearerToken(fetch), retry=at_once) as links,
+        ):
+            with pytest.raises(ConfigurationError, match="raised LookupError") as caught:
+                await links.create_link(NEW)
+        assert isinstance(caught.value.__cause__, LookupError)
+        assert (server.connections, len(calls)) == (0, 1)
+
+
+class TestConcurrency:
+    async def test_no_more_at_once_than_asked_for(self, keys: ApiKeys) -> None:
+        """The server never sees more requests under way than there are slots, nor fewer while some wait."""
+        hold = Held()
+        async with Server(hold) as server, CaseLinksClient(server.url, keys, max_concurrency=7) as links:
+            tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(40)]
+            await server.until_seen(7)
+            await settle()
+            assert server.busy == 7
+            hold.release(40)
+            await asyncio.gather(*tasks)
+        assert (server.most_busy, server.connections) == (7, 7)
+
+    async def test_waiting_for_a_turn_takes_no_time(self, keys: ApiKeys, clock: Clock) -> None:
+        """The time-out counts from the slot: calls that wait longer than it in the queue all succeed."""
+        hold = Held()
+        async with (
+            Server(hold) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=1, timeout=30, retry=NEVER) as links,
+        ):
+            tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(4)]
+            for count in range(1, 5):
+                await server.until_seen(count)
+                clock.advance(20)
+                await settle()
+                hold.release()
+            await asyncio.gather(*tasks)
+        assert len(server.seen) == 4
+
+    async def test_cancelling_frees_the_slot_at_once(self, keys: ApiKeys) -> None:
+        """A cancelled call ends and its connection with it; the next in the queue goes on."""
+        hold = Held()
+        async with Server(hold) as server:
+            before = asyncio.all_tasks()
+            async with CaseLinksClient(server.url, keys, max_concurrency=1) as links:
+                first, second, third = (asyncio.create_task(links.create_link(NEW)) for _ in range(3))
+                await server.until_seen(1)
+                second.cancel()  # in the queue
+                first.cancel()  # under way
+                await settle()
+                assert first.cancelled()
+                assert second.cancelled()
+                await server.until_seen(2)
+                hold.release(2)
+                assert (await third).child == NEW.child
+                assert sockets_to(server.port) == 1
+            assert len(server.seen) == 2
+            await server.until(lambda: server.open_connections == 0)
+            assert asyncio.all_tasks() == before
+
+    async def test_cancelling_in_the_wait_between_attempts(self, keys: ApiKeys) -> None:
+        """A call that waits for its next attempt is cancelled at once, and makes none."""
+        async with (
+            Server(answers(429, Retry_After="60"), created) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            task.cancel()
+            await settle()
+            assert task.cancelled()
+            await links.create_link(NEW)
+        assert len(server.seen) == 2
+
+    async def test_ten_thousand_at_once(self, keys: ApiKeys) -> None:
+        """Ten thousand calls under one gather, with the defaults: each link made once, none lost."""
+        wanted = [case(some_id(1)).relates_to(case(some_id(number))) for number in range(2, 10_002)]
+        async with PlainServer() as server, CaseLinksClient(server.url, keys) as links:
+            made = await asyncio.gather(*(links.create_link(new) for new in wanted))
+        assert [(link.parent, link.child) for link in made] == [(new.parent, new.child) for new in wanted]
+        assert len({link.id for link in made}) == len(wanted)
+        assert server.created == Counter(new.child.id for new in wanted)
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without Datadog."""
+    for name in os.environ:
+        if name.startswith("DD_"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+class TestFromEnv:
+    async def test_site_and_credentials(self, environ: pytest.MonkeyPatch, at_once: RetryPolicy) -> None:
+        """They are read from the environment, and the options are those of the class."""
+        async with Server(answers(429), listed) as server:
+            environ.setenv("DD_SITE", server.url)
+            environ.setenv("DD_BEARER_TOKEN", "the-token")
+            async with CaseLinksClient.from_env(retry=at_once, max_concurrency=3) as links:
+                assert await links.list_links(NEW.parent) == []
+        assert server.seen[0].headers["Authorization"] == "Bearer the-token"
+
+    @pytest.mark.parametrize("site", [None, ""])
+    def test_the_site_by_default(self, site: str | None, environ: pytest.MonkeyPatch) -> None:
+        """Without DD_SITE it is US1, as in Datadog's own clients."""
+        environ.setenv("DD_BEARER_TOKEN", "the-token")
+        if site is not None:
+            environ.setenv("DD_SITE", site)
+        assert CaseLinksClient.from_env().site is Site.US1
+
+    @pytest.mark.parametrize(
+        ("variables", "told"),
+        [
+            ({}, "DD_API_KEY and DD_APP_KEY are not set"),
+            ({"DD_API_KEY": "the-api-key"}, "DD_APP_KEY is not set"),
+            ({"DD_BEARER_TOKEN": "the-token\n"}, "DD_BEARER_TOKEN contains white space"),
+            ({"DD_API_KEY": "the-api-key\n", "DD_APP_KEY": "the-app-key"}, "DD_API_KEY contains white space"),
+            (
+                {"DD_API_KEY": "the-api-key", "DD_APP_KEY": "the-app-key", "DD_BEARER_TOKEN": "the-token"},
+                "unset",
+            ),
+        ],
+    )
+    def test_what_is_missing_is_named_and_no_secret_told(
+        self, variables: dict[str, str], told: str, environ: pytest.MonkeyPatch
+    ) -> None:
+        """The variable stands in the message, and no value in it or in the traceback's local variables."""
+        for name in variables:
+            environ.setenv(name, variables[name])
+        with pytest.raises(ConfigurationError, match=told) as caught:
+            CaseLinksClient.from_env()
+        report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        frames = [str(caught.value), *(str(frame.locals) for frame in report.stack[1:])]
+        assert not [frame for frame in frames for value in variables.values() if value.strip() in frame]
+
+
+class TestClient:
+    def test_its_repr_has_no_secret(self, keys: ApiKeys) -> None:
+        """It shows the site alone."""
+        links = CaseLinksClient("EU1", keys, proxy="http://user:password@proxy.example:3128")
+        assert repr(links) == f"CaseLinksClient({Site.EU1!r})"
+
+    @pytest.mark.parametrize("count", [0, -1])
+    def test_no_slot_is_refused(self, count: int, keys: ApiKeys) -> None:
+        """Without a slot every call would wait for ever."""
+        with pytest.raises(ConfigurationError, match="max_concurrency must be at least 1"):
+            CaseLinksClient("EU1", keys, max_concurrency=count)
+
+    def test_a_site_is_taken_as_it_is_or_parsed(self, keys: ApiKeys) -> None:
+        """A Site, or what Site.parse understands."""
+        assert CaseLinksClient(Site.AP1, keys).site is Site.AP1
+        assert CaseLinksClient("https://app.datadoghq.eu/cases", keys).site is Site.EU1

@@ -1,0 +1,159 @@
+"""The tree of errors: complete as drawn, and fit to travel."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import datadog_caselinks.sandbox  # noqa: F401 - so that a class hidden there is found
+from datadog_caselinks import case, errors
+from datadog_caselinks.errors import (
+    AmbiguousResultError,
+    CaseLinksError,
+    ConfigurationError,
+    InvalidLinkError,
+    LinkFileError,
+    MalformedResponseError,
+    ResponseError,
+    ServerError,
+    SessionError,
+)
+from datadog_caselinks.rate_limit import RateLimit
+
+NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
+RESPONSE: dict[str, Any] = {
+    "status": 418,
+    "errors": ("a: b", "c"),
+    "raw_errors": ({"title": "a", "detail": "b", "meta": {"deep": [1, None]}}, "c"),
+    "retry_after": 1.5,
+    "rate_limit": RateLimit(limit=60, reset=7.0, name="case_links"),
+    "body": "<html>",
+}
+
+
+def all_classes(root: type[CaseLinksError] = CaseLinksError) -> Iterator[type[CaseLinksError]]:
+    """``root`` and what lies below it in this package, in the order of definition."""
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__.startswith("datadog_caselinks"):
+            yield from all_classes(child)
+
+
+def made(kind: type[CaseLinksError]) -> CaseLinksError:
+    """An error of ``kind`` with every attribute set to something of its own."""
+    if issubclass(kind, ResponseError):
+        return kind("what happened", **RESPONSE)
+    if issubclass(kind, AmbiguousResultError):
+        return kind("what happened", new=NEW, reason=ServerError("the reason", **RESPONSE))
+    if issubclass(kind, MalformedResponseError):
+        return kind("what happened", body="{}")
+    return kind("what happened")
+
+
+def parts(error: BaseException) -> dict[str, Any]:
+    """What an error holds, comparable: errors themselves are equal to none but themselves."""
+    held = {
+        name: parts(value) if isinstance(value, BaseException) else value
+        for name, value in vars(error).items()
+    }
+    return {"class": type(error), "args": error.args, **held}
+
+
+CLASSES = list(all_classes())
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+class TestEveryError:
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_pickles_with_everything(self, kind: type[CaseLinksError], protocol: int) -> None:
+        """Errors come back from worker processes with message, attributes and class."""
+        error = made(kind)
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert parts(again) == parts(error)
+        assert str(again) == "what happened"
+
+    def test_pickles_with_its_notes(self, kind: type[CaseLinksError]) -> None:
+        """What somebody added by ``add_note`` on the way up is not lost."""
+        error = made(kind)
+        error.add_note("while linking the backlog")
+        assert pickle.loads(pickle.dumps(error)).__notes__ == ["while linking the backlog"]
+
+    @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+    def test_copies_with_everything(self, kind: type[CaseLinksError], duplicate: Any) -> None:
+        """A copy is as good as the error itself."""
+        assert parts(duplicate(made(kind))) == parts(made(kind))
+
+    def test_shows_its_message(self, kind: type[CaseLinksError]) -> None:
+        """A traceback ends with the class and the message, and nothing else."""
+        error = made(kind)
+        assert str(error) == "what happened"
+        assert traceback.format_exception_only(error) == [
+            f"{kind.__module__}.{kind.__qualname__}: what happened\n"
+        ]
+
+    def test_says_in_its_docstring_what_it_means(self, kind: type[CaseLinksError]) -> None:
+        """An error without a docstring would show that of its parent."""
+        assert kind.__dict__["__doc__"].strip()
+
+    def test_is_defined_in_the_one_tree(self, kind: type[CaseLinksError]) -> None:
+        """``errors`` holds all of them."""
+        assert getattr(errors, kind.__name__) is kind
+        assert kind.__module__ == errors.__name__
+
+
+def test_the_tree_is_as_drawn() -> None:
+    """The drawing in the docstring of ``errors`` shows every class in its place, and no other."""
+    drawn = [
+        (len(match["branch"]) // 4, match["name"])
+        for line in (errors.__doc__ or "").splitlines()
+        if (match := re.match(r"    (?P<branch>[│├└─ ]*)(?P<name>[A-Z]\w+Error)\b", line))
+    ]
+
+    def walk(kind: type[CaseLinksError], depth: int) -> Iterator[tuple[int, str]]:
+        yield depth, kind.__name__
+        for child in kind.__subclasses__():
+            if child.__module__ == errors.__name__:
+                yield from walk(child, depth + 1)
+
+    assert drawn == list(walk(CaseLinksError, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (InvalidLinkError, ValueError),
+        (LinkFileError, ValueError),
+        (ConfigurationError, ValueError),
+        (SessionError, RuntimeError),
+    ],
+)
+def test_a_wrong_call_is_what_python_calls_it(kind: type[CaseLinksError], builtin: type[Exception]) -> None:
+    """Misuse is also a ``ValueError`` or ``RuntimeError``, as of any other library."""
+    assert issubclass(kind, builtin)
+
+
+def test_no_other_error_is_a_builtin() -> None:
+    """``except OSError`` and the like around a call do not swallow an error of ours by accident."""
+    wrong_calls = (InvalidLinkError, LinkFileError, ConfigurationError, SessionError)
+    for kind in CLASSES:
+        if not issubclass(kind, wrong_calls):
+            foreign = [base for base in kind.__mro__ if base.__module__ == "builtins"]
+            assert foreign == [Exception, BaseException, object]
+
+
+def test_an_answers_parts_are_optional() -> None:
+    """Only the status is always known of an answer."""
+    error = ResponseError("what happened", status=302)
+    assert (error.errors, error.raw_errors, error.retry_after, error.rate_limit, error.body) == (
+        (),
+        (),
+        None,
+        None,
+        "",
+    )

@@ -1,0 +1,309 @@
+"""The models: what they hold, what they refuse, and what their messages say."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datadog_caselinks import (
+    CaseLink,
+    Entity,
+    EntityType,
+    InvalidLinkError,
+    NewCaseLink,
+    Relationship,
+    agent_conversation,
+    case,
+    incident,
+    page,
+)
+from tests.strategies import entities, entity_types, links, new_links, relationships
+
+A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+
+CONSTRUCTORS: list[tuple[Callable[[str | UUID], Entity], EntityType]] = [
+    (case, EntityType.CASE),
+    (incident, EntityType.INCIDENT),
+    (page, EntityType.PAGE),
+    (agent_conversation, EntityType.AGENT_CONVERSATION),
+]
+
+VERBS: list[tuple[Callable[[Entity, Entity], NewCaseLink], Relationship]] = [
+    (Entity.relates_to, Relationship.RELATES_TO),
+    (Entity.causes, Relationship.CAUSES),
+    (Entity.blocks, Relationship.BLOCKS),
+    (Entity.duplicates, Relationship.DUPLICATES),
+    (Entity.parent_of, Relationship.PARENT_OF),
+    (Entity.successor_of, Relationship.SUCCESSOR_OF),
+    (Entity.escalates_to, Relationship.ESCALATES_TO),
+]
+
+
+class TestConstructors:
+    @pytest.mark.parametrize(("make", "entity_type"), CONSTRUCTORS)
+    def test_each_makes_its_type(self, make: Callable[[str | UUID], Entity], entity_type: EntityType) -> None:
+        """``case``, ``incident``, ``page`` and ``agent_conversation`` give an entity of their type."""
+        assert make(A) == Entity(A, entity_type)
+
+    def test_there_is_one_for_every_type(self) -> None:
+        """No entity type is without a function that makes it."""
+        assert {entity_type for _, entity_type in CONSTRUCTORS} == set(EntityType)
+
+    @given(st.uuids())
+    def test_every_way_to_write_a_uuid_is_the_same_entity(self, id: UUID) -> None:
+        """A ``uuid.UUID``, lower case and upper case give one and the same entity."""
+        assert case(id) == case(str(id)) == case(str(id).upper())
+        assert case(str(id).upper()).id == str(id)
+        assert len({case(id), case(str(id)), case(str(id).upper())}) == 1
+
+    @pytest.mark.parametrize("make", [make for make, _ in CONSTRUCTORS])
+    @pytest.mark.parametrize(
+        "id",
+        [
+            "x",
+            A[:-1],
+            f"{A}0",
+            f"{A}\n",
+            f" {A}",
+            A.replace("-", ""),
+            f"{{{A}}}",
+            f"urn:uuid:{A}",
+            A.replace("4", "g"),
+            A.replace("4", "٤"),
+        ],
+    )
+    def test_what_is_no_uuid_is_refused(self, make: Callable[[str | UUID], Entity], id: str) -> None:
+        """Only the form that the API documents passes for a UUID, 32 hexadecimal digits and 4 hyphens."""
+        with pytest.raises(InvalidLinkError, match="is no UUID"):
+            make(id)
+
+    @pytest.mark.parametrize("id", ["", None, 7, b"4417921d-0866-4a38-822c-6f2a0f65f77d", [A]])
+    def test_what_is_no_id_at_all_is_refused(self, id: object) -> None:
+        """An id that is empty, or neither a string nor a UUID, is refused by a message that shows it."""
+        with pytest.raises(
+            InvalidLinkError, match=r"an id must be a non-empty string or a uuid\.UUID"
+        ) as caught:
+            case(cast("Any", id))
+        assert repr(id) in str(caught.value)
+
+    def test_a_case_key_is_told_where_its_uuid_is(self) -> None:
+        """People know keys: the message names the request that gives the UUID of one."""
+        with pytest.raises(
+            InvalidLinkError, match=r"'DDFC-98813' is a case key.*GET /api/v2/cases/DDFC-98813 "
+        ):
+            case("DDFC-98813")
+
+    @pytest.mark.parametrize("make", [incident, page, agent_conversation])
+    def test_only_a_case_is_looked_for_among_the_cases(self, make: Callable[[str | UUID], Entity]) -> None:
+        """The id of an incident ``IR-42`` is not found under ``/api/v2/cases``, and not said to be."""
+        with pytest.raises(InvalidLinkError, match="UUID") as caught:
+            make("IR-42")
+        assert "/api/v2/cases" not in str(caught.value)
+
+    def test_a_url_is_called_a_url(self) -> None:
+        """An address from the browser is the likeliest mistake, and the message says so."""
+        with pytest.raises(InvalidLinkError, match="is a URL, and the id of this case must be its UUID"):
+            case(f"https://app.datadoghq.com/cases/{A}")
+
+    def test_the_message_names_the_kind_of_entity(self) -> None:
+        """The message says whose id is wrong, in words."""
+        with pytest.raises(InvalidLinkError, match="the id of this agent conversation must be"):
+            agent_conversation("x")
+
+    @given(st.text(min_size=1))
+    def test_a_message_is_short_and_on_one_line(self, id: str) -> None:
+        """Whatever was given for an id, the message fits a terminal: bounded, and nothing unprintable."""
+        try:
+            case(id * 30)
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - some texts are ids
+            assert len(str(error)) < 1500  # noqa: PT017
+
+    def test_a_long_id_is_cut(self) -> None:
+        """A message shows the beginning of a long id, with an ellipsis, and of one of 80 characters all."""
+        with pytest.raises(InvalidLinkError, match=f"^'{'x' * 80}…' is no UUID"):
+            case("x" * 81)
+        with pytest.raises(InvalidLinkError, match=f"^'{'x' * 80}' is no UUID"):
+            case("x" * 80)
+
+    def test_a_refusal_is_a_value_error(self) -> None:
+        """Code that knows nothing of this package catches ``ValueError``."""
+        with pytest.raises(ValueError, match="is no UUID"):
+            case("x")
+
+
+class TestEntity:
+    @pytest.mark.parametrize(("verb", "relationship"), VERBS)
+    def test_each_verb_makes_its_link(
+        self, verb: Callable[[Entity, Entity], NewCaseLink], relationship: Relationship
+    ) -> None:
+        """The entity whose method is called is the parent, the argument the child."""
+        assert verb(case(A), incident(B)) == NewCaseLink(case(A), relationship, incident(B))
+
+    def test_there_is_a_verb_for_every_relationship(self) -> None:
+        """No relationship is without a method, and the method has its name."""
+        assert {relationship for _, relationship in VERBS} == set(Relationship)
+        assert all(verb.__name__ == relationship.lower() for verb, relationship in VERBS)
+
+    @given(entity_types)
+    def test_a_known_type_becomes_its_member(self, entity_type: EntityType) -> None:
+        """The plain string of a known type and its enum member are the same thing."""
+        entity = Entity(A, entity_type.value)
+        assert entity.type is entity_type
+        assert entity == Entity(A, entity_type)
+
+    def test_an_unknown_type_stays_a_string(self) -> None:
+        """The API is in preview: what an answer holds is kept, and only refused when it is to be sent."""
+        entity = Entity("any id", "WIDGET")
+        assert (entity.id, entity.type, type(entity.type)) == ("any id", "WIDGET", str)
+        with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
+            entity.require_known()
+
+    def test_only_uuids_change_their_letter_case(self) -> None:
+        """An id that is no UUID is kept to the letter."""
+        assert Entity("AbC", "WIDGET").id == "AbC"
+
+    def test_it_reads_as_type_and_id(self) -> None:
+        """``str`` is for messages: the type, then the id."""
+        assert str(incident(A)) == f"INCIDENT {A}"
+        assert str(Entity("x", "WIDGET")) == "WIDGET x"
+
+
+class TestNewCaseLink:
+    def test_it_holds_its_parts(self) -> None:
+        """Parent, relationship and child are what was given, a relationship's name made its member."""
+        new = NewCaseLink(case(A), "BLOCKS", page(B))
+        assert (new.parent, new.relationship, new.child) == (case(A), Relationship.BLOCKS, page(B))
+        assert new.relationship is Relationship.BLOCKS
+
+    def test_it_reads_from_parent_to_child(self) -> None:
+        """``str`` is for messages and reads as a sentence."""
+        assert str(case(A).blocks(page(B))) == f"CASE {A} BLOCKS PAGE {B}"
+
+    @pytest.mark.parametrize("relationship", ["", "blocks", "BLOCKS ", "LIKES", None, 3])
+    def test_an_unknown_relationship_is_refused_with_the_known_ones(self, relationship: object) -> None:
+        """The message shows what was given and lists all that would do."""
+        with pytest.raises(InvalidLinkError) as caught:
+            NewCaseLink(case(A), cast("Any", relationship), case(B))
+        assert str(caught.value) == (
+            f"unknown relationship {relationship!r}; known are RELATES_TO, CAUSES, BLOCKS, DUPLICATES, "
+            "PARENT_OF, SUCCESSOR_OF, ESCALATES_TO"
+        )
+
+    @pytest.mark.parametrize("entity_type", ["", "case", "WIDGET", None])
+    @pytest.mark.parametrize("is_parent", [True, False])
+    def test_an_unknown_type_is_refused_with_the_known_ones(
+        self, entity_type: object, is_parent: bool
+    ) -> None:
+        """On either side: the message shows what was given and lists all that would do."""
+        odd = Entity(A, cast("Any", entity_type))
+        with pytest.raises(InvalidLinkError) as caught:
+            odd.blocks(case(B)) if is_parent else case(B).blocks(odd)
+        assert str(caught.value) == (
+            f"unknown entity type {entity_type!r}; known are CASE, INCIDENT, PAGE, AGENT_CONVERSATION"
+        )
+
+    @pytest.mark.parametrize("is_parent", [True, False])
+    def test_an_id_that_is_no_uuid_is_refused_on_either_side(self, is_parent: bool) -> None:
+        """Entities read from an answer may have any id; a link to be created may not."""
+        odd = Entity("x", EntityType.CASE)
+        with pytest.raises(InvalidLinkError, match="'x' is no UUID"):
+            odd.blocks(case(B)) if is_parent else case(B).blocks(odd)
+
+    @given(relationships, entity_types, entity_types)
+    def test_at_least_one_side_is_a_case(
+        self, relationship: Relationship, parent: EntityType, child: EntityType
+    ) -> None:
+        """Exactly the pairs without a case are refused, whatever the relationship."""
+        if EntityType.CASE in (parent, child):
+            assert NewCaseLink(Entity(A, parent), relationship, Entity(B, child)).parent.type is parent
+        else:
+            with pytest.raises(InvalidLinkError, match=f"neither side of {parent} {A} .* is a case"):
+                NewCaseLink(Entity(A, parent), relationship, Entity(B, child))
+
+    @pytest.mark.parametrize("same", [A, A.upper(), UUID(A)])
+    def test_an_entity_is_not_linked_to_itself(self, same: str | UUID) -> None:
+        """However its id is written."""
+        with pytest.raises(InvalidLinkError, match=f"CASE {A} cannot be linked to itself"):
+            case(A).relates_to(case(same))
+
+    def test_one_id_of_two_types_is_two_entities(self) -> None:
+        """Ids are compared along with their types."""
+        assert case(A).blocks(incident(A)).child == incident(A)
+
+    @pytest.mark.parametrize("is_parent", [True, False])
+    @pytest.mark.parametrize("odd", [B, UUID(B), None])
+    def test_what_is_no_entity_is_refused_by_name(self, odd: object, is_parent: bool) -> None:
+        """``case(a).blocks(b_id)`` is told what is missing, and does not fail on some inner attribute."""
+        parent, child = (odd, case(A)) if is_parent else (case(A), odd)
+        side = "parent" if is_parent else "child"
+        with pytest.raises(InvalidLinkError, match=f"^the {side} must be an Entity") as caught:
+            NewCaseLink(cast("Any", parent), Relationship.BLOCKS, cast("Any", child))
+        assert repr(odd) in str(caught.value)
+
+    def test_a_long_relationship_or_type_is_cut(self) -> None:
+        """A message stays readable, whatever a file had in that column."""
+        with pytest.raises(InvalidLinkError) as relationship:
+            NewCaseLink(case(A), "x" * 10_000, case(B))
+        with pytest.raises(InvalidLinkError) as entity_type:
+            NewCaseLink(case(A), "BLOCKS", Entity(B, "x" * 10_000))
+        assert max(len(str(relationship.value)), len(str(entity_type.value))) < 500
+
+
+class TestCaseLink:
+    def test_an_unknown_relationship_stays_a_string(self) -> None:
+        """The API is in preview: what an answer holds is kept as it is."""
+        link = CaseLink("1", case(A), "LIKES", case(B))
+        assert (link.relationship, type(link.relationship)) == ("LIKES", str)
+
+    @given(relationships)
+    def test_a_known_relationship_becomes_its_member(self, relationship: Relationship) -> None:
+        """The plain string of a known relationship and its enum member are the same thing."""
+        assert CaseLink("1", case(A), relationship.value, case(B)).relationship is relationship
+
+    def test_it_reads_from_parent_to_child(self) -> None:
+        """``str`` is for people, who know entities and not the ids of links."""
+        assert str(CaseLink("1", case(A), "LIKES", incident(B))) == f"CASE {A} LIKES INCIDENT {B}"
+
+
+class TestValues:
+    @given(new_links() | links | entities)
+    def test_a_value_survives_pickle_and_copy(self, value: NewCaseLink | CaseLink | Entity) -> None:
+        """Values go to other processes and come back equal, with every enum member itself."""
+        for again in (*_pickled(value), copy.copy(value), copy.deepcopy(value)):
+            assert again == value
+            assert hash(again) == hash(value)
+            assert repr(again) == repr(value)
+
+    @given(new_links())
+    def test_equal_parts_make_equal_links(self, new: NewCaseLink) -> None:
+        """Links are values: they can be members of sets and keys of dictionaries."""
+        assert {new: 1}[NewCaseLink(new.parent, str(new.relationship), new.child)] == 1
+
+    @pytest.mark.parametrize(
+        "value", [case(A), case(A).blocks(case(B)), CaseLink("1", case(A), "X", case(B))]
+    )
+    def test_a_value_does_not_change(self, value: Any) -> None:
+        """Nobody changes a link under another task's hands, nor puts a misspelt attribute on it."""
+        for name in (*(field.name for field in attrs.fields(type(value))), "misspelt"):
+            with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
+                setattr(value, name, "x")
+
+    @pytest.mark.parametrize("member", [*Relationship, *EntityType])
+    def test_a_member_is_its_string(self, member: Relationship | EntityType) -> None:
+        """Enum members compare, format and hash as the strings that the API uses."""
+        assert member == member.name == f"{member}" == str(member)
+        assert member in {member.name}
+
+
+def _pickled(value: object) -> list[object]:
+    return [pickle.loads(pickle.dumps(value, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]

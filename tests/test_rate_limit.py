@@ -1,0 +1,226 @@
+"""What headers say of the rate limit, and that no header can do harm."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from datadog_caselinks.rate_limit import RateLimit, retry_after
+
+NAMES = [
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Period",
+    "X-RateLimit-Reset",
+    "X-RateLimit-Name",
+    "Retry-After",
+    "Date",
+]
+NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
+NOON_TIMESTAMP = 1_445_428_800
+
+_VALUES = (
+    st.text(max_size=30)
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | st.datetimes().map(lambda moment: moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+    | st.from_regex(
+        r"[A-Z][a-z]{2}, ?\d{1,3} (Jan|Feb|Dec) \d{1,20} \d{1,3}:\d{1,3}:\d{1,3} ([+-]\d{1,9}|GMT)?",
+        fullmatch=True,
+    )
+    | st.lists(st.floats().map(str), max_size=3).map(",".join)
+)
+HEADERS = st.lists(st.tuples(st.sampled_from(NAMES), _VALUES), max_size=10).map(CIMultiDict[str])
+
+
+def headers(*pairs: tuple[str, str]) -> CIMultiDict[str]:
+    return CIMultiDict(pairs)
+
+
+class TestFromHeaders:
+    def test_all_five_are_read(self) -> None:
+        """Each header is the attribute of its name; counts are whole."""
+        found = RateLimit.from_headers(
+            headers(
+                ("X-RateLimit-Limit", "60"),
+                ("X-RateLimit-Remaining", "59"),
+                ("X-RateLimit-Period", "10"),
+                ("X-RateLimit-Reset", "7"),
+                ("X-RateLimit-Name", "case_links"),
+            )
+        )
+        assert found == RateLimit(limit=60, remaining=59, period=10, reset=7, name="case_links")
+        assert isinstance(found, RateLimit)
+        assert (type(found.limit), type(found.remaining)) == (int, int)
+
+    def test_letter_case_of_names_does_not_matter(self) -> None:
+        """HTTP/2 sends names in lower case."""
+        assert RateLimit.from_headers(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)
+
+    def test_none_at_all_is_none(self) -> None:
+        """An answer without the headers has no rate limit, which is not one of nothing."""
+        assert RateLimit.from_headers(headers(("Content-Type", "text/html"))) is None
+
+    @pytest.mark.parametrize(
+        "name", [name for name in NAMES if name.startswith("X-") and name != "X-RateLimit-Name"]
+    )
+    @pytest.mark.parametrize(
+        "value", ["", "soon", "-1", "nan", "inf", "-inf", "1e999", "0x10", "1 2", "7;w=1"]
+    )
+    def test_what_is_no_number_is_not_there(self, name: str, value: str) -> None:
+        """Negative, infinite and unreadable values are as good as none."""
+        assert RateLimit.from_headers(headers((name, value))) is None
+
+    def test_an_empty_name_is_not_there(self) -> None:
+        """A bucket has a name or is ``None``."""
+        assert RateLimit.from_headers(headers(("X-RateLimit-Name", " "))) is None
+
+    def test_the_name_is_trimmed_and_the_first_that_is_one(self) -> None:
+        """White space around it is no part of the bucket's name."""
+        found = RateLimit.from_headers(
+            headers(("X-RateLimit-Name", " "), ("X-RateLimit-Name", " a "), ("X-RateLimit-Name", "b"))
+        )
+        assert found == RateLimit(name="a")
+
+    def test_zero_is_a_value(self) -> None:
+        """Nothing remaining, and a window that ends now, are said by zeros and not by silence."""
+        found = RateLimit.from_headers(headers(("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "0")))
+        assert found == RateLimit(remaining=0, reset=0.0)
+
+    @pytest.mark.parametrize(
+        "pairs",
+        [
+            (("X-RateLimit-Limit", "9"), ("X-RateLimit-Limit", "5")),
+            (("X-RateLimit-Limit", "5, 9"),),
+            (("X-RateLimit-Limit", "x"), ("X-RateLimit-Limit", "9,5")),
+        ],
+    )
+    def test_of_repeated_counts_the_fewest_count(self, pairs: tuple[tuple[str, str], ...]) -> None:
+        """Proxies repeat headers or join them; the cautious value is believed."""
+        assert RateLimit.from_headers(headers(*pairs)) == RateLimit(limit=5)
+        remaining = ((name.replace("Limit-Limit", "Limit-Remaining"), value) for name, value in pairs)
+        assert RateLimit.from_headers(headers(*remaining)) == RateLimit(remaining=5)
+
+    def test_of_repeated_seconds_the_longest_count(self) -> None:
+        """Whoever waits too long loses seconds, whoever waits too short is refused again."""
+        found = RateLimit.from_headers(
+            headers(
+                ("X-RateLimit-Reset", "3"), ("X-RateLimit-Reset", "8, 2"), ("X-RateLimit-Period", "10, 60")
+            )
+        )
+        assert found == RateLimit(reset=8, period=60)
+
+    def test_fractions_of_seconds_are_kept_and_of_requests_dropped(self) -> None:
+        """Half a request cannot be made."""
+        found = RateLimit.from_headers(
+            headers(("X-RateLimit-Remaining", "1.9"), ("X-RateLimit-Reset", "1.5"))
+        )
+        assert found == RateLimit(remaining=1, reset=1.5)
+
+    def test_a_timestamp_is_relative_to_the_answers_own_date(self) -> None:
+        """No clock of ours takes part, which may be wrong."""
+        moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP + 30))
+        assert RateLimit.from_headers(headers(moment, ("Date", NOON))) == RateLimit(reset=30)
+
+    def test_a_timestamp_of_the_past_is_zero(self) -> None:
+        """A window that ended before the answer was made needs no waiting."""
+        moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP - 30))
+        assert RateLimit.from_headers(headers(moment, ("Date", NOON))) == RateLimit(reset=0)
+
+    @pytest.mark.parametrize("date", [(), (("Date", "yesterday"),), (("Date", ""),)])
+    def test_a_timestamp_without_a_date_is_not_there(self, date: tuple[tuple[str, str], ...]) -> None:
+        """Taken for seconds it would be fifty years of waiting."""
+        assert RateLimit.from_headers(headers(("X-RateLimit-Reset", str(NOON_TIMESTAMP)), *date)) is None
+
+    def test_three_years_of_waiting_are_a_timestamp(self) -> None:
+        """The border between seconds and timestamps lies where neither occurs."""
+        assert RateLimit.from_headers(headers(("X-RateLimit-Reset", "99999999"))) == RateLimit(
+            reset=99_999_999
+        )
+        assert RateLimit.from_headers(headers(("X-RateLimit-Reset", "100000000"))) is None
+
+    @given(HEADERS)
+    @example(headers(("X-RateLimit-Limit", "1e308")))
+    @example(headers(("X-RateLimit-Limit", "9" * 5000)))
+    def test_no_header_does_harm(self, any_headers: CIMultiDict[str]) -> None:
+        """Whatever the headers hold, what comes of it is finite and not negative, or nothing."""
+        found = RateLimit.from_headers(any_headers)
+        assert found != RateLimit()
+        for number in (found.limit, found.remaining, found.period, found.reset) if found else ():
+            assert number is None or (number >= 0 and math.isfinite(number))
+
+    @given(HEADERS)
+    def test_a_rate_limit_pickles(self, any_headers: CIMultiDict[str]) -> None:
+        """It travels in errors to other processes."""
+        found = RateLimit.from_headers(any_headers)
+        assert pickle.loads(pickle.dumps(found)) == found
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(("value", "seconds"), [("120", 120), ("0", 0), ("1.5", 1.5), (" 3 ", 3)])
+    def test_seconds(self, value: str, seconds: float) -> None:
+        """A number is the seconds to wait; zero is one."""
+        assert retry_after(headers(("Retry-After", value))) == seconds
+
+    @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf"])
+    def test_what_is_no_wait_is_none(self, value: str) -> None:
+        """Unreadable, negative and infinite values are as good as none."""
+        assert retry_after(headers(("Retry-After", value), ("Date", NOON))) is None
+
+    def test_no_header_is_none(self) -> None:
+        """A server that does not say when is not one that says now."""
+        assert retry_after(headers()) is None
+
+    def test_the_longest_counts(self) -> None:
+        """Of repeated values the cautious one."""
+        assert retry_after(headers(("Retry-After", "3"), ("Retry-After", "5"))) == 5
+
+    @pytest.mark.parametrize(
+        "until",
+        [
+            "Wed, 21 Oct 2015 12:01:30 GMT",
+            "Wed, 21 Oct 2015 12:01:30 -0000",
+            "Wed, 21 Oct 2015 14:01:30 +0200",
+            "Wednesday, 21-Oct-15 12:01:30 GMT",
+            "Wed Oct 21 12:01:30 2015",
+        ],
+    )
+    @pytest.mark.usefixtures("far_from_greenwich")
+    def test_a_date_is_relative_to_the_answers_own(self, until: str) -> None:
+        """All forms of RFC 9110, 5.6.7 are UTC, wherever this runs."""
+        assert retry_after(headers(("Retry-After", until), ("Date", NOON))) == 90
+
+    def test_a_date_of_the_past_is_zero(self) -> None:
+        """What was to be waited for is over."""
+        assert retry_after(headers(("Retry-After", "Wed, 21 Oct 2015 11:00:00 GMT"), ("Date", NOON))) == 0
+
+    def test_a_date_without_the_answers_own_is_none(self) -> None:
+        """No clock of ours takes part, which may be wrong."""
+        assert retry_after(headers(("Retry-After", NOON))) is None
+
+    @given(HEADERS)
+    @example(headers(("Retry-After", "Mon, 01 Jan 0001 00:00:00 +2359"), ("Date", NOON)))
+    @example(headers(("Retry-After", "Fri, 31 Dec 9999 23:59:59 -2359"), ("Date", NOON)))
+    @example(headers(("Retry-After", "Mon Jan 1 00:00:00 0001"), ("Date", NOON)))
+    def test_no_header_does_harm(self, any_headers: CIMultiDict[str]) -> None:
+        """Whatever the headers hold, the wait is finite and not negative, or none."""
+        wait = retry_after(any_headers)
+        assert wait is None or (wait >= 0 and math.isfinite(wait))
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if not hasattr(time, "tzset"):
+        pytest.skip("this system cannot change the time zone of a process")
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()

@@ -1,0 +1,381 @@
+"""The rules of the pooled sessions: opened once, shared, bounded, closed without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from datadog_caselinks import (
+    AmbiguousResultError,
+    ApiKeys,
+    BearerToken,
+    CaseLinksClient,
+    ConfigurationError,
+    NotFoundError,
+    RetryPolicy,
+    SessionError,
+    SessionManager,
+    case,
+)
+from datadog_caselinks.sessions import USER_AGENT
+from tests.servers import (
+    Authority,
+    Clock,
+    Held,
+    Server,
+    answers,
+    created,
+    listed,
+    listening,
+    settle,
+    sockets_to,
+    some_id,
+)
+
+NEW = case(some_id(1)).blocks(case(some_id(2)))
+
+
+class OopsError(Exception):
+    pass
+
+
+@contextlib.asynccontextmanager
+async def leaving_nothing() -> AsyncIterator[None]:
+    """Fail if the body leaves a task, a warning of something unclosed or a complaint of the loop."""
+    loop, complaints = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    gc.collect()
+    before = asyncio.all_tasks()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+        gc.collect()
+    assert asyncio.all_tasks() == before
+    assert [str(warning.message) for warning in caught] == []
+    assert complaints == []
+
+
+async def one_tls_request(
+    context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Shake hands and read one request. What comes later is left unread."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    for step in (tls.do_handshake, tls.read):
+        while True:
+            try:
+                step()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(2**16))
+        writer.write(outgoing.read())
+
+
+@pytest.fixture(params=["http", "https"])
+async def tls(request: pytest.FixtureRequest, authority: Authority) -> ssl.SSLContext | None:
+    return authority.server("localhost") if request.param == "https" else None
+
+
+@pytest.fixture
+def trust(tls: ssl.SSLContext | None, authority: Authority) -> ssl.SSLContext | None:
+    return tls and authority.client()
+
+
+class TestPool:
+    async def test_clients_of_one_manager_share_connections(self, keys: ApiKeys) -> None:
+        """Two organisations' clients on one site use one connection, one after the other."""
+        async with Server(listed) as server, SessionManager() as sessions:
+            for credentials in (keys, BearerToken("token")):
+                async with CaseLinksClient(server.url, credentials, sessions=sessions) as links:
+                    await links.list_links(NEW.parent)
+                    await links.list_links(NEW.parent)
+        assert [seen.connection for seen in server.seen] == [0, 0, 0, 0]
+        assert server.seen[0].headers["User-Agent"] == USER_AGENT
+
+    async def test_a_session_for_each_site(self, keys: ApiKeys) -> None:
+        """The session of a site is one and the same, and another site has another."""
+        async with Server(listed) as one, Server(listed) as other, SessionManager() as sessions:
+            sites = [CaseLinksClient(url, keys).site for url in (one.url, one.url, other.url)]
+            first, again, second = (sessions.session(site) for site in sites)
+            assert first is again
+            assert first is not second
+
+    async def test_nothing_is_opened_before_the_first_use(self, keys: ApiKeys) -> None:
+        """A client that is never used connects nowhere, and needs no closing."""
+        async with leaving_nothing(), Server(listed) as server:
+            CaseLinksClient(server.url, keys)
+            await settle()
+            assert server.connections == 0
+
+    async def test_a_pool_of_our_own_has_no_bound(self) -> None:
+        """How many connections there are is up to the clients' slots alone."""
+        assert SessionManager().max_connections is None
+
+    def test_a_client_is_made_before_the_loop_runs(self, keys: ApiKeys) -> None:
+        """It belongs to the loop that it is first used in."""
+        with asyncio.Runner() as runner:
+            server = runner.run(Server(listed).__aenter__())
+            links = CaseLinksClient(server.url, keys)
+            assert runner.run(links.list_links(NEW.parent)) == []
+            runner.run(links.close())
+            runner.run(server.__aexit__())
+
+    def test_another_loop_is_refused(self, keys: ApiKeys) -> None:
+        """Use from a second loop is an error that says what to do, and the first loop's use goes on."""
+        manager = SessionManager()
+
+        async def use(url: str) -> None:
+            await CaseLinksClient(url, keys, sessions=manager).list_links(NEW.parent)
+
+        with asyncio.Runner() as runner:
+            server = runner.run(Server(listed).__aenter__())
+            runner.run(use(server.url))
+            with pytest.raises(SessionError, match=r"make one inside each asyncio\.run"):
+                asyncio.run(use(server.url))
+            runner.run(use(server.url))
+            assert [seen.connection for seen in server.seen] == [0, 0]
+            runner.run(manager.close())
+            runner.run(server.__aexit__())
+
+
+class TestClose:
+    async def test_closing_leaves_nothing(
+        self, keys: ApiKeys, tls: ssl.SSLContext | None, trust: ssl.SSLContext | None
+    ) -> None:
+        """Once closed there is no socket, no task and no warning, also with TLS."""
+        async with leaving_nothing(), Server(listed, tls=tls, host="localhost") as server:
+            async with CaseLinksClient(server.url, keys, ssl=trust) as links:
+                await asyncio.gather(*(links.list_links(NEW.parent) for _ in range(5)))
+                assert sockets_to(server.port) > 0
+            assert sockets_to(server.port) == 0
+
+    async def test_a_body_that_raises_leaves_nothing(
+        self, keys: ApiKeys, tls: ssl.SSLContext | None, trust: ssl.SSLContext | None
+    ) -> None:
+        """The error comes out of ``async with`` as it is, and with requests under way all is closed."""
+        async with leaving_nothing(), Server(listed, Held(), tls=tls, host="localhost") as server:
+            tasks = []
+
+            async def use() -> None:
+                async with CaseLinksClient(server.url, keys, ssl=trust) as links:
+                    await links.list_links(NEW.parent)
+                    tasks.append(asyncio.create_task(links.create_link(NEW)))
+                    await server.until_seen(2)
+                    raise OopsError
+
+            with pytest.raises(OopsError):
+                await use()
+            assert sockets_to(server.port) == 0
+            with pytest.raises(AmbiguousResultError):
+                await tasks.pop()
+
+    async def test_a_cancelled_body_leaves_nothing(
+        self, keys: ApiKeys, tls: ssl.SSLContext | None, trust: ssl.SSLContext | None
+    ) -> None:
+        """Cancelling in the middle of a request closes it."""
+        async with leaving_nothing(), Server(Held(), tls=tls, host="localhost") as server:
+
+            async def use() -> None:
+                async with CaseLinksClient(server.url, keys, ssl=trust) as links:
+                    await links.create_link(NEW)
+
+            task = asyncio.create_task(use())
+            await server.until_seen(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+            assert sockets_to(server.port) == 0
+
+    async def test_a_server_that_hangs_leaves_nothing(self, keys: ApiKeys, authority: Authority) -> None:
+        """A TLS server that no longer takes part in closing, as after a time-out, holds no socket open."""
+        asked = asyncio.Event()
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await one_tls_request(authority.server("localhost"), reader, writer)
+            asked.set()
+            await asyncio.Event().wait()
+
+        async with leaving_nothing(), listening(hang) as port:
+            async with CaseLinksClient(f"https://localhost:{port}", keys, ssl=authority.client()) as links:
+                task = asyncio.create_task(links.create_link(NEW))
+                await asked.wait()
+                task.cancel()
+                await asyncio.wait([task])
+            assert sockets_to(port) == 0
+            del task
+
+    async def test_closing_while_connecting(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """A call that has no connection yet has sent nothing, and says that the client was closed."""
+        async with leaving_nothing(), Server(created) as server:
+            links = CaseLinksClient(server.url, keys, retry=at_once)
+            task = asyncio.create_task(links.create_link(NEW))
+            await asyncio.sleep(0)
+            await links.close()
+            with pytest.raises(SessionError):
+                await task
+            del task
+            assert sockets_to(server.port) == 0
+        assert server.seen == []
+
+    async def test_calls_in_the_queue_end_too(self, keys: ApiKeys) -> None:
+        """What waits for a slot when the client is closed is not sent."""
+        async with Server(Held()) as server:
+            links = CaseLinksClient(server.url, keys, max_concurrency=1)
+            tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(3)]
+            await server.until_seen(1)
+            await links.close()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [AmbiguousResultError, SessionError, SessionError]
+        assert len(server.seen) == 1
+
+    async def test_a_token_that_comes_after_closing(self, at_once: RetryPolicy) -> None:
+        """A call that was fetching its token when the client was closed is told so."""
+        fetching, go = asyncio.Event(), asyncio.Event()
+
+        async def fetch() -> str:
+            fetching.set()
+            await go.wait()
+            return "token"
+
+        async with Server(created) as server:
+            links = CaseLinksClient(server.url, BearerToken(fetch), retry=at_once, max_concurrency=1)
+            task = asyncio.create_task(links.create_link(NEW))
+            await fetching.wait()
+            await links.close()
+            with pytest.raises(SessionError):
+                await links.create_link(NEW)  # at once, though the one before holds the only slot
+            go.set()
+            with pytest.raises(SessionError):
+                await task
+        assert server.connections == 0
+
+    async def test_closing_twice(self, keys: ApiKeys) -> None:
+        """A second close does nothing, nor does one of what was never used."""
+        unused = CaseLinksClient("datadoghq.eu", keys)
+        async with Server(listed) as server, CaseLinksClient(server.url, keys) as links:
+            await links.list_links(NEW.parent)
+            await asyncio.gather(links.close(), links.close())
+        for client in (links, unused, unused):
+            await client.close()
+
+    async def test_after_closing(self, keys: ApiKeys) -> None:
+        """A closed client and a closed manager say so, and send nothing."""
+        async with Server(listed) as server:
+            links = CaseLinksClient(server.url, keys)
+            await links.close()
+            async with SessionManager() as sessions:
+                shared = CaseLinksClient(server.url, keys, sessions=sessions)
+            for client in (links, shared):
+                with pytest.raises(SessionError, match="is closed: make a new one"):
+                    await client.list_links(NEW.parent)
+        assert server.connections == 0
+
+    async def test_a_shared_manager_outlives_its_clients(self, keys: ApiKeys) -> None:
+        """Closing a client leaves the manager open, and closing the manager closes the connections."""
+        async with leaving_nothing(), Server(listed) as server, SessionManager() as sessions:
+            async with CaseLinksClient(server.url, keys, sessions=sessions) as links:
+                await links.list_links(NEW.parent)
+            async with CaseLinksClient(server.url, keys, sessions=sessions) as links:
+                await links.list_links(NEW.parent)
+            assert sockets_to(server.port) == 1
+            await sessions.close()
+            assert sockets_to(server.port) == 0
+
+
+class TestBorrowedSession:
+    async def test_it_is_used_and_left_open(self, keys: ApiKeys) -> None:
+        """The requests go through it, whatever its defaults, and neither client nor manager closes it."""
+        async with (
+            Server(listed, listed, answers(404), listed) as server,
+            aiohttp.ClientSession(headers={"X-Bot": "mine"}, raise_for_status=True) as session,
+        ):
+            async with CaseLinksClient(server.url, keys, sessions=session) as links:
+                await links.list_links(NEW.parent)
+            async with SessionManager(session) as manager:
+                await CaseLinksClient(server.url, keys, sessions=manager).list_links(NEW.parent)
+                with pytest.raises(NotFoundError):
+                    await CaseLinksClient(server.url, keys, sessions=manager).list_links(NEW.parent)
+            assert not session.closed
+            async with session.get(server.url) as response:
+                await response.read()
+        assert [(seen.connection, seen.headers["X-Bot"]) for seen in server.seen] == [(0, "mine")] * 4
+
+    @pytest.mark.parametrize(("limit", "limit_per_host"), [(10, 0), (0, 10), (100, 10), (10, 100)])
+    async def test_its_limit_bounds_the_slots(
+        self, limit: int, limit_per_host: int, keys: ApiKeys, clock: Clock
+    ) -> None:
+        """No attempt waits for a connection with its clock running: it waits for its slot before."""
+        hold = Held(listed)
+        async with (
+            Server(hold) as server,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=limit, limit_per_host=limit_per_host)
+            ) as session,
+        ):
+            once = RetryPolicy(max_attempts=1)
+            links = CaseLinksClient(server.url, keys, sessions=session, timeout=30, retry=once)
+            tasks = [asyncio.create_task(links.list_links(NEW.parent)) for _ in range(30)]
+            for count in (10, 20, 30):
+                await server.until_seen(count)
+                await settle()
+                assert (len(server.seen), server.busy) == (count, 10)
+                clock.advance(20)
+                hold.release(10)
+            await asyncio.gather(*tasks)
+
+    @pytest.mark.parametrize("limit", [0, 200])
+    async def test_a_wide_limit_changes_nothing(self, limit: int, keys: ApiKeys) -> None:
+        """The slots are then those of ``max_concurrency``."""
+        hold = Held(listed)
+        async with (
+            Server(hold) as server,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit)) as session,
+        ):
+            links = CaseLinksClient(server.url, keys, sessions=session, max_concurrency=3)
+            tasks = [asyncio.create_task(links.list_links(NEW.parent)) for _ in range(6)]
+            await server.until_seen(3)
+            await settle()
+            assert server.busy == 3
+            hold.release(6)
+            await asyncio.gather(*tasks)
+        assert server.most_busy == 3
+
+    async def test_its_owner_closed_it(self, keys: ApiKeys) -> None:
+        """That is a SessionError, also for a client that is made only then."""
+        async with Server(listed) as server:
+            session = aiohttp.ClientSession()
+            links = CaseLinksClient(server.url, keys, sessions=session)
+            await links.list_links(NEW.parent)
+            await session.close()
+            for client in (links, CaseLinksClient(server.url, keys, sessions=session)):
+                with pytest.raises(SessionError, match="was closed"):
+                    await client.list_links(NEW.parent)
+        assert len(server.seen) == 1
+
+    @pytest.mark.parametrize("name", ["Authorization", "authorization", "DD-API-KEY", "dd-application-key"])
+    async def test_one_with_credentials_of_its_own_is_refused(self, name: str) -> None:
+        """They would go out beside those of the client, and are not quoted."""
+        async with aiohttp.ClientSession(headers={name: "secret"}) as session:
+            for make in (SessionManager, lambda it: CaseLinksClient("EU1", BearerToken("t"), sessions=it)):
+                with pytest.raises(ConfigurationError) as caught:
+                    make(session)
+                assert "secret" not in str(caught.value)
+
+    async def test_one_with_a_login_is_refused(self) -> None:
+        """``auth=`` is an Authorization too."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "secret"))
+        async with session:
+            with pytest.raises(ConfigurationError, match="Authorization"):
+                SessionManager(session)

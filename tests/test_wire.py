@@ -1,0 +1,669 @@
+"""What is sent is what the API documents, and whatever comes back is a link or an error of ours.
+
+Every test here runs with both JSON libraries, orjson of the extra ``speed`` and the standard one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+from yarl import URL
+
+import datadog_caselinks.wire
+from datadog_caselinks import (
+    AuthenticationError,
+    BadRequestError,
+    CaseLink,
+    CaseLinksError,
+    ConflictError,
+    Entity,
+    InvalidLinkError,
+    MalformedResponseError,
+    NewCaseLink,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimit,
+    RateLimitedError,
+    Relationship,
+    ResponseError,
+    ServerError,
+    case,
+    incident,
+)
+from datadog_caselinks.wire import Answer
+from tests.strategies import json_values, links, new_links
+
+A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+B = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+LINK_ID = "804cd682-55f6-4541-ab00-b608b282ea7d"
+
+# The example of the API reference.
+REQUEST = {
+    "data": {
+        "attributes": {
+            "child_entity_id": B,
+            "child_entity_type": "CASE",
+            "parent_entity_id": A,
+            "parent_entity_type": "CASE",
+            "relationship": "BLOCKS",
+        },
+        "type": "link",
+    }
+}
+ANSWER = {"data": {**REQUEST["data"], "id": LINK_ID}}
+LINK = CaseLink(LINK_ID, case(A), Relationship.BLOCKS, case(B))
+
+
+def with_standard_json() -> ModuleType:
+    """The module as it is where orjson is not installed."""
+    name = "datadog_caselinks.wire_with_standard_json"
+    spec = importlib.util.spec_from_file_location(name, datadog_caselinks.wire.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cattrs.preconf.orjson", None)
+        sys.modules[name] = module  # attrs and cattrs look up annotations there
+        spec.loader.exec_module(module)
+    return module
+
+
+WIRES = {"standard": with_standard_json()}
+if importlib.util.find_spec("orjson"):
+    WIRES["orjson"] = datadog_caselinks.wire
+
+
+@pytest.fixture(params=list(WIRES.values()), ids=list(WIRES))
+def wire(request: pytest.FixtureRequest) -> ModuleType:
+    return cast("ModuleType", request.param)
+
+
+# The fixture is a module, which no example can change.
+any_wire = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def answer(
+    body: object = b"",
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    *,
+    complete: bool = True,
+) -> Answer:
+    """An answer to the creation of the reference's example; what is not bytes is encoded as JSON."""
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = datadog_caselinks.wire.create_request(case(A).blocks(case(B)))
+    return Answer(request, status, CIMultiDict(headers or {}), encoded, complete=complete)
+
+
+def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str, str] | None = None) -> Any:
+    """The error that an answer is."""
+    with pytest.raises(ResponseError) as caught:
+        wire.read_link(answer(body, status, headers))
+    return caught.value
+
+
+def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
+    """The switch is the import of the converter, and nothing else differs."""
+    library = "json" if wire is WIRES["standard"] else "orjson"
+    assert wire.make_converter.__module__ == f"cattrs.preconf.{library}"
+
+
+class TestCreateRequest:
+    def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
+        """Method, path and, to the letter, the body of the API reference's example."""
+        request = wire.create_request(case(A).blocks(case(B)))
+        assert (request.method, request.target) == ("POST", "/api/v2/cases/link")
+        assert json.loads(request.body) == REQUEST
+        assert isinstance(request.body, bytes)
+
+    @any_wire
+    @given(new_links())
+    def test_each_part_has_its_place(self, wire: ModuleType, new: NewCaseLink) -> None:
+        """No part is swapped with another, and everything is a plain string."""
+        assert json.loads(wire.create_request(new).body) == {
+            "data": {
+                "type": "link",
+                "attributes": {
+                    "parent_entity_id": new.parent.id,
+                    "parent_entity_type": str(new.parent.type),
+                    "relationship": str(new.relationship),
+                    "child_entity_id": new.child.id,
+                    "child_entity_type": str(new.child.type),
+                },
+            }
+        }
+
+    @any_wire
+    @given(new_links(), st.text(min_size=1))
+    def test_what_was_sent_is_what_comes_back(self, wire: ModuleType, new: NewCaseLink, id: str) -> None:
+        """The server answers with what it was sent and an id, and that is read as an equal link."""
+        document = json.loads(wire.create_request(new).body)
+        document["data"]["id"] = id
+        assert wire.read_link(answer(document, 201)) == CaseLink(id, new.parent, new.relationship, new.child)
+
+
+class TestListRequest:
+    def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
+        """The entity is two query parameters; without a relationship there is no third."""
+        request = wire.list_request(incident(A), None)
+        path, _, query = request.target.partition("?")
+        assert (request.method, path, request.body) == ("GET", "/api/v2/cases/link", None)
+        assert parse_qs(query) == {"entity_type": ["INCIDENT"], "entity_id": [A]}
+
+    @pytest.mark.parametrize("relationship", [*Relationship, *(member.value for member in Relationship)])
+    def test_a_relationship_narrows_it(self, wire: ModuleType, relationship: Relationship) -> None:
+        """Given as a member or by its name."""
+        query = parse_qs(wire.list_request(case(A), relationship).target.partition("?")[2])
+        assert query == {"entity_type": ["CASE"], "entity_id": [A], "relationship": [str(relationship)]}
+
+    @pytest.mark.parametrize("relationship", ["LIKES", "blocks", ""])
+    def test_an_unknown_relationship_is_refused(self, wire: ModuleType, relationship: Any) -> None:
+        """With the known ones, and by an error of ours."""
+        with pytest.raises(InvalidLinkError, match=f"{relationship!r}.*RELATES_TO, CAUSES, .*ESCALATES_TO"):
+            wire.list_request(case(A), relationship)
+
+    @pytest.mark.parametrize("entity", [Entity("x", "CASE"), Entity(A, "WIDGET")])
+    def test_an_unknown_entity_is_refused(self, wire: ModuleType, entity: Entity) -> None:
+        """What the API would refuse is not sent."""
+        with pytest.raises(InvalidLinkError):
+            wire.list_request(entity, None)
+
+
+class TestDeleteRequest:
+    def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
+        """The id is the last part of the path."""
+        request = wire.delete_request(LINK_ID)
+        assert (request.method, request.target, request.body) == (
+            "DELETE",
+            f"/api/v2/cases/link/{LINK_ID}",
+            None,
+        )
+
+    @any_wire
+    @given(st.text() | st.text("./%?#\\ a", max_size=6))
+    @example(".a")
+    @example("a/../..")
+    @example("%2e%2e")
+    def test_an_id_is_one_part_of_the_path_or_refused(self, wire: ModuleType, id: str) -> None:
+        """Whatever is in an id, no other resource is deleted than the one it names."""
+        try:
+            target = wire.delete_request(id).target
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - most ids are accepted
+            return
+        for url in (URL(f"https://x{target}", encoded=True), URL(f"https://x{target}")):
+            *parents, last = url.raw_path.split("/")
+            assert parents == ["", "api", "v2", "cases", "link"]
+            assert (unquote(last), url.raw_query_string, url.raw_fragment) == (id, "", "")
+
+    @pytest.mark.parametrize(
+        "id", ["", ".", "..", "...", "a\n", "a\r\nHost: evil", "\0", "\ud800", None, 7, b"x"]
+    )
+    def test_what_is_no_id_is_refused(self, wire: ModuleType, id: object) -> None:
+        """Dots would name the collection, control characters end the request line."""
+        with pytest.raises(InvalidLinkError, match="is no id of a link") as caught:
+            wire.delete_request(id)
+        assert repr(id) in str(caught.value)
+
+
+class TestReadLink:
+    @pytest.mark.parametrize("status", [200, 201, 202])
+    def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
+        """The API reference's example; any success will do."""
+        assert wire.read_link(answer(ANSWER, status)) == LINK
+
+    @any_wire
+    @given(links)
+    def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType, link: CaseLink) -> None:
+        """Any id, and types and relationships of a later API, as plain strings."""
+        assert wire.read_link(answer({"data": _resource(link)})) == link
+
+    def test_known_values_become_members(self, wire: ModuleType) -> None:
+        """A user compares with ``is`` and matches on members."""
+        link = wire.read_link(answer(ANSWER))
+        assert link.relationship is Relationship.BLOCKS
+        assert (type(link.parent.type), type(link.id)) == (type(case(A).type), str)
+
+    def test_ids_in_upper_case_are_the_same_ids(self, wire: ModuleType) -> None:
+        """However the server writes them, the entities equal the user's."""
+        document = json.loads(json.dumps(ANSWER).replace(A, A.upper()))
+        assert wire.read_link(answer(document)) == LINK
+
+    def test_unknown_members_are_ignored(self, wire: ModuleType) -> None:
+        """On every level; the API is in preview."""
+        data = cast("dict[str, Any]", ANSWER["data"])
+        document: dict[str, Any] = {
+            "data": {**data, "attributes": {**data["attributes"], "new": 1}, "relationships": {}},
+            "meta": [],
+            "included": None,
+        }
+        assert wire.read_link(answer(document)) == LINK
+
+    def test_the_type_of_the_resource_does_not_matter(self, wire: ModuleType) -> None:
+        """What has an id and the five attributes is a link, also without a type."""
+        data = {key: value for key, value in ANSWER["data"].items() if key != "type"}
+        assert wire.read_link(answer({"data": data})) == LINK
+        assert wire.read_link(answer({"data": {**data, "type": 7}})) == LINK
+
+    @pytest.mark.parametrize("name", sorted(cast("dict[str, Any]", REQUEST["data"]["attributes"])))
+    @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["CASE"], ...])
+    def test_each_attribute_must_be_a_non_empty_string(
+        self, wire: ModuleType, name: str, value: object
+    ) -> None:
+        """Anything else, or none at all, is malformed, and the message says which."""
+        document = json.loads(json.dumps(ANSWER))
+        document["data"]["attributes"][name] = value
+        if value is ...:
+            del document["data"]["attributes"][name]
+        with pytest.raises(MalformedResponseError, match=rf"answer\.data\.attributes\.{name}"):
+            wire.read_link(answer(document))
+
+    @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["x"], ...])
+    def test_the_id_must_be_a_non_empty_string(self, wire: ModuleType, value: object) -> None:
+        """A link without an id could not be deleted."""
+        document = json.loads(json.dumps(ANSWER))
+        document["data"]["id"] = value
+        if value is ...:
+            del document["data"]["id"]
+        with pytest.raises(MalformedResponseError, match=r"answer\.data\.id"):
+            wire.read_link(answer(document))
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b" ",
+            b"null",
+            b"true",
+            b"7",
+            b'"data"',
+            b"[]",
+            b"{}",
+            b'{"data": null}',
+            b'{"data": []}',
+            b'{"data": ""}',
+            b'{"data": "link"}',
+            b'{"data": {}}',
+            b'{"data": {"attributes": [], "id": "x"}}',
+            b'{"data": {"attributes": "", "id": "x"}}',
+            json.dumps({"data": [ANSWER["data"]]}).encode(),
+            json.dumps(ANSWER["data"]).encode(),
+            json.dumps(ANSWER).encode()[:-1],
+            json.dumps(ANSWER).encode() + b"}",
+            b"<html>",
+        ],
+    )
+    def test_what_is_no_link_is_malformed(self, wire: ModuleType, body: bytes) -> None:
+        """The message says what was asked and how it was answered; the body is kept."""
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_link(answer(body, 201))
+        assert str(caught.value).startswith(
+            f"cannot create CASE {A} BLOCKS CASE {B}: 201 with a malformed answer: "
+        )
+        assert caught.value.body == body.decode()
+
+    @pytest.mark.parametrize(
+        "data", [None, "", [], 7, {}, {"id": "x", "attributes": 7}, {"id": "x", "attributes": []}]
+    )
+    def test_names_of_our_own_classes_are_not_told(self, wire: ModuleType, data: object) -> None:
+        """Nobody outside knows what an ``_Attributes`` is."""
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_link(answer({"data": data}))
+        assert not re.search(r"\b_", str(caught.value))
+
+    def test_half_an_answer_is_malformed(self, wire: ModuleType) -> None:
+        """Of a body that was cut off, not even a beginning that is a document counts."""
+        with pytest.raises(MalformedResponseError, match="longer than this client reads"):
+            wire.read_link(answer(ANSWER, complete=False))
+
+
+class TestReadLinks:
+    def test_none(self, wire: ModuleType) -> None:
+        """An entity may have no links."""
+        assert wire.read_links(answer({"data": []})) == []
+
+    @any_wire
+    @given(st.lists(links, max_size=5))
+    def test_all_of_them_in_their_order(self, wire: ModuleType, wanted: list[CaseLink]) -> None:
+        """Each is read as a single one would be."""
+        assert wire.read_links(answer({"data": [_resource(link) for link in wanted]})) == wanted
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"data": {}}',
+            b'{"data": ""}',
+            b'{"data": null}',
+            b"{}",
+            b"[]",
+            b'{"data": "x"}',
+            b'{"data": 7}',
+            b"",
+        ],
+    )
+    def test_what_is_no_list_is_malformed(self, wire: ModuleType, body: bytes) -> None:
+        """In particular it is not an empty one: that would read as "no links"."""
+        with pytest.raises(MalformedResponseError):
+            wire.read_links(answer(body))
+
+    @pytest.mark.parametrize("odd", [None, 7, "", [], {}, {"id": "x"}])
+    def test_one_that_is_no_link_is_malformed_as_a_whole(self, wire: ModuleType, odd: object) -> None:
+        """A list with a gap would be taken for complete; the message says which item it is."""
+        with pytest.raises(MalformedResponseError, match=r"answer\.data\[1\]"):
+            wire.read_links(answer({"data": [ANSWER["data"], odd]}))
+
+    def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
+        """The API answers with a list also for one."""
+        with pytest.raises(MalformedResponseError):
+            wire.read_links(answer(ANSWER))
+
+
+class TestReadDeleted:
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    @pytest.mark.parametrize("body", [b"", b"ok", b"{}"])
+    def test_any_success_will_do(self, wire: ModuleType, status: int, body: bytes) -> None:
+        """There is nothing to read, so nothing can be malformed."""
+        wire.read_deleted(answer(body, status))
+
+    def test_anything_else_is_an_error(self, wire: ModuleType) -> None:
+        """Of the same classes as everywhere."""
+        with pytest.raises(NotFoundError):
+            wire.read_deleted(answer(b"", 404))
+
+
+STATUSES = {
+    **dict.fromkeys([300, 301, 302, 303, 304, 307, 308, 399], ResponseError),
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: ResponseError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: ResponseError,
+    408: ResponseError,
+    409: ConflictError,
+    410: ResponseError,
+    413: ResponseError,
+    418: ResponseError,
+    422: BadRequestError,
+    429: RateLimitedError,
+    499: ResponseError,
+    **dict.fromkeys([500, 501, 502, 503, 504, 520, 599, 999], ServerError),
+    **dict.fromkeys([0, 100, 101, 199], ResponseError),
+}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_deleted"])
+    def test_the_status_is_the_class(
+        self, wire: ModuleType, read: str, status: int, kind: type[ResponseError]
+    ) -> None:
+        """Exactly it, whatever the body: a good link in an answer of 500 is no link."""
+        with pytest.raises(ResponseError) as caught:
+            getattr(wire, read)(answer(ANSWER, status))
+        assert type(caught.value) is kind
+        assert caught.value.status == status
+
+    @pytest.mark.parametrize(
+        ("status", "advice"),
+        [
+            (302, "redirects are not followed, they would carry the keys: check the site"),
+            (400, "the request is wrong and would be refused again"),
+            (401, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
+            (403, "give the application key or token the scope cases_write"),
+            (404, "what it names is not on this site, or these credentials may not see it"),
+            (408, "the server gave up waiting; try again"),
+            (409, "it contradicts what is there"),
+            (418, "see the answer's body"),
+            (422, "the request is wrong and would be refused again"),
+            (429, "wait, or ask for fewer at a time"),
+            (500, "the fault is the server's; try again later"),
+        ],
+    )
+    def test_the_message_says_what_to_do(self, wire: ModuleType, status: int, advice: str) -> None:
+        """What was asked, what came back, and what to do next."""
+        error = refused(wire, {"errors": ["because"]}, status)
+        assert str(error).startswith(f"cannot create CASE {A} BLOCKS CASE {B}: {status}, because; {advice}")
+
+    @pytest.mark.parametrize(
+        ("make", "scope"),
+        [
+            (lambda wire: wire.create_request(case(A).blocks(case(B))), "cases_write"),
+            (lambda wire: wire.list_request(case(A), None), "cases_read"),
+            (lambda wire: wire.delete_request("x"), "cases_write"),
+        ],
+    )
+    def test_a_403_names_the_scope(
+        self, wire: ModuleType, make: Callable[[ModuleType], Any], scope: str
+    ) -> None:
+        """The one that this operation needs."""
+        with pytest.raises(PermissionDeniedError, match=f"the scope {scope}$"):
+            wire.read_deleted(Answer(make(wire), 403, CIMultiDict(), b""))
+
+    @pytest.mark.parametrize(
+        ("body", "said", "message"),
+        [
+            ({"errors": ["one", "two"]}, ("one", "two"), "one; two"),
+            (
+                {"errors": [{"status": "400", "title": "Bad Request", "detail": "no such case"}]},
+                ("Bad Request: no such case",),
+                "Bad Request: no such case",
+            ),
+            (
+                {"errors": [{"code": "resource_not_found", "title": "case not found"}]},
+                ("case not found",),
+                "case not found",
+            ),
+            ({"errors": [{"detail": "only that"}]}, ("only that",), "only that"),
+            ({"errors": [{"code": "only_that"}]}, ("only_that",), "only_that"),
+            ({"errors": [{"title": "", "detail": None, "code": "c"}]}, ("c",), "c"),
+            ({"errors": [{"id": 7}]}, ("{'id': 7}",), "{'id': 7}"),
+            ({"errors": ["a", {"title": "b"}]}, ("a", "b"), "a; b"),
+            ({"errors": [7, None]}, ("7", "None"), "7; None"),
+            ({"errors": []}, (), '{"errors": []}'),
+            ({"errors": "oops"}, (), '{"errors": "oops"}'),
+            ({"message": "oops"}, (), '{"message": "oops"}'),
+            (["oops"], (), '["oops"]'),
+            (b"", (), "no reason given"),
+            (b" \n", (), "no reason given"),
+            (b"upstream connect error", (), "upstream connect error"),
+            (b"<html><head><title>403\n Forbidden</title></head><body>", (), "403 Forbidden"),
+            (b'<HTML><TITLE lang="en">502 Bad Gateway</TITLE>', (), "502 Bad Gateway"),
+            (b"<html>no title", (), "<html>no title"),
+            (b"\xff\xfe", (), "\ufffd\ufffd"),
+            (b"[" * 100_000, (), "[" * 300 + "\u2026"),
+            (b'{"errors": ["x"', (), '{"errors": ["x"'),
+        ],
+    )
+    def test_every_form_of_error_is_told(
+        self, wire: ModuleType, body: object, said: tuple[str, ...], message: str
+    ) -> None:
+        """Strings, objects with all, some or none of the fields, HTML, plain text, nothing."""
+        error = refused(wire, body)
+        assert error.errors == said
+        assert str(error) == (
+            f"cannot create CASE {A} BLOCKS CASE {B}: 400, {message}; "
+            "the request is wrong and would be refused again"
+        )
+
+    def test_the_errors_are_kept_as_they_came(self, wire: ModuleType) -> None:
+        """Whoever wants a ``code`` or a ``source`` finds it."""
+        raw = ["a", {"code": "x", "source": {"pointer": "/data"}}]
+        assert refused(wire, {"errors": raw}).raw_errors == tuple(raw)
+
+    def test_the_body_is_kept_up_to_a_length(self, wire: ModuleType) -> None:
+        """Its beginning is enough, and a megabyte of HTML in an exception is not."""
+        assert refused(wire, b"abc").body == "abc"
+        assert refused(wire, b"x" * 100_000).body == "x" * 1000
+        assert refused(wire, "\u00e9".encode() * 100_000).body == "\u00e9" * 1000
+
+    def test_a_body_is_cut_between_characters(self, wire: ModuleType) -> None:
+        """Where the last that fits takes several bytes, it is there or not."""
+        assert "\ufffd" not in refused(wire, b"xx" + "\u20ac".encode() * 1000).body
+
+    @pytest.mark.parametrize("place", ["list", "title", "detail", "code", "html", "text", "json"])
+    def test_nothing_unprintable_reaches_the_message(self, wire: ModuleType, place: str) -> None:
+        """Control characters, terminal escapes, bidirectional overrides: a terminal sees none of them."""
+        bad = "a\x1b[31mb\x07c\r\nd\u202ee\x9bf\u2028g\0h\x7fi"
+        body = {
+            "list": {"errors": [bad]},
+            "title": {"errors": [{"title": bad}]},
+            "detail": {"errors": [{"title": "t", "detail": bad}]},
+            "code": {"errors": [{"code": bad}]},
+            "html": f"<title>{bad}</title>".encode(),
+            "text": bad.encode(),
+            "json": {"message": bad},
+        }[place]
+        message = str(refused(wire, body))
+        assert message.isprintable()
+        assert "b" in message
+
+    def test_a_long_reason_is_cut(self, wire: ModuleType) -> None:
+        """The advice at the end of the message stays in sight."""
+        message = str(refused(wire, {"errors": ["x" * 10_000]}, 403))
+        assert len(message) < 600
+        assert message.endswith("the scope cases_write")
+
+    def test_braces_in_a_reason_are_kept(self, wire: ModuleType) -> None:
+        """What the server says is no template."""
+        assert "{scope}{0}" in str(refused(wire, {"errors": ["{scope}{0}"]}, 403))
+
+
+class TestHints:
+    @pytest.mark.parametrize(
+        ("status", "headers", "retry_after"),
+        [
+            (429, {}, None),
+            (429, {"X-RateLimit-Reset": "7"}, 7),
+            (429, {"X-RateLimit-Reset": "0"}, 0),
+            (429, {"X-RateLimit-Limit": "60"}, None),
+            (429, {"Retry-After": "3"}, 3),
+            (429, {"Retry-After": "3", "X-RateLimit-Reset": "7"}, 3),
+            (429, {"Retry-After": "0", "X-RateLimit-Reset": "7"}, 0),
+            (429, {"Retry-After": "soon", "X-RateLimit-Reset": "7"}, 7),
+            (503, {"Retry-After": "3"}, 3),
+            (
+                503,
+                {"Retry-After": "Wed, 21 Oct 2015 07:29:30 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"},
+                90,
+            ),
+            (503, {"X-RateLimit-Reset": "7"}, None),
+            (400, {"Retry-After": "3"}, 3),
+        ],
+    )
+    def test_what_the_server_asks_for(
+        self, wire: ModuleType, status: int, headers: dict[str, str], retry_after: float | None
+    ) -> None:
+        """``Retry-After`` always; the end of the window only where the window is the reason, on 429."""
+        assert refused(wire, b"", status, headers).retry_after == retry_after
+
+    @pytest.mark.parametrize("status", [400, 429, 503])
+    def test_the_rate_limit_is_on_every_error(self, wire: ModuleType, status: int) -> None:
+        """As it was sent, or ``None``."""
+        headers = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Name": "case_links"}
+        assert refused(wire, b"", status, headers).rate_limit == RateLimit(60, 0, name="case_links")
+        assert refused(wire, b"", status).rate_limit is None
+
+
+VALID = json.dumps({"data": [ANSWER["data"]]}).encode()
+
+mutated = st.builds(
+    lambda document, at, length, new: document[:at] + new + document[at + length :],
+    st.sampled_from([VALID, json.dumps(ANSWER).encode(), b'{"errors": [{"title": "t", "detail": "d"}]}']),
+    st.integers(0, 300),
+    st.integers(0, 20),
+    st.binary(max_size=10)
+    | st.sampled_from([b"NaN", b"1e999", b"-Infinity", b"[]", b"null", b'"\\ud800"', b"\xff"]),
+)
+
+envelopes = st.builds(
+    lambda name, inner: json.dumps({name: inner}).encode(), st.sampled_from(["data", "errors"]), json_values
+)
+
+
+class TestAnyAnswer:
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_deleted"])
+    @any_wire
+    @given(
+        st.binary() | mutated | envelopes | json_values.map(lambda value: json.dumps(value).encode()),
+        st.sampled_from([200, 201, 204]) | st.integers(100, 999),
+        st.booleans(),
+    )
+    def test_is_read_or_is_an_error_of_ours(
+        self, wire: ModuleType, read: str, body: bytes, status: int, complete: bool
+    ) -> None:
+        """No bytes and no status bring up anything but a value or a ``CaseLinksError``, cleanly told."""
+        _require_read_or_refused(wire, read, answer(body, status, complete=complete))
+
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_deleted"])
+    @pytest.mark.parametrize("status", [200, 400, 500])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"[" * 200_000,
+            b'{"data":' * 100_000,
+            b'{"data":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
+            b'{"errors":[' + b"[" * 900 + b"]" * 900 + b"]}",
+            b'{"errors":' * 100_000,
+            b'{"data":' + b"9" * 100_000 + b"}",
+            b'{"errors":[' + b"9" * 100_000 + b"]}",
+            b'{"data":NaN}',
+            b'{"data":[NaN,Infinity,-Infinity]}',
+            b'{"errors":[NaN,1e999]}',
+            b'{"data":{"id":"\\ud800","attributes":{}}}',
+            json.dumps(ANSWER).replace(LINK_ID, "\ud800").encode("utf-8", "surrogatepass"),
+            json.dumps(ANSWER).replace(LINK_ID, "\\udfff").encode(),
+            b'{"errors":["\\ud800"]}',
+            b'{"errors":[{"title":"\\udfff","detail":"\\ud800"}]}',
+            b'{"data":[],"data":{}}',
+            b'{"data":{},"data":[]}',
+            b'{"errors":["a"],"errors":7}',
+            b'{"data":"\xff\xfe"}',
+            b"\xef\xbb\xbf" + VALID,
+            VALID.decode().encode("utf-16"),
+            VALID.decode().encode("utf-32"),
+            b"\0" * 1000,
+            b"<title>" * 10_000,
+        ],
+    )
+    def test_what_is_made_to_break_parsers(
+        self, wire: ModuleType, read: str, status: int, body: bytes
+    ) -> None:
+        """Depth, huge numbers, lone surrogates, repeated keys, other encodings."""
+        _require_read_or_refused(wire, read, answer(body, status))
+
+
+def _require_read_or_refused(wire: ModuleType, read: str, any_answer: Answer) -> None:
+    try:
+        getattr(wire, read)(any_answer)
+    except CaseLinksError as error:
+        assert str(error).isprintable()  # noqa: PT017 - some answers are good
+        assert len(str(error)) < 1000  # noqa: PT017
+    else:
+        assert 200 <= any_answer.status < 300
+
+
+def _resource(link: CaseLink) -> dict[str, Any]:
+    """The resource object as a server writes it."""
+    return {
+        "id": link.id,
+        "type": "link",
+        "attributes": {
+            "parent_entity_id": link.parent.id,
+            "parent_entity_type": link.parent.type,
+            "relationship": link.relationship,
+            "child_entity_id": link.child.id,
+            "child_entity_type": link.child.type,
+        },
+    }
