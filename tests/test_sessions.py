@@ -371,6 +371,12 @@ class TestBorrowedSession:
                     make(session)
                 assert "secret" not in str(caught.value)
 
+    async def test_one_that_trusts_the_environment_is_refused(self) -> None:
+        """A netrc file may hold a login for the host, which would be sent beside the credentials."""
+        async with aiohttp.ClientSession(trust_env=True) as session:
+            with pytest.raises(ConfigurationError, match="netrc"):
+                SessionManager(session)
+
     async def test_one_with_a_login_is_refused(self) -> None:
         """``auth=`` is an Authorization too."""
         with warnings.catch_warnings():
