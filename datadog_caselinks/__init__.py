@@ -1,4 +1,4 @@
-"""Links Datadog cases, incidents and pages: an async client that loses no link."""
+"""Links Datadog cases, incidents and pages: an async client with safe retries."""
 
 from datadog_caselinks.bulk import Created, Failed, Outcome
 from datadog_caselinks.client import CaseLinksClient, ClientOptions

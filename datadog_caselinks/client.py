@@ -18,6 +18,7 @@ from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
     NotFoundError,
+    SessionError,
 )
 from datadog_caselinks.gate import Gate
 from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
@@ -87,6 +88,7 @@ class CaseLinksClient:
         if max_concurrency < 1:
             raise ConfigurationError(f"max_concurrency must be at least 1, not {max_concurrency!r}")
         self.site = Site.parse(site) if isinstance(site, str) else site
+        self._is_closed = False
         self._is_shared = isinstance(sessions, SessionManager)
         self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)
         self._transport = Transport(
@@ -111,7 +113,10 @@ class CaseLinksClient:
 
         Raises :class:`ConfigurationError` that names the variable which is missing or malformed.
         """
-        site = Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
+        try:
+            site = Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
+        except ConfigurationError as error:
+            raise ConfigurationError(f"DD_SITE: {error}") from None
         return cls(site, credentials_from_env(), **options)
 
     async def create_link(self, new: NewCaseLink) -> CaseLink:
@@ -154,7 +159,12 @@ class CaseLinksClient:
         await self._delete(_Deletion(wire.delete_request(link_id)))
 
     async def close(self) -> None:
-        """Close the connections, unless they are shared. Calls under way fail; a second call does nothing."""
+        """Close the client, and its connections unless they are shared.
+
+        Requests under way fail, and calls that wait to repeat one fail when they do. A second call of this
+        does nothing.
+        """
+        self._is_closed = True
         if not self._is_shared:
             await self._sessions.close()
 
@@ -196,6 +206,8 @@ class CaseLinksClient:
 
     async def _attempt(self, request: Request) -> Answer:
         # Before the queue, or a closed client would be noticed only at its head.
+        if self._is_closed:
+            raise SessionError("this client is closed: make a new one")
         self._transport.require_usable()
         async with self._gate:
             return await self._transport.send(request)

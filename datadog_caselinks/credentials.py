@@ -17,7 +17,7 @@ def _flaw(secret: object) -> str | None:
     """Why ``secret`` cannot be a header's value; formats change, so nothing more is asked of it.
 
     It is told and not raised: a traceback may be stored with the local variables of each frame, and the
-    secret is one here.
+    secret is one here. (Of a constructor it is an argument, which cannot be hidden.)
     """
     if not isinstance(secret, str):
         return f"must be a string, not {type(secret).__name__}"

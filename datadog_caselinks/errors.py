@@ -117,8 +117,8 @@ class ResponseError(CaseLinksError):
     ``raw_errors``
         The members of the answer's ``errors`` as they came: strings or JSON objects.
     ``retry_after``
-        Seconds to wait before asking again, if the server said so: ``Retry-After``, and for a 429 without
-        it the end of the rate-limit window.
+        Seconds to wait before asking again, if the server said so: ``Retry-After``, and for a 429 the end of
+        the rate-limit window, whichever is later.
     ``rate_limit``
         The rate-limit headers of the answer, if there were any.
     ``body``

@@ -67,17 +67,15 @@ async def read_link_file(file: io.RawIOBase) -> AsyncGenerator[LinkLine | Malfor
 
 
 def count_links(file: io.RawIOBase) -> int:
-    """How many lines :func:`read_link_file` will yield of ``file``, which must be seekable.
-
-    Leaves ``file`` at its beginning.
-    """
+    """How many lines :func:`read_link_file` will yield of ``file``, seekable, which stays where it is."""
+    begin = file.tell()
     lines = _Lines()
     count = headers = 0
     for chunk in itertools.chain(iter(lambda: file.read(MAX_LINE) or b"", b""), [b"\n"]):
         for _, line in lines.cut(chunk):
             headers = headers or int(not count and not _is_json(line))
             count += 1
-    file.seek(0)
+    file.seek(begin)
     return count - headers
 
 

@@ -48,8 +48,7 @@ class RetryPolicy:
     ``max_rate_limited``
         Answers of 429 that one call sits out, which do not count as attempts.
     ``base``, ``cap``
-        Seconds. The waits are drawn from 0 to ``base``, twice, four times … ``base``, at most ``cap``
-        (full jitter).
+        Seconds. The n-th wait is drawn from 0 to ``min(cap, base * 2**(n - 1))`` (full jitter).
     ``max_wait``
         Seconds. The longest wait that a server may ask for; above it the error is raised.
 
@@ -117,11 +116,11 @@ def waits(
             raise error
         if isinstance(error, StaleConnectionError):
             wait = 0.0  # nothing is wrong with the server, and the next connection is a fresh one
-        elif hint is None:
+        elif hint:
+            wait = hint + uniform(0.0, policy.base)
+        else:  # no hint, or "at once", which would not get easier for the server by being asked in a loop
             wait = uniform(0.0, ceiling)
             ceiling = min(2 * ceiling, policy.cap)
-        else:
-            wait = hint + uniform(0.0, policy.base)
         error = yield wait
 
 

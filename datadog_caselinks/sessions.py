@@ -33,7 +33,8 @@ class SessionManager:
     loop: sessions open on first use, in the loop that is running then, and stay with that loop.
 
     ``session`` is an ``aiohttp.ClientSession`` of your own, to be used for every site. It is never closed
-    here, and its connector's limits are respected. Use it in the event loop that it was made in.
+    here. Use it in the event loop that it was made in. Each client has no more requests under way than its
+    connector has connections; what else uses the session may still make them wait with the clock running.
     :class:`ConfigurationError` is raised if it sends credentials of its own, or may (``trust_env``), which
     would reach Datadog beside those given to the client.
     """
@@ -45,6 +46,9 @@ class SessionManager:
         self._opened: dict[Site, aiohttp.ClientSession] = {}
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
+        if session is not None:
+            with contextlib.suppress(RuntimeError):  # no loop runs: the first use tells
+                self._loop = asyncio.get_running_loop()
         self._closed = False
 
     @property
@@ -78,12 +82,13 @@ class SessionManager:
         return session
 
     async def close(self) -> None:
-        """Close what was opened here. Requests still under way fail; a second call does nothing."""
+        """Close what was opened here; requests under way fail. A second call does nothing."""
         self._closed = True
-        while self._opened:
-            _, session = self._opened.popitem()
-            await session.close()
-        await self._hang_up()
+        async with contextlib.AsyncExitStack() as closing:  # closes each, also when this is cancelled
+            closing.push_async_callback(self._hang_up)
+            while self._opened:
+                _, session = self._opened.popitem()
+                closing.push_async_callback(session.close)
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

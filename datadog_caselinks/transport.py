@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl as tls
 from typing import Final
@@ -76,6 +77,7 @@ class Transport:
                 headers={"Accept": "application/json", "Content-Type": "application/json", **auth.headers},
                 allow_redirects=False,  # a redirect would carry the keys to wherever it points
                 raise_for_status=False,
+                auto_decompress=True,
                 timeout=self._timeout,
                 proxy=self._proxy,
                 ssl=self._ssl,
@@ -86,10 +88,13 @@ class Transport:
                     request,
                     response.status,
                     response.headers,
-                    auth.redact(body),
+                    body,
+                    redact=auth.redact,
                     complete=complete,
                     resent=upload.attempts > 1,
                 )
+        except asyncio.CancelledError as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same one, without aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             is_sent = _may_have_been_sent(upload)
             failure = self._failure(request, error, is_sent)
@@ -126,7 +131,6 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_BODY:
-            response.close()
             return b"".join(chunks)[:MAX_BODY], False
     return b"".join(chunks), True
 
@@ -141,7 +145,7 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
             reason = getattr(error.certificate_error, "verify_message", "no reason given")
             return (
                 TLSError,
-                f"its certificate is not trusted ({reason}): pass your CA in ssl=",
+                f"its certificate is not trusted ({reason}): set SSL_CERT_FILE to your CA, or pass ssl=",
             )
         case aiohttp.ClientConnectorSSLError():
             return TLSError, f"the TLS handshake failed ({_words(error.os_error)})"

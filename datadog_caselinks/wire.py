@@ -52,6 +52,7 @@ class Request:
 class Answer:
     """What came back.
 
+    ``redact`` takes what is secret out of what an error is to keep of the body;
     ``complete`` is false where the body was longer than what was read of it; ``resent`` is true where the
     request went out twice, since a pooled connection dropped.
     """
@@ -61,12 +62,17 @@ class Answer:
     # Not shown where local variables are stored: they may echo what was sent, and a body may be large.
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
+    redact: Callable[[bytes], bytes] = field(default=bytes, repr=False)
     complete: bool = True
     resent: bool = False
 
 
 def create_request(new: NewCaseLink) -> Request:
-    """``POST /api/v2/cases/link``."""
+    """``POST /api/v2/cases/link``. Raises :class:`InvalidLinkError` for what is no :class:`NewCaseLink`."""
+    if not isinstance(new, NewCaseLink):
+        raise InvalidLinkError(
+            f"only a NewCaseLink can be created, such as case(a).blocks(case(b)), not {new!r:.100}"
+        )
     body = _converter.dumps(_Envelope(new))
     encoded = body if isinstance(body, bytes) else body.encode()
     return Request("POST", LINKS_PATH, encoded, f"create {new}", "cases_write")
@@ -210,7 +216,7 @@ def _problem(error: BaseException, _: type | None) -> str:
 def _malformed(answer: Answer, reason: str) -> MalformedResponseError:
     return MalformedResponseError(
         f"cannot {answer.request.about}: {answer.status} with a malformed answer: {_one_line(reason)}",
-        body=_text(answer.body),
+        body=_text(answer.redact(answer.body)),
     )
 
 
@@ -237,13 +243,13 @@ def _error(answer: Answer) -> ResponseError:
         kind, advice = ResponseError, "redirects are not followed, they would carry the keys: check the site"
     else:
         kind, advice = _STATUS_ERRORS.get(answer.status, (ResponseError, "see the answer's body"))
-    raw = _raw_errors(answer.body)
+    told = answer.redact(answer.body)
+    raw = _raw_errors(told)
     said = tuple(_readable(error) for error in raw)
-    body = _text(answer.body)
+    body = _text(told)
     rate_limit = RateLimit.from_headers(answer.headers)
-    wait = retry_after(answer.headers)
-    if wait is None and answer.status == 429 and rate_limit:
-        wait = rate_limit.reset
+    waits = [retry_after(answer.headers), rate_limit.reset if rate_limit and answer.status == 429 else None]
+    wait = max((wait for wait in waits if wait is not None), default=None)
     heard = _one_line("; ".join(said) or _title(body)).removeprefix(f"{answer.status} ") or "no reason given"
     return kind(
         f"cannot {answer.request.about}: {answer.status}, {heard}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import traceback
@@ -10,6 +11,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import pytest
 
 from datadog_caselinks import (
@@ -66,6 +68,20 @@ def error_body(text: str) -> bytes:
 
 
 class TestCreate:
+    async def test_a_compressed_answer_over_a_session_that_leaves_it_so(self, keys: ApiKeys) -> None:
+        """How a session of the caller's own is set up for its other uses does not matter."""
+
+        async def created_compressed(exchange: Exchange) -> None:
+            body = json.dumps({"data": link_json(exchange.seen.json["data"]["attributes"])}).encode()
+            await exchange.answer(201, gzip.compress(body), Content_Encoding="gzip")
+
+        async with (
+            Server(created_compressed) as server,
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            CaseLinksClient(server.url, keys, sessions=session) as links,
+        ):
+            assert (await links.create_link(NEW)).parent == NEW.parent
+
     async def test_the_link_that_was_made(self, keys: ApiKeys) -> None:
         """The answer's link comes back, with the id that the server gave it."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
@@ -486,6 +502,12 @@ class TestFromEnv:
         report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
         frames = [str(caught.value), *(str(frame.locals) for frame in report.stack[1:])]
         assert not [frame for frame in frames for value in variables.values() if value.strip() in frame]
+
+    def test_a_site_that_is_none_names_the_variable(self, environ: pytest.MonkeyPatch) -> None:
+        """Whoever reads it knows where to look."""
+        environ.setenv("DD_SITE", "datadog.eu")
+        with pytest.raises(ConfigurationError, match=r"^DD_SITE: 'datadog\.eu' is no Datadog site"):
+            CaseLinksClient.from_env()
 
 
 class TestClient:

@@ -214,10 +214,11 @@ class TestClose:
             assert sockets_to(port) == 0
             del task
 
-    async def test_closing_while_connecting(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    @pytest.mark.parametrize("attempts", [1, 3])
+    async def test_closing_while_connecting(self, keys: ApiKeys, attempts: int) -> None:
         """A call that has no connection yet has sent nothing, and says that the client was closed."""
         async with leaving_nothing(), Server(created) as server:
-            links = CaseLinksClient(server.url, keys, retry=at_once)
+            links = CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=attempts, base=0))
             task = asyncio.create_task(links.create_link(NEW))
             await asyncio.sleep(0)
             await links.close()
@@ -226,6 +227,37 @@ class TestClose:
             del task
             assert sockets_to(server.port) == 0
         assert server.seen == []
+
+    @pytest.mark.parametrize("rounds", range(6))
+    async def test_a_cancelled_close_closes_all_the_same(self, keys: ApiKeys, rounds: int) -> None:
+        """Whenever it is cancelled, the sessions of all sites are closed."""
+        async with (
+            leaving_nothing(),
+            Server(listed) as first,
+            Server(listed) as second,
+            Server(listed) as third,
+        ):
+            sessions = SessionManager()
+            for server in (first, second, third):
+                await CaseLinksClient(server.url, keys, sessions=sessions).list_links(NEW.parent)
+            closing = asyncio.create_task(sessions.close())
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            if rounds:  # cancelled before its first step a coroutine does nothing at all
+                assert [sockets_to(server.port) for server in (first, second, third)] == [0, 0, 0]
+            await sessions.close()
+            del closing
+
+    async def test_a_client_of_shared_sessions_closes_too(self, keys: ApiKeys) -> None:
+        """The sessions stay open for others, and the client itself is of no further use."""
+        async with Server(listed) as server, SessionManager() as sessions:
+            links = CaseLinksClient(server.url, keys, sessions=sessions)
+            await links.close()
+            with pytest.raises(SessionError, match="closed"):
+                await links.list_links(NEW.parent)
+            assert await CaseLinksClient(server.url, keys, sessions=sessions).list_links(NEW.parent) == []
 
     async def test_calls_in_the_queue_end_too(self, keys: ApiKeys) -> None:
         """What waits for a slot when the client is closed is not sent."""

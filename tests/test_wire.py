@@ -15,6 +15,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -222,6 +223,12 @@ class TestReadLink:
     def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
         """The API reference's example; any success will do."""
         assert wire.read_link(answer(ANSWER, status)) == LINK
+
+    @pytest.mark.parametrize("odd", [None, "x", LINK])
+    def test_only_a_new_link_is_created(self, wire: ModuleType, odd: Any) -> None:
+        """A link that exists already is an easy slip; nothing is sent of it."""
+        with pytest.raises(InvalidLinkError, match="only a NewCaseLink can be created"):
+            wire.create_request(odd)
 
     @any_wire
     @given(links)
@@ -540,6 +547,25 @@ class TestErrors:
         assert "{scope}{0}" in str(refused(wire, {"errors": ["{scope}{0}"]}, 403))
 
 
+class TestSecrets:
+    def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
+        """A short key may stand in any id; only what an error keeps of a body is blotted out."""
+        blotted = evolve(answer(ANSWER, 201), redact=lambda text: text.replace(b"8", b"[redacted]"))
+        assert wire.read_link(blotted) == LINK
+
+    @pytest.mark.parametrize(("status", "kind"), [(400, ResponseError), (201, MalformedResponseError)])
+    def test_what_an_error_keeps_is_blotted_out(
+        self, wire: ModuleType, status: int, kind: type[Exception]
+    ) -> None:
+        """A server or proxy may echo the request's headers."""
+        body = {"errors": ["the-key was refused"]}
+        blotted = evolve(answer(body, status), redact=lambda text: text.replace(b"the-key", b"***"))
+        with pytest.raises(kind) as caught:
+            wire.read_link(blotted)
+        assert "the-key" not in repr(vars(caught.value)) + str(caught.value)
+        assert "***" in caught.value.body  # type: ignore[attr-defined]
+
+
 class TestHints:
     @pytest.mark.parametrize(
         ("status", "headers", "retry_after"),
@@ -549,8 +575,9 @@ class TestHints:
             (429, {"X-RateLimit-Reset": "0"}, 0),
             (429, {"X-RateLimit-Limit": "60"}, None),
             (429, {"Retry-After": "3"}, 3),
-            (429, {"Retry-After": "3", "X-RateLimit-Reset": "7"}, 3),
-            (429, {"Retry-After": "0", "X-RateLimit-Reset": "7"}, 0),
+            (429, {"Retry-After": "3", "X-RateLimit-Reset": "7"}, 7),
+            (429, {"Retry-After": "0", "X-RateLimit-Reset": "7"}, 7),
+            (429, {"Retry-After": "9", "X-RateLimit-Reset": "7"}, 9),
             (429, {"Retry-After": "soon", "X-RateLimit-Reset": "7"}, 7),
             (503, {"Retry-After": "3"}, 3),
             (
@@ -565,7 +592,7 @@ class TestHints:
     def test_what_the_server_asks_for(
         self, wire: ModuleType, status: int, headers: dict[str, str], retry_after: float | None
     ) -> None:
-        """``Retry-After`` always; the end of the window only where the window is the reason, on 429."""
+        """``Retry-After``, or on 429, where it is the reason, the end of the window if that is later."""
         assert refused(wire, b"", status, headers).retry_after == retry_after
 
     @pytest.mark.parametrize("status", [400, 429, 503])

@@ -8,10 +8,9 @@ import io
 import logging
 import os
 import stat
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import click
@@ -99,7 +98,7 @@ def bulk(
 
 def _opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
     if file == "-":
-        return io.FileIO(sys.stdin.fileno(), closefd=False)
+        return io.FileIO(0, closefd=False)
     return open(file, "rb", buffering=0)
 
 
@@ -160,6 +159,7 @@ class _Run:
     _failed: int = field(default=0, init=False)
     _stopped_by: Exception | None = field(default=None, init=False)
     _under_way: dict[int, int] = field(factory=dict, init=False)  # line numbers, by the index of the link
+    _failed_alike: list[int] = field(factory=list, init=False)  # lines that what stopped the run failed too
     _began: float = field(factory=time.monotonic, init=False)
 
     def start(self, total: int | None) -> None:
@@ -188,7 +188,7 @@ class _Run:
             case Created():
                 self._created[outcome.link.relationship] += 1
                 number = self._under_way.pop(outcome.index)
-                self._screen.data(f"line {number}: created {outcome.link.id}: {outcome.link}")
+                self._tell(f"line {number}: created {outcome.link.id}: {outcome.link}")
             case Failed():
                 self._failed += 1
                 self._fail(self._under_way.pop(outcome.index), outcome.error)
@@ -198,12 +198,21 @@ class _Run:
         failed = self._failed + self.malformed
         self._screen.advance(done=self._created.total() + failed, failed=failed, seconds=self._seconds)
 
+    def _tell(self, line: str) -> None:
+        try:
+            self._screen.data(line)
+        except OSError as error:
+            self._screen.problem(line)
+            self._stop(error, f"standard output cannot be written: {error}")
+
     def _fail(self, number: int, error: CaseLinksError) -> None:
         message = f"line {number}: {error}"
-        if self._concerns_all_links(error):
-            self._stop(error, message)
-        else:
+        if not self._concerns_all_links(error):
             self._screen.problem(message)
+        elif self._stopped_by:
+            self._failed_alike.append(number)
+        else:
+            self._stop(error, message)
 
     def _concerns_all_links(self, error: CaseLinksError) -> bool:
         if isinstance(error, PermissionDeniedError):
@@ -211,7 +220,7 @@ class _Run:
         return isinstance(error, AuthenticationError | ConnectError)
 
     def _stop(self, error: Exception, message: str) -> None:
-        """Take no further lines. Those under way will fail like this one, so it alone is shown."""
+        """Take no further lines. Those under way may fail like this one, so it alone is shown."""
         if not self._stopped_by:
             self._stopped_by = error
             self._screen.problem(message)
@@ -230,11 +239,11 @@ class _Run:
             counts.append(f"{_counted(self.malformed, 'line')} malformed")
         self._screen.note(f"{', '.join(counts)}, in {self._seconds:.1f} s.")
         if self._stopped_by:
-            self._screen.problem("Stopped there: the lines that follow would have failed in the same way.")
+            alike = f", like lines {_listed(self._failed_alike)}" if self._failed_alike else ""
+            self._screen.problem(f"Stopped there{alike}: no line after that was sent.")
         if self.is_interrupted:
-            lines = ", ".join(str(number) for number in sorted(self._under_way.values())[:10])
-            more = f" and {len(self._under_way) - 10} more" if len(self._under_way) > 10 else ""
-            self._screen.problem(f"Interrupted. Under way, so perhaps created: line {lines or 'none'}{more}.")
+            lines = _listed(self._under_way.values()) or "none"
+            self._screen.problem(f"Interrupted. Under way, so perhaps created: lines {lines}.")
         if self._created and self.exit_status:
             self._screen.note("Before you run the file again, take out the lines that were created.")
 
@@ -244,6 +253,10 @@ class _Run:
         if self.is_interrupted:
             return _INTERRUPTED
         return 1 if self._failed or self.malformed or self._stopped_by else 0
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))
 
 
 def _counted(count: int, noun: str) -> str:

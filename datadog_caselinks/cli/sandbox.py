@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
 import click
 
@@ -67,11 +68,13 @@ async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
         environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
         process = await asyncio.create_subprocess_exec(*command, env=environment | _environment(server))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.terminate)
         try:
-            return await process.wait()
+            status = await process.wait()
         finally:
             # Ctrl-C reached the command too; it may take its time to end, and needs the server meanwhile.
             await process.wait()
+        return status if status >= 0 else 128 - status  # as shells report a signal
 
 
 def _environment(server: Sandbox) -> dict[str, str]:

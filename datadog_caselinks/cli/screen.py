@@ -40,7 +40,7 @@ class Screen:
         self._progress.update(self._bar, completed=done, failed=failed, rate=done / max(seconds, 1e-3))
 
     def data(self, line: str) -> None:
-        """A line of the result."""
+        """A line of the result. Raises :class:`OSError` if it cannot be written."""
         if self._quiet:
             return
         if self._progress.live.is_started and sys.stdout.isatty():

@@ -96,6 +96,15 @@ async def test_a_command_runs_in_it_and_lends_its_status() -> None:
     assert (process.returncode, out, err) == (7, b"[]\n", b"")
 
 
+async def test_a_signal_ends_the_command_and_then_the_sandbox() -> None:
+    """SIGTERM is passed on, so that no command is left behind; its status is as shells report it."""
+    process = await start("--", sys.executable, "-uc", "import time; print('up'); time.sleep(600)")
+    assert process.stdout
+    assert await process.stdout.readline() == b"up\n"
+    process.terminate()
+    assert await process.wait() == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
