@@ -208,7 +208,7 @@ def _header(line: bytes) -> list[str]:
     if b";" in line or b"\t" in line:
         hint = "the columns must be separated by commas"
     else:
-        hint = f"the first line must name the columns {','.join(COLUMNS)}"
+        hint = f"the first line must name the columns {','.join(_REQUIRED)}, and may name the types"
     raise LinkFileError(f"the header lacks {', '.join(missing)}: {hint}")
 
 
@@ -220,7 +220,8 @@ def _csv_fields(text: str) -> list[str]:
     try:
         return next(csv.reader([line], strict=True))
     except csv.Error as error:
-        raise LinkFileError(f"is no CSV: {error}") from None
+        reason = str(error).replace("unexpected end of data", "a quoted field does not end on its line")
+        raise LinkFileError(f"is no CSV: {reason}") from None
 
 
 def _csv_row(text: str, columns: list[str]) -> dict[str, str]:

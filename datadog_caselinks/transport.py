@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import ssl as tls
 from typing import Final
 
@@ -142,11 +143,9 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            reason = getattr(error.certificate_error, "verify_message", "no reason given")
-            return (
-                TLSError,
-                f"its certificate is not trusted ({reason}): set SSL_CERT_FILE to your CA, or pass ssl=",
-            )
+            reason = getattr(error.certificate_error, "verify_message", "no reason given").rstrip(".")
+            cure = "check the site" if "mismatch" in reason else "set SSL_CERT_FILE to your CA, or pass ssl="
+            return TLSError, f"its certificate is not trusted ({reason}): {cure}"
         case aiohttp.ClientConnectorSSLError():
             return TLSError, f"the TLS handshake failed ({_words(error.os_error)})"
         case aiohttp.ClientHttpProxyError(status=407):
@@ -182,7 +181,10 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+    """What the system says; asyncio's own text names the address once more instead."""
+    if isinstance(error, tls.SSLError):
+        return str(error.reason or error).replace("_", " ").lower()
+    return (os.strerror(error.errno) if error.errno else str(error) or type(error).__name__).lower()
 
 
 def _proxy_url(proxy: str | None) -> URL | None:

@@ -80,6 +80,8 @@ def create_request(new: NewCaseLink) -> Request:
 
 def list_request(entity: Entity, relationship: Relationship | None) -> Request:
     """``GET /api/v2/cases/link`` for the links at ``entity``, of one relationship or of all."""
+    if not isinstance(entity, Entity):
+        raise InvalidLinkError(f"links are listed of an Entity such as case(…), not of {entity!r:.100}")
     entity.require_known()
     query = {"entity_type": entity.type, "entity_id": entity.id}
     if relationship is not None:
@@ -228,7 +230,7 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
     ),
     403: (errors.PermissionDeniedError, "give the application key or token the scope {scope}"),
     404: (errors.NotFoundError, "what it names is not on this site, or these credentials may not see it"),
-    408: (ResponseError, "the server gave up waiting; try again"),
+    408: (ResponseError, "the server gave up waiting"),
     409: (errors.ConflictError, "it contradicts what is there: list the links of both sides"),
     422: (errors.BadRequestError, "the request is wrong and would be refused again"),
     429: (errors.RateLimitedError, "wait, or ask for fewer at a time"),
@@ -238,7 +240,7 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
 def _error(answer: Answer) -> ResponseError:
     kind: type[ResponseError]
     if answer.status >= 500:
-        kind, advice = errors.ServerError, "the fault is the server's; try again later"
+        kind, advice = errors.ServerError, "the fault is the server's"
     elif 300 <= answer.status < 400:
         kind, advice = ResponseError, "redirects are not followed, they would carry the keys: check the site"
     else:
@@ -250,6 +252,8 @@ def _error(answer: Answer) -> ResponseError:
     rate_limit = RateLimit.from_headers(answer.headers)
     waits = [retry_after(answer.headers), rate_limit.reset if rate_limit and answer.status == 429 else None]
     wait = max((wait for wait in waits if wait is not None), default=None)
+    if answer.status == 429 and wait is not None:
+        advice = f"the server asks for {wait:g} s; " + advice
     heard = _one_line("; ".join(said) or _title(body)).removeprefix(f"{answer.status} ") or "no reason given"
     return kind(
         f"cannot {answer.request.about}: {answer.status}, {heard}; "

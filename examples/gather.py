@@ -27,5 +27,7 @@ async def main(ids: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        sys.exit("give the ids of two cases or more")
     # The sandbox takes any UUID; Datadog wants cases that exist.
     asyncio.run(main(sys.argv[1:] or [str(uuid4()) for _ in range(10)]))

@@ -384,7 +384,7 @@ class TestWholeFiles:
             (
                 "parent_id,child_id",
                 "relationship",
-                "the first line must name the columns parent_id,parent_type,",
+                "the first line must name the columns parent_id,relationship,child_id, and may",
             ),
             (GOOD, "parent_id, relationship, child_id", "the first line must name the columns"),
             ("hello", "parent_id, relationship, child_id", "the first line must name the columns"),

@@ -168,6 +168,12 @@ class TestListRequest:
         query = parse_qs(wire.list_request(case(A), relationship).target.partition("?")[2])
         assert query == {"entity_type": ["CASE"], "entity_id": [A], "relationship": [str(relationship)]}
 
+    @pytest.mark.parametrize("odd", [None, "x", A])
+    def test_what_is_no_entity_is_refused(self, wire: ModuleType, odd: Any) -> None:
+        """An id alone does not say of what it is."""
+        with pytest.raises(InvalidLinkError, match="links are listed of an Entity"):
+            wire.list_request(odd, None)
+
     @pytest.mark.parametrize("relationship", ["LIKES", "blocks", ""])
     def test_an_unknown_relationship_is_refused(self, wire: ModuleType, relationship: Any) -> None:
         """With the known ones, and by an error of ours."""
@@ -430,12 +436,12 @@ class TestErrors:
             (401, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
             (403, "give the application key or token the scope cases_write"),
             (404, "what it names is not on this site, or these credentials may not see it"),
-            (408, "the server gave up waiting; try again"),
+            (408, "the server gave up waiting"),
             (409, "it contradicts what is there"),
             (418, "see the answer's body"),
             (422, "the request is wrong and would be refused again"),
             (429, "wait, or ask for fewer at a time"),
-            (500, "the fault is the server's; try again later"),
+            (500, "the fault is the server's"),
         ],
     )
     def test_the_message_says_what_to_do(self, wire: ModuleType, status: int, advice: str) -> None:

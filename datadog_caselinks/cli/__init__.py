@@ -11,4 +11,6 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         sys.exit("caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     caselinks(prog_name="caselinks")

@@ -7,11 +7,11 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import stat
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
 
 import click
 from attrs import define, field
@@ -20,6 +20,7 @@ from datadog_caselinks.bulk import Created, Failed, Outcome
 from datadog_caselinks.cli.screen import FirstRetry, Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient, ClientOptions
 from datadog_caselinks.errors import (
+    AmbiguousResultError,
     AuthenticationError,
     CaseLinksError,
     ConnectError,
@@ -31,8 +32,6 @@ from datadog_caselinks.models import NewCaseLink
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
 
-_INTERRUPTED: Final = 130  # what shells report for a program that Ctrl-C ended
-
 
 @click.command(epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")
 @click.argument("file")
@@ -42,7 +41,7 @@ _INTERRUPTED: Final = 130  # what shells report for a program that Ctrl-C ended
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     default=DEFAULT_CONCURRENCY,
     show_default=True,
     help="Requests under way at once.",
@@ -52,7 +51,7 @@ _INTERRUPTED: Final = 130  # what shells report for a program that Ctrl-C ended
     type=click.IntRange(1),
     default=RetryPolicy().max_attempts,
     show_default=True,
-    help="How often a link is tried that was surely not made.",
+    help="How often a link is tried that was surely not made. Being over the rate limit does not count.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Show failures and the summary only.")
 @click.pass_context
@@ -77,7 +76,7 @@ def bulk(
       0    every link was created
       1    some were not
       2    nothing was sent: usage, configuration, or no such file of links
-      130  interrupted
+      130  interrupted by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP
     """
     screen = Screen(quiet=quiet)
     logger = logging.getLogger("datadog_caselinks")
@@ -88,8 +87,8 @@ def bulk(
     with _opened(file) as stream:
         try:
             asyncio.run(_create_all(run, stream, in_sandbox=in_sandbox, strict=strict, options=options))
-        except KeyboardInterrupt:
-            run.is_interrupted = True
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            run.ended_by = run.ended_by or signal.SIGINT
         finally:
             screen.close()
     run.summarize()
@@ -105,6 +104,10 @@ def _opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
 async def _create_all(
     run: _Run, stream: io.RawIOBase, *, in_sandbox: bool, strict: bool, options: ClientOptions
 ) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(end, run.end, end, task)
     is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     async with _client(in_sandbox, options) as links:
         run.start(count_links(stream) if is_regular else None)
@@ -154,13 +157,19 @@ class _Run:
 
     _screen: Screen
     malformed: int = field(default=0, init=False)
-    is_interrupted: bool = field(default=False, init=False)
+    ended_by: int = field(default=0, init=False)  # a signal
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
     _failed: int = field(default=0, init=False)
+    _unclear: int = field(default=0, init=False)
     _stopped_by: Exception | None = field(default=None, init=False)
     _under_way: dict[int, int] = field(factory=dict, init=False)  # line numbers, by the index of the link
     _failed_alike: list[int] = field(factory=list, init=False)  # lines that what stopped the run failed too
     _began: float = field(factory=time.monotonic, init=False)
+
+    def end(self, by: int, task: asyncio.Task[None]) -> None:
+        """A signal ends the run."""
+        self.ended_by = by
+        task.cancel()
 
     def start(self, total: int | None) -> None:
         """Begin with a file of ``total`` lines, if that is known."""
@@ -189,13 +198,17 @@ class _Run:
                 self._created[outcome.link.relationship] += 1
                 number = self._under_way.pop(outcome.index)
                 self._tell(f"line {number}: created {outcome.link.id}: {outcome.link}")
+            case Failed(error=AmbiguousResultError()):
+                self._unclear += 1
+                number = self._under_way.pop(outcome.index)
+                self._screen.problem(f"line {number}: perhaps created: {outcome.error}")
             case Failed():
                 self._failed += 1
                 self._fail(self._under_way.pop(outcome.index), outcome.error)
             case _:
                 self.malformed += 1
                 self._screen.problem(f"line {outcome.number}: {outcome.reason}")
-        failed = self._failed + self.malformed
+        failed = self._failed + self._unclear + self.malformed
         self._screen.advance(done=self._created.total() + failed, failed=failed, seconds=self._seconds)
 
     def _tell(self, line: str) -> None:
@@ -206,7 +219,7 @@ class _Run:
             self._stop(error, f"standard output cannot be written: {error}")
 
     def _fail(self, number: int, error: CaseLinksError) -> None:
-        message = f"line {number}: {error}"
+        message = f"line {number}: not created: {error}"
         if not self._concerns_all_links(error):
             self._screen.problem(message)
         elif self._stopped_by:
@@ -233,30 +246,43 @@ class _Run:
         """Say what was done, what was not, and how to go on."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self._created.most_common())
         counts = [f"{_counted(self._created.total(), 'link')} created{f' ({kinds})' if kinds else ''}"]
+        if self._unclear:
+            counts.append(f"{self._unclear} perhaps created")
         if self._failed:
-            counts.append(f"{self._failed} failed")
+            counts.append(f"{self._failed} not created")
         if self.malformed:
             counts.append(f"{_counted(self.malformed, 'line')} malformed")
         self._screen.note(f"{', '.join(counts)}, in {self._seconds:.1f} s.")
         if self._stopped_by:
             alike = f", like lines {_listed(self._failed_alike)}" if self._failed_alike else ""
             self._screen.problem(f"Stopped there{alike}: no line after that was sent.")
-        if self.is_interrupted:
-            lines = _listed(self._under_way.values()) or "none"
-            self._screen.problem(f"Interrupted. Under way, so perhaps created: lines {lines}.")
-        if self._created and self.exit_status:
-            self._screen.note("Before you run the file again, take out the lines that were created.")
+        if self.ended_by:
+            lines = _listed(self._under_way.values())
+            told = f"Under way, so perhaps created: lines {lines}." if lines else "Nothing was under way."
+            self._screen.problem(f"Interrupted. {told}")
+        if self.exit_status and (self._created or self._unclear or self._under_way):
+            self._screen.note(
+                "Before you run the file again, take out the lines that were created, "
+                "and those perhaps created that are there."
+            )
 
     @property
     def exit_status(self) -> int:
         """As the help of the command lists them."""
-        if self.is_interrupted:
-            return _INTERRUPTED
-        return 1 if self._failed or self.malformed or self._stopped_by else 0
+        if self.ended_by:
+            return 128 + self.ended_by  # as shells report a program that a signal ended
+        return 1 if self._failed or self._unclear or self.malformed or self._stopped_by else 0
 
 
 def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(str(number) for number in sorted(numbers))
+    """``numbers`` in order, those in a row as a range: "2-5, 7"."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
 
 
 def _counted(count: int, noun: str) -> str:

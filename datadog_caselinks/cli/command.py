@@ -20,8 +20,11 @@ class _Group(click.Group):
         """Run the subcommand. What it raises concerns the command as a whole: a usage error."""
         try:
             return super().invoke(ctx)
-        except (CaseLinksError, OSError) as error:
+        except CaseLinksError as error:
             raise _Usage(str(error)) from error
+        except OSError as error:
+            parts = (error.filename, error.strerror or error)
+            raise _Usage(": ".join(str(part) for part in parts if part)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -71,9 +71,9 @@ async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.terminate)
         try:
             status = await process.wait()
-        finally:
+        except asyncio.CancelledError:
             # Ctrl-C reached the command too; it may take its time to end, and needs the server meanwhile.
-            await process.wait()
+            status = await process.wait()
         return status if status >= 0 else 128 - status  # as shells report a signal
 
 

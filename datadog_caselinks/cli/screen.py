@@ -17,6 +17,7 @@ class Screen:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._unwritable: OSError | None = None
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress = Progress(
             BarColumn(),
@@ -48,9 +49,14 @@ class Screen:
             return
         try:
             print(line, flush=True)  # noqa: T201 - this is where the command prints
-        except BrokenPipeError:
-            # Whoever reads has enough ("| head"), and the links are to be made all the same.
+        except OSError as error:
+            # What could not be written is not to be tried once more at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                self._unwritable = error
+            # Else whoever reads has enough ("| head"), and the links are to be made all the same.
+        if self._unwritable:
+            raise self._unwritable
 
     def problem(self, line: str) -> None:
         """A line about what went wrong."""
@@ -77,4 +83,4 @@ class FirstRetry(logging.Handler):
         """Show ``record`` if it is the first."""
         if not self._is_shown:
             self._is_shown = True
-            self._screen.note(f"{record.getMessage()} (further retries are not shown)")
+            self._screen.note(f"Trying again after {record.getMessage()} (further retries are not shown)")

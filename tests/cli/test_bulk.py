@@ -214,7 +214,7 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     first, summary, stopped = done.err.splitlines()
     assert first.startswith("line ")
     assert summary.startswith("0 links created, ")
-    assert re.fullmatch(r"Stopped there, like lines \d+(, \d+)*: no line after that was sent\.", stopped)
+    assert re.fullmatch(r"Stopped there, like lines [\d, -]+: no line after that was sent\.", stopped)
     assert len(sandbox.requests) <= 10
     assert done.status == 1
 
@@ -257,8 +257,11 @@ async def test_each_failure_has_a_line_of_its_own(sandbox: Sandbox) -> None:
     problems = done.err.splitlines()
     assert [problem.split(":")[0] for problem in problems[:2]] == ["line 2", "line 3"]
     assert all("It may have been made" in problem for problem in problems[:2])
-    assert problems[2].startswith("2 links created (2 BLOCKS), 2 failed")
-    assert problems[3] == "Before you run the file again, take out the lines that were created."
+    assert problems[2].startswith("2 links created (2 BLOCKS), 2 perhaps created")
+    assert problems[3] == (
+        "Before you run the file again, take out the lines that were created, "
+        "and those perhaps created that are there."
+    )
     assert done.status == 1
 
 
@@ -294,6 +297,39 @@ async def test_interrupting_says_what_is_under_way() -> None:
         await process.communicate()
     assert "Under way, so perhaps created: lines 2." in err.decode()
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
+    """A service manager's signal gets the same report, with the lines as a range, and its own status."""
+    async with Server(is_silent) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        process = await start(variables, "bulk", "-")
+        assert process.stdin
+        process.stdin.write((HEADER + BLOCKS * 3).encode())
+        await process.stdin.drain()
+        await server.until_seen(3)
+        process.send_signal(end)
+        assert process.stderr
+        assert "Under way, so perhaps created: lines 2-4." in (await process.stderr.read()).decode()
+        await process.communicate()
+    assert process.returncode == 128 + end
+
+
+async def test_interrupting_while_nothing_is_under_way() -> None:
+    """Then there is nothing to look after."""
+    async with Server(created) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        process = await start(variables, "bulk", "-")
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write((HEADER + BLOCKS).encode())
+        await process.stdin.drain()
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        assert "Interrupted. Nothing was under way." in (await process.stderr.read()).decode()
+        await process.communicate()
 
 
 async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) -> None:
@@ -368,7 +404,7 @@ async def test_no_standard_input_is_told_in_a_line(sandbox: Sandbox) -> None:
         *("bash", "-c", program, sys.executable), env=pointing_at(sandbox), stderr=PIPE
     )
     _, err = await process.communicate()
-    assert err.decode().splitlines() == ["Error: [Errno 9] Bad file descriptor"]
+    assert err.decode().splitlines() == ["Error: Bad file descriptor"]
     assert process.returncode == 2
 
 

@@ -36,6 +36,22 @@ def test_without_its_extra_the_command_says_what_to_install(missing: str) -> Non
     assert done.returncode == 1
 
 
+def test_an_interrupt_while_it_starts_is_no_traceback() -> None:
+    """Ctrl-C is answered by a status, from the first moment that it can be."""
+    program = (
+        "import sys\n"
+        "from datadog_caselinks.cli import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'datadog_caselinks.cli.command':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "main()\n"
+    )
+    done = run("-c", program)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_another_missing_module_is_not_taken_for_the_extra() -> None:
     """A broken installation shows itself as what it is."""
     program = "import sys; sys.modules['sqlite3'] = None; from datadog_caselinks.cli import main; main()"

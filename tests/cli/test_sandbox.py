@@ -96,6 +96,26 @@ async def test_a_command_runs_in_it_and_lends_its_status() -> None:
     assert (process.returncode, out, err) == (7, b"[]\n", b"")
 
 
+async def test_control_c_is_for_the_command() -> None:
+    """It may take its time to end, with the sandbox still there; its status is the result."""
+    program = (
+        "import time\n"
+        "try:\n"
+        "    print('up'); time.sleep(600)\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(9)\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "datadog_caselinks", "sandbox", "--", sys.executable, "-uc", program),
+        stdout=PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout
+    assert await process.stdout.readline() == b"up\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert await process.wait() == 9
+
+
 async def test_a_signal_ends_the_command_and_then_the_sandbox() -> None:
     """SIGTERM is passed on, so that no command is left behind; its status is as shells report it."""
     process = await start("--", sys.executable, "-uc", "import time; print('up'); time.sleep(600)")
