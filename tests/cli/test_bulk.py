@@ -214,7 +214,7 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     first, summary, stopped = done.err.splitlines()
     assert first.startswith("line ")
     assert summary.startswith("0 links created, ")
-    assert re.fullmatch(r"Stopped there, like lines [\d, -]+: no line after that was sent\.", stopped)
+    assert re.fullmatch(r"Stopped there: lines [\d, -]+ failed alike, and no later line was sent\.", stopped)
     assert len(sandbox.requests) <= 10
     assert done.status == 1
 
@@ -271,6 +271,19 @@ async def test_a_case_that_may_not_be_linked_does_not_stop_the_run() -> None:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 50).encode())
     assert done.out.count("created") == 49
+    assert done.status == 1
+
+
+async def test_what_is_not_there_is_told_for_its_line() -> None:
+    """An entity that the site does not know concerns its own line; the others are made."""
+    gone = answers(404, b'{"errors": [{"code": "resource_not_found", "title": "case not found"}]}')
+    async with Server(gone, created) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
+    assert done.err.startswith(
+        f"line 2: not created: cannot create CASE {A} BLOCKS CASE {B}: 404, case not found; "
+    )
+    assert done.out.startswith("line 3: created ")
     assert done.status == 1
 
 

@@ -1,0 +1,155 @@
+"""What comes of the lines of a file: counted, shown as it comes, and summed up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+
+from attrs import define, field
+
+from datadog_caselinks.bulk import Created, Failed, Outcome
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.errors import (
+    AmbiguousResultError,
+    AuthenticationError,
+    CaseLinksError,
+    ConnectError,
+    PermissionDeniedError,
+)
+from datadog_caselinks.link_files import LinkLine, MalformedLine
+from datadog_caselinks.models import NewCaseLink
+
+
+@define
+class Report:
+    """What has come of the lines of a file so far, and what of that is shown."""
+
+    _screen: Screen
+    malformed: int = field(default=0, init=False)
+    ended_by: int = field(default=0, init=False)  # the signal that ended the run, if one did
+    _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
+    _failed: int = field(default=0, init=False)
+    _unclear: int = field(default=0, init=False)
+    _stopped_by: Exception | None = field(default=None, init=False)
+    _under_way: dict[int, int] = field(factory=dict, init=False)  # line numbers, by the index of the link
+    _failed_alike: list[int] = field(factory=list, init=False)  # lines that what stopped the run failed too
+    _began: float = field(factory=time.monotonic, init=False)
+
+    def start(self, total: int | None) -> None:
+        """Begin with a file of ``total`` lines, if that is known."""
+        self._screen.start(total)
+
+    async def wanted(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[NewCaseLink]:
+        """The links of ``lines``, until it is known that all further ones would fail."""
+        index = 0
+        try:
+            async for line in lines:
+                if self._stopped_by:
+                    return
+                if isinstance(line, MalformedLine):
+                    self.add(line)
+                    continue
+                self._under_way[index] = line.number
+                index += 1
+                yield line.new
+        except OSError as error:
+            self._stop(error, f"the file cannot be read further: {error}")
+
+    def add(self, outcome: Outcome | MalformedLine) -> None:
+        """Count ``outcome``, and show it."""
+        match outcome:
+            case Created():
+                self._created[outcome.link.relationship] += 1
+                number = self._under_way.pop(outcome.index)
+                self._tell(f"line {number}: created {outcome.link.id}: {outcome.link}")
+            case Failed(error=AmbiguousResultError()):
+                self._unclear += 1
+                number = self._under_way.pop(outcome.index)
+                self._screen.problem(f"line {number}: perhaps created: {outcome.error}")
+            case Failed():
+                self._failed += 1
+                self._fail(self._under_way.pop(outcome.index), outcome.error)
+            case _:
+                self.malformed += 1
+                self._screen.problem(f"line {outcome.number}: {outcome.reason}")
+        failed = self._failed + self._unclear + self.malformed
+        self._screen.advance(done=self._created.total() + failed, failed=failed, seconds=self._seconds)
+
+    def _tell(self, line: str) -> None:
+        try:
+            self._screen.data(line)
+        except OSError as error:
+            self._screen.problem(line)
+            self._stop(error, f"standard output cannot be written: {error}")
+
+    def _fail(self, number: int, error: CaseLinksError) -> None:
+        message = f"line {number}: not created: {error}"
+        if not self._concerns_all_links(error):
+            self._screen.problem(message)
+        elif self._stopped_by:
+            self._failed_alike.append(number)
+        else:
+            self._stop(error, message)
+
+    def _concerns_all_links(self, error: CaseLinksError) -> bool:
+        if isinstance(error, PermissionDeniedError):
+            return not self._created  # else it is only this case that may not be linked
+        return isinstance(error, AuthenticationError | ConnectError)
+
+    def _stop(self, error: Exception, message: str) -> None:
+        """Take no further lines. Those under way may fail like this one, so it alone is shown."""
+        if not self._stopped_by:
+            self._stopped_by = error
+            self._screen.problem(message)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def summarize(self) -> None:
+        """Say what was done, what was not, and how to go on."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self._created.most_common())
+        counts = [f"{counted(self._created.total(), 'link')} created{f' ({kinds})' if kinds else ''}"]
+        if self._unclear:
+            counts.append(f"{self._unclear} perhaps created")
+        if self._failed:
+            counts.append(f"{self._failed} not created")
+        if self.malformed:
+            counts.append(f"{counted(self.malformed, 'line')} malformed")
+        self._screen.note(f"{', '.join(counts)}, in {self._seconds:.1f} s.")
+        if self._stopped_by:
+            alike = f"lines {_listed(self._failed_alike)} failed alike, and " if self._failed_alike else ""
+            self._screen.problem(f"Stopped there: {alike}no later line was sent.")
+        if self.ended_by:
+            lines = _listed(self._under_way.values())
+            told = f"Under way, so perhaps created: lines {lines}." if lines else "Nothing was under way."
+            self._screen.problem(f"Interrupted. {told}")
+        if self.exit_status and (self._created or self._unclear or self._under_way):
+            self._screen.note(
+                "Before you run the file again, take out the lines that were created, "
+                "and those perhaps created that are there."
+            )
+
+    @property
+    def exit_status(self) -> int:
+        """As the help of the command lists them."""
+        if self.ended_by:
+            return 128 + self.ended_by  # as shells report a program that a signal ended
+        return 1 if self._failed or self._unclear or self.malformed or self._stopped_by else 0
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    """``numbers`` in order, those in a row as a range: "2-5, 7"."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+
+
+def counted(count: int, noun: str) -> str:
+    """The count with its noun, in the singular for one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
