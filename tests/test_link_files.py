@@ -539,10 +539,9 @@ class TestReading:
         file, writer = pipe
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        earlier = set(_readers())  # of tests before, which may not have ended yet
         task = asyncio.ensure_future(anext(read_link_file(file)))
         await asyncio.sleep(0)
-        (reader,) = set(_readers()) - earlier
+        (reader,) = _readers()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -606,6 +605,10 @@ def pipe() -> Iterator[Pipe]:
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0) as file, open(writer, "wb", buffering=0) as other:
         yield file, other
+        # Whoever still reads gets the end of this pipe, before another one has its file descriptor.
+        other.close()
+        for thread in _readers():
+            thread.join()
 
 
 def _raw(content: bytes) -> io.RawIOBase:
