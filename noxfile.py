@@ -95,3 +95,10 @@ def examples(session: nox.Session) -> None:
     """Every example and every code block of the README and the documentation, run as it stands."""
     install(session, "test")
     session.run("python", "-m", "pytest", "--numprocesses=auto", "tests/documents", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmark, in some ten minutes, written into ``docs``; ``-- --quick`` just tries it out."""
+    install(session, "bench", extras="[speed]")
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,49 +1,57 @@
 """Links Datadog cases, incidents and pages: an async client with safe retries."""
 
-from datadog_caselinks.bulk import Created, Failed, Outcome
-from datadog_caselinks.client import CaseLinksClient, ClientOptions
-from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
-from datadog_caselinks.errors import (
-    AmbiguousResultError,
-    AuthenticationError,
-    BadRequestError,
-    CaseLinksError,
-    ConfigurationError,
-    ConflictError,
-    ConnectError,
-    InvalidLinkError,
-    LinkFileError,
-    MalformedResponseError,
-    NotFoundError,
-    PermissionDeniedError,
-    ProxyAuthenticationError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ResponseError,
-    ServerError,
-    SessionError,
-    StaleConnectionError,
-    TLSError,
-    TransportError,
-)
-from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
-from datadog_caselinks.models import (
-    CaseLink,
-    Entity,
-    EntityType,
-    NewCaseLink,
-    Relationship,
-    agent_conversation,
-    case,
-    incident,
-    page,
-)
-from datadog_caselinks.rate_limit import RateLimit
-from datadog_caselinks.retry import RetryPolicy
-from datadog_caselinks.sessions import SessionManager
-from datadog_caselinks.sites import Site
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
+    from datadog_caselinks.client import CaseLinksClient, ClientOptions
+    from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
+    from datadog_caselinks.errors import (
+        AmbiguousResultError,
+        AuthenticationError,
+        BadRequestError,
+        CaseLinksError,
+        ConfigurationError,
+        ConflictError,
+        ConnectError,
+        InvalidLinkError,
+        JournalError,
+        LinkFileError,
+        MalformedResponseError,
+        NotFoundError,
+        PermissionDeniedError,
+        ProxyAuthenticationError,
+        RateLimitedError,
+        RequestTimeoutError,
+        ResponseError,
+        ResponseTooLargeError,
+        ServerError,
+        SessionError,
+        StaleConnectionError,
+        TLSError,
+        TransportError,
+    )
+    from datadog_caselinks.journal_file import JournalRecord, LinkState, read_journal
+    from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
+    from datadog_caselinks.models import (
+        CaseLink,
+        Entity,
+        EntityType,
+        NewCaseLink,
+        Relationship,
+        agent_conversation,
+        case,
+        incident,
+        page,
+    )
+    from datadog_caselinks.rate_limit import RateLimit
+    from datadog_caselinks.retry import RetryPolicy
+    from datadog_caselinks.sessions import SessionManager
+    from datadog_caselinks.sites import Site
 
 __all__ = [
+    "AlreadyLinked",
     "AmbiguousResultError",
     "ApiKeys",
     "AuthenticationError",
@@ -62,8 +70,11 @@ __all__ = [
     "EntityType",
     "Failed",
     "InvalidLinkError",
+    "JournalError",
+    "JournalRecord",
     "LinkFileError",
     "LinkLine",
+    "LinkState",
     "MalformedLine",
     "MalformedResponseError",
     "NewCaseLink",
@@ -76,6 +87,7 @@ __all__ = [
     "Relationship",
     "RequestTimeoutError",
     "ResponseError",
+    "ResponseTooLargeError",
     "RetryPolicy",
     "ServerError",
     "SessionError",
@@ -88,5 +100,69 @@ __all__ = [
     "case",
     "incident",
     "page",
+    "read_journal",
     "read_link_file",
 ]
+
+# Each name is imported when it is first asked for: who links no file needs no CSV, and who keeps no journal
+# no SQLite. The check of the public names holds this against the imports above.
+_MODULES = {
+    "bulk": ("AlreadyLinked", "Created", "Failed", "Outcome"),
+    "client": ("CaseLinksClient", "ClientOptions"),
+    "credentials": ("ApiKeys", "BearerToken", "Credentials"),
+    "errors": (
+        "AmbiguousResultError",
+        "AuthenticationError",
+        "BadRequestError",
+        "CaseLinksError",
+        "ConfigurationError",
+        "ConflictError",
+        "ConnectError",
+        "InvalidLinkError",
+        "JournalError",
+        "LinkFileError",
+        "MalformedResponseError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "ProxyAuthenticationError",
+        "RateLimitedError",
+        "RequestTimeoutError",
+        "ResponseError",
+        "ResponseTooLargeError",
+        "ServerError",
+        "SessionError",
+        "StaleConnectionError",
+        "TLSError",
+        "TransportError",
+    ),
+    "journal_file": ("JournalRecord", "LinkState", "read_journal"),
+    "link_files": ("LinkLine", "MalformedLine", "read_link_file"),
+    "models": (
+        "CaseLink",
+        "Entity",
+        "EntityType",
+        "NewCaseLink",
+        "Relationship",
+        "agent_conversation",
+        "case",
+        "incident",
+        "page",
+    ),
+    "rate_limit": ("RateLimit",),
+    "retry": ("RetryPolicy",),
+    "sessions": ("SessionManager",),
+    "sites": ("Site",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:  # or checkers would take every misspelt name for one that is there
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
 from attrs import frozen
 
-from datadog_caselinks.errors import CaseLinksError
+from datadog_caselinks.creation import Make
+from datadog_caselinks.errors import CaseLinksError, JournalError
 from datadog_caselinks.models import CaseLink, NewCaseLink
 
 
 @frozen
 class Created:
     """``new`` was made and is ``link``. ``index`` counts the source from 0."""
+
+    new: NewCaseLink
+    link: CaseLink
+    index: int
+
+
+@frozen
+class AlreadyLinked:
+    """``new`` was there before as ``link``, or earlier in the source. ``index`` counts the source from 0."""
 
     new: NewCaseLink
     link: CaseLink
@@ -29,20 +39,20 @@ class Failed:
     index: int
 
 
-Outcome = Created | Failed
+Outcome = Created | AlreadyLinked | Failed
 
 
 async def create_links(
-    create: Callable[[NewCaseLink], Awaitable[CaseLink]],
+    make: Make,
     source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
     *,
     concurrency: int,
 ) -> AsyncGenerator[Outcome, None]:
-    """Call ``create`` for each link of ``source``, ``concurrency`` at a time; yield outcomes as they come.
+    """Call ``make`` for each link of ``source``, ``concurrency`` at a time; yield outcomes as they come.
 
     No more is taken from ``source`` than is being created or waits to be consumed: at most twice
-    ``concurrency``. An error of ``source`` itself is raised once the links before it are done. When the
-    consumer stops early, what is under way is cancelled.
+    ``concurrency``. An error of ``source`` itself, or of the journal, is raised once the links before it are
+    done. When the consumer stops early, what is under way is cancelled.
     """
     numbered = _numbered(source)
     turn = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
@@ -54,12 +64,7 @@ async def create_links(
                 item = await anext(numbered, None)
             if item is None:
                 return
-            index, new = item
-            try:
-                outcome: Outcome = Created(new, await create(new), index)
-            except CaseLinksError as error:
-                outcome = Failed(new, error, index)
-            await outcomes.put(outcome)
+            await outcomes.put(await _outcome(make, *item))
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
 
@@ -78,6 +83,16 @@ async def create_links(
             task.cancel()
         await asyncio.gather(finisher, *workers, return_exceptions=True)
         await numbered.aclose()
+
+
+async def _outcome(make: Make, index: int, new: NewCaseLink) -> Outcome:
+    try:
+        link, is_new = await make(new)
+    except JournalError:
+        raise  # which would fail every link to come
+    except CaseLinksError as error:
+        return Failed(new, error, index)
+    return Created(new, link, index) if is_new else AlreadyLinked(new, link, index)
 
 
 async def _numbered(

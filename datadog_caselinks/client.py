@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import ssl as tls
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Final, Self, TypedDict, Unpack
 
 import aiohttp
-from attrs import define, field
 
 from datadog_caselinks import bulk, wire
 from datadog_caselinks.bulk import Outcome
+from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
-from datadog_caselinks.errors import (
-    AmbiguousResultError,
-    CaseLinksError,
-    ConfigurationError,
-    NotFoundError,
-    SessionError,
-)
-from datadog_caselinks.gate import Gate
+from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
+from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
-from datadog_caselinks.retry import RetryPolicy, may_have_been_applied, retrying
+from datadog_caselinks.rate_limit import RateLimit, retry_after
+from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site
 from datadog_caselinks.transport import Transport
@@ -95,11 +92,13 @@ class CaseLinksClient:
             self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl
         )
         # More slots than connections would make attempts wait for a connection with the clock running.
-        self._slots = min(max_concurrency, self._sessions.max_connections or max_concurrency)
-        self._gate = Gate(self._slots)
-        # Decorated here and not for each call, which would cost more than the rest of the retry.
-        retried = retrying(retry)
-        self._create = retried(self._create_once)
+        self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
+        self._slots = asyncio.Semaphore(self._concurrency)
+        self._gate = self._sessions.gate(self.site, credentials)
+        self._max_wait = retry.max_wait
+        budget = RetryBudget(retry.budget)
+        self._creator = Creator(self._attempt, Lookup(self.list_links), retry, budget)
+        retried = retrying(retry, budget)
         self._list = retried(self._list_once)
         self._delete = retried(self._delete_once)
 
@@ -122,28 +121,61 @@ class CaseLinksClient:
     async def create_link(self, new: NewCaseLink) -> CaseLink:
         """Create one link.
 
-        An attempt that surely was not carried out is repeated as the :class:`RetryPolicy` says. One that
-        may have been is not, since that could make the link twice: it raises
-        :class:`AmbiguousResultError`. Whether Datadog refuses an equal second link is not documented.
-        """
-        return await self._create(new)
+        An attempt that failed is repeated as the :class:`RetryPolicy` says. One that may have been carried
+        out is first looked for among the links of ``new.parent``, so that a retry makes no second link.
 
-    def create_links(
+        Raises :class:`AmbiguousResultError` if it may have been made and that could not be looked for, and
+        :class:`ConflictError`, with the ``existing`` link, where the server refuses an equal second one.
+        """
+        link, _ = await self._creator.create(new)
+        return link
+
+    async def ensure_link(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
+        """Create the link unless it is there already; for ``RELATES_TO``, either way round.
+
+        Returns the link and whether it was created. Equal calls of one client take turns, so it is made once;
+        an equal call of another process at the same moment may make a second one.
+
+        Raises as :meth:`create_link` and :meth:`list_links`.
+        """
+        return await self._creator.ensure(new)
+
+    async def create_links(
         self,
         source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
         *,
         concurrency: int | None = None,
+        ensure: bool = False,
+        journal: str | os.PathLike[str] | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         """Create each link of ``source``, and yield what became of it, in the order of completion.
 
-        Yields :class:`Created` or :class:`Failed`, each with its link and its index in ``source``, and
-        raises for no link. ``source`` may be endless: it is read no further ahead than twice
-        ``concurrency``, by default the ``max_concurrency`` of the client. Breaking off cancels what is
+        Yields :class:`Created`, :class:`AlreadyLinked` or :class:`Failed`, each with its link and its index
+        in ``source``, and raises for no link. ``source`` may be endless: it is read no further ahead than
+        twice ``concurrency``, by default the ``max_concurrency`` of the client. Breaking off cancels what is
         under way.
+
+        ``ensure``
+            Look for each link first, as :meth:`ensure_link` does.
+        ``journal``
+            A file in which each link is kept with what became of it. After a run that ended early, however it
+            ended, the same call goes on: what is done is not sent again, and what was under way is looked
+            for. A link that stands twice in ``source`` is made once. Raises :class:`JournalError` if the file
+            cannot be used, such as while another run has it.
         """
         if concurrency is not None and concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
-        return bulk.create_links(self.create_link, source, concurrency=concurrency or self._slots)
+        make: Make = self._creator.ensure if ensure else self._creator.create
+        async with contextlib.AsyncExitStack() as stack:
+            if journal is not None:
+                from datadog_caselinks.journal import Journal  # which SQLite comes with
+
+                opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
+                make = opened.once(make, self._creator.resume)
+            outcomes = bulk.create_links(make, source, concurrency=concurrency or self._concurrency)
+            await stack.enter_async_context(contextlib.aclosing(outcomes))
+            async for outcome in outcomes:
+                yield outcome
 
     async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
         """List the links in which ``entity`` stands on either side, all or those of one ``relationship``."""
@@ -157,6 +189,14 @@ class CaseLinksClient:
         """
         link_id = link.id if isinstance(link, CaseLink) else link
         await self._delete(_Deletion(wire.delete_request(link_id)))
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What is left of the current rate-limit window for creating links, as far as the answers told.
+
+        ``None`` before the first answer, once the window is over, and where the server tells of no limit.
+        """
+        return self._gate.rate_limit("create")
 
     async def close(self) -> None:
         """Close the client, and its connections unless they are shared.
@@ -176,18 +216,6 @@ class CaseLinksClient:
 
     def __repr__(self) -> str:
         return f"CaseLinksClient({self.site!r})"
-
-    async def _create_once(self, new: NewCaseLink) -> CaseLink:
-        try:
-            return wire.read_link(await self._attempt(wire.create_request(new)))
-        except CaseLinksError as error:
-            if not may_have_been_applied(error):
-                raise
-            raise AmbiguousResultError(
-                f"{error}. It may have been made: list the links of {new.parent} before creating it again",
-                new=new,
-                reason=error,
-            ) from error
 
     async def _list_once(self, request: Request) -> list[CaseLink]:
         return wire.read_links(await self._attempt(request))
@@ -209,13 +237,21 @@ class CaseLinksClient:
         if self._is_closed:
             raise SessionError("this client is closed: make a new one")
         self._transport.require_usable()
-        async with self._gate:
-            return await self._transport.send(request)
+        async with self._slots:
+            with await self._gate.turn(request.operation, max_wait=self._max_wait) as turn:
+                answer = await self._transport.send(request)
+                limit = RateLimit.from_headers(answer.headers)
+                is_rejected = answer.status == 429
+                # A 5xx without the headers came from in front of what counts.
+                if limit or answer.status < 500:
+                    hint = retry_after(answer.headers) if is_rejected else None
+                    turn.answered(limit, is_rejected=is_rejected, retry_after=hint)
+                return answer
 
 
-@define
 class _Deletion:
     """One call of ``delete_link``. Once an attempt may have deleted the link, its absence is success."""
 
-    request: Request
-    may_be_done: bool = field(default=False, init=False)
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.may_be_done = False

@@ -6,6 +6,7 @@
     ├── InvalidLinkError              refused before sending (also a ValueError)
     ├── LinkFileError                 a file that is no list of links (also a ValueError)
     ├── ConfigurationError            site or credentials missing or malformed (also a ValueError)
+    ├── JournalError                  a journal in use, of another site, or unusable
     ├── SessionError                  closed, or another event loop's (also a RuntimeError)
     ├── TransportError                no answer
     │   ├── ConnectError              never sent: refused, DNS, connect or handshake timeout
@@ -15,6 +16,7 @@
     │   └── RequestTimeoutError       our time ran out before anything was sent
     ├── AmbiguousResultError          sent, and whether it was applied could not be learned
     ├── MalformedResponseError        an answer that is no link
+    │   └── ResponseTooLargeError     an answer that is longer than is read
     └── ResponseError                 an answer with another status than success
         ├── BadRequestError           400, 422
         ├── AuthenticationError       401
@@ -35,11 +37,16 @@ from typing import TYPE_CHECKING, Any
 from datadog_caselinks.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from datadog_caselinks.models import NewCaseLink
+    from datadog_caselinks.models import CaseLink, NewCaseLink
 
 
 class CaseLinksError(Exception):
-    """What every error of this package is."""
+    """What every error of this package is.
+
+    ``during_outage`` is true where it was not tried again because most requests of the client failed.
+    """
+
+    during_outage: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle as cls(*args), which leaves out keyword-only parameters.
@@ -56,6 +63,10 @@ class LinkFileError(CaseLinksError, ValueError):
 
 class ConfigurationError(CaseLinksError, ValueError):
     """The site, the credentials or another setting is missing or malformed."""
+
+
+class JournalError(CaseLinksError):
+    """A journal cannot be used: another run has it, it is of another site, or it is no journal at all."""
 
 
 class SessionError(CaseLinksError, RuntimeError):
@@ -105,6 +116,10 @@ class MalformedResponseError(CaseLinksError):
     def __init__(self, message: str, *, body: str) -> None:
         super().__init__(message)
         self.body = body
+
+
+class ResponseTooLargeError(MalformedResponseError):
+    """The answer is longer than the 16 MiB that are read of one: room for some 40,000 links."""
 
 
 class ResponseError(CaseLinksError):
@@ -162,7 +177,12 @@ class NotFoundError(ResponseError):
 
 
 class ConflictError(ResponseError):
-    """409: it contradicts what is there, such as a link that exists already."""
+    """409: it contradicts what is there, such as a link that exists already.
+
+    ``existing`` is the link that is there already, where the error is of a create and there is one.
+    """
+
+    existing: CaseLink | None = None
 
 
 class RateLimitedError(ResponseError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from attrs import field, frozen
@@ -36,23 +36,17 @@ class Relationship(StrEnum):
     ESCALATES_TO = "ESCALATES_TO"
 
 
-_Known = TypeVar("_Known", EntityType, Relationship)
-
-
-def _known(enum: type[_Known], value: _Known | str) -> _Known | str:
-    """The member that ``value`` names; a preview API may add others, which stay plain strings."""
-    try:
-        return enum(value)
-    except ValueError:
-        return value
+# A preview API may add others, which stay plain strings.
+_ENTITY_TYPES: Final = {str(member): member for member in EntityType}
+_RELATIONSHIPS: Final = {str(member): member for member in Relationship}
 
 
 def _entity_type(value: EntityType | str) -> EntityType | str:
-    return value if type(value) is EntityType else _known(EntityType, value)
+    return _ENTITY_TYPES.get(value, value) if isinstance(value, str) else value
 
 
 def _relationship(value: Relationship | str) -> Relationship | str:
-    return value if type(value) is Relationship else _known(Relationship, value)
+    return _RELATIONSHIPS.get(value, value) if isinstance(value, str) else value
 
 
 def require_known_relationship(value: Relationship | str) -> Relationship:
@@ -202,6 +196,9 @@ class NewCaseLink:
         return f"{self.parent} {self.relationship} {self.child}"
 
 
+Identity = tuple[Entity, Relationship | str, Entity]
+
+
 @frozen
 class CaseLink:
     """A link that exists, as the server tells it: the ``id`` to delete it by, and what it links."""
@@ -213,3 +210,11 @@ class CaseLink:
 
     def __str__(self) -> str:
         return f"{self.parent} {self.relationship} {self.child}"
+
+
+def identity(link: NewCaseLink | CaseLink) -> Identity:
+    """What makes two links the same: both ends and the relationship; either way round for ``RELATES_TO``."""
+    parent, child = link.parent, link.child
+    if link.relationship == Relationship.RELATES_TO and (child.type, child.id) < (parent.type, parent.id):
+        parent, child = child, parent
+    return parent, link.relationship, child

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -45,16 +46,18 @@ class RateLimit:
         """
         limit = _numbers(headers, "X-RateLimit-Limit")
         remaining = _numbers(headers, "X-RateLimit-Remaining")
-        reset = [_relative(value, headers) for value in _numbers(headers, "X-RateLimit-Reset")]
-        names = [name for name in headers.getall("X-RateLimit-Name", []) if name.strip()]
-        found = cls(
+        period = _numbers(headers, "X-RateLimit-Period")
+        reset = _relative(_numbers(headers, "X-RateLimit-Reset"), headers)
+        names = [name.strip() for name in headers.getall("X-RateLimit-Name", []) if name.strip()]
+        if not (limit or remaining or period or reset or names):
+            return None
+        return cls(
             limit=int(min(limit)) if limit else None,
             remaining=int(min(remaining)) if remaining else None,
-            period=max(_numbers(headers, "X-RateLimit-Period"), default=None),
-            reset=max((value for value in reset if value is not None), default=None),
-            name=names[0].strip() if names else None,
+            period=max(period) if period else None,
+            reset=max(reset) if reset else None,
+            name=names[0] if names else None,
         )
-        return None if found == cls() else found
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -68,8 +71,11 @@ def retry_after(headers: Headers) -> float | None:
 
 def _numbers(headers: Headers, name: str) -> list[float]:
     """Every finite number of at least 0 under ``name``, which may be repeated or hold a list ("7, 7")."""
+    values = headers.getall(name, [])
+    if len(values) == 1 and values[0].isdecimal():  # as almost all are
+        return [number for number in (float(values[0]),) if number < math.inf]
     numbers = []
-    for text in ",".join(headers.getall(name, [])).split(","):
+    for text in itertools.chain.from_iterable(value.split(",") for value in values):
         try:
             number = float(text)
         except ValueError:
@@ -88,8 +94,11 @@ def _date(headers: Headers, name: str) -> float | None:
         return None
 
 
-def _relative(seconds: float, headers: Headers) -> float | None:
-    if seconds < _TIMESTAMP:
-        return seconds
+def _relative(values: list[float], headers: Headers) -> list[float]:
+    """``values`` in seconds from now; those that are Unix timestamps by the answer's own ``Date``."""
+    if all(seconds < _TIMESTAMP for seconds in values):
+        return values
     sent = _date(headers, "Date")
-    return None if sent is None else max(0.0, seconds - sent)
+    if sent is None:
+        return [seconds for seconds in values if seconds < _TIMESTAMP]
+    return [seconds if seconds < _TIMESTAMP else max(0.0, seconds - sent) for seconds in values]

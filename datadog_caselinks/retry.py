@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Generator
@@ -19,6 +20,7 @@ from datadog_caselinks.errors import (
     RateLimitedError,
     RequestTimeoutError,
     ResponseError,
+    ResponseTooLargeError,
     ServerError,
     StaleConnectionError,
     TLSError,
@@ -51,9 +53,15 @@ class RetryPolicy:
         Seconds. The n-th wait is drawn from 0 to ``min(cap, base * 2**(n - 1))`` (full jitter).
     ``max_wait``
         Seconds. The longest wait that a server may ask for; above it the error is raised.
+    ``settle``
+        Seconds between an attempt that may have made a link and the look whether it did. It allows for a
+        server that is still at work on it, and for a list that lags behind.
+    ``budget``
+        Failed attempts that a client may have beyond its successful ones. Above it nothing is repeated, so
+        that an outage is not answered by a multiple of the load; each success gives one back.
 
     A wait that the server asks for is never shortened; jitter comes on top of it, so that those
-    who were told the same moment do not all come back at once.
+    who were told the same moment do not all come back at once. After a 429 the gate waits, for all.
     """
 
     max_attempts: int = field(default=6, validator=_at_least(1))
@@ -61,6 +69,28 @@ class RetryPolicy:
     base: float = field(default=0.5, validator=_at_least(0))
     cap: float = field(default=20.0, validator=_at_least(0))
     max_wait: float = field(default=120.0, validator=_at_least(0))
+    settle: float = field(default=1.0, validator=_at_least(0))
+    budget: float = field(default=100, validator=_at_least(0))
+
+
+class RetryBudget:
+    """What a client has left for retries: a failed attempt takes one, a success gives one back."""
+
+    def __init__(self, size: float) -> None:
+        self._size = self._left = size
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether most attempts fail at present, so that repeating them would only add to the load."""
+        return self._left < 1
+
+    def failed(self) -> None:
+        """An attempt failed."""
+        self._left = max(self._left - 1, 0)
+
+    def succeeded(self, _: Any = None) -> None:
+        """The server answered."""
+        self._left = min(self._left + 1, self._size)
 
 
 def may_have_been_applied(error: CaseLinksError) -> bool:
@@ -73,6 +103,8 @@ def may_have_been_applied(error: CaseLinksError) -> bool:
 def _is_worth_repeating(error: CaseLinksError) -> bool:
     if isinstance(error, TransportError):
         return not isinstance(error, TLSError | ProxyAuthenticationError)
+    if isinstance(error, MalformedResponseError):
+        return not isinstance(error, ResponseTooLargeError)
     return _is_unclear_answer(error)
 
 
@@ -81,38 +113,77 @@ def _is_unclear_answer(error: CaseLinksError) -> bool:
 
 
 def retrying(
-    policy: RetryPolicy, *, uniform: Callable[[float, float], float] = random.uniform
+    policy: RetryPolicy, budget: RetryBudget, *, uniform: Callable[[float, float], float] = random.uniform
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """A decorator that repeats a coroutine function as ``policy`` says, and raises its last error."""
 
     def wait_for_errors() -> Generator[float, Any, None]:
-        return waits(policy, uniform)
+        return waits(policy, budget, uniform)
 
-    return backoff.on_exception(
+    on_exception = backoff.on_exception(
         wait_for_errors,
         CaseLinksError,
         jitter=None,  # backoff's own would shorten what the server asked for
         on_backoff=_log,
+        on_success=budget.succeeded,
         logger=None,
     )
 
+    def decorate(attempt: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        async def again(failure: list[CaseLinksError], *args: P.args, **kwargs: P.kwargs) -> R:
+            if failure:
+                raise failure.pop()
+            return await attempt(*args, **kwargs)
+
+        again = on_exception(again)
+
+        @functools.wraps(attempt)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            # Most calls need one attempt, and backoff's accounts would be a tenth of what that costs.
+            try:
+                result = await attempt(*args, **kwargs)
+            except CaseLinksError as error:
+                failure = [error]
+            else:
+                budget.succeeded()
+                return result
+            return await again(failure, *args, **kwargs)
+
+        return call
+
+    return decorate
+
 
 def waits(
-    policy: RetryPolicy, uniform: Callable[[float, float], float]
+    policy: RetryPolicy, budget: RetryBudget, uniform: Callable[[float, float], float]
 ) -> Generator[float, CaseLinksError, None]:
     """For each error sent in, the seconds to wait before the next attempt; raises it where there is none."""
     failed = rate_limited = 0
     ceiling = min(policy.base, policy.cap)
     error = yield 0.0  # backoff primes the generator and drops this value
     while True:
+        hint = error.retry_after if isinstance(error, ResponseError) else None
+        if hint is not None and hint > policy.max_wait:
+            raise error
         if isinstance(error, RateLimitedError):
             rate_limited += 1
-            is_over = rate_limited > policy.max_rate_limited
-        else:
-            failed += 1
-            is_over = failed >= policy.max_attempts or not _is_worth_repeating(error)
-        hint = error.retry_after if isinstance(error, ResponseError) else None
-        if is_over or (hint is not None and hint > policy.max_wait):
+            if rate_limited > policy.max_rate_limited:
+                raise error
+            error = yield 0.0  # the gate holds it back, with all others
+            continue
+        if not _is_worth_repeating(error):
+            if isinstance(error, ResponseError):
+                budget.succeeded()  # the server works
+            raise error
+        was_spent = budget.is_spent
+        failed += 1
+        budget.failed()
+        if failed >= policy.max_attempts:
+            raise error
+        if was_spent:
+            if not error.during_outage:  # else it has ended another call already, and says so
+                error.args = (f"{error}; not tried again, since most requests fail at present",)
+                error.during_outage = True
             raise error
         if isinstance(error, StaleConnectionError):
             wait = 0.0  # nothing is wrong with the server, and the next connection is a fresh one
@@ -125,4 +196,6 @@ def waits(
 
 
 def _log(details: Any) -> None:
+    if isinstance(details["exception"], RateLimitedError):
+        return  # the gate says how long it holds all
     _logger.info("attempt %d: %s; next in %.2f s", details["tries"], details["exception"], details["wait"])

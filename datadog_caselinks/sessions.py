@@ -1,4 +1,4 @@
-"""The pooled HTTP sessions, one for each site: opened on first use, closed once. Sends nothing itself."""
+"""What clients share: the pooled HTTP sessions, one for each site, and the gates. Sends nothing itself."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import asyncio
 import contextlib
 import socket
 import sys
-from importlib.metadata import version
 from typing import Final, Self
 from weakref import WeakSet
 
 import aiohttp
 
+from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.errors import ConfigurationError, SessionError
+from datadog_caselinks.gate import Gate
 from datadog_caselinks.sites import Site
 
-USER_AGENT: Final = (
-    f"datadog_caselinks/{version('datadog_caselinks')} "
-    f"(python {sys.version_info.major}.{sys.version_info.minor}; aiohttp {aiohttp.__version__})"
-)
+
+def user_agent() -> str:
+    """What requests say of their sender."""
+    from importlib.metadata import version  # not before it is needed: it reads files, and mail comes with it
+
+    return (
+        f"datadog_caselinks/{version('datadog_caselinks')} "
+        f"(python {sys.version_info.major}.{sys.version_info.minor}; aiohttp {aiohttp.__version__})"
+    )
+
 
 _AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 
@@ -28,6 +35,8 @@ _ROUNDS: Final = 100
 
 class SessionManager:
     """Pools connections for each Datadog site; several clients can share one.
+
+    Those with the same site and credentials also share what is known of the rate limit, and keep it together.
 
     ``async with SessionManager() as sessions`` closes it at the end. Making one needs no running event
     loop: sessions open on first use, in the loop that is running then, and stay with that loop.
@@ -44,6 +53,7 @@ class SessionManager:
             _refuse_authorization(session)
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
+        self._gates: dict[tuple[Site, Credentials], Gate] = {}
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
@@ -81,6 +91,10 @@ class SessionManager:
             raise SessionError("the aiohttp.ClientSession in use was closed: make a new one and a new client")
         return session
 
+    def gate(self, site: Site, credentials: Credentials) -> Gate:
+        """The gate of all requests to ``site`` with ``credentials``, which the server counts together."""
+        return self._gates.setdefault((site, credentials), Gate())
+
     async def close(self) -> None:
         """Close what was opened here; requests under way fail. A second call does nothing."""
         self._closed = True
@@ -95,7 +109,7 @@ class SessionManager:
             # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": USER_AGENT},
+            headers={"User-Agent": user_agent()},
         )
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:

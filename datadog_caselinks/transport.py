@@ -127,6 +127,9 @@ def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     """The body up to ``MAX_BODY`` bytes, and whether that is all of it."""
+    if response.content.is_eof():  # a short one came together with the headers
+        body = response.content.read_nowait()
+        return body[:MAX_BODY], len(body) <= MAX_BODY
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)

@@ -28,8 +28,8 @@ def keys() -> ApiKeys:
 
 @pytest.fixture
 def at_once() -> RetryPolicy:
-    """Three attempts without a wait between them."""
-    return RetryPolicy(max_attempts=3, base=0)
+    """Three attempts without a wait between them, or before a look for what may have been made."""
+    return RetryPolicy(max_attempts=3, base=0, settle=0)
 
 
 @pytest.fixture

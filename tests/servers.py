@@ -18,9 +18,11 @@ import ssl
 import struct
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import trustme
@@ -30,6 +32,8 @@ from multidict import CIMultiDict
 LINKS_PATH = "/api/v2/cases/link"
 HOST = "127.0.0.1"
 MAX_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 @frozen
@@ -157,6 +161,69 @@ def repeats(head: bytes, chunk: bytes) -> Step:
     return step
 
 
+@define
+class Api:
+    """A step that does as the API does: it makes, lists and deletes ``links``, which have their own ids."""
+
+    links: list[dict[str, Any]] = Factory(list)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        match exchange.seen.method:
+            case "POST":
+                self.make(exchange.seen.json["data"]["attributes"])
+                await exchange.answer(201, json.dumps({"data": self.links[-1]}).encode())
+            case "GET":
+                await exchange.answer(200, json.dumps({"data": self._around(exchange.seen.target)}).encode())
+            case _:
+                kept = [link for link in self.links if not exchange.seen.target.endswith(f"/{link['id']}")]
+                is_gone, self.links = len(kept) < len(self.links), kept
+                await exchange.answer(204 if is_gone else 404)
+
+    def make(self, attributes: dict[str, str]) -> None:
+        """Make a link, also where there is an equal one."""
+        self.links.append({"type": "link", "id": f"link-{len(self.links)}", "attributes": attributes})
+
+    def applies(self, step: Step) -> Step:
+        """A step that makes the link that is asked for, and then does ``step`` instead of telling."""
+
+        async def applied(exchange: Exchange) -> None:
+            self.make(exchange.seen.json["data"]["attributes"])
+            await step(exchange)
+
+        return applied
+
+    def _around(self, target: str) -> list[dict[str, Any]]:
+        query = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
+        wanted = query["entity_type"], query["entity_id"]
+        return [
+            link
+            for link in self.links
+            for its in [link["attributes"]]
+            if wanted
+            in [(its[f"{side}_entity_type"], its[f"{side}_entity_id"]) for side in ("parent", "child")]
+        ]
+
+
+UNCLEAR: dict[str, Step] = {
+    "dropped": drops,
+    "reset": resets,
+    "dropped within the headers": sends(b"HTTP/1.1 201 Created\r\nContent-Le"),
+    "dropped within the body": sends(head(201, Content_Length="99"), b'{"data"'),
+    "a garbage status line": sends(b"HTTP/1.1 none of your business\r\n\r\n"),
+    "no gzip": answers(201, b"nonsense", Content_Encoding="gzip"),
+    **{str(status): answers(status) for status in (408, 500, 502, 503, 504)},
+}
+"""Steps that leave open whether what was asked for is done."""
+
+MALFORMED: dict[str, Step] = {
+    "201 without a body": answers(201),
+    "201 of broken JSON": answers(201, b'{"data": {"id": '),
+    "201 that is no link": answers(201, b'{"data": {}}'),
+    "204": answers(204),
+}
+"""Steps that tell of success and not of the link."""
+
+
 class Held:
     """A step that keeps its answers back until they are released, one by one or all."""
 
@@ -196,6 +263,11 @@ class Server:
     def url(self) -> str:
         """Where it is."""
         return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of the requests that came in."""
+        return [seen.method for seen in self.seen]
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, HOST, 0, ssl=self._tls, backlog=1024)
@@ -377,7 +449,7 @@ def counting_handshakes(context: ssl.SSLContext) -> Iterator[list[str]]:
 
 
 class Clock:
-    """The loop's time, which can be moved on: its timers fire as though that much time had passed."""
+    """The time of the loop and the gate, to be moved on: timers fire as though that much time had passed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._real = loop.time
@@ -392,10 +464,41 @@ class Clock:
         self._ahead += seconds
 
 
+@contextlib.asynccontextmanager
+async def leaving_nothing() -> AsyncIterator[None]:
+    """Fail if the body leaves a task, a warning of something unclosed or a complaint of the loop."""
+    loop, complaints = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    gc.freeze()  # what is there already is not looked through below, which would take long
+    before = asyncio.all_tasks() - {asyncio.current_task()}  # which is another one where a fixture ends
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+            gc.collect()
+        finally:
+            gc.unfreeze()
+    assert asyncio.all_tasks() - {asyncio.current_task()} == before
+    assert [str(warning.message) for warning in caught] == []
+    assert complaints == []
+
+
 async def settle(turns: int = 20) -> None:
     """Let every task that can go on do so."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def in_no_time(clock: Clock, call: Awaitable[T]) -> T:
+    """What comes of ``call``, where half a second passes whenever it had the turns for a request.
+
+    All that it waits for must be of this process and of the loop, or time runs away from it.
+    """
+    task = asyncio.ensure_future(call)
+    while not task.done():
+        await settle(50)
+        clock.advance(0.5)
+    return await task
 
 
 def unused_port() -> int:

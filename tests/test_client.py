@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -15,7 +16,6 @@ import aiohttp
 import pytest
 
 from datadog_caselinks import (
-    AmbiguousResultError,
     ApiKeys,
     AuthenticationError,
     BadRequestError,
@@ -30,14 +30,20 @@ from datadog_caselinks import (
     PermissionDeniedError,
     RateLimitedError,
     Relationship,
+    ResponseError,
     RetryPolicy,
     ServerError,
     Site,
     case,
     incident,
 )
+from datadog_caselinks.errors import ResponseTooLargeError
+from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import (
     LINKS_PATH,
+    MALFORMED,
+    UNCLEAR,
+    Api,
     Clock,
     Exchange,
     Held,
@@ -49,9 +55,11 @@ from tests.servers import (
     deleted,
     drops,
     head,
+    in_no_time,
     is_silent,
     link_json,
     listed,
+    repeats,
     resets,
     sends,
     settle,
@@ -96,79 +104,65 @@ class TestCreate:
         [answers(429), answers(429, Retry_After="0"), answers(429, X_RateLimit_Reset="0")],
         ids=["bare", "Retry-After", "reset"],
     )
-    async def test_rate_limited_then_made(self, step: Step, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_rate_limited_then_made(
+        self, step: Step, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
         """A 429 is sat out as often as it takes, beyond the number of attempts."""
         steps = [step] * (at_once.max_attempts + 2)
         async with (
             Server(*steps, created) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
-            assert (await links.create_link(NEW)).child == NEW.child
+            assert (await in_no_time(clock, links.create_link(NEW))).child == NEW.child
         assert len(server.seen) == len(steps) + 1
 
     async def test_the_wait_that_the_server_asks_for(self, keys: ApiKeys, clock: Clock) -> None:
-        """It is kept to the second, and holds no slot meanwhile."""
+        """It is kept to the second, and by all calls: those that come meanwhile do not ask in vain."""
         async with (
             Server(answers(429, Retry_After="60"), created) as server,
-            CaseLinksClient(server.url, keys, max_concurrency=1, retry=RetryPolicy(base=0)) as links,
+            CaseLinksClient(server.url, keys, retry=RetryPolicy(base=0)) as links,
         ):
-            first = asyncio.create_task(links.create_link(NEW))
+            calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(2)]
             await server.until_seen(1)
             await settle()
-            await links.create_link(NEW)
+            calls += [asyncio.create_task(call) for call in (links.create_link(NEW), links.create_link(NEW))]
+            listing = asyncio.create_task(links.list_links(NEW.parent))
             clock.advance(59)
             await settle()
-            assert len(server.seen) == 2
+            assert server.methods == ["POST"]
+            listing.cancel()
             clock.advance(1)
-            await first
-        assert len(server.seen) == 3
+            await asyncio.gather(*calls)
+        assert server.methods == ["POST"] * 5
 
-    @pytest.mark.parametrize(
-        ("step", "reason"),
-        [
-            pytest.param(answers(408), "408", id="408"),
-            pytest.param(answers(500, error_body("broken")), "500, broken", id="500"),
-            pytest.param(answers(503, Retry_After="1"), "503", id="503"),
-            pytest.param(answers(201), "malformed", id="201 without a body"),
-            pytest.param(answers(201, b'{"data": {}}'), "malformed", id="201 without a link"),
-            pytest.param(answers(204), "malformed", id="204"),
-            pytest.param(drops, "connection was lost", id="dropped"),
-            pytest.param(resets, "connection was lost", id="reset"),
-            pytest.param(sends(head(201, Content_Length="9"), b"{"), "broke off", id="truncated"),
-        ],
-    )
-    async def test_what_may_have_been_made_is_not_sent_again(
-        self, step: Step, reason: str, keys: ApiKeys, at_once: RetryPolicy
-    ) -> None:
-        """One POST, and an error with the link, the reason and what to do."""
-        async with (
-            Server(step, created) as server,
-            CaseLinksClient(server.url, keys, retry=at_once) as links,
-        ):
-            with pytest.raises(AmbiguousResultError, match="may have been made: list the links") as caught:
-                await links.create_link(NEW)
-        assert len(server.seen) == 1
-        assert caught.value.new is NEW
-        assert reason in str(caught.value.reason)
-        assert caught.value.__cause__ is caught.value.reason
-
-    async def test_an_answer_that_does_not_come(
-        self, keys: ApiKeys, clock: Clock, at_once: RetryPolicy
-    ) -> None:
-        """After the time-out the link may have been made, and was sent once."""
-        async with (
-            Server(is_silent) as server,
-            CaseLinksClient(server.url, keys, retry=at_once, timeout=7) as links,
-        ):
-            task = asyncio.create_task(links.create_link(NEW))
+    async def test_the_first_request_goes_alone(self, keys: ApiKeys) -> None:
+        """Until its answer tells what is left of the rate limit, it would be too early to send more."""
+        hold = Held()
+        async with Server(hold) as server, CaseLinksClient(server.url, keys) as links:
+            calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(10)]
             await server.until_seen(1)
-            clock.advance(6)
             await settle()
-            assert not task.done()
-            clock.advance(2)  # aiohttp rounds times above 5 s up to a whole second
-            with pytest.raises(AmbiguousResultError, match="no answer within the time allowed"):
-                await task
-        assert len(server.seen) == 1
+            assert len(server.seen) == 1
+            hold.release()
+            await server.until_seen(10)
+            hold.release(9)
+            await asyncio.gather(*calls)
+
+    async def test_a_first_request_without_an_answer(self, keys: ApiKeys, clock: Clock) -> None:
+        """It holds up the others for a second, and no longer."""
+        async with (
+            Server(is_silent, created) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            silent, other = (asyncio.create_task(links.create_link(NEW)) for _ in range(2))
+            await server.until_seen(1)
+            clock.advance(0.9)
+            await settle()
+            assert len(server.seen) == 1
+            clock.advance(0.1)
+            await other
+            assert not silent.done()
+            silent.cancel()
 
     @pytest.mark.parametrize(
         ("status", "kind", "advice"),
@@ -190,6 +184,32 @@ class TestCreate:
         assert len(server.seen) == 1
         assert advice in str(caught.value)
         assert str(NEW) in str(caught.value)
+
+    async def test_what_may_have_been_made_is_looked_for(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """It is not sent again before a look; how each failure is met, the rules of ``Creator`` tell."""
+        api = Api()
+        async with (
+            Server(api.applies(drops), api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            link = await links.create_link(NEW)
+        assert (server.methods, [held["id"] for held in api.links]) == (["POST", "GET"], [link.id])
+
+    async def test_the_look_of_one_call_and_the_other_calls(self, keys: ApiKeys, clock: Clock) -> None:
+        """By default it comes a second after the failure, in which other calls go on."""
+        api = Api()
+        async with (
+            Server(api.applies(drops), created, api) as server,
+            CaseLinksClient(server.url, keys, retry=RetryPolicy(base=0)) as links,
+        ):
+            unclear = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            await links.create_link(NEW)
+            assert server.methods == ["POST", "POST"]
+            clock.advance(1)
+            assert (await unclear).id == "link-0"
+        assert server.methods == ["POST", "POST", "GET"]
 
     async def test_a_wait_too_long_is_an_error(self, keys: ApiKeys) -> None:
         """Above ``max_wait`` the 429 comes out at once, with the seconds."""
@@ -250,13 +270,95 @@ class TestList:
                 await links.list_links(NEW.parent)
         assert len(server.seen) == at_once.max_attempts
 
+    @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
+    async def test_each_failure_by_itself(self, name: str, keys: ApiKeys) -> None:
+        """One more GET makes good for it."""
+        twice = RetryPolicy(max_attempts=2, base=0)
+        async with (
+            Server((UNCLEAR | MALFORMED)[name], listed) as server,
+            CaseLinksClient(server.url, keys, retry=twice) as links,
+        ):
+            assert await links.list_links(NEW.parent) == []
+        assert server.methods == ["GET", "GET"]
+
+    async def test_no_answer_in_time(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
+        """It is asked for again."""
+        async with (
+            Server(is_silent, listed) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert await in_no_time(clock, links.list_links(NEW.parent)) == []
+        assert server.methods == ["GET", "GET"]
+
+    async def test_over_the_rate_limit(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
+        """It is asked for as often as it takes."""
+        steps = [answers(429, Retry_After="7")] * 5
+        async with (
+            Server(*steps, listed) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert await in_no_time(clock, links.list_links(NEW.parent)) == []
+        assert server.methods == ["GET"] * 6
+
+    @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 409, 422])
+    async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """What the server refused it would refuse again: one GET, and no other request beside it."""
+        async with (
+            Server(answers(status), listed) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ResponseError) as caught:
+                await links.list_links(NEW.parent)
+        assert (server.methods, caught.value.status) == (["GET"], status)
+
+    @pytest.mark.parametrize(
+        ("fault", "requests"),
+        [
+            (Fault.LOST_ANSWER, 2),
+            (Fault.RESET, 2),
+            (Fault.TRUNCATED, 2),
+            (Fault.MALFORMED, 2),
+            (Fault.HTTP_408, 2),
+            (Fault.HTTP_429, 2),
+            (Fault.HTTP_503_RETRY_AFTER, 2),
+            (Fault.HTTP_504_APPLIED, 2),
+        ],
+    )
+    async def test_each_fault_of_the_sandbox(
+        self, fault: Fault, requests: int, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """The list is whole after so many requests."""
+        async with (
+            Sandbox() as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
+        ):
+            link = await links.create_link(NEW)
+            sandbox.fail_next(fault, operation="list")
+            assert await in_no_time(clock, links.list_links(NEW.child)) == [link]
+        assert [request.method for request in sandbox.requests] == ["POST", *["GET"] * requests]
+
     @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": {}}', b'{"data": [{}]}', b"<html>"])
-    async def test_a_malformed_list_is_an_error(self, body: bytes, keys: ApiKeys) -> None:
-        """It is never taken for "no links"."""
-        async with Server(answers(200, body)) as server, CaseLinksClient(server.url, keys) as links:
+    async def test_a_malformed_list_is_an_error(
+        self, body: bytes, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """It is asked for again, and never taken for "no links"."""
+        async with (
+            Server(answers(200, body)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
             with pytest.raises(MalformedResponseError):
                 await links.list_links(NEW.parent)
-        assert len(server.seen) == 1
+        assert len(server.seen) == at_once.max_attempts
+
+    async def test_too_large_a_list_is_an_error(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """It would be as large the next time: one GET."""
+        async with (
+            Server(repeats(head(200), bytes(2**20))) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ResponseTooLargeError):
+                await links.list_links(NEW.parent)
+        assert server.methods == ["GET"]
 
 
 class TestDelete:
@@ -289,12 +391,8 @@ class TestDelete:
     @pytest.mark.parametrize(
         "steps",
         [
-            pytest.param([answers(500)], id="500"),
-            pytest.param([answers(408)], id="408"),
-            pytest.param([sends(b"nonsense\r\n\r\n")], id="no HTTP"),
-            pytest.param([drops], id="dropped, and resent by aiohttp"),
+            *(pytest.param([step], id=name) for name, step in UNCLEAR.items()),
             pytest.param([drops, drops], id="dropped twice"),
-            pytest.param([drops, answers(429)], id="dropped, then rate limited"),
         ],
     )
     async def test_gone_after_an_unclear_attempt(
@@ -306,16 +404,83 @@ class TestDelete:
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
             await links.delete_link("x")
-        assert len(server.seen) == len(steps) + 1
+        assert server.methods == ["DELETE"] * (len(steps) + 1)
 
-    async def test_gone_after_a_clear_refusal(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A 429 deleted nothing, so the 404 behind it is an error."""
+    @pytest.mark.parametrize("name", UNCLEAR)
+    async def test_there_after_an_unclear_attempt(
+        self, name: str, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """It is deleted by the next, and nothing else is asked."""
         async with (
-            Server(answers(429), answers(404)) as server,
+            Server(UNCLEAR[name], deleted) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
-            with pytest.raises(NotFoundError):
+            await links.delete_link("x")
+        assert server.methods == ["DELETE", "DELETE"]
+
+    @pytest.mark.parametrize("name", MALFORMED)
+    async def test_the_body_of_a_success_does_not_matter(
+        self, name: str, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """The status says that it is gone."""
+        async with (
+            Server(MALFORMED[name], answers(404)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await links.delete_link("x")
+        assert server.methods == ["DELETE"]
+
+    @pytest.mark.parametrize("status", [302, 400, 401, 403, 409, 422])
+    async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """What the server refused it would refuse again: one DELETE."""
+        async with (
+            Server(answers(status), deleted) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ResponseError) as caught:
                 await links.delete_link("x")
+        assert (server.methods, caught.value.status) == (["DELETE"], status)
+
+    @pytest.mark.parametrize(
+        ("fault", "requests"),
+        [
+            (Fault.LOST_ANSWER, 2),
+            (Fault.RESET, 2),
+            (Fault.HTTP_408, 2),
+            (Fault.HTTP_429_NO_HINT, 2),
+            (Fault.HTTP_503, 2),
+            (Fault.HTTP_503_RETRY_AFTER, 2),
+            (Fault.HTTP_504_APPLIED, 2),
+        ],
+    )
+    async def test_each_fault_of_the_sandbox(
+        self, fault: Fault, requests: int, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """After so many requests the link is gone, and no other."""
+        async with (
+            Sandbox() as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
+        ):
+            link, other = await links.create_link(NEW), await links.create_link(NEW)
+            sandbox.fail_next(fault, operation="delete")
+            await in_no_time(clock, links.delete_link(link))
+            assert [held.id for held in sandbox.links] == [other.id]
+        assert [request.method for request in sandbox.requests][2:] == ["DELETE"] * requests
+
+    @pytest.mark.parametrize(
+        "steps", [[answers(429)], [drops, answers(429)]], ids=["at first", "after an unclear attempt"]
+    )
+    async def test_gone_after_a_429(
+        self, steps: list[Step], keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """It deleted nothing, so the 404 behind it is an error, unless an attempt before may have."""
+        async with (
+            Server(*steps, answers(404)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(NotFoundError) if len(steps) == 1 else contextlib.nullcontext():
+                await in_no_time(clock, links.delete_link("x"))
+        assert server.methods == ["DELETE"] * (len(steps) + 1)
 
     async def test_gone_after_a_time_out(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
         """A time-out leaves open whether it was deleted."""
@@ -352,11 +517,15 @@ class TestCredentials:
             return fetched[-1]
 
         async with (
-            Server(answers(429), created) as server,
+            Server(answers(500), listed, created) as server,
             CaseLinksClient(server.url, BearerToken(fetch), retry=at_once) as links,
         ):
             await links.create_link(NEW)
-        assert [seen.headers["Authorization"] for seen in server.seen] == ["Bearer token-0", "Bearer token-1"]
+        assert [(seen.method, seen.headers["Authorization"]) for seen in server.seen] == [
+            ("POST", "Bearer token-0"),
+            ("GET", "Bearer token-1"),
+            ("POST", "Bearer token-2"),
+        ]
 
     async def test_a_fetch_that_fails(self, at_once: RetryPolicy) -> None:
         """Its error is the cause, and nothing is sent or repeated."""
@@ -380,9 +549,13 @@ class TestConcurrency:
     async def test_no_more_at_once_than_asked_for(self, keys: ApiKeys) -> None:
         """The server never sees more requests under way than there are slots, nor fewer while some wait."""
         hold = Held()
-        async with Server(hold) as server, CaseLinksClient(server.url, keys, max_concurrency=7) as links:
+        async with (
+            Server(created, hold) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=7) as links,
+        ):
+            await links.create_link(NEW)
             tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(40)]
-            await server.until_seen(7)
+            await server.until_seen(8)
             await settle()
             assert server.busy == 7
             hold.release(40)
@@ -426,11 +599,14 @@ class TestConcurrency:
             await server.until(lambda: server.open_connections == 0)
             assert asyncio.all_tasks() == before
 
-    async def test_cancelling_in_the_wait_between_attempts(self, keys: ApiKeys) -> None:
-        """A call that waits for its next attempt is cancelled at once, and makes none."""
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_cancelling_in_the_wait_between_attempts(
+        self, status: int, keys: ApiKeys, clock: Clock
+    ) -> None:
+        """A call that waits for its next attempt is cancelled at once, makes none, and holds up nobody."""
         async with (
-            Server(answers(429, Retry_After="60"), created) as server,
-            CaseLinksClient(server.url, keys) as links,
+            Server(answers(status, Retry_After="60"), created) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=1) as links,
         ):
             task = asyncio.create_task(links.create_link(NEW))
             await server.until_seen(1)
@@ -438,8 +614,8 @@ class TestConcurrency:
             task.cancel()
             await settle()
             assert task.cancelled()
-            await links.create_link(NEW)
-        assert len(server.seen) == 2
+            await in_no_time(clock, links.create_link(NEW))
+        assert server.methods == ["POST", "POST"]
 
     async def test_ten_thousand_at_once(self, keys: ApiKeys) -> None:
         """Ten thousand calls under one gather, with the defaults: each link made once, none lost."""
@@ -463,7 +639,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 class TestFromEnv:
     async def test_site_and_credentials(self, environ: pytest.MonkeyPatch, at_once: RetryPolicy) -> None:
         """They are read from the environment, and the options are those of the class."""
-        async with Server(answers(429), listed) as server:
+        async with Server(answers(500), listed) as server:
             environ.setenv("DD_SITE", server.url)
             environ.setenv("DD_BEARER_TOKEN", "the-token")
             async with CaseLinksClient.from_env(retry=at_once, max_concurrency=3) as links:
@@ -508,6 +684,94 @@ class TestFromEnv:
         environ.setenv("DD_SITE", "datadog.eu")
         with pytest.raises(ConfigurationError, match=r"^DD_SITE: 'datadog\.eu' is no Datadog site"):
             CaseLinksClient.from_env()
+
+
+def limited(status: int, body: bytes = b"", *, remaining: int) -> Step:
+    """A step that tells of a window of 60 s and what is left of it."""
+    return answers(
+        status,
+        body,
+        X_RateLimit_Limit="10",
+        X_RateLimit_Period="60",
+        X_RateLimit_Reset="30",
+        X_RateLimit_Remaining=str(remaining),
+        X_RateLimit_Name="case_links",
+    )
+
+
+class TestRateLimit:
+    async def test_the_window_as_it_was_told(self, keys: ApiKeys, clock: Clock) -> None:
+        """Nothing before the first answer; then what is left, in requests and seconds, until it is over."""
+        async with (
+            Server(limited(403, remaining=7), limited(403, remaining=6)) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            told = [links.rate_limit]
+            for _ in range(2):
+                with pytest.raises(PermissionDeniedError):
+                    await links.create_link(NEW)
+                told.append(links.rate_limit)
+            assert told[0] is None
+            assert [window and window.remaining for window in told] == [None, 7, 6]
+            assert told[1]
+            assert (told[1].limit, told[1].period, told[1].name) == (10, 60, "case_links")
+            clock.advance(20)
+            later = links.rate_limit
+            assert later
+            assert later.reset
+            assert 0 < later.reset <= 10
+            clock.advance(10)
+            assert links.rate_limit is None
+
+    async def test_none_is_told(self, keys: ApiKeys) -> None:
+        """Where the answers tell of no limit there is none to show."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            await links.create_link(NEW)
+            assert links.rate_limit is None
+
+    async def test_a_window_that_is_used_up(self, keys: ApiKeys, clock: Clock) -> None:
+        """Nothing is sent in vain: the next call waits for the window's end."""
+        async with (
+            Server(limited(403, remaining=0), created) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            with pytest.raises(PermissionDeniedError):
+                await links.create_link(NEW)
+            task = asyncio.create_task(links.create_link(NEW))
+            await settle()
+            clock.advance(29)
+            await settle()
+            assert len(server.seen) == 1
+            clock.advance(1)
+            await task
+        assert len(server.seen) == 2
+
+    async def test_a_window_that_is_used_up_for_too_long(self, keys: ApiKeys) -> None:
+        """Above ``max_wait`` it is an error at once, with the seconds and without a request."""
+        async with (
+            Server(limited(403, remaining=0)) as server,
+            CaseLinksClient(server.url, keys, retry=RetryPolicy(max_wait=29, max_rate_limited=0)) as links,
+        ):
+            with pytest.raises(PermissionDeniedError):
+                await links.create_link(NEW)
+            with pytest.raises(RateLimitedError, match="max_wait") as caught:
+                await links.create_link(NEW)
+        assert caught.value.retry_after
+        assert 29 < caught.value.retry_after <= 30
+        assert len(server.seen) == 1
+
+    async def test_a_server_error_tells_what_it_can(self, keys: ApiKeys, clock: Clock) -> None:
+        """One with the headers is of the server that counts; one without may come from in front of it."""
+        once = RetryPolicy(max_attempts=1)
+        async with (
+            Server(limited(500, remaining=4), answers(502)) as server,
+            CaseLinksClient(server.url, keys, retry=once) as links,
+        ):
+            for remaining in (4, 3):  # the 502 may have been counted
+                with pytest.raises(ServerError):
+                    await links.list_links(NEW.parent)
+                assert links.rate_limit
+                assert links.rate_limit.remaining == remaining
 
 
 class TestClient:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import datadog_caselinks.sandbox  # noqa: F401 - so that a class hidden there is found
-from datadog_caselinks import case, errors
+from datadog_caselinks import CaseLink, case, errors
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     CaseLinksError,
     ConfigurationError,
+    ConflictError,
     InvalidLinkError,
     LinkFileError,
     MalformedResponseError,
@@ -27,6 +28,7 @@ from datadog_caselinks.errors import (
 from datadog_caselinks.rate_limit import RateLimit
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
+LINK = CaseLink("804cd682-55f6-4541-ab00-b608b282ea7d", NEW.parent, NEW.relationship, NEW.child)
 RESPONSE: dict[str, Any] = {
     "status": 418,
     "errors": ("a: b", "c"),
@@ -47,6 +49,14 @@ def all_classes(root: type[CaseLinksError] = CaseLinksError) -> Iterator[type[Ca
 
 def made(kind: type[CaseLinksError]) -> CaseLinksError:
     """An error of ``kind`` with every attribute set to something of its own."""
+    error = _constructed(kind)
+    error.during_outage = True
+    if isinstance(error, ConflictError):
+        error.existing = LINK
+    return error
+
+
+def _constructed(kind: type[CaseLinksError]) -> CaseLinksError:
     if issubclass(kind, ResponseError):
         return kind("what happened", **RESPONSE)
     if issubclass(kind, AmbiguousResultError):
@@ -157,3 +167,26 @@ def test_an_answers_parts_are_optional() -> None:
         None,
         "",
     )
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_error_is_of_no_outage_unless_it_says_so(kind: type[CaseLinksError]) -> None:
+    """Most are not, and one that is does not make the others so."""
+    made(kind)
+    assert _constructed(kind).during_outage is False
+
+
+class TestConflictError:
+    @pytest.mark.parametrize(
+        "duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
+    )
+    def test_the_existing_link_travels_with_it(self, duplicate: Any) -> None:
+        """The link that is there already is of use to whoever handles the error, wherever that is."""
+        error = ConflictError("what happened", **RESPONSE)
+        error.existing = LINK
+        assert duplicate(error).existing == LINK
+
+    def test_there_may_be_none(self) -> None:
+        """Where nothing was looked for, and after another error had one."""
+        ConflictError("what happened", **RESPONSE).existing = LINK
+        assert ConflictError("what happened", **RESPONSE).existing is None

@@ -25,6 +25,7 @@ from datadog_caselinks import (
     incident,
     page,
 )
+from datadog_caselinks.models import identity
 from tests.strategies import entities, entity_types, links, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -273,6 +274,80 @@ class TestCaseLink:
     def test_it_reads_from_parent_to_child(self) -> None:
         """``str`` is for people, who know entities and not the ids of links."""
         assert str(CaseLink("1", case(A), "LIKES", incident(B))) == f"CASE {A} LIKES INCIDENT {B}"
+
+
+def turned(link: CaseLink) -> CaseLink:
+    """``link`` with its ends exchanged."""
+    return CaseLink(link.id, link.child, link.relationship, link.parent)
+
+
+class TestIdentity:
+    @given(entities, entities)
+    def test_relates_to_is_the_same_either_way_round(self, one: Entity, other: Entity) -> None:
+        """It has no direction, so the server's link is found whichever end it calls the parent."""
+        link = CaseLink("1", one, Relationship.RELATES_TO, other)
+        assert identity(link) == identity(turned(link))
+
+    @given(links)
+    def test_every_other_relationship_has_a_direction(self, link: CaseLink) -> None:
+        """What blocks is not blocked; nor is a relationship that this version does not know taken for one."""
+        is_symmetric = link.relationship is Relationship.RELATES_TO or link.parent == link.child
+        assert (identity(link) == identity(turned(link))) is is_symmetric
+
+    @pytest.mark.parametrize(
+        "relationship", [*sorted(set(Relationship) - {Relationship.RELATES_TO}), "LIKES"]
+    )
+    def test_ends_that_are_exchanged_make_another_link(self, relationship: Relationship | str) -> None:
+        """For each relationship by its name, and for one of a later API."""
+        link = CaseLink("1", case(A), relationship, case(B))
+        assert identity(link) != identity(turned(link))
+
+    @given(new_links(), st.text(min_size=1), st.booleans())
+    def test_what_was_asked_for_is_what_was_made(self, new: NewCaseLink, id: str, is_turned: bool) -> None:
+        """A link to be created and the link that came of it agree, whatever the server called the latter."""
+        made = CaseLink(id, new.parent, str(new.relationship), new.child)
+        is_same = not is_turned or new.relationship is Relationship.RELATES_TO
+        assert (identity(turned(made) if is_turned else made) == identity(new)) is is_same
+
+    @given(new_links(), st.booleans(), st.booleans())
+    def test_the_letter_case_of_an_id_does_not_count(
+        self, new: NewCaseLink, is_parent_upper: bool, is_child_upper: bool
+    ) -> None:
+        """A UUID is the same UUID in upper case, also where it decides which end comes first."""
+        parent_id = new.parent.id.upper() if is_parent_upper else new.parent.id
+        child_id = new.child.id.upper() if is_child_upper else new.child.id
+        written = CaseLink(
+            "1", Entity(parent_id, new.parent.type), new.relationship, Entity(child_id, new.child.type)
+        )
+        assert identity(written) == identity(new)
+
+    @pytest.mark.parametrize("relationship", Relationship)
+    def test_types_count(self, relationship: Relationship) -> None:
+        """A case and an incident of one id are two, on either side and whichever way round."""
+        ends = [(case(A), case(B)), (incident(A), case(B)), (case(A), incident(B)), (page(A), case(B))]
+        assert len({identity(NewCaseLink(parent, relationship, child)) for parent, child in ends}) == len(
+            ends
+        )
+
+    def test_one_id_of_two_types_is_sorted_out_by_type(self) -> None:
+        """Where the ids are equal, the ends of ``RELATES_TO`` still have one order."""
+        assert identity(case(A).relates_to(incident(A))) == identity(incident(A).relates_to(case(A)))
+
+    @pytest.mark.parametrize("one", Relationship)
+    @pytest.mark.parametrize("other", Relationship)
+    def test_relationships_count(self, one: Relationship, other: Relationship) -> None:
+        """Two cases may be linked in several ways, and each is a link of its own."""
+        links = NewCaseLink(case(A), one, case(B)), NewCaseLink(case(A), other, case(B))
+        assert (identity(links[0]) == identity(links[1])) is (one is other)
+
+    @given(st.lists(links, max_size=6))
+    def test_it_is_a_key(self, found: list[CaseLink]) -> None:
+        """Links are looked up by it, so it hashes; and their own ids take no part in it."""
+        by_identity = {identity(link): link for link in found}
+        for link in found:
+            assert (
+                identity(CaseLink(f"{link.id}0", link.parent, link.relationship, link.child)) in by_identity
+            )
 
 
 class TestValues:

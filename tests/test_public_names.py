@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import subprocess
@@ -23,13 +24,40 @@ def test_all_is_sorted_and_without_repetition() -> None:
 
 
 def test_all_is_complete() -> None:
-    """What is imported in ``__init__`` is public, or it is not imported there."""
-    imported = {
-        name
-        for name, value in vars(datadog_caselinks).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+    """What type checkers see imported, what is imported when asked for, and ``__all__`` are the same."""
+    tree = ast.parse(Path(inspect.getfile(datadog_caselinks)).read_text())
+    for_checkers = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: (node.module or "").removeprefix("datadog_caselinks.")
+        for node in for_checkers.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
-    assert imported == set(NAMES)
+    assert seen == datadog_caselinks._HOME
+    assert set(NAMES) == set(seen)
+
+
+def test_a_name_that_is_not_there() -> None:
+    """It is an ``AttributeError`` as of any module, so that ``hasattr`` and a misspelt import work."""
+    assert not hasattr(datadog_caselinks, "Client")
+    with pytest.raises(ImportError, match="Client"):
+        from datadog_caselinks import Client  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_dir_tells_all_names() -> None:
+    """Also of those that nobody has asked for yet."""
+    assert set(NAMES) <= set(dir(datadog_caselinks))
+
+
+def test_importing_it_imports_what_is_used() -> None:
+    """Neither a journal's SQLite nor a file's CSV comes with the client."""
+    program = (
+        "import sys, datadog_caselinks; before = set(sys.modules); "
+        "from datadog_caselinks import CaseLinksClient; "
+        "print('aiohttp' in before, 'aiohttp' in sys.modules, 'sqlite3' in sys.modules, 'csv' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["False", "True", "False", "False"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,6 +87,11 @@ def test_every_error_is_exported() -> None:
     assert defined == {name for name in NAMES if _is_error(getattr(datadog_caselinks, name))}
 
 
+def test_every_outcome_is_exported() -> None:
+    """Whatever a bulk run yields can be matched by its public name."""
+    assert {kind.__name__ for kind in get_args(datadog_caselinks.Outcome)} <= set(NAMES)
+
+
 def _is_error(value: object) -> bool:
     return inspect.isclass(value) and issubclass(value, CaseLinksError)
 
@@ -69,8 +102,9 @@ import asyncio
 import uuid
 
 from datadog_caselinks import (
-    AmbiguousResultError, ApiKeys, BearerToken, CaseLink, CaseLinksClient, Created, Entity, EntityType,
-    Failed, NewCaseLink, RateLimitedError, Relationship, RetryPolicy, Site, case, incident,
+    AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, CaseLink, CaseLinksClient, ConflictError,
+    Created, Entity, EntityType, Failed, JournalError, MalformedResponseError, NewCaseLink, RateLimit,
+    RateLimitedError, Relationship, ResponseTooLargeError, RetryPolicy, Site, case, incident,
 )
 
 
@@ -81,7 +115,17 @@ async def token() -> str:
 async def main() -> None:
     new: NewCaseLink = case("a").blocks(incident(uuid.uuid4()))
     async with CaseLinksClient.from_env(timeout=3.0, retry=RetryPolicy(max_attempts=2)) as links:
-        link: CaseLink = await links.create_link(new)
+        try:
+            link: CaseLink = await links.create_link(new)
+        except ConflictError as conflict:
+            link = conflict.existing or CaseLink("a", new.parent, new.relationship, new.child)
+        except (JournalError, ResponseTooLargeError) as error:
+            isinstance(error, MalformedResponseError) and error.body.upper()
+            raise
+        is_new: bool
+        link, is_new = await links.ensure_link(new)
+        window: RateLimit | None = links.rate_limit
+        print(is_new, window)
         around: list[CaseLink] = await links.list_links(case("a"), relationship=Relationship.BLOCKS)
         many: list[CaseLink] = await asyncio.gather(*(links.create_link(each) for each in [new, new]))
         await links.delete_link(link)
@@ -90,6 +134,8 @@ async def main() -> None:
             match outcome:
                 case Created(new=made, link=link, index=index):
                     made, index
+                case AlreadyLinked(link=link):
+                    link.id
                 case Failed(error=AmbiguousResultError(new=asked)):
                     asked.parent
                 case Failed(error=RateLimitedError(retry_after=seconds)):
@@ -110,6 +156,8 @@ Site.parse(None)  # type: ignore
 CaseLinksClient("datadoghq.eu", "key")  # type: ignore
 CaseLinksClient.from_env(patience=3)  # type: ignore
 RetryPolicy(max_attempts="many")  # type: ignore
+RetryPolicy(budget="none")  # type: ignore
+RetryPolicy(settle=None)  # type: ignore
 Entity("a", "CASE").id = "b"  # type: ignore
 """
 

@@ -1,12 +1,14 @@
-"""Which failure is worth another attempt, after how long, and how often."""
+"""Which failure is worth another attempt, after how long, how often, and when no failure is any more."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import logging
 import math
 import pickle
+import random
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ from datadog_caselinks import (
     ConflictError,
     ConnectError,
     InvalidLinkError,
+    JournalError,
     LinkFileError,
     MalformedResponseError,
     NotFoundError,
@@ -32,6 +35,7 @@ from datadog_caselinks import (
     RateLimitedError,
     RequestTimeoutError,
     ResponseError,
+    ResponseTooLargeError,
     RetryPolicy,
     ServerError,
     SessionError,
@@ -40,7 +44,8 @@ from datadog_caselinks import (
     TransportError,
     case,
 )
-from datadog_caselinks.retry import may_have_been_applied, retrying, waits
+from datadog_caselinks.retry import RetryBudget, may_have_been_applied, retrying, waits
+from tests.servers import Clock, settle
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 
@@ -50,6 +55,7 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (InvalidLinkError("x"), False, False),
     (LinkFileError("x"), False, False),
     (ConfigurationError("x"), False, False),
+    (JournalError("x"), False, False),
     (SessionError("x"), False, False),
     (TransportError("x"), True, True),
     (ConnectError("x"), True, False),
@@ -58,7 +64,8 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (ProxyAuthenticationError("x"), False, False),
     (RequestTimeoutError("x"), True, False),
     (AmbiguousResultError("x", new=NEW, reason=TransportError("y")), False, False),
-    (MalformedResponseError("x", body=""), False, True),
+    (MalformedResponseError("x", body=""), True, True),
+    (ResponseTooLargeError("x", body=""), False, True),
     *(
         (ResponseError("x", status=status), False, False)
         for status in (301, 302, 304, 307, 308, 402, 405, 410, 418)
@@ -74,6 +81,7 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     *((ServerError("x", status=status), True, True) for status in (500, 501, 502, 503, 504, 520)),
 ]
 REPEATED = [error for error, is_repeated, _ in TABLE if is_repeated]
+FAILURES = [error for error in REPEATED if not isinstance(error, RateLimitedError)]
 FINAL = [error for error, is_repeated, _ in TABLE if not is_repeated]
 
 
@@ -95,10 +103,13 @@ def shortest(start: float, _: float) -> float:
 
 
 def started(
-    policy: RetryPolicy, uniform: Callable[[float, float], float] = longest
+    policy: RetryPolicy,
+    uniform: Callable[[float, float], float] = longest,
+    *,
+    budget: RetryBudget | None = None,
 ) -> Generator[float, CaseLinksError, None]:
-    """The generator, advanced to where it takes errors."""
-    generator = waits(policy, uniform)
+    """The generator, advanced to where it takes errors; with a budget that never ends, or with ``budget``."""
+    generator = waits(policy, budget or RetryBudget(math.inf), uniform)
     next(generator)
     return generator
 
@@ -165,7 +176,7 @@ class TestWaits:
             assert 0 <= generator.send(TransportError("x")) <= cap
 
     @pytest.mark.parametrize("base", [0, 0.0, 1e-9, 0.5, 30])
-    @pytest.mark.parametrize("error", [TransportError("x"), limited(), limited(1.0)])
+    @pytest.mark.parametrize("error", [TransportError("x"), unavailable(1.0), limited(), limited(1.0)])
     def test_thousands_do_not_overflow(self, error: CaseLinksError, base: float) -> None:
         """Two to the power of some thousands is no float."""
         generator = started(RetryPolicy(max_attempts=5000, max_rate_limited=5000, base=base))
@@ -182,38 +193,38 @@ class TestWaits:
             generator.send(last)
         assert caught.value is last
 
-    @pytest.mark.parametrize("make", [limited, unavailable])
     @given(hint=st.floats(0, 120), base=st.floats(0, 10), cap=st.floats(0, 10), part=st.floats(0, 1))
-    def test_a_hint_is_never_shortened(
-        self, make: Callable[[float], ResponseError], hint: float, base: float, cap: float, part: float
-    ) -> None:
+    def test_a_hint_is_never_shortened(self, hint: float, base: float, cap: float, part: float) -> None:
         """What the server asks for is the least that is waited; jitter comes on top and is bounded too."""
         generator = started(RetryPolicy(base=base, cap=cap), lambda a, b: a + (b - a) * part)
         for _ in range(3):
-            assert hint <= generator.send(make(hint)) <= hint + max(base, cap)
+            assert hint <= generator.send(unavailable(hint)) <= hint + max(base, cap)
 
-    @pytest.mark.parametrize("make", [limited, unavailable])
-    def test_a_hint_is_kept_on_the_longest_and_shortest_draw(
-        self, make: Callable[[float], ResponseError]
-    ) -> None:
+    def test_a_hint_is_kept_on_the_longest_and_shortest_draw(self) -> None:
         """On top of it come 0 to ``base`` seconds, so that not all come back at one moment."""
-        assert started(RetryPolicy(base=0.5), shortest).send(make(7)) == 7
-        assert started(RetryPolicy(base=0.5), longest).send(make(7)) == 7.5
+        assert started(RetryPolicy(base=0.5), shortest).send(unavailable(7)) == 7
+        assert started(RetryPolicy(base=0.5), longest).send(unavailable(7)) == 7.5
 
     @pytest.mark.parametrize("make", [limited, unavailable])
     def test_a_hint_beyond_max_wait_is_raised_at_once(self, make: Callable[[float], ResponseError]) -> None:
         """A caller who would wait for an hour is told so instead."""
         policy = RetryPolicy(max_wait=120)
-        assert started(policy).send(make(120)) >= 120
+        assert started(policy).send(make(120)) >= 0
         error = make(120.1)
         with pytest.raises(type(error)) as caught:
             started(policy).send(error)
         assert caught.value is error
 
-    @pytest.mark.parametrize("make", [limited, unavailable])
-    def test_a_hint_of_zero_is_not_shortened_to_less(self, make: Callable[[float], ResponseError]) -> None:
-        """Now is now; what comes on top is jitter."""
-        assert started(RetryPolicy(max_wait=0), shortest).send(make(0)) == 0
+    def test_a_hint_of_zero_is_answered_like_none(self) -> None:
+        """At once is not sooner than at all: the range still doubles, or a loop would hammer the server."""
+        generator = started(RetryPolicy(max_wait=0, base=0.5))
+        assert [generator.send(unavailable(0)) for _ in range(3)] == [0.5, 1, 2]
+
+    @pytest.mark.parametrize("retry_after", [None, 0.0, 7.0, 120.0])
+    def test_a_rate_limit_is_waited_for_at_the_gate(self, retry_after: float | None) -> None:
+        """Which holds everyone back; a wait of this call's own would come on top, and only for this one."""
+        generator = started(RetryPolicy(max_wait=120))
+        assert [generator.send(limited(retry_after)) for _ in range(5)] == [0] * 5
 
     def test_rate_limits_have_their_own_allowance(self) -> None:
         """An answer of 429 is no failed attempt, and a failed attempt uses up nothing of that allowance."""
@@ -238,15 +249,11 @@ class TestWaits:
         with pytest.raises(RateLimitedError):
             started(RetryPolicy(max_rate_limited=0)).send(limited(0))
 
-    def test_rate_limits_without_a_hint_back_off(self) -> None:
-        """Along the same doubling range as failures, since both say that the server has too much to do."""
-        generator = started(RetryPolicy(base=0.5, cap=20))
-        errors = [TransportError("x"), limited(), limited(), unavailable(), limited(), limited(), limited()]
-        assert [generator.send(error) for error in errors] == [0.5, 1, 2, 4, 8, 16, 20]
-
-    @pytest.mark.parametrize("error", [limited(7.0), StaleConnectionError("x")])
+    @pytest.mark.parametrize(
+        "error", [limited(), limited(7.0), unavailable(7.0), StaleConnectionError("x")], ids=repr
+    )
     def test_only_waits_of_ones_own_widen_the_range(self, error: CaseLinksError) -> None:
-        """A wait that the server asked for, and none at all, say nothing about the next one."""
+        """A wait that the server asked for, or at the gate, or none at all, says nothing of the next one."""
         generator = started(RetryPolicy(base=0.5))
         generator.send(error)
         assert generator.send(TransportError("x")) == 0.5
@@ -274,8 +281,13 @@ class TestRetryPolicy:
             ("base", -0.1),
             ("cap", -1),
             ("max_wait", -1),
+            ("settle", -0.1),
+            ("budget", -0.1),
+            ("budget", -math.inf),
             ("base", math.nan),
             ("max_wait", math.nan),
+            ("settle", math.nan),
+            ("budget", math.nan),
         ],
     )
     def test_a_setting_out_of_range_is_refused_by_name(self, field: str, value: float) -> None:
@@ -283,8 +295,17 @@ class TestRetryPolicy:
         with pytest.raises(ConfigurationError, match=field):
             RetryPolicy(**cast("Any", {field: value}))
 
+    def test_the_least_of_each_is_accepted(self) -> None:
+        """One attempt, no wait, no look later than at once, no budget: each says what it says."""
+        least = RetryPolicy(max_attempts=1, max_rate_limited=0, base=0, cap=0, max_wait=0, settle=0, budget=0)
+        assert set(attrs.astuple(least)) == {0, 1}
+
+    def test_a_budget_may_be_endless(self) -> None:
+        """``math.inf`` turns it off."""
+        assert RetryPolicy(budget=math.inf).budget == math.inf
+
     def test_settings_are_given_by_name(self) -> None:
-        """Five numbers in a row say nothing."""
+        """Seven numbers in a row say nothing."""
         with pytest.raises(TypeError):
             cast("Any", RetryPolicy)(3)
 
@@ -307,8 +328,10 @@ class Flaky:
 AT_ONCE = RetryPolicy(max_attempts=3, max_rate_limited=3, base=0)
 
 
-def decorated(flaky: Flaky, policy: RetryPolicy = AT_ONCE) -> Callable[[str], Awaitable[str]]:
-    @retrying(policy)
+def decorated(
+    flaky: Flaky, policy: RetryPolicy = AT_ONCE, *, budget: RetryBudget | None = None
+) -> Callable[[str], Awaitable[str]]:
+    @retrying(policy, budget or RetryBudget(math.inf))
     async def call(value: str) -> str:
         """The call."""
         return await flaky(value)
@@ -360,7 +383,7 @@ class TestRetrying:
         """Decorated once, called a hundred times at once: each call has all its attempts."""
         flaky = {str(number): Flaky(*[TransportError("x")] * 2) for number in range(100)}
 
-        @retrying(AT_ONCE)
+        @retrying(AT_ONCE, RetryBudget(math.inf))
         async def call(key: str) -> str:
             return await flaky[key](key)
 
@@ -396,18 +419,25 @@ class TestRetrying:
             ranges.append((start, end))
             return 0.0
 
-        @retrying(RetryPolicy(base=1, cap=3), uniform=uniform)
+        @retrying(RetryPolicy(base=1, cap=3), RetryBudget(math.inf), uniform=uniform)
         async def call(flaky: Flaky) -> str:
             return await flaky("value")
 
         await call(Flaky(*[TransportError("x")] * 3))
         assert ranges == [(0, 1), (0, 2), (0, 3)]
 
-    async def test_a_hint_is_waited_for_in_full(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_hint_is_waited_for_in_full(self, caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
         """Not even the machinery beneath, which has a jitter of its own, takes anything off."""
+        flaky = Flaky(unavailable(60.0))
         with caplog.at_level(logging.INFO, "datadog_caselinks"):
-            await decorated(Flaky(limited(0.001), unavailable(0.002)))("value")
-        assert [cast("tuple[Any, ...]", record.args)[-1] for record in caplog.records] == [0.001, 0.002]
+            task = asyncio.ensure_future(decorated(flaky)("value"))
+            await settle()
+            clock.advance(30)
+            await settle()
+            assert flaky.attempts == 1
+            clock.advance(31)
+            assert await task == "value"
+        assert [cast("tuple[Any, ...]", record.args)[-1] for record in caplog.records] == [60.0]
 
     async def test_what_is_decorated_stays_a_coroutine_function(self) -> None:
         """With its name and docstring; ``inspect`` and frameworks look at that."""
@@ -416,11 +446,204 @@ class TestRetrying:
         assert (call.__name__, call.__doc__) == ("call", "The call.")
 
     async def test_each_wait_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        """On level INFO by this package's logger: which attempt failed, why, and how long the wait is."""
+        """On level INFO: which attempt failed, why, and how long the wait is; of a 429 the gate tells."""
         with caplog.at_level(logging.DEBUG):
             await decorated(Flaky(TransportError("gone"), limited(0.0)))("value")
         ours = [record for record in caplog.records if record.name != "asyncio"]
         assert [(record.name, record.levelname, record.getMessage()) for record in ours] == [
             ("datadog_caselinks.retry", "INFO", "attempt 1: gone; next in 0.00 s"),
-            ("datadog_caselinks.retry", "INFO", "attempt 2: too many; next in 0.00 s"),
         ]
+
+
+SPENT = "; not tried again, since most requests fail at present"
+OFTEN = RetryPolicy(max_attempts=1000, base=0)
+
+
+async def failure(call: Awaitable[object]) -> CaseLinksError:
+    """The error that ``call`` ends with."""
+    with pytest.raises(CaseLinksError) as caught:
+        await call
+    return caught.value
+
+
+def outage() -> Flaky:
+    """An operation of which each of thousands of attempts fails."""
+    return Flaky(*[TransportError("x") for _ in range(5000)])
+
+
+class TestRetryBudget:
+    @given(st.integers(0, 5), st.lists(st.booleans(), max_size=40))
+    def test_it_is_spent_at_nothing_and_never_above_its_size(self, size: int, outcomes: list[bool]) -> None:
+        """A failure takes one of what is left, a success gives one back: at least 0, and at most ``size``."""
+        budget, left = RetryBudget(size), size
+        for is_success in outcomes:
+            if is_success:
+                budget.succeeded()
+                left = min(left + 1, size)
+            else:
+                budget.failed()
+                left = max(left - 1, 0)
+            assert budget.is_spent is (left == 0)
+
+    async def test_one_failure_in_ten_never_spends_it(self) -> None:
+        """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""
+        draw = random.Random(20261)
+        budget = RetryBudget(RetryPolicy().budget)
+        failures = 0
+
+        @retrying(RetryPolicy(base=0), budget)
+        async def call() -> None:
+            nonlocal failures
+            assert not budget.is_spent
+            if draw.random() < 0.1:
+                failures += 1
+                raise TransportError("x")
+
+        for _ in range(100_000):
+            await call()
+        assert failures > 10_000
+        assert not budget.is_spent
+
+    @given(
+        calls=st.integers(1, 40),
+        size=st.integers(0, 60) | st.floats(0, 60),
+        max_attempts=st.integers(1, 8),
+        is_gathered=st.booleans(),
+    )
+    async def test_an_outage_is_answered_by_no_more_than_it(
+        self, calls: int, size: float, max_attempts: int, is_gathered: bool
+    ) -> None:
+        """Of N calls that all fail there are N attempts, and at most the budget on top of them."""
+        flaky = outage()
+        policy = RetryPolicy(max_attempts=max_attempts, base=0)
+        call = decorated(flaky, policy, budget=RetryBudget(size))
+        if is_gathered:
+            await asyncio.gather(*(failure(call("value")) for _ in range(calls)))
+        else:
+            for _ in range(calls):
+                await failure(call("value"))
+        assert calls <= flaky.attempts <= calls + size
+
+    @pytest.mark.parametrize("size", [1, 2, 10])
+    async def test_it_pays_for_as_many_attempts_as_it_says(self, size: int) -> None:
+        """A budget of one is worth one more attempt, or it would be none."""
+        flaky = outage()
+        await failure(decorated(flaky, OFTEN, budget=RetryBudget(size))("value"))
+        assert flaky.attempts == 1 + size
+
+    @pytest.mark.parametrize("error", FAILURES, ids=name)
+    async def test_once_it_is_spent_a_call_fails_after_its_one_attempt(self, error: CaseLinksError) -> None:
+        """By an error of the same class, which says so and still pickles with everything."""
+        flaky = Flaky(copy.copy(error))
+        budget = RetryBudget(1)
+        budget.failed()
+        raised = await failure(decorated(flaky, budget=budget)("value"))
+        assert flaky.attempts == 1
+        assert type(raised) is type(error)
+        assert str(raised) == f"{error}{SPENT}"
+        assert raised.during_outage
+        again = pickle.loads(pickle.dumps(raised))
+        assert (type(again), str(again), vars(again)) == (type(raised), str(raised), vars(raised))
+
+    @pytest.mark.parametrize("error", FINAL, ids=name)
+    async def test_what_is_final_anyway_says_nothing_of_it(self, error: CaseLinksError) -> None:
+        """A link that does not exist is no outage."""
+        raised = await failure(decorated(Flaky(copy.copy(error)), budget=RetryBudget(0))("value"))
+        assert str(raised) == str(error)
+        assert not raised.during_outage
+
+    async def test_a_last_attempt_says_nothing_of_it(self) -> None:
+        """It would not have been followed by another one with any budget."""
+        once = RetryPolicy(max_attempts=1)
+        raised = await failure(decorated(Flaky(TransportError("x")), once, budget=RetryBudget(0))("value"))
+        assert str(raised) == "x"
+        assert not raised.during_outage
+
+    async def test_it_says_so_once(self) -> None:
+        """Also where several calls end with the same error, since they waited for one request."""
+        shared = TransportError("x")
+        budget = RetryBudget(0)
+        for _ in range(3):
+            assert await failure(decorated(Flaky(shared), budget=budget)("value")) is shared
+            assert str(shared) == f"x{SPENT}"
+
+    async def test_recovery_is_noticed_at_once(self) -> None:
+        """After an outage the first success pays for the next retry."""
+        budget = RetryBudget(3)
+        await failure(decorated(outage(), OFTEN, budget=budget)("value"))
+        denied = Flaky(TransportError("x"))
+        await failure(decorated(denied, budget=budget)("value"))
+        assert await decorated(Flaky(), budget=budget)("value") == "value"
+        repeated = Flaky(TransportError("x"))
+        assert await decorated(repeated, budget=budget)("value") == "value"
+        assert (denied.attempts, repeated.attempts) == (1, 2)
+
+    async def test_an_endless_one_is_never_spent(self) -> None:
+        """``math.inf`` leaves it to ``max_attempts`` alone."""
+        flaky, budget = outage(), RetryBudget(math.inf)
+        raised = await failure(decorated(flaky, OFTEN, budget=budget)("value"))
+        assert (flaky.attempts, str(raised), budget.is_spent) == (1000, "x", False)
+
+    async def test_none_at_all_never_repeats(self) -> None:
+        """Not even after successes, since there is nothing to give back to."""
+        budget = RetryBudget(0)
+        for _ in range(3):
+            assert await decorated(Flaky(), budget=budget)("value") == "value"
+        flaky = Flaky(TransportError("x"))
+        await failure(decorated(flaky, budget=budget)("value"))
+        assert flaky.attempts == 1
+
+    async def test_calls_and_operations_share_it(self) -> None:
+        """A client has one, whatever it was that failed: what one operation spent no other has."""
+        budget = RetryBudget(5)
+        created, listed = outage(), outage()
+        await failure(decorated(created, OFTEN, budget=budget)("value"))
+        await failure(decorated(listed, OFTEN, budget=budget)("value"))
+        assert (created.attempts > 1, listed.attempts) == (True, 1)
+        await decorated(Flaky(), budget=budget)("value")
+        assert not budget.is_spent
+
+    async def test_every_failed_attempt_takes_one(self) -> None:
+        """Also the last one of a call, which is not repeated for another reason."""
+        budget = RetryBudget(3)
+        for attempts in (1, 2):
+            policy = RetryPolicy(max_attempts=attempts, base=0)
+            assert not budget.is_spent
+            await failure(decorated(outage(), policy, budget=budget)("value"))
+        assert budget.is_spent
+
+    async def test_a_rate_limit_takes_nothing_of_it(self) -> None:
+        """The server works and says when to come back: with no budget at all that is still waited for."""
+        flaky, budget = Flaky(limited(), limited(7.0)), RetryBudget(0)
+        assert await decorated(flaky, budget=budget)("value") == "value"
+        assert flaky.attempts == 3
+
+    @pytest.mark.parametrize("left", [0, 1])
+    def test_a_final_rate_limit_leaves_it_as_it_is(self, left: int) -> None:
+        """That a call gave up waiting says neither that the server fails nor that it does not."""
+        budget = RetryBudget(1)
+        if not left:
+            budget.failed()
+        error = limited()
+        with pytest.raises(RateLimitedError) as caught:
+            started(RetryPolicy(max_rate_limited=0), budget=budget).send(error)
+        assert (str(caught.value), caught.value.during_outage) == ("too many", False)
+        assert budget.is_spent is (left == 0)
+
+    @pytest.mark.parametrize("error", FINAL, ids=name)
+    def test_a_final_answer_gives_one_back(self, error: CaseLinksError) -> None:
+        """It shows that the server works; an error that is no answer shows nothing."""
+        budget = RetryBudget(1)
+        budget.failed()
+        with pytest.raises(type(error)):
+            started(RetryPolicy(), budget=budget).send(error)
+        assert budget.is_spent is not isinstance(error, ResponseError)
+
+    def test_final_answers_save_nothing_up(self) -> None:
+        """However many there were, a budget of one is spent by one failure."""
+        budget = RetryBudget(1)
+        for _ in range(5):
+            with pytest.raises(NotFoundError):
+                started(RetryPolicy(), budget=budget).send(NotFoundError("x", status=404))
+        budget.failed()
+        assert budget.is_spent

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import ssl
 import warnings
-from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
@@ -23,9 +19,10 @@ from datadog_caselinks import (
     RetryPolicy,
     SessionError,
     SessionManager,
+    Site,
     case,
 )
-from datadog_caselinks.sessions import USER_AGENT
+from datadog_caselinks.sessions import user_agent
 from tests.servers import (
     Authority,
     Clock,
@@ -33,6 +30,7 @@ from tests.servers import (
     Server,
     answers,
     created,
+    leaving_nothing,
     listed,
     listening,
     settle,
@@ -45,22 +43,6 @@ NEW = case(some_id(1)).blocks(case(some_id(2)))
 
 class OopsError(Exception):
     pass
-
-
-@contextlib.asynccontextmanager
-async def leaving_nothing() -> AsyncIterator[None]:
-    """Fail if the body leaves a task, a warning of something unclosed or a complaint of the loop."""
-    loop, complaints = asyncio.get_running_loop(), list[dict[str, Any]]()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
-    gc.collect()
-    before = asyncio.all_tasks()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-        gc.collect()
-    assert asyncio.all_tasks() == before
-    assert [str(warning.message) for warning in caught] == []
-    assert complaints == []
 
 
 async def one_tls_request(
@@ -99,7 +81,7 @@ class TestPool:
                     await links.list_links(NEW.parent)
                     await links.list_links(NEW.parent)
         assert [seen.connection for seen in server.seen] == [0, 0, 0, 0]
-        assert server.seen[0].headers["User-Agent"] == USER_AGENT
+        assert server.seen[0].headers["User-Agent"] == user_agent()
 
     async def test_a_session_for_each_site(self, keys: ApiKeys) -> None:
         """The session of a site is one and the same, and another site has another."""
@@ -159,14 +141,18 @@ class TestClose:
             assert sockets_to(server.port) == 0
 
     async def test_a_body_that_raises_leaves_nothing(
-        self, keys: ApiKeys, tls: ssl.SSLContext | None, trust: ssl.SSLContext | None
+        self,
+        keys: ApiKeys,
+        at_once: RetryPolicy,
+        tls: ssl.SSLContext | None,
+        trust: ssl.SSLContext | None,
     ) -> None:
         """The error comes out of ``async with`` as it is, and with requests under way all is closed."""
         async with leaving_nothing(), Server(listed, Held(), tls=tls, host="localhost") as server:
             tasks = []
 
             async def use() -> None:
-                async with CaseLinksClient(server.url, keys, ssl=trust) as links:
+                async with CaseLinksClient(server.url, keys, retry=at_once, ssl=trust) as links:
                     await links.list_links(NEW.parent)
                     tasks.append(asyncio.create_task(links.create_link(NEW)))
                     await server.until_seen(2)
@@ -259,15 +245,28 @@ class TestClose:
                 await links.list_links(NEW.parent)
             assert await CaseLinksClient(server.url, keys, sessions=sessions).list_links(NEW.parent) == []
 
-    async def test_calls_in_the_queue_end_too(self, keys: ApiKeys) -> None:
+    async def test_calls_in_the_queue_end_too(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """What waits for a slot when the client is closed is not sent."""
         async with Server(Held()) as server:
-            links = CaseLinksClient(server.url, keys, max_concurrency=1)
+            links = CaseLinksClient(server.url, keys, max_concurrency=1, retry=at_once)
             tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(3)]
             await server.until_seen(1)
             await links.close()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [AmbiguousResultError, SessionError, SessionError]
+        assert len(server.seen) == 1
+
+    async def test_calls_at_the_gate_end_too(self, keys: ApiKeys, clock: Clock) -> None:
+        """What waits for the rate limit when the client is closed is not sent."""
+        async with Server(answers(429, Retry_After="60"), created) as server:
+            links = CaseLinksClient(server.url, keys)
+            tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(3)]
+            await server.until_seen(1)
+            await settle()
+            await links.close()
+            clock.advance(60)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [SessionError] * 3
         assert len(server.seen) == 1
 
     async def test_a_token_that_comes_after_closing(self, at_once: RetryPolicy) -> None:
@@ -324,6 +323,51 @@ class TestClose:
             assert sockets_to(server.port) == 0
 
 
+class TestGate:
+    async def test_one_for_each_site_and_credentials(self, keys: ApiKeys) -> None:
+        """What the server counts together, and nothing else, shares a gate."""
+        sessions, again = SessionManager(), ApiKeys(api_key="the-api-key", app_key="the-app-key")
+        gate = sessions.gate(Site.EU1, keys)
+        assert sessions.gate(Site.parse("EU1"), again) is gate
+        others = [
+            sessions.gate(Site.US1, keys),
+            sessions.gate(Site.EU1, BearerToken("token")),
+            SessionManager().gate(Site.EU1, keys),
+        ]
+        assert len({id(other) for other in (gate, *others)}) == 4
+
+    async def test_a_429_of_one_client_holds_the_others(self, keys: ApiKeys, clock: Clock) -> None:
+        """Those of the same credentials wait as long as it does; those of others go on."""
+        async with (
+            Server(answers(429, Retry_After="60"), listed) as server,
+            SessionManager() as sessions,
+        ):
+            one, same = (CaseLinksClient(server.url, keys, sessions=sessions) for _ in range(2))
+            other = CaseLinksClient(server.url, BearerToken("token"), sessions=sessions)
+            first = asyncio.create_task(one.list_links(NEW.parent))
+            await server.until_seen(1)
+            await settle()
+            second = asyncio.create_task(same.list_links(NEW.parent))
+            await other.list_links(NEW.parent)
+            clock.advance(59)
+            await settle()
+            assert ["Authorization" in seen.headers for seen in server.seen] == [False, True]
+            clock.advance(1)
+            await asyncio.gather(first, second)
+        assert len(server.seen) == 4
+
+    async def test_the_window_of_one_client_is_that_of_the_others(self, keys: ApiKeys) -> None:
+        """What one has learned of the rate limit the other knows."""
+        step = answers(200, b'{"data": []}', X_RateLimit_Limit="9", X_RateLimit_Remaining="5")
+        async with Server(step) as server, SessionManager() as sessions:
+            one, same = (CaseLinksClient(server.url, keys, sessions=sessions) for _ in range(2))
+            other = CaseLinksClient(server.url, BearerToken("token"), sessions=sessions)
+            await one.list_links(NEW.parent)
+            assert same.rate_limit
+            assert same.rate_limit.remaining == 5
+            assert other.rate_limit is None
+
+
 class TestBorrowedSession:
     async def test_it_is_used_and_left_open(self, keys: ApiKeys) -> None:
         """The requests go through it, whatever its defaults, and neither client nor manager closes it."""
@@ -349,18 +393,19 @@ class TestBorrowedSession:
         """No attempt waits for a connection with its clock running: it waits for its slot before."""
         hold = Held(listed)
         async with (
-            Server(hold) as server,
+            Server(listed, hold) as server,
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=limit, limit_per_host=limit_per_host)
             ) as session,
         ):
             once = RetryPolicy(max_attempts=1)
             links = CaseLinksClient(server.url, keys, sessions=session, timeout=30, retry=once)
+            await links.list_links(NEW.parent)
             tasks = [asyncio.create_task(links.list_links(NEW.parent)) for _ in range(30)]
             for count in (10, 20, 30):
-                await server.until_seen(count)
+                await server.until_seen(1 + count)
                 await settle()
-                assert (len(server.seen), server.busy) == (count, 10)
+                assert (len(server.seen), server.busy) == (1 + count, 10)
                 clock.advance(20)
                 hold.release(10)
             await asyncio.gather(*tasks)
@@ -370,12 +415,13 @@ class TestBorrowedSession:
         """The slots are then those of ``max_concurrency``."""
         hold = Held(listed)
         async with (
-            Server(hold) as server,
+            Server(listed, hold) as server,
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit)) as session,
         ):
             links = CaseLinksClient(server.url, keys, sessions=session, max_concurrency=3)
+            await links.list_links(NEW.parent)
             tasks = [asyncio.create_task(links.list_links(NEW.parent)) for _ in range(6)]
-            await server.until_seen(3)
+            await server.until_seen(4)
             await settle()
             assert server.busy == 3
             hold.release(6)

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 import click
 
 from datadog_caselinks.cli.report import Report, counted
-from datadog_caselinks.cli.screen import FirstRetry, Screen
+from datadog_caselinks.cli.screen import FirstOfAKind, Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient, ClientOptions
-from datadog_caselinks.errors import LinkFileError
+from datadog_caselinks.errors import JournalError, LinkFileError
 from datadog_caselinks.link_files import LinkLine, MalformedLine, count_links, read_link_file
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
@@ -42,6 +42,12 @@ from datadog_caselinks.sandbox import Sandbox
     show_default=True,
     help="How often a link is tried that was surely not made. Being over the rate limit does not count.",
 )
+@click.option("--ensure", is_flag=True, help="Create no link that is there already: look for each first.")
+@click.option(
+    "--journal",
+    metavar="FILE",
+    help="Keep in FILE what became of each link. The same command then goes on where an earlier one ended.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Show failures and the summary only.")
 @click.pass_context
 def bulk(
@@ -51,6 +57,8 @@ def bulk(
     strict: bool,
     concurrency: int,
     attempts: int,
+    ensure: bool,
+    journal: str | None,
     quiet: bool,
 ) -> None:
     """Create the links that FILE lists; - is standard input.
@@ -62,7 +70,7 @@ def bulk(
 
     \b
     Exit status:
-      0    every link was created
+      0    every link was created, or was there already
       1    some were not
       2    nothing was sent: usage, configuration, or no such file of links
       130  interrupted by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP
@@ -70,12 +78,22 @@ def bulk(
     screen = Screen(quiet=quiet)
     logger = logging.getLogger("datadog_caselinks")
     logger.setLevel(logging.INFO)
-    logger.addHandler(FirstRetry(screen))
-    report = Report(screen)
+    logger.addHandler(FirstOfAKind(screen))
+    report = Report(screen, journal)
     options = ClientOptions(max_concurrency=concurrency, retry=RetryPolicy(max_attempts=attempts))
     with _opened(file) as stream:
         try:
-            asyncio.run(_create_all(report, stream, in_sandbox=in_sandbox, strict=strict, options=options))
+            asyncio.run(
+                _create_all(
+                    report,
+                    stream,
+                    in_sandbox=in_sandbox,
+                    strict=strict,
+                    ensure=ensure,
+                    journal=journal,
+                    options=options,
+                )
+            )
         except (KeyboardInterrupt, asyncio.CancelledError):
             report.ended_by = report.ended_by or signal.SIGINT
         finally:
@@ -91,7 +109,14 @@ def _opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
 
 
 async def _create_all(
-    report: Report, stream: io.RawIOBase, *, in_sandbox: bool, strict: bool, options: ClientOptions
+    report: Report,
+    stream: io.RawIOBase,
+    *,
+    in_sandbox: bool,
+    strict: bool,
+    ensure: bool,
+    journal: str | None,
+    options: ClientOptions,
 ) -> None:
     _end_at_signals(report)
     is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
@@ -99,9 +124,15 @@ async def _create_all(
         report.start(count_links(stream) if is_regular else None)
         lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(stream)
         wanted = report.wanted(await _all_well_formed(report, lines) if strict else lines)
-        async with contextlib.aclosing(links.create_links(wanted)) as outcomes:
-            async for outcome in outcomes:
-                report.add(outcome)
+        outcomes = links.create_links(wanted, ensure=ensure, journal=journal)
+        async with contextlib.aclosing(outcomes):
+            try:
+                async for outcome in outcomes:
+                    report.add(outcome)
+            except JournalError as error:
+                if report.is_blank:
+                    raise
+                report.stop(error, str(error))
 
 
 def _end_at_signals(report: Report) -> None:

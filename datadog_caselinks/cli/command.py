@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from datadog_caselinks.cli.bulk import bulk
+from datadog_caselinks.cli.journal import journal
 from datadog_caselinks.cli.sandbox import sandbox
 from datadog_caselinks.errors import CaseLinksError
 
@@ -40,4 +41,5 @@ def caselinks() -> None:
 
 
 caselinks.add_command(bulk)
+caselinks.add_command(journal)
 caselinks.add_command(sandbox)

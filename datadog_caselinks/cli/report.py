@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from attrs import define, field
 
-from datadog_caselinks.bulk import Created, Failed, Outcome
+from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.errors import (
     AmbiguousResultError,
@@ -26,9 +26,11 @@ class Report:
     """What has come of the lines of a file so far, and what of that is shown."""
 
     _screen: Screen
+    _journal: str | None = None  # its path, if the run has one
     malformed: int = field(default=0, init=False)
     ended_by: int = field(default=0, init=False)  # the signal that ended the run, if one did
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
+    _already: int = field(default=0, init=False)
     _failed: int = field(default=0, init=False)
     _unclear: int = field(default=0, init=False)
     _stopped_by: Exception | None = field(default=None, init=False)
@@ -39,6 +41,11 @@ class Report:
     def start(self, total: int | None) -> None:
         """Begin with a file of ``total`` lines, if that is known."""
         self._screen.start(total)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether no link has an outcome yet."""
+        return not (self._done or self._failed or self._unclear)
 
     async def wanted(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[NewCaseLink]:
         """The links of ``lines``, until it is known that all further ones would fail."""
@@ -54,7 +61,7 @@ class Report:
                 index += 1
                 yield line.new
         except OSError as error:
-            self._stop(error, f"the file cannot be read further: {error}")
+            self.stop(error, f"the file cannot be read further: {error}")
 
     def add(self, outcome: Outcome | MalformedLine) -> None:
         """Count ``outcome``, and show it."""
@@ -63,10 +70,16 @@ class Report:
                 self._created[outcome.link.relationship] += 1
                 number = self._under_way.pop(outcome.index)
                 self._tell(f"line {number}: created {outcome.link.id}: {outcome.link}")
+            case AlreadyLinked():
+                self._already += 1
+                number = self._under_way.pop(outcome.index)
+                self._tell(f"line {number}: already linked by {outcome.link.id}: {outcome.link}")
             case Failed(error=AmbiguousResultError()):
                 self._unclear += 1
                 number = self._under_way.pop(outcome.index)
                 self._screen.problem(f"line {number}: perhaps created: {outcome.error}")
+                if outcome.error.during_outage:
+                    self._stopped_by = self._stopped_by or outcome.error
             case Failed():
                 self._failed += 1
                 self._fail(self._under_way.pop(outcome.index), outcome.error)
@@ -74,14 +87,14 @@ class Report:
                 self.malformed += 1
                 self._screen.problem(f"line {outcome.number}: {outcome.reason}")
         failed = self._failed + self._unclear + self.malformed
-        self._screen.advance(done=self._created.total() + failed, failed=failed, seconds=self._seconds)
+        self._screen.advance(done=self._done + failed, failed=failed, seconds=self._seconds)
 
     def _tell(self, line: str) -> None:
         try:
             self._screen.data(line)
         except OSError as error:
             self._screen.problem(line)
-            self._stop(error, f"standard output cannot be written: {error}")
+            self.stop(error, f"standard output cannot be written: {error}")
 
     def _fail(self, number: int, error: CaseLinksError) -> None:
         message = f"line {number}: not created: {error}"
@@ -90,18 +103,22 @@ class Report:
         elif self._stopped_by:
             self._failed_alike.append(number)
         else:
-            self._stop(error, message)
+            self.stop(error, message)
 
     def _concerns_all_links(self, error: CaseLinksError) -> bool:
         if isinstance(error, PermissionDeniedError):
             return not self._created  # else it is only this case that may not be linked
-        return isinstance(error, AuthenticationError | ConnectError)
+        return error.during_outage or isinstance(error, AuthenticationError | ConnectError)
 
-    def _stop(self, error: Exception, message: str) -> None:
+    def stop(self, error: Exception, message: str) -> None:
         """Take no further lines. Those under way may fail like this one, so it alone is shown."""
         if not self._stopped_by:
             self._stopped_by = error
             self._screen.problem(message)
+
+    @property
+    def _done(self) -> int:
+        return self._created.total() + self._already
 
     @property
     def _seconds(self) -> float:
@@ -111,6 +128,8 @@ class Report:
         """Say what was done, what was not, and how to go on."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self._created.most_common())
         counts = [f"{counted(self._created.total(), 'link')} created{f' ({kinds})' if kinds else ''}"]
+        if self._already:
+            counts.append(f"{self._already} already there")
         if self._unclear:
             counts.append(f"{self._unclear} perhaps created")
         if self._failed:
@@ -125,7 +144,11 @@ class Report:
             lines = _listed(self._under_way.values())
             told = f"Under way, so perhaps created: lines {lines}." if lines else "Nothing was under way."
             self._screen.problem(f"Interrupted. {told}")
-        if self.exit_status and (self._created or self._unclear or self._under_way):
+        if not self.exit_status:
+            return
+        if self._journal:
+            self._screen.note("Run the same command again to go on: the journal knows what is done.")
+        elif self._created or self._unclear or self._under_way:
             self._screen.note(
                 "Before you run the file again, take out the lines that were created, "
                 "and those perhaps created that are there."

@@ -71,16 +71,19 @@ class Screen:
         self._progress.stop()
 
 
-class FirstRetry(logging.Handler):
-    """Shows the first retry of a run, which explains why it takes longer, and not the ten thousand others."""
+class FirstOfAKind(logging.Handler):
+    """Shows what first holds a run up, a retry and the rate limit, and not the ten thousand others."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(logging.INFO)
         self._screen = screen
-        self._is_shown = False
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show ``record`` if it is the first."""
-        if not self._is_shown:
-            self._is_shown = True
-            self._screen.note(f"Trying again after {record.getMessage()} (further retries are not shown)")
+        """Show ``record`` if it is the first of its logger."""
+        if record.name not in self._shown:
+            self._shown.add(record.name)
+            message = record.getMessage()
+            self._screen.note(
+                f"{message[0].upper()}{message[1:]} (the first of its kind; more are not shown)"
+            )

@@ -18,8 +18,8 @@ import pytest
 import trustme
 from attrs import frozen
 
-from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.servers import Server, answers, created, is_silent
+from datadog_caselinks.sandbox import Sandbox
+from tests.servers import Exchange, Server, answers, created, drops, is_silent
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -250,12 +250,23 @@ async def test_an_untrusted_certificate_is_told_once(file: Path) -> None:
     assert done.status == 1
 
 
-async def test_each_failure_has_a_line_of_its_own(sandbox: Sandbox) -> None:
+async def test_each_failure_has_a_line_of_its_own() -> None:
     """What fails for one link alone is told with its line number, and the others are made."""
-    sandbox.fail_next(Fault.LOST_ANSWER, count=2)
-    done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 4).encode())
+    answered = iter([drops, drops])
+
+    async def lose_two(exchange: Exchange) -> None:
+        is_look = exchange.seen.method == "GET"  # which is refused, so it stays open what was made
+        await (answers(403) if is_look else next(answered, created))(exchange)
+
+    async with Server(lose_two) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        done = await bulk(
+            variables,
+            *("--concurrency", "2", "--attempts", "1", "-"),
+            stdin=(HEADER + BLOCKS * 4).encode(),
+        )
     problems = done.err.splitlines()
-    assert [problem.split(":")[0] for problem in problems[:2]] == ["line 2", "line 3"]
+    assert sorted(problem.split(":")[0] for problem in problems[:2]) == ["line 2", "line 3"]
     assert all("It may have been made" in problem for problem in problems[:2])
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 perhaps created")
     assert problems[3] == (
@@ -287,12 +298,15 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
     assert done.status == 1
 
 
-async def test_the_first_retry_is_told_and_no_other(sandbox: Sandbox) -> None:
+async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
     """A run that takes longer says why, once."""
-    sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, count=2, seconds=0)
-    done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
-    assert done.err.count("further retries are not shown") == 1
-    assert (done.status, len(sandbox.links)) == (0, 2)
+    over = answers(429, Retry_After="0")
+    async with Server(over, created, over, created) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
+    assert done.err.startswith("The rate limit is used up; waiting 0.5 s (the first of its kind; ")
+    assert done.err.count("the first of its kind; more are not shown") == 1
+    assert (done.status, done.out.count("created")) == (0, 2)
 
 
 async def test_interrupting_says_what_is_under_way() -> None:
@@ -315,16 +329,16 @@ async def test_interrupting_says_what_is_under_way() -> None:
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
 async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
     """A service manager's signal gets the same report, with the lines as a range, and its own status."""
-    async with Server(is_silent) as server:
+    async with Server(created, is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "-")
         assert process.stdin
-        process.stdin.write((HEADER + BLOCKS * 3).encode())
+        process.stdin.write((HEADER + BLOCKS * 4).encode())
         await process.stdin.drain()
-        await server.until_seen(3)
+        await server.until_seen(4)
         process.send_signal(end)
         assert process.stderr
-        assert "Under way, so perhaps created: lines 2-4." in (await process.stderr.read()).decode()
+        assert "Under way, so perhaps created: lines 3-5." in (await process.stderr.read()).decode()
         await process.communicate()
     assert process.returncode == 128 + end
 

@@ -1,0 +1,143 @@
+"""A program: one measurement in a fresh process, named by its function, with its parameters as JSON.
+
+It prints what it measured as JSON. It knows the contenders; what the numbers mean is for others to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import random
+import re
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, Final
+from uuid import UUID
+
+from benchmarks.contenders import CONTENDERS, Create, Pair, sdk_client, sdk_link_maker
+
+_RSS_PER_MEGABYTE: Final = 2**20 if sys.platform == "darwin" else 2**10
+_BLOCK: Final = 100
+_PROGRESS: Final = 100_000
+
+
+def pairs(seed: int) -> Iterator[Pair]:
+    """Pairs of random ids without end, the same ones for the same seed."""
+    draw = random.Random(seed).getrandbits
+    while True:
+        yield str(UUID(int=draw(128), version=4)), str(UUID(int=draw(128), version=4))
+
+
+async def cost(*, contender: str, url: str, links: int, warmup: int) -> dict[str, float]:
+    """Seconds of CPU and of the clock for so many gathered links, after a warm-up."""
+    source = pairs(0)
+    async with CONTENDERS[contender](url) as create:
+        await _gather(create, islice(source, warmup))
+        wanted = list(islice(source, links))
+        gc.collect()
+        cpu, clock = _cpu(), time.perf_counter()
+        await _gather(create, wanted)
+        return {"cpu": _cpu() - cpu, "clock": time.perf_counter() - clock}
+
+
+async def latency(*, url: str, calls: int) -> dict[str, float]:
+    """What the SDK adds to a single call: the difference of its p50 and p99 to bare aiohttp's, in seconds.
+
+    One call at a time, in blocks that alternate, so that both meet the same moods of the machine.
+    """
+    source = pairs(0)
+    taken: dict[str, list[float]] = {"bare": [], "sdk": []}
+    async with CONTENDERS["bare"](url) as bare, CONTENDERS["sdk"](url) as sdk:
+        for create, times in ((bare, taken["bare"]), (sdk, taken["sdk"])) * (calls // _BLOCK + 1):
+            block = [await _timed(create, pair) for pair in islice(source, _BLOCK)]
+            times.extend(block)
+    cuts = {name: quantiles(times[_BLOCK:], n=100) for name, times in taken.items()}  # the first warms up
+    return {f"p{at}": cuts["sdk"][at - 1] - cuts["bare"][at - 1] for at in (50, 99)}
+
+
+async def _timed(create: Create, pair: Pair) -> float:
+    start = time.perf_counter()
+    await create(pair)
+    return time.perf_counter() - start
+
+
+async def flood(
+    *, contender: str, url: str, links: int, skip: int = 0, seed: int = 0, start: float = 0, **options: Any
+) -> dict[str, Any]:
+    """Gather ``links`` of the pairs of ``seed``, after the first ``skip``, at the time ``start``.
+
+    Gives the number of those that raised by kind of error, and when the last was done. Times are in
+    seconds since the epoch.
+    """
+    wanted = list(islice(pairs(seed), skip, skip + links))
+    async with CONTENDERS[contender](url, **options) as create:
+        await asyncio.sleep(max(0.0, start - time.time()))
+        results = await asyncio.gather(*(create(pair) for pair in wanted), return_exceptions=True)
+        end = time.time()
+    failed = Counter(type(result).__name__ for result in results if isinstance(result, BaseException))
+    return {"failed": failed.total(), "errors": failed, "end": end}
+
+
+async def gather_memory(*, url: str, links: int, warmup: int) -> float:
+    """Megabytes by which the peak of resident memory grows in a gather of so many calls of the SDK."""
+    source = pairs(0)
+    async with CONTENDERS["sdk"](url) as create:
+        await _gather(create, islice(source, warmup))
+        before = _peak()
+        await _gather(create, islice(source, links))
+        return _peak() - before
+
+
+async def stream_memory(*, url: str, links: int) -> dict[str, float]:
+    """The peak of resident memory in megabytes after ``create_links`` over so many, and the seconds taken."""
+    start = time.perf_counter()
+    async with sdk_client(url) as client:
+        done = 0
+        async for outcome in client.create_links(map(sdk_link_maker(), islice(pairs(0), links))):
+            if not hasattr(outcome, "link"):
+                raise RuntimeError(outcome)
+            done += 1
+            if done % _PROGRESS == 0:
+                print(f"  … {done:,} links", file=sys.stderr)
+    if done != links:
+        raise RuntimeError(f"{done} outcomes of {links} links")
+    return {"peak": _peak(), "seconds": time.perf_counter() - start}
+
+
+async def _gather(create: Create, wanted: Iterable[Pair]) -> None:
+    await asyncio.gather(*(create(pair) for pair in wanted))
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _peak() -> float:
+    """The peak of resident memory in megabytes.
+
+    On Linux ``ru_maxrss`` is no less than what the parent held when it started this process, so the
+    kernel's own figure for this program is taken there.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("ascii", "replace"))
+        if found:
+            return int(found[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _RSS_PER_MEGABYTE
+
+
+MEASUREMENTS: Final = {
+    function.__name__: function for function in (cost, latency, flood, gather_memory, stream_memory)
+}
+
+if __name__ == "__main__":
+    name, parameters = sys.argv[1:]
+    print(json.dumps(asyncio.run(MEASUREMENTS[name](**json.loads(parameters)))))

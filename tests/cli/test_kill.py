@@ -1,0 +1,132 @@
+"""A bulk run with a journal, killed at random moments: by the sandbox's count nothing is lost or twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from datadog_caselinks import case, read_journal
+from datadog_caselinks.sandbox import Sandbox
+from tests.cli.test_bulk import HEADER, pointing_at, start
+from tests.servers import MAX_SECONDS, some_id
+
+KILLS = 20
+LINKS = 400
+TWICE = 20  # lines that stand in the file once more
+
+
+def wanted(number: int) -> tuple[str, str]:
+    return some_id(number % 10 + 1), some_id(number + 100)
+
+
+def write_file(path: Path) -> None:
+    numbers = [*range(LINKS), *range(TWICE)]
+    lines = [f"{parent},CASE,BLOCKS,{child},CASE" for parent, child in map(wanted, numbers)]
+    path.write_text(HEADER + "\n".join(lines) + "\n")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(MAX_SECONDS):
+        while not holds():  # noqa: ASYNC110 - what it waits for happens in other processes too
+            await asyncio.sleep(0.001)
+
+
+async def kill_at(process: Process, sandbox: Sandbox, requests: int) -> bool:
+    """Kill ``process`` once the sandbox has seen so many requests; whether it had not ended before."""
+    await until(lambda: len(sandbox.requests) >= requests or process.returncode is not None)
+    if process.returncode is None:
+        process.send_signal(signal.SIGKILL)
+    await process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+async def test_twenty_kills(tmp_path: Path) -> None:
+    """After ``kill -9`` at any moment the same command makes the rest, and every link once."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
+    draw = random.Random(seed)
+    file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
+    write_file(file)
+    kills = 0
+    async with Sandbox(faults=["lost-answer:2%", "503:2%", "504-applied:2%"], seed=seed) as sandbox:
+        arguments = ("bulk", "--quiet", "--concurrency", "20", "--journal", str(journal), str(file))
+        for _ in range(KILLS):
+            process = await start(pointing_at(sandbox), *arguments)
+            kills += await kill_at(process, sandbox, len(sandbox.requests) + draw.randrange(LINKS // KILLS))
+        process = await start(pointing_at(sandbox), *arguments)
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        assert out == b""
+        made = Counter((link.parent_entity_id, link.child_entity_id) for link in sandbox.links)
+        ids = {link.id for link in sandbox.links}
+    assert made == Counter(map(wanted, range(LINKS))), "lost or twice"
+    assert kills == KILLS
+    records = list(read_journal(journal))
+    assert {(record.new.parent.id, record.new.child.id) for record in records} == set(made)
+    assert {record.link_id for record in records} == ids
+
+
+async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
+    """While one run has the journal, a second says so, sends nothing, and ends with status 2."""
+    file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
+    write_file(file)
+    async with Sandbox(faults=["delay=30"]) as sandbox:
+        arguments = ("bulk", "--journal", str(journal), str(file))
+        first = await start(pointing_at(sandbox), *arguments)
+        await until(lambda: bool(sandbox.links))
+        seen = len(sandbox.links)
+        second = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "datadog_caselinks", *arguments),
+            env=pointing_at(sandbox),
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        out, err = await second.communicate()
+        first.kill()
+        await first.communicate()
+    assert (second.returncode, out) == (2, b"")
+    assert "is in use by another run" in err.decode()
+    assert len(err.decode().splitlines()) == 1
+    assert seen == 1
+
+
+async def test_what_the_journal_holds(tmp_path: Path) -> None:
+    """``journal show`` lists each link with its state, and what was under way when the run was killed."""
+    file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
+    write_file(file)
+    async with Sandbox() as sandbox:
+        sandbox.rate_limit = "10/1h"
+        process = await start(pointing_at(sandbox), "bulk", "--quiet", "--journal", str(journal), str(file))
+        await kill_at(process, sandbox, 10)
+        ids = {link.id for link in sandbox.links}
+    shown = await start({}, "journal", "show", str(journal))
+    out, err = await shown.communicate()
+    lines = [line.split("\t") for line in out.decode().splitlines()]
+    assert shown.returncode == 0
+    assert {line[0] for line in lines} <= {"linked", "sent"}
+    assert {line[3] for line in lines if line[0] == "linked"} <= ids
+    counts = Counter(line[0] for line in lines)
+    assert err.decode() == f"{counts['sent']} sent, {counts['linked']} linked, 0 failed.\n"
+    shown = await start({}, "journal", "show", "--state", "sent", str(journal))
+    only, _ = await shown.communicate()
+    assert shown.returncode == 0
+    assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "sent"]
+
+
+async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
+    """A missing file, or one of another kind, is named; the status is 2, and the file is left as it is."""
+    (tmp_path / "other").write_text(str(case(some_id(1))))
+    for name, told in (("missing", "does not exist"), ("other", "is another kind of file")):
+        shown = await start({}, "journal", "show", str(tmp_path / name))
+        out, err = await shown.communicate()
+        assert (shown.returncode, out) == (2, b"")
+        assert told in err.decode()
+        assert len(err.decode().splitlines()) == 1
+    assert os.listdir(tmp_path) == ["other"]

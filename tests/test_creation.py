@@ -1,0 +1,975 @@
+"""The rules of making one link once: each way in which it can fail by itself, and what is asked then.
+
+The sequences of requests are those that the server saw; what was made is what the server holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from datadog_caselinks import (
+    AmbiguousResultError,
+    ApiKeys,
+    AuthenticationError,
+    BadRequestError,
+    CaseLink,
+    CaseLinksClient,
+    CaseLinksError,
+    ConflictError,
+    ConnectError,
+    InvalidLinkError,
+    MalformedResponseError,
+    NewCaseLink,
+    NotFoundError,
+    PermissionDeniedError,
+    ProxyAuthenticationError,
+    RateLimitedError,
+    ResponseError,
+    RetryPolicy,
+    ServerError,
+    TLSError,
+    TransportError,
+    case,
+    incident,
+)
+from datadog_caselinks.creation import Creator
+from datadog_caselinks.errors import ResponseTooLargeError
+from datadog_caselinks.models import identity
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.servers import (
+    HOST,
+    MALFORMED,
+    UNCLEAR,
+    Api,
+    Authority,
+    Clock,
+    Exchange,
+    Held,
+    Proxy,
+    Server,
+    Step,
+    answers,
+    counting_handshakes,
+    drops,
+    head,
+    in_no_time,
+    is_silent,
+    leaving_nothing,
+    listed,
+    repeats,
+    settle,
+    some_id,
+    unused_port,
+)
+
+NEW = case(some_id(1)).blocks(case(some_id(2)))
+RELATED = case(some_id(1)).relates_to(case(some_id(2)))
+RELATED_BACK = case(some_id(2)).relates_to(case(some_id(1)))
+
+TOO_LARGE = repeats(head(201), bytes(2**20))
+
+
+def attributes(new: NewCaseLink) -> dict[str, str]:
+    return {
+        "parent_entity_type": new.parent.type,
+        "parent_entity_id": new.parent.id,
+        "relationship": new.relationship,
+        "child_entity_type": new.child.type,
+        "child_entity_id": new.child.id,
+    }
+
+
+def holding(*held: NewCaseLink) -> Api:
+    """An API that has these links."""
+    api = Api()
+    for new in held:
+        api.make(attributes(new))
+    return api
+
+
+@pytest.fixture
+async def api() -> Api:
+    return Api()
+
+
+class TestNeverSent:
+    async def test_no_connection(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy, authority: Authority
+    ) -> None:
+        """Where the name was not found or the connection refused it is sent once there is one."""
+
+        class Resolver(AbstractResolver):
+            asked = 0
+
+            async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+                self.asked += 1
+                if self.asked == 1:
+                    raise OSError("no such name")
+                to = unused_port() if self.asked == 2 else server.port
+                return [ResolveResult(hostname=host, host=HOST, port=to, family=family, proto=0, flags=0)]
+
+            async def close(self) -> None:
+                pass
+
+        resolver = Resolver()
+        tls = authority.server("caselinks.test")
+        async with (
+            Server(api, tls=tls, host="caselinks.test") as server,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
+            ) as session,
+            CaseLinksClient(
+                server.url, keys, sessions=session, retry=at_once, ssl=authority.client()
+            ) as links,
+        ):
+            await links.create_link(NEW)
+        assert resolver.asked == 3
+        assert (server.methods, len(api.links)) == (["POST"], 1)
+
+    async def test_no_connection_for_good(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """There is nothing to look for, and the error is that of the last attempt."""
+        async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=at_once) as links:
+            with pytest.raises(ConnectError, match="nothing was sent"):
+                await links.create_link(NEW)
+
+    async def test_a_certificate_that_is_not_trusted(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy, authority: Authority
+    ) -> None:
+        """It would not be trusted the next time either: one handshake."""
+        tls = authority.server("localhost")
+        with counting_handshakes(tls) as handshakes:
+            async with (
+                Server(api, tls=tls, host="localhost") as server,
+                CaseLinksClient(server.url, keys, retry=at_once) as links,
+            ):
+                with pytest.raises(TLSError):
+                    await links.create_link(NEW)
+        assert (len(handshakes), server.methods) == (1, [])
+
+    async def test_a_proxy_that_wants_a_login(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy, authority: Authority
+    ) -> None:
+        """It would want it the next time too: the proxy is asked once."""
+        async with (
+            Server(api, tls=authority.server("localhost"), host="localhost") as server,
+            Proxy("user:password").running() as proxy,
+            CaseLinksClient(
+                server.url,
+                keys,
+                retry=at_once,
+                proxy=f"http://{HOST}:{proxy.port}",
+                ssl=authority.client(),
+            ) as links,
+        ):
+            with pytest.raises(ProxyAuthenticationError):
+                await links.create_link(NEW)
+        assert (len(proxy.requests), server.methods) == (1, [])
+
+    async def test_time_that_ran_out_before_anything_was_sent(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """It is sent again without a look."""
+        attempts: list[None] = []
+
+        async def dawdle_once(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            attempts.append(None)
+            if len(attempts) == 1:
+                clock.advance(31)
+                await asyncio.Event().wait()
+            return await handler(request)
+
+        async with (
+            Server(api) as server,
+            aiohttp.ClientSession(middlewares=(dawdle_once,)) as session,
+            CaseLinksClient(server.url, keys, sessions=session, retry=at_once) as links,
+        ):
+            await links.create_link(NEW)
+        assert len(attempts) == 2
+        assert (server.methods, len(api.links)) == (["POST"], 1)
+
+    async def test_a_connection_that_ends_as_it_is_taken(
+        self, keys: ApiKeys, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Nothing was written to it, so the link is sent on a new one without a look.
+
+        In one of the moments between taking and writing it is found to be closing, which is no fault of the
+        server: then there is no wait either.
+        """
+        caplog.set_level(logging.INFO, "datadog_caselinks.retry")
+        for turns in range(1, 5):
+            api, opened = Api(), list[socket.socket]()
+
+            def open_socket(address: aiohttp.AddrInfoType, opened: list[socket.socket] = opened) -> Any:
+                opened.append(socket.socket(*address[:3]))
+                return opened[-1]
+
+            async def end_it(*_: object, opened: list[socket.socket] = opened, turns: int = turns) -> None:
+                opened[0].shutdown(socket.SHUT_RDWR)
+                await settle(turns)
+
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_reuseconn.append(end_it)
+            connector = aiohttp.TCPConnector(socket_factory=open_socket)
+            async with (
+                Server(api) as server,
+                aiohttp.ClientSession(trace_configs=[trace], connector=connector) as session,
+                CaseLinksClient(server.url, keys, sessions=session, retry=RetryPolicy(base=8)) as links,
+            ):
+                await links.create_link(RELATED)
+                await in_no_time(clock, links.create_link(NEW))
+            assert [(seen.method, seen.connection) for seen in server.seen] == [("POST", 0), ("POST", 1)]
+            assert len(api.links) == 2
+        stale = [text for text in caplog.messages if "the server had closed the connection" in text]
+        assert stale
+        assert all(text.endswith("nothing was sent; next in 0.00 s") for text in stale)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            *((status, ResponseError) for status in (301, 302, 303, 307, 308, 418)),
+            (400, BadRequestError),
+            (401, AuthenticationError),
+            (403, PermissionDeniedError),
+            (404, NotFoundError),
+            (422, BadRequestError),
+        ],
+    )
+    async def test_what_is_refused_is_neither_repeated_nor_looked_for(
+        self, status: int, kind: type[ResponseError], keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """One POST and no more, also where such a link is there."""
+        async with (
+            Server(answers(status, Location="/"), holding(NEW)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ResponseError) as caught:
+                await links.create_link(NEW)
+        assert (type(caught.value), caught.value.status) == (kind, status)
+        assert server.methods == ["POST"]
+
+    @pytest.mark.parametrize("count", [1, 5])
+    async def test_over_the_rate_limit(
+        self, count: int, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """A 429 says that nothing was made: it is sent again without a look, as often as it takes."""
+        async with (
+            Server(*[answers(429, Retry_After="7")] * count, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await in_no_time(clock, links.create_link(NEW))
+        assert (server.methods, len(api.links)) == (["POST"] * (count + 1), 1)
+
+    async def test_over_the_rate_limit_for_good(self, keys: ApiKeys, clock: Clock) -> None:
+        """After ``max_rate_limited`` of them the error comes out, without a look."""
+        policy = RetryPolicy(max_rate_limited=2, settle=0)
+        async with (
+            Server(answers(429, Retry_After="7")) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            with pytest.raises(RateLimitedError):
+                await in_no_time(clock, links.create_link(NEW))
+        assert server.methods == ["POST"] * 3
+
+    async def test_what_is_no_new_link(self, api: Api, keys: ApiKeys) -> None:
+        """It is an error of its own, and nothing is sent or listed."""
+        link = CaseLink("x", NEW.parent, "BLOCKS", NEW.child)
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            for call in (links.create_link, links.ensure_link):
+                with pytest.raises(InvalidLinkError):
+                    await call(link)  # type: ignore[arg-type]
+        assert server.connections == 0
+
+
+class TestUnclear:
+    @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
+    async def test_it_is_found_where_it_was_made(
+        self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """The link that a look finds is the result, and nothing is sent again."""
+        step = api.applies((UNCLEAR | MALFORMED)[name])
+        async with (
+            Server(step, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert await links.create_link(NEW) == CaseLink("link-0", NEW.parent, "BLOCKS", NEW.child)
+        assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
+
+    @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
+    async def test_it_is_sent_again_where_it_was_not_made(
+        self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """The look comes first."""
+        async with (
+            Server((UNCLEAR | MALFORMED)[name], api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert (await links.create_link(NEW)).id == "link-0"
+        assert (server.methods, len(api.links)) == (["POST", "GET", "POST"], 1)
+
+    @pytest.mark.parametrize("is_made", [True, False])
+    async def test_no_answer_in_time(
+        self, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """After the time-out it is looked for, and sent again only if it is not there."""
+        step = api.applies(is_silent) if is_made else is_silent
+        async with (
+            Server(step, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once, timeout=7) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            clock.advance(6)
+            await settle()
+            assert not task.done()
+            clock.advance(2)  # aiohttp rounds times above 5 s up to a whole second
+            await task
+        assert (server.methods, len(api.links)) == (["POST", "GET"] + ["POST"] * (not is_made), 1)
+
+    async def test_too_large_an_answer(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """It is looked for, and where it is not there the error comes out: it would be as large again."""
+        async with (
+            Server(api.applies(TOO_LARGE), api, TOO_LARGE, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert (await links.create_link(NEW)).id == "link-0"
+            with pytest.raises(ResponseTooLargeError):
+                await links.create_link(RELATED)
+        assert (server.methods, len(api.links)) == (["POST", "GET"] * 2, 1)
+
+    @pytest.mark.parametrize("is_made", [True, False])
+    @pytest.mark.parametrize("status", [500, 502, 503, 504])
+    async def test_the_wait_that_the_server_asks_for(
+        self, status: int, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """``Retry-After`` of a server error is kept to the second before anything else is asked."""
+        step = answers(status, Retry_After="30")
+        async with (
+            Server(api.applies(step) if is_made else step, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            clock.advance(29)
+            await settle()
+            assert server.methods == ["POST"]
+            clock.advance(1)
+            await task
+        assert (server.methods, len(api.links)) == (["POST", "GET"] + ["POST"] * (not is_made), 1)
+
+    async def test_every_failure_in_one_call(self, api: Api, keys: ApiKeys) -> None:
+        """Each is followed by a look of its own, until the link is made."""
+        steps = [step for failure in UNCLEAR.values() for step in (failure, api)]
+        policy = RetryPolicy(max_attempts=len(steps), base=0, settle=0)
+        async with (
+            Server(*steps) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            await links.create_link(NEW)
+        assert (server.methods, len(api.links)) == (["POST", "GET"] * len(UNCLEAR) + ["POST"], 1)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+def methods(sandbox: Sandbox) -> list[str]:
+    return [request.method for request in sandbox.requests]
+
+
+class TestSandbox:
+    @pytest.mark.parametrize(
+        ("fault", "sequence"),
+        [
+            (Fault.LOST_ANSWER, "POST GET"),
+            (Fault.TRUNCATED, "POST GET"),
+            (Fault.MALFORMED, "POST GET"),
+            (Fault.HTTP_504_APPLIED, "POST GET"),
+            (Fault.RESET, "POST GET POST"),
+            (Fault.HTTP_408, "POST GET POST"),
+            (Fault.HTTP_500, "POST GET POST"),
+            (Fault.HTTP_502, "POST GET POST"),
+            (Fault.HTTP_503, "POST GET POST"),
+            (Fault.HTTP_503_RETRY_AFTER, "POST GET POST"),
+            (Fault.HTTP_504, "POST GET POST"),
+            (Fault.HTTP_429, "POST POST"),
+            (Fault.HTTP_429_RETRY_AFTER, "POST POST"),
+            (Fault.HTTP_429_NO_HINT, "POST POST"),
+        ],
+    )
+    async def test_each_fault(
+        self, fault: Fault, sequence: str, sandbox: Sandbox, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """The link is there exactly once, after these requests, and it is the one that was told."""
+        sandbox.fail_next(fault, operation="create")
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            link = await in_no_time(clock, links.create_link(NEW))
+        assert [held.id for held in sandbox.links] == [link.id]
+        assert methods(sandbox) == sequence.split()
+
+    @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP])
+    async def test_an_answer_that_takes_too_long(
+        self, fault: Fault, sandbox: Sandbox, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """The link was made, though the time for the answer ran out: it is found."""
+        sandbox.fail_next(fault, seconds=1000, operation="create")
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            link = await in_no_time(clock, links.create_link(NEW))
+        assert [held.id for held in sandbox.links] == [link.id]
+        assert methods(sandbox) == ["POST", "GET"]
+
+    async def test_a_server_that_is_slow_to_apply(self, sandbox: Sandbox, clock: Clock) -> None:
+        """One that makes the link within ``settle`` after the time-out makes it once."""
+        sandbox.fail_next(Fault.LATE_APPLY, seconds=40, operation="create")
+        policy = RetryPolicy(base=0, settle=20)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy, timeout=30) as links:
+            link = await in_no_time(clock, links.create_link(NEW))
+        assert [held.id for held in sandbox.links] == [link.id]
+        assert methods(sandbox) == ["POST", "GET"]
+
+
+class TestLook:
+    async def test_it_waits_until_things_have_settled(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """The parent is listed ``settle`` seconds after the failure, and not before."""
+        policy = RetryPolicy(base=0, settle=5)
+        async with (
+            Server(api.applies(drops), api) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            clock.advance(4)
+            await settle()
+            assert server.methods == ["POST"]
+            clock.advance(1)
+            await task
+        assert server.methods == ["POST", "GET"]
+
+    async def test_the_wait_of_the_retry_counts(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """What the server asks to wait is not followed by ``settle`` on top of it."""
+        policy = RetryPolicy(base=0, settle=30)
+        async with (
+            Server(api.applies(answers(503, Retry_After="30")), api) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            clock.advance(30)
+            await task
+        assert server.methods == ["POST", "GET"]
+
+    async def test_what_it_asks_for(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """All links of the parent, in one list."""
+        new = incident(some_id(7)).causes(case(some_id(1)))
+        async with (
+            Server(drops, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await links.create_link(new)
+        [look] = [seen for seen in server.seen if seen.method == "GET"]
+        assert look.target.endswith(f"?entity_type=INCIDENT&entity_id={some_id(7)}")
+
+    @pytest.mark.parametrize("held", [RELATED, RELATED_BACK])
+    async def test_relates_to_is_found_either_way_round(
+        self, held: NewCaseLink, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """It means the same both ways, so the server may tell it turned round."""
+        async with (
+            Server(drops, holding(held)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert identity(await links.create_link(RELATED)) == identity(held)
+        assert server.methods == ["POST", "GET"]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            pytest.param(case(some_id(2)).blocks(case(some_id(1))), id="the other way round"),
+            pytest.param(case(some_id(1)).blocks(case(some_id(3))), id="another child"),
+            pytest.param(case(some_id(1)).causes(case(some_id(2))), id="another relationship"),
+            pytest.param(RELATED, id="RELATES_TO"),
+            pytest.param(case(some_id(1)).blocks(incident(some_id(2))), id="a child of another type"),
+            pytest.param(incident(some_id(1)).blocks(case(some_id(2))), id="a parent of another type"),
+            pytest.param(case(some_id(3)).blocks(case(some_id(2))), id="another parent"),
+        ],
+    )
+    async def test_another_link_is_not_taken_for_it(
+        self, other: NewCaseLink, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """Both ends, their types and the relationship have to be those of the link: else it is sent again."""
+        api = Api()
+        tells = answers(200, json.dumps({"data": holding(other).links}).encode())
+        async with (
+            Server(drops, tells, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            await links.create_link(NEW)
+        assert (server.methods, len(api.links)) == (["POST", "GET", "POST"], 1)
+
+    async def test_a_list_that_fails_is_repeated(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """A look is a list like any other: it has attempts of its own."""
+        async with (
+            Server(api.applies(drops), answers(503), answers(200, b"{"), api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert (await links.create_link(NEW)).id == "link-0"
+        assert server.methods == ["POST", "GET", "GET", "GET"]
+
+    @pytest.mark.parametrize(("status", "lists"), [(503, 3), (403, 1), (200, 3)])
+    async def test_a_list_that_fails_for_good(
+        self, status: int, lists: int, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """It cannot be known whether the link was made: the error says so, why, and what to do."""
+        async with (
+            Server(answers(500), answers(status)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(AmbiguousResultError) as caught:
+                await links.create_link(NEW)
+        error = caught.value
+        assert server.methods == ["POST", *["GET"] * lists]
+        assert error.new is NEW
+        assert isinstance(error.reason, ServerError)
+        assert error.reason.status == 500
+        assert error.__cause__ is error.reason
+        assert str(error).startswith(f"{error.reason}. It may have been made, and looking for it failed: ")
+        assert f"cannot list the links of {NEW.parent}: {status}" in str(error)
+        assert str(error).endswith(f": list the links of {NEW.parent} before creating it again")
+
+    async def test_it_goes_through_the_gate(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
+        """Where the rate limit leaves nothing, the look waits for it as any request does."""
+        used_up = answers(500, X_RateLimit_Limit="1", X_RateLimit_Remaining="0", X_RateLimit_Reset="60")
+        async with (
+            Server(api.applies(used_up), api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            clock.advance(59)
+            await settle()
+            assert server.methods == ["POST"]
+            clock.advance(1)
+            await task
+        assert server.methods == ["POST", "GET"]
+
+    async def test_it_takes_a_slot(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """No more requests are under way than the client may have, looks included."""
+        hold = Held(api)
+        async with (
+            Server(api.applies(answers(500)), hold) as server,
+            CaseLinksClient(server.url, keys, retry=at_once, max_concurrency=1) as links,
+        ):
+            calls = [asyncio.create_task(links.create_link(new)) for new in (NEW, RELATED)]
+            await server.until_seen(2)
+            await settle()
+            assert len(server.seen) == 2
+            hold.release(2)
+            await asyncio.gather(*calls)
+        assert (server.most_busy, len(api.links)) == (1, 2)
+
+    async def test_a_thousand_of_one_parent_share_a_list(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """What many calls look for at once is in one list or two, and each finds its own link."""
+        wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 1002)]
+        made_untold = api.applies(answers(500))
+
+        async def lose_every_answer(exchange: Exchange) -> None:
+            await (made_untold if exchange.seen.method == "POST" else api)(exchange)
+
+        policy = RetryPolicy(base=0, settle=60, budget=2000)
+        async with (
+            Server(lose_every_answer) as server,
+            CaseLinksClient(server.url, keys, retry=policy, timeout=600) as links,
+        ):
+            calls = [asyncio.create_task(links.create_link(new)) for new in wanted]
+            await server.until_seen(len(wanted))
+            await settle(200)
+            clock.advance(60)
+            made = await asyncio.gather(*calls)
+        assert [identity(link) for link in made] == [identity(new) for new in wanted]
+        assert len({link.id for link in made}) == len(api.links) == len(wanted)
+        assert server.methods.count("POST") == len(wanted)
+        assert server.methods.count("GET") <= 2
+
+
+class TestLastAttempt:
+    @pytest.mark.parametrize("attempts", [1, 2, 3])
+    async def test_a_final_look_finds_it(self, attempts: int, api: Api, keys: ApiKeys) -> None:
+        """Once the attempts are used up, a last look may still find what the last one made."""
+        steps = [answers(500), listed] * (attempts - 1)
+        policy = RetryPolicy(max_attempts=attempts, base=0, settle=0)
+        async with (
+            Server(*steps, api.applies(answers(500)), api) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            assert (await links.create_link(NEW)).id == "link-0"
+        assert server.methods == ["POST", "GET"] * attempts
+
+    @pytest.mark.parametrize("attempts", [1, 2, 3])
+    @pytest.mark.parametrize(
+        ("step", "kind"),
+        [(answers(500), ServerError), (drops, TransportError), (answers(201), MalformedResponseError)],
+    )
+    async def test_a_final_look_that_finds_nothing(
+        self, step: Step, kind: type[CaseLinksError], attempts: int, keys: ApiKeys
+    ) -> None:
+        """It was surely not made then, so the plain error comes out, and none that leaves it open."""
+        policy = RetryPolicy(max_attempts=attempts, base=0, settle=0)
+        async with (
+            Server(*[step, listed] * attempts) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            with pytest.raises(kind) as caught:
+                await links.create_link(NEW)
+        assert type(caught.value) is kind
+        assert server.methods == ["POST", "GET"] * attempts
+
+    async def test_a_final_look_that_fails(self, keys: ApiKeys) -> None:
+        """It stays open whether the last attempt made it."""
+        once = RetryPolicy(max_attempts=1, settle=0)
+        async with (
+            Server(answers(500), answers(503)) as server,
+            CaseLinksClient(server.url, keys, retry=once) as links,
+        ):
+            with pytest.raises(AmbiguousResultError, match="looking for it failed") as caught:
+                await links.create_link(NEW)
+        assert isinstance(caught.value.reason, ServerError)
+        assert server.methods == ["POST", "GET"]
+
+    async def test_a_refusal_after_a_look(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """The look told that the first attempt made nothing, so the refusal of the second is what counts."""
+        async with (
+            Server(answers(500), listed, answers(401)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(AuthenticationError):
+                await links.create_link(NEW)
+        assert server.methods == ["POST", "GET", "POST"]
+
+    async def test_a_spent_budget_allows_no_look(self, keys: ApiKeys) -> None:
+        """It would add to the load of a server that fails: the error says that it is open, and why."""
+        policy = RetryPolicy(base=0, settle=0, budget=0)
+        async with (
+            Server(answers(500)) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            with pytest.raises(AmbiguousResultError) as caught:
+                await links.create_link(NEW)
+        error = caught.value
+        assert server.methods == ["POST"]
+        assert (error.new, error.during_outage) == (NEW, True)
+        assert error.__cause__ is error.reason
+        assert isinstance(error.reason, ServerError)
+        assert str(error) == (
+            f"{error.reason}. It may have been made: list the links of {NEW.parent} before creating it again"
+        )
+        assert "not tried again, since most requests fail at present" in str(error)
+
+    async def test_a_spent_budget_where_nothing_was_sent(self, keys: ApiKeys) -> None:
+        """Then nothing is open, and the error is the plain one."""
+        policy = RetryPolicy(base=0, settle=0, budget=0)
+        async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=policy) as links:
+            with pytest.raises(ConnectError, match="not tried again") as caught:
+                await links.create_link(NEW)
+        assert caught.value.during_outage
+
+
+class TestConflict:
+    async def test_with_the_link_that_is_there(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """The error of a plain create carries it."""
+        async with (
+            Server(answers(409), holding(RELATED, NEW)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ConflictError) as caught:
+                await links.create_link(NEW)
+        assert caught.value.existing == CaseLink("link-1", NEW.parent, "BLOCKS", NEW.child)
+        assert server.methods == ["POST", "GET"]
+
+    @pytest.mark.parametrize(
+        "look", [listed, answers(403), answers(500)], ids=["none there", "forbidden", "failing"]
+    )
+    async def test_with_nothing_else(self, look: Step, keys: ApiKeys) -> None:
+        """It may contradict something else; a look that fails changes nothing about the error."""
+        once = RetryPolicy(max_attempts=1, settle=0)
+        async with (
+            Server(answers(409), look) as server,
+            CaseLinksClient(server.url, keys, retry=once) as links,
+        ):
+            with pytest.raises(ConflictError) as caught:
+                await links.create_link(NEW)
+        assert (caught.value.existing, caught.value.status) == (None, 409)
+        assert caught.value.__cause__ is None
+        assert server.methods == ["POST", "GET"]
+
+    @pytest.mark.parametrize("status", [400, 409, 422])
+    async def test_after_an_unclear_attempt(
+        self, status: int, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """The link that the refusal is about is then the one that the first attempt made after our look."""
+        async with (
+            Server(api.applies(answers(500)), listed, answers(status), api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert (await links.create_link(NEW)).id == "link-0"
+        assert (server.methods, len(api.links)) == (["POST", "GET", "POST", "GET"], 1)
+
+    @pytest.mark.parametrize("look", [listed, answers(500)], ids=["none there", "failing"])
+    @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (409, ConflictError)])
+    async def test_after_an_unclear_attempt_with_nothing_else(
+        self, status: int, kind: type[ResponseError], look: Step, keys: ApiKeys
+    ) -> None:
+        """Where the second look does not find it either, the refusal comes out."""
+        policy = RetryPolicy(max_attempts=2, base=0, settle=0)
+        async with (
+            Server(answers(500), listed, answers(status), look) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            with pytest.raises(kind) as caught:
+                await links.create_link(NEW)
+        assert caught.value.status == status
+        assert server.methods[:4] == ["POST", "GET", "POST", "GET"]
+        assert server.methods.count("POST") == 2
+
+
+class TestEnsure:
+    @pytest.mark.parametrize(
+        ("new", "held"),
+        [(NEW, NEW), (RELATED, RELATED), (RELATED, RELATED_BACK), (RELATED_BACK, RELATED)],
+    )
+    async def test_a_link_that_is_there(self, new: NewCaseLink, held: NewCaseLink, keys: ApiKeys) -> None:
+        """It comes back as it is, and nothing is sent; for ``RELATES_TO`` either way round."""
+        async with Server(holding(held)) as server, CaseLinksClient(server.url, keys) as links:
+            assert await links.ensure_link(new) == (
+                CaseLink("link-0", held.parent, held.relationship, held.child),
+                False,
+            )
+        assert server.methods == ["GET"]
+
+    async def test_a_link_that_is_not_there(self, keys: ApiKeys) -> None:
+        """It is made, where the other way round is another link."""
+        api = holding(case(some_id(2)).blocks(case(some_id(1))))
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            assert await links.ensure_link(NEW) == (
+                CaseLink("link-1", NEW.parent, "BLOCKS", NEW.child),
+                True,
+            )
+        assert server.methods == ["GET", "POST"]
+
+    @pytest.mark.parametrize("status", [400, 409, 422])
+    async def test_another_writer_was_faster(self, status: int, keys: ApiKeys) -> None:
+        """A refusal between our look and our POST is looked into, and the other's link will do."""
+        async with (
+            Server(listed, answers(status), holding(NEW)) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            link, created = await links.ensure_link(NEW)
+        assert (link.id, created) == ("link-0", False)
+        assert server.methods == ["GET", "POST", "GET"]
+
+    @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (409, ConflictError)])
+    async def test_a_refusal_for_another_reason(
+        self, status: int, kind: type[CaseLinksError], keys: ApiKeys
+    ) -> None:
+        """Where there is no such link the refusal comes out."""
+        async with (
+            Server(listed, answers(status), listed) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            with pytest.raises(kind):
+                await links.ensure_link(NEW)
+        assert server.methods == ["GET", "POST", "GET"]
+
+    @pytest.mark.parametrize("is_made", [True, False])
+    async def test_an_unclear_attempt(
+        self, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """What a look finds after our own attempt is ours: it was created."""
+        async with (
+            Server(api, api.applies(drops) if is_made else drops, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            link, created = await links.ensure_link(NEW)
+        assert (link.id, created, len(api.links)) == ("link-0", True, 1)
+        assert server.methods == ["GET", "POST", "GET"] + ["POST"] * (not is_made)
+
+    async def test_a_conflict_after_an_unclear_attempt(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """The link was most likely made by that attempt: it counts as created."""
+        async with (
+            Server(listed, api.applies(drops), listed, answers(409), api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            link, created = await links.ensure_link(NEW)
+        assert (link.id, created) == ("link-0", True)
+        assert server.methods == ["GET", "POST", "GET", "POST", "GET"]
+
+    async def test_a_list_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """Nothing was sent, so its own error comes out."""
+        async with (
+            Server(answers(503)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ServerError):
+                await links.ensure_link(NEW)
+        assert server.methods == ["GET"] * 3
+
+    @pytest.mark.parametrize("wanted", [[NEW] * 20, [RELATED, RELATED_BACK] * 10], ids=["blocks", "relates"])
+    async def test_equal_calls_at_once(self, wanted: list[NewCaseLink], api: Api, keys: ApiKeys) -> None:
+        """They take turns: one makes the link, and the others find it."""
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            results = await asyncio.gather(*(links.ensure_link(new) for new in wanted))
+        assert {link.id for link, _ in results} == {"link-0"}
+        assert sorted(created for _, created in results) == [False] * 19 + [True]
+        assert (server.methods.count("POST"), len(api.links)) == (1, 1)
+
+    async def test_other_calls_do_not_wait(self, api: Api, keys: ApiKeys) -> None:
+        """Only equal links take turns: others are asked for at the same time, of one parent in one list."""
+        hold = Held(api)
+        wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 12)]
+        async with Server(api, hold) as server, CaseLinksClient(server.url, keys) as links:
+            await links.list_links(NEW.child)
+            calls = [asyncio.create_task(links.ensure_link(new)) for new in wanted]
+            await server.until_seen(2)
+            hold.release(1)
+            await server.until_seen(12)
+            hold.release(10)
+            await asyncio.gather(*calls)
+        assert server.methods == ["GET"] * 2 + ["POST"] * 10
+
+    async def test_no_trace_of_a_turn_stays(self, api: Api, keys: ApiKeys) -> None:
+        """A client that ensures a million links does not come to hold a million locks."""
+
+        def locks() -> int:
+            gc.collect()
+            return sum(type(found) is asyncio.Lock for found in gc.get_objects())
+
+        async with Server(api), Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            before = locks()
+            for number in range(2, 22):
+                await links.ensure_link(case(some_id(1)).blocks(case(some_id(number))))
+            assert locks() == before
+
+
+class TestResume:
+    """After an earlier run that may have sent the link: a look comes first, then all is as in ``ensure``."""
+
+    @contextlib.asynccontextmanager
+    async def creator(self, server: Server, keys: ApiKeys, policy: RetryPolicy) -> AsyncIterator[Creator]:
+        async with CaseLinksClient(server.url, keys, retry=policy) as links:
+            yield links._creator
+
+    @pytest.mark.parametrize(("held", "sequence", "is_new"), [([NEW], "GET", False), ([], "GET POST", True)])
+    async def test_a_look_and_then_a_post(
+        self, held: list[NewCaseLink], sequence: str, is_new: bool, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """What is there was not created by this call, and what is not there is made."""
+        api = holding(*held)
+        async with Server(api) as server, self.creator(server, keys, at_once) as creator:
+            link, created = await creator.resume(NEW)
+        assert (link.id, created, len(api.links)) == ("link-0", is_new, 1)
+        assert server.methods == sequence.split()
+
+    async def test_it_waits_until_things_have_settled(self, keys: ApiKeys, clock: Clock) -> None:
+        """The earlier run may have ended just now: ``settle`` seconds pass before the look."""
+        policy = RetryPolicy(settle=5)
+        async with Server(holding(NEW)) as server, self.creator(server, keys, policy) as creator:
+            task = asyncio.create_task(creator.resume(NEW))
+            await settle()
+            clock.advance(4)
+            await settle()
+            assert server.connections == 0
+            clock.advance(1)
+            await task
+
+    async def test_a_look_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """Then it stays open, and the reason is the earlier run."""
+        async with Server(answers(403)) as server, self.creator(server, keys, at_once) as creator:
+            with pytest.raises(AmbiguousResultError, match="an earlier run may have sent") as caught:
+                await creator.resume(NEW)
+        assert caught.value.new is NEW
+        assert server.methods == ["GET"]
+
+
+Call = Callable[[CaseLinksClient], Awaitable[object]]
+
+
+class TestCancelling:
+    @pytest.mark.parametrize(
+        ("call", "steps"),
+        [
+            pytest.param(lambda links: links.ensure_link(NEW), "", id="ensure"),
+            pytest.param(lambda links: links.ensure_link(NEW), "applied", id="ensure, reconciling"),
+            pytest.param(lambda links: links.create_link(NEW), "applied", id="create, reconciling"),
+        ],
+    )
+    async def test_at_any_moment(self, call: Call, steps: str, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """No task, slot or turn is lost, and an equal call behind it ends with the one link there is."""
+        turns, is_done = 0, False
+        async with leaving_nothing():
+            while not is_done:
+                api = Api()
+                untold = api.applies(answers(500))
+
+                async def lose_the_first(exchange: Exchange, api: Api = api, untold: Step = untold) -> None:
+                    is_lost = exchange.seen.method == "POST" and steps and not api.links
+                    await (untold if is_lost else api)(exchange)
+
+                async with (
+                    Server(lose_the_first) as server,
+                    CaseLinksClient(server.url, keys, retry=at_once, max_concurrency=1) as links,
+                ):
+                    task = asyncio.ensure_future(call(links))
+                    await settle(turns)
+                    is_done = task.done()
+                    task.cancel()
+                    await asyncio.wait([task])
+                    await settle(50)  # a request that is on its way arrives
+                    link, _ = await links.ensure_link(NEW)
+                assert [held["id"] for held in api.links] == [link.id] == ["link-0"], turns
+                assert server.busy == 0
+                turns += 1
+                del task
+        assert turns > 10
+
+    async def test_one_of_equal_calls(self, api: Api, keys: ApiKeys) -> None:
+        """One that waits for its turn takes nobody's turn along, nor does the one whose turn it is."""
+        hold = Held(api)
+        async with (
+            leaving_nothing(),
+            Server(api, hold) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            await links.list_links(NEW.child)
+            first, second, third = (asyncio.create_task(links.ensure_link(NEW)) for _ in range(3))
+            await server.until_seen(2)
+            second.cancel()
+            first.cancel()
+            await settle()
+            assert (first.cancelled(), second.cancelled()) == (True, True)
+            hold.release(3)
+            assert (await third)[1]
+            del first, second, third
+        assert len(api.links) == 1

@@ -1,0 +1,288 @@
+"""The rules of looking for links: one list for many, begun after they asked, and nothing left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+
+import pytest
+
+from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink, case
+from datadog_caselinks.lookup import Lookup
+from tests.servers import Api, Held, Server, leaving_nothing, settle, sockets_to, some_id
+
+PARENT, OTHER = case(some_id(1)), case(some_id(2))
+
+
+def link(number: int, parent: Entity = PARENT) -> NewCaseLink:
+    return parent.blocks(case(some_id(number + 10)))
+
+
+def made(new: NewCaseLink, link_id: str = "x") -> CaseLink:
+    return CaseLink(link_id, new.parent, new.relationship, new.child)
+
+
+class Lists:
+    """Lists that take until they are answered, and how many are under way of each entity."""
+
+    def __init__(self) -> None:
+        self.begun: list[Entity] = []
+        self.cancelled: list[Entity] = []
+        self.under_way: dict[Entity, asyncio.Future[list[CaseLink]]] = {}
+
+    async def __call__(self, parent: Entity) -> list[CaseLink]:
+        assert parent not in self.under_way, "only one of a parent at a time"
+        self.begun.append(parent)
+        self.under_way[parent] = asyncio.get_running_loop().create_future()
+        try:
+            return await self.under_way[parent]
+        except asyncio.CancelledError:
+            self.cancelled.append(parent)
+            raise
+        finally:
+            del self.under_way[parent]
+
+    async def answer(self, parent: Entity, *links: CaseLink) -> None:
+        """Let the list of ``parent`` that is under way tell ``links``."""
+        self.under_way[parent].set_result(list(links))
+        await settle()
+
+    async def fail(self, parent: Entity, error: Exception) -> None:
+        """Let it fail."""
+        self.under_way[parent].set_exception(error)
+        await settle()
+
+
+Finding = asyncio.Task[CaseLink | None]
+
+
+@pytest.fixture
+async def lists() -> AsyncIterator[Lists]:
+    """At the end of every test there is no task, no list under way and no complaint of the loop."""
+    lists = Lists()
+    async with leaving_nothing():
+        yield lists
+        await settle()
+    assert lists.under_way == {}
+
+
+@pytest.fixture
+def lookup(lists: Lists) -> Lookup:
+    return Lookup(lists)
+
+
+async def finding(lookup: Lookup, *wanted: NewCaseLink) -> list[Finding]:
+    """Calls that have asked for each of ``wanted``, in this order."""
+    calls = [asyncio.create_task(lookup.find(new)) for new in wanted]
+    await settle()
+    return calls
+
+
+class TestSharing:
+    async def test_one_list_for_all_who_asked_before_it_was_begun(self, lists: Lists, lookup: Lookup) -> None:
+        """Each gets its own link of it, or none."""
+        calls = [asyncio.create_task(lookup.find(link(number))) for number in range(5)]
+        await settle()
+        await lists.answer(PARENT, *(made(link(number), str(number)) for number in (3, 0, 4)))
+        found = await asyncio.gather(*calls)
+        assert [one and one.id for one in found] == ["0", None, None, "3", "4"]
+        assert lists.begun == [PARENT]
+
+    async def test_who_asks_after_it_was_begun_gets_the_next(self, lists: Lists, lookup: Lookup) -> None:
+        """A list that was begun before cannot tell of a link that was sent since."""
+        first = await finding(lookup, link(0))
+        late = await finding(lookup, link(0), link(1))
+        assert lists.begun == [PARENT]
+        await lists.answer(PARENT)
+        assert [call.done() for call in (*first, *late)] == [True, False, False]
+        await lists.answer(PARENT, made(link(0), "0"), made(link(1), "1"))
+        found = await asyncio.gather(*first, *late)
+        assert [one and one.id for one in found] == [None, "0", "1"]
+        assert lists.begun == [PARENT] * 2
+
+    async def test_who_asks_in_between_gets_the_next_too(self, lists: Lists, lookup: Lookup) -> None:
+        """Until the next list is begun, whoever asks shares it; after that there is a third."""
+        calls: list[Finding] = []
+        for _ in range(3):
+            calls += await finding(lookup, link(0), link(0))
+        await lists.answer(PARENT, made(link(0), "first"))
+        calls += await finding(lookup, link(0))
+        await lists.answer(PARENT, made(link(0), "second"))
+        await lists.answer(PARENT, made(link(0), "third"))
+        found = await asyncio.gather(*calls)
+        assert [one and one.id for one in found] == ["first"] * 2 + ["second"] * 4 + ["third"]
+
+    async def test_a_list_that_was_begun_and_ended_is_not_used_again(
+        self, lists: Lists, lookup: Lookup
+    ) -> None:
+        """Nothing is remembered: each who asks alone has a list of its own."""
+        for number in range(3):
+            [call] = await finding(lookup, link(0))
+            await lists.answer(PARENT, made(link(0), str(number)))
+            found = await call
+            assert found
+            assert found.id == str(number)
+        assert lists.begun == [PARENT] * 3
+
+    async def test_nothing_of_a_list_is_kept(self, lists: Lists, lookup: Lookup) -> None:
+        """A client that looks at a million parents does not come to hold their links."""
+        [call] = await finding(lookup, link(0))
+        other = made(link(1))
+        kept = weakref.ref(other)
+        await lists.answer(PARENT, other)
+        assert await call is None
+        del call, other
+        gc.collect()
+        assert kept() is None
+
+    async def test_parents_do_not_wait_for_each_other(self, lists: Lists, lookup: Lookup) -> None:
+        """The lists of two parents are under way at once, and end in any order."""
+        [one, other] = await finding(lookup, link(0), link(0, OTHER))
+        assert lists.begun == [PARENT, OTHER]
+        await lists.answer(OTHER, made(link(0, OTHER)))
+        assert (one.done(), await other) == (False, made(link(0, OTHER)))
+        await lists.answer(PARENT)
+        assert await one is None
+
+    async def test_the_first_match_wins(self, lists: Lists, lookup: Lookup) -> None:
+        """Of two equal links it is always the same one: that which the server tells first."""
+        [call] = await finding(lookup, link(0))
+        await lists.answer(PARENT, made(link(1), "0"), made(link(0), "1"), made(link(0), "2"))
+        found = await call
+        assert found
+        assert found.id == "1"
+
+    async def test_the_first_match_either_way_round(self, lists: Lists, lookup: Lookup) -> None:
+        """That counts for ``RELATES_TO`` too, whichever way it was made."""
+        [call] = await finding(lookup, PARENT.relates_to(OTHER))
+        await lists.answer(PARENT, made(OTHER.relates_to(PARENT), "1"), made(PARENT.relates_to(OTHER), "2"))
+        found = await call
+        assert found
+        assert (found.id, found.parent) == ("1", OTHER)
+
+
+class TestErrors:
+    async def test_it_reaches_all_who_shared_the_list(self, lists: Lists, lookup: Lookup) -> None:
+        """And nobody else: who asked later has the next list."""
+        calls = await finding(lookup, link(0), link(1))
+        [late] = await finding(lookup, link(0))
+        await lists.fail(PARENT, CaseLinksError("no list"))
+        for call in calls:
+            with pytest.raises(CaseLinksError, match="no list"):
+                await call
+        await lists.answer(PARENT, made(link(0)))
+        assert await late == made(link(0))
+
+    async def test_the_next_asks_anew(self, lists: Lists, lookup: Lookup) -> None:
+        """A failure is not remembered."""
+        [failing] = await finding(lookup, link(0))
+        await lists.fail(PARENT, CaseLinksError("no list"))
+        with pytest.raises(CaseLinksError):
+            await failing
+        [call] = await finding(lookup, link(0))
+        await lists.answer(PARENT, made(link(0)))
+        assert await call == made(link(0))
+
+    async def test_an_error_that_nobody_waits_for(self, lists: Lists, lookup: Lookup) -> None:
+        """Where all are cancelled as the list fails, the loop complains of nothing."""
+        calls = await finding(lookup, link(0), link(1))
+        lists.under_way[PARENT].set_exception(CaseLinksError("no list"))
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+
+class TestCancelling:
+    async def test_one_of_several(self, lists: Lists, lookup: Lookup) -> None:
+        """The list goes on for the others, whoever asked first."""
+        first, second, third = await finding(lookup, link(0), link(0), link(0))
+        for call in (first, third):
+            call.cancel()
+            await settle()
+            assert call.cancelled()
+        assert lists.cancelled == []
+        await lists.answer(PARENT, made(link(0)))
+        assert await second == made(link(0))
+
+    async def test_the_last(self, lists: Lists, lookup: Lookup) -> None:
+        """Nobody wants the list any more: it is cancelled, and the next asks anew."""
+        for call in await finding(lookup, link(0), link(1)):
+            call.cancel()
+        await settle()
+        assert (lists.cancelled, lists.under_way) == ([PARENT], {})
+        [call] = await finding(lookup, link(0))
+        await lists.answer(PARENT, made(link(0)))
+        assert await call == made(link(0))
+
+    async def test_the_last_of_a_list_that_waits(self, lists: Lists, lookup: Lookup) -> None:
+        """The next list is not begun if nobody waits for it, and the one under way goes on."""
+        [first] = await finding(lookup, link(0))
+        [waiting] = await finding(lookup, link(0))
+        waiting.cancel()
+        await settle()
+        await lists.answer(PARENT, made(link(0)))
+        assert await first == made(link(0))
+        assert (lists.begun, lists.cancelled) == ([PARENT], [])
+
+    async def test_who_asks_after_one_that_waited_was_cancelled(self, lists: Lists, lookup: Lookup) -> None:
+        """It has a next list of its own, still behind the one under way."""
+        [first] = await finding(lookup, link(0))
+        [waiting] = await finding(lookup, link(0))
+        waiting.cancel()
+        [late] = await finding(lookup, link(1))
+        assert lists.begun == [PARENT]
+        await lists.answer(PARENT, made(link(0)))
+        await lists.answer(PARENT, made(link(1)))
+        assert (await first, await late) == (made(link(0)), made(link(1)))
+
+    async def test_the_one_under_way_while_others_wait(self, lists: Lists, lookup: Lookup) -> None:
+        """They are not cancelled with it: their list is begun at once."""
+        [first] = await finding(lookup, link(0))
+        [waiting] = await finding(lookup, link(1))
+        first.cancel()
+        await settle()
+        assert (lists.begun, lists.cancelled) == ([PARENT] * 2, [PARENT])
+        await lists.answer(PARENT, made(link(1)))
+        assert await waiting == made(link(1))
+
+    @pytest.mark.parametrize("turns", range(6))
+    async def test_before_it_has_begun(self, turns: int, lists: Lists, lookup: Lookup) -> None:
+        """At each of the first turns: an equal call behind it is not disturbed."""
+        first = asyncio.create_task(lookup.find(link(0)))
+        await settle(turns)
+        first.cancel()
+        [second] = await finding(lookup, link(0))
+        await lists.answer(PARENT, made(link(0)))
+        assert await second == made(link(0))
+        assert first.cancelled()
+
+    async def test_as_the_answer_comes(self, lists: Lists, lookup: Lookup) -> None:
+        """One that is cancelled in the turn of the answer takes it from nobody."""
+        first, second = await finding(lookup, link(0), link(0))
+        lists.under_way[PARENT].set_result([made(link(0))])
+        first.cancel()
+        assert await second == made(link(0))
+        assert first.cancelled()
+
+
+async def test_lists_over_http(keys: ApiKeys) -> None:
+    """With a client's lists: one request for those who ask at once, whose end closes its connection."""
+    api = Api()
+    hold = Held(api)
+    async with Server(api, hold) as server, CaseLinksClient(server.url, keys) as links:
+        await links.create_link(link(0))
+        lookup = Lookup(links.list_links)
+        calls = await finding(lookup, *(link(number) for number in range(50)))
+        await server.until_seen(2)
+        hold.release()
+        found = await asyncio.gather(*calls)
+        assert [one and one.child for one in found] == [link(0).child] + [None] * 49
+        [call] = await finding(lookup, link(0))
+        await server.until_seen(3)
+        call.cancel()
+        await settle()
+        assert sockets_to(server.port) == 0
+    assert server.methods == ["POST", "GET", "GET"]

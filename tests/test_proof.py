@@ -1,0 +1,142 @@
+"""Every fault at once, at random: by the sandbox's own count nothing is lost and nothing is made twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from datadog_caselinks import (
+    AlreadyLinked,
+    CaseLink,
+    CaseLinksClient,
+    CaseLinksError,
+    Created,
+    NewCaseLink,
+    Relationship,
+    RetryPolicy,
+    case,
+    incident,
+)
+from datadog_caselinks.models import Identity, identity
+from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
+from datadog_caselinks.sandbox.store import StoredLink
+
+LINKS = 150
+FAULTY = 0.15  # of all attempts
+TIMEOUT = 0.5
+# Longer than the time-out, where a client that gave up is overtaken by what it had asked for.
+LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.2 * TIMEOUT}
+SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.05)
+POLICY = RetryPolicy(base=0.05, settle=1.0, max_attempts=8)
+
+
+@frozen
+class Run:
+    """A sandbox full of faults, a client for it, and the links to be made there."""
+
+    sandbox: Sandbox
+    links: CaseLinksClient
+    wanted: list[NewCaseLink]
+
+    def made(self) -> Counter[Identity]:
+        return Counter(map(stored, self.sandbox.links))
+
+
+def stored(link: StoredLink) -> Identity:
+    parent, child = (
+        (link.parent_entity_type, link.parent_entity_id),
+        (link.child_entity_type, link.child_entity_id),
+    )
+    ends = (({"CASE": case, "INCIDENT": incident}[kind])(id) for kind, id in (parent, child))
+    first, second = ends
+    return identity(NewCaseLink(first, link.relationship, second))
+
+
+def drawn(draw: random.Random) -> Iterator[NewCaseLink]:
+    """Links of every relationship, with parents that many share and parents of their own."""
+    hub = case(str(draw_uuid(draw)))
+    for _ in range(LINKS):
+        ends = [draw.choice([hub, case(draw_uuid(draw))]), draw.choice([case, incident])(draw_uuid(draw))]
+        yield NewCaseLink(ends[0], draw.choice(list(Relationship)), ends[1])
+
+
+def draw_uuid(draw: random.Random) -> str:
+    digits = f"{draw.getrandbits(128):032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+@pytest.fixture(params=[None, "100/1s"], ids=["unlimited", "limited"])
+async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
+    rules = [
+        FaultRule(fault, seconds=(LATE | SHORT).get(fault), probability=FAULTY / len(Fault))
+        for fault in Fault
+    ]
+    wanted = list(drawn(random.Random(seed)))
+    async with Sandbox(rate_limit=request.param, faults=rules, seed=seed) as sandbox:
+        keys = sandbox.credentials
+        async with CaseLinksClient(sandbox.site, keys, timeout=TIMEOUT, retry=POLICY) as links:
+            yield Run(sandbox, links, wanted)
+
+
+async def test_gathered(run: Run) -> None:
+    """Each ``create_link`` of a gather returns its link, which is there once."""
+    made = await asyncio.gather(*map(run.links.create_link, run.wanted))
+    assert list(map(identity, made)) == list(map(identity, run.wanted))
+    assert run.made() == Counter(map(identity, run.wanted))
+    assert {link.id for link in made} == {link.id for link in run.sandbox.links}
+
+
+async def test_ensured(run: Run) -> None:
+    """Of many equal ``ensure_link`` one is told that it created the link, the others that it is there."""
+    told = await asyncio.gather(*(run.links.ensure_link(new) for new in run.wanted for _ in range(3)))
+    assert run.made() == Counter(map(identity, run.wanted))
+    assert Counter(identity(link) for link, is_new in told if is_new) == run.made()
+    ids = {identity(link): link.id for link, _ in told}
+    assert all(ids[identity(link)] == link.id for link, _ in told)
+
+
+async def test_in_bulk_with_a_journal(run: Run, tmp_path: Path) -> None:
+    """Each link that stands twice in the source is made once; a second run finds all done."""
+    source, journal = run.wanted * 2, tmp_path / "run.journal"
+    first = [outcome async for outcome in run.links.create_links(source, journal=journal)]
+    assert Counter(map(type, first)) == {Created: LINKS, AlreadyLinked: LINKS}
+    assert run.made() == Counter(map(identity, run.wanted))
+    asked = len(run.sandbox.requests)
+    second = [outcome async for outcome in run.links.create_links(source, journal=journal)]
+    assert Counter(map(type, second)) == {AlreadyLinked: 2 * LINKS}
+    assert len(run.sandbox.requests) == asked
+
+
+async def test_deleted(run: Run) -> None:
+    """Each ``delete_link`` succeeds, and the links are gone."""
+    made = await asyncio.gather(*map(run.links.create_link, run.wanted))
+    await asyncio.gather(*map(run.links.delete_link, made))
+    assert run.sandbox.links == []
+
+
+async def test_cancelled_calls_take_nothing_along(run: Run) -> None:
+    """Whatever is cancelled, the other calls make their links once, and a cancelled one's at most once."""
+    draw = random.Random(len(run.sandbox.url))
+    tasks = [asyncio.create_task(run.links.create_link(new)) for new in run.wanted]
+    victims = draw.sample(range(LINKS), LINKS // 4)
+    for count, victim in enumerate(victims):
+        while len(run.sandbox.requests) < count:  # noqa: ASYNC110 - it waits for other tasks
+            await asyncio.sleep(0)
+        tasks[victim].cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    made = run.made()
+    for new, outcome in zip(run.wanted, done, strict=True):
+        if isinstance(outcome, CaseLink):
+            assert made[identity(new)] == 1
+        else:
+            assert isinstance(outcome, asyncio.CancelledError), outcome
+            assert made[identity(new)] <= 1
+    assert not any(isinstance(outcome, CaseLinksError) for outcome in done)
