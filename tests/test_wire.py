@@ -296,9 +296,7 @@ class TestReadLink:
         document["data"]["attributes"][name] = value
         if value is ...:
             del document["data"]["attributes"][name]
-        with pytest.raises(
-            MalformedResponseError, match=rf"attributes\.{name} is (missing|no text)"
-        ):
+        with pytest.raises(MalformedResponseError, match=rf"attributes\.{name} is (missing|no text)"):
             wire.read_link(answer(document))
 
     @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["x"], ...])
