@@ -33,23 +33,18 @@ class Gate:
 
         Raises :class:`RateLimitedError` if the limit leaves nothing for more than ``max_wait`` seconds.
         """
-        bucket = self._bucket(operation)
+        bucket = self._of_operation.get(operation, self._first)
         return Turn(self, operation, bucket, bucket.pass_by() or await bucket.enter(max_wait))
 
     def rate_limit(self, operation: str) -> RateLimit | None:
         """The current window of ``operation``; ``None`` without a limit, or once the window is over."""
-        return self._bucket(operation).current()
-
-    def _bucket(self, operation: str) -> _Bucket:
-        """What ``operation`` is counted in, as far as it is known."""
-        return self._of_operation.get(operation, self._first)
+        return self._of_operation.get(operation, self._first).current()
 
     def named(self, operation: str, name: str) -> _Bucket:
         """What ``operation`` is counted in, now that an answer told its name."""
-        if not self._named:
-            self._named[name] = self._first
         if name not in self._named:
-            self._named[name] = _Bucket()
+            self._named[name] = _Bucket() if self._named else self._first
+            self._named[name].name = name
         bucket = self._of_operation[operation] = self._named[name]
         return bucket
 
@@ -87,7 +82,7 @@ class Turn:
         """An answer came: ``limit`` by its headers, ``is_rejected`` for a 429."""
         request, self._request = self._request, None
         assert request is not None
-        if limit and limit.name:
+        if limit and limit.name and limit.name != self._bucket.name:
             bucket = self._gate.named(self._operation, limit.name)
             if bucket is not self._bucket:
                 self._bucket.withdrawn(request)
@@ -99,6 +94,7 @@ class _Bucket:
     """A window, and those who wait for it in the order in which they came."""
 
     def __init__(self) -> None:
+        self.name: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._window = Window()
         self._waiting: deque[tuple[asyncio.Future[Sent], float]] = deque()
@@ -111,9 +107,8 @@ class _Bucket:
 
     def pass_by(self) -> Sent | None:
         """The turn of one who need not wait."""
-        if self._waiting or not self._window.may_send(self._now()):
-            return None
-        return self._window.sent(self._now())
+        now = self._now()
+        return None if self._waiting or not self._window.may_send(now) else self._window.sent(now)
 
     async def enter(self, max_wait: float) -> Sent:
         now = self._now()
@@ -145,7 +140,8 @@ class _Bucket:
         self, request: Sent, limit: RateLimit | None, *, is_rejected: bool, retry_after: float | None
     ) -> None:
         self._window.answered(self._now(), request, limit, is_rejected=is_rejected, retry_after=retry_after)
-        self._serve()
+        if self._waiting:
+            self._serve()
 
     def _now(self) -> float:
         if self._loop is None:

@@ -69,7 +69,8 @@ def _identifier(value: str | UUID) -> str:
         return str(value)
     if not isinstance(value, str) or not value:
         raise InvalidLinkError(f"an id must be a non-empty string or a uuid.UUID, not {value!r}")
-    return value.lower() if _UUID.fullmatch(value) else value
+    lower = value.lower()
+    return lower if lower != value and _UUID.fullmatch(value) else value
 
 
 @frozen
@@ -85,6 +86,7 @@ class Entity:
 
     id: str = field(converter=_identifier)
     type: EntityType | str = field(converter=_entity_type)
+    _is_known: bool = field(default=False, init=False, eq=False, repr=False)
 
     def relates_to(self, child: Entity) -> NewCaseLink:
         """This and ``child`` are associated, in either direction."""
@@ -119,12 +121,15 @@ class Entity:
 
         That is a known type, and a UUID as the id.
         """
+        if self._is_known:  # a link asks once more, of both its ends
+            return
         if type(self.type) is not EntityType:
             raise InvalidLinkError(
                 f"unknown entity type {_cut(self.type)}; known are {', '.join(EntityType)}"
             )
         if not _UUID.fullmatch(self.id):
             raise InvalidLinkError(_not_a_uuid(self.id, self.type))
+        object.__setattr__(self, "_is_known", True)
 
     def __str__(self) -> str:
         return f"{self.type} {self.id}"
@@ -187,9 +192,9 @@ class NewCaseLink:
                 raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {_cut(entity)}")
             entity.require_known()
         require_known_relationship(self.relationship)
-        if EntityType.CASE not in (self.parent.type, self.child.type):
+        if self.parent.type is not EntityType.CASE is not self.child.type:
             raise InvalidLinkError(f"neither side of {self} is a case, and at least one must be")
-        if self.parent == self.child:
+        if self.parent.id == self.child.id and self.parent == self.child:
             raise InvalidLinkError(f"{self.parent} cannot be linked to itself")
 
     def __str__(self) -> str:

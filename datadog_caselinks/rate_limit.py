@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import frozen
+from multidict import istr
 
 # Above this a number of seconds is taken for a Unix timestamp: 10**8 s is three years of waiting,
 # and lies in 1973 as a date.
 _TIMESTAMP: Final = 1e8
+
+_NAMES: Final = tuple(
+    istr(f"X-RateLimit-{name}") for name in ("Limit", "Remaining", "Period", "Reset", "Name")
+)
+_NO_VALUES: Final[list[Any]] = []
 
 
 class Headers(Protocol):
@@ -44,11 +49,11 @@ class RateLimit:
         Of repeated values the cautious one counts: the fewest requests, the longest wait.
         A ``Reset`` that is a Unix timestamp is taken relative to the answer's own ``Date``.
         """
-        limit = _numbers(headers, "X-RateLimit-Limit")
-        remaining = _numbers(headers, "X-RateLimit-Remaining")
-        period = _numbers(headers, "X-RateLimit-Period")
-        reset = _relative(_numbers(headers, "X-RateLimit-Reset"), headers)
-        names = [name.strip() for name in headers.getall("X-RateLimit-Name", []) if name.strip()]
+        told = [headers.getall(name, _NO_VALUES) for name in _NAMES]
+        limit, remaining, period, reset = map(_numbers, told[:4])
+        names = [name.strip() for name in told[4] if name.strip()]
+        if max(reset, default=0.0) >= _TIMESTAMP:
+            reset = _relative(reset, headers)
         if not (limit or remaining or period or reset or names):
             return None
         return cls(
@@ -62,20 +67,19 @@ class RateLimit:
 
 def retry_after(headers: Headers) -> float | None:
     """Seconds to wait by ``Retry-After``, given as a number or as a date (RFC 9110, 10.2.3), or ``None``."""
-    waits = _numbers(headers, "Retry-After")
+    waits = _numbers(headers.getall("Retry-After", _NO_VALUES))
     sent, until = _date(headers, "Date"), _date(headers, "Retry-After")
     if sent is not None and until is not None:
         waits.append(max(0.0, until - sent))
     return max(waits, default=None)
 
 
-def _numbers(headers: Headers, name: str) -> list[float]:
-    """Every finite number of at least 0 under ``name``, which may be repeated or hold a list ("7, 7")."""
-    values = headers.getall(name, [])
-    if len(values) == 1 and values[0].isdecimal():  # as almost all are
-        return [number for number in (float(values[0]),) if number < math.inf]
+def _numbers(values: list[str]) -> list[float]:
+    """Every finite number of at least 0 among a header's values, each of which may be a list ("7, 7")."""
+    if len(values) == 1 and values[0].isdecimal() and len(values[0]) < 100:  # as almost all are
+        return [float(values[0])]
     numbers = []
-    for text in itertools.chain.from_iterable(value.split(",") for value in values):
+    for text in ",".join(values).split(","):
         try:
             number = float(text)
         except ValueError:
@@ -96,8 +100,6 @@ def _date(headers: Headers, name: str) -> float | None:
 
 def _relative(values: list[float], headers: Headers) -> list[float]:
     """``values`` in seconds from now; those that are Unix timestamps by the answer's own ``Date``."""
-    if all(seconds < _TIMESTAMP for seconds in values):
-        return values
     sent = _date(headers, "Date")
     if sent is None:
         return [seconds for seconds in values if seconds < _TIMESTAMP]

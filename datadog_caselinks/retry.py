@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Generator
@@ -120,7 +119,7 @@ def retrying(
     def wait_for_errors() -> Generator[float, Any, None]:
         return waits(policy, budget, uniform)
 
-    on_exception = backoff.on_exception(
+    return backoff.on_exception(
         wait_for_errors,
         CaseLinksError,
         jitter=None,  # backoff's own would shorten what the server asked for
@@ -128,30 +127,6 @@ def retrying(
         on_success=budget.succeeded,
         logger=None,
     )
-
-    def decorate(attempt: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        async def again(failure: list[CaseLinksError], *args: P.args, **kwargs: P.kwargs) -> R:
-            if failure:
-                raise failure.pop()
-            return await attempt(*args, **kwargs)
-
-        again = on_exception(again)
-
-        @functools.wraps(attempt)
-        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            # Most calls need one attempt, and backoff's accounts would be a tenth of what that costs.
-            try:
-                result = await attempt(*args, **kwargs)
-            except CaseLinksError as error:
-                failure = [error]
-            else:
-                budget.succeeded()
-                return result
-            return await again(failure, *args, **kwargs)
-
-        return call
-
-    return decorate
 
 
 def waits(

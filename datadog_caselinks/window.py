@@ -134,7 +134,7 @@ class Window:
         """An answer came. ``is_rejected`` is a 429; ``retry_after`` is what its header of that name says."""
         self.withdrawn(request)
         if limit is None or limit.remaining is None:
-            self._is_open = not is_rejected and (self._is_open or self._is_news(request, limit))
+            self._is_open = not is_rejected and (self._is_open or self._is_news(request))
             self._take_one(now)
         else:
             self._is_open = False
@@ -148,13 +148,12 @@ class Window:
     def _is_unknown(self, now: float) -> bool:
         return self._told is None or now >= self._ends
 
-    def _is_news(self, request: Sent, limit: RateLimit | None) -> bool:
+    def _is_news(self, request: Sent, left: float = 0.0) -> bool:
         """Whether the request was surely counted in a later window than the last that is known.
 
-        So it was if it was sent after that one's end, or if the one that it was counted in ends later, which
-        is more than ``Reset`` less one second after it was sent.
+        So it was if it was sent after that one's end, or if the one that it was counted in ends later. Of the
+        latter more than ``left`` seconds were left when it was sent.
         """
-        left = max(0.0, _seconds_left(limit) - 1) if limit and limit.reset else 0.0
         return self._told is None or request.at + left >= self._ends
 
     @property
@@ -171,8 +170,10 @@ class Window:
             self._unclear.append(now)
 
     def _learn(self, now: float, request: Sent, limit: RateLimit, remaining: int) -> None:
-        ends = now + _seconds_left(limit)
-        if self._is_news(request, limit):
+        left = _seconds_left(limit)
+        ends = now + left
+        # Reset is rounded up, so it is less than a second too long.
+        if self._is_news(request, left - 1.0 if limit.reset and left > 1.0 else 0.0):
             self._begin(request, limit, ends, remaining)
         elif request.at >= self._began and now < self._ends:
             self._ends = min(self._ends, ends)

@@ -1,19 +1,16 @@
-"""The API's requests and answers as values, and the JSON:API envelope <-> models. Does no I/O.
+"""The API's requests and answers as values: models in, models or errors out. Does no I/O.
 
 Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
-
-import cattrs
-from attrs import field, frozen
-from cattrs.cols import list_structure_factory
 
 from datadog_caselinks import errors
 from datadog_caselinks.errors import (
@@ -31,11 +28,6 @@ from datadog_caselinks.models import (
 )
 from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
 
-try:
-    from cattrs.preconf.orjson import make_converter
-except ImportError:  # without the extra "speed"
-    from cattrs.preconf.json import make_converter  # type: ignore[assignment]
-
 LINKS_PATH: Final = "/api/v2/cases/link"
 
 _EXCERPT: Final = 1000
@@ -45,8 +37,7 @@ _EXCERPT: Final = 1000
 _ABOUT: Final = {"create": "create {}", "list": "list the links of {}", "delete": "delete link {}"}
 
 
-@frozen
-class Request:
+class Request(NamedTuple):
     """What to ask: ``target`` is path and query, ``subject`` what it is about, for people to read.
 
     ``operation`` is ``create``, ``list`` or ``delete``: what the server may count by.
@@ -69,8 +60,7 @@ class Request:
         return "cases_read" if self.operation == "list" else "cases_write"
 
 
-@frozen
-class Answer:
+class Answer(NamedTuple):
     """What came back.
 
     ``redact`` takes what is secret out of what an error is to keep of the body;
@@ -80,12 +70,15 @@ class Answer:
 
     request: Request
     status: int
-    # Not shown where local variables are stored: they may echo what was sent, and a body may be large.
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
-    redact: Callable[[bytes], bytes] = field(default=bytes, repr=False)
+    headers: Headers
+    body: bytes
+    redact: Callable[[bytes], bytes] = bytes
     complete: bool = True
     resent: bool = False
+
+    def __repr__(self) -> str:
+        # Where local variables are stored: headers and body may echo what was sent, and be large.
+        return f"Answer({self.request!r}, {self.status})"
 
 
 def create_request(new: NewCaseLink) -> Request:
@@ -94,9 +87,7 @@ def create_request(new: NewCaseLink) -> Request:
         raise InvalidLinkError(
             f"only a NewCaseLink can be created, such as case(a).blocks(case(b)), not {new!r:.100}"
         )
-    body = _converter.dumps(_Envelope(new))
-    encoded = body if isinstance(body, bytes) else body.encode()
-    return Request("create", "POST", LINKS_PATH, encoded, new)
+    return Request("create", "POST", LINKS_PATH, _codec().encode_new_link(new), new)
 
 
 def list_request(entity: Entity, relationship: Relationship | None) -> Request:
@@ -122,12 +113,12 @@ def delete_request(link_id: str) -> Request:
 
 def read_link(answer: Answer) -> CaseLink:
     """The link that ``answer`` holds, or the error that it is."""
-    return _read(answer, _LINK)
+    return _read(answer, _codec().decode_link)
 
 
 def read_links(answer: Answer) -> list[CaseLink]:
     """The links that ``answer`` holds, or the error that it is."""
-    return _read(answer, _LINKS)
+    return _read(answer, _codec().decode_links)
 
 
 def read_deleted(answer: Answer) -> None:
@@ -136,84 +127,37 @@ def read_deleted(answer: Answer) -> None:
         raise _error(answer)
 
 
+class _Codec(Protocol):
+    """The module ``envelope``."""
+
+    def encode_new_link(self, new: NewCaseLink) -> bytes: ...
+
+    def decode_link(self, body: bytes) -> CaseLink: ...
+
+    def decode_links(self, body: bytes) -> list[CaseLink]: ...
+
+
+@functools.cache
+def _codec() -> _Codec:
+    # With the first link and not before: cattrs takes as long to import as a tenth of aiohttp.
+    from datadog_caselinks import envelope
+
+    return envelope
+
+
 T = TypeVar("T")
 
 
-@frozen
-class _Envelope(Generic[T]):
-    data: T
-
-
-_ATTRIBUTES: Final = (
-    "parent_entity_id",
-    "parent_entity_type",
-    "relationship",
-    "child_entity_id",
-    "child_entity_type",
-)
-_PATHS: Final = {name: f"attributes.{name}" for name in _ATTRIBUTES}
-
-
-def _unstructure_new_link(new: NewCaseLink) -> dict[str, Any]:
-    parent, child = new.parent, new.child
-    values = (parent.id, parent.type, new.relationship, child.id, child.type)
-    return {"type": "link", "attributes": dict(zip(_ATTRIBUTES, values, strict=True))}
-
-
-def _structure_link(value: Any, _: object) -> CaseLink:
-    # Field by field and not by classes of its own, which cost twice as much. Other members are left unread:
-    # whatever has an id and the five attributes is a link.
-    try:
-        attributes = value["attributes"]
-        values = (value["id"], *[attributes[name] for name in _ATTRIBUTES])
-    except KeyError as error:
-        missing = error.args[0]
-        raise ValueError(f"{_PATHS.get(missing, missing)} is missing") from None
-    except TypeError:
-        raise ValueError("malformed") from None
-    for name, text in zip(("id", *_ATTRIBUTES), values, strict=True):
-        if not isinstance(text, str) or not text:
-            raise ValueError(f"{_PATHS.get(name, name)} is no text")
-    link_id, parent_id, parent_type, relationship, child_id, child_type = values
-    return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
-
-
-def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, Any], Any]:
-    structure = list_structure_factory(kind, converter)
-
-    def structure_list(value: object, kind: Any) -> Any:
-        # Any iterable passes for a list with cattrs, and an empty object would mean "no links".
-        if not isinstance(value, list):
-            raise TypeError("expected a list")
-        return structure(value, kind)
-
-    return structure_list
-
-
-_converter = make_converter()
-_converter.register_structure_hook(CaseLink, _structure_link)
-_converter.register_structure_hook_factory(lambda kind: kind == list[CaseLink], _strict_list)
-_converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
-_LINK: Final = _Envelope[CaseLink]
-_LINKS: Final = _Envelope[list[CaseLink]]
-
-
-def _read(answer: Answer, document: type[_Envelope[T]]) -> T:
+def _read(answer: Answer, decode: Callable[[bytes], T]) -> T:
     if not 200 <= answer.status < 300:
         raise _error(answer)
     if not answer.complete:
         raise _malformed(answer, "longer than this client reads", ResponseTooLargeError)
     try:
-        return _converter.loads(answer.body, document).data
-    except cattrs.BaseValidationError as error:
-        reason = "; ".join(cattrs.transform_error(error, "answer", _problem))
-    except (ValueError, RecursionError) as error:
-        reason = f"no JSON, {error}"
+        return decode(answer.body)
+    except ValueError as error:
+        reason = str(error)
     raise _malformed(answer, reason)
-
-
-def _problem(error: BaseException, _: type | None) -> str:
-    return "data is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _malformed(

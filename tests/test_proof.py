@@ -27,13 +27,13 @@ from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 from datadog_caselinks.sandbox.store import StoredLink
 
-LINKS = 150
+LINKS = 100
 FAULTY = 0.15  # of all attempts
-TIMEOUT = 0.5
+TIMEOUT = 0.3
 # Longer than the time-out, where a client that gave up is overtaken by what it had asked for.
 LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.2 * TIMEOUT}
 SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.05)
-POLICY = RetryPolicy(base=0.05, settle=1.0, max_attempts=8)
+POLICY = RetryPolicy(base=0.05, settle=0.7, max_attempts=8)
 
 
 @frozen

@@ -15,12 +15,12 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 
 import pytest
-from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 from yarl import URL
 
+import datadog_caselinks.envelope
 import datadog_caselinks.wire
 from datadog_caselinks import (
     AuthenticationError,
@@ -68,9 +68,9 @@ LINK = CaseLink(LINK_ID, case(A), Relationship.BLOCKS, case(B))
 
 
 def with_standard_json() -> ModuleType:
-    """The module as it is where orjson is not installed."""
-    name = "datadog_caselinks.wire_with_standard_json"
-    spec = importlib.util.spec_from_file_location(name, datadog_caselinks.wire.__file__)
+    """The envelope as it is where orjson is not installed."""
+    name = "datadog_caselinks.envelope_with_standard_json"
+    spec = importlib.util.spec_from_file_location(name, datadog_caselinks.envelope.__file__)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -81,14 +81,15 @@ def with_standard_json() -> ModuleType:
     return module
 
 
-WIRES = {"standard": with_standard_json()}
+ENVELOPES = {"standard": with_standard_json()}
 if importlib.util.find_spec("orjson"):
-    WIRES["orjson"] = datadog_caselinks.wire
+    ENVELOPES["orjson"] = datadog_caselinks.envelope
 
 
-@pytest.fixture(params=list(WIRES.values()), ids=list(WIRES))
-def wire(request: pytest.FixtureRequest) -> ModuleType:
-    return cast("ModuleType", request.param)
+@pytest.fixture(params=list(ENVELOPES.values()), ids=list(ENVELOPES))
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(datadog_caselinks.wire, "_codec", lambda: request.param)
+    return datadog_caselinks.wire
 
 
 # The fixture is a module, which no example can change.
@@ -117,8 +118,8 @@ def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str
 
 def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
     """The switch is the import of the converter, and nothing else differs."""
-    library = "json" if wire is WIRES["standard"] else "orjson"
-    assert wire.make_converter.__module__ == f"cattrs.preconf.{library}"
+    library = "json" if wire._codec() is ENVELOPES["standard"] else "orjson"
+    assert wire._codec().make_converter.__module__ == f"cattrs.preconf.{library}"
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ class TestReadLink:
         """It would be as long when asked for again; the beginning is kept, and no secret in it."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
         with pytest.raises(ResponseTooLargeError) as caught:
-            getattr(wire, read)(evolve(cut, redact=lambda text: text.replace(b"the-key", b"***")))
+            getattr(wire, read)(cut._replace(redact=lambda text: text.replace(b"the-key", b"***")))
         assert str(caught.value) == (
             f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed answer: "
             "longer than this client reads"
@@ -592,7 +593,7 @@ class TestErrors:
 class TestSecrets:
     def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
         """A short key may stand in any id; only what an error keeps of a body is blotted out."""
-        blotted = evolve(answer(ANSWER, 201), redact=lambda text: text.replace(b"8", b"[redacted]"))
+        blotted = answer(ANSWER, 201)._replace(redact=lambda text: text.replace(b"8", b"[redacted]"))
         assert wire.read_link(blotted) == LINK
 
     @pytest.mark.parametrize(("status", "kind"), [(400, ResponseError), (201, MalformedResponseError)])
@@ -601,7 +602,7 @@ class TestSecrets:
     ) -> None:
         """A server or proxy may echo the request's headers."""
         body = {"errors": ["the-key was refused"]}
-        blotted = evolve(answer(body, status), redact=lambda text: text.replace(b"the-key", b"***"))
+        blotted = answer(body, status)._replace(redact=lambda text: text.replace(b"the-key", b"***"))
         with pytest.raises(kind) as caught:
             wire.read_link(blotted)
         assert "the-key" not in repr(vars(caught.value)) + str(caught.value)

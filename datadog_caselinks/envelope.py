@@ -1,0 +1,118 @@
+"""The JSON:API envelope <-> models, by cattrs; the bytes by orjson where it is there. Knows no requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+import cattrs
+from attrs import frozen
+from cattrs.cols import list_structure_factory
+
+from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
+
+try:
+    from cattrs.preconf.orjson import make_converter
+    from orjson import dumps, loads
+except ImportError:  # without the extra "speed"
+    from json import dumps, loads  # type: ignore[assignment]
+
+    from cattrs.preconf.json import make_converter  # type: ignore[assignment]
+
+
+def encode_new_link(new: NewCaseLink) -> bytes:
+    """The body that asks for ``new``."""
+    body: bytes | str = dumps(_unstructure_new(_Envelope(new)))
+    return body if isinstance(body, bytes) else body.encode()
+
+
+def decode_link(body: bytes) -> CaseLink:
+    """The link that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
+    link: CaseLink = _decode(body, _structure_link_document)
+    return link
+
+
+def decode_links(body: bytes) -> list[CaseLink]:
+    """The links that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
+    links: list[CaseLink] = _decode(body, _structure_links_document)
+    return links
+
+
+T = TypeVar("T")
+
+
+@frozen
+class _Envelope(Generic[T]):
+    data: T
+
+
+_ATTRIBUTES: Final = (
+    "parent_entity_id",
+    "parent_entity_type",
+    "relationship",
+    "child_entity_id",
+    "child_entity_type",
+)
+_PATHS: Final = {name: f"attributes.{name}" for name in _ATTRIBUTES}
+
+
+def _unstructure_new_link(new: NewCaseLink) -> dict[str, Any]:
+    parent, child = new.parent, new.child
+    values = (parent.id, parent.type, new.relationship, child.id, child.type)
+    return {"type": "link", "attributes": dict(zip(_ATTRIBUTES, values, strict=True))}
+
+
+def _structure_link(value: Any, _: object) -> CaseLink:
+    # Field by field and not by classes of its own, which cost twice as much. Other members are left unread:
+    # whatever has an id and the five attributes is a link.
+    try:
+        attributes = value["attributes"]
+        values = [value["id"], *[attributes[name] for name in _ATTRIBUTES]]
+    except KeyError as error:
+        missing = error.args[0]
+        raise ValueError(f"{_PATHS.get(missing, missing)} is missing") from None
+    except TypeError:
+        raise ValueError("malformed") from None
+    if "" in values or set(map(type, values)) != {str}:
+        names = zip(("id", *_PATHS.values()), values, strict=True)
+        wrong = next(name for name, text in names if type(text) is not str or not text)
+        raise ValueError(f"{wrong} is no text")
+    link_id, parent_id, parent_type, relationship, child_id, child_type = values
+    return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
+
+
+def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, Any], Any]:
+    structure = list_structure_factory(kind, converter)
+
+    def structure_list(value: object, kind: Any) -> Any:
+        # Any iterable passes for a list with cattrs, and an empty object would mean "no links".
+        if not isinstance(value, list):
+            raise TypeError("expected a list")
+        return structure(value, kind)
+
+    return structure_list
+
+
+_converter = make_converter()
+_converter.register_structure_hook(CaseLink, _structure_link)
+_converter.register_structure_hook_factory(lambda kind: kind == list[CaseLink], _strict_list)
+_converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
+# Looked up once, and not for each link.
+_unstructure_new: Final = _converter.get_unstructure_hook(_Envelope[NewCaseLink])
+_structure_link_document: Final = _converter.get_structure_hook(_Envelope[CaseLink])
+_structure_links_document: Final = _converter.get_structure_hook(_Envelope[list[CaseLink]])
+
+
+def _decode(body: bytes, structure: Callable[[Any, Any], Any]) -> Any:
+    try:
+        document = loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON, {error}") from None
+    try:
+        return structure(document, _Envelope).data
+    except cattrs.BaseValidationError as error:
+        raise ValueError("; ".join(cattrs.transform_error(error, "answer", _problem))) from None
+
+
+def _problem(error: BaseException, _: type | None) -> str:
+    return "data is missing" if isinstance(error, KeyError) else str(error)
