@@ -49,6 +49,14 @@ if TYPE_CHECKING:
     from datadog_caselinks.retry import RetryPolicy
     from datadog_caselinks.sessions import SessionManager
     from datadog_caselinks.sites import Site
+else:  # checkers would take every misspelt name for one that is there
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return value
+
 
 __all__ = [
     "AlreadyLinked",
@@ -154,14 +162,6 @@ _MODULES = {
     "sites": ("Site",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-if not TYPE_CHECKING:  # or checkers would take every misspelt name for one that is there
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-        return value
 
 
 def __dir__() -> list[str]:

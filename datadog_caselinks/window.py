@@ -8,7 +8,8 @@ the current one (``X-RateLimit-*``). From that follows, without a clock in commo
   while ``under way < remaining`` another may be sent, and alone on a limit none is rejected.
 - ``Reset`` is in whole seconds, rounded up, so an answer's time plus its ``Reset`` is never before the end of
   the window; the earliest such moment is the best estimate. A request that is sent after it is surely counted
-  in a later window: only such a probe opens one. Answers that come late close nothing and open nothing.
+  in a later window, and so is one whose answer has a second longer to go than that. Only these open a window;
+  whatever else comes late closes nothing and opens nothing.
 - What others take of the limit shows in ``remaining``. The share that this process had of the last window is
   what it takes at once of the next, so that all together do not ask for more than there is.
 """
@@ -34,7 +35,6 @@ _UNTOLD_PERIOD: Final = 1.0
 
 _LONGEST_WAIT: Final = 3600.0
 """Seconds that are believed of any header: Datadog's longest period; after them it is asked anew."""
-
 
 _ALONE: Final = 0.95
 """A share of the limit from which on nobody else is thought to take of it."""

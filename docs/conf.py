@@ -5,7 +5,7 @@ from importlib import metadata
 project = "datadog_caselinks"
 release = metadata.version("datadog_caselinks")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmark-table.md"]
 html_theme = "furo"
 html_title = f"datadog_caselinks {release}"
 autodoc_member_order = "bysource"

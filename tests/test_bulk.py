@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from datadog_caselinks import (
+    AlreadyLinked,
     AmbiguousResultError,
     ApiKeys,
     BadRequestError,
@@ -22,6 +26,9 @@ from datadog_caselinks import (
     RetryPolicy,
     case,
 )
+from datadog_caselinks.errors import InvalidLinkError, JournalError
+from datadog_caselinks.journal_file import LinkState, read_journal
+from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import Exchange, Held, Server, answers, created, drops, settle, some_id
 
 PARENT = case(some_id(1))
@@ -302,3 +309,117 @@ class TestSourceThatRaises:
             with pytest.raises(TypeError):
                 await anext(links.create_links(None))  # type: ignore[arg-type]
         assert server.connections == 0
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+async def outcomes_of(links: CaseLinksClient, source: object, **options: object) -> list[Outcome]:
+    outcomes = [outcome async for outcome in links.create_links(source, **options)]  # type: ignore[arg-type]
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+class TestEnsure:
+    async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox) -> None:
+        """A link that is there before, or stands in the source twice, is told as such, with its id."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            there = await links.create_link(link(1))
+            first, second, third = await outcomes_of(links, [link(1), link(2), link(2)], ensure=True)
+        assert first == AlreadyLinked(link(1), there, 0)
+        assert {type(second), type(third)} == {Created, AlreadyLinked}
+        assert isinstance(second, Created | AlreadyLinked)
+        assert isinstance(third, Created | AlreadyLinked)
+        assert second.link == third.link
+        assert len(sandbox.links) == 2
+
+
+class TestJournal:
+    async def test_what_is_done_is_not_sent_again(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """The second run asks nothing, and tells the ids of the first."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            first = await outcomes_of(links, slowly(5), journal=tmp_path / "journal")
+            asked = len(sandbox.requests)
+            second = await outcomes_of(links, slowly(6), journal=tmp_path / "journal")
+        assert [type(outcome) for outcome in second] == [*[AlreadyLinked] * 5, Created]
+        assert [outcome.link for outcome in first if isinstance(outcome, Created)] == [
+            outcome.link for outcome in second if isinstance(outcome, AlreadyLinked)
+        ]
+        assert len(sandbox.requests) == asked + 1
+
+    async def test_what_was_not_made_is_made_by_the_next_run(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """A link that was refused is kept with the reason, and sent again."""
+        journal = tmp_path / "journal"
+        without_scope = sandbox.credentials_without_scope
+        async with CaseLinksClient(sandbox.site, without_scope) as links:
+            [failed] = await outcomes_of(links, [link(1)], journal=journal)
+        assert isinstance(failed, Failed)
+        [record] = read_journal(journal)
+        assert (record.new, record.state, record.error) == (link(1), LinkState.FAILED, str(failed.error))
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            [made] = await outcomes_of(links, [link(1)], journal=journal)
+        assert isinstance(made, Created)
+        assert len(sandbox.links) == 1
+
+    async def test_what_may_have_been_made_is_looked_for_by_the_next_run(
+        self, sandbox: Sandbox, tmp_path: Path, at_once: RetryPolicy
+    ) -> None:
+        """Nobody knew what came of it; it was made, and is found."""
+        journal = tmp_path / "journal"
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+            sandbox.fail_next(Fault.HTTP_500, operation="list", count=at_once.max_attempts)
+            [failed] = await outcomes_of(links, [link(1)], journal=journal)
+            assert isinstance(failed, Failed)
+            assert isinstance(failed.error, AmbiguousResultError)
+            assert [record.state for record in read_journal(journal)] == [LinkState.SENT]
+            [found] = await outcomes_of(links, [link(1)], journal=journal)
+        assert isinstance(found, AlreadyLinked)
+        assert [stored.id for stored in sandbox.links] == [found.link.id]
+
+    async def test_what_is_no_link_is_refused_and_not_kept(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """It fails by itself, as without a journal."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            outcomes = await outcomes_of(links, ["no link", link(1)], journal=tmp_path / "journal")
+        assert isinstance(outcomes[0], Failed)
+        assert type(outcomes[0].error) is InvalidLinkError
+        assert isinstance(outcomes[1], Created)
+        assert [record.new for record in read_journal(tmp_path / "journal")] == [link(1)]
+
+    async def test_one_that_cannot_be_used_is_an_error(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Before anything is read or sent."""
+        source = Source()
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            with pytest.raises(JournalError, match="name a file in a directory that exists"):
+                await anext(links.create_links(source, journal=tmp_path / "missing" / "journal"))
+        assert (source.taken, len(sandbox.requests)) == (0, 0)
+
+    async def test_one_that_cannot_be_written_further_ends_it(
+        self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not kept is not sent: the error comes out once what is under way is done, and is told."""
+        connect = sqlite3.connect
+
+        def connected(*args: Any, **rest: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*args, **rest)
+            connection.execute("PRAGMA max_page_count = 5")  # of which SQLite says that the disk is full
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connected)
+        got: list[Outcome] = []
+
+        async def consume() -> None:
+            async for outcome in links.create_links(Source(), concurrency=3, journal=tmp_path / "journal"):
+                got.append(outcome)
+
+        async with (
+            leaving_no_task(),
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            with pytest.raises(JournalError, match="the disk is full"):
+                await consume()
+        assert got
+        assert {type(outcome) for outcome in got} == {Created}
+        assert len(sandbox.links) == len(got)

@@ -209,6 +209,7 @@ class TestNeverSent:
         server: then there is no wait either.
         """
         caplog.set_level(logging.INFO, "datadog_caselinks.retry")
+        seen: list[list[str]] = []
         for turns in range(1, 5):
             api, opened = Api(), list[socket.socket]()
 
@@ -230,8 +231,11 @@ class TestNeverSent:
             ):
                 await links.create_link(RELATED)
                 await in_no_time(clock, links.create_link(NEW))
-            assert [(seen.method, seen.connection) for seen in server.seen] == [("POST", 0), ("POST", 1)]
+            seen.append(server.methods)
             assert len(api.links) == 2
+        # From Python 3.12 on the write is begun at once, so that something may have been sent in one moment.
+        assert set(map(tuple, seen)) <= {("POST", "POST"), ("POST", "GET", "POST")}
+        assert ["POST", "POST"] in seen
         stale = [text for text in caplog.messages if "the server had closed the connection" in text]
         assert stale
         assert all(text.endswith("nothing was sent; next in 0.00 s") for text in stale)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datadog_caselinks import case, read_journal
-from datadog_caselinks.sandbox import Sandbox
-from tests.cli.test_bulk import HEADER, pointing_at, start
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.cli.test_bulk import HEADER, bulk, environment, pointing_at, start
 from tests.servers import MAX_SECONDS, some_id
 
 KILLS = 20
@@ -106,7 +106,7 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
         process = await start(pointing_at(sandbox), "bulk", "--quiet", "--journal", str(journal), str(file))
         await kill_at(process, sandbox, 10)
         ids = {link.id for link in sandbox.links}
-    shown = await start({}, "journal", "show", str(journal))
+    shown = await start(environment(), "journal", "show", str(journal))
     out, err = await shown.communicate()
     lines = [line.split("\t") for line in out.decode().splitlines()]
     assert shown.returncode == 0
@@ -114,7 +114,7 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     assert {line[3] for line in lines if line[0] == "linked"} <= ids
     counts = Counter(line[0] for line in lines)
     assert err.decode() == f"{counts['sent']} sent, {counts['linked']} linked, 0 failed.\n"
-    shown = await start({}, "journal", "show", "--state", "sent", str(journal))
+    shown = await start(environment(), "journal", "show", "--state", "sent", str(journal))
     only, _ = await shown.communicate()
     assert shown.returncode == 0
     assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "sent"]
@@ -124,9 +124,46 @@ async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
     """A missing file, or one of another kind, is named; the status is 2, and the file is left as it is."""
     (tmp_path / "other").write_text(str(case(some_id(1))))
     for name, told in (("missing", "does not exist"), ("other", "is another kind of file")):
-        shown = await start({}, "journal", "show", str(tmp_path / name))
+        shown = await start(environment(), "journal", "show", str(tmp_path / name))
         out, err = await shown.communicate()
         assert (shown.returncode, out) == (2, b"")
         assert told in err.decode()
         assert len(err.decode().splitlines()) == 1
     assert os.listdir(tmp_path) == ["other"]
+
+
+async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) -> None:
+    """When most requests fail no further line is sent, and the advice to run it again is good."""
+    file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
+    write_file(file)
+    arguments = ("--quiet", "--journal", str(journal), str(file))
+    async with Sandbox() as sandbox:
+        sandbox.fail_next(Fault.HTTP_503, count=10_000)
+        first = await bulk(pointing_at(sandbox), *arguments)
+        asked = len(sandbox.requests)
+    assert first.status == 1
+    assert asked < LINKS
+    assert "not tried again, since most requests fail at present" in first.err
+    assert first.err.endswith("Run the same command again to go on: the journal knows what is done.\n")
+
+
+async def test_a_journal_that_cannot_be_written_further_ends_the_run(tmp_path: Path) -> None:
+    """What was made by then is counted, the reason is told, and nothing more is sent; the status is 1."""
+    file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
+    write_file(file)
+    command = 'ulimit -f 48; exec "$0" -m datadog_caselinks bulk --concurrency 1 --journal "$1" "$2"'
+    async with Sandbox() as sandbox:
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", command, sys.executable, str(journal), str(file)),
+            env={name: value for name, value in pointing_at(sandbox).items() if "COVERAGE" not in name},
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        out, err = await process.communicate()
+        made = len(sandbox.links)
+    told = err.decode()
+    assert process.returncode == 1, told
+    assert f"the journal {journal} cannot be" in told
+    assert 0 < out.count(b"created") <= made < LINKS
+    assert f"{out.count(b'created')} links created" in told
+    assert "Traceback" not in told

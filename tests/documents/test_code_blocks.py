@@ -14,13 +14,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = {"python", "sh"}
-SHOWN = {"text", "{toctree}", "{eval-rst}"}  # output, transcripts of several terminals, and Sphinx's own
+SHOWN = {
+    "text",
+    "{toctree}",
+    "{eval-rst}",
+    "{include}",
+}  # output, transcripts of several terminals, and Sphinx's own
 
 
 def blocks(page: Path) -> list[tuple[str, int, str]]:
     """The language, line number and text of each fenced block."""
     text = page.read_text()
-    fences = re.finditer(r"^```(\S*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fences = re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [(match[1], text.count("\n", 0, match.start()) + 1, match[2]) for match in fences]
 
 

@@ -60,7 +60,7 @@ async def test_gather_links_a_chain(sandbox: Sandbox) -> None:
 
 async def test_gather_says_what_was_not_made(sandbox: Sandbox) -> None:
     """A link that the server refuses is told, with the reason, and the others are made."""
-    sandbox.fail_next(Fault.HTTP_504_APPLIED, operation="create")
+    sandbox.fail_next(Fault.HTTP_503_RETRY_AFTER, operation="create", seconds=1000)
     process = await start(sandbox, "gather.py", CASE, OTHER, CASE)
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
@@ -80,10 +80,10 @@ async def test_the_web_service_links_and_refuses(sandbox: Sandbox) -> None:
         async with session.post(f"{url}/incidents/{OTHER}/causes/DDFC-1") as refused:
             assert refused.status == 400
             assert "is a case key" in await refused.text()
-        sandbox.fail_next(Fault.HTTP_504_APPLIED)
+        sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
         async with session.post(f"{url}/incidents/{OTHER}/causes/{CASE}") as failed:
             assert failed.status == 502
-            assert "It may have been made" in await failed.text()
+            assert "the server asks for 1000 s" in await failed.text()
     process.send_signal(signal.SIGINT)
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
