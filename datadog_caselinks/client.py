@@ -97,10 +97,12 @@ class CaseLinksClient:
         self._gate = self._sessions.gate(self.site, credentials)
         self._max_wait = retry.max_wait
         budget = RetryBudget(retry.budget)
-        self._creator = Creator(self._attempt, Lookup(self.list_links), retry, budget)
+        self._creator = Creator(self._attempt, Lookup(self._look_at), retry, budget)
         retried = retrying(retry, budget)
         self._list = retried(self._list_once)
         self._delete = retried(self._delete_once)
+        # A look pays back no retry: where creates fail and lists do not, the budget would never be spent.
+        self._look = retrying(retry, budget, is_credited=False)(self._list_once)
 
     @classmethod
     def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
@@ -201,8 +203,8 @@ class CaseLinksClient:
     async def close(self) -> None:
         """Close the client, and its connections unless they are shared.
 
-        Requests under way fail, and calls that wait to repeat one fail when they do. A second call of this
-        does nothing.
+        Calls that have not been sent, or wait to be repeated, fail when their turn comes. Requests under way
+        fail too, unless the connections are shared. A second call of this does nothing.
         """
         self._is_closed = True
         if not self._is_shared:
@@ -220,6 +222,9 @@ class CaseLinksClient:
     async def _list_once(self, request: Request) -> list[CaseLink]:
         return wire.read_links(await self._attempt(request))
 
+    async def _look_at(self, entity: Entity) -> list[CaseLink]:
+        return await self._look(wire.list_request(entity, None))
+
     async def _delete_once(self, deletion: _Deletion) -> None:
         try:
             answer = await self._attempt(deletion.request)
@@ -232,18 +237,22 @@ class CaseLinksClient:
             deletion.may_be_done |= may_have_been_applied(error)
             raise
 
-    async def _attempt(self, request: Request) -> Answer:
-        # Before the queue, or a closed client would be noticed only at its head.
+    def _require_open(self) -> None:
         if self._is_closed:
             raise SessionError("this client is closed: make a new one")
         self._transport.require_usable()
+
+    async def _attempt(self, request: Request) -> Answer:
+        # Before the queue, or a closed client would be noticed only at its head.
+        self._require_open()
         async with self._slots:
             with await self._gate.turn(request.operation, max_wait=self._max_wait) as turn:
+                self._require_open()
                 answer = await self._transport.send(request)
                 limit = RateLimit.from_headers(answer.headers)
                 is_rejected = answer.status == 429
-                # A 5xx without the headers came from in front of what counts.
-                if limit or answer.status < 500:
+                # An error without the headers came from in front of what counts; a 401 meets all alike.
+                if limit or is_rejected or answer.status < 300 or answer.status == 401:
                     hint = retry_after(answer.headers) if is_rejected else None
                     turn.answered(limit, is_rejected=is_rejected, retry_after=hint)
                 return answer

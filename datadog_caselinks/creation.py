@@ -13,7 +13,13 @@ from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
 from datadog_caselinks import wire
-from datadog_caselinks.errors import AmbiguousResultError, BadRequestError, CaseLinksError, ConflictError
+from datadog_caselinks.errors import (
+    AmbiguousResultError,
+    BadRequestError,
+    CaseLinksError,
+    ConflictError,
+    ResponseError,
+)
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import CaseLink, Identity, NewCaseLink, identity
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
@@ -59,6 +65,7 @@ class Creator:
         self._attempt = attempt
         self._lookup = lookup
         self._settle = policy.settle
+        self._max_wait = policy.max_wait
         self._budget = budget
         # Decorated here and not for each call, which would cost more than the rest of the retry.
         self._repeat = retrying(policy, budget)(self._look_and_attempt)
@@ -99,7 +106,8 @@ class Creator:
         except CaseLinksError as error:
             if creation.doubt is None or isinstance(error, AmbiguousResultError):
                 raise
-            if error.during_outage:  # a look would add to the load as well
+            # A look would add to the load as well, or come sooner than the server said.
+            if error.during_outage or _asked_wait(error) > self._max_wait:
                 raise _ambiguous(creation) from creation.doubt
             last = error
         if link := await self._look(creation):
@@ -118,7 +126,7 @@ class Creator:
             return await self._equal(creation, error), creation.was_doubted
         except CaseLinksError as error:
             if may_have_been_applied(error):
-                creation.doubted(error, self._settle)
+                creation.doubted(error, max(self._settle, _asked_wait(error)))
             raise
 
     async def _look(self, creation: _Creation) -> CaseLink | None:
@@ -141,15 +149,24 @@ class Creator:
         will_do = creation.is_ensured or creation.was_doubted
         if isinstance(error, BadRequestError) and not will_do:
             raise error
-        try:
-            link = await self._lookup.find(creation.new)
-        except CaseLinksError:
-            raise error from None
+        if creation.was_doubted:
+            creation.doubt = error
+            link = await self._look(creation)
+        else:
+            try:
+                link = await self._lookup.find(creation.new)
+            except CaseLinksError:
+                raise error from None
         if link and will_do:
             return link
         if isinstance(error, ConflictError):
             error.existing = link
         raise error
+
+
+def _asked_wait(error: CaseLinksError) -> float:
+    """Seconds that the server asks for before anything else."""
+    return (error.retry_after or 0.0) if isinstance(error, ResponseError) else 0.0
 
 
 def _ambiguous(creation: _Creation, look: str = "") -> AmbiguousResultError:

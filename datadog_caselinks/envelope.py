@@ -78,6 +78,7 @@ def _structure_link(value: Any, _: object) -> CaseLink:
         wrong = next(name for name, text in names if type(text) is not str or not text)
         raise ValueError(f"{wrong} is no text")
     link_id, parent_id, parent_type, relationship, child_id, child_type = values
+    link_id.encode()  # is a ValueError for half a character, which the standard library lets pass
     return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from types import TracebackType
@@ -120,7 +121,10 @@ class _Bucket:
         try:
             return await turn
         except asyncio.CancelledError:
-            if not turn.cancelled() and not turn.exception():
+            if turn.cancelled():
+                with contextlib.suppress(ValueError):  # it was just taken out
+                    self._waiting.remove((turn, max_wait))
+            elif not turn.exception():
                 self.withdrawn(turn.result())
             self._serve()
             raise

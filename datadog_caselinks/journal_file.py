@@ -222,6 +222,8 @@ def _explained(file: Path) -> Iterator[None]:
 
 def _refuse_foreign(file: Path) -> None:
     """Raise for what is neither a journal nor empty, and leave nothing in it or beside it."""
+    if file.is_dir():
+        raise JournalError(f"the journal {file} is a directory: name a file in it")
     if not file.is_file() or (file.stat().st_size and not _is_marked(file)):
         raise JournalError(f"the journal {file} {_FOREIGN}")
 

@@ -56,8 +56,9 @@ class RetryPolicy:
         Seconds between an attempt that may have made a link and the look whether it did. It allows for a
         server that is still at work on it, and for a list that lags behind.
     ``budget``
-        Failed attempts that a client may have beyond its successful ones. Above it nothing is repeated, so
-        that an outage is not answered by a multiple of the load; each success gives one back.
+        Failed attempts that a client may have beyond its successful ones: five for each of the hundred that
+        are under way at once. Above it nothing is repeated, so that an outage is not answered by a multiple
+        of the load; each success gives one back.
 
     A wait that the server asks for is never shortened; jitter comes on top of it, so that those
     who were told the same moment do not all come back at once. After a 429 the gate waits, for all.
@@ -69,7 +70,7 @@ class RetryPolicy:
     cap: float = field(default=20.0, validator=_at_least(0))
     max_wait: float = field(default=120.0, validator=_at_least(0))
     settle: float = field(default=1.0, validator=_at_least(0))
-    budget: float = field(default=100, validator=_at_least(0))
+    budget: float = field(default=500, validator=_at_least(0))
 
 
 class RetryBudget:
@@ -112,9 +113,16 @@ def _is_unclear_answer(error: CaseLinksError) -> bool:
 
 
 def retrying(
-    policy: RetryPolicy, budget: RetryBudget, *, uniform: Callable[[float, float], float] = random.uniform
+    policy: RetryPolicy,
+    budget: RetryBudget,
+    *,
+    is_credited: bool = True,
+    uniform: Callable[[float, float], float] = random.uniform,
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """A decorator that repeats a coroutine function as ``policy`` says, and raises its last error."""
+    """A decorator that repeats a coroutine function as ``policy`` says, and raises its last error.
+
+    ``is_credited`` is whether a success gives something back to the budget.
+    """
 
     def wait_for_errors() -> Generator[float, Any, None]:
         return waits(policy, budget, uniform)
@@ -124,7 +132,7 @@ def retrying(
         CaseLinksError,
         jitter=None,  # backoff's own would shorten what the server asked for
         on_backoff=_log,
-        on_success=budget.succeeded,
+        on_success=budget.succeeded if is_credited else (),
         logger=None,
     )
 

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import sys
 from typing import Final, Self
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
 
@@ -53,7 +53,7 @@ class SessionManager:
             _refuse_authorization(session)
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
-        self._gates: dict[tuple[Site, Credentials], Gate] = {}
+        self._gates: WeakValueDictionary[tuple[Site, Credentials], Gate] = WeakValueDictionary()
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
@@ -92,7 +92,10 @@ class SessionManager:
         return session
 
     def gate(self, site: Site, credentials: Credentials) -> Gate:
-        """The gate of all requests to ``site`` with ``credentials``, which the server counts together."""
+        """The gate of all requests to ``site`` with ``credentials``, which the server counts together.
+
+        It lasts as long as one of the clients that have it.
+        """
         return self._gates.setdefault((site, credentials), Gate())
 
     async def close(self) -> None:

@@ -133,6 +133,8 @@ class Window:
     ) -> None:
         """An answer came. ``is_rejected`` is a 429; ``retry_after`` is what its header of that name says."""
         self.withdrawn(request)
+        if is_rejected and limit and limit.remaining is None and limit.reset is not None:
+            limit = evolve(limit, remaining=0)  # which a 429 says without a header
         if limit is None or limit.remaining is None:
             self._is_open = not is_rejected and (self._is_open or self._is_news(request))
             self._take_one(now)
@@ -172,8 +174,8 @@ class Window:
     def _learn(self, now: float, request: Sent, limit: RateLimit, remaining: int) -> None:
         left = _seconds_left(limit)
         ends = now + left
-        # Reset is rounded up, so it is less than a second too long.
-        if self._is_news(request, left - 1.0 if limit.reset and left > 1.0 else 0.0):
+        # Reset is rounded up, so it is less than a second too long, if it is believed as it stands.
+        if self._is_news(request, left - 1.0 if left == limit.reset and left > 1.0 else 0.0):
             self._begin(request, limit, ends, remaining)
         elif request.at >= self._began and now < self._ends:
             self._ends = min(self._ends, ends)

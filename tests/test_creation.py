@@ -739,15 +739,29 @@ class TestConflict:
             assert (await links.create_link(NEW)).id == "link-0"
         assert (server.methods, len(api.links)) == (["POST", "GET", "POST", "GET"], 1)
 
-    @pytest.mark.parametrize("look", [listed, answers(500)], ids=["none there", "failing"])
+    @pytest.mark.parametrize("status", [400, 409])
+    async def test_after_an_unclear_attempt_where_the_second_look_fails(
+        self, status: int, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """An equal link may be there, and may be the one that was asked for."""
+        async with (
+            Server(answers(500), listed, answers(status), answers(403)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(AmbiguousResultError, match="looking for it failed: .* 403") as caught:
+                await links.create_link(NEW)
+        assert isinstance(caught.value.reason, ResponseError)
+        assert caught.value.reason.status == status
+        assert server.methods == ["POST", "GET", "POST", "GET"]
+
     @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (409, ConflictError)])
     async def test_after_an_unclear_attempt_with_nothing_else(
-        self, status: int, kind: type[ResponseError], look: Step, keys: ApiKeys
+        self, status: int, kind: type[ResponseError], keys: ApiKeys
     ) -> None:
         """Where the second look does not find it either, the refusal comes out."""
         policy = RetryPolicy(max_attempts=2, base=0, settle=0)
         async with (
-            Server(answers(500), listed, answers(status), look) as server,
+            Server(answers(500), listed, answers(status), listed) as server,
             CaseLinksClient(server.url, keys, retry=policy) as links,
         ):
             with pytest.raises(kind) as caught:

@@ -40,7 +40,14 @@ from datadog_caselinks.sandbox import Sandbox
     type=click.IntRange(1),
     default=RetryPolicy().max_attempts,
     show_default=True,
-    help="How often a link is tried that was surely not made. Being over the rate limit does not count.",
+    help="How often a link is tried. Being over the rate limit does not count.",
+)
+@click.option(
+    "--max-wait",
+    type=click.FloatRange(0),
+    default=RetryPolicy().max_wait,
+    show_default=True,
+    help="Seconds to wait for the rate limit, or as the server asks; where it is longer the run ends.",
 )
 @click.option("--ensure", is_flag=True, help="Create no link that is there already: look for each first.")
 @click.option(
@@ -57,6 +64,7 @@ def bulk(
     strict: bool,
     concurrency: int,
     attempts: int,
+    max_wait: float,
     ensure: bool,
     journal: str | None,
     quiet: bool,
@@ -80,7 +88,8 @@ def bulk(
     logger.setLevel(logging.INFO)
     logger.addHandler(FirstOfAKind(screen))
     report = Report(screen, journal)
-    options = ClientOptions(max_concurrency=concurrency, retry=RetryPolicy(max_attempts=attempts))
+    policy = RetryPolicy(max_attempts=attempts, max_wait=max_wait)
+    options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with _opened(file) as stream:
         try:
             asyncio.run(
@@ -145,6 +154,8 @@ def _end_at_signals(report: Report) -> None:
         task.cancel()
 
     for by in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(by) is signal.SIG_IGN:  # as nohup leaves it
+            continue
         asyncio.get_running_loop().add_signal_handler(by, end, by)
 
 

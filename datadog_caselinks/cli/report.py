@@ -16,6 +16,7 @@ from datadog_caselinks.errors import (
     CaseLinksError,
     ConnectError,
     PermissionDeniedError,
+    RateLimitedError,
 )
 from datadog_caselinks.link_files import LinkLine, MalformedLine
 from datadog_caselinks.models import NewCaseLink
@@ -100,15 +101,17 @@ class Report:
         message = f"line {number}: not created: {error}"
         if not self._concerns_all_links(error):
             self._screen.problem(message)
-        elif self._stopped_by:
+        elif type(error) is type(self._stopped_by):
             self._failed_alike.append(number)
+        elif self._stopped_by:
+            self._screen.problem(message)
         else:
             self.stop(error, message)
 
     def _concerns_all_links(self, error: CaseLinksError) -> bool:
         if isinstance(error, PermissionDeniedError):
             return not self._created  # else it is only this case that may not be linked
-        return error.during_outage or isinstance(error, AuthenticationError | ConnectError)
+        return error.during_outage or isinstance(error, AuthenticationError | ConnectError | RateLimitedError)
 
     def stop(self, error: Exception, message: str) -> None:
         """Take no further lines. Those under way may fail like this one, so it alone is shown."""
@@ -140,19 +143,20 @@ class Report:
         if self._stopped_by:
             alike = f"lines {_listed(self._failed_alike)} failed alike, and " if self._failed_alike else ""
             self._screen.problem(f"Stopped there: {alike}no later line was sent.")
+            if self._under_way and not self.ended_by:  # read, and held up by what stopped the run
+                self._screen.problem(f"Not sent either: lines {_listed(self._under_way.values())}.")
         if self.ended_by:
             lines = _listed(self._under_way.values())
-            told = f"Under way, so perhaps created: lines {lines}." if lines else "Nothing was under way."
+            told = f"Under way or about to be: lines {lines}." if lines else "Nothing was under way."
             self._screen.problem(f"Interrupted. {told}")
         if not self.exit_status:
             return
+        is_wrong = self._failed or self._unclear or self.malformed or self._stopped_by
+        again = f"To go on, {'mend what is told above and ' if is_wrong else ''}run the same command again"
         if self._journal:
-            self._screen.note("Run the same command again to go on: the journal knows what is done.")
+            self._screen.note(f"{again}: the journal knows what is done.")
         elif self._created or self._unclear or self._under_way:
-            self._screen.note(
-                "Before you run the file again, take out the lines that were created, "
-                "and those perhaps created that are there."
-            )
+            self._screen.note(f"{again} with --ensure: it makes only the links that are not there.")
 
     @property
     def exit_status(self) -> int:

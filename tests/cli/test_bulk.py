@@ -270,8 +270,8 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     assert all("It may have been made" in problem for problem in problems[:2])
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 perhaps created")
     assert problems[3] == (
-        "Before you run the file again, take out the lines that were created, "
-        "and those perhaps created that are there."
+        "To go on, mend what is told above and run the same command again with --ensure: "
+        "it makes only the links that are not there."
     )
     assert done.status == 1
 
@@ -322,7 +322,7 @@ async def test_interrupting_says_what_is_under_way() -> None:
         process.send_signal(signal.SIGINT)
         err = await process.stderr.read()
         await process.communicate()
-    assert "Under way, so perhaps created: lines 2." in err.decode()
+    assert "Under way or about to be: lines 2." in err.decode()
     assert process.returncode == 130
 
 
@@ -338,7 +338,7 @@ async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
         await server.until_seen(4)
         process.send_signal(end)
         assert process.stderr
-        assert "Under way, so perhaps created: lines 3-5." in (await process.stderr.read()).decode()
+        assert "Under way or about to be: lines 3-5." in (await process.stderr.read()).decode()
         await process.communicate()
     assert process.returncode == 128 + end
 
