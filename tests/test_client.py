@@ -700,6 +700,32 @@ def limited(status: int, body: bytes = b"", *, remaining: int) -> Step:
 
 
 class TestRateLimit:
+    @pytest.mark.parametrize("status", [400, 403, 404])
+    async def test_an_error_without_headers_opens_nothing(self, status: int, keys: ApiKeys) -> None:
+        """It may come from in front of what counts: the next request still goes alone."""
+        hold = Held()
+        async with Server(answers(status), hold) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(CaseLinksError):
+                await links.list_links(NEW.parent)
+            calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(5)]
+            await server.until_seen(2)
+            await settle()
+            assert len(server.seen) == 2
+            hold.release(5)
+            await asyncio.gather(*calls)
+
+    async def test_wrong_keys_hold_nobody_up(self, keys: ApiKeys) -> None:
+        """A 401 meets all alike, so those who wait are told as soon as they can be."""
+        hold = Held(answers(401))
+        async with Server(answers(401), hold) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(AuthenticationError):
+                await links.create_link(NEW)
+            calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(5)]
+            await server.until_seen(6)
+            hold.release(5)
+            told = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in told} == {AuthenticationError}
+
     async def test_the_window_as_it_was_told(self, keys: ApiKeys, clock: Clock) -> None:
         """Nothing before the first answer; then what is left, in requests and seconds, until it is over."""
         async with (

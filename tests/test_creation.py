@@ -661,6 +661,51 @@ class TestLastAttempt:
         assert isinstance(caught.value.reason, ServerError)
         assert server.methods == ["POST", "GET"]
 
+    async def test_a_final_look_comes_not_before_the_server_said(self, keys: ApiKeys, clock: Clock) -> None:
+        """What it asks for before another request is asked for before a look too."""
+        once = RetryPolicy(max_attempts=1, settle=1)
+        async with (
+            Server(answers(503, Retry_After="60"), listed) as server,
+            CaseLinksClient(server.url, keys, retry=once) as links,
+        ):
+            task = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            await settle()
+            clock.advance(59)
+            await settle()
+            assert server.methods == ["POST"]
+            clock.advance(1)
+            with pytest.raises(ServerError):
+                await task
+        assert server.methods == ["POST", "GET"]
+
+    async def test_no_final_look_where_the_server_said_much_later(self, keys: ApiKeys) -> None:
+        """Above ``max_wait`` nothing more is asked at all, so it stays open whether it was made."""
+        async with (
+            Server(answers(503, Retry_After="121"), listed) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            with pytest.raises(AmbiguousResultError, match="503"):
+                await links.create_link(NEW)
+        assert server.methods == ["POST"]
+
+    async def test_looks_pay_back_no_retries(self, keys: ApiKeys) -> None:
+        """Where creates fail and lists do not, the budget is spent all the same."""
+
+        async def creates_nothing(exchange: Exchange) -> None:
+            await (listed if exchange.seen.method == "GET" else answers(500))(exchange)
+
+        policy = RetryPolicy(base=0, settle=0, budget=10)
+        async with (
+            Server(creates_nothing) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            calls = (links.create_link(NEW.parent.blocks(case(some_id(number)))) for number in range(10, 110))
+            failed = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(error, ServerError | AmbiguousResultError) for error in failed)
+        assert server.methods.count("POST") <= 100 + 10
+        assert server.methods.count("GET") <= 2 * 10
+
     async def test_a_refusal_after_a_look(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """The look told that the first attempt made nothing, so the refusal of the second is what counts."""
         async with (
@@ -748,7 +793,7 @@ class TestConflict:
             Server(answers(500), listed, answers(status), answers(403)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
-            with pytest.raises(AmbiguousResultError, match="looking for it failed: .* 403") as caught:
+            with pytest.raises(AmbiguousResultError, match=r"looking for it failed: .* 403") as caught:
                 await links.create_link(NEW)
         assert isinstance(caught.value.reason, ResponseError)
         assert caught.value.reason.status == status

@@ -194,6 +194,16 @@ class TestCancelling:
         assert order == [asked[number] for number in (0, 2, 4, 5)]
         assert gate.rate_limit("create") == told(6)
 
+    async def test_waiters_that_left_are_forgotten(self, gate: Gate, leftover: list[Caller]) -> None:
+        """However many give up behind one who waits on."""
+        await ask(gate, told(0))
+        leftover[:] = callers(gate, 1)
+        await settle()
+        for caller in callers(gate, 50):
+            await settle()
+            await caller.cancel()
+        assert len(gate._first._waiting) == 1
+
     async def test_a_turn_that_was_just_given_goes_to_the_next(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:

@@ -589,7 +589,13 @@ class TestRefused:
         )
         assert (await enter(path)).before is LinkState.SENT
 
-    @pytest.mark.parametrize("write", [_text, _other_database, _other_application, Path.mkdir, os.mkfifo])
+    async def test_a_directory(self, path: Path) -> None:
+        """It is named as what it is."""
+        os.mkdir(path)
+        for message in (await refusal(path), unreadable(path)):
+            assert message == f"the journal {path} is a directory: name a file in it"
+
+    @pytest.mark.parametrize("write", [_text, _other_database, _other_application, os.mkfifo])
     async def test_a_file_of_another_kind(self, path: Path, write: Callable[[Path], None]) -> None:
         """It stays as it was, and alone; nobody waits for what never comes."""
         write(path)

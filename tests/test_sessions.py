@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import warnings
 
@@ -13,6 +14,7 @@ from datadog_caselinks import (
     AmbiguousResultError,
     ApiKeys,
     BearerToken,
+    CaseLink,
     CaseLinksClient,
     ConfigurationError,
     NotFoundError,
@@ -463,3 +465,27 @@ class TestBorrowedSession:
         async with session:
             with pytest.raises(ConfigurationError, match="Authorization"):
                 SessionManager(session)
+
+
+def test_a_gate_lasts_as_long_as_its_clients() -> None:
+    """A manager outlives its clients, and keeps neither their tokens nor what they knew."""
+    sessions = SessionManager()
+    for number in range(10):
+        CaseLinksClient("EU1", BearerToken(f"token-{number}"), sessions=sessions)
+    gc.collect()
+    assert len(sessions._gates) == 0
+
+
+async def test_a_closed_client_sends_nothing_more(keys: ApiKeys) -> None:
+    """Calls that wait for their turn fail, also where the connections are shared and stay open."""
+    hold = Held()
+    async with Server(created, hold) as server, SessionManager() as sessions:
+        links = CaseLinksClient(server.url, keys, sessions=sessions, max_concurrency=2)
+        await links.create_link(NEW)
+        calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(10)]
+        await server.until_seen(3)
+        await links.close()
+        hold.release(2)
+        told = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in told] == [CaseLink] * 2 + [SessionError] * 8
+    assert len(server.seen) == 3

@@ -634,6 +634,12 @@ class TestHolding:
             hear(window, 100.0, request, is_rejected=True)
         assert window.blocked_until(100.0) == 100.5
 
+    def test_a_429_that_tells_the_end_of_its_window_alone(self) -> None:
+        """Nothing is left until then, which it says without a number."""
+        window = Window()
+        reject(window, 100.0, told(None, limit=None, period=None, reset=30.0))
+        assert window.blocked_until(100.0) == 130.0
+
     def test_the_end_of_a_used_up_window_is_a_hint(self) -> None:
         """No pause is added to it."""
         window = opened(told(9))

@@ -354,6 +354,12 @@ class TestReadLink:
             wire.read_link(answer({"data": data}))
         assert not re.search(r"\b_", str(caught.value))
 
+    def test_half_a_character_is_no_id(self, wire: ModuleType) -> None:
+        """It could be neither sent again nor kept in a file."""
+        body = json.dumps(ANSWER).replace(LINK_ID, "\\ud800").encode()
+        with pytest.raises(MalformedResponseError):
+            wire.read_link(answer(body))
+
     def test_half_an_answer_is_malformed(self, wire: ModuleType) -> None:
         """Of a body that was cut off, not even a beginning that is a document counts."""
         with pytest.raises(ResponseTooLargeError, match="longer than this client reads"):

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -144,9 +144,41 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
     assert first.status == 1
     assert len(asked_for) < 3000
     assert "not tried again, since most requests fail at present" in first.err
-    assert first.err.endswith(
-        "To go on, mend what is told above and run the same command again: the journal knows what is done.\n"
-    )
+    assert first.err.endswith("run the same command again: the journal knows what is done.\n")
+
+
+async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> None:
+    """Where the wait is longer than ``--max-wait`` the reason is told once, and no further line is sent."""
+    file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
+    write_file(file)
+    async with Sandbox() as sandbox:
+        sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
+        arguments = ("--quiet", "--max-wait", "900", "--journal", str(journal), str(file))
+        done = await bulk(pointing_at(sandbox), *arguments)
+    assert done.status == 1
+    assert len(sandbox.requests) == 1
+    assert "the server asks for 1000 s" in done.err
+    assert "Stopped there: lines " in done.err
+    assert len(done.err.splitlines()) == 4
+
+
+async def test_nohup_is_respected(tmp_path: Path) -> None:
+    """A run that was started to outlive its terminal does so."""
+    file = tmp_path / "links.csv"
+    write_file(file)
+    async with Sandbox() as sandbox:
+        process = await asyncio.create_subprocess_exec(
+            *("nohup", sys.executable, "-m", "datadog_caselinks", "bulk", "--quiet", str(file)),
+            env=pointing_at(sandbox),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        await until(lambda: bool(sandbox.requests))
+        process.send_signal(signal.SIGHUP)
+        _, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        assert len(sandbox.links) == LINKS + TWICE
 
 
 async def test_a_journal_that_cannot_be_written_further_ends_the_run(tmp_path: Path) -> None:
