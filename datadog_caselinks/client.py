@@ -247,7 +247,8 @@ class CaseLinksClient:
         self._require_open()
         async with self._slots:
             with await self._gate.turn(request.operation, max_wait=self._max_wait) as turn:
-                self._require_open()
+                if self._is_closed:  # meanwhile
+                    raise SessionError("this client was closed: make a new one")
                 answer = await self._transport.send(request)
                 limit = RateLimit.from_headers(answer.headers)
                 is_rejected = answer.status == 429

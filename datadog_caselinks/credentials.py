@@ -54,7 +54,7 @@ class _Unpicklable:
         )
 
 
-@frozen
+@frozen(eq=False)
 class AuthHeaders(_Unpicklable):
     """The headers that authenticate one request, and the means to keep their values out of texts."""
 

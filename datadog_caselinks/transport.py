@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import os
 import ssl as tls
 from typing import Final
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
-from datadog_caselinks.credentials import Credentials
+from datadog_caselinks.credentials import AuthHeaders, Credentials
 from datadog_caselinks.errors import (
     ConfigurationError,
     ConnectError,
@@ -56,6 +58,8 @@ class Transport:
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
         self._proxy = _proxy_url(proxy)
         self._ssl = True if ssl is None else ssl
+        self._url = functools.lru_cache(16)(lambda target: URL(site.api_url + target, encoded=True))
+        self._headers = functools.lru_cache(1)(_headers)
 
     def require_usable(self) -> None:
         """Raise :class:`SessionError` where a request could not be sent at all."""
@@ -71,11 +75,11 @@ class Transport:
         session = self._sessions.session(self._site)
         upload = aiohttp.UploadTracker()
         try:
-            async with session.request(
+            response = await session.request(
                 request.method,
-                URL(self._site.api_url + request.target, encoded=True),
+                self._url(request.target),
                 data=request.body,
-                headers={"Accept": "application/json", "Content-Type": "application/json", **auth.headers},
+                headers=self._headers(auth),
                 allow_redirects=False,  # a redirect would carry the keys to wherever it points
                 raise_for_status=False,
                 auto_decompress=True,
@@ -83,17 +87,21 @@ class Transport:
                 proxy=self._proxy,
                 ssl=self._ssl,
                 upload_tracker=upload,
-            ) as response:
-                body, complete = await _read(response)
-                return Answer(
-                    request,
-                    response.status,
-                    response.headers,
-                    body,
-                    redact=auth.redact,
-                    complete=complete,
-                    resent=upload.attempts > 1,
-                )
+            )
+            if response.content.is_eof():  # a short one came together with the headers, and is done with
+                body = response.content.read_nowait()
+            else:
+                async with response:
+                    body = await _read(response)
+            return Answer(
+                request,
+                response.status,
+                response.headers,
+                body[:MAX_BODY],
+                auth.redact,
+                complete=len(body) <= MAX_BODY,
+                resent=upload.attempts > 1,
+            )
         except asyncio.CancelledError as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same one, without aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
@@ -114,6 +122,12 @@ class Transport:
         return kind(f"cannot {request.about}: {self._site.api_url}{via}: {reason}")
 
 
+def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
+    """The headers of a request; of the same credentials they are the same object, so this is called once."""
+    own = {"Accept": "application/json", "Content-Type": "application/json"}
+    return CIMultiDict({**own, **auth.headers})
+
+
 def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
     """Whether anything of the request may have reached the server.
 
@@ -125,18 +139,15 @@ def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
     return went_out or upload.bytes_written > 0 or upload.attempts > 1
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-    """The body up to ``MAX_BODY`` bytes, and whether that is all of it."""
-    if response.content.is_eof():  # a short one came together with the headers
-        body = response.content.read_nowait()
-        return body[:MAX_BODY], len(body) <= MAX_BODY
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or more than ``MAX_BODY`` bytes of it."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_BODY:
-            return b"".join(chunks)[:MAX_BODY], False
-    return b"".join(chunks), True
+            break
+    return b"".join(chunks)
 
 
 def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
