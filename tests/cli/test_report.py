@@ -1,0 +1,79 @@
+"""What is said of the outcomes of a run, without one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from datadog_caselinks import (
+    AmbiguousResultError,
+    AuthenticationError,
+    CaseLinksError,
+    ConnectError,
+    Failed,
+    LinkLine,
+    MalformedLine,
+    NewCaseLink,
+    ServerError,
+    case,
+)
+from datadog_caselinks.cli.report import Report
+from datadog_caselinks.cli.screen import Screen
+from tests.servers import some_id
+
+NEW = case(some_id(1)).blocks(case(some_id(2)))
+
+
+async def lines(count: int) -> AsyncIterator[LinkLine | MalformedLine]:
+    for number in range(2, count + 2):
+        yield LinkLine(number, NEW)
+
+
+@pytest.fixture
+async def report() -> Report:
+    """Of three lines, which are under way."""
+    report = Report(Screen(quiet=False))
+    assert [new async for new in report.wanted(lines(3))] == [NEW] * 3
+    return report
+
+
+def unclear(*, during_outage: bool) -> AmbiguousResultError:
+    error = AmbiguousResultError("perhaps", new=NEW, reason=ServerError("503", status=503))
+    error.during_outage = during_outage
+    return error
+
+
+def fail(report: Report, *errors: CaseLinksError, new: NewCaseLink = NEW) -> None:
+    for index, error in enumerate(errors):
+        report.add(Failed(new, error, index))
+
+
+def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the links that were under way when all turned out to fail, the lines are named."""
+    fail(report, *[ConnectError("no network")] * 3)
+    report.summarize()
+    told = capsys.readouterr().err
+    assert told.count("no network") == 1
+    assert "Stopped there: lines 3-4 failed alike, and no later line was sent." in told
+
+
+def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another reason than the one that stopped the run is told as well."""
+    fail(report, ConnectError("no network"), AuthenticationError("wrong keys", status=401))
+    report.summarize()
+    told = capsys.readouterr().err
+    assert "line 3: not created: wrong keys" in told
+    assert "alike" not in told
+
+
+def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is perhaps made is named line by line; in an outage nothing more is sent after the first."""
+    fail(report, unclear(during_outage=False))
+    assert report._stopped_by is None
+    report.add(Failed(NEW, unclear(during_outage=True), 1))
+    report.summarize()
+    told = capsys.readouterr().err
+    assert told.count("perhaps created: perhaps") == 2
+    assert "Stopped there: no later line was sent." in told
+    assert "Not sent either: lines 4." in told
