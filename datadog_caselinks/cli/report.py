@@ -75,12 +75,11 @@ class Report:
                 self._already += 1
                 number = self._under_way.pop(outcome.index)
                 self._tell(f"line {number}: already linked by {outcome.link.id}: {outcome.link}")
-            case Failed(error=AmbiguousResultError()):
+            case Failed(error=AmbiguousResultError() as error):
                 self._unclear += 1
                 number = self._under_way.pop(outcome.index)
-                self._screen.problem(f"line {number}: perhaps created: {outcome.error}")
-                if outcome.error.during_outage:
-                    self._stopped_by = self._stopped_by or outcome.error
+                self._screen.problem(f"line {number}: perhaps created: {error}")
+                self._stopped_by = self._stopped_by or (error if error.during_outage else None)
             case Failed():
                 self._failed += 1
                 self._fail(self._under_way.pop(outcome.index), outcome.error)
