@@ -34,7 +34,7 @@ _UNTOLD_PERIOD: Final = 1.0
 """Seconds taken for what is left of a window that does not say: the grain of ``Reset``."""
 
 _LONGEST_WAIT: Final = 3600.0
-"""Seconds that are believed of any header: Datadog's longest period; after them it is asked anew."""
+"""Seconds that are believed of any header; after that hour it is asked anew."""
 
 _ALONE: Final = 0.95
 """A share of the limit from which on nobody else is thought to take of it."""
