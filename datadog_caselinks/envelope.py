@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import cattrs
-from attrs import frozen
+from attrs import define
 from cattrs.cols import list_structure_factory
 
 from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
@@ -41,43 +41,56 @@ def decode_links(body: bytes) -> list[CaseLink]:
 T = TypeVar("T")
 
 
-@frozen
+@define
 class _Envelope(Generic[T]):
     data: T
 
 
-_ATTRIBUTES: Final = (
-    "parent_entity_id",
-    "parent_entity_type",
-    "relationship",
-    "child_entity_id",
-    "child_entity_type",
+_PATHS: Final = (
+    "id",
+    "attributes.parent_entity_id",
+    "attributes.parent_entity_type",
+    "attributes.relationship",
+    "attributes.child_entity_id",
+    "attributes.child_entity_type",
 )
-_PATHS: Final = {name: f"attributes.{name}" for name in _ATTRIBUTES}
+_ALL_TEXTS: Final = [str] * len(_PATHS)
 
 
 def _unstructure_new_link(new: NewCaseLink) -> dict[str, Any]:
     parent, child = new.parent, new.child
-    values = (parent.id, parent.type, new.relationship, child.id, child.type)
-    return {"type": "link", "attributes": dict(zip(_ATTRIBUTES, values, strict=True))}
+    return {
+        "type": "link",
+        "attributes": {
+            "parent_entity_id": parent.id,
+            "parent_entity_type": parent.type,
+            "relationship": new.relationship,
+            "child_entity_id": child.id,
+            "child_entity_type": child.type,
+        },
+    }
 
 
 def _structure_link(value: Any, _: object) -> CaseLink:
     # Field by field and not by classes of its own, which cost twice as much. Other members are left unread:
     # whatever has an id and the five attributes is a link.
     try:
-        attributes = value["attributes"]
-        values = [value["id"], *[attributes[name] for name in _ATTRIBUTES]]
+        link_id, attributes = value["id"], value["attributes"]
+        parent_id, parent_type = attributes["parent_entity_id"], attributes["parent_entity_type"]
+        relationship = attributes["relationship"]
+        child_id, child_type = attributes["child_entity_id"], attributes["child_entity_type"]
     except KeyError as error:
         missing = error.args[0]
-        raise ValueError(f"{_PATHS.get(missing, missing)} is missing") from None
+        path = missing if missing in ("id", "attributes") else f"attributes.{missing}"
+        raise ValueError(f"{path} is missing") from None
     except TypeError:
         raise ValueError("malformed") from None
-    if "" in values or set(map(type, values)) != {str}:
-        names = zip(("id", *_PATHS.values()), values, strict=True)
-        wrong = next(name for name, text in names if type(text) is not str or not text)
+    texts = (link_id, parent_id, parent_type, relationship, child_id, child_type)
+    if "" in texts or [*map(type, texts)] != _ALL_TEXTS:
+        wrong = next(
+            path for path, text in zip(_PATHS, texts, strict=True) if type(text) is not str or not text
+        )
         raise ValueError(f"{wrong} is no text")
-    link_id, parent_id, parent_type, relationship, child_id, child_type = values
     link_id.encode()  # is a ValueError for half a character, which the standard library lets pass
     return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
 

@@ -37,22 +37,32 @@ class Relationship(StrEnum):
 
 
 # A preview API may add others, which stay plain strings.
+_CASE: Final = EntityType.CASE
 _ENTITY_TYPES: Final = {str(member): member for member in EntityType}
 _RELATIONSHIPS: Final = {str(member): member for member in Relationship}
 
 
+# A member is told apart first: the hash of one, which a look-up takes, is a function in Python.
+
+
 def _entity_type(value: EntityType | str) -> EntityType | str:
-    return _ENTITY_TYPES.get(value, value) if isinstance(value, str) else value
+    return (
+        value if type(value) is EntityType or not isinstance(value, str) else _ENTITY_TYPES.get(value, value)
+    )
 
 
 def _relationship(value: Relationship | str) -> Relationship | str:
-    return _RELATIONSHIPS.get(value, value) if isinstance(value, str) else value
+    return (
+        value
+        if type(value) is Relationship or not isinstance(value, str)
+        else _RELATIONSHIPS.get(value, value)
+    )
 
 
 def require_known_relationship(value: Relationship | str) -> Relationship:
     """``value`` as a member; raises :class:`InvalidLinkError` that lists the members if it is none."""
     known = _relationship(value)
-    if not isinstance(known, Relationship):
+    if type(known) is not Relationship:
         raise InvalidLinkError(f"unknown relationship {_cut(value)}; known are {', '.join(Relationship)}")
     return known
 
@@ -156,7 +166,7 @@ def _made(id: str | UUID, type: EntityType) -> Entity:
 
 def case(id: str | UUID) -> Entity:
     """The case with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
-    return _made(id, EntityType.CASE)
+    return _made(id, _CASE)
 
 
 def incident(id: str | UUID) -> Entity:
@@ -174,6 +184,12 @@ def agent_conversation(id: str | UUID) -> Entity:
     return _made(id, EntityType.AGENT_CONVERSATION)
 
 
+def _require_entity(side: str, entity: object) -> None:
+    if not isinstance(entity, Entity):
+        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {_cut(entity)}")
+    entity.require_known()
+
+
 @frozen
 class NewCaseLink:
     """A link to be created: ``parent`` stands in ``relationship`` to ``child``.
@@ -187,15 +203,14 @@ class NewCaseLink:
     child: Entity
 
     def __attrs_post_init__(self) -> None:
-        for side, entity in (("parent", self.parent), ("child", self.child)):
-            if not isinstance(entity, Entity):
-                raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {_cut(entity)}")
-            entity.require_known()
+        parent, child = self.parent, self.child
+        _require_entity("parent", parent)
+        _require_entity("child", child)
         require_known_relationship(self.relationship)
-        if self.parent.type is not EntityType.CASE is not self.child.type:
+        if parent.type is not _CASE is not child.type:
             raise InvalidLinkError(f"neither side of {self} is a case, and at least one must be")
-        if self.parent.id == self.child.id and self.parent == self.child:
-            raise InvalidLinkError(f"{self.parent} cannot be linked to itself")
+        if parent.id == child.id and parent == child:
+            raise InvalidLinkError(f"{parent} cannot be linked to itself")
 
     def __str__(self) -> str:
         return f"{self.parent} {self.relationship} {self.child}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -17,6 +18,9 @@ _TIMESTAMP: Final = 1e8
 _NAMES: Final = tuple(
     istr(f"X-RateLimit-{name}") for name in ("Limit", "Remaining", "Period", "Reset", "Name")
 )
+_MANY: Final = 100
+"""Digits that no limit has; with three times as many a float cannot hold it."""
+
 _NO_VALUES: Final[list[Any]] = []
 
 
@@ -50,19 +54,14 @@ class RateLimit:
         A ``Reset`` that is a Unix timestamp is taken relative to the answer's own ``Date``.
         """
         told = [headers.getall(name, _NO_VALUES) for name in _NAMES]
-        limit, remaining, period, reset = map(_numbers, told[:4])
-        names = [name.strip() for name in told[4] if name.strip()]
-        if max(reset, default=0.0) >= _TIMESTAMP:
-            reset = _relative(reset, headers)
-        if not (limit or remaining or period or reset or names):
-            return None
-        return cls(
-            limit=int(min(limit)) if limit else None,
-            remaining=int(min(remaining)) if remaining else None,
-            period=max(period) if period else None,
-            reset=max(reset) if reset else None,
-            name=names[0] if names else None,
-        )
+        try:
+            (limit,), (remaining,), (period,), (reset,), (name,) = told
+            whole, seconds, left, bucket = _in_digits(limit, period, reset, name)
+            if remaining.isdecimal() and len(remaining) < _MANY:
+                return cls(whole, int(remaining), seconds, left, bucket)
+        except ValueError:
+            pass  # missing, repeated, or more to it than digits
+        return _by_all_means(told, headers)
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -72,6 +71,31 @@ def retry_after(headers: Headers) -> float | None:
     if sent is not None and until is not None:
         waits.append(max(0.0, until - sent))
     return max(waits, default=None)
+
+
+@functools.lru_cache(256)  # all but Remaining is the same in each answer of a second
+def _in_digits(limit: str, period: str, reset: str, name: str) -> tuple[int, float, float, str | None]:
+    """The numbers as they stand in almost every answer; ``ValueError`` for any others."""
+    digits = limit + period + reset
+    if not digits.isdecimal() or len(digits) >= _MANY or float(reset) >= _TIMESTAMP:
+        raise ValueError
+    return int(limit), float(period), float(reset), name.strip() or None
+
+
+def _by_all_means(told: list[list[str]], headers: Headers) -> RateLimit | None:
+    limit, remaining, period, reset = map(_numbers, told[:4])
+    names = [name.strip() for name in told[4] if name.strip()]
+    if max(reset, default=0.0) >= _TIMESTAMP:
+        reset = _relative(reset, headers)
+    if not (limit or remaining or period or reset or names):
+        return None
+    return RateLimit(
+        limit=int(min(limit)) if limit else None,
+        remaining=int(min(remaining)) if remaining else None,
+        period=max(period) if period else None,
+        reset=max(reset) if reset else None,
+        name=names[0] if names else None,
+    )
 
 
 def _numbers(values: list[str]) -> list[float]:

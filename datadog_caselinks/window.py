@@ -81,10 +81,11 @@ class Window:
             return False
         if self._is_open:
             return True
-        if self._is_unknown(now):
+        told = self._told
+        if told is None or now >= self._ends:
             return self._probes == 0 or now >= self._probed_at + _PATIENCE
         # What was lost may not have been counted. With nothing else under way, one more request tells.
-        return self._under_way < self._allowance(self._told) or (self._under_way == 0 < self._remaining)
+        return self._under_way < self._allowance(told) or (self._under_way == 0 < self._remaining)
 
     def blocked_until(self, now: float) -> float:
         """Until when nothing can be sent, whatever comes of what is under way; ``now`` if something can."""
@@ -194,20 +195,19 @@ class Window:
         self._remaining, self._mine = remaining, 1
         self._others_before = max(0, _limit(limit) - remaining - 1)
 
-    def _allowance(self, told: RateLimit | None) -> int:
+    def _allowance(self, told: RateLimit) -> int:
         """How many may be under way: the part of what is left that is ours, where others take theirs.
 
         That is the share of the last window; without one, the share of this window so far, which is taken to
         grow by one with each answer until it is sure.
         """
-        assert told is not None
+        left = self._left
         if self._share:
-            share = self._share if self._share >= _ALONE else _CAUTION * self._share
-            allowance = int(share * self._left)
+            allowance = int((self._share if self._share >= _ALONE else _CAUTION * self._share) * left)
         else:
-            taken = _limit(told) - self._left - self._others_before
-            allowance = min(self._mine + 1, int(self._mine / max(self._mine, taken, 1) * self._left))
-        return max(allowance, min(self._left, 1))
+            taken = max(1, _limit(told) - left - self._others_before)
+            allowance = min(self._mine + 1, left if taken <= self._mine else int(self._mine / taken * left))
+        return allowance if allowance > 0 else min(left, 1)
 
     def _hold(self, now: float, retry_after: float | None) -> None:
         if retry_after is not None:
