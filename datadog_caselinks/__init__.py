@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datadog_caselinks.journal_file import JournalRecord, LinkState, read_journal
     from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
     from datadog_caselinks.models import (
+        Case,
         CaseLink,
         Entity,
         EntityType,
@@ -46,6 +47,15 @@ if TYPE_CHECKING:
         page,
     )
     from datadog_caselinks.rate_limit import RateLimit
+    from datadog_caselinks.references import (
+        CaseKey,
+        LinkReference,
+        Reference,
+        WantedLink,
+        parse_link,
+        parse_reference,
+    )
+    from datadog_caselinks.resolver import Resolver
     from datadog_caselinks.retry import RetryPolicy
     from datadog_caselinks.sessions import SessionManager
     from datadog_caselinks.sites import Site
@@ -65,6 +75,8 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BearerToken",
+    "Case",
+    "CaseKey",
     "CaseLink",
     "CaseLinksClient",
     "CaseLinksError",
@@ -82,6 +94,7 @@ __all__ = [
     "JournalRecord",
     "LinkFileError",
     "LinkLine",
+    "LinkReference",
     "LinkState",
     "MalformedLine",
     "MalformedResponseError",
@@ -92,8 +105,10 @@ __all__ = [
     "ProxyAuthenticationError",
     "RateLimit",
     "RateLimitedError",
+    "Reference",
     "Relationship",
     "RequestTimeoutError",
+    "Resolver",
     "ResponseError",
     "ResponseTooLargeError",
     "RetryPolicy",
@@ -104,10 +119,13 @@ __all__ = [
     "StaleConnectionError",
     "TLSError",
     "TransportError",
+    "WantedLink",
     "agent_conversation",
     "case",
     "incident",
     "page",
+    "parse_link",
+    "parse_reference",
     "read_journal",
     "read_link_file",
 ]
@@ -146,6 +164,7 @@ _MODULES = {
     "journal_file": ("JournalRecord", "LinkState", "read_journal"),
     "link_files": ("LinkLine", "MalformedLine", "read_link_file"),
     "models": (
+        "Case",
         "CaseLink",
         "Entity",
         "EntityType",
@@ -157,6 +176,8 @@ _MODULES = {
         "page",
     ),
     "rate_limit": ("RateLimit",),
+    "references": ("CaseKey", "LinkReference", "Reference", "WantedLink", "parse_link", "parse_reference"),
+    "resolver": ("Resolver",),
     "retry": ("RetryPolicy",),
     "sessions": ("SessionManager",),
     "sites": ("Site",),

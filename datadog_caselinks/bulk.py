@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
 from attrs import frozen
 
-from datadog_caselinks.creation import Make
 from datadog_caselinks.errors import CaseLinksError, JournalError
-from datadog_caselinks.models import CaseLink, NewCaseLink
+from datadog_caselinks.models import CaseLink
+from datadog_caselinks.references import WantedLink
 
 
 @frozen
 class Created:
     """``new`` was made and is ``link``. ``index`` counts the source from 0."""
 
-    new: NewCaseLink
+    new: WantedLink
     link: CaseLink
     index: int
 
@@ -25,7 +25,7 @@ class Created:
 class AlreadyLinked:
     """``new`` was there before as ``link``, or earlier in the source. ``index`` counts the source from 0."""
 
-    new: NewCaseLink
+    new: WantedLink
     link: CaseLink
     index: int
 
@@ -34,17 +34,20 @@ class AlreadyLinked:
 class Failed:
     """``new`` was not made, or not surely made, because of ``error``. ``index`` counts the source from 0."""
 
-    new: NewCaseLink
+    new: WantedLink
     error: CaseLinksError
     index: int
 
+
+Make = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]
+"""Makes a link or finds it, and tells whether it was made."""
 
 Outcome = Created | AlreadyLinked | Failed
 
 
 async def create_links(
     make: Make,
-    source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
+    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
     *,
     concurrency: int,
 ) -> AsyncGenerator[Outcome, None]:
@@ -85,7 +88,7 @@ async def create_links(
         await numbered.aclose()
 
 
-async def _outcome(make: Make, index: int, new: NewCaseLink) -> Outcome:
+async def _outcome(make: Make, index: int, new: WantedLink) -> Outcome:
     try:
         link, is_new = await make(new)
     except JournalError:
@@ -96,8 +99,8 @@ async def _outcome(make: Make, index: int, new: NewCaseLink) -> Outcome:
 
 
 async def _numbered(
-    source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
-) -> AsyncGenerator[tuple[int, NewCaseLink], None]:
+    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+) -> AsyncGenerator[tuple[int, WantedLink], None]:
     index = 0
     if isinstance(source, AsyncIterable):
         async for new in source:

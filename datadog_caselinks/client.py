@@ -8,6 +8,7 @@ import os
 import ssl as tls
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Final, Self, TypedDict, Unpack
+from uuid import UUID
 
 import aiohttp
 
@@ -17,8 +18,10 @@ from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
 from datadog_caselinks.lookup import Lookup
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.rate_limit import RateLimit, retry_after
+from datadog_caselinks.references import WantedLink
+from datadog_caselinks.resolver import Resolver
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site
@@ -101,6 +104,7 @@ class CaseLinksClient:
         retried = retrying(retry, budget)
         self._list = retried(self._list_once)
         self._delete = retried(self._delete_once)
+        self._get = retried(self._get_once)
         # A look pays back no retry: where creates fail and lists do not, the budget would never be spent.
         self._look = retrying(retry, budget, is_credited=False)(self._list_once)
 
@@ -144,13 +148,15 @@ class CaseLinksClient:
 
     async def create_links(
         self,
-        source: Iterable[NewCaseLink] | AsyncIterable[NewCaseLink],
+        source: Iterable[WantedLink] | AsyncIterable[WantedLink],
         *,
         concurrency: int | None = None,
         ensure: bool = False,
         journal: str | os.PathLike[str] | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         """Create each link of ``source``, and yield what became of it, in the order of completion.
+
+        A case of which only the key is known (:func:`parse_link`) is looked up, once for the whole run.
 
         Yields :class:`Created`, :class:`AlreadyLinked` or :class:`Failed`, each with its link and its index
         in ``source``, and raises for no link. ``source`` may be endless: it is read no further ahead than
@@ -174,7 +180,9 @@ class CaseLinksClient:
 
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
                 make = opened.once(make, self._creator.resume)
-            outcomes = bulk.create_links(make, source, concurrency=concurrency or self._concurrency)
+            outcomes = bulk.create_links(
+                self._resolving(make), source, concurrency=concurrency or self._concurrency
+            )
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             async for outcome in outcomes:
                 yield outcome
@@ -191,6 +199,18 @@ class CaseLinksClient:
         """
         link_id = link.id if isinstance(link, CaseLink) else link
         await self._delete(_Deletion(wire.delete_request(link_id)))
+
+    async def get_case(self, key_or_id: str | UUID) -> Case:
+        """Get a case by its key, such as ``SHOP-1``, or by its UUID.
+
+        Raises :class:`NotFoundError` if there is none that these credentials may see, and
+        :class:`InvalidLinkError` for what is neither a key nor a UUID.
+        """
+        return await self._get(wire.case_request(key_or_id))
+
+    def resolver(self) -> Resolver:
+        """Make what finds entities by whatever people write, and remembers those that it found."""
+        return Resolver(self.get_case, self.site)
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -222,6 +242,9 @@ class CaseLinksClient:
     async def _list_once(self, request: Request) -> list[CaseLink]:
         return wire.read_links(await self._attempt(request))
 
+    async def _get_once(self, request: Request) -> Case:
+        return wire.read_case(await self._attempt(request))
+
     async def _look_at(self, entity: Entity) -> list[CaseLink]:
         return await self._look(wire.list_request(entity, None))
 
@@ -236,6 +259,14 @@ class CaseLinksClient:
         except CaseLinksError as error:
             deletion.may_be_done |= may_have_been_applied(error)
             raise
+
+    def _resolving(self, make: Make) -> bulk.Make:
+        resolver = self.resolver()
+
+        async def resolve_and_make(wanted: WantedLink) -> tuple[CaseLink, bool]:
+            return await make(await resolver.link(wanted))
+
+        return resolve_and_make
 
     def _require_open(self) -> None:
         if self._is_closed:

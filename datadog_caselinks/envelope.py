@@ -9,7 +9,7 @@ import cattrs
 from attrs import define
 from cattrs.cols import list_structure_factory
 
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
 
 try:
     from cattrs.preconf.orjson import make_converter
@@ -36,6 +36,12 @@ def decode_links(body: bytes) -> list[CaseLink]:
     """The links that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
     links: list[CaseLink] = _decode(body, _structure_links_document)
     return links
+
+
+def decode_case(body: bytes) -> Case:
+    """The case that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
+    case: Case = _decode(body, _structure_case_document)
+    return case
 
 
 T = TypeVar("T")
@@ -95,6 +101,19 @@ def _structure_link(value: Any, _: object) -> CaseLink:
     return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
 
 
+def _structure_case(value: Any, _: object) -> Case:
+    try:
+        case_id, attributes = value["id"], value.get("attributes") or {}
+        told = [attributes.get(name) for name in ("key", "title", "status", "priority")]
+    except KeyError:
+        raise ValueError("id is missing") from None
+    except (TypeError, AttributeError):
+        raise ValueError("malformed") from None
+    if not isinstance(case_id, str) or not case_id:
+        raise ValueError("id is no text")
+    return Case(case_id, *(text if isinstance(text, str) else "" for text in told))
+
+
 def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, Any], Any]:
     structure = list_structure_factory(kind, converter)
 
@@ -109,11 +128,13 @@ def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, An
 
 _converter = make_converter()
 _converter.register_structure_hook(CaseLink, _structure_link)
+_converter.register_structure_hook(Case, _structure_case)
 _converter.register_structure_hook_factory(lambda kind: kind == list[CaseLink], _strict_list)
 _converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
 # Looked up once, and not for each link.
 _unstructure_new: Final = _converter.get_unstructure_hook(_Envelope[NewCaseLink])
 _structure_link_document: Final = _converter.get_structure_hook(_Envelope[CaseLink])
+_structure_case_document: Final = _converter.get_structure_hook(_Envelope[Case])
 _structure_links_document: Final = _converter.get_structure_hook(_Envelope[list[CaseLink]])
 
 

@@ -16,15 +16,21 @@ from typing import Final
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError
-from datadog_caselinks.models import Entity, EntityType, NewCaseLink
+from datadog_caselinks.models import EntityType
+from datadog_caselinks.references import WantedLink, parse_link, parse_reference
+from datadog_caselinks.sites import Site
 
-COLUMNS: Final = ("parent_id", "parent_type", "relationship", "child_id", "child_type")
-"""The columns of a CSV file and the keys of a JSON line. The types may be missing, and default to CASE."""
+COLUMNS: Final = ("parent", "parent_type", "relationship", "child", "child_type")
+"""The columns of a CSV file and the keys of a JSON line.
+
+The types may be missing, and default to CASE. ``parent_id`` and ``child_id`` stand for the ends as well.
+"""
 
 MAX_LINE: Final = 65_536
 """Bytes of the longest line that is read: a link takes some 150."""
 
-_REQUIRED: Final = ("parent_id", "relationship", "child_id")
+_REQUIRED: Final = ("parent", "relationship", "child")
+_ALIASES: Final = {"parent_id": "parent", "child_id": "child"}
 
 
 @frozen
@@ -32,7 +38,7 @@ class LinkLine:
     """A line that holds a link. ``number`` counts from 1."""
 
     number: int
-    new: NewCaseLink
+    new: WantedLink
 
 
 @frozen
@@ -43,18 +49,21 @@ class MalformedLine:
     reason: str
 
 
-async def read_link_file(file: io.RawIOBase) -> AsyncGenerator[LinkLine | MalformedLine, None]:
+async def read_link_file(
+    file: io.RawIOBase, *, site: Site | None = None
+) -> AsyncGenerator[LinkLine | MalformedLine, None]:
     """Read the links of ``file``, an unbuffered binary stream: ``open(path, "rb", buffering=0)``.
 
     A file whose first line begins with ``{`` is JSON Lines, any other is CSV with a header; both take
-    the names in :data:`COLUMNS` and ignore others, and both are UTF-8. Blank lines are skipped. Memory is
-    bounded however long the file, and the event loop runs on while a pipe is waited for.
+    the names in :data:`COLUMNS` and ignore others, and both are UTF-8. The ends of a link are written as for
+    :func:`parse_reference`, addresses being those of ``site``. Blank lines are skipped. Memory is bounded
+    however long the file, and the event loop runs on while a pipe is waited for.
 
     Raises :class:`LinkFileError` for a file that is empty, is not text, or has not the columns, and
     whatever reading ``file`` raises.
     """
     lines = _Lines()
-    parser = _Parser()
+    parser = _Parser(site)
     async for chunk in _chunks(file):
         for number, line in lines.cut(chunk):
             if parsed := parser.parse(number, line):
@@ -148,6 +157,7 @@ def _settle(chunk: asyncio.Future[bytes], result: bytes | Exception) -> None:
 class _Parser:
     """What the first line has told: that it is JSON, or the columns of a CSV file."""
 
+    _site: Site | None
     has_begun: bool = field(default=False, init=False)
     _columns: list[str] | None = field(default=None, init=False)
 
@@ -160,7 +170,7 @@ class _Parser:
                 self._columns = _header(line)
                 return None
         try:
-            return LinkLine(number, _link(self._row(_text(line))))
+            return LinkLine(number, _link(self._row(_text(line)), self._site))
         except (InvalidLinkError, LinkFileError) as error:
             return MalformedLine(number, str(error))
 
@@ -197,7 +207,7 @@ def _header(line: bytes) -> list[str]:
     if line.lstrip().startswith(b"["):
         raise LinkFileError("the file looks like a JSON array: write one object a line instead")
     try:
-        columns = [name.strip().lower() for name in _csv_fields(_text(line))]
+        columns = [_column(name.strip().lower()) for name in _csv_fields(_text(line))]
     except LinkFileError as error:
         raise LinkFileError(f"the header {error}") from None
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
@@ -238,18 +248,23 @@ def _json_row(text: str) -> Mapping[str, object]:
         raise LinkFileError(f"is no JSON: {error}") from None
     if not isinstance(row, dict):
         raise LinkFileError("is no JSON object")
-    return row
+    if twice := [name for alias, name in _ALIASES.items() if alias in row and name in row]:
+        raise LinkFileError(f"names {twice[0]} twice")
+    return {_column(name): value for name, value in row.items()}
 
 
-def _link(row: Mapping[str, object]) -> NewCaseLink:
+def _column(name: str) -> str:
+    return _ALIASES.get(name, name)
+
+
+def _link(row: Mapping[str, object], site: Site | None) -> WantedLink:
     if missing := [name for name in _REQUIRED if name not in row]:
         raise LinkFileError(f"lacks {', '.join(missing)}")
     values = {"parent_type": EntityType.CASE, "child_type": EntityType.CASE, **row}
     if odd := [name for name in COLUMNS if not isinstance(values[name], str)]:
         raise LinkFileError(f"{odd[0]} must be a string")
     text = {name: str(values[name]) for name in COLUMNS}
-    return NewCaseLink(
-        Entity(text["parent_id"], text["parent_type"].upper()),
-        text["relationship"].upper(),
-        Entity(text["child_id"], text["child_type"].upper()),
+    parent, child = (
+        parse_reference(text[end], site=site, type=text[f"{end}_type"].upper()) for end in ("parent", "child")
     )
+    return parse_link(parent, text["relationship"], child)

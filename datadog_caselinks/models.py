@@ -63,11 +63,23 @@ def require_known_relationship(value: Relationship | str) -> Relationship:
     """``value`` as a member; raises :class:`InvalidLinkError` that lists the members if it is none."""
     known = _relationship(value)
     if type(known) is not Relationship:
-        raise InvalidLinkError(f"unknown relationship {_cut(value)}; known are {', '.join(Relationship)}")
+        raise InvalidLinkError(
+            f"unknown relationship {shortened(value)}; known are {', '.join(Relationship)}"
+        )
     return known
 
 
-def _cut(value: object) -> str:
+def is_uuid(text: str) -> bool:
+    """Whether ``text`` is a UUID as the API writes them, in upper or lower case."""
+    return _UUID.fullmatch(text) is not None
+
+
+def is_case_key(text: str) -> bool:
+    """Whether ``text`` is the key of a case, such as ``SHOP-1``."""
+    return _CASE_KEY.fullmatch(text) is not None
+
+
+def shortened(value: object) -> str:
     """``value`` as it can stand in a message."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"
@@ -135,9 +147,9 @@ class Entity:
             return
         if type(self.type) is not EntityType:
             raise InvalidLinkError(
-                f"unknown entity type {_cut(self.type)}; known are {', '.join(EntityType)}"
+                f"unknown entity type {shortened(self.type)}; known are {', '.join(EntityType)}"
             )
-        if not _UUID.fullmatch(self.id):
+        if not is_uuid(self.id):
             raise InvalidLinkError(_not_a_uuid(self.id, self.type))
         object.__setattr__(self, "_is_known", True)
 
@@ -150,10 +162,10 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
     name = entity_type.replace("_", " ").lower()
     if "://" in given:
         return f"{shown!r} is a URL, and the id of this {name} must be its UUID"
-    if entity_type is EntityType.CASE and _CASE_KEY.fullmatch(given):
+    if entity_type is EntityType.CASE and is_case_key(given):
         return (
             f"{shown!r} is a case key, and the id of this case must be its UUID: "
-            f"GET /api/v2/cases/{shown} gives it as data.id"
+            f"await links.get_case({shown!r}) finds it"
         )
     return f"{shown!r} is no UUID, which the id of this {name} must be"
 
@@ -186,7 +198,7 @@ def agent_conversation(id: str | UUID) -> Entity:
 
 def _require_entity(side: str, entity: object) -> None:
     if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {_cut(entity)}")
+        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {shortened(entity)}")
     entity.require_known()
 
 
@@ -230,6 +242,29 @@ class CaseLink:
 
     def __str__(self) -> str:
         return f"{self.parent} {self.relationship} {self.child}"
+
+
+@frozen
+class Case:
+    """A case as people know it: ``key`` such as ``SHOP-1``, ``title``, ``status`` and ``priority``.
+
+    ``status`` is ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``; ``priority`` is ``P1`` to ``P5``, or
+    ``NOT_DEFINED``. What the server leaves out is an empty string, but for the ``id``.
+    """
+
+    id: str
+    key: str
+    title: str
+    status: str
+    priority: str
+
+    @property
+    def entity(self) -> Entity:
+        """The case as the end of a link."""
+        return Entity(self.id, _CASE)
+
+    def __str__(self) -> str:
+        return f"{self.key or self.id} {self.title}".rstrip()
 
 
 def identity(link: NewCaseLink | CaseLink) -> Identity:

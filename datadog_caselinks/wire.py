@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 from datadog_caselinks import errors
 from datadog_caselinks.errors import (
@@ -20,27 +21,38 @@ from datadog_caselinks.errors import (
     ResponseTooLargeError,
 )
 from datadog_caselinks.models import (
+    Case,
     CaseLink,
     Entity,
     NewCaseLink,
     Relationship,
+    is_case_key,
+    is_uuid,
     require_known_relationship,
+    shortened,
 )
 from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
 
-LINKS_PATH: Final = "/api/v2/cases/link"
+_CASES_PATH: Final = "/api/v2/cases"
+LINKS_PATH: Final = f"{_CASES_PATH}/link"
 
 _EXCERPT: Final = 1000
 """Characters of a body that an error keeps."""
 
 
-_ABOUT: Final = {"create": "create {}", "list": "list the links of {}", "delete": "delete link {}"}
+_ABOUT: Final = {
+    "create": "create {}",
+    "list": "list the links of {}",
+    "delete": "delete link {}",
+    "get": "get case {}",
+}
+_READING: Final = frozenset({"list", "get"})
 
 
 class Request(NamedTuple):
     """What to ask: ``target`` is path and query, ``subject`` what it is about, for people to read.
 
-    ``operation`` is ``create``, ``list`` or ``delete``: what the server may count by.
+    ``operation`` is ``create``, ``list``, ``delete`` or ``get``: what the server may count by.
     """
 
     operation: str
@@ -57,7 +69,7 @@ class Request(NamedTuple):
     @property
     def scope(self) -> str:
         """The OAuth scope that it needs."""
-        return "cases_read" if self.operation == "list" else "cases_write"
+        return "cases_read" if self.operation in _READING else "cases_write"
 
 
 class Answer(NamedTuple):
@@ -111,6 +123,14 @@ def delete_request(link_id: str) -> Request:
     return Request("delete", "DELETE", target, None, link_id)
 
 
+def case_request(key_or_id: str | UUID) -> Request:
+    """``GET /api/v2/cases/{key_or_id}``. Raises :class:`InvalidLinkError` for what is neither."""
+    name = str(key_or_id)
+    if not (is_case_key(name) or is_uuid(name)):
+        raise InvalidLinkError(f"{shortened(key_or_id)} is neither the key of a case nor a UUID")
+    return Request("get", "GET", f"{_CASES_PATH}/{name}", None, name)
+
+
 def read_link(answer: Answer) -> CaseLink:
     """The link that ``answer`` holds, or the error that it is."""
     return _read(answer, _codec().decode_link)
@@ -119,6 +139,11 @@ def read_link(answer: Answer) -> CaseLink:
 def read_links(answer: Answer) -> list[CaseLink]:
     """The links that ``answer`` holds, or the error that it is."""
     return _read(answer, _codec().decode_links)
+
+
+def read_case(answer: Answer) -> Case:
+    """The case that ``answer`` holds, or the error that it is."""
+    return _read(answer, _codec().decode_case)
 
 
 def read_deleted(answer: Answer) -> None:
@@ -135,6 +160,8 @@ class _Codec(Protocol):
     def decode_link(self, body: bytes) -> CaseLink: ...
 
     def decode_links(self, body: bytes) -> list[CaseLink]: ...
+
+    def decode_case(self, body: bytes) -> Case: ...
 
 
 @functools.cache

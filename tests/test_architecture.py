@@ -21,6 +21,8 @@ ORDER = [
     "sites",
     "credentials",
     "models",
+    "references",
+    "resolver",
     "envelope",
     "wire",
     "link_files",

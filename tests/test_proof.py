@@ -80,7 +80,7 @@ async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
         for fault in Fault
     ]
     wanted = list(drawn(random.Random(seed)))
-    async with Sandbox(rate_limit=request.param, faults=rules, seed=seed) as sandbox:
+    async with Sandbox(rate_limit=request.param, faults=rules, fault_seed=seed) as sandbox:
         keys = sandbox.credentials
         async with CaseLinksClient(sandbox.site, keys, timeout=TIMEOUT, retry=POLICY) as links:
             yield Run(sandbox, links, seed, wanted)

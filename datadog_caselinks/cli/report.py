@@ -19,7 +19,7 @@ from datadog_caselinks.errors import (
     RateLimitedError,
 )
 from datadog_caselinks.link_files import LinkLine, MalformedLine
-from datadog_caselinks.models import NewCaseLink
+from datadog_caselinks.references import WantedLink
 
 
 @define
@@ -48,7 +48,7 @@ class Report:
         """Whether no link has an outcome yet."""
         return not (self._done or self._failed or self._unclear)
 
-    async def wanted(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[NewCaseLink]:
+    async def wanted(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[WantedLink]:
         """The links of ``lines``, until it is known that all further ones would fail."""
         index = 0
         try:

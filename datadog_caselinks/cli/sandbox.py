@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Literal
 
 import click
 
@@ -25,7 +26,8 @@ from datadog_caselinks.sandbox import Fault, Sandbox
     multiple=True,
     help=f"Such as lost-answer:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
 )
-@click.option("--seed", type=int, help="Makes the draws of --fault repeatable.")
+@click.option("--fault-seed", type=int, help="Makes the draws of --fault repeatable.")
+@click.option("--seed", type=click.Choice(["demo"]), help="Begin with cases and links to look at.")
 @click.argument("command", nargs=-1)
 @click.pass_context
 def sandbox(
@@ -34,7 +36,8 @@ def sandbox(
     db: str | None,
     rate_limit: str | None,
     faults: tuple[str, ...],
-    seed: int | None,
+    fault_seed: int | None,
+    seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
     """Run a local Datadog that links cases: a server to try things out and to test against.
@@ -45,7 +48,14 @@ def sandbox(
     """
     if port is None:
         port = 0 if command else 8321
-    server = Sandbox(port=port, db=db or ":memory:", rate_limit=rate_limit, faults=faults, seed=seed)
+    server = Sandbox(
+        port=port,
+        db=db or ":memory:",
+        seed=seed,
+        rate_limit=rate_limit,
+        faults=faults,
+        fault_seed=fault_seed,
+    )
     try:
         if command:
             context.exit(asyncio.run(_run(server, command)))

@@ -8,6 +8,6 @@ from datadog_caselinks.sandbox.faults import Fault, FaultRule
 from datadog_caselinks.sandbox.limits import RateLimitRule
 from datadog_caselinks.sandbox.record import SeenRequest
 from datadog_caselinks.sandbox.server import Sandbox
-from datadog_caselinks.sandbox.store import StoredLink
+from datadog_caselinks.sandbox.store import StoredCase, StoredLink
 
-__all__ = ["Fault", "FaultRule", "RateLimitRule", "Sandbox", "SeenRequest", "StoredLink"]
+__all__ = ["Fault", "FaultRule", "RateLimitRule", "Sandbox", "SeenRequest", "StoredCase", "StoredLink"]

@@ -1,4 +1,4 @@
-"""The case-link API: which operation, whose credentials, what answer. Knows no HTTP server and no faults.
+"""The API of cases and links: which operation, whose credentials, what answer. Knows no HTTP, no faults.
 
 Source of the operations, statuses and forms of errors: Datadog's API reference and its clients'
 recorded traffic.
@@ -17,13 +17,14 @@ from datadog_caselinks.sandbox.documents import (
     InvalidDocumentError,
     read_draft,
     read_filter,
+    write_case,
     write_json,
     write_link,
     write_links,
 )
 from datadog_caselinks.sandbox.store import Store
 
-Operation = Literal["create", "list", "delete"]
+Operation = Literal["create", "list", "delete", "get"]
 OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
 
 # Well-known and worth nothing: they open this sandbox alone.
@@ -37,9 +38,12 @@ CREDENTIALS_WITHOUT_SCOPE: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY_WI
 BEARER_TOKEN: Final = BearerToken(_TOKEN)
 
 _JSON_API: Final = "application/vnd.api+json"
-_COLLECTION: Final = "/api/v2/cases/link"
+_CASES: Final = "/api/v2/cases"
+_COLLECTION: Final = f"{_CASES}/link"
 _COLLECTION_METHODS: Final[dict[str, Operation]] = {"GET": "list", "POST": "create"}
 _LINK_METHODS: Final[dict[str, Operation]] = {"DELETE": "delete"}
+_CASE_METHODS: Final[dict[str, Operation]] = {"GET": "get"}
+_WRITING: Final = frozenset({"create", "delete"})
 
 
 @frozen
@@ -65,27 +69,27 @@ class Call:
     """One request to one of the operations, with what is left to read of it."""
 
     operation: Operation
-    link_id: str
+    subject: str
     query: str
     body: bytes
     may_write: bool
 
 
 def route(method: str, path: str) -> tuple[Operation, str]:
-    """The operation, and the id of the link that it is about if there is one in the path.
+    """The operation, and what the path names: the id of a link, the id or key of a case, or nothing.
 
     Raises :class:`RefusedError` with 404 for an unknown path and 405 for a wrong method.
     """
+    above, _, subject = path.rpartition("/")
     if path == _COLLECTION:
-        methods, link_id = _COLLECTION_METHODS, ""
+        methods, subject = _COLLECTION_METHODS, ""
+    elif above in (_COLLECTION, _CASES) and subject:
+        methods = _LINK_METHODS if above == _COLLECTION else _CASE_METHODS
     else:
-        parent, _, link_id = path.rpartition("/")
-        if parent != _COLLECTION or not link_id:
-            raise RefusedError(errors(404, "Not Found"))
-        methods = _LINK_METHODS
+        raise RefusedError(errors(404, "Not Found"))
     if method not in methods:
         raise RefusedError(errors(405, "Method Not Allowed", headers={"Allow": ", ".join(methods)}))
-    return methods[method], link_id
+    return methods[method], subject
 
 
 def authenticate(headers: Mapping[str, str]) -> bool:
@@ -107,7 +111,7 @@ def authenticate(headers: Mapping[str, str]) -> bool:
 
 def perform(call: Call, store: Store, now: float) -> Answer:
     """Check the call, apply it and answer; ``now`` is in seconds since the epoch."""
-    if call.operation != "list" and not call.may_write:
+    if call.operation in _WRITING and not call.may_write:
         return errors(403, "Forbidden", "the application key lacks the scope cases_write")
     try:
         if call.operation == "create":
@@ -118,14 +122,19 @@ def perform(call: Call, store: Store, now: float) -> Answer:
             return Answer(200, write_links(links))
     except InvalidDocumentError as error:
         return bad_request(*error.details)
-    if store.remove(call.link_id.lower()):
-        return Answer(204)
-    return Answer(404, write_json({"errors": [{"code": "resource_not_found", "title": "link not found"}]}))
+    if call.operation == "get":
+        found = store.case(call.subject)
+        return Answer(200, write_case(found)) if found else _not_found("case")
+    return Answer(204) if store.remove(call.subject.lower()) else _not_found("link")
 
 
 def errors(status: int, *texts: str, headers: Mapping[str, str] | None = None) -> Answer:
     """An answer with errors in the form that the API reference documents: plain strings."""
     return Answer(status, write_json({"errors": texts}), headers=headers or {})
+
+
+def _not_found(kind: str) -> Answer:
+    return Answer(404, write_json({"errors": [{"code": "resource_not_found", "title": f"{kind} not found"}]}))
 
 
 def bad_request(*details: str) -> Answer:

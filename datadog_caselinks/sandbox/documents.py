@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from datadog_caselinks.sandbox.store import Draft, StoredLink
+from datadog_caselinks.sandbox.store import Draft, StoredCase, StoredLink
 
 ENTITY_TYPES: Final = ("CASE", "INCIDENT", "PAGE", "AGENT_CONVERSATION")
 RELATIONSHIPS: Final = (
@@ -102,6 +102,19 @@ def write_link(link: StoredLink) -> bytes:
 def write_links(links: Iterable[StoredLink]) -> bytes:
     """The document that answers a list."""
     return write_json({"data": [_resource(link) for link in links]})
+
+
+def write_case(case: StoredCase) -> bytes:
+    """The document that answers a get."""
+    attributes = {
+        "key": case.key,
+        "public_id": case.key.rpartition("-")[2],
+        "title": case.title,
+        "status": case.status,
+        "status_name": case.status.replace("_", " ").capitalize(),
+        "priority": case.priority,
+    }
+    return write_json({"data": {"id": case.id, "type": "case", "attributes": attributes}})
 
 
 def write_json(document: object) -> bytes:

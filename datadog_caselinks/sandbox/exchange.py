@@ -169,7 +169,7 @@ class Exchange:
 
 async def _read_call(request: web.BaseRequest) -> Call:
     """Raises :class:`RefusedError`, or :class:`ConnectionError` if the client leaves before its body ends."""
-    operation, link_id = route(request.method, request.path)
+    operation, subject = route(request.method, request.path)
     may_write = authenticate(request.headers)
     try:
         body = await request.read()  # at most 1 MiB, which is what aiohttp reads of a body
@@ -177,7 +177,7 @@ async def _read_call(request: web.BaseRequest) -> Call:
         raise RefusedError(errors(413, "Request Entity Too Large")) from None
     except web.RequestPayloadError as error:
         raise RefusedError(bad_request(f"the body cannot be read: {error}")) from None
-    return Call(operation, link_id, request.query_string, body, may_write)
+    return Call(operation, subject, request.query_string, body, may_write)
 
 
 def _cut(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:

@@ -95,7 +95,7 @@ class FaultRule:
 
     ``seconds``      for the faults that take some; ``None`` is one second
     ``probability``  from 0 to 1
-    ``operation``    ``create``, ``list`` or ``delete``; ``None`` is all that the fault can strike
+    ``operation``    ``create``, ``list``, ``delete`` or ``get``; ``None`` is all that the fault can strike
 
     Raises :class:`ConfigurationError` for what makes no sense, such as seconds for a fault that takes
     none, or a delete with a fault of the body, which it has not.

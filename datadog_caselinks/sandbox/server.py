@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from attrs import frozen
 
 from datadog_caselinks.credentials import ApiKeys, BearerToken
+from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_rules
@@ -22,7 +24,7 @@ from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, SeenRequest
-from datadog_caselinks.sandbox.store import Store, StoredLink
+from datadog_caselinks.sandbox.store import Store, StoredCase, StoredLink
 from datadog_caselinks.sites import Site
 
 
@@ -38,14 +40,15 @@ class Sandbox:
 
     ::
 
-        async with Sandbox(rate_limit="200/2s", faults=["lost-answer:5%"], seed=1) as sandbox:
+        async with Sandbox(rate_limit="200/2s", faults=["lost-answer:5%"], fault_seed=1) as sandbox:
             client = CaseLinksClient(sandbox.site, sandbox.credentials)
 
     ``port``        0 takes any that is free
-    ``db``          path of an SQLite file, which keeps the links over restarts; by default they are in memory
+    ``db``          path of an SQLite file, which keeps all over restarts; by default it is in memory
+    ``seed``        ``"demo"`` fills a sandbox that holds no case with the cases and links of an outage
     ``rate_limit``  a rule, or its text (:meth:`RateLimitRule.parse`); ``None`` is no limit and no headers
     ``faults``      rules, or their texts (:meth:`FaultRule.parse`)
-    ``seed``        of the draws of ``faults``; the same one gives the same draws
+    ``fault_seed``  of the draws of ``faults``; the same one gives the same draws
     ``clock``       seconds since the epoch
 
     Raises :class:`ConfigurationError` for a malformed rule.
@@ -58,14 +61,16 @@ class Sandbox:
         db: str | Path = ":memory:",
         rate_limit: RateLimitRule | str | None = None,
         faults: Iterable[FaultRule | str] = (),
-        seed: int | None = None,
+        seed: Literal["demo"] | None = None,
+        fault_seed: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._port = port
         self._db = db
         self._clock = clock
         self._limiter = Limiter(_read_rule(rate_limit))
-        self._plan = FaultPlan(read_rules(faults), random.Random(seed))
+        self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
+        self._seed = seed
         self._record = Record()
         self._running: _Running | None = None
 
@@ -79,6 +84,8 @@ class Sandbox:
             raise RuntimeError("the sandbox runs already")
         async with AsyncExitStack() as resources:
             store = resources.enter_context(closing(Store(self._db)))
+            if self._seed and not store.has_cases():
+                self._fill(store)
             stopping = asyncio.get_running_loop().create_future()
             exchange = Exchange(store, self._limiter, self._plan, self._record, self._clock, stopping)
             page = Page(store, self._limiter, self._record, self._clock)
@@ -86,6 +93,12 @@ class Sandbox:
             resources.push_async_callback(listener.close)
             url = await listener.listen(self._port)
             self._running = _Running(url, store, resources.pop_all())
+
+    def _fill(self, store: Store) -> None:
+        for case in demo.cases():
+            store.add_case(case)
+        for draft in demo.links():
+            store.add(draft, self._clock())
 
     async def stop(self) -> None:
         """Close every connection and the database; does nothing if the sandbox does not run.
@@ -138,6 +151,25 @@ class Sandbox:
         """The links that it holds, oldest first."""
         return self._now_running().store.all()
 
+    def add_case(
+        self,
+        key: str,
+        title: str = "",
+        *,
+        status: Literal["OPEN", "IN_PROGRESS", "CLOSED"] = "OPEN",
+        priority: Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"] = "NOT_DEFINED",
+        id: str | None = None,
+    ) -> StoredCase:
+        """Add a case with the key ``key``, such as ``SHOP-1``; ``id`` is its UUID, by default a new one.
+
+        Links may be created between any entities: they need not be added first.
+
+        Raises :class:`ConfigurationError` if another case has the key.
+        """
+        case = StoredCase(id or str(uuid.uuid4()), key, title or key, status, priority)
+        self._now_running().store.add_case(case)
+        return case
+
     @property
     def requests(self) -> deque[SeenRequest]:
         """The latest 10,000 requests to the API, oldest first; they stay after a stop."""
@@ -167,7 +199,7 @@ class Sandbox:
     ) -> None:
         """Let the next ``count`` requests suffer ``fault``, in the order of the calls.
 
-        ``operation`` limits it to one of ``create``, ``list`` and ``delete``; ``seconds`` is for the
+        ``operation`` limits it to one of ``create``, ``list``, ``delete`` and ``get``; ``seconds`` is for the
         faults that take some, one second if not given. Only a request with good credentials, within
         the rate limit, meets a fault; for others the fault stays queued.
 

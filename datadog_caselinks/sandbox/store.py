@@ -1,4 +1,4 @@
-"""The links, in SQLite. Knows SQL; no HTTP, and no rule about what makes a link valid."""
+"""The links and the cases, in SQLite. Knows SQL; no HTTP, and no rule about what makes a link valid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from datadog_caselinks.errors import ConfigurationError
 
@@ -28,6 +28,13 @@ CREATE TABLE IF NOT EXISTS links (
 );
 CREATE INDEX IF NOT EXISTS links_by_parent ON links (parent_entity_id);
 CREATE INDEX IF NOT EXISTS links_by_child ON links (child_entity_id);
+CREATE TABLE IF NOT EXISTS cases (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    title TEXT NOT NULL,
+    status TEXT NOT NULL,
+    priority TEXT NOT NULL
+);
 """
 
 _LINK: Final = (
@@ -59,8 +66,24 @@ class StoredLink:
     created_at: float
 
 
+@frozen
+class StoredCase:
+    """A case as the sandbox keeps it.
+
+    ``status`` is ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``; ``priority`` ``P1`` to ``P5`` or ``NOT_DEFINED``.
+    """
+
+    id: str
+    key: str
+    title: str
+    status: str
+    priority: str
+
+
 class Store:
-    """The stored links, oldest first. Two equal drafts make two links, since the API may well do so.
+    """The stored cases, and the stored links, oldest first.
+
+    Two equal drafts make two links, since the API may well do so.
 
     Raises :class:`ConfigurationError` if ``path`` cannot be opened, or is no SQLite database, or is
     the database of another program. ``:memory:`` keeps the links until :meth:`close`.
@@ -137,6 +160,29 @@ class Store:
     def latest(self, count: int) -> list[StoredLink]:
         """The newest links, newest first."""
         return self._links("ORDER BY position DESC LIMIT :count", {"count": count})
+
+    def add_case(self, case: StoredCase) -> None:
+        """Store a case, or what changed of it. Raises :class:`ConfigurationError` for the key of another."""
+        try:
+            self._db.execute(
+                "INSERT INTO cases VALUES (:id, :key, :title, :status, :priority) ON CONFLICT (id) DO UPDATE"
+                " SET key = :key, title = :title, status = :status, priority = :priority",
+                asdict(case),
+            )
+        except sqlite3.IntegrityError:
+            raise ConfigurationError(f"another case has the key {case.key}") from None
+
+    def case(self, id_or_key: str) -> StoredCase | None:
+        """The case with this id or key, in upper or lower case."""
+        row = self._db.execute(
+            "SELECT id, key, title, status, priority FROM cases WHERE id = lower(:name) OR key = :name",
+            {"name": id_or_key},
+        ).fetchone()
+        return StoredCase(*row) if row else None
+
+    def has_cases(self) -> bool:
+        """Whether there is any case."""
+        return self._db.execute("SELECT 1 FROM cases LIMIT 1").fetchone() is not None
 
     def __len__(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM links").fetchone()

@@ -55,7 +55,7 @@ async def test_twenty_kills(tmp_path: Path) -> None:
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     kills = 0
-    async with Sandbox(faults=["lost-answer:2%", "503:2%", "504-applied:2%"], seed=seed) as sandbox:
+    async with Sandbox(faults=["lost-answer:2%", "503:2%", "504-applied:2%"], fault_seed=seed) as sandbox:
         arguments = ("bulk", "--quiet", "--concurrency", "20", "--journal", str(journal), str(file))
         for _ in range(KILLS):
             process = await start(pointing_at(sandbox), *arguments)

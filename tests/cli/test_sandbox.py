@@ -70,7 +70,7 @@ async def test_a_file_keeps_the_links_over_a_restart(tmp_path: Path) -> None:
 async def test_rate_limit_and_faults_are_as_asked_for() -> None:
     """--rate-limit sends the headers, and --fault strikes."""
     process = await start(
-        "--port", "0", "--rate-limit", "1000/1h", "--fault", "504-applied@create", "--seed", "1"
+        "--port", "0", "--rate-limit", "1000/1h", "--fault", "504-applied@create", "--fault-seed", "1"
     )
     async with await exported(process) as links:
         _, created = await links.ensure_link(NEW)  # answered by a 504, and found

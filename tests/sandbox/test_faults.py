@@ -356,7 +356,7 @@ class TestDrawnFaults:
         runs = []
         for _ in range(2):
             async with Sandbox(
-                faults=["503:30%", FaultRule(Fault.HTTP_500, probability=0.5)], seed=7
+                faults=["503:30%", FaultRule(Fault.HTTP_500, probability=0.5)], fault_seed=7
             ) as sandbox:
                 runs.append([(await caller_of(sandbox).create()).status for _ in range(40)])
 
