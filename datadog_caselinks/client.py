@@ -24,7 +24,7 @@ from datadog_caselinks.references import WantedLink
 from datadog_caselinks.resolver import Resolver
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 from datadog_caselinks.sessions import SessionManager
-from datadog_caselinks.sites import Site
+from datadog_caselinks.sites import Site, site_from_env
 from datadog_caselinks.transport import Transport
 from datadog_caselinks.wire import Answer, Request
 
@@ -109,19 +109,19 @@ class CaseLinksClient:
         self._look = retrying(retry, budget, is_credited=False)(self._list_once)
 
     @classmethod
-    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+    def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
         """A client from the environment.
 
-        ``DD_SITE`` names the site, US1 (``datadoghq.com``) if it is not set, as in Datadog's own clients;
-        ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``, are the credentials. ``options`` are the
-        keyword parameters of the class.
+        Without ``site``, ``DD_SITE`` names it, or else it is US1 (``datadoghq.com``). The credentials are
+        ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``. ``options`` are the keyword parameters of
+        the class.
 
         Raises :class:`ConfigurationError` that names the variable which is missing or malformed.
         """
-        try:
-            site = Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
-        except ConfigurationError as error:
-            raise ConfigurationError(f"DD_SITE: {error}") from None
+        if site is None:
+            site = site_from_env()
+        elif isinstance(site, str):
+            site = Site.parse(site)  # before the credentials: whose they are depends on it
         return cls(site, credentials_from_env(), **options)
 
     async def create_link(self, new: NewCaseLink) -> CaseLink:

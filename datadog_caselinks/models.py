@@ -10,6 +10,7 @@ from uuid import UUID
 from attrs import field, frozen
 
 from datadog_caselinks.errors import InvalidLinkError
+from datadog_caselinks.messages import shortened
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-\d+")
@@ -77,12 +78,6 @@ def is_uuid(text: str) -> bool:
 def is_case_key(text: str) -> bool:
     """Whether ``text`` is the key of a case, such as ``SHOP-1``."""
     return _CASE_KEY.fullmatch(text) is not None
-
-
-def shortened(value: object) -> str:
-    """``value`` as it can stand in a message."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _identifier(value: str | UUID) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from datadog_caselinks.errors import ConfigurationError, InvalidLinkError
+from datadog_caselinks.messages import shortened
 from datadog_caselinks.models import (
     Entity,
     EntityType,
@@ -17,7 +18,6 @@ from datadog_caselinks.models import (
     is_case_key,
     is_uuid,
     require_known_relationship,
-    shortened,
 )
 from datadog_caselinks.sites import SITES, Site
 

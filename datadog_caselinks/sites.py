@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 from typing import ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
@@ -102,6 +103,17 @@ SITES: Final = {
     )
 }
 """The nine sites by their domain, which is what ``DD_SITE`` holds. Source: Datadog's site page."""
+
+
+def site_from_env() -> Site:
+    """The site that ``DD_SITE`` names; US1 (``datadoghq.com``) if it is not set, as in Datadog's own clients.
+
+    Raises :class:`ConfigurationError` for any other text.
+    """
+    try:
+        return Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"DD_SITE: {error}") from None
 
 
 def _site_of_host(host: str) -> Site | None:

@@ -20,6 +20,7 @@ from datadog_caselinks.errors import (
     ResponseError,
     ResponseTooLargeError,
 )
+from datadog_caselinks.messages import one_line, shortened
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -29,7 +30,6 @@ from datadog_caselinks.models import (
     is_case_key,
     is_uuid,
     require_known_relationship,
-    shortened,
 )
 from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
 
@@ -191,7 +191,7 @@ def _malformed(
     answer: Answer, reason: str, kind: type[MalformedResponseError] = MalformedResponseError
 ) -> MalformedResponseError:
     return kind(
-        f"cannot {answer.request.about}: {answer.status} with a malformed answer: {_one_line(reason)}",
+        f"cannot {answer.request.about}: {answer.status} with a malformed answer: {one_line(reason)}",
         body=_text(answer.redact(answer.body)),
     )
 
@@ -228,7 +228,7 @@ def _error(answer: Answer) -> ResponseError:
     wait = max((wait for wait in waits if wait is not None), default=None)
     if answer.status == 429 and wait is not None:
         advice = f"the server asks for {wait:g} s; " + advice
-    heard = _one_line("; ".join(said) or _title(body)).removeprefix(f"{answer.status} ") or "no reason given"
+    heard = one_line("; ".join(said) or _title(body)).removeprefix(f"{answer.status} ") or "no reason given"
     return kind(
         f"cannot {answer.request.about}: {answer.status}, {heard}; "
         + advice.format(scope=answer.request.scope),
@@ -267,9 +267,3 @@ def _title(text: str) -> str:
     """What to quote of a body that is no JSON:API: the title of an HTML page, or its beginning."""
     title = re.search(r"<title[^>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
     return title[1] if title else text
-
-
-def _one_line(text: str) -> str:
-    """``text`` fit for a terminal: on one line, without control characters, of readable length."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= 300 else f"{line[:300]}…"

@@ -18,6 +18,7 @@ ROOT = Path(datadog_caselinks.__path__[0])
 ORDER = [
     "rate_limit",
     "errors",
+    "messages",
     "sites",
     "credentials",
     "models",

@@ -7,10 +7,11 @@ def main() -> None:
     """Run the command, or say what to install for it."""
     try:
         from datadog_caselinks.cli.command import caselinks
+
+        caselinks(prog_name="caselinks")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         sys.exit("caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
-    caselinks(prog_name="caselinks")

@@ -1,31 +1,90 @@
-"""The group of subcommands, and how every error ends: in a line that says what to do, and a status."""
+"""The group of subcommands, and how every error ends: in a line that says what to do, and a status.
+
+A subcommand's module is imported when it is called, so that ``--help`` and ``--version`` answer at once.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 import click
 
-from datadog_caselinks.cli.bulk import bulk
-from datadog_caselinks.cli.journal import journal
-from datadog_caselinks.cli.sandbox import sandbox
-from datadog_caselinks.errors import CaseLinksError
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.errors import (
+    CaseLinksError,
+    ConfigurationError,
+    InvalidLinkError,
+    JournalError,
+    LinkFileError,
+)
+
+_COMMANDS: Final = {
+    "create": ("link", "Create the link PARENT RELATIONSHIP CHILD."),
+    "ensure": ("link", "Create the link PARENT RELATIONSHIP CHILD unless it is there."),
+    "list": ("link", "List the links in which ENTITY stands on either side."),
+    "delete": ("link", "Delete links by their ids, as list and create show them."),
+    "bulk": ("bulk", "Create the links that FILE lists; - is standard input."),
+    "journal": ("journal", "Look at the journal of a bulk run."),
+    "doctor": ("doctor", "Check whether links can be created from here, step by step."),
+    "sandbox": (
+        "sandbox",
+        "Run a local Datadog that links cases: a server to try things out and to test against.",
+    ),
+}
+"""The module of each subcommand, and the first sentence of its help."""
 
 
-class _Usage(click.ClickException):
+class _Failure(click.ClickException):
+    exit_code = 1
+
+
+class _NothingSent(click.ClickException):
     exit_code = 2
 
 
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The subcommands, in the order in which they are of use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, of which the module is imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"datadog_caselinks.cli.{_COMMANDS[cmd_name][0]}")
+        return next(
+            command
+            for command in vars(module).values()
+            if isinstance(command, click.Command) and command.name == cmd_name
+        )
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand. What it raises concerns the command as a whole: a usage error."""
+        """Run the subcommand. What it raises ends as one line and a status."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # while the subcommand is imported
+            ctx.exit(130)
+        except RunInterruptedError as interruption:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(interruption.exit_status)
+        except (
+            InvalidLinkError,
+            LinkFileError,
+            ConfigurationError,
+            JournalError,
+        ) as error:
+            raise _NothingSent(str(error)) from error
         except CaseLinksError as error:
-            raise _Usage(str(error)) from error
+            raise _Failure(str(error)) from error
         except OSError as error:
             parts = (error.filename, error.strerror or error)
-            raise _Usage(": ".join(str(part) for part in parts if part)) from error
+            raise _NothingSent(": ".join(str(part) for part in parts if part)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,9 +96,22 @@ def caselinks() -> None:
     The site and the credentials come from the environment:
       DD_SITE                     such as datadoghq.eu; datadoghq.com if not set
       DD_API_KEY and DD_APP_KEY   or else DD_BEARER_TOKEN
+
+    \b
+    Try it without any:
+      caselinks list --sandbox SHOP-2
+
+    \b
+    An entity is written as:
+      SHOP-1                the key of a case
+      UUID                  the id of a case
+      https://…/cases/…     the address of a case in the browser
+      incident:UUID         an incident; likewise page:UUID, conversation:UUID
+
+    \b
+    Exit status:
+      0    all was done
+      1    something was not
+      2    nothing was sent: usage, configuration, or no such file
+      130  interrupted by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP
     """
-
-
-caselinks.add_command(bulk)
-caselinks.add_command(journal)
-caselinks.add_command(sandbox)

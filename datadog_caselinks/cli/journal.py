@@ -31,7 +31,7 @@ def show(file: str, state: str | None) -> None:
       the link    parent, relationship and child
       the rest    the id of the link, or why it was not made
     """
-    screen = Screen(quiet=False)
+    screen = Screen()
     counts: Counter[str] = Counter()
     for record in read_journal(file):
         counts[record.state] += 1

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterable
 from attrs import define, field
 
 from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.records import Records, link_record
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.errors import (
     AmbiguousResultError,
@@ -19,6 +21,7 @@ from datadog_caselinks.errors import (
     RateLimitedError,
 )
 from datadog_caselinks.link_files import LinkLine, MalformedLine
+from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink
 
 
@@ -27,9 +30,10 @@ class Report:
     """What has come of the lines of a file so far, and what of that is shown."""
 
     _screen: Screen
+    _records: Records | None = None  # what is shown of each link, unless only the summary is wanted
     _journal: str | None = None  # its path, if the run has one
     malformed: int = field(default=0, init=False)
-    ended_by: int = field(default=0, init=False)  # the signal that ended the run, if one did
+    interruption: RunInterruptedError | None = field(default=None, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
     _already: int = field(default=0, init=False)
     _failed: int = field(default=0, init=False)
@@ -70,31 +74,51 @@ class Report:
             case Created():
                 self._created[outcome.link.relationship] += 1
                 number = self._under_way.pop(outcome.index)
-                self._tell(f"line {number}: created {outcome.link.id}: {outcome.link}")
+                self._record(
+                    number, "created", f"created {outcome.link.id}: {outcome.new}", link=outcome.link
+                )
             case AlreadyLinked():
                 self._already += 1
                 number = self._under_way.pop(outcome.index)
-                self._tell(f"line {number}: already linked by {outcome.link.id}: {outcome.link}")
+                text = f"already linked by {outcome.link.id}: {outcome.new}"
+                self._record(number, "already_linked", text, link=outcome.link)
             case Failed(error=AmbiguousResultError() as error):
                 self._unclear += 1
                 number = self._under_way.pop(outcome.index)
                 self._screen.problem(f"line {number}: perhaps created: {error}")
+                self._record(number, "perhaps_created", error=error)
                 self._stopped_by = self._stopped_by or (error if error.during_outage else None)
             case Failed():
                 self._failed += 1
-                self._fail(self._under_way.pop(outcome.index), outcome.error)
+                number = self._under_way.pop(outcome.index)
+                self._fail(number, outcome.error)
+                self._record(number, "not_created", error=outcome.error)
             case _:
                 self.malformed += 1
                 self._screen.problem(f"line {outcome.number}: {outcome.reason}")
+                self._record(outcome.number, "malformed", error=outcome.reason)
         failed = self._failed + self._unclear + self.malformed
         self._screen.advance(done=self._done + failed, failed=failed, seconds=self._seconds)
 
-    def _tell(self, line: str) -> None:
+    def _record(
+        self,
+        number: int,
+        outcome: str,
+        text: str = "",
+        *,
+        link: CaseLink | None = None,
+        error: object = None,
+    ) -> None:
+        if self._records is None:
+            return
+        line = [f"line {number}: {text}"] if text else []
+        told = {"link": link_record(link, {})} if link else {"error": str(error)}
         try:
-            self._screen.data(line)
-        except OSError as error:
-            self._screen.problem(line)
-            self.stop(error, f"standard output cannot be written: {error}")
+            self._records.add({"line": number, "outcome": outcome, **told}, line)
+        except OSError as failure:
+            for text in line:
+                self._screen.problem(text)
+            self.stop(failure, f"standard output cannot be written: {failure}")
 
     def _fail(self, number: int, error: CaseLinksError) -> None:
         message = f"line {number}: not created: {error}"
@@ -142,9 +166,9 @@ class Report:
         if self._stopped_by:
             alike = f"lines {_listed(self._failed_alike)} failed alike, and " if self._failed_alike else ""
             self._screen.problem(f"Stopped there: {alike}no later line was sent.")
-            if self._under_way and not self.ended_by:  # read, and held up by what stopped the run
+            if self._under_way and not self.interruption:  # read, and held up by what stopped the run
                 self._screen.problem(f"Not sent either: lines {_listed(self._under_way.values())}.")
-        if self.ended_by:
+        if self.interruption:
             lines = _listed(self._under_way.values())
             told = f"Under way or about to be: lines {lines}." if lines else "Nothing was under way."
             self._screen.problem(f"Interrupted. {told}")
@@ -160,8 +184,8 @@ class Report:
     @property
     def exit_status(self) -> int:
         """As the help of the command lists them."""
-        if self.ended_by:
-            return 128 + self.ended_by  # as shells report a program that a signal ended
+        if self.interruption:
+            return self.interruption.exit_status
         return 1 if self._failed or self._unclear or self.malformed or self._stopped_by else 0
 
 

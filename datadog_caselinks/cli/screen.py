@@ -13,10 +13,9 @@ _RATE = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s")
 
 
 class Screen:
-    """``quiet`` leaves out the data. A bar is shown only where standard error is a terminal."""
+    """A bar is shown only where standard error is a terminal."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._unwritable: OSError | None = None
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress = Progress(
@@ -42,8 +41,6 @@ class Screen:
 
     def data(self, line: str) -> None:
         """A line of the result. Raises :class:`OSError` if it cannot be written."""
-        if self._quiet:
-            return
         if self._progress.live.is_started and sys.stdout.isatty():
             self._console.print(line)  # above the bar, which a plain write would tear
             return
@@ -71,19 +68,21 @@ class Screen:
         self._progress.stop()
 
 
-class FirstOfAKind(logging.Handler):
-    """Shows what first holds a run up, a retry and the rate limit, and not the ten thousand others."""
+class Log(logging.Handler):
+    """Shows what holds a run up, retries and the rate limit: all, or the first of a kind and no other."""
 
-    def __init__(self, screen: Screen) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, screen: Screen, *, all_of_a_kind: bool) -> None:
+        super().__init__(logging.DEBUG)
         self._screen = screen
+        self._all_of_a_kind = all_of_a_kind
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show ``record`` if it is the first of its logger."""
-        if record.name not in self._shown:
+        """Show ``record``, or only if it is the first of its logger."""
+        message = record.getMessage()
+        message = f"{message[0].upper()}{message[1:]}"
+        if self._all_of_a_kind:
+            self._screen.note(message)
+        elif record.name not in self._shown:
             self._shown.add(record.name)
-            message = record.getMessage()
-            self._screen.note(
-                f"{message[0].upper()}{message[1:]} (the first of its kind; more are not shown)"
-            )
+            self._screen.note(f"{message} (the first of its kind; more are not shown)")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import re
 import signal
 import ssl
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trustme
-from attrs import frozen
 
-from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
 from tests.servers import Exchange, Server, answers, created, drops, is_silent
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -28,42 +27,8 @@ BLOCKS = f"{A},CASE,BLOCKS,{B},CASE\n"
 API_KEY, APP_KEY = "secret-api-key-0123456789", "secret-app-key-0123456789"
 
 
-@frozen
-class Finished:
-    status: int
-    out: str
-    err: str
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """The environment with no site and no keys but these."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DD_")} | variables
-
-
-def pointing_at(sandbox: Sandbox) -> dict[str, str]:
-    keys = sandbox.credentials
-    return environment(DD_SITE=sandbox.url, DD_API_KEY=keys.api_key, DD_APP_KEY=keys.app_key)
-
-
-async def start(variables: dict[str, str], *arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", *arguments),
-        env=variables,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-
-
 async def bulk(variables: dict[str, str], *arguments: str, stdin: bytes = b"") -> Finished:
-    """Run the command to its end. Whatever happens there is no traceback, and no key."""
-    process = await start(variables, "bulk", *arguments)
-    out, err = (output.decode() for output in await process.communicate(stdin))
-    assert process.returncode is not None
-    assert "Traceback" not in err
-    for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"):
-        assert not variables.get(name) or variables[name] not in out + err
-    return Finished(process.returncode, out, err)
+    return await caselinks(variables, "bulk", *arguments, stdin=stdin)
 
 
 @pytest.fixture
@@ -125,11 +90,13 @@ async def test_sandbox_needs_no_environment(file: Path) -> None:
 
 async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> None:
     """It is told with its number, the other links are made, and the status is 1."""
-    text = f"{HEADER}{BLOCKS}DDFC-98813,CASE,BLOCKS,{B},CASE\nhttps://app.datadoghq.com/cases/1,,BLOCKS,{B},\n{BLOCKS}"
+    text = f"{HEADER}{BLOCKS}DDFC-98813,PAGE,BLOCKS,{B},CASE\nhttps://app.datadoghq.eu/cases/A-1,,BLOCKS,{B},\n{BLOCKS}"
     done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
     problems = done.err.splitlines()
-    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key")
-    assert problems[1].startswith("line 4: 'https://app.datadoghq.com/cases/1' is a URL")
+    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key, and this must be the UUID of a PAGE")
+    assert problems[1].startswith(
+        "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), and"
+    )
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 lines malformed")
     assert (done.status, len(sandbox.links)) == (1, 2)
 
@@ -139,7 +106,7 @@ async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> 
     done = await bulk(
         pointing_at(sandbox), "--strict", "-", stdin=f"{HEADER}{BLOCKS}x,,BLOCKS,{B},\n".encode()
     )
-    assert done.err.splitlines()[0].startswith("line 3: 'x' is no UUID")
+    assert done.err.splitlines()[0].startswith("line 3: 'x' names no entity")
     assert done.err.splitlines()[1] == "Error: nothing was sent, as --strict demands: 1 malformed line"
     assert (done.status, done.out, len(sandbox.requests)) == (2, "", 0)
 
@@ -173,7 +140,7 @@ async def test_a_wrong_environment_is_told_in_a_line(
     ("content", "says"),
     [
         (b"", "the file is empty"),
-        (b"from,to\n1,2\n", "the header lacks parent_id, relationship, child_id"),
+        (b"from,to\n1,2\n", "the header lacks parent, relationship, child"),
         (b"\x7fELF\x00\x01", "the file is binary"),
     ],
 )
@@ -452,28 +419,64 @@ async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -
     """On a terminal there is a bar with the count, and the links scroll above it."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 30)
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", "bulk", str(path)),
-        env=pointing_at(sandbox) | {"TERM": "xterm-256color", "COLUMNS": "200"},
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = await asyncio.to_thread(read_all, ours)
-    assert await process.wait() == 0, shown
+    status, shown = await on_terminal(pointing_at(sandbox), "bulk", str(path))
+    assert status == 0, shown
     assert "/30" in shown
     assert shown.count(": created ") == 30
     assert "30 links created" in shown
 
 
-def read_all(terminal: int) -> str:
-    """What is written to a pseudo-terminal until it closes, which Linux reports as an error."""
-    chunks = []
-    try:
-        while chunk := os.read(terminal, 65536):
-            chunks.append(chunk)
-    except OSError:
-        pass
-    os.close(terminal)
-    return b"".join(chunks).decode()
+async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
+    """Each is looked up once; one that is not there fails its own lines alone."""
+    known = [sandbox.add_case(f"SHOP-{number}") for number in (1, 2)]
+    text = "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nshop-1,causes,SHOP-2\nSHOP-1,blocks,SHOP-3\n"
+    done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
+    assert {(link.parent_entity_id, link.child_entity_id) for link in sandbox.links} == {
+        (known[0].id, known[1].id)
+    }
+    assert "line 4: not created: cannot get case SHOP-3: 404, case not found" in done.err
+    assert sorted(line.partition(": ")[2].split(": ")[1] for line in done.out.splitlines()) == [
+        "SHOP-1 BLOCKS SHOP-2",
+        "SHOP-1 CAUSES SHOP-2",
+    ]
+    assert [request.method for request in sandbox.requests].count("GET") == 3
+    assert done.status == 1
+
+
+@pytest.mark.parametrize("output", ["json", "jsonl"])
+async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
+    """Of every line, malformed and failed ones too: a list, or an object a line."""
+    text = f"{HEADER}{BLOCKS}{A},,BLOCKS,X-1,\nnonsense,,BLOCKS,{B},\n"
+    done = await bulk(pointing_at(sandbox), "--output", output, "-", stdin=text.encode())
+    told = json.loads(done.out) if output == "json" else [json.loads(line) for line in done.out.splitlines()]
+    by_line = {outcome["line"]: outcome for outcome in told}
+    assert {line: outcome["outcome"] for line, outcome in by_line.items()} == {
+        2: "created",
+        3: "not_created",
+        4: "malformed",
+    }
+    assert by_line[2]["link"] == {
+        "id": sandbox.links[0].id,
+        "parent": {"type": "CASE", "id": A},
+        "relationship": "BLOCKS",
+        "child": {"type": "CASE", "id": B},
+    }
+    assert "case not found" in by_line[3]["error"]
+    assert "names no entity" in by_line[4]["error"]
+
+
+async def test_an_empty_run_is_an_empty_list(sandbox: Sandbox) -> None:
+    """JSON is whole, whatever there is to tell."""
+    done = await bulk(pointing_at(sandbox), "--output", "json", "-", stdin=HEADER.encode())
+    assert json.loads(done.out) == []
+
+
+async def test_verbose_tells_of_each_wait(sandbox: Sandbox, tmp_path: Path) -> None:
+    """And not of the first alone."""
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS * 4)
+    sandbox.fail_next(Fault.HTTP_429, count=2, seconds=0)
+    sandbox.fail_next(Fault.HTTP_503, count=2)
+    done = await bulk(pointing_at(sandbox), "--verbose", "--concurrency", "1", str(path))
+    assert (done.err.count("\nAttempt "), done.err.count("is used up")) == (2, 2)
+    assert "first of its kind" not in done.err

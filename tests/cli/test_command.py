@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
 
+import click
 import pytest
+
+from datadog_caselinks.cli.command import _COMMANDS, caselinks
+
+MAIN = "from datadog_caselinks.cli import main; main()"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,7 +25,9 @@ def test_version_is_that_of_the_package() -> None:
     assert done.stdout == f"caselinks, version {version('datadog_caselinks')}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["bulk"], ["sandbox"]])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in _COMMANDS if name != "journal"), ["journal", "show"]]
+)
 def test_help_has_an_example(command: list[str]) -> None:
     """--help tells what a command does, by an example too."""
     done = run("-m", "datadog_caselinks", *command, "--help")
@@ -30,29 +38,64 @@ def test_help_has_an_example(command: list[str]) -> None:
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_extra_the_command_says_what_to_install(missing: str) -> None:
     """Where a library of the command is missing there is a line that names the extra, and no traceback."""
-    program = f"import sys; sys.modules['{missing}'] = None; from datadog_caselinks.cli import main; main()"
-    done = run("-c", program)
+    done = run("-c", f"import sys; sys.modules['{missing}'] = None; {MAIN}", "list", "SHOP-1")
     assert done.stderr == "caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'\n"
     assert done.returncode == 1
 
 
-def test_an_interrupt_while_it_starts_is_no_traceback() -> None:
+@pytest.mark.parametrize("module", ["datadog_caselinks.cli.command", "datadog_caselinks.cli.link", "aiohttp"])
+def test_an_interrupt_while_it_starts_is_no_traceback(module: str) -> None:
     """Ctrl-C is answered by a status, from the first moment that it can be."""
     program = (
         "import sys\n"
-        "from datadog_caselinks.cli import main\n"
         "class Interrupted:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'datadog_caselinks.cli.command':\n"
+        f"        if name == {module!r}:\n"
         "            raise KeyboardInterrupt\n"
-        "sys.meta_path.insert(0, Interrupted())\n"
-        "main()\n"
+        f"sys.meta_path.insert(0, Interrupted())\n{MAIN}\n"
     )
-    done = run("-c", program)
+    done = run("-c", program, "list", "SHOP-1")
     assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_another_missing_module_is_not_taken_for_the_extra() -> None:
     """A broken installation shows itself as what it is."""
-    program = "import sys; sys.modules['sqlite3'] = None; from datadog_caselinks.cli import main; main()"
-    assert "sqlite3" in run("-c", program).stderr.splitlines()[-1]
+    done = run("-c", f"import sys; sys.modules['sqlite3'] = None; {MAIN}", "sandbox")
+    assert "sqlite3" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_what_asks_nobody_imports_no_aiohttp(option: str) -> None:
+    """The version and the help come at once."""
+    watch = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep='\\n', file=sys.stderr))"
+    done = run("-c", f"{watch}; {MAIN}", option)
+    assert done.returncode == 0
+    assert "click" in done.stderr.split()
+    assert not {"aiohttp", "rich", "cattrs"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", list(_COMMANDS))
+def test_the_list_of_commands_is_what_they_say_themselves(name: str) -> None:
+    """Each is listed with the first paragraph of its own help."""
+    command = caselinks.get_command(click.Context(caselinks), name)
+    assert command is not None
+    assert command.help is not None
+    assert " ".join(command.help.split("\n\n")[0].split()) == _COMMANDS[name][1]
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    """Status 2, and what is wrong."""
+    done = run("-m", "datadog_caselinks", "lnk")
+    assert done.returncode == 2
+    assert "No such command 'lnk'" in done.stderr
+
+
+def test_the_shell_can_complete_commands_and_options() -> None:
+    """By click's own means."""
+    variables = {**os.environ, "_CASELINKS_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
+    for words, expected in ((("caselinks", "d"), "delete"), (("caselinks", "li"), "list")):
+        variables["COMP_WORDS"] = " ".join(words)
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN], env=variables, capture_output=True, text=True, check=False
+        )
+        assert f"plain,{expected}" in done.stdout.split()

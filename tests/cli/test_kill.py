@@ -14,7 +14,8 @@ from pathlib import Path
 
 from datadog_caselinks import case, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.cli.test_bulk import HEADER, bulk, environment, pointing_at, start
+from tests.cli.program import environment, pointing_at, start
+from tests.cli.test_bulk import HEADER, bulk
 from tests.servers import MAX_SECONDS, some_id
 
 KILLS = 20

@@ -33,7 +33,7 @@ async def lines(count: int) -> AsyncIterator[LinkLine | MalformedLine]:
 @pytest.fixture
 async def report() -> Report:
     """Of three lines, which are under way."""
-    report = Report(Screen(quiet=False))
+    report = Report(Screen())
     assert [new async for new in report.wanted(lines(3))] == [NEW] * 3
     return report
 

@@ -1,0 +1,172 @@
+"""``caselinks create``, ``ensure``, ``list`` and ``delete``: links one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import click
+
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.records import entity_name, link_record, records
+from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.errors import CaseLinksError, NotFoundError, PermissionDeniedError
+from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Relationship
+from datadog_caselinks.references import parse_link
+from datadog_caselinks.resolver import Resolver
+
+_COLUMNS = ("link", "parent", "relationship", "child", "title", "status")
+
+
+@click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
+@click.argument("parent")
+@click.argument("relationship")
+@click.argument("child")
+@with_settings()
+def create(parent: str, relationship: str, child: str, settings: Settings) -> None:
+    """Create the link PARENT RELATIONSHIP CHILD.
+
+    PARENT and CHILD are case keys, UUIDs, addresses of cases, or incident:UUID,
+    page:UUID, conversation:UUID. RELATIONSHIP is relates-to, causes, blocks,
+    duplicates, parent-of, successor-of or escalates-to.
+    """
+    _make(settings, parent, relationship, child, ensure=False)
+
+
+@click.command(epilog="Example: caselinks ensure --sandbox SHOP-6 causes SHOP-5")
+@click.argument("parent")
+@click.argument("relationship")
+@click.argument("child")
+@with_settings()
+def ensure(parent: str, relationship: str, child: str, settings: Settings) -> None:
+    """Create the link PARENT RELATIONSHIP CHILD unless it is there.
+
+    They are written as for create. Doing it twice makes one link.
+    """
+    _make(settings, parent, relationship, child, ensure=True)
+
+
+def _make(settings: Settings, parent: str, relationship: str, child: str, *, ensure: bool) -> None:
+    screen = Screen()
+
+    async def make() -> None:
+        async with client(settings) as links:
+            resolver = links.resolver()
+            new = await resolver.link(parse_link(parent, relationship, child, site=links.site))
+            if ensure:
+                link, is_new = await links.ensure_link(new)
+            else:
+                link, is_new = await links.create_link(new), True
+            cases = await _cases(resolver, [link.parent, link.child])
+            # One link is one object of JSON, and no list.
+            output = "jsonl" if settings.output == "json" else settings.output
+            _show(screen, output, [link], cases, new.parent)
+        if not settings.quiet:
+            screen.note("Created." if is_new else "It was there already.")
+
+    with logging_to(screen, settings):
+        try:
+            run(make())
+        except RunInterruptedError:
+            screen.problem(
+                "The link may have been created: caselinks ensure makes it only if it is not there."
+            )
+            raise
+
+
+@click.command("list", epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes")
+@click.argument("entity")
+@click.option(
+    "--relationship",
+    type=click.Choice(list(Relationship), case_sensitive=False),
+    help="List the links of this relationship only.",
+)
+@click.option("--ids", is_flag=True, help="Show ids only, and ask for no keys and titles.")
+@with_settings()
+def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) -> None:
+    """List the links in which ENTITY stands on either side.
+
+    ENTITY is a case key, a UUID, the address of a case, or incident:UUID,
+    page:UUID, conversation:UUID. Without a terminal the columns, with tabs
+    between, are: link, parent, relationship, child, and of what ENTITY is linked
+    with, title and status.
+    """
+    screen = Screen()
+
+    async def show() -> None:
+        async with client(settings) as links:
+            resolver = links.resolver()
+            around = await resolver.entity(entity)
+            found = await links.list_links(
+                around, relationship=Relationship(relationship) if relationship else None
+            )
+            ends = {end for link in found for end in (link.parent, link.child)}
+            _show(screen, settings.output, found, {} if ids else await _cases(resolver, ends), around)
+        if not found and not settings.quiet:
+            screen.note(f"{entity} has no such links." if relationship else f"{entity} has no links.")
+
+    with logging_to(screen, settings):
+        run(show())
+
+
+@click.command(epilog="Example: caselinks delete 804cd682-55f6-4541-ab00-b608b282ea7d")
+@click.argument("ids", metavar="LINK...", nargs=-1, required=True)
+@with_settings()
+@click.pass_context
+def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> None:
+    """Delete links by their ids, as list and create show them."""
+    screen = Screen()
+
+    async def delete_all() -> bool:
+        async with client(settings) as links:
+            with records(screen, settings.output, ("link",)) as shown:
+
+                async def delete_one(link_id: str) -> bool:
+                    try:
+                        await links.delete_link(link_id)
+                    except CaseLinksError as error:
+                        screen.problem(str(error))
+                        return False
+                    shown.add({"id": link_id, "deleted": True}, [link_id])
+                    return True
+
+                return all(await asyncio.gather(*map(delete_one, ids)))
+
+    with logging_to(screen, settings):
+        is_done = run(delete_all())
+    context.exit(0 if is_done else 1)
+
+
+async def _cases(resolver: Resolver, entities: Iterable[Entity]) -> dict[Entity, Case]:
+    """The cases among ``entities``, but for those that these credentials may not see."""
+
+    async def find(entity: Entity) -> Case | None:
+        try:
+            return await resolver.case(entity)
+        except (NotFoundError, PermissionDeniedError):
+            return None
+
+    wanted = [entity for entity in entities if entity.type == EntityType.CASE]
+    found = await asyncio.gather(*map(find, wanted))
+    return {entity: case for entity, case in zip(wanted, found, strict=True) if case}
+
+
+def _show(
+    screen: Screen, output: str, links: Iterable[CaseLink], cases: dict[Entity, Case], around: Entity
+) -> None:
+    """Show ``links``, with the title and status of what ``around`` is linked with."""
+    with records(screen, output, _COLUMNS) as shown:
+        for link in links:
+            other = cases.get(link.child if link.parent == around else link.parent)
+            shown.add(
+                link_record(link, cases),
+                [
+                    link.id,
+                    entity_name(link.parent, cases),
+                    str(link.relationship),
+                    entity_name(link.child, cases),
+                    other.title if other else "",
+                    other.status if other else "",
+                ],
+            )

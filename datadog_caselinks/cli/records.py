@@ -1,0 +1,107 @@
+"""Records on standard output: as a table for people, as columns with tabs between, as JSON, as JSON Lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.messages import one_line
+from datadog_caselinks.models import Case, CaseLink, Entity
+from datadog_caselinks.references import named
+
+Cases = Mapping[Entity, Case]
+"""What is known of the cases at the ends of links."""
+
+
+class Records:
+    """Records of one kind, shown as ``output`` says: ``table``, ``json`` or ``jsonl``."""
+
+    def __init__(self, screen: Screen, output: str, columns: Sequence[str], widths: Sequence[int]) -> None:
+        self._screen = screen
+        self._output = output
+        is_drawn = output == "table" and sys.stdout.isatty()
+        self._widths = widths if is_drawn else ()
+        is_drawn = is_drawn and bool(columns)
+        self._table = Table(*columns, box=None, header_style="bold", pad_edge=False) if is_drawn else None
+        self._count = 0
+        self._is_broken = False
+
+    def add(self, record: Mapping[str, object], row: Sequence[str]) -> None:
+        """Show one, of which ``row`` holds the columns of a table; without any a table leaves it out."""
+        if self._table is not None:
+            self._table.add_row(*(Text(one_line(cell)) for cell in row))
+        elif self._output == "table":
+            if row:
+                self._write(self._line(row))
+        elif self._output == "jsonl":
+            self._write(json.dumps(record))
+        else:
+            self._write(f"{',' if self._count else '['} {json.dumps(record)}")
+        self._count += 1
+
+    def close(self) -> None:
+        """Show what is still to be shown."""
+        if self._table is not None and self._count:
+            Console().print(self._table)
+        elif self._output == "json" and not self._is_broken:
+            self._write("]" if self._count else "[]")
+
+    def _line(self, row: Sequence[str]) -> str:
+        cells = [one_line(cell) for cell in row]
+        if not self._widths:
+            return "\t".join(cells)
+        return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, self._widths, strict=True)).rstrip()
+
+    def _write(self, line: str) -> None:
+        try:
+            self._screen.data(line)
+        except OSError:
+            self._is_broken = True
+            raise
+
+
+@contextlib.contextmanager
+def records(
+    screen: Screen, output: str, columns: Sequence[str] = (), widths: Sequence[int] = ()
+) -> Iterator[Records]:
+    """Records that are shown to the end, whatever comes between.
+
+    Those with ``columns`` are drawn as a table when all are there; others are lines, each shown at once, on a
+    terminal with cells of ``widths``.
+    """
+    shown = Records(screen, output, columns, widths)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
+    """An end of a link as JSON."""
+    record: dict[str, object] = {"type": str(entity.type), "id": entity.id}
+    if case := cases.get(entity):
+        record |= {"key": case.key, "title": case.title, "status": case.status, "priority": case.priority}
+    return record
+
+
+def link_record(link: CaseLink, cases: Cases) -> dict[str, object]:
+    """A link as JSON."""
+    return {
+        "id": link.id,
+        "parent": entity_record(link.parent, cases),
+        "relationship": str(link.relationship),
+        "child": entity_record(link.child, cases),
+    }
+
+
+def entity_name(entity: Entity, cases: Cases) -> str:
+    """An entity as the command takes it: by its key, if that is known."""
+    case = cases.get(entity)
+    return (case.key if case else "") or named(entity)

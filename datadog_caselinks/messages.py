@@ -1,0 +1,15 @@
+"""Text fit to be shown to people: on one line, without control characters, of readable length."""
+
+from __future__ import annotations
+
+
+def shortened(value: object) -> str:
+    """``value`` as a message quotes what was given: its ``repr``, cut after 100 characters."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def one_line(text: str, *, limit: int = 300) -> str:
+    """``text`` fit for a terminal: on one line, without control characters, cut after ``limit``."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= limit else f"{line[:limit]}…"

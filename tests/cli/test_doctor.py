@@ -1,0 +1,155 @@
+"""``caselinks doctor``, run as a program: each check fine, and each with what it finds wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+
+import pytest
+
+from datadog_caselinks.sandbox import Sandbox
+from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at
+from tests.servers import Authority, Server, answers, drops, listed
+
+KEYS = {"DD_API_KEY": "secret-api-key-0123456789", "DD_APP_KEY": "secret-app-key-0123456789"}
+
+
+async def doctor(variables: dict[str, str], *arguments: str) -> tuple[Finished, dict[str, tuple[str, str]]]:
+    """What it found: of each check the state, and what was told."""
+    done = await caselinks(variables, "doctor", "--output", "jsonl", *arguments)
+    findings = [json.loads(line) for line in done.out.splitlines()]
+    return done, {finding["check"]: (finding["state"], finding["told"]) for finding in findings}
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(rate_limit="200/2s") as sandbox:
+        yield sandbox
+
+
+async def test_all_is_fine(sandbox: Sandbox) -> None:
+    """Each check in order; nothing is created, and the status is 0."""
+    done, found = await doctor(pointing_at(sandbox))
+    assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", "keys", "rate limit"]
+    assert {state for state, _ in found.values()} == {"ok"}
+    assert found["rate limit"][1] == "200 requests in 2 s, 199 left of them now"
+    assert (done.status, done.err, sandbox.links) == (0, "", [])
+    assert {request.method for request in sandbox.requests} == {"HEAD", "GET"}
+
+
+async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
+    """As they are found, and not at the end."""
+    status, shown = await on_terminal(pointing_at(sandbox), "doctor")
+    assert status == 0
+    assert "ok    keys         accepted" in shown
+
+
+async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
+    """Of what is fine there is no line."""
+    done = await caselinks(pointing_at(sandbox), "doctor", "--quiet")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    done = await caselinks(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"}, "doctor", "--quiet")
+    assert (done.status, done.out.count("\n"), done.out[:9]) == (1, 1, "bad\tkeys\t")
+
+
+@pytest.mark.parametrize(
+    ("variables", "check", "told"),
+    [
+        ({"DD_SITE": "datadoghq.de"}, "site", "DD_SITE: 'datadoghq.de' is no Datadog site. Did you mean"),
+        ({}, "credentials", "DD_API_KEY and DD_APP_KEY are not set"),
+        ({"DD_API_KEY": "secret-api-key"}, "credentials", "DD_APP_KEY is not set"),
+        ({**KEYS, "DD_API_KEY": "with space"}, "credentials", "DD_API_KEY contains white space"),
+        (
+            {**KEYS, "DD_SITE": "https://nowhere.invalid"},
+            "DNS",
+            "nowhere.invalid was not found: check the site",
+        ),
+        ({**KEYS, "DD_SITE": "http://127.0.0.1:1"}, "clock", "127.0.0.1:1 does not answer"),
+        ({**KEYS, "DD_SITE": "https://127.0.0.1:1"}, "TLS", "no connection ("),
+    ],
+)
+async def test_the_first_flaw_is_told_and_ends_it(variables: dict[str, str], check: str, told: str) -> None:
+    """What comes after it could not be fine; the status is 1."""
+    done, found = await doctor(environment(**variables))
+    assert list(found)[-1] == check
+    assert found[check][0] == "bad"
+    assert told in found[check][1]
+    assert {state for name, (state, _) in found.items() if name != check} <= {"ok"}
+    assert (done.status, done.err) == (1, "")
+
+
+async def test_a_site_may_be_given(sandbox: Sandbox) -> None:
+    """--site goes before DD_SITE."""
+    _, found = await doctor(pointing_at(sandbox) | {"DD_SITE": "nowhere"}, "--site", sandbox.url)
+    assert found["site"] == ("ok", f"127.0.0.1, {sandbox.url}")
+
+
+async def test_a_bearer_token_is_named(sandbox: Sandbox) -> None:
+    """So that nobody looks for keys."""
+    assert isinstance(sandbox.bearer_token.token, str)
+    variables = environment(DD_SITE=sandbox.url, DD_BEARER_TOKEN=sandbox.bearer_token.token)
+    _, found = await doctor(variables)
+    assert found["credentials"] == ("ok", "DD_BEARER_TOKEN set, and of a form that can be sent")
+    assert found["keys"][0] == "ok"
+
+
+async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> None:
+    """As everywhere."""
+    done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})
+    assert found["keys"][0] == "bad"
+    assert "401, Unauthorized; check DD_API_KEY and DD_APP_KEY" in found["keys"][1]
+    assert done.status == 1
+
+
+async def test_an_unknown_case_is_no_flaw() -> None:
+    """A server may answer 404 where another has an empty list."""
+    async with Server(answers(404, Date=formatdate(usegmt=True)), answers(404)) as server:
+        done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    assert (found["keys"][0], found["rate limit"]) == ("ok", ("ok", "none was told"))
+    assert done.status == 0
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(-7200, "ahead of"), (7200, "behind")])
+async def test_a_wrong_clock_is_told(seconds: int, told: str) -> None:
+    """By how much, and which way."""
+    async with Server(answers(200, Date=formatdate(time() + seconds, usegmt=True)), listed) as server:
+        done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    assert found["clock"][0] == "bad"
+    assert f" s {told} the server's" in found["clock"][1]
+    assert done.status == 1
+
+
+async def test_a_server_without_a_clock_is_noted() -> None:
+    """It cannot be compared, and need not."""
+    async with Server(answers(200), listed) as server:
+        done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    assert found["clock"] == ("note", "the server tells no time to compare with")
+    assert done.status == 0
+
+
+async def test_a_server_that_drops_the_connection_is_told() -> None:
+    """With what happened."""
+    async with Server(drops) as server:
+        _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    assert found["clock"][0] == "bad"
+
+
+async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, tmp_path: Path) -> None:
+    """SSL_CERT_FILE names it; without, the certificate is refused with what to do."""
+    ca = tmp_path / "ca.pem"
+    authority.ca.cert_pem.write_to_path(str(ca))
+    tls = authority.server("localhost")
+    async with Server(
+        answers(200, Date=formatdate(usegmt=True)), listed, tls=tls, host="localhost"
+    ) as server:
+        variables = environment(DD_SITE=server.url, **KEYS)
+        _, found = await doctor(variables)
+        assert found["TLS"][0] == "bad"
+        assert "set SSL_CERT_FILE to the file of your CA" in found["TLS"][1]
+        done, found = await doctor(variables | {"SSL_CERT_FILE": str(ca)})
+    assert found["TLS"][0] == "ok"
+    assert "the certificate is good for" in found["TLS"][1]
+    assert done.status == 0

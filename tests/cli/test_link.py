@@ -1,0 +1,218 @@
+"""``caselinks create``, ``ensure``, ``list`` and ``delete``, each run as a program against a sandbox."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.sandbox.store import StoredCase
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
+from tests.servers import Server, is_silent, some_id
+
+INCIDENT = some_id(7)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def one(sandbox: Sandbox) -> StoredCase:
+    return sandbox.add_case("SHOP-1", "Checkout\x1b[31m hangs\nat payment", status="CLOSED", priority="P1")
+
+
+@pytest.fixture
+async def two(sandbox: Sandbox) -> StoredCase:
+    return sandbox.add_case("SHOP-2", "No free connections")
+
+
+class TestCreate:
+    async def test_ends_are_named_as_people_do(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """By key, address, id, and by kind and id; the link is told in columns with tabs between."""
+        url = f"{sandbox.url}/cases/{two.key}"
+        for parent, relationship, child in (
+            ("shop-1", "blocks", url),
+            (one.id, "Relates-To", "SHOP-2"),
+            (f"incident:{INCIDENT}", "CAUSES", "SHOP-1"),
+        ):
+            done = await caselinks(pointing_at(sandbox), "create", parent, relationship, child)
+            assert (done.status, done.err) == (0, "Created.\n")
+            made = sandbox.links[-1]
+            ends = {one.id: "SHOP-1", two.id: "SHOP-2", INCIDENT: f"incident:{INCIDENT}"}
+            assert done.out.split("\t")[:4] == [
+                made.id,
+                ends[made.parent_entity_id],
+                made.relationship,
+                ends[made.child_entity_id],
+            ]
+        assert [link.relationship for link in sandbox.links] == ["BLOCKS", "RELATES_TO", "CAUSES"]
+
+    async def test_it_is_told_as_one_object_of_json(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """With keys, titles and statuses."""
+        for output in ("json", "jsonl"):
+            done = await caselinks(
+                pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2", "--output", output, "--quiet"
+            )
+            assert done.err == ""
+            assert json.loads(done.out)["parent"] == {
+                "type": "CASE",
+                "id": one.id,
+                "key": "SHOP-1",
+                "title": one.title,
+                "status": "CLOSED",
+                "priority": "P1",
+            }
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "told"),
+        [
+            (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404, case not found"),
+            (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'STOPS'; known are"),
+            (("SHOP-1", "blocks", "shop-1"), 2, "SHOP-1 cannot be linked to itself"),
+            (("SHOP-1", "blocks", "checkout"), 2, "'checkout' names no entity; write a case key"),
+            (
+                ("SHOP-1", "blocks", "https://app.datadoghq.eu/cases/SHOP-2"),
+                2,
+                "is on EU1 (datadoghq.eu), and this client asks 127.0.0.1",
+            ),
+        ],
+    )
+    async def test_what_cannot_be_is_told_in_a_line(
+        self, sandbox: Sandbox, one: StoredCase, arguments: tuple[str, ...], status: int, told: str
+    ) -> None:
+        """Status 1 if the server said so, 2 if nothing was sent."""
+        done = await caselinks(pointing_at(sandbox), "create", *arguments)
+        assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
+        assert told in done.err
+        assert not sandbox.links
+
+    async def test_a_wrong_site_and_missing_keys_are_told_in_a_line(self) -> None:
+        """As for every subcommand: nothing is sent, status 2."""
+        for variables, arguments, told in (
+            (environment(), (), "DD_API_KEY and DD_APP_KEY are not set"),
+            (environment(), ("--site", "datadoghq.de"), "is no Datadog site. Did you mean datadoghq.eu?"),
+            (environment(DD_SITE="nowhere"), (), "DD_SITE: 'nowhere' is no Datadog site"),
+        ):
+            done = await caselinks(variables, "create", "SHOP-1", "blocks", "SHOP-2", *arguments)
+            assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+            assert told in done.err
+
+    async def test_interrupted_it_says_how_to_go_on(self) -> None:
+        """Whether the server carries it out nobody can know; ensure will."""
+        async with Server(is_silent) as server:
+            variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+            process = await start(variables, "create", some_id(1), "blocks", some_id(2))
+            await server.until_seen(1)
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+        assert process.returncode == 130
+        assert err.decode().splitlines() == [
+            "The link may have been created: caselinks ensure makes it only if it is not there.",
+            "Interrupted.",
+        ]
+
+
+class TestEnsure:
+    async def test_twice_makes_one_link(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
+        """The second time it is found, and told the same."""
+        first = await caselinks(pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2")
+        second = await caselinks(pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2")
+        assert first.out == second.out
+        assert (first.err, second.err) == ("Created.\n", "It was there already.\n")
+        assert len(sandbox.links) == 1
+
+
+class TestList:
+    async def test_each_link_is_shown_with_the_title_of_the_other_end(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """Either side; what a title holds cannot break out of its column."""
+        for arguments in (("SHOP-1", "blocks", "SHOP-2"), (f"page:{INCIDENT}", "escalates-to", "SHOP-2")):
+            await caselinks(pointing_at(sandbox), "create", *arguments)
+        done = await caselinks(pointing_at(sandbox), "list", "SHOP-2")
+        ids = [link.id for link in sandbox.links]
+        assert [line.split("\t") for line in done.out.splitlines()] == [
+            [ids[0], "SHOP-1", "BLOCKS", "SHOP-2", "Checkout [31m hangs at payment", "CLOSED"],
+            [ids[1], f"page:{INCIDENT}", "ESCALATES_TO", "SHOP-2", "", ""],
+        ]
+
+    async def test_one_relationship_only(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
+        """And where there is none, that is said; it is no failure."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
+        for relationship, count, err in (
+            ("blocks", 1, ""),
+            ("CAUSES", 0, "SHOP-1 has no such links.\n"),
+        ):
+            done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--relationship", relationship)
+            assert (done.status, done.out.count("\n"), done.err) == (0, count, err)
+        assert (
+            await caselinks(pointing_at(sandbox), "list", some_id(1))
+        ).err == f"{some_id(1)} has no links.\n"
+        assert (await caselinks(pointing_at(sandbox), "list", some_id(1), "--quiet")).err == ""
+
+    async def test_ids_asks_for_no_titles(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
+        """One request for the key that was given, and one for the list."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
+        before = len(sandbox.requests)
+        done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--ids")
+        assert done.out.split("\t")[1:4] == [one.id, "BLOCKS", two.id]
+        assert len(sandbox.requests) - before == 2
+
+    async def test_a_case_that_may_not_be_seen_is_shown_by_its_id(
+        self, sandbox: Sandbox, one: StoredCase
+    ) -> None:
+        """The links are what was asked for; titles are for comfort."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", some_id(3))
+        done = await caselinks(pointing_at(sandbox), "list", "SHOP-1")
+        assert done.out.split("\t")[1:4] == ["SHOP-1", "BLOCKS", some_id(3)]
+        assert done.status == 0
+
+    async def test_a_terminal_shows_a_table(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
+        """With a header, and without any control character that came with a title."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
+        status, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2")
+        assert status == 0
+        assert "relationship" in shown
+        assert "Checkout [31m hangs at payment" in shown
+        assert "\t" not in shown
+
+    async def test_the_demo_needs_no_keys(self) -> None:
+        """--sandbox asks a local Datadog that holds a story to look at."""
+        done = await caselinks(environment(), "list", "--sandbox", "SHOP-2", "--output", "jsonl")
+        assert done.status == 0
+        assert {json.loads(line)["relationship"] for line in done.out.splitlines()} >= {
+            "CAUSES",
+            "RELATES_TO",
+        }
+
+
+class TestDelete:
+    async def test_all_are_deleted_and_told(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
+        """Any number of ids, in one run."""
+        for relationship in ("blocks", "causes", "duplicates"):
+            await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
+        ids = [link.id for link in sandbox.links]
+        done = await caselinks(pointing_at(sandbox), "delete", *ids)
+        assert (done.status, set(done.out.split()), done.err) == (0, set(ids), "")
+        assert not sandbox.links
+
+    async def test_one_that_fails_does_not_keep_the_others(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """It is told in a line, and the status is 1."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
+        (link,) = sandbox.links
+        done = await caselinks(pointing_at(sandbox), "delete", some_id(1), link.id, "--output", "json")
+        assert json.loads(done.out) == [{"id": link.id, "deleted": True}]
+        assert done.err.startswith(f"cannot delete link {some_id(1)}: 404, link not found")
+        assert (done.status, done.err.count("\n"), sandbox.links) == (1, 1, [])
