@@ -185,7 +185,7 @@ class _Bucket:
         """Say once for each wait, and not for each who waits, how long it is."""
         if wait > 0 and now >= self._logged_until:
             self._logged_until = now + wait
-            _logger.info("the rate limit is used up; waiting %.1f s", wait)
+            _logger.info("the rate limit is used up; waiting %.1f s", wait, extra={"wait_seconds": wait})
 
 
 def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitedError:

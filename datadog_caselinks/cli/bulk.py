@@ -78,7 +78,7 @@ def bulk(
     The exit status is 0 if every link was created or was there already, 1 if some
     were not, 2 if nothing was sent, and above 128 if a signal ended the run.
     """
-    screen = Screen()
+    screen = Screen(quiet=settings.quiet)
     policy = RetryPolicy(max_attempts=attempts, max_wait=max_wait)
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (

@@ -52,7 +52,7 @@ def doctor(context: click.Context, settings: Settings) -> None:
 
     The exit status is 1 if something is not as it must be.
     """
-    screen = Screen()
+    screen = Screen(quiet=settings.quiet)
 
     async def examine() -> bool:
         is_fine = True

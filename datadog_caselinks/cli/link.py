@@ -8,15 +8,14 @@ from collections.abc import Iterable, Sequence
 import click
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import entity_name, link_record, records
+from datadog_caselinks.cli.records import entity_name, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.errors import CaseLinksError, NotFoundError, PermissionDeniedError
 from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Relationship
 from datadog_caselinks.references import parse_link
 from datadog_caselinks.resolver import Resolver
-
-_COLUMNS = ("link", "parent", "relationship", "child", "title", "status")
 
 
 @click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
@@ -48,7 +47,7 @@ def ensure(parent: str, relationship: str, child: str, settings: Settings) -> No
 
 
 def _make(settings: Settings, parent: str, relationship: str, child: str, *, ensure: bool) -> None:
-    screen = Screen()
+    screen = Screen(quiet=settings.quiet)
 
     async def make() -> None:
         async with client(settings) as links:
@@ -92,7 +91,7 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
     between, are: link, parent, relationship, child, and of what ENTITY is linked
     with, title and status.
     """
-    screen = Screen()
+    screen = Screen(quiet=settings.quiet)
 
     async def show() -> None:
         async with client(settings) as links:
@@ -116,11 +115,11 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
 @click.pass_context
 def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> None:
     """Delete links by their ids, as list and create show them."""
-    screen = Screen()
+    screen = Screen(quiet=settings.quiet)
 
     async def delete_all() -> bool:
         async with client(settings) as links:
-            with records(screen, settings.output, ("link",)) as shown:
+            with records(screen, settings.output) as shown:
 
                 async def delete_one(link_id: str) -> bool:
                     try:
@@ -153,10 +152,14 @@ async def _cases(resolver: Resolver, entities: Iterable[Entity]) -> dict[Entity,
 
 
 def _show(
-    screen: Screen, output: str, links: Iterable[CaseLink], cases: dict[Entity, Case], around: Entity
+    screen: Screen, output: str, links: Sequence[CaseLink], cases: dict[Entity, Case], around: Entity
 ) -> None:
     """Show ``links``, with the title and status of what ``around`` is linked with."""
-    with records(screen, output, _COLUMNS) as shown:
+    if is_for_people(output):
+        if links:
+            draw_links(links, cases, around)
+        return
+    with records(screen, output) as shown:
         for link in links:
             other = cases.get(link.child if link.parent == around else link.parent)
             shown.add(

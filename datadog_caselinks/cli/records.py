@@ -1,4 +1,4 @@
-"""Records on standard output: as a table for people, as columns with tabs between, as JSON, as JSON Lines."""
+"""Records on standard output, each at once: as a line, with tabs between or not, as JSON, as JSON Lines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.messages import one_line
@@ -23,21 +19,16 @@ Cases = Mapping[Entity, Case]
 class Records:
     """Records of one kind, shown as ``output`` says: ``table``, ``json`` or ``jsonl``."""
 
-    def __init__(self, screen: Screen, output: str, columns: Sequence[str], widths: Sequence[int]) -> None:
+    def __init__(self, screen: Screen, output: str, widths: Sequence[int]) -> None:
         self._screen = screen
         self._output = output
-        is_drawn = output == "table" and sys.stdout.isatty()
-        self._widths = widths if is_drawn else ()
-        is_drawn = is_drawn and bool(columns)
-        self._table = Table(*columns, box=None, header_style="bold", pad_edge=False) if is_drawn else None
+        self._widths = widths if is_for_people(output) else ()
         self._count = 0
         self._is_broken = False
 
     def add(self, record: Mapping[str, object], row: Sequence[str]) -> None:
-        """Show one, of which ``row`` holds the columns of a table; without any a table leaves it out."""
-        if self._table is not None:
-            self._table.add_row(*(Text(one_line(cell)) for cell in row))
-        elif self._output == "table":
+        """Show one, of which ``row`` holds the columns; without any it is shown as JSON alone."""
+        if self._output == "table":
             if row:
                 self._write(self._line(row))
         elif self._output == "jsonl":
@@ -48,9 +39,7 @@ class Records:
 
     def close(self) -> None:
         """Show what is still to be shown."""
-        if self._table is not None and self._count:
-            Console().print(self._table)
-        elif self._output == "json" and not self._is_broken:
+        if self._output == "json" and not self._is_broken:
             self._write("]" if self._count else "[]")
 
     def _line(self, row: Sequence[str]) -> str:
@@ -67,16 +56,15 @@ class Records:
             raise
 
 
-@contextlib.contextmanager
-def records(
-    screen: Screen, output: str, columns: Sequence[str] = (), widths: Sequence[int] = ()
-) -> Iterator[Records]:
-    """Records that are shown to the end, whatever comes between.
+def is_for_people(output: str) -> bool:
+    """Whether a table is wanted, and a terminal there to show it."""
+    return output == "table" and sys.stdout.isatty()
 
-    Those with ``columns`` are drawn as a table when all are there; others are lines, each shown at once, on a
-    terminal with cells of ``widths``.
-    """
-    shown = Records(screen, output, columns, widths)
+
+@contextlib.contextmanager
+def records(screen: Screen, output: str, widths: Sequence[int] = ()) -> Iterator[Records]:
+    """Records that are shown to the end, whatever comes between; on a terminal with columns of ``widths``."""
+    shown = Records(screen, output, widths)
     try:
         yield shown
     finally:

@@ -98,7 +98,7 @@ class Report:
                 self._screen.problem(f"line {outcome.number}: {outcome.reason}")
                 self._record(outcome.number, "malformed", error=outcome.reason)
         failed = self._failed + self._unclear + self.malformed
-        self._screen.advance(done=self._done + failed, failed=failed, seconds=self._seconds)
+        self._screen.advance(done=self._done + failed, failed=failed)
 
     def _record(
         self,

@@ -5,39 +5,71 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_RATE = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s")
+_FIGURES: Final = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s{task.fields[held]}")
+
+_INTERVAL: Final = 10.0
+"""Seconds between two lines of progress where there is no terminal for a bar."""
 
 
 class Screen:
-    """A bar is shown only where standard error is a terminal."""
+    """Progress is a bar where standard error is a terminal, else a line now and then; none if ``quiet``.
 
-    def __init__(self) -> None:
+    ``clock`` is in seconds, monotonic.
+    """
+
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._unwritable: OSError | None = None
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            _RATE,
+            _FIGURES,
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
             redirect_stdout=False,
             transient=True,
         )
-        self._bar = self._progress.add_task("", total=None, failed=0, rate=0.0)
+        self._bar = self._progress.add_task("", total=None, failed=0, rate=0.0, held="")
+        self._tells_in_lines = not quiet and not self._console.is_terminal
+        self._clock = clock
+        self._began = self._told_at = clock()
+        self._total: int | None = None
+        self._held_until = 0.0
 
     def start(self, total: int | None) -> None:
-        """Begin a run of ``total`` links, or of an unknown number."""
+        """Begin a run of ``total`` steps, or of an unknown number."""
+        self._began = self._told_at = self._clock()
+        self._total = total
         self._progress.update(self._bar, total=total)
         self._progress.start()
 
-    def advance(self, *, done: int, failed: int, seconds: float) -> None:
-        """Show how far the run is after so many seconds."""
-        self._progress.update(self._bar, completed=done, failed=failed, rate=done / max(seconds, 1e-3))
+    def advance(self, *, done: int, failed: int) -> None:
+        """Show how far the run is: ``done`` steps, ``failed`` of them not well."""
+        now = self._clock()
+        rate = done / max(now - self._began, 1e-3)
+        if now >= self._held_until:
+            self._progress.update(self._bar, held="")
+        self._progress.update(self._bar, completed=done, failed=failed, rate=rate)
+        if self._tells_in_lines and now >= self._told_at + _INTERVAL:
+            self._told_at = now
+            of_all = f" of {self._total:,}" if self._total else ""
+            left = f", {timedelta(seconds=round((self._total - done) / rate))} left" if self._total else ""
+            self.note(f"{done:,}{of_all}, {failed:,} failed, {rate:.0f}/s{left}")
+
+    def hold(self, seconds: float) -> None:
+        """Show that the rate limit holds everything for so long."""
+        self._held_until = self._clock() + seconds
+        until = datetime.now() + timedelta(seconds=seconds)
+        self._progress.update(self._bar, held=f" · rate limit until {until:%H:%M:%S}")
 
     def data(self, line: str) -> None:
         """A line of the result. Raises :class:`OSError` if it cannot be written."""
@@ -79,6 +111,8 @@ class Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show ``record``, or only if it is the first of its logger."""
+        if (seconds := getattr(record, "wait_seconds", None)) is not None:
+            self._screen.hold(seconds)
         message = record.getMessage()
         message = f"{message[0].upper()}{message[1:]}"
         if self._all_of_a_kind:

@@ -56,7 +56,7 @@ async def on_terminal(variables: dict[str, str], *arguments: str) -> tuple[int, 
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "datadog_caselinks", *arguments),
-        env=variables | {"TERM": "xterm-256color", "COLUMNS": "200"},
+        env={"TERM": "xterm-256color", "COLUMNS": "200"} | variables,
         stdout=theirs,
         stderr=theirs,
     )

@@ -186,6 +186,18 @@ class TestList:
         assert "Checkout [31m hangs at payment" in shown
         assert "\t" not in shown
 
+    async def test_in_a_narrow_terminal_titles_give_way(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """And the ids of links, of which the beginning tells them apart; no line is broken."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
+        variables = pointing_at(sandbox) | {"COLUMNS": "60", "NO_COLOR": "1", "TERM": "dumb"}
+        _, shown = await on_terminal(variables, "list", "SHOP-2")
+        _, line = shown.splitlines()
+        assert line.startswith("↔ RELATES_TO  SHOP-1  Checkout")
+        assert line.endswith(f"…  CLOSED  {sandbox.links[0].id[:8]}…")
+        assert "\x1b" not in shown
+
     async def test_the_demo_needs_no_keys(self) -> None:
         """--sandbox asks a local Datadog that holds a story to look at."""
         done = await caselinks(environment(), "list", "--sandbox", "SHOP-2", "--output", "jsonl")

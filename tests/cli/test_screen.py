@@ -1,0 +1,78 @@
+"""What is shown of a run's progress."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from datadog_caselinks.cli.screen import Log, Screen
+
+
+class Clock:
+    """Seconds, moved on by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every ten seconds: how many, how fast, and how long it takes on."""
+    screen = Screen(clock=clock)
+    screen.start(5000)
+    for second in range(1, 26):
+        clock.now = 100.0 + second
+        screen.advance(done=50 * second, failed=second // 5)
+    assert capsys.readouterr().err.splitlines() == [
+        "500 of 5,000, 2 failed, 50/s, 0:01:30 left",
+        "1,000 of 5,000, 4 failed, 50/s, 0:01:20 left",
+    ]
+
+
+def test_of_an_unknown_number_no_end_is_foretold(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of what comes through a pipe."""
+    screen = Screen(clock=clock)
+    screen.start(None)
+    clock.now += 10
+    screen.advance(done=1200, failed=0)
+    assert capsys.readouterr().err == "1,200, 0 failed, 120/s\n"
+
+
+def test_quiet_shows_no_progress(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither by a bar nor in lines."""
+    screen = Screen(quiet=True, clock=clock)
+    screen.start(10)
+    clock.now += 100
+    screen.advance(done=5, failed=0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_until_when_the_limit_holds(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the bar, until that time is over."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    screen = Screen(clock=clock)
+    screen.start(10)
+    log = Log(screen, all_of_a_kind=False)
+    log.emit(logging.makeLogRecord({"msg": "the rate limit is used up", "wait_seconds": 7.0}))
+    screen.advance(done=1, failed=0)
+    screen.close()
+    assert "rate limit until " in capsys.readouterr().err
+    screen.start(10)
+    clock.now += 8
+    screen.advance(done=2, failed=0)
+    capsys.readouterr()
+    screen.close()
+    assert "rate limit until " not in capsys.readouterr().err
