@@ -191,7 +191,7 @@ class TestList:
     ) -> None:
         """And the ids of links, of which the beginning tells them apart; no line is broken."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
-        variables = pointing_at(sandbox) | {"COLUMNS": "60", "NO_COLOR": "1", "TERM": "dumb"}
+        variables = pointing_at(sandbox) | {"COLUMNS": "50", "NO_COLOR": "1", "TERM": "dumb"}
         _, shown = await on_terminal(variables, "list", "SHOP-2")
         _, line = shown.splitlines()
         assert line.startswith("↔ RELATES_TO  SHOP-1  Checkout")
