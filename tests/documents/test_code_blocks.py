@@ -58,12 +58,12 @@ def without_datadog() -> dict[str, str]:
 
 @pytest.mark.parametrize(("language", "text"), runnable())
 def test_a_block_runs_as_it_stands(language: str, text: str, tmp_path: Path) -> None:
-    """Saved to a file and run in a sandbox, each block ends with status 0."""
+    """Saved to a file and run in a sandbox with the demo, each block ends with status 0."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     program = tmp_path / ("block.py" if language == "python" else "block.sh")
     program.write_text(text)
     runner = [sys.executable, "-W", "error"] if language == "python" else ["bash", "-eu", "-o", "pipefail"]
-    command = ["caselinks", "sandbox", "--", *runner, str(program)]
+    command = ["caselinks", "sandbox", "--seed", "demo", "--", *runner, str(program)]
     done = run(command, tmp_path, without_datadog())
     assert done.returncode == 0, done.stdout + done.stderr
 
