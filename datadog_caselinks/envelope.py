@@ -111,7 +111,9 @@ def _structure_case(value: Any, _: object) -> Case:
         raise ValueError("malformed") from None
     if not isinstance(case_id, str) or not case_id:
         raise ValueError("id is no text")
-    return Case(case_id, *(text if isinstance(text, str) else "" for text in told))
+    texts = [text if isinstance(text, str) else "" for text in told]
+    "".join([case_id, *texts]).encode()  # is a ValueError for half a character, as above
+    return Case(case_id, *texts)
 
 
 def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, Any], Any]:

@@ -13,7 +13,7 @@ from datadog_caselinks.errors import InvalidLinkError
 from datadog_caselinks.messages import shortened
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-\d+")
+_CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-[0-9]+")
 
 
 class EntityType(StrEnum):
@@ -58,6 +58,14 @@ def _relationship(value: Relationship | str) -> Relationship | str:
         if type(value) is Relationship or not isinstance(value, str)
         else _RELATIONSHIPS.get(value, value)
     )
+
+
+def require_known_entity_type(value: EntityType | str) -> EntityType:
+    """``value`` as a member; raises :class:`InvalidLinkError` that lists the members if it is none."""
+    known = _entity_type(value)
+    if type(known) is not EntityType:
+        raise InvalidLinkError(f"unknown entity type {shortened(value)}; known are {', '.join(EntityType)}")
+    return known
 
 
 def require_known_relationship(value: Relationship | str) -> Relationship:
@@ -140,12 +148,9 @@ class Entity:
         """
         if self._is_known:  # a link asks once more, of both its ends
             return
-        if type(self.type) is not EntityType:
-            raise InvalidLinkError(
-                f"unknown entity type {shortened(self.type)}; known are {', '.join(EntityType)}"
-            )
+        known = require_known_entity_type(self.type)
         if not is_uuid(self.id):
-            raise InvalidLinkError(_not_a_uuid(self.id, self.type))
+            raise InvalidLinkError(_not_a_uuid(self.id, known))
         object.__setattr__(self, "_is_known", True)
 
     def __str__(self) -> str:

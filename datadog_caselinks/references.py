@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import ConfigurationError, InvalidLinkError
+from datadog_caselinks.errors import InvalidLinkError
 from datadog_caselinks.messages import shortened
 from datadog_caselinks.models import (
     Entity,
@@ -17,6 +17,7 @@ from datadog_caselinks.models import (
     Relationship,
     is_case_key,
     is_uuid,
+    require_known_entity_type,
     require_known_relationship,
 )
 from datadog_caselinks.sites import SITES, Site
@@ -27,7 +28,7 @@ _PREFIXES: Final = {
     "page": EntityType.PAGE,
     "conversation": EntityType.AGENT_CONVERSATION,
 }
-_PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):\s*(.*)", re.IGNORECASE | re.DOTALL)
+_PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
 """What an entity can be written as."""
@@ -87,7 +88,7 @@ def parse_reference(
 
     Raises :class:`InvalidLinkError` for anything else.
     """
-    given = text.strip()
+    given, type = text.strip(), require_known_entity_type(type)
     if prefixed := _PREFIXED.fullmatch(given):
         named_type = _PREFIXES[prefixed[1].lower()]
         if type not in (EntityType.CASE, named_type):
@@ -95,12 +96,14 @@ def parse_reference(
         given, type = prefixed[2].strip(), named_type
     elif "/" in given:
         given = _case_of_url(given, site)
+        if type != EntityType.CASE:
+            raise InvalidLinkError(f"{_shown(text)} is the address of a case, and not of the type {type}")
     if is_case_key(given):
         if type != EntityType.CASE:
             raise InvalidLinkError(f"{shortened(given)} is a case key, and this must be the UUID of a {type}")
         return CaseKey(given)
     if not is_uuid(given):
-        raise InvalidLinkError(f"{shortened(text)} names no entity; write {FORMS}")
+        raise InvalidLinkError(f"{_shown(text)} names no entity; write {FORMS}")
     entity = Entity(given, type)
     entity.require_known()
     return entity
@@ -128,27 +131,32 @@ def parse_link(
 
 def _case_of_url(address: str, site: Site | None) -> str:
     """The key or UUID in the address of a case."""
-    url = address if "://" in address else f"https://{address}"
+    shown = _shown(address)
     try:
-        home = Site.parse(url)
-    except ConfigurationError:
-        raise InvalidLinkError(f"{shortened(address)} is no address of Datadog; write {FORMS}") from None
+        url = urlsplit(address if "://" in address else f"https://{address}")
+        home = Site.parse(f"{url.scheme}://{url.netloc}")
+    except ValueError:
+        raise InvalidLinkError(f"{shown} is no address of Datadog; write {FORMS}") from None
     if site is not None and _host(home) != _host(site):
         raise InvalidLinkError(
-            f"{shortened(address)} is on {_told(home)}, and this client asks {_told(site)}: "
+            f"{shown} is on {_told(home)}, and this client asks {_told(site)}: "
             "set DD_SITE to the site of the case"
         )
-    segments = [segment for segment in urlsplit(url).path.split("/") if segment]
+    segments = [segment for segment in url.path.split("/") if segment]
     if "cases" in segments:
         for segment in segments[segments.index("cases") + 1 :]:
             if is_case_key(segment) or is_uuid(segment):
                 return segment
     if "incidents" in segments:
         raise InvalidLinkError(
-            f"{shortened(address)} holds the number of an incident, and what is needed is its UUID: "
-            "incident:UUID"
+            f"{shown} holds the number of an incident, and what is needed is its UUID: incident:UUID"
         )
-    raise InvalidLinkError(f"{shortened(address)} is no address of a case; write {FORMS}")
+    raise InvalidLinkError(f"{shown} is no address of a case; write {FORMS}")
+
+
+def _shown(given: str) -> str:
+    """``given`` as a message quotes it: what stands before an @ may be a password."""
+    return "what was given" if "@" in given else shortened(given)
 
 
 def _host(site: Site) -> str:

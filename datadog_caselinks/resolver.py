@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakValueDictionary
@@ -26,7 +28,7 @@ class Resolver:
     def __init__(self, get_case: Callable[[str], Awaitable[Case]], site: Site) -> None:
         self._get_case = get_case
         self._site = site
-        self._found: dict[str, Case | NotFoundError] = {}
+        self._found: OrderedDict[str, Case | NotFoundError] = OrderedDict()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def entity(self, reference: Reference | str) -> Entity:
@@ -56,20 +58,20 @@ class Resolver:
                 await self._ask(name)
             found = self._found[name]
         if isinstance(found, CaseLinksError):
-            raise found.with_traceback(None)
+            raise copy.copy(found)  # each with a traceback of its own, which the one that is kept has not
         return found
 
     async def _ask(self, name: str) -> None:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
-            self._remember(name, error)
+            self._remember(name, error.with_traceback(None))
             return
-        for known_as in (name, found.id, found.key):
+        for known_as in (name, found.entity.id, found.key.upper()):
             if known_as:
                 self._remember(known_as, found)
 
     def _remember(self, name: str, found: Case | NotFoundError) -> None:
         self._found[name] = found
         if len(self._found) > _REMEMBERED:
-            del self._found[next(iter(self._found))]
+            self._found.popitem(last=False)

@@ -166,11 +166,13 @@ class Window:
     def _take_one(self, now: float) -> None:
         """The server may have counted one more; an answer to whatever is sent from now on will tell.
 
-        If the window is over and no probe is under way, that is the next answer of all.
+        So it may have in the next window too, if the last one that is known is over.
         """
         self._mine += 1
-        if self._told is not None and not self._is_open and (now < self._ends or self._probes):
+        if self._told is not None and not self._is_open:
             self._unclear.append(now)
+            if len(self._unclear) > _limit(self._told):  # more of them say no more
+                self._unclear.popleft()
 
     def _learn(self, now: float, request: Sent, limit: RateLimit, remaining: int) -> None:
         left = _seconds_left(limit)

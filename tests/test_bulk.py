@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,24 @@ from datadog_caselinks import (
     ConfigurationError,
     Created,
     Failed,
+    LinkReference,
     NewCaseLink,
+    NotFoundError,
     Outcome,
     RetryPolicy,
+    ServerError,
+    WantedLink,
     case,
+    incident,
+    parse_link,
 )
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.journal_file import LinkState, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.servers import Exchange, Held, Server, answers, created, drops, settle, some_id
+from tests.servers import Exchange, Held, Server, answers, created, drops, is_silent, settle, some_id
 
 PARENT = case(some_id(1))
+OUTAGE = incident(some_id(1))
 
 
 def link(number: int) -> NewCaseLink:
@@ -334,6 +343,146 @@ class TestEnsure:
         assert isinstance(third, Created | AlreadyLinked)
         assert second.link == third.link
         assert len(sandbox.links) == 2
+
+
+@pytest.fixture
+def cases(sandbox: Sandbox) -> list[str]:
+    """The keys of four cases, whose UUIDs are ``some_id`` of their numbers."""
+    return [sandbox.add_case(f"SHOP-{number}", id=some_id(number)).key for number in range(1, 5)]
+
+
+def between(parent: str, child: str) -> WantedLink:
+    return parse_link(parent, "BLOCKS", child)
+
+
+def looked_up(sandbox: Sandbox) -> list[str]:
+    """The cases that were asked for."""
+    return [request.path.rpartition("/")[2] for request in sandbox.requests if request.method == "GET"]
+
+
+class TestKeys:
+    @pytest.mark.parametrize("concurrency", [1, 3, 50])
+    async def test_each_is_looked_up_once(self, sandbox: Sandbox, cases: list[str], concurrency: int) -> None:
+        """However many links it is in, and however many of them are under way."""
+        wanted = [between(*pair) for pair in itertools.permutations(cases, 2)] * 5
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            outcomes = await outcomes_of(links, wanted, concurrency=concurrency)
+        assert {type(outcome) for outcome in outcomes} == {Created}
+        assert [outcome.new for outcome in outcomes] == wanted
+        assert sorted(looked_up(sandbox)) == cases
+        made = Counter((held.parent_entity_id, held.child_entity_id) for held in sandbox.links)
+        assert made == dict.fromkeys(itertools.permutations([some_id(n) for n in range(1, 5)], 2), 5)
+
+    async def test_among_links_that_need_none(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """The outcome has the link as it was written, and as it was made."""
+        wanted: list[WantedLink] = [link(7), between("shop-1", some_id(2)), case(some_id(9)).causes(OUTAGE)]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            outcomes = await outcomes_of(links, wanted)
+        assert [outcome.new for outcome in outcomes] == wanted
+        assert isinstance(outcomes[1], Created)
+        assert isinstance(outcomes[1].new, LinkReference)
+        assert str(outcomes[1].link) == f"CASE {some_id(1)} BLOCKS CASE {some_id(2)}"
+        assert looked_up(sandbox) == ["SHOP-1"]
+
+    async def test_an_unknown_one_fails_its_links_alone(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """Each is told with the link as it was written; nothing is sent of them."""
+        wanted = [between("SHOP-1", "GONE-1"), between("SHOP-1", "SHOP-2"), between("gone-1", "SHOP-2")]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            first, second, third = await outcomes_of(links, wanted)
+        for index, failed in ((0, first), (2, third)):
+            assert isinstance(failed, Failed)
+            assert (failed.new, failed.index) == (wanted[index], index)
+            assert isinstance(failed.error, NotFoundError)
+            assert "cannot get case GONE-1: 404, case not found" in str(failed.error)
+        assert isinstance(second, Created)
+        assert (len(sandbox.links), looked_up(sandbox).count("GONE-1")) == (1, 1)
+
+    async def test_two_names_of_one_case(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """That it would be linked to itself shows once it is found."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            [failed] = await outcomes_of(links, [between("SHOP-1", some_id(1))])
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, InvalidLinkError)
+        assert sandbox.links == []
+
+    async def test_a_look_up_that_fails(
+        self, sandbox: Sandbox, cases: list[str], at_once: RetryPolicy
+    ) -> None:
+        """Its error is the outcome, after the retries that every request has; the next link asks again."""
+        sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            wanted = [between("SHOP-1", some_id(2)), between("SHOP-1", some_id(3))]
+            failed, made = await outcomes_of(links, wanted, concurrency=1)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, ServerError)
+        assert isinstance(made, Created)
+
+    async def test_a_slow_one_holds_up_its_own_links(self, keys: ApiKeys) -> None:
+        """The workers that need no answer of it go on."""
+
+        async def all_but_the_case(exchange: Exchange) -> None:
+            await (created if exchange.seen.method == "POST" else is_silent)(exchange)
+
+        async with (
+            leaving_no_task(),
+            Server(all_but_the_case) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            await links.create_link(link(99))
+            source = [between("SHOP-1", "SHOP-2"), *(link(number) for number in range(20))]
+            async with contextlib.aclosing(links.create_links(source, concurrency=2)) as outcomes:
+                assert [(await anext(outcomes)).index for _ in range(20)] == list(range(1, 21))
+
+    async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """With ``ensure`` the key and the UUID of a case are the same end."""
+        wanted = [between("SHOP-1", "SHOP-2"), between(some_id(1), "shop-2"), between("SHOP-1", "SHOP-2")]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            there = await links.create_link(case(some_id(1)).blocks(case(some_id(2))))
+            outcomes = await outcomes_of(links, wanted, ensure=True)
+        assert outcomes == [AlreadyLinked(new, there, index) for index, new in enumerate(wanted)]
+        assert len(sandbox.links) == 1
+
+    async def test_a_journal_knows_links_by_their_uuids(
+        self, sandbox: Sandbox, cases: list[str], tmp_path: Path
+    ) -> None:
+        """A link is made once, whether its ends are written as keys or as UUIDs, in one run and the next."""
+        journal = tmp_path / "journal"
+        ready = case(some_id(1)).blocks(case(some_id(2)))
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            first = await outcomes_of(links, [between("SHOP-1", "SHOP-2"), ready], journal=journal)
+            second = await outcomes_of(links, [ready, between("shop-1", some_id(2))], journal=journal)
+        assert Counter(type(outcome) for outcome in first) == {Created: 1, AlreadyLinked: 1}
+        assert [type(outcome) for outcome in second] == [AlreadyLinked] * 2
+        assert [(record.new, record.state) for record in read_journal(journal)] == [(ready, LinkState.LINKED)]
+        assert len(sandbox.links) == 1
+
+    async def test_a_journal_keeps_nothing_of_an_unknown_one(
+        self, sandbox: Sandbox, cases: list[str], tmp_path: Path
+    ) -> None:
+        """Of what it would be a link of is not known; the next run looks it up again, and makes it."""
+        journal = tmp_path / "journal"
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            [failed] = await outcomes_of(links, [between("SHOP-1", "SHOP-5")], journal=journal)
+            assert isinstance(failed, Failed)
+            assert list(read_journal(journal)) == []
+            sandbox.add_case("SHOP-5")
+            [made] = await outcomes_of(links, [between("SHOP-1", "SHOP-5")], journal=journal)
+        assert isinstance(made, Created)
+
+    async def test_a_journal_resumes(
+        self, sandbox: Sandbox, cases: list[str], tmp_path: Path, at_once: RetryPolicy
+    ) -> None:
+        """What may have been made is looked for by the next run, which names it by its keys as well."""
+        journal, wanted = tmp_path / "journal", [between("SHOP-1", "SHOP-2")]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+            sandbox.fail_next(Fault.HTTP_500, operation="list", count=at_once.max_attempts)
+            [failed] = await outcomes_of(links, wanted, journal=journal)
+            assert isinstance(failed, Failed)
+            assert isinstance(failed.error, AmbiguousResultError)
+            [found] = await outcomes_of(links, wanted, journal=journal)
+        assert isinstance(found, AlreadyLinked)
+        assert [stored.id for stored in sandbox.links] == [found.link.id]
 
 
 class TestJournal:

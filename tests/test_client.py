@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -20,6 +21,7 @@ from datadog_caselinks import (
     AuthenticationError,
     BadRequestError,
     BearerToken,
+    Case,
     CaseLink,
     CaseLinksClient,
     CaseLinksError,
@@ -505,6 +507,116 @@ class TestDelete:
             await links.delete_link("x")
             with pytest.raises(NotFoundError):
                 await links.delete_link("x")
+
+
+CASE = {"key": "SHOP-1", "title": "Checkout hangs", "status": "OPEN", "priority": "P1"}
+got = answers(200, json.dumps({"data": {"type": "case", "id": some_id(1), "attributes": CASE}}).encode())
+
+
+class TestGetCase:
+    @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", some_id(1), some_id(1).upper(), UUID(int=1)])
+    async def test_by_key_and_by_uuid(self, name: str | UUID) -> None:
+        """Whatever it is asked for by, the case has its UUID, its key and what people read."""
+        async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=some_id(1))
+            found = await links.get_case(name)
+        assert found == Case(some_id(1), "SHOP-1", "Checkout hangs", "CLOSED", "P1")
+        [seen] = sandbox.requests
+        assert (seen.method, seen.path, seen.body) == ("GET", f"/api/v2/cases/{name}", "")
+
+    async def test_what_was_found_can_be_linked(self) -> None:
+        """Its entity is the end of a link."""
+        async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            sandbox.add_case("SHOP-1")
+            found = await links.get_case("SHOP-1")
+            link = await links.create_link(found.entity.causes(NEW.child))
+            assert [(held.id, held.parent_entity_id) for held in sandbox.links] == [(link.id, found.id)]
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", "x", "link", "..", "SHOP-1/..", "SHOP-1?x", "SHOP-1\n", f" {some_id(1)}", None, 7, b"A-1"],
+    )
+    async def test_what_is_neither_is_not_sent(self, name: Any, keys: ApiKeys) -> None:
+        """It would name another resource."""
+        async with Server(got) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(InvalidLinkError, match="is neither the key of a case nor a UUID"):
+                await links.get_case(name)
+        assert server.connections == 0
+
+    @pytest.mark.parametrize("name", ["SHOP-2", some_id(2)])
+    async def test_a_case_that_is_not_there(self, name: str) -> None:
+        """It is said by the name that was asked for, once, and with the likeliest reasons."""
+        async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            with pytest.raises(NotFoundError) as caught:
+                await links.get_case(name)
+        assert str(caught.value) == (
+            f"cannot get case {name}: 404, case not found; "
+            "what it names is not on this site, or these credentials may not see it"
+        )
+        assert caught.value.raw_errors == ({"code": "resource_not_found", "title": "case not found"},)
+        assert len(sandbox.requests) == 1
+
+    @pytest.mark.parametrize("status", [302, 400, 401, 403, 409, 422])
+    async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """What the server refused it would refuse again: one GET; a 403 names the scope that is missing."""
+        async with (
+            Server(answers(status), got) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(ResponseError) as caught:
+                await links.get_case("SHOP-1")
+        assert (server.methods, caught.value.status) == (["GET"], status)
+        assert ("the scope cases_read" in str(caught.value)) is (status == 403)
+
+    @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
+    async def test_each_failure_by_itself(self, name: str, keys: ApiKeys) -> None:
+        """Reading twice does no harm: one more GET makes good for it."""
+        twice = RetryPolicy(max_attempts=2, base=0)
+        async with (
+            Server((UNCLEAR | MALFORMED)[name], got) as server,
+            CaseLinksClient(server.url, keys, retry=twice) as links,
+        ):
+            assert await links.get_case("SHOP-1") == Case(some_id(1), **CASE)
+        assert server.methods == ["GET", "GET"]
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault.LOST_ANSWER,
+            Fault.RESET,
+            Fault.TRUNCATED,
+            Fault.MALFORMED,
+            Fault.HTTP_408,
+            Fault.HTTP_429,
+            Fault.HTTP_503_RETRY_AFTER,
+            Fault.HTTP_504,
+        ],
+    )
+    async def test_each_fault_of_the_sandbox(self, fault: Fault, at_once: RetryPolicy, clock: Clock) -> None:
+        """The case is there after two requests; a fault of its own strikes no other operation."""
+        async with (
+            Sandbox() as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
+        ):
+            case_id = sandbox.add_case("SHOP-1").id
+            sandbox.fail_next(fault, operation="get")
+            assert await links.list_links(NEW.parent) == []
+            assert (await in_no_time(clock, links.get_case("SHOP-1"))).id == case_id
+        assert len(sandbox.requests) == 3
+
+    async def test_not_for_ever(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """After the last attempt its error comes out."""
+        async with Server(answers(503)) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
+            with pytest.raises(ServerError, match="cannot get case SHOP-1: 503"):
+                await links.get_case("SHOP-1")
+        assert len(server.seen) == at_once.max_attempts
+
+    async def test_the_read_only_key_may(self) -> None:
+        """It is a read."""
+        async with Sandbox() as sandbox:
+            case_id = sandbox.add_case("SHOP-1").id
+            async with CaseLinksClient(sandbox.site, sandbox.credentials_without_scope) as links:
+                assert (await links.get_case("SHOP-1")).id == case_id
 
 
 class TestCredentials:

@@ -23,9 +23,13 @@ from datadog_caselinks import (
     LinkLine,
     MalformedLine,
     NewCaseLink,
+    Site,
+    WantedLink,
+    agent_conversation,
     case,
     incident,
     page,
+    parse_link,
     read_link_file,
 )
 from datadog_caselinks.link_files import COLUMNS, MAX_LINE, count_links
@@ -33,11 +37,11 @@ from tests.strategies import json_values, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 B = "4417921d-0866-4a38-822c-6f2a0f65f77d"
-HEADER = "parent_id,relationship,child_id"
+HEADER = "parent,relationship,child"
 GOOD = f"{A},BLOCKS,{B}"
 NEW = case(A).blocks(case(B))
 Pipe = tuple[io.FileIO, io.FileIO]
-OBJECT = {"parent_id": A, "relationship": "BLOCKS", "child_id": B}
+OBJECT = {"parent": A, "relationship": "BLOCKS", "child": B}
 JSON_LINE = json.dumps(OBJECT)
 
 
@@ -66,9 +70,11 @@ class Broken(io.RawIOBase):
         return first
 
 
-async def read(content: str | bytes, length: int = MAX_LINE) -> list[LinkLine | MalformedLine]:
+async def read(
+    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
+) -> list[LinkLine | MalformedLine]:
     encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length))]
+    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
 
 
 async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
@@ -94,10 +100,10 @@ def written(links: list[NewCaseLink], form: str) -> bytes:
     """A file that holds ``links``, by the standard library's own writers."""
     rows = [
         {
-            "parent_id": new.parent.id,
+            "parent": new.parent.id,
             "parent_type": str(new.parent.type),
             "relationship": str(new.relationship),
-            "child_id": new.child.id,
+            "child": new.child.id,
             "child_type": str(new.child.type),
         }
         for new in links
@@ -154,7 +160,7 @@ class TestBothForms:
     async def test_types_and_relationships_in_any_letter_case(self) -> None:
         """People write lower case."""
         line = await read_one(
-            f"child_type,child_id,relationship,parent_id,parent_type\nincident,{B},relates_to,{A.upper()},Case"
+            f"child_type,child,relationship,parent,parent_type\nincident,{B},relates_to,{A.upper()},Case"
         )
         assert line == LinkLine(2, case(A).relates_to(incident(B)))
         line = await read_one(
@@ -172,11 +178,16 @@ class TestBothForms:
     @pytest.mark.parametrize(
         ("change", "wrong"),
         [
-            ({"parent_id": "x"}, "'x' is no UUID, which the id of this case must be"),
-            ({"parent_id": "DDFC-1"}, "'DDFC-1' is a case key"),
+            ({"parent": "x"}, "'x' names no entity; write a case key such as SHOP-1, a UUID, "),
+            ({"parent": f"incident:{A}", "parent_type": "PAGE"}, f"'incident:{A}' is no PAGE"),
+            (
+                {"child": "SHOP-1", "child_type": "PAGE"},
+                "'SHOP-1' is a case key, and this must be the UUID of",
+            ),
+            ({"parent": "SHOP-1", "child": "shop-1"}, "SHOP-1 cannot be linked to itself"),
             ({"relationship": "LIKES"}, "unknown relationship 'LIKES'; known are RELATES_TO"),
             ({"child_type": "WIDGET"}, "unknown entity type 'WIDGET'; known are CASE"),
-            ({"child_id": A}, "cannot be linked to itself"),
+            ({"child": A}, "cannot be linked to itself"),
             ({"parent_type": "PAGE", "child_type": "PAGE"}, "is a case, and at least one must be"),
         ],
     )
@@ -184,7 +195,7 @@ class TestBothForms:
     async def test_a_link_that_the_api_refuses_is_malformed(
         self, change: dict[str, str], wrong: str, is_json: bool
     ) -> None:
-        """The reason is the one that :class:`NewCaseLink` gives; the lines around it are links."""
+        """The reason is the one that :func:`parse_link` gives; the lines around it are links."""
         row = {"parent_type": "CASE", "child_type": "CASE", **OBJECT, **change}
         good = {"parent_type": "CASE", "child_type": "CASE", **OBJECT}
         encode = json.dumps if is_json else lambda row: ",".join(row.values())
@@ -251,16 +262,80 @@ class TestBothForms:
             await reason(f"{HEADER}\n{bad},BLOCKS,{B}"),
             await reason(f"{HEADER}\n{A},{bad},{B}"),
             await reason(json.dumps({**OBJECT, "child_type": bad[:9000]})),
-            await reason(json.dumps({**OBJECT, "parent_id": "\ud800" * 9000})),
+            await reason(json.dumps({**OBJECT, "parent": "\ud800" * 9000})),
         ):
             assert text.isprintable()
             assert len(text) < 1000
 
 
+ROWS = [
+    (f"SHOP-1,BLOCKS,{B}", parse_link("SHOP-1", "BLOCKS", B)),
+    ("shop-1,blocks,shop-2", parse_link("SHOP-1", "BLOCKS", "SHOP-2")),
+    (
+        "https://app.datadoghq.com/cases/SHOP-1,relates-to,app.datadoghq.com/cases/SHOP-2",
+        parse_link("SHOP-1", "RELATES_TO", "SHOP-2"),
+    ),
+    (f"SHOP-1,CAUSES,incident:{B}", parse_link("SHOP-1", "CAUSES", incident(B))),
+    (f"case:{A},CAUSES,Incident: {B}", case(A).causes(incident(B))),
+    (f"page:{A},ESCALATES_TO,{B}", page(A).escalates_to(case(B))),
+    (f"conversation:{A},RELATES_TO,case:shop-2", parse_link(agent_conversation(A), "RELATES_TO", "SHOP-2")),
+]
+
+
+class TestEnds:
+    @pytest.mark.parametrize(("row", "wanted"), ROWS)
+    async def test_whatever_people_write(self, row: str, wanted: WantedLink) -> None:
+        """Keys, UUIDs, addresses of cases and prefixes, in both forms of file."""
+        names = HEADER.split(",")
+        assert await read_one(f"{HEADER}\n{row}") == LinkLine(2, wanted)
+        assert await read_one(json.dumps(dict(zip(names, row.split(","), strict=True)))) == LinkLine(
+            1, wanted
+        )
+
+    @pytest.mark.parametrize("parent", ["parent", "parent_id"])
+    @pytest.mark.parametrize("child", ["child", "child_id"])
+    async def test_names_of_the_ends(self, parent: str, child: str) -> None:
+        """With ``_id`` at the end or without, for an id as for anything else."""
+        assert await read_one(f"{parent},relationship,{child}\n{GOOD}") == LinkLine(2, NEW)
+        assert await read_one(f"{parent.upper()},relationship,{child}\n{GOOD}") == LinkLine(2, NEW)
+        assert await read_one(json.dumps({parent: A, "relationship": "BLOCKS", child: B})) == LinkLine(1, NEW)
+
+    @pytest.mark.parametrize("end", ["parent", "child"])
+    async def test_both_names_of_an_end(self, end: str) -> None:
+        """Which is meant cannot be known: a header with both ends the file, an object its line."""
+        assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header names {end} twice"
+        assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"names {end} twice"
+
+    async def test_a_type_in_a_column_of_its_own(self) -> None:
+        """It is that of a UUID; a prefix that says otherwise, and a key, are refused."""
+        header = f"{HEADER},child_type"
+        good, *bad = await read(
+            f"{header}\nSHOP-1,BLOCKS,{B},incident\nSHOP-1,BLOCKS,page:{B},incident\n{A},BLOCKS,SHOP-2,page"
+        )
+        assert good == LinkLine(2, parse_link("SHOP-1", "BLOCKS", incident(B)))
+        assert bad[0] == MalformedLine(3, f"'page:{B}' is no INCIDENT")
+        assert isinstance(bad[1], MalformedLine)
+        assert bad[1].reason.startswith("'SHOP-2' is a case key, and this must be the UUID of a")
+
+    @pytest.mark.parametrize("is_json", [True, False])
+    async def test_an_address_of_another_site(self, is_json: bool) -> None:
+        """The line is refused with both sites; without a site any of Datadog's will do."""
+        address = "https://app.datadoghq.eu/cases/SHOP-1"
+        row = json.dumps({**OBJECT, "child": address}) if is_json else f"{HEADER}\n{A},BLOCKS,{address}"
+        wanted = parse_link(A, "BLOCKS", "SHOP-1")
+        for site in (None, Site.EU1):
+            [line] = await read(row, site=site)
+            assert isinstance(line, LinkLine)
+            assert line.new == wanted
+        [bad] = await read(row, site=Site.US3)
+        assert isinstance(bad, MalformedLine)
+        assert "is on EU1 (datadoghq.eu), and this client asks US3 (us3.datadoghq.com)" in bad.reason
+
+
 class TestCsv:
     async def test_names_of_columns_in_any_letter_case_and_order(self) -> None:
         """Spreadsheets and people write headers as they like."""
-        assert await read(f" Child_ID ,RELATIONSHIP, parent_id\n {B} , blocks ,{A} \n") == [LinkLine(2, NEW)]
+        assert await read(f" Child ,RELATIONSHIP, parent\n {B} , blocks ,{A} \n") == [LinkLine(2, NEW)]
 
     async def test_an_empty_type_is_the_default(self) -> None:
         """An empty cell is as good as none."""
@@ -278,7 +353,7 @@ class TestCsv:
 
     async def test_a_column_that_stands_twice_is_refused(self) -> None:
         """Which of the two is meant cannot be known; of columns that are not read it does not matter."""
-        assert await refusal(f"note,{HEADER},note,Parent_ID\n".encode()) == "the header names parent_id twice"
+        assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header names parent twice"
         assert await read(f"note,{HEADER},note\n,{GOOD},\n") == [LinkLine(2, NEW)]
 
     async def test_quoted_values(self) -> None:
@@ -379,15 +454,15 @@ class TestWholeFiles:
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),
         [
-            ("parent_id;relationship;child_id", "parent_id, relationship, child_id", "separated by commas"),
-            ("parent_id\trelationship\tchild_id", "parent_id, relationship, child_id", "separated by commas"),
+            ("parent;relationship;child", "parent, relationship, child", "separated by commas"),
+            ("parent\trelationship\tchild", "parent, relationship, child", "separated by commas"),
             (
-                "parent_id,child_id",
+                "parent,child",
                 "relationship",
-                "the first line must name the columns parent_id,relationship,child_id, and may",
+                "the first line must name the columns parent,relationship,child, and may",
             ),
-            (GOOD, "parent_id, relationship, child_id", "the first line must name the columns"),
-            ("hello", "parent_id, relationship, child_id", "the first line must name the columns"),
+            (GOOD, "parent, relationship, child", "the first line must name the columns"),
+            ("hello", "parent, relationship, child", "the first line must name the columns"),
         ],
     )
     async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
@@ -420,7 +495,7 @@ class TestWholeFiles:
     )
     @example(b"{" * 70_000, MAX_LINE)
     @example(b'{"a":' * 13_000, MAX_LINE)
-    @example(b'parent_id,relationship,child_id\n"', MAX_LINE)
+    @example(b'parent,relationship,child\n"', MAX_LINE)
     async def test_any_bytes_are_lines_or_refused(self, content: bytes, length: int) -> None:
         """Nothing but :class:`LinkFileError`; and no line is told of twice or out of order."""
         try:

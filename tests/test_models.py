@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadog_caselinks import (
+    Case,
     CaseLink,
     Entity,
     EntityType,
@@ -97,18 +98,20 @@ class TestConstructors:
         assert repr(id) in str(caught.value)
 
     def test_a_case_key_is_told_where_its_uuid_is(self) -> None:
-        """People know keys: the message names the request that gives the UUID of one."""
-        with pytest.raises(
-            InvalidLinkError, match=r"'DDFC-98813' is a case key.*GET /api/v2/cases/DDFC-98813 "
-        ):
+        """People know keys: the message names the call that gives the UUID of one."""
+        with pytest.raises(InvalidLinkError) as caught:
             case("DDFC-98813")
+        assert str(caught.value) == (
+            "'DDFC-98813' is a case key, and the id of this case must be its UUID: "
+            "await links.get_case('DDFC-98813') finds it"
+        )
 
     @pytest.mark.parametrize("make", [incident, page, agent_conversation])
     def test_only_a_case_is_looked_for_among_the_cases(self, make: Callable[[str | UUID], Entity]) -> None:
-        """The id of an incident ``IR-42`` is not found under ``/api/v2/cases``, and not said to be."""
-        with pytest.raises(InvalidLinkError, match="UUID") as caught:
+        """``get_case`` does not find an incident by its id ``IR-42``, and is not said to."""
+        with pytest.raises(InvalidLinkError, match="'IR-42' is no UUID") as caught:
             make("IR-42")
-        assert "/api/v2/cases" not in str(caught.value)
+        assert "get_case" not in str(caught.value)
 
     def test_a_url_is_called_a_url(self) -> None:
         """An address from the browser is the likeliest mistake, and the message says so."""
@@ -276,6 +279,18 @@ class TestCaseLink:
         assert str(CaseLink("1", case(A), "LIKES", incident(B))) == f"CASE {A} LIKES INCIDENT {B}"
 
 
+class TestCase:
+    def test_it_is_the_end_of_a_link(self) -> None:
+        """What was found by its key is linked by its UUID, however the server wrote that."""
+        assert Case(A.upper(), "SHOP-1", "Checkout hangs", "OPEN", "P1").entity == case(A)
+
+    def test_it_reads_as_key_and_title(self) -> None:
+        """``str`` is for people, who know cases by these; what is missing leaves no gap."""
+        assert str(Case(A, "SHOP-1", "Checkout hangs", "OPEN", "P1")) == "SHOP-1 Checkout hangs"
+        assert str(Case(A, "SHOP-1", "", "OPEN", "P1")) == "SHOP-1"
+        assert str(Case(A, "", "Checkout hangs", "", "")) == f"{A} Checkout hangs"
+
+
 def turned(link: CaseLink) -> CaseLink:
     """``link`` with its ends exchanged."""
     return CaseLink(link.id, link.child, link.relationship, link.parent)
@@ -351,8 +366,8 @@ class TestIdentity:
 
 
 class TestValues:
-    @given(new_links() | links | entities)
-    def test_a_value_survives_pickle_and_copy(self, value: NewCaseLink | CaseLink | Entity) -> None:
+    @given(new_links() | links | entities | st.builds(Case, *[st.text(min_size=1)] * 5))
+    def test_a_value_survives_pickle_and_copy(self, value: NewCaseLink | CaseLink | Entity | Case) -> None:
         """Values go to other processes and come back equal, with every enum member itself."""
         for again in (*_pickled(value), copy.copy(value), copy.deepcopy(value)):
             assert again == value
@@ -365,7 +380,13 @@ class TestValues:
         assert {new: 1}[NewCaseLink(new.parent, str(new.relationship), new.child)] == 1
 
     @pytest.mark.parametrize(
-        "value", [case(A), case(A).blocks(case(B)), CaseLink("1", case(A), "X", case(B))]
+        "value",
+        [
+            case(A),
+            case(A).blocks(case(B)),
+            CaseLink("1", case(A), "X", case(B)),
+            Case(A, "SHOP-1", "", "OPEN", "P1"),
+        ],
     )
     def test_a_value_does_not_change(self, value: Any) -> None:
         """Nobody changes a link under another task's hands, nor puts a misspelt attribute on it."""

@@ -106,9 +106,10 @@ import asyncio
 import uuid
 
 from datadog_caselinks import (
-    AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, CaseLink, CaseLinksClient, ConflictError,
-    Created, Entity, EntityType, Failed, JournalError, MalformedResponseError, NewCaseLink, RateLimit,
-    RateLimitedError, Relationship, ResponseTooLargeError, RetryPolicy, Site, case, incident,
+    AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, Case, CaseKey, CaseLink, CaseLinksClient,
+    ConflictError, Created, Entity, EntityType, Failed, JournalError, LinkReference, MalformedResponseError,
+    NewCaseLink, RateLimit, RateLimitedError, Reference, Relationship, Resolver, ResponseTooLargeError,
+    RetryPolicy, Site, WantedLink, case, incident, parse_link, parse_reference,
 )
 
 
@@ -134,8 +135,17 @@ async def main() -> None:
         many: list[CaseLink] = await asyncio.gather(*(links.create_link(each) for each in [new, new]))
         await links.delete_link(link)
         await links.delete_link(link.id)
-        async for outcome in links.create_links([new]):
+        found: Case = await links.get_case(uuid.uuid4())
+        reference: Reference = parse_reference("SHOP-1", site=Site.EU1)
+        entities: Resolver = links.resolver()
+        end: Entity = await entities.entity(reference)
+        wanted: WantedLink = parse_link("SHOP-1", "relates-to", found.entity)
+        resolved: NewCaseLink = await entities.link(wanted)
+        print((await entities.case(CaseKey("SHOP-1"))).title.upper(), end.id, resolved.parent.id)
+        async for outcome in links.create_links([new, wanted]):
             match outcome:
+                case Created(new=LinkReference(parent=parent)):
+                    print(parent)
                 case Created(new=made, link=link, index=index):
                     made, index
                 case AlreadyLinked(link=link):
@@ -153,6 +163,8 @@ client = CaseLinksClient("datadoghq.eu", ApiKeys(api_key="a", app_key="b"), max_
 asyncio.run(main())
 
 case(1)  # type: ignore
+case("a").blocks(CaseKey("SHOP-1"))  # type: ignore
+client.create_link(parse_link("SHOP-1", "blocks", "SHOP-2"))  # type: ignore
 case("a").blocks("b")  # type: ignore
 case("a").type.lower().nothing  # type: ignore
 ApiKeys("a", "b")  # type: ignore

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -25,6 +26,7 @@ import datadog_caselinks.wire
 from datadog_caselinks import (
     AuthenticationError,
     BadRequestError,
+    Case,
     CaseLink,
     CaseLinksError,
     ConflictError,
@@ -129,12 +131,13 @@ def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
         (lambda wire: wire.list_request(case(A), None), "list"),
         (lambda wire: wire.list_request(case(A), Relationship.BLOCKS), "list"),
         (lambda wire: wire.delete_request(LINK_ID), "delete"),
+        (lambda wire: wire.case_request("SHOP-1"), "get"),
     ],
 )
 def test_each_request_names_its_operation(
     wire: ModuleType, make: Callable[[ModuleType], Any], operation: str
 ) -> None:
-    """The server may count each of the three by itself, and the gate keeps them apart by this name."""
+    """The server may count each of the four by itself, and the gate keeps them apart by this name."""
     assert make(wire).operation == operation
 
 
@@ -240,6 +243,47 @@ class TestDeleteRequest:
         with pytest.raises(InvalidLinkError, match="is no id of a link") as caught:
             wire.delete_request(id)
         assert repr(id) in str(caught.value)
+
+
+class TestCaseRequest:
+    @pytest.mark.parametrize(
+        ("given_as", "last"),
+        [("DDFC-98813", "DDFC-98813"), ("ddfc-1", "ddfc-1"), (A, A), (A.upper(), A.upper()), (UUID(A), A)],
+    )
+    def test_it_is_the_documented_one(self, wire: ModuleType, given_as: str | UUID, last: str) -> None:
+        """A key or a UUID is the last part of the path, as it was written."""
+        request = wire.case_request(given_as)
+        assert (request.method, request.target, request.body) == ("GET", f"/api/v2/cases/{last}", None)
+        assert request.about == f"get case {last}"
+
+    @any_wire
+    @given(st.text() | st.text("SHOP-1/.%?#\\\n", max_size=8))
+    @example("link")
+    @example("SHOP-1/..")
+    @example("SHOP-1\n")
+    def test_a_name_is_one_part_of_the_path_or_refused(self, wire: ModuleType, name: str) -> None:
+        """No text asks for anything but one case: neither for the links nor for a path above."""
+        try:
+            target = wire.case_request(name).target
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - some names are good
+            return
+        url = URL(f"https://x{target}")
+        assert (url.parts, url.raw_query_string, url.raw_fragment) == (
+            ("/", "api", "v2", "cases", name),
+            "",
+            "",
+        )
+
+    @pytest.mark.parametrize(
+        "odd",
+        ["", "x", "link", "SHOP", "..", f" {A}", "https://app.datadoghq.com/cases/SHOP-1", None, 7, b"A-1"],
+    )
+    def test_what_is_neither_is_refused(self, wire: ModuleType, odd: Any) -> None:
+        """The message shows what was given."""
+        with pytest.raises(InvalidLinkError) as caught:
+            wire.case_request(odd)
+        assert str(caught.value) == f"{odd!r} is neither the key of a case nor a UUID"
 
 
 class TestReadLink:
@@ -365,7 +409,7 @@ class TestReadLink:
         with pytest.raises(ResponseTooLargeError, match="longer than this client reads"):
             wire.read_link(answer(ANSWER, complete=False))
 
-    @pytest.mark.parametrize("read", ["read_link", "read_links"])
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case"])
     def test_half_an_answer_is_told_apart_from_a_malformed_one(self, wire: ModuleType, read: str) -> None:
         """It would be as long when asked for again; the beginning is kept, and no secret in it."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
@@ -424,6 +468,97 @@ class TestReadLinks:
             wire.read_links(answer(ANSWER))
 
 
+# As it was recorded, cut down to a few of its members.
+CASE = {
+    "data": {
+        "attributes": {
+            "archived_at": None,
+            "key": "DDFC-98813",
+            "priority": "P2",
+            "public_id": "98813",
+            "status": "IN_PROGRESS",
+            "status_name": "In Progress",
+            "title": "Checkout hangs",
+        },
+        "id": A,
+        "relationships": {"assignee": {"data": None}},
+        "type": "case",
+    }
+}
+
+
+class TestReadCase:
+    @pytest.mark.parametrize("status", [200, 203])
+    def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
+        """Each attribute has its place; other members are ignored."""
+        found = wire.read_case(answer(CASE, status))
+        assert found == Case(A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2")
+
+    @pytest.mark.parametrize("name", ["key", "title", "status", "priority"])
+    @pytest.mark.parametrize("value", [None, 7, True, [], {}, ["x"], "", ...])
+    def test_what_is_missing_or_no_text_is_empty(self, wire: ModuleType, name: str, value: object) -> None:
+        """To link a case its id is enough; the rest is for people to read."""
+        document = json.loads(json.dumps(CASE))
+        document["data"]["attributes"][name] = value
+        if value is ...:
+            del document["data"]["attributes"][name]
+        expected = {"key": "DDFC-98813", "title": "Checkout hangs", "status": "IN_PROGRESS", "priority": "P2"}
+        assert wire.read_case(answer(document)) == Case(A, **{**expected, name: ""})
+
+    @pytest.mark.parametrize("attributes", [None, {}, "", [], ...])
+    def test_no_attributes_at_all(self, wire: ModuleType, attributes: object) -> None:
+        """The id alone makes it a case."""
+        data = {"id": A} if attributes is ... else {"id": A, "attributes": attributes}
+        assert wire.read_case(answer({"data": data})) == Case(A, "", "", "", "")
+
+    def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType) -> None:
+        """An id that is no UUID, a status of a later API, a type of another resource."""
+        data = {"id": "x", "type": "task", "attributes": {"key": "a", "status": "PARKED", "priority": "P9"}}
+        assert wire.read_case(answer({"data": data})) == Case("x", "a", "", "PARKED", "P9")
+
+    @pytest.mark.parametrize("attributes", [7, True, "x", ["x"]])
+    def test_attributes_that_are_none(self, wire: ModuleType, attributes: object) -> None:
+        """They are malformed, which is said without a word of Python's."""
+        with pytest.raises(MalformedResponseError, match=r"answer: malformed @ answer\.data$"):
+            wire.read_case(answer({"data": {"id": A, "attributes": attributes}}))
+
+    @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["x"], ...])
+    def test_the_id_must_be_a_non_empty_string(self, wire: ModuleType, value: object) -> None:
+        """Without it nothing could be linked."""
+        document = json.loads(json.dumps(CASE))
+        document["data"]["id"] = value
+        if value is ...:
+            del document["data"]["id"]
+        with pytest.raises(MalformedResponseError, match=r"\bid is (missing|no text) @ answer\.data"):
+            wire.read_case(answer(document))
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{}",
+            b'{"data": null}',
+            b'{"data": []}',
+            b'{"data": "case"}',
+            b'{"data": 7}',
+            json.dumps({"data": [CASE["data"]]}).encode(),
+            json.dumps(CASE["data"]).encode(),
+            json.dumps(CASE).encode()[:-1],
+            b"<html>",
+        ],
+    )
+    def test_what_is_no_case_is_malformed(self, wire: ModuleType, body: bytes) -> None:
+        """The message says what was asked and how it was answered, without names of our own."""
+        asked = answer(body)._replace(request=wire.case_request("SHOP-1"))
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_case(asked)
+        assert str(caught.value).startswith("cannot get case SHOP-1: 200 with a malformed answer: ")
+        assert not re.search(r"\b_", str(caught.value))
+        assert caught.value.body == body.decode()
+
+
 class TestReadDeleted:
     @pytest.mark.parametrize("status", [200, 202, 204])
     @pytest.mark.parametrize("body", [b"", b"ok", b"{}"])
@@ -461,7 +596,7 @@ STATUSES = {
 
 class TestErrors:
     @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
-    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_deleted"])
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case", "read_deleted"])
     def test_the_status_is_the_class(
         self, wire: ModuleType, read: str, status: int, kind: type[ResponseError]
     ) -> None:
@@ -498,6 +633,7 @@ class TestErrors:
             (lambda wire: wire.create_request(case(A).blocks(case(B))), "cases_write"),
             (lambda wire: wire.list_request(case(A), None), "cases_read"),
             (lambda wire: wire.delete_request("x"), "cases_write"),
+            (lambda wire: wire.case_request("SHOP-1"), "cases_read"),
         ],
     )
     def test_a_403_names_the_scope(
@@ -669,7 +805,7 @@ envelopes = st.builds(
 
 
 class TestAnyAnswer:
-    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_deleted"])
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case", "read_deleted"])
     @any_wire
     @given(
         st.binary() | mutated | envelopes | json_values.map(lambda value: json.dumps(value).encode()),
@@ -682,7 +818,7 @@ class TestAnyAnswer:
         """No bytes and no status bring up anything but a value or a ``CaseLinksError``, cleanly told."""
         _require_read_or_refused(wire, read, answer(body, status, complete=complete))
 
-    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_deleted"])
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case", "read_deleted"])
     @pytest.mark.parametrize("status", [200, 400, 500])
     @pytest.mark.parametrize(
         "body",
@@ -743,3 +879,9 @@ def _resource(link: CaseLink) -> dict[str, Any]:
             "child_entity_type": link.child.type,
         },
     }
+
+
+def test_half_a_character_is_no_id_of_a_case() -> None:
+    """Which the standard library lets pass and orjson does not."""
+    with pytest.raises(ValueError, match=r".+"):
+        datadog_caselinks.envelope.decode_case(b'{"data": {"id": "\\ud800", "attributes": {}}}')

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import click
 
+from datadog_caselinks.cli.files import opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
 from datadog_caselinks.cli.report import Report, counted
@@ -82,7 +83,7 @@ def bulk(
     policy = RetryPolicy(max_attempts=attempts, max_wait=max_wait)
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (
-        _opened(file) as stream,
+        opened(file) as stream,
         records(screen, settings.output) as shown,
         logging_to(screen, settings),
     ):
@@ -98,12 +99,6 @@ def bulk(
             screen.close()
     report.summarize()
     context.exit(report.exit_status)
-
-
-def _opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
-    if file == "-":
-        return io.FileIO(0, closefd=False)
-    return open(file, "rb", buffering=0)
 
 
 async def _create_all(

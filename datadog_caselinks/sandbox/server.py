@@ -16,6 +16,7 @@ from typing import Literal, Self
 from attrs import frozen
 
 from datadog_caselinks.credentials import ApiKeys, BearerToken
+from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
 from datadog_caselinks.sandbox.exchange import Exchange
@@ -51,7 +52,7 @@ class Sandbox:
     ``fault_seed``  of the draws of ``faults``; the same one gives the same draws
     ``clock``       seconds since the epoch
 
-    Raises :class:`ConfigurationError` for a malformed rule.
+    Raises :class:`ConfigurationError` for a malformed rule, or another seed.
     """
 
     def __init__(
@@ -70,6 +71,10 @@ class Sandbox:
         self._clock = clock
         self._limiter = Limiter(_read_rule(rate_limit))
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
+        if seed not in (None, "demo"):
+            raise ConfigurationError(
+                f'seed must be "demo", not {seed!r}; fault_seed repeats the draws of faults'
+            )
         self._seed = seed
         self._record = Record()
         self._running: _Running | None = None
@@ -166,7 +171,7 @@ class Sandbox:
 
         Raises :class:`ConfigurationError` if another case has the key.
         """
-        case = StoredCase(id or str(uuid.uuid4()), key, title or key, status, priority)
+        case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
         self._now_running().store.add_case(case)
         return case
 

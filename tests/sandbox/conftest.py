@@ -76,6 +76,9 @@ class Caller:
         query = {"entity_type": entity_type, "entity_id": entity_id, **query}
         return await self.send("GET", "/api/v2/cases/link", params=query)
 
+    async def get(self, name: str, *, headers: Mapping[str, str] | None = None) -> Reply:
+        return await self.send("GET", f"/api/v2/cases/{name}", headers=headers)
+
     async def delete(self, link_id: str, *, headers: Mapping[str, str] | None = None) -> Reply:
         return await self.send("DELETE", f"/api/v2/cases/link/{link_id}", headers=headers)
 

@@ -294,6 +294,64 @@ class TestDelete:
         assert [(await caller.delete(link_id)).status for _ in range(2)] == [204, 404]
 
 
+class TestGet:
+    @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", CASE, CASE.upper()])
+    async def test_answers_with_the_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
+        """By key or UUID, in either letter case; the attributes are named as they were recorded."""
+        sandbox.add_case("SHOP-1", "Checkout hangs", status="IN_PROGRESS", priority="P2", id=CASE)
+        sandbox.add_case("SHOP-2")
+
+        reply = await caller.get(name)
+
+        assert reply.status == 200
+        assert reply.headers["Content-Type"] == JSON_API
+        assert reply.json == {
+            "data": {
+                "id": CASE,
+                "type": "case",
+                "attributes": {
+                    "key": "SHOP-1",
+                    "public_id": "1",
+                    "title": "Checkout hangs",
+                    "status": "IN_PROGRESS",
+                    "status_name": "In progress",
+                    "priority": "P2",
+                },
+            }
+        }
+
+    @pytest.mark.parametrize("name", ["SHOP-2", "SHOP-10", "SHOP", OTHER_CASE, "links", "%25", "a%20b"])
+    async def test_does_not_know_another_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
+        """404 in the recorded form, also for what is neither a key nor a UUID."""
+        sandbox.add_case("SHOP-1", id=CASE)
+
+        reply = await caller.get(name)
+
+        assert (reply.status, reply.headers["Content-Type"]) == (404, JSON_API)
+        assert reply.json == {"errors": [{"code": "resource_not_found", "title": "case not found"}]}
+
+    async def test_does_not_know_the_ends_of_links(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A case that was not added has no title to tell, whatever is linked to it."""
+        await caller.create()
+
+        assert (await caller.get(CASE)).status == 404
+
+    async def test_is_a_read(self, caller: Caller, sandbox: Sandbox) -> None:
+        """The key without ``cases_write`` may; wrong keys may not."""
+        sandbox.add_case("SHOP-1")
+        read_only = (await sandbox.credentials_without_scope.authenticate()).headers
+
+        assert (await caller.get("SHOP-1", headers=read_only)).status == 200
+        assert (await caller.get("SHOP-1", headers={"Authorization": "Bearer wrong"})).status == 401
+
+    async def test_counts_for_the_rate_limit(self, caller: Caller, sandbox: Sandbox) -> None:
+        """As every operation does."""
+        sandbox.rate_limit = "1/10s"
+
+        assert (await caller.get("SHOP-1")).headers["X-RateLimit-Remaining"] == "0"
+        assert (await caller.get("SHOP-1")).status == 429
+
+
 class TestCredentials:
     async def test_accepts_the_token(self, caller: Caller, sandbox: Sandbox) -> None:
         """A bearer token instead of the keys may read and write."""
@@ -348,7 +406,15 @@ class TestCredentials:
 class TestRoutes:
     @pytest.mark.parametrize(
         "path",
-        ["/api/v2/cases/links", "/api/v2/cases/link/", "/api/v2/cases/link/a/b", "/api", "/favicon.ico"],
+        [
+            "/api/v2/cases",
+            "/api/v2/cases/",
+            "/api/v2/cases/a/b",
+            "/api/v2/cases/link/",
+            "/api/v2/cases/link/a/b",
+            "/api",
+            "/favicon.ico",
+        ],
     )
     async def test_does_not_know_other_paths(self, caller: Caller, path: str) -> None:
         """An unknown path is 404."""
@@ -362,6 +428,8 @@ class TestRoutes:
             ("DELETE", "/api/v2/cases/link", "GET, POST"),
             ("PATCH", "/api/v2/cases/link", "GET, POST"),
             ("GET", "/api/v2/cases/link/1", "DELETE"),
+            ("POST", "/api/v2/cases/SHOP-1", "GET"),
+            ("DELETE", "/api/v2/cases/SHOP-1", "GET"),
         ],
     )
     async def test_refuses_a_wrong_method(self, caller: Caller, method: str, path: str, allowed: str) -> None:

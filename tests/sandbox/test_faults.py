@@ -63,7 +63,7 @@ class TestFaultRule:
             ("delay:nan%", "'nan' in the fault rule 'delay:nan%' is no number"),
             ("reset=1", "reset takes no seconds; these faults do: 429, "),
             ("reset:101%", "a probability is from 0 to 1"),
-            ("reset@update", "'update' is no operation; these are: create, list, delete"),
+            ("reset@update", "'update' is no operation; these are: create, list, delete, get"),
             ("drip@delete", "drip is a fault of the body, and a delete answers without one"),
         ],
     )
@@ -371,6 +371,19 @@ class TestDrawnFaults:
             assert (await caller.list()).status == 502
             assert (await caller.create()).body == b'{"data": {"id": '
             assert (await caller.delete("x")).status == 503
+
+    async def test_a_get_has_its_own(self, caller_of: CallerOf) -> None:
+        """A rule for it strikes no list, which is a GET as well; every fault can strike it."""
+        async with Sandbox(faults=["503@get"]) as sandbox:
+            sandbox.add_case("SHOP-1")
+            caller = caller_of(sandbox)
+
+            assert ((await caller.list()).status, (await caller.get("SHOP-1")).status) == (200, 503)
+            sandbox.fail_next(Fault.MALFORMED, operation="get")
+            assert ((await caller.list()).status, (await caller.get("SHOP-1")).body) == (
+                200,
+                b'{"data": {"id": ',
+            )
 
     async def test_what_is_queued_comes_first(self, caller_of: CallerOf) -> None:
         """A rule strikes once the queue has nothing for the request."""

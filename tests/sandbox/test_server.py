@@ -9,19 +9,22 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from datadog_caselinks.errors import ConfigurationError
-from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest
+from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest, StoredCase
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
     from tests.sandbox.conftest import Caller, Clock
 
 CallerOf = Callable[[Sandbox], "Caller"]
+
+CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 
 # So far away that a test which waited for it would be seen to hang.
 NEVER = 1e6
@@ -89,7 +92,7 @@ class TestLifecycle:
         assert sandbox.links == []
 
     async def test_stops_twice(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A second stop does nothing; requests stay to be looked at, links and URL do not."""
+        """A second stop does nothing; requests stay to be looked at, links, cases and URL do not."""
         await caller.create()
         await sandbox.stop()
         await sandbox.stop()
@@ -98,6 +101,8 @@ class TestLifecycle:
         for name in ("links", "url", "site"):
             with pytest.raises(RuntimeError, match="does not run"):
                 getattr(sandbox, name)
+        with pytest.raises(RuntimeError, match="does not run"):
+            sandbox.add_case("SHOP-1")
 
     @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP, Fault.LATE_APPLY])
     async def test_leaves_nothing_behind(self, fault: Fault, caller_of: CallerOf) -> None:
@@ -200,6 +205,37 @@ class TestRequests:
             assert "sandbox-app-key" not in text
 
 
+class TestCases:
+    async def test_one_has_what_it_is_given(self, sandbox: Sandbox) -> None:
+        """A key is enough: it is the title as well, and the UUID is a new one."""
+        assert sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=CASE) == (
+            StoredCase(CASE, "SHOP-1", "Checkout hangs", "CLOSED", "P1")
+        )
+        first, second = sandbox.add_case("SHOP-2"), sandbox.add_case("SHOP-3")
+        assert first == StoredCase(str(uuid.UUID(first.id)), "SHOP-2", "SHOP-2", "OPEN", "NOT_DEFINED")
+        assert first.id != second.id
+
+    @pytest.mark.parametrize("key", ["SHOP-1", "shop-1"])
+    async def test_refuses_the_key_of_another(self, sandbox: Sandbox, key: str) -> None:
+        """In either letter case; the other stays as it was."""
+        first = sandbox.add_case("SHOP-1")
+        with pytest.raises(ConfigurationError, match=f"^another case has the key {key}$"):
+            sandbox.add_case(key)
+        other = sandbox.add_case("SHOP-2")
+        with pytest.raises(ConfigurationError, match=f"^another case has the key {key}$"):
+            sandbox.add_case(key, id=other.id)
+        assert first.id != other.id
+
+    async def test_the_same_one_again_is_a_change(self, caller: Caller, sandbox: Sandbox) -> None:
+        """Of its title, its status or its key, by which it is then known."""
+        case_id = sandbox.add_case("SHOP-1", "Checkout hangs").id
+        sandbox.add_case("PAY-1", "Checkout hung", status="CLOSED", id=case_id)
+
+        assert (await caller.get("SHOP-1")).status == 404
+        assert (await caller.get("PAY-1")).json == (await caller.get(case_id)).json
+        assert (await caller.get(case_id)).json["data"]["attributes"]["title"] == "Checkout hung"
+
+
 class TestParameters:
     async def test_takes_rules_and_their_texts(self, caller_of: CallerOf) -> None:
         """A rate limit given at the start holds from the first request on."""
@@ -227,3 +263,9 @@ def test_is_the_only_part_that_needs_a_server_or_a_database() -> None:
     )
 
     assert shown.stdout.splitlines() == ["", "aiohttp.web,sqlite3"]
+
+
+async def test_the_id_of_a_case_in_upper_case() -> None:
+    """It is kept in lower case, as it is looked for."""
+    async with Sandbox() as sandbox:
+        assert sandbox.add_case("SHOP-1", id=CASE.upper()).id == CASE

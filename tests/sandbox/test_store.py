@@ -1,4 +1,4 @@
-"""The links in SQLite: what survives a restart, and which files are refused."""
+"""The links and the cases in SQLite: what survives a restart, and which files are refused."""
 
 from __future__ import annotations
 
@@ -35,6 +35,34 @@ async def test_keeps_links_in_a_file(tmp_path: Path, caller_of: CallerOf) -> Non
         assert sandbox.links[:2] == before[1:]
 
     assert os.listdir(tmp_path) == ["links.db"]
+
+
+async def test_keeps_cases_in_a_file(tmp_path: Path, caller_of: CallerOf) -> None:
+    """Cases survive a restart too, and their keys stay theirs."""
+    path = tmp_path / "links.db"
+    async with Sandbox(db=path) as sandbox:
+        added = sandbox.add_case("SHOP-1", "Checkout hangs", priority="P1")
+        before = (await caller_of(sandbox).get("SHOP-1")).json
+
+    async with Sandbox(db=path) as sandbox:
+        assert (await caller_of(sandbox).get(added.id)).json == before
+        with pytest.raises(ConfigurationError, match="another case has the key SHOP-1"):
+            sandbox.add_case("SHOP-1")
+
+
+async def test_adds_cases_to_a_file_of_links(tmp_path: Path, caller_of: CallerOf) -> None:
+    """One that an earlier version made, without a place for cases, keeps its links and takes cases."""
+    path = tmp_path / "links.db"
+    async with Sandbox(db=path) as sandbox:
+        await caller_of(sandbox).create()
+        before = sandbox.links
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute("DROP TABLE cases")
+
+    async with Sandbox(db=path) as sandbox:
+        sandbox.add_case("SHOP-1")
+        assert (await caller_of(sandbox).get("SHOP-1")).status == 200
+        assert sandbox.links == before
 
 
 async def test_has_each_answered_link_in_the_file(tmp_path: Path, caller_of: CallerOf) -> None:

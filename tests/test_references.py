@@ -1,0 +1,433 @@
+"""What people write for an entity: each form that is read, and what the others are told."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from datadog_caselinks import (
+    CaseKey,
+    Entity,
+    EntityType,
+    InvalidLinkError,
+    LinkReference,
+    NewCaseLink,
+    Reference,
+    Relationship,
+    Site,
+    agent_conversation,
+    case,
+    incident,
+    page,
+    parse_link,
+    parse_reference,
+)
+from datadog_caselinks.references import FORMS, named
+from datadog_caselinks.sites import SITES
+from tests.strategies import entity_types, ids, new_links, relationships
+
+A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+
+PREFIXES = {"case": case, "incident": incident, "page": page, "conversation": agent_conversation}
+
+# Of each site the host that its users see, and the subdomain of an organisation.
+HOSTS = [
+    *((f"app.{domain}", site) for domain, site in SITES.items()),
+    *((domain, site) for domain, site in SITES.items()),
+    *((f"acme.{domain}", site) for domain, site in SITES.items()),
+]
+
+case_keys = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,9}-[0-9]{1,6}", fullmatch=True)
+known_entities = st.builds(Entity, ids, entity_types)
+references: st.SearchStrategy[Reference] = known_entities | st.builds(CaseKey, case_keys)
+
+
+def refusal(text: str, **options: Any) -> str:
+    """Why ``text`` names no entity."""
+    with pytest.raises(InvalidLinkError) as caught:
+        parse_reference(text, **options)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+class TestForms:
+    @given(references)
+    def test_what_is_named_is_read_again(self, reference: Reference) -> None:
+        """``named`` and ``parse_reference`` are each other's inverse."""
+        assert parse_reference(named(reference)) == reference
+
+    @given(case_keys)
+    def test_a_key_is_a_case_in_either_letter_case(self, key: str) -> None:
+        """People write lower case; a key is in upper case, so that equal ones are equal."""
+        assert parse_reference(key) == parse_reference(key.lower()) == CaseKey(key.upper())
+        assert named(parse_reference(key.lower())) == key.upper()
+
+    @given(ids, entity_types)
+    def test_a_uuid_is_of_the_type_that_is_given(self, id: str, entity_type: EntityType) -> None:
+        """That of its column, by default a case; upper case is the same UUID."""
+        assert parse_reference(id.upper(), type=entity_type) == Entity(id, entity_type)
+        assert parse_reference(id, type=str(entity_type)) == Entity(id, entity_type)
+        assert parse_reference(id) == case(id)
+
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    @pytest.mark.parametrize("written", ["{}:{}", "{}: {}", " {}:\t{}\n"])
+    def test_a_prefix_tells_the_type(self, prefix: str, written: str) -> None:
+        """In either letter case, with space after the colon or around it all."""
+        for name in (prefix, prefix.upper(), prefix.capitalize()):
+            assert parse_reference(written.format(name, A)) == PREFIXES[prefix](A)
+
+    def test_there_is_a_prefix_for_every_type(self) -> None:
+        """Each of them is written as it is read, and the message names those that are needed."""
+        assert {make(A).type for make in PREFIXES.values()} == set(EntityType)
+        assert [named(make(A)) for make in PREFIXES.values()] == [
+            A,
+            f"incident:{A}",
+            f"page:{A}",
+            f"conversation:{A}",
+        ]
+        assert all(f"{prefix}:" in FORMS for prefix in PREFIXES if prefix != "case")
+
+    @pytest.mark.parametrize("text", [" SHOP-1 ", "\tshop-1\n", "case:SHOP-1", "CASE: shop-1"])
+    def test_a_key_with_space_around_it_or_its_prefix(self, text: str) -> None:
+        """As it comes out of a spreadsheet or a chat."""
+        assert parse_reference(text) == CaseKey("SHOP-1")
+
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    @pytest.mark.parametrize("entity_type", EntityType)
+    def test_a_prefix_that_contradicts_the_type(self, prefix: str, entity_type: EntityType) -> None:
+        """Which of the two is meant cannot be known, except where the type is the one by default."""
+        text = f"{prefix}:{A}"
+        if entity_type in (EntityType.CASE, PREFIXES[prefix](A).type):
+            assert parse_reference(text, type=entity_type) == PREFIXES[prefix](A)
+        else:
+            assert refusal(text, type=entity_type) == f"{text!r} is no {entity_type}"
+
+    @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
+    def test_a_key_is_of_no_other_type(self, entity_type: EntityType) -> None:
+        """Only cases have keys that can be looked up: an incident ``IR-42`` is not one of them."""
+        message = refusal("SHOP-1", type=entity_type)
+        assert message.startswith("'SHOP-1' is a case key, and this must be the UUID of a")
+        assert message.endswith(f" {entity_type}")
+
+    @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
+    @pytest.mark.parametrize("name", ["SHOP-1", A])
+    def test_the_address_of_a_case_is_of_no_other_type(self, name: str, entity_type: EntityType) -> None:
+        """Or an incident would be made of the case's id."""
+        text = f"https://app.datadoghq.com/cases/{name}"
+        assert refusal(text, type=entity_type) == (
+            f"{text!r} is the address of a case, and not of the type {entity_type}"
+        )
+
+    @pytest.mark.parametrize("prefix", ["ca\u017fe", "\u0130ncident", "\u0131ncident", "conver\u017fation"])
+    def test_a_letter_that_only_folds_to_ascii_is_no_prefix(self, prefix: str) -> None:
+        """Upper and lower case are those of the alphabet."""
+        assert "names no entity" in refusal(f"{prefix}:{A}")
+
+    def test_a_key_has_ascii_digits(self) -> None:
+        """No others are Datadog's."""
+        assert "names no entity" in refusal("SHOP-\u0664")
+
+    @pytest.mark.parametrize("text", [f"incident:{A}", "SHOP-1", A])
+    def test_an_unknown_type_is_shown_fit_for_a_terminal(self, text: str) -> None:
+        """A file may hold anything in its column; the known types are listed."""
+        message = refusal(text, type="\x1b[31m" * 1000)
+        assert message.startswith("unknown entity type ")
+        assert message.isprintable()
+        assert len(message) < 300
+
+    @pytest.mark.parametrize("prefix", sorted(PREFIXES.keys() - {"case"}))
+    def test_a_key_has_no_other_prefix(self, prefix: str) -> None:
+        """The prefix says of what type it is, as a column does."""
+        assert refusal(f"{prefix}:SHOP-1").endswith(f" {PREFIXES[prefix](A).type}")
+
+    @pytest.mark.parametrize("entity_type", ["WIDGET", "case", ""])
+    def test_an_unknown_type_is_refused_with_the_known_ones(self, entity_type: str) -> None:
+        """As everywhere."""
+        message = refusal(A, type=entity_type)
+        assert message.startswith(f"unknown entity type {entity_type!r}; known are CASE, INCIDENT, ")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            " ",
+            "x",
+            "SHOP",
+            "SHOP-",
+            "-1",
+            "1SHOP-1",
+            "SHOP-1a",
+            "SHOP 1",
+            "SHOP--1",
+            "#SHOP-1",
+            "SHOP-1, SHOP-2",
+            A[:-1],
+            A.replace("-", ""),
+            f"{{{A}}}",
+            "incident:",
+            "incident:42",
+            f"widget:{A}",
+            f"incident:page:{A}",
+            f"incident :{A}",
+            "https:",
+        ],
+    )
+    def test_what_names_no_entity_is_told_what_does(self, text: str) -> None:
+        """The message shows what was given and lists every form."""
+        assert refusal(text) == f"{text!r} names no entity; write {FORMS}"
+
+
+ADDRESSES = ["/cases/SHOP-1", "/cases/SHOP-1/", "/cases/SHOP-1/activity", "//cases//SHOP-1"]
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(("host", "site"), HOSTS)
+    @pytest.mark.parametrize("written", ["https://{}{}", "{}{}", "HTTPS://{}{}", "http://{}:443{}"])
+    def test_of_each_site(self, host: str, site: Site, written: str) -> None:
+        """Of all nine, by their own host or an organisation's subdomain, with the scheme or without."""
+        for path in ADDRESSES:
+            text = written.format(host, path)
+            assert parse_reference(text) == parse_reference(text, site=site) == CaseKey("SHOP-1")
+
+    @pytest.mark.parametrize("tail", ["", "?query=status%3Aopen", "#comments", "/?a=b/c#d", "/timeline?x"])
+    @pytest.mark.parametrize("before", ["", "/a", "/case-management"])
+    @pytest.mark.parametrize(("name", "reference"), [("shop-1", CaseKey("SHOP-1")), (A.upper(), case(A))])
+    def test_the_case_stands_behind_cases(
+        self, name: str, reference: Reference, before: str, tail: str
+    ) -> None:
+        """As a key or a UUID, whatever comes before or follows."""
+        assert parse_reference(f"https://app.datadoghq.com{before}/cases/{name}{tail}") == reference
+
+    def test_the_first_of_several_is_the_case(self) -> None:
+        """What is behind it is a view of that case."""
+        assert parse_reference("https://app.datadoghq.com/cases/inbox/SHOP-1/SHOP-2") == CaseKey("SHOP-1")
+        assert parse_reference("https://app.datadoghq.com/SHOP-2/cases/SHOP-1") == CaseKey("SHOP-1")
+
+    @pytest.mark.parametrize(("host", "site"), HOSTS)
+    @pytest.mark.parametrize("asked", SITES.values())
+    def test_of_another_site(self, host: str, site: Site, asked: Site) -> None:
+        """There is another case of that key on the site of the client: both are named, and the remedy."""
+        text = f"https://{host}/cases/SHOP-1"
+        if asked == site:
+            assert parse_reference(text, site=asked) == CaseKey("SHOP-1")
+            return
+        domains = {site: domain for domain, site in SITES.items()}
+        assert refusal(text, site=asked) == (
+            f"{text!r} is on {site.name} ({domains[site]}), and this client asks {asked.name} "
+            f"({domains[asked]}): set DD_SITE to the site of the case"
+        )
+
+    def test_of_a_server_of_ones_own(self) -> None:
+        """Of the sandbox, say: host and port are what counts, and both are told where they differ."""
+        text = "http://127.0.0.1:8321/cases/SHOP-1"
+        for site in (None, Site.parse(text), Site("sandbox", "http://127.0.0.1:8321")):
+            assert parse_reference(text, site=site) == CaseKey("SHOP-1")
+        assert refusal(text, site=Site("sandbox", "http://127.0.0.1:8322")) == (
+            f"{text!r} is on 127.0.0.1:8321, and this client asks 127.0.0.1:8322: "
+            "set DD_SITE to the site of the case"
+        )
+
+    @pytest.mark.parametrize(
+        "path", ["/incidents/42", "/incidents", f"/incidents/{A}", "/incidents/42/cases"]
+    )
+    def test_of_an_incident(self, path: str) -> None:
+        """It shows a number, which no request takes: what is needed is told."""
+        text = f"https://app.datadoghq.com{path}"
+        assert refusal(text) == (
+            f"{text!r} holds the number of an incident, and what is needed is its UUID: incident:UUID"
+        )
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/cases", "/cases/", "/cases?query=SHOP-1", "/cases#SHOP-1", "/", "/SHOP-1", "/xcases/SHOP-1"],
+    )
+    def test_of_anything_else(self, path: str) -> None:
+        """Such as the list of all cases."""
+        text = f"https://app.datadoghq.com{path}"
+        assert refusal(text) == f"{text!r} is no address of a case; write {FORMS}"
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "app.datadoghq.com.example.com",
+            "datadoghq.co",
+            "app-datadoghq.com",
+            "app.datad0ghq.datadog.example",
+            "ddog-gov.com.example",
+            "us9.datadoghq.com",
+        ],
+    )
+    @pytest.mark.parametrize("scheme", ["https://", ""])
+    def test_a_host_that_only_looks_like_datadogs(self, host: str, scheme: str) -> None:
+        """It is told from Datadog's own by the rules of ``Site.parse``, with a site to ask or without."""
+        text = f"{scheme}{host}/cases/SHOP-1"
+        for site in (None, Site.US1):
+            assert refusal(text, site=site) == f"{text!r} is no address of Datadog; write {FORMS}"
+
+    @pytest.mark.parametrize("host", ["app.datadoghq.com@example.com", "user:hunter2@app.datadoghq.com"])
+    def test_what_may_be_a_password_is_not_told(self, host: str) -> None:
+        """Whatever stands before an @ may be one."""
+        for scheme in ("https://", ""):
+            assert refusal(f"{scheme}{host}/cases/SHOP-1") == (
+                f"what was given is no address of Datadog; write {FORMS}"
+            )
+
+    def test_an_address_may_have_a_query_on_any_server(self) -> None:
+        """As the browser shows it, at Datadog's sites and at a sandbox."""
+        for host in ("https://app.datadoghq.com", "http://127.0.0.1:8321"):
+            assert parse_reference(f"{host}/cases/SHOP-1?tab=x#y") == CaseKey("SHOP-1")
+
+    @pytest.mark.parametrize("text", ["/", "//", "/cases/SHOP-1", "https://", "https://[/cases/A-1"])
+    def test_what_is_no_address(self, text: str) -> None:
+        """A slash makes an address of it, and no host is found in there."""
+        assert refusal(text) == f"{text!r} is no address of Datadog; write {FORMS}"
+
+
+pieces = st.sampled_from(
+    [
+        *("https://", "http://", "//", "/", ":", "?", "#", "@", "[", "]", "..", "%2f"),
+        *("app.datadoghq.com", "datadoghq.eu", "localhost", "127.0.0.1:8321", "example.com", ":99999"),
+        *("cases", "incidents", "SHOP-1", "shop-", "-1", A, A.upper()),
+        *("case:", "incident:", "Page: ", "conversation:"),
+        *(" ", "\n", "\0", "\x1b[31m", "\ud800"),
+    ]
+)
+near_misses = st.lists(pieces | st.text(max_size=3), max_size=8).map("".join)
+any_type = entity_types | st.sampled_from(["WIDGET", "case", ""]) | st.text(max_size=5)
+
+
+class TestAnyText:
+    @given(st.text() | near_misses, st.sampled_from([None, *SITES.values()]), any_type)
+    @example("https://app.datadoghq.com:99999/cases/SHOP-1", None, EntityType.CASE)
+    @example("https://[::1/cases/SHOP-1", Site.US1, EntityType.CASE)
+    def test_is_read_or_refused(self, text: str, site: Site | None, entity_type: EntityType | str) -> None:
+        """Nothing but :class:`InvalidLinkError` comes of any text, and its message fits a terminal."""
+        try:
+            reference = parse_reference(text, site=site, type=entity_type)
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - some texts are good
+            assert len(str(error)) < 1000  # noqa: PT017
+        else:
+            assert parse_reference(named(reference)) == reference
+
+    @given(near_misses, st.text(max_size=12) | relationships, near_misses)
+    def test_is_an_end_of_a_link_or_refused(self, parent: str, relationship: str, child: str) -> None:
+        """The same holds of links."""
+        try:
+            wanted = parse_link(parent, relationship, child)
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - some links are good
+        else:
+            assert type(wanted.relationship) is Relationship
+
+    @pytest.mark.parametrize("start", ["", "https://app.datadoghq.com/", "incident:", "SHOP/"])
+    def test_a_long_text_is_cut_in_the_message(self, start: str) -> None:
+        """The end of the message, which says what to write, stays in sight."""
+        message = refusal(start + "x" * 10_000)
+        assert len(message) < 300
+        assert message.endswith(FORMS)
+
+
+class TestParseLink:
+    @given(new_links())
+    def test_two_entities_are_ready_to_be_linked(self, new: NewCaseLink) -> None:
+        """Given as entities or as texts, nothing is left to be looked up."""
+        assert parse_link(new.parent, new.relationship, new.child) == new
+        assert parse_link(named(new.parent), str(new.relationship), named(new.child)) == new
+
+    @given(case_keys.map(CaseKey), relationships, references, st.booleans())
+    def test_a_key_is_left_to_be_looked_up(
+        self, key: CaseKey, relationship: Relationship, other: Reference, is_parent: bool
+    ) -> None:
+        """At either end or at both, whatever the other one is: every link with a key has a case in it."""
+        assume(key != other)
+        parent, child = (key, other) if is_parent else (other, key)
+        reference = LinkReference(parent, relationship, child)
+        assert parse_link(parent, relationship, child) == reference
+        assert parse_link(named(parent), relationship, named(child)) == reference
+        assert str(reference) == f"{named(parent)} {relationship} {named(child)}"
+
+    @pytest.mark.parametrize(
+        ("parent", "child", "wrong"),
+        [
+            (A, f"case:{A.upper()}", f"CASE {A} cannot be linked to itself"),
+            (f"page:{A}", f"incident:{B}", "is a case, and at least one must be"),
+        ],
+    )
+    def test_the_rules_of_links_hold(self, parent: str, child: str, wrong: str) -> None:
+        """What :class:`NewCaseLink` refuses is refused, however it is written."""
+        with pytest.raises(InvalidLinkError, match=wrong):
+            parse_link(parent, "BLOCKS", child)
+
+    @pytest.mark.parametrize(
+        ("written", "relationship"),
+        [
+            ("blocks", Relationship.BLOCKS),
+            ("Relates-To", Relationship.RELATES_TO),
+            ("relates_to", Relationship.RELATES_TO),
+            ("PARENT-OF", Relationship.PARENT_OF),
+            (Relationship.CAUSES, Relationship.CAUSES),
+        ],
+    )
+    def test_a_relationship_in_either_letter_case(self, written: str, relationship: Relationship) -> None:
+        """And with hyphens, as people write it on a command line; it is a member afterwards."""
+        assert parse_link("SHOP-1", written, "SHOP-2").relationship is relationship
+        assert parse_link(A, written, B).relationship is relationship
+
+    @pytest.mark.parametrize("child", ["SHOP-2", B])
+    @pytest.mark.parametrize("written", ["LIKES", "", "RELATES TO", " BLOCKS"])
+    def test_an_unknown_relationship_is_refused_with_the_known_ones(self, written: str, child: str) -> None:
+        """Whether or not a key is in the link."""
+        with pytest.raises(
+            InvalidLinkError, match=rf"^unknown relationship '{written}'; known are RELATES_TO"
+        ):
+            parse_link("SHOP-1", written, child)
+
+    @pytest.mark.parametrize(
+        ("parent", "child"),
+        [
+            ("SHOP-1", "shop-1"),
+            ("https://app.datadoghq.com/cases/SHOP-1", "SHOP-1"),
+            (CaseKey("shop-1"), "SHOP-1"),
+        ],
+    )
+    def test_a_case_is_not_linked_to_itself(self, parent: Reference | str, child: str) -> None:
+        """However its key is written."""
+        with pytest.raises(InvalidLinkError, match=r"^SHOP-1 cannot be linked to itself$"):
+            parse_link(parent, "BLOCKS", child)
+
+    @pytest.mark.parametrize("is_parent", [True, False])
+    def test_an_address_must_be_of_the_site(self, is_parent: bool) -> None:
+        """At either end."""
+        address = "https://app.datadoghq.eu/cases/SHOP-1"
+        ends = (address, "SHOP-2") if is_parent else ("SHOP-2", address)
+        with pytest.raises(InvalidLinkError, match=r"is on EU1 \(datadoghq\.eu\), and this client asks US1"):
+            parse_link(ends[0], "BLOCKS", ends[1], site=Site.US1)
+        assert isinstance(parse_link(ends[0], "BLOCKS", ends[1], site=Site.EU1), LinkReference)
+
+    def test_an_entity_that_the_api_does_not_know(self) -> None:
+        """Read from an answer, it is refused before it is looked for, by :class:`NewCaseLink`."""
+        with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
+            parse_link(Entity(A, "WIDGET"), "BLOCKS", B)
+
+
+class TestValues:
+    @given(references, relationships, references)
+    def test_a_value_survives_pickle_and_copy(
+        self, parent: Reference, relationship: Relationship, child: Reference
+    ) -> None:
+        """Links to be created go to other processes before their keys are looked up."""
+        for value in (parent, LinkReference(parent, relationship, child)):
+            for again in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
+                assert again == value
+                assert hash(again) == hash(value)
+
+    def test_a_key_reads_as_itself(self) -> None:
+        """``str`` is for messages."""
+        assert str(CaseKey("shop-1")) == "SHOP-1"

@@ -1,0 +1,339 @@
+"""The rules of looking up cases: one request for each, however many want it, and what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import weakref
+from collections.abc import AsyncIterator
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    Case,
+    CaseKey,
+    CaseLinksClient,
+    Entity,
+    InvalidLinkError,
+    LinkReference,
+    NotFoundError,
+    Relationship,
+    RetryPolicy,
+    ServerError,
+    Site,
+    case,
+    incident,
+    parse_link,
+    resolver,
+)
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.servers import (
+    Clock,
+    Server,
+    Step,
+    answers,
+    drops,
+    in_no_time,
+    is_silent,
+    leaving_nothing,
+    settle,
+    some_id,
+)
+
+NEVER = RetryPolicy(max_attempts=1, max_rate_limited=0)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """One with the cases SHOP-1 to SHOP-9."""
+    async with Sandbox() as sandbox:
+        for number in range(1, 10):
+            sandbox.add_case(f"SHOP-{number}", id=some_id(number))
+        yield sandbox
+
+
+@pytest.fixture
+async def links(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=NEVER) as links:
+        yield links
+
+
+def asked(sandbox: Sandbox) -> list[str]:
+    """The cases that the sandbox was asked for, by whatever name."""
+    assert {request.method for request in sandbox.requests} <= {"GET"}
+    return [request.path.rpartition("/")[2] for request in sandbox.requests]
+
+
+def told(case_id: str, key: str) -> Step:
+    """A step that answers with a case."""
+    return answers(200, json.dumps({"data": {"id": case_id, "attributes": {"key": key}}}).encode())
+
+
+class TestEntity:
+    async def test_whatever_people_write(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """A key and the address of a case are looked up; what is an entity already is not."""
+        entities = links.resolver()
+        for name in ("SHOP-1", " shop-1", CaseKey("SHOP-1"), f"{sandbox.url}/cases/SHOP-1"):
+            assert await entities.entity(name) == case(some_id(1))
+        assert asked(sandbox) == ["SHOP-1"]
+        for text in (some_id(7), f"{sandbox.url}/cases/{some_id(7)}", f"case:{some_id(7)}"):
+            assert await entities.entity(text) == case(some_id(7))
+        assert await entities.entity(case(some_id(7))) == case(some_id(7))
+        assert await entities.entity(f"incident:{some_id(7)}") == incident(some_id(7))
+        assert asked(sandbox) == ["SHOP-1"]
+
+    async def test_an_address_of_another_site(self, sandbox: Sandbox, keys: ApiKeys) -> None:
+        """There is another case of that key where this client asks: nothing is looked up."""
+        text = "https://app.datadoghq.eu/cases/SHOP-1"
+        async with CaseLinksClient(Site.US5, keys) as far:
+            with pytest.raises(InvalidLinkError) as caught:
+                await far.resolver().entity(text)
+        assert str(caught.value) == (
+            f"{text!r} is on EU1 (datadoghq.eu), and this client asks US5 (us5.datadoghq.com): "
+            "set DD_SITE to the site of the case"
+        )
+
+    async def test_what_names_no_entity(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Is refused before anything is asked."""
+        with pytest.raises(InvalidLinkError, match="'x' names no entity"):
+            await links.resolver().entity("x")
+        assert asked(sandbox) == []
+
+
+class TestLink:
+    async def test_both_ends_are_looked_up(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """The link between the cases comes of it, in the same direction."""
+        wanted = LinkReference(CaseKey("SHOP-1"), Relationship.BLOCKS, CaseKey("SHOP-2"))
+        assert await links.resolver().link(wanted) == case(some_id(1)).blocks(case(some_id(2)))
+        wanted = LinkReference(incident(some_id(1)), Relationship.CAUSES, CaseKey("SHOP-2"))
+        assert await links.resolver().link(wanted) == incident(some_id(1)).causes(case(some_id(2)))
+        assert asked(sandbox) == ["SHOP-1", "SHOP-2", "SHOP-2"]
+
+    async def test_what_is_ready_is_left_as_it_is(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Links between UUIDs cost nothing."""
+        new = case(some_id(1)).blocks(case(some_id(2)))
+        assert await links.resolver().link(new) is new
+        assert asked(sandbox) == []
+
+    async def test_a_key_and_the_uuid_of_one_case(self, links: CaseLinksClient) -> None:
+        """That a case would be linked to itself shows only now, and is refused as always."""
+        with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
+            await links.resolver().link(parse_link("SHOP-1", "BLOCKS", some_id(1)))
+
+
+class TestCase:
+    async def test_it_has_the_title(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """And all that :meth:`get_case` tells, of a key or of an entity."""
+        sandbox.add_case("PAY-1", "Refunds wait", status="CLOSED", priority="P2", id=some_id(50))
+        expected = Case(some_id(50), "PAY-1", "Refunds wait", "CLOSED", "P2")
+        assert await links.resolver().case(CaseKey("pay-1")) == expected
+        assert await links.resolver().case(case(some_id(50))) == expected
+
+    async def test_one_that_was_found_is_known_by_id_and_key(
+        self, sandbox: Sandbox, links: CaseLinksClient
+    ) -> None:
+        """Whichever it was found by: one request."""
+        for names in ((CaseKey("SHOP-1"), case(some_id(1))), (case(some_id(2)), CaseKey("SHOP-2"))):
+            entities = links.resolver()
+            first, second = [await entities.case(name) for name in names]
+            assert first is second
+        assert asked(sandbox) == ["SHOP-1", some_id(2)]
+
+    async def test_a_case_that_has_another_key_now(self, keys: ApiKeys) -> None:
+        """One that was moved is answered under its old key too: it is known by both, and by its id."""
+        async with (
+            Server(told(some_id(1), "NEW-1"), drops) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            entities = links.resolver()
+            names = (CaseKey("OLD-1"), CaseKey("NEW-1"), CaseKey("OLD-1"), case(some_id(1)))
+            assert {(await entities.case(name)).key for name in names} == {"NEW-1"}
+        assert len(server.seen) == 1
+
+    async def test_a_case_without_a_key(self, keys: ApiKeys) -> None:
+        """What the answer leaves out is no name that a case could be found by."""
+        async with (
+            Server(told(some_id(1), ""), drops) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            entities = links.resolver()
+            assert (await entities.case(case(some_id(1)))).key == ""
+            with pytest.raises(InvalidLinkError, match="'' is neither"):
+                await entities.case(CaseKey(""))
+        assert len(server.seen) == 1
+
+
+class TestAskingOnce:
+    async def test_two_hundred_at_once(self, keys: ApiKeys, clock: Clock) -> None:
+        """Of three keys, under a rate limit: three requests, and none in vain."""
+        async with (
+            leaving_nothing(),
+            Sandbox(rate_limit="1/10s", clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            for number in (1, 2, 3):
+                sandbox.add_case(f"SHOP-{number}", id=some_id(number))
+            entities = links.resolver()
+            wanted = [number % 3 + 1 for number in range(200)]
+            calls = asyncio.gather(*(entities.entity(f"SHOP-{number}") for number in wanted))
+            found = await in_no_time(clock, calls)
+            assert found == [case(some_id(number)) for number in wanted]
+            assert sorted(asked(sandbox)) == ["SHOP-1", "SHOP-2", "SHOP-3"]
+            assert [request.status for request in sandbox.requests] == [200] * 3
+
+    async def test_cases_do_not_wait_for_each_other(self, keys: ApiKeys) -> None:
+        """One whose answer takes its time holds up those who want it, and nobody else."""
+        steps = told(some_id(9), "SHOP-9"), is_silent, told(some_id(2), "SHOP-2")
+        async with Server(*steps) as server, CaseLinksClient(server.url, keys) as links:
+            entities = links.resolver()
+            await entities.entity("SHOP-9")
+            slow = asyncio.create_task(entities.entity("SHOP-1"))
+            await server.until_seen(2)
+            assert await entities.entity("SHOP-2") == case(some_id(2))
+            assert not slow.done()
+            slow.cancel()
+
+    async def test_the_first_who_asked_is_cancelled(self, keys: ApiKeys) -> None:
+        """The next asks in its stead, and all others have its answer."""
+        steps = told(some_id(9), "SHOP-9"), is_silent, told(some_id(1), "SHOP-1")
+        async with Server(*steps) as server, CaseLinksClient(server.url, keys) as links:
+            entities = links.resolver()
+            await entities.entity("SHOP-9")
+            first, *others = (asyncio.create_task(entities.entity("SHOP-1")) for _ in range(5))
+            await server.until_seen(2)
+            first.cancel()
+            assert await asyncio.gather(*others) == [case(some_id(1))] * 4
+            assert first.cancelled()
+        assert len(server.seen) == 3
+
+    async def test_one_who_waits_is_cancelled(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """That is nobody else's concern."""
+        entities = links.resolver()
+        calls = [asyncio.create_task(entities.entity("SHOP-1")) for _ in range(3)]
+        await settle(1)
+        calls[1].cancel()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(one) for one in found] == [Entity, asyncio.CancelledError, Entity]
+        assert asked(sandbox) == ["SHOP-1"]
+
+    async def test_of_an_unknown_one(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """It is asked for once too, and each who wants it is told; so are those who come later."""
+        entities = links.resolver()
+        found = await asyncio.gather(*(entities.entity("GONE-1") for _ in range(50)), return_exceptions=True)
+        assert {type(error) for error in found} == {NotFoundError}
+        sandbox.add_case("GONE-1")
+        with pytest.raises(NotFoundError, match="cannot get case GONE-1: 404, case not found"):
+            await entities.entity("gone-1")
+        assert asked(sandbox) == ["GONE-1"]
+        assert (await links.resolver().case(CaseKey("GONE-1"))).key == "GONE-1"
+
+    async def test_the_traceback_of_an_unknown_one_does_not_grow(self, links: CaseLinksClient) -> None:
+        """However often it is told: an error kept for a whole run must not keep whoever asked."""
+        entities = links.resolver()
+        depths = []
+        for _ in range(3):
+            with pytest.raises(NotFoundError) as caught:
+                await entities.case(CaseKey("GONE-1"))
+            depths.append(len(caught.traceback))
+        assert depths[0] == depths[1] == depths[2]
+
+    @pytest.mark.parametrize("step", [answers(403), answers(500), answers(200, b"{}"), answers(429)])
+    async def test_other_failures_are_not_remembered(self, step: Step, keys: ApiKeys, clock: Clock) -> None:
+        """They tell nothing of the case, so the next who wants it asks again."""
+        async with (
+            Server(step, told(some_id(1), "SHOP-1")) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as links,
+        ):
+            entities = links.resolver()
+            calls = asyncio.gather(*(entities.entity("SHOP-1") for _ in range(5)), return_exceptions=True)
+            first, *others = await in_no_time(clock, calls)
+        assert isinstance(first, Exception)
+        assert others == [case(some_id(1))] * 4
+        assert len(server.seen) == 2
+
+    async def test_it_is_retried_as_every_request_is(self, sandbox: Sandbox, at_once: RetryPolicy) -> None:
+        """A failure in between is not seen by those who wait."""
+        sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts - 1)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            entities = links.resolver()
+            found = await asyncio.gather(*(entities.entity("SHOP-1") for _ in range(5)))
+        assert found == [case(some_id(1))] * 5
+        assert len(asked(sandbox)) == at_once.max_attempts
+
+    async def test_not_for_ever(self, sandbox: Sandbox, at_once: RetryPolicy) -> None:
+        """After the last attempt its error comes out."""
+        sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            with pytest.raises(ServerError, match="cannot get case SHOP-1: 503"):
+                await links.resolver().entity("SHOP-1")
+
+
+class TestMemory:
+    async def test_it_is_bounded(
+        self, sandbox: Sandbox, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A case is kept under its key and its id; what was found first is asked for again first."""
+        monkeypatch.setattr(resolver, "_REMEMBERED", 4)
+        entities = links.resolver()
+        for name in ("SHOP-1", "SHOP-2", "SHOP-3", "SHOP-2", "SHOP-3"):
+            await entities.entity(name)
+        assert asked(sandbox) == ["SHOP-1", "SHOP-2", "SHOP-3"]
+        await entities.case(case(some_id(3)))
+        await entities.case(case(some_id(1)))
+        await entities.entity("SHOP-2")
+        assert asked(sandbox)[3:] == [some_id(1), "SHOP-2"]
+
+    async def test_unknown_ones_count_too(
+        self, sandbox: Sandbox, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file of a million keys of another organisation does not fill the memory."""
+        monkeypatch.setattr(resolver, "_REMEMBERED", 3)
+        entities = links.resolver()
+        for number in (1, 2, 3, 4, 4, 2, 1):
+            with pytest.raises(NotFoundError):
+                await entities.entity(f"GONE-{number}")
+        assert asked(sandbox) == ["GONE-1", "GONE-2", "GONE-3", "GONE-4", "GONE-1"]
+
+    async def test_resolvers_share_nothing(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Each is of one run, and takes what it has found for true only so long."""
+        for _ in range(2):
+            await links.resolver().entity("SHOP-1")
+        assert asked(sandbox) == ["SHOP-1"] * 2
+
+
+async def test_an_unknown_one_keeps_nobody_who_asked() -> None:
+    """What is remembered of it holds no frame of theirs."""
+
+    async def get(name: str) -> Case:
+        raise NotFoundError("none", status=404)
+
+    class Asker:
+        pass
+
+    cases = resolver.Resolver(get, Site.US1)
+    kept = []
+
+    async def ask(asker: Asker) -> None:
+        kept.append(weakref.ref(asker))
+        with pytest.raises(NotFoundError):
+            await cases.case(CaseKey("GONE-1"))
+
+    await ask(Asker())
+    gc.collect()
+    assert kept[0]() is None
+
+
+async def test_a_server_that_writes_ids_in_upper_case() -> None:
+    """A case is remembered by the id that an entity has, in lower case."""
+    asked = []
+
+    async def get(name: str) -> Case:
+        asked.append(name)
+        return Case(some_id(0xA).upper(), "SHOP-1", "", "", "")
+
+    cases = resolver.Resolver(get, Site.US1)
+    await cases.case(CaseKey("SHOP-1"))
+    await cases.case(case(some_id(0xA)))
+    assert asked == ["SHOP-1"]
