@@ -48,11 +48,20 @@ class Linked(BaseModel):
     id: str
 
 
-class CaseWithLinks(BaseModel):
-    """A case by its key and title, and its links by their ids."""
+class Link(Linked):
+    """A link, with the ids of what it links."""
 
-    case: str
-    links: dict[str, str]
+    parent: str
+    relationship: str
+    child: str
+
+
+class CaseWithLinks(BaseModel):
+    """A case, and the links in which it stands on either side."""
+
+    id: str
+    title: str
+    links: list[Link]
 
 
 @app.exception_handler(CaseLinksError)
@@ -75,10 +84,13 @@ async def put_link(links: Links, response: Response, parent: str, relationship: 
 
 @app.get("/cases/{key}/links")
 async def get_links(links: Links, key: str) -> CaseWithLinks:
-    """The case, and the links in which it stands on either side."""
+    """The case with this key, and its links."""
     case = await links.get_case(key)
-    found = await links.list_links(case.entity)
-    return CaseWithLinks(case=str(case), links={link.id: str(link) for link in found})
+    found = [
+        Link(id=link.id, parent=link.parent.id, relationship=link.relationship, child=link.child.id)
+        for link in await links.list_links(case.entity)
+    ]
+    return CaseWithLinks(id=case.id, title=case.title, links=found)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,11 @@ async def get_links(request: web.Request) -> web.Response:
     """``GET /cases/{key}/links``: the case, and the links in which it stands on either side."""
     links = request.app[LINKS]
     case = await links.get_case(request.match_info["key"])
-    found = await links.list_links(case.entity)
-    return web.json_response({"case": str(case), "links": {link.id: str(link) for link in found}})
+    found = [
+        {"id": link.id, "parent": link.parent.id, "relationship": link.relationship, "child": link.child.id}
+        for link in await links.list_links(case.entity)
+    ]
+    return web.json_response({"id": case.id, "title": case.title, "links": found})
 
 
 def application() -> web.Application:
