@@ -18,22 +18,21 @@ from tests.servers import MAX_SECONDS
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+def environment(sandbox: Sandbox) -> dict[str, str]:
+    """What ``caselinks sandbox -- COMMAND`` sets for the command."""
+    keys = sandbox.credentials
+    return {"DD_SITE": sandbox.url, "DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}
+
+
 @contextlib.asynccontextmanager
 async def running(
-    sandbox: Sandbox, example: str, *arguments: str, **environment: str
+    sandbox: Sandbox, example: str, *arguments: str, **variables: str
 ) -> AsyncIterator[Process]:
     """An example with the sandbox in its environment, as its docstring says."""
-    keys = sandbox.credentials
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-W", "error", "-u", str(EXAMPLES / example), *arguments),
-        env={
-            **os.environ,
-            "DD_SITE": sandbox.url,
-            "DD_API_KEY": keys.api_key,
-            "DD_APP_KEY": keys.app_key,
-            **environment,
-        },
+        env={**os.environ, **environment(sandbox), **variables},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -56,23 +55,23 @@ async def ended(process: Process, status: int = 0) -> str:
     return printed
 
 
-async def run(sandbox: Sandbox, example: str, *arguments: str, **environment: str) -> str:
+async def run(sandbox: Sandbox, example: str, *arguments: str, **variables: str) -> str:
     """What an example prints that ends well."""
-    async with running(sandbox, example, *arguments, **environment) as process:
+    async with running(sandbox, example, *arguments, **variables) as process:
         return await ended(process)
 
 
-async def fail(sandbox: Sandbox, example: str, *arguments: str, **environment: str) -> str:
+async def fail(sandbox: Sandbox, example: str, *arguments: str, **variables: str) -> str:
     """What an example prints that ends with status 1."""
-    async with running(sandbox, example, *arguments, **environment) as process:
+    async with running(sandbox, example, *arguments, **variables) as process:
         return await ended(process, status=1)
 
 
 @contextlib.asynccontextmanager
-async def serving(sandbox: Sandbox, example: str, **environment: str) -> AsyncIterator[tuple[str, list[str]]]:
+async def serving(sandbox: Sandbox, example: str, **variables: str) -> AsyncIterator[tuple[str, list[str]]]:
     """The URL of an example that serves HTTP, and its log, filled once Ctrl-C has ended it."""
     log: list[str] = []
-    async with running(sandbox, example, PORT="0", **environment) as process:
+    async with running(sandbox, example, PORT="0", **variables) as process:
         yield await _url(process), log
         process.send_signal(signal.SIGINT)
         log.extend((await ended(process)).splitlines())

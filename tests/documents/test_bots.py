@@ -14,7 +14,14 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 import discord_bot
 import slack_bot
-from datadog_caselinks import CaseLinksClient, CaseLinksError, Relationship, RetryPolicy, SessionError
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLinksClient,
+    CaseLinksError,
+    Relationship,
+    RetryPolicy,
+    SessionError,
+)
 from datadog_caselinks.sandbox import Fault, Sandbox
 from link_command import advice, make_link
 from tests.documents.discord_api import DiscordApi
@@ -59,10 +66,11 @@ class TestLinkCommand:
         assert " → relates to → " in said
         assert len(sandbox.links) == 1
 
-    async def test_an_incident_has_no_title(self, links: CaseLinksClient) -> None:
-        """It is told by its id, which is all that is known of it here."""
+    async def test_an_incident_has_no_title(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """It is told by its id, which is all that is known of it here, and nothing is asked about it."""
         said = await make_link(links, f"incident:{INCIDENT}", "causes", "SHOP-1")
         assert said == f"Linked: INCIDENT {INCIDENT} → causes → SHOP-1 Checkout hangs"
+        assert len(sandbox.requests) == 1 + 1 + 1  # the case, a look for the link, the link
 
     async def test_a_title_that_cannot_be_had_is_no_failure(self, links: CaseLinksClient) -> None:
         """The link is there, and that is what is told; a case without a title is told by its id."""
@@ -122,15 +130,25 @@ class TestLinkCommand:
         assert said in advice(failed.value)
         assert str(failed.value) in caplog.text
 
-    async def test_sends_to_whoever_runs_it(self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-        """Nobody in the channel can give the bot a scope."""
-        async with CaseLinksClient(sandbox.site, sandbox.credentials_without_scope) as links:
+    @pytest.mark.parametrize(
+        ("keys", "logged"),
+        [
+            (Sandbox().credentials_without_scope, "scope cases_write"),
+            (ApiKeys(api_key="of-another", app_key="organisation"), "check DD_API_KEY and DD_APP_KEY"),
+        ],
+        ids=["no-scope", "unknown-keys"],
+    )
+    async def test_sends_to_whoever_runs_it(
+        self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, keys: ApiKeys, logged: str
+    ) -> None:
+        """Nobody in the channel can give the bot a scope, or other keys."""
+        async with CaseLinksClient(sandbox.site, keys) as links:
             with pytest.raises(CaseLinksError) as failed:
                 await make_link(links, "SHOP-1", "blocks", "SHOP-2")
         assert advice(failed.value).startswith(
             "Not linked: Datadog does not let me. Please tell whoever runs"
         )
-        assert "scope cases_write" in caplog.text
+        assert logged in caplog.text
 
 
 class TestSlackBot:

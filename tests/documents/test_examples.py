@@ -7,10 +7,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+import http_errors
+import incident_hook
+import web_service
+from datadog_caselinks import CaseLinksClient, ConnectError, InvalidLinkError, ResponseError, SessionError
 from datadog_caselinks.models import Entity, NewCaseLink
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.documents.processes import EXAMPLES, fail, run, serving
+from tests.documents.processes import EXAMPLES, environment, fail, run, serving
 
 INCIDENT = "1588a905-212d-5dcb-ad1b-15647f1ad62d"
 SERVICES = pytest.mark.parametrize("service", ["web_service.py", "fastapi_service.py"])
@@ -46,6 +51,55 @@ class TestGather:
         """It is refused before anything is sent."""
         assert await fail(sandbox, "gather.py", "SHOP-1") == ("name two cases or more\n")
         assert not sandbox.requests
+
+
+class TestHttpErrors:
+    @pytest.mark.parametrize(
+        ("of_datadog", "told"),
+        [
+            *((code, code) for code in (400, 404, 409, 422, 429)),
+            *((code, 502) for code in (302, 401, 403, 500)),
+        ],
+    )
+    def test_a_status_is_handed_on_if_it_is_for_the_caller(self, of_datadog: int, told: int) -> None:
+        """What Datadog thinks of the credentials, or of itself, is a bad gateway to the caller."""
+        assert http_errors.status(ResponseError("", status=of_datadog)) == told
+
+    def test_what_was_never_answered(self) -> None:
+        """A link that is refused before it is sent is the caller's; no answer is a bad gateway."""
+        assert http_errors.status(InvalidLinkError()) == 400
+        assert http_errors.status(ConnectError()) == 502
+
+    def test_retry_after_is_whole_seconds(self) -> None:
+        """Rounded up, so that nobody comes too early; none where nobody said when."""
+        assert http_errors.headers(ResponseError("", status=429, retry_after=0.2)) == {"Retry-After": "1"}
+        assert http_errors.headers(ResponseError("", status=429)) == {}
+        assert http_errors.headers(InvalidLinkError()) == {}
+
+
+@pytest.mark.parametrize(
+    ("app", "key"),
+    [
+        (web_service.application(), web_service.LINKS),
+        (incident_hook.application("s3cret"), incident_hook.LINKS),
+    ],
+    ids=["web_service", "incident_hook"],
+)
+async def test_the_client_lives_as_long_as_the_application(
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    app: web.Application,
+    key: web.AppKey[CaseLinksClient],
+) -> None:
+    """It is open while requests are served, and closed when the application is."""
+    for name, value in environment(sandbox).items():
+        monkeypatch.setenv(name, value)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await app[key].get_case("SHOP-1")
+    await runner.cleanup()
+    with pytest.raises(SessionError, match="this client is closed"):
+        await app[key].get_case("SHOP-1")
 
 
 @SERVICES
