@@ -58,7 +58,7 @@ async def main() -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    api = os.environ.get("SLACK_API_URL", AsyncWebClient.BASE_URL)
+    api = os.environ.get("SLACK_API_URL", AsyncWebClient.BASE_URL)  # another one for GovSlack, or a stand-in
     async with (
         aiohttp.ClientSession() as session,  # the bot's own, for Slack and for Datadog
         CaseLinksClient.from_env(sessions=session) as links,

@@ -219,8 +219,8 @@ class TestSlackBot:
 
 
 class TestDiscordBot:
-    async def invoke(self, links: CaseLinksClient, *link: str) -> list[str]:
-        """What a person sees in turn who gives the command."""
+    async def invoke(self, links: CaseLinksClient, parent: str, child: str) -> list[str]:
+        """What a person sees in turn who says that ``parent`` blocks ``child``."""
         seen: list[str] = []
 
         async def defer(*, thinking: bool) -> None:
@@ -237,20 +237,22 @@ class TestDiscordBot:
                 response=SimpleNamespace(defer=defer),
                 followup=SimpleNamespace(send=send),
             ),
-            *link,
+            parent,
+            Relationship.BLOCKS,
+            child,
         )
         return seen
 
     async def test_links_and_tells(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
         """It says at once that it is at work, and then what came of it."""
-        thinking, said = await self.invoke(links, "SHOP-1", "BLOCKS", "SHOP-2")
+        thinking, said = await self.invoke(links, "SHOP-1", "SHOP-2")
         assert thinking == "…"
         assert said.startswith("Linked: SHOP-1 Checkout hangs → blocks → SHOP-2")
         assert len(sandbox.links) == 1
 
     async def test_tells_an_error(self, links: CaseLinksClient) -> None:
         """It does not go on thinking."""
-        _, said = await self.invoke(links, "SHOP-1", "BLOCKS", "SHOP-99")
+        _, said = await self.invoke(links, "SHOP-1", "SHOP-99")
         assert said.startswith("Not linked: cannot get case SHOP-99: 404")
 
     async def test_registers_its_command(
@@ -268,7 +270,7 @@ class TestDiscordBot:
     async def test_a_title_is_no_markup(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
         """Its stars and underscores are shown, it mentions nobody, and is cut to what Discord takes."""
         sandbox.add_case("SHOP-3", "@everyone **orders_db**" + "x" * 2000)
-        _, said = await self.invoke(links, "SHOP-3", "BLOCKS", "SHOP-1")
+        _, said = await self.invoke(links, "SHOP-3", "SHOP-1")
         assert r"\*\*orders\_db\*\*" in said
         assert len(said) == 2000
         bot = discord_bot.LinkBot(links)

@@ -49,7 +49,7 @@ class TestGather:
 
     async def test_a_single_case_makes_no_chain(self, sandbox: Sandbox) -> None:
         """It is refused before anything is sent."""
-        assert await fail(sandbox, "gather.py", "SHOP-1") == ("name two cases or more\n")
+        assert await fail(sandbox, "gather.py", "SHOP-1") == "name two cases or more\n"
         assert not sandbox.requests
 
 
