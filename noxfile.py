@@ -43,7 +43,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package, the tests, the examples, and of a user's program."""
-    install(session, "types", extras="[cli,speed]")
+    install(session, "types", "examples", extras="[cli,speed]")
     session.run("mypy")
     session.run("python", "-m", "pytest", "tests/test_public_names.py")
 
@@ -93,7 +93,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Every example and every code block of the README and the documentation, run as it stands."""
-    install(session, "test")
+    install(session, "test", "examples")
     session.run("python", "-m", "pytest", "--numprocesses=auto", "tests/documents", *session.posargs)
 
 

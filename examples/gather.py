@@ -1,7 +1,7 @@
 """Links a chain of cases, each blocking the next, all at once.
 
 Against a sandbox:  caselinks sandbox -- python examples/gather.py
-Against Datadog:    python examples/gather.py UUID UUID …    (your cases, with DD_* in the environment)
+Against Datadog:    python examples/gather.py SHOP-1 SHOP-2 …    (your cases, with DD_* in the environment)
 """
 
 import asyncio
@@ -9,25 +9,33 @@ import sys
 from itertools import pairwise
 from uuid import uuid4
 
-from datadog_caselinks import CaseLinksClient, CaseLinksError, case
+from datadog_caselinks import CaseLinksClient, CaseLinksError, Resolver, parse_link
 
 
-async def main(ids: list[str]) -> None:
-    """Link ``ids`` in their order, then show what is at the second of them."""
-    wanted = [case(a).blocks(case(b)) for a, b in pairwise(ids)]
+async def link(links: CaseLinksClient, resolver: Resolver, parent: str, child: str) -> bool:
+    """Link two cases, and tell whether it could be done."""
+    try:
+        wanted = parse_link(parent, "blocks", child, site=links.site)
+        made = await links.create_link(await resolver.link(wanted))
+    except CaseLinksError as error:
+        print(f"not made: {parent} blocks {child}\n  {error}")
+        return False
+    print(f"made:     {parent} blocks {child}, as {made.id}")
+    return True
+
+
+async def main(names: list[str]) -> bool:
+    """Link the cases in the order of ``names``, and tell whether all could be."""
     async with CaseLinksClient.from_env() as links:
-        results = await asyncio.gather(*(links.create_link(new) for new in wanted), return_exceptions=True)
-        for new, result in zip(wanted, results, strict=True):
-            if isinstance(result, CaseLinksError):
-                print(f"not made: {new}\n  {result}")
-            else:
-                print(f"made:     {result}")
-        around = await links.list_links(case(ids[1]))
-        print(f"{len(around)} links at case {ids[1]}")
+        resolver = links.resolver()  # asks for each case once, though two links want it at the same time
+        made = await asyncio.gather(*(link(links, resolver, *pair) for pair in pairwise(names)))
+    print(f"{sum(made)} of {len(made)} links made")
+    return all(made)
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
-        sys.exit("give the ids of two cases or more")
+        sys.exit("name two cases or more")
     # The sandbox takes any UUID; Datadog wants cases that exist.
-    asyncio.run(main(sys.argv[1:] or [str(uuid4()) for _ in range(10)]))
+    names = sys.argv[1:] or [str(uuid4()) for _ in range(10)]
+    sys.exit(0 if asyncio.run(main(names)) else 1)

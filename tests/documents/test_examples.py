@@ -1,126 +1,310 @@
-"""Every example runs as it stands, against a sandbox."""
+"""Every example but the bots runs as it stands, against a sandbox."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+import http_errors
+import incident_hook
+import web_service
+from datadog_caselinks import CaseLinksClient, ConnectError, InvalidLinkError, ResponseError, SessionError
 from datadog_caselinks.models import Entity, NewCaseLink
 from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.documents.processes import EXAMPLES, environment, fail, run, serving
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-CASE = "4417921d-0866-4a38-822c-6f2a0f65f77d"
-OTHER = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
+INCIDENT = "1588a905-212d-5dcb-ad1b-15647f1ad62d"
+SERVICES = pytest.mark.parametrize("service", ["web_service.py", "fastapi_service.py"])
 
 
-async def start(
-    sandbox: Sandbox, example: str, *arguments: str, **environment: str
-) -> asyncio.subprocess.Process:
-    """Start an example with the sandbox in its environment, as its docstring says."""
-    keys = sandbox.credentials
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-W", "error", "-u", str(EXAMPLES / example), *arguments),
-        env={
-            **os.environ,
-            "DD_SITE": sandbox.url,
-            "DD_API_KEY": keys.api_key,
-            "DD_APP_KEY": keys.app_key,
-            **environment,
-        },
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+async def ask(method: str, url: str) -> tuple[int, dict[str, object]]:
+    """The status and the body of the answer."""
+    async with aiohttp.request(method, url) as response:
+        return response.status, await response.json()
+
+
+class TestGather:
+    async def test_links_a_chain(self, sandbox: Sandbox) -> None:
+        """Ten made-up cases make a chain of nine links."""
+        output = await run(sandbox, "gather.py")
+        assert "9 of 9 links made" in output
+        assert len({link.id for link in sandbox.links if link.id in output}) == 9
+
+    async def test_takes_keys_and_asks_for_each_once(self, sandbox: Sandbox) -> None:
+        """Two links want the case in the middle, and it is looked up for both of them."""
+        sandbox.add_case("SHOP-3")
+        await run(sandbox, "gather.py", "SHOP-1", "SHOP-2", "SHOP-3")
+        assert len(sandbox.links) == 2
+        assert [request.method for request in sandbox.requests].count("GET") == 3
+
+    async def test_says_what_was_not_made(self, sandbox: Sandbox) -> None:
+        """A link with an unknown case is told with the reason, the other is made, and the status is 1."""
+        output = await fail(sandbox, "gather.py", "SHOP-1", "SHOP-2", "SHOP-99")
+        assert "not made: SHOP-2 blocks SHOP-99\n  cannot get case SHOP-99: 404" in output
+        assert "1 of 2 links made" in output
+
+    async def test_a_single_case_makes_no_chain(self, sandbox: Sandbox) -> None:
+        """It is refused before anything is sent."""
+        assert await fail(sandbox, "gather.py", "SHOP-1") == "name two cases or more\n"
+        assert not sandbox.requests
+
+
+class TestHttpErrors:
+    @pytest.mark.parametrize(
+        ("of_datadog", "told"),
+        [
+            *((code, code) for code in (400, 404, 409, 422, 429)),
+            *((code, 502) for code in (302, 401, 403, 500)),
+        ],
     )
+    def test_a_status_is_handed_on_if_it_is_for_the_caller(self, of_datadog: int, told: int) -> None:
+        """What Datadog thinks of the credentials, or of itself, is a bad gateway to the caller."""
+        assert http_errors.status(ResponseError("", status=of_datadog)) == told
+
+    def test_what_was_never_answered(self) -> None:
+        """A link that is refused before it is sent is the caller's; no answer is a bad gateway."""
+        assert http_errors.status(InvalidLinkError()) == 400
+        assert http_errors.status(ConnectError()) == 502
+
+    def test_retry_after_is_whole_seconds(self) -> None:
+        """Rounded up, so that nobody comes too early; none where nobody said when."""
+        assert http_errors.headers(ResponseError("", status=429, retry_after=0.2)) == {"Retry-After": "1"}
+        assert http_errors.headers(ResponseError("", status=429)) == {}
+        assert http_errors.headers(InvalidLinkError()) == {}
 
 
-async def test_gather_links_a_chain(sandbox: Sandbox) -> None:
-    """Ten made-up cases make a chain of nine links, two of them at the second case."""
-    process = await start(sandbox, "gather.py")
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-    assert output.decode().count("made:  ") == len(sandbox.links) == 9
-    assert "2 links at case" in output.decode()
-
-
-async def test_gather_says_what_was_not_made(sandbox: Sandbox) -> None:
-    """A link that the server refuses is told, with the reason, and the others are made."""
-    sandbox.fail_next(Fault.HTTP_503_RETRY_AFTER, operation="create", seconds=1000)
-    process = await start(sandbox, "gather.py", CASE, OTHER, CASE)
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-    assert output.decode().count("not made:") == 1
-
-
-async def test_the_web_service_links_and_refuses(sandbox: Sandbox) -> None:
-    """A request makes a link; a malformed one is answered with what is wrong; Ctrl-C ends it cleanly."""
-    process = await start(sandbox, "web_service.py", PORT="0")
-    assert process.stdout
-    line = (await process.stdout.readline()).decode()
-    url = line.split()[3]
-    async with aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/incidents/{OTHER}/causes/{CASE}") as made:
-            assert made.status == 201
-            assert (await made.json())["link"] == sandbox.links[0].id
-        async with session.post(f"{url}/incidents/{OTHER}/causes/DDFC-1") as refused:
-            assert refused.status == 400
-            assert "is a case key" in await refused.text()
-        sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
-        async with session.post(f"{url}/incidents/{OTHER}/causes/{CASE}") as failed:
-            assert failed.status == 502
-            assert "the server asks for 1000 s" in await failed.text()
-    process.send_signal(signal.SIGINT)
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-    assert "Traceback" not in output.decode()
-
-
-async def test_the_bot_answers_on_the_console(sandbox: Sandbox) -> None:
-    """A command makes a link; what it cannot understand it explains."""
-    process = await start(sandbox, "bot.py")
-    output, _ = await process.communicate(
-        f"/link {CASE} blocks {OTHER}\nhello\n/link X-1 blocks {CASE}\n".encode()
-    )
-    assert process.returncode == 0, output.decode()
-    usage, done, other_talk, wrong_id = output.decode().splitlines()
-    assert done == f"Done: CASE {CASE} BLOCKS CASE {OTHER} (link {sandbox.links[0].id})"
-    assert other_talk == f"Sorry: {usage}"
-    assert wrong_id.startswith("Sorry: 'X-1' is a case key")
-
-
-async def test_the_bot_answers_in_the_chat(sandbox: Sandbox) -> None:
-    """With a webhook the answer is posted there, over the session that the links use too."""
-    said: list[str] = []
-
-    async def hear(request: web.Request) -> web.Response:
-        said.append((await request.json())["text"])
-        return web.Response()
-
-    chat = web.Application()
-    chat.add_routes([web.post("/hook", hear)])
-    runner = web.AppRunner(chat)
+@pytest.mark.parametrize(
+    ("app", "key"),
+    [
+        (web_service.application(), web_service.LINKS),
+        (incident_hook.application("s3cret"), incident_hook.LINKS),
+    ],
+    ids=["web_service", "incident_hook"],
+)
+async def test_the_client_lives_as_long_as_the_application(
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    app: web.Application,
+    key: web.AppKey[CaseLinksClient],
+) -> None:
+    """It is open while requests are served, and closed when the application is."""
+    for name, value in environment(sandbox).items():
+        monkeypatch.setenv(name, value)
+    runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    process = await start(sandbox, "bot.py", CHAT_WEBHOOK_URL=f"http://{host}:{port}/hook")
-    await process.communicate(f"/link {CASE} blocks {OTHER}\n".encode())
+    await app[key].get_case("SHOP-1")
     await runner.cleanup()
-    assert [text.split(":")[0] for text in said] == ["Done"]
+    with pytest.raises(SessionError, match="this client is closed"):
+        await app[key].get_case("SHOP-1")
+
+
+@SERVICES
+class TestServices:
+    async def test_put_makes_a_link_once(self, sandbox: Sandbox, service: str) -> None:
+        """The first PUT creates it, the second finds it, and the case tells of it."""
+        async with serving(sandbox, service) as (url, _):
+            first = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
+            second = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
+            told = await ask("GET", f"{url}/cases/SHOP-1/links")
+        (link,) = sandbox.links
+        assert first == (201, {"id": link.id})
+        assert second == (200, {"id": link.id})
+        parent, child = link.parent_entity_id, link.child_entity_id
+        told_link = {"id": link.id, "parent": parent, "relationship": "BLOCKS", "child": child}
+        assert told == (200, {"id": parent, "title": "Checkout hangs", "links": [told_link]})
+
+    async def test_an_end_may_be_an_incident(self, sandbox: Sandbox, service: str) -> None:
+        """It is written with what it is."""
+        async with serving(sandbox, service) as (url, _):
+            status, _body = await ask("PUT", f"{url}/links/SHOP-1/causes/incident:{INCIDENT}")
+        assert status == 201
+        assert [link.child_entity_type for link in sandbox.links] == ["INCIDENT"]
+
+    async def test_what_the_caller_can_mend_is_4xx(self, sandbox: Sandbox, service: str) -> None:
+        """The answer says what is wrong, and the log is silent."""
+        mistakes = {
+            "SHOP-1/likes/SHOP-2": (400, "unknown relationship 'LIKES'"),
+            "SHOP-1/blocks/everything": (400, "'everything' names no entity"),
+            "SHOP-1/blocks/SHOP-99": (404, "cannot get case SHOP-99"),
+        }
+        async with serving(sandbox, service) as (url, log):
+            answers = {path: await ask("PUT", f"{url}/links/{path}") for path in mistakes}
+        for path, (status, message) in mistakes.items():
+            assert answers[path][0] == status
+            assert message in str(answers[path][1]["error"])
+            assert message not in "".join(log)
+        assert not sandbox.links
+
+    async def test_429_says_when_to_come_back(self, sandbox: Sandbox, service: str) -> None:
+        """A wait of Datadog's that is too long for this service is handed on to its caller."""
+        sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
+        async with (
+            serving(sandbox, service) as (url, _),
+            aiohttp.request("GET", f"{url}/cases/SHOP-1/links") as response,
+        ):
+            assert response.status == 429
+            assert response.headers["Retry-After"] == "1000"
+
+    async def test_what_the_service_must_mend_is_502_and_logged(self, sandbox: Sandbox, service: str) -> None:
+        """Credentials that may not write are the fault of nobody who calls it."""
+        app_key = sandbox.credentials_without_scope.app_key
+        async with serving(sandbox, service, DD_APP_KEY=app_key) as (url, log):
+            status, body = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
+        assert status == 502
+        assert "scope cases_write" in str(body["error"])
+        assert any("PUT /links/SHOP-1/blocks/SHOP-2" in line and str(body["error"]) in line for line in log)
+        assert app_key not in "".join(log)
+
+
+class TestIncidentHook:
+    async def post(
+        self, url: str, payload: object, *, secret: str = "s3cret"
+    ) -> tuple[int, dict[str, str] | str]:
+        async with aiohttp.request(
+            "POST", f"{url}/incidents", json=payload, headers={"X-Hook-Secret": secret}
+        ) as response:
+            is_json = response.content_type == "application/json"
+            return response.status, await (response.json() if is_json else response.text())
+
+    async def test_links_the_cases_that_are_named_once(self, sandbox: Sandbox) -> None:
+        """However often a case is named and the webhook comes, there is one link; other words do no harm."""
+        payload = {"incident": INCIDENT, "text": "SHOP-1, SHOP-2 (see SHOP-1) got UTF-8 wrong"}
+        async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, log):
+            status, first = await self.post(url, payload)
+            again, second = await self.post(url, payload)
+        assert (status, again) == (200, 200)
+        assert isinstance(first, dict)
+        assert isinstance(second, dict)
+        assert (first["SHOP-1"], first["SHOP-2"]) == ("linked", "linked")
+        assert (second["SHOP-1"], second["SHOP-2"]) == ("linked already", "linked already")
+        assert first["UTF-8"].startswith("cannot get case UTF-8: 404")
+        assert "UTF-8" not in "".join(log)
+        assert [(link.parent_entity_id, link.relationship) for link in sandbox.links] == [
+            (INCIDENT, "RELATES_TO"),
+            (INCIDENT, "RELATES_TO"),
+        ]
+
+    async def test_without_the_secret_nothing_is_linked(self, sandbox: Sandbox) -> None:
+        """A wrong secret is refused before the payload is read, and nothing tells the right one."""
+        payload = {"incident": INCIDENT, "text": "SHOP-1"}
+        async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, log):
+            for wrong in ("", "s3cre", "s3cret2", "S3CRET", "s3crét"):
+                status, body = await self.post(url, payload, secret=wrong)
+                assert status == 401, wrong
+                assert "s3cret" not in body
+            async with aiohttp.request("POST", f"{url}/incidents", json=payload) as without:
+                assert without.status == 401
+        assert "s3cret" not in "".join(log)
+        assert not sandbox.requests
+
+    async def test_an_odd_payload_is_400(self, sandbox: Sandbox) -> None:
+        """Datadog does not send that again; whoever wrote the payload reads in the answer what is odd."""
+        async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, _):
+            for odd in (
+                {"incident": "42", "text": "SHOP-1"},
+                {"incident": INCIDENT},
+                {"incident": INCIDENT, "text": None},
+                [INCIDENT],
+            ):
+                status, body = await self.post(url, odd)
+                assert status == 400, odd
+                assert "the payload is not as it should be" in body
+        assert not sandbox.requests
+
+    async def test_what_may_yet_succeed_is_503(self, sandbox: Sandbox) -> None:
+        """Datadog sends it again, and then the rest is linked."""
+        payload = {"incident": INCIDENT, "text": "SHOP-1 SHOP-2"}
+        sandbox.fail_next(Fault.HTTP_503_RETRY_AFTER, operation="create", seconds=1000)
+        async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, log):
+            status, _ = await self.post(url, payload)
+            linked = len(sandbox.links)
+            again, _ = await self.post(url, payload)
+        assert (status, linked) == (503, 1)
+        assert (again, len(sandbox.links)) == (200, 2)
+        assert any(f"INCIDENT {INCIDENT}: " in line for line in log)
+
+    async def test_it_does_not_start_without_a_secret(self, sandbox: Sandbox) -> None:
+        """An empty one would let everybody in."""
+        printed = await fail(sandbox, "incident_hook.py", HOOK_SECRET="")
+        assert printed == "HOOK_SECRET is not set: set it to a long random string\n"
+
+
+class TestManySites:
+    def variables(self, **sandboxes: Sandbox) -> dict[str, str]:
+        return {
+            f"{name}_{variable}": value
+            for name, sandbox in sandboxes.items()
+            for variable, value in (
+                ("DD_SITE", sandbox.url),
+                ("DD_API_KEY", sandbox.credentials.api_key),
+                ("DD_APP_KEY", sandbox.credentials.app_key),
+            )
+        }
+
+    async def test_each_organisation_gets_its_own_links(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """The links of each file are made on the site of its organisation, and the summary counts them."""
+        shop, bank = tmp_path / "shop.csv", tmp_path / "bank.csv"
+        shop.write_text(
+            "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nSHOP-1,causes,SHOP-99\nSHOP-1,?,?\n"
+        )
+        bank.write_text("parent,relationship,child\nBANK-1,duplicates,BANK-2\n")
+        async with Sandbox() as other:
+            other.add_case("BANK-1")
+            other.add_case("BANK-2")
+            variables = self.variables(SHOP=sandbox, BANK=other)
+            printed = await fail(sandbox, "many_sites.py", f"SHOP={shop}", f"BANK={bank}", **variables)
+            assert [link.relationship for link in sandbox.links] == ["BLOCKS"]
+            assert [link.relationship for link in other.links] == ["DUPLICATES"]
+            assert f"SHOP ({sandbox.url}): 1 linked, 0 linked already, 2 failed\n" in printed
+            assert f"BANK ({other.url}): 1 linked, 0 linked already, 0 failed\n" in printed
+        assert "SHOP: SHOP-1 CAUSES SHOP-99: cannot get case SHOP-99: 404" in printed
+        assert "SHOP: line 4: " in printed
+
+    async def test_a_second_run_makes_nothing(self, sandbox: Sandbox) -> None:
+        """What is there already is counted as that, and is no failure."""
+        file, variables = EXAMPLES / "postmortem.csv", self.variables(SHOP=sandbox)
+        await run(sandbox, "many_sites.py", f"SHOP={file}", **variables)
+        printed = await run(sandbox, "many_sites.py", f"SHOP={file}", **variables)
+        assert printed == f"SHOP ({sandbox.url}): 0 linked, {len(sandbox.links)} linked already, 0 failed\n"
+
+    async def test_a_bad_file_stops_no_other_organisation(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """The other one is linked, and the summary tells of both."""
+        empty = tmp_path / "empty.csv"
+        empty.touch()
+        arguments = f"SHOP={EXAMPLES / 'postmortem.csv'}", f"BANK={empty}"
+        variables = self.variables(SHOP=sandbox, BANK=sandbox)
+        printed = await fail(sandbox, "many_sites.py", *arguments, **variables)
+        assert "BANK: the file is empty" in printed
+        assert f"SHOP ({sandbox.url}): {len(sandbox.links)} linked," in printed
+
+    async def test_nothing_is_taken_from_elsewhere(self, sandbox: Sandbox) -> None:
+        """An organisation without a variable of its own stops the run, though DD_APP_KEY is set."""
+        variables = self.variables(SHOP=sandbox, BANK=sandbox)
+        del variables["BANK_DD_APP_KEY"]
+        file = EXAMPLES / "postmortem.csv"
+        printed = await fail(sandbox, "many_sites.py", f"SHOP={file}", f"BANK={file}", **variables)
+        assert printed == "not set: BANK_DD_APP_KEY\n"
+        assert not sandbox.requests
+
+    async def test_a_wrong_variable_is_told_with_its_organisation(self, sandbox: Sandbox) -> None:
+        """Of several organisations, the message says whose site or key it is about; and it shows no key."""
+        variables = self.variables(SHOP=sandbox) | {"SHOP_DD_API_KEY": "two words"}
+        printed = await fail(sandbox, "many_sites.py", "SHOP=links.csv", **variables)
+        assert printed.startswith("SHOP: api_key contains white space")
+        assert "two words" not in printed
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [([], "name organisations and their files"), (["SHOP=no.csv"], "such file or directory: 'no.csv'")],
+    )
+    async def test_says_what_is_missing(self, sandbox: Sandbox, arguments: list[str], message: str) -> None:
+        """Without arguments it says what to write, and a file that is not there is named."""
+        variables = self.variables(SHOP=sandbox)
+        assert message in await fail(sandbox, "many_sites.py", *arguments, **variables)
 
 
 def test_the_post_mortem_is_believable() -> None:

@@ -1,0 +1,77 @@
+"""A Slack bot: ``/link SHOP-1 blocks SHOP-2``, or ``/link incident:UUID causes SHOP-3``.
+
+It speaks Socket Mode, so it needs no public address. Make a Slack app with Socket Mode on, the slash
+command ``/link`` and the scope ``commands``, and put its two tokens into the environment.
+
+Against a sandbox:  caselinks sandbox --seed demo -- python examples/slack_bot.py
+Against Datadog:    python examples/slack_bot.py             (with DD_* in the environment)
+Both need:          SLACK_BOT_TOKEN=xoxb-… SLACK_APP_TOKEN=xapp-…
+"""
+
+import asyncio
+import html
+import logging
+import os
+import signal
+
+import aiohttp
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+from slack_sdk.web.async_client import AsyncWebClient
+
+from datadog_caselinks import CaseLinksClient, CaseLinksError, Relationship
+from link_command import advice, make_link
+
+USAGE = f"""\
+Write it as in `/link SHOP-1 blocks SHOP-2`, or `/link incident:UUID causes SHOP-3`.
+Relationships: {", ".join(Relationship).lower()}"""
+
+
+def bot(slack: AsyncWebClient, links: CaseLinksClient) -> AsyncApp:
+    """The bot; neither client is closed with it."""
+    app = AsyncApp(client=slack)
+
+    async def link(ack: AsyncAck, respond: AsyncRespond, command: dict[str, str]) -> None:
+        await ack()  # within the 3 seconds that Slack allows; the answer has half an hour
+        match command.get("text", "").split():
+            case [parent, relationship, child]:
+                try:
+                    said = await make_link(links, parent, relationship, child)
+                except CaseLinksError as error:
+                    await respond(escaped(advice(error)))  # to the one who asked, alone
+                else:
+                    await respond(escaped(said), response_type="in_channel")
+            case _:
+                await respond(USAGE)
+
+    app.command("/link")(link)
+    return app
+
+
+def escaped(text: str) -> str:
+    """``text`` as it is: a title may hold what Slack would take for a mention of the whole channel."""
+    return html.escape(text, quote=False)
+
+
+async def main() -> None:
+    """Answer until Ctrl-C or SIGTERM, with one client for all commands."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    api = os.environ.get("SLACK_API_URL", AsyncWebClient.BASE_URL)  # another one for GovSlack, or a stand-in
+    async with (
+        aiohttp.ClientSession() as session,  # the bot's own, for Slack and for Datadog
+        CaseLinksClient.from_env(sessions=session) as links,
+    ):
+        slack = AsyncWebClient(os.environ["SLACK_BOT_TOKEN"], api, session=session)
+        handler = AsyncSocketModeHandler(bot(slack, links), os.environ["SLACK_APP_TOKEN"])
+        try:
+            await handler.connect_async()
+            await stopped.wait()
+        finally:
+            await handler.close_async()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    asyncio.run(main())

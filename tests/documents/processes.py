@@ -1,0 +1,88 @@
+"""Examples as processes of their own, with a sandbox in their environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from datadog_caselinks.sandbox import Sandbox
+from tests.servers import MAX_SECONDS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def environment(sandbox: Sandbox) -> dict[str, str]:
+    """What ``caselinks sandbox -- COMMAND`` sets for the command."""
+    keys = sandbox.credentials
+    return {"DD_SITE": sandbox.url, "DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}
+
+
+@contextlib.asynccontextmanager
+async def running(
+    sandbox: Sandbox, example: str, *arguments: str, **variables: str
+) -> AsyncIterator[Process]:
+    """An example with the sandbox in its environment, as its docstring says."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-W", "error", "-u", str(EXAMPLES / example), *arguments),
+        env={**os.environ, **environment(sandbox), **variables},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ended(process: Process, status: int = 0) -> str:
+    """What an example prints until its end, with ``status``, without a traceback, with nothing left open."""
+    async with asyncio.timeout(MAX_SECONDS):
+        printed = (await process.communicate())[0].decode()
+    assert process.returncode == status, printed
+    assert "Traceback" not in printed, printed
+    assert "unclosed" not in printed.lower(), printed
+    return printed
+
+
+async def run(sandbox: Sandbox, example: str, *arguments: str, **variables: str) -> str:
+    """What an example prints that ends well."""
+    async with running(sandbox, example, *arguments, **variables) as process:
+        return await ended(process)
+
+
+async def fail(sandbox: Sandbox, example: str, *arguments: str, **variables: str) -> str:
+    """What an example prints that ends with status 1."""
+    async with running(sandbox, example, *arguments, **variables) as process:
+        return await ended(process, status=1)
+
+
+@contextlib.asynccontextmanager
+async def serving(sandbox: Sandbox, example: str, **variables: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """The URL of an example that serves HTTP, and its log, filled once Ctrl-C has ended it."""
+    log: list[str] = []
+    async with running(sandbox, example, PORT="0", **variables) as process:
+        yield await _url(process), log
+        process.send_signal(signal.SIGINT)
+        log.extend((await ended(process)).splitlines())
+
+
+async def _url(process: Process) -> str:
+    assert process.stdout
+    printed = []
+    async with asyncio.timeout(MAX_SECONDS):
+        while line := (await process.stdout.readline()).decode():
+            if match := re.search(r"http://127\.0\.0\.1:\d+", line):
+                return match[0]
+            printed.append(line)
+    raise AssertionError("".join(printed))

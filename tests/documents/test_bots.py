@@ -1,0 +1,285 @@
+"""The bots make links and talk to people, without a network to Slack or Discord."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import discord
+import pytest
+from slack_bolt.async_app import AsyncBoltRequest
+from slack_sdk.web.async_client import AsyncWebClient
+
+import discord_bot
+import slack_bot
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLinksClient,
+    CaseLinksError,
+    Relationship,
+    RetryPolicy,
+    SessionError,
+)
+from datadog_caselinks.sandbox import Fault, Sandbox
+from link_command import advice, make_link
+from tests.documents.discord_api import DiscordApi
+from tests.documents.processes import ended, running
+from tests.documents.slack import Slack
+from tests.servers import Held, Server, answers
+
+INCIDENT = "1588a905-212d-5dcb-ad1b-15647f1ad62d"
+CASE = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+
+
+@pytest.fixture
+async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+        yield links
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[Slack]:
+    async with Slack() as slack:
+        yield slack
+
+
+class TestLinkCommand:
+    async def test_tells_the_titles(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """People know a case by its key and title, and read which way the link goes."""
+        assert await make_link(links, "shop-1", "blocks", "SHOP-2") == (
+            "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
+        )
+        assert len(sandbox.links) == 1
+
+    async def test_asks_for_no_title_twice(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """The look-up of a key has told the title."""
+        await make_link(links, "SHOP-1", "blocks", "SHOP-2")
+        assert len(sandbox.requests) == 2 + 1 + 1  # two cases, a look for the link, the link
+
+    async def test_a_second_time_makes_no_second_link(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """Somebody else in the channel had the same thought."""
+        await make_link(links, "SHOP-1", "relates-to", "SHOP-2")
+        said = await make_link(links, "SHOP-2", "RELATES_TO", "SHOP-1")
+        assert said.startswith("Linked already: ")
+        assert " → relates to → " in said
+        assert len(sandbox.links) == 1
+
+    async def test_an_incident_has_no_title(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """It is told by its id, which is all that is known of it here, and nothing is asked about it."""
+        said = await make_link(links, f"incident:{INCIDENT}", "causes", "SHOP-1")
+        assert said == f"Linked: INCIDENT {INCIDENT} → causes → SHOP-1 Checkout hangs"
+        assert len(sandbox.requests) == 1 + 1 + 1  # the case, a look for the link, the link
+
+    async def test_a_title_that_cannot_be_had_is_no_failure(self, links: CaseLinksClient) -> None:
+        """The link is there, and that is what is told; a case without a title is told by its id."""
+        said = await make_link(links, CASE, "causes", "SHOP-1")
+        assert said == f"Linked: CASE {CASE} → causes → SHOP-1 Checkout hangs"
+
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            (
+                ("SHOP-1", "likes", "SHOP-2"),
+                "Not linked: unknown relationship 'LIKES'; known are RELATES_TO,",
+            ),
+            (
+                ("it", "blocks", "SHOP-2"),
+                "Not linked: 'it' names no entity; write a case key such as SHOP-1,",
+            ),
+            (("SHOP-1", "blocks", "SHOP-99"), "Not linked: cannot get case SHOP-99: 404, case not found;"),
+        ],
+    )
+    async def test_says_what_to_write_instead(
+        self,
+        links: CaseLinksClient,
+        caplog: pytest.LogCaptureFixture,
+        command: tuple[str, str, str],
+        said: str,
+    ) -> None:
+        """What a person got wrong is told to that person, and is no matter for the log."""
+        with pytest.raises(CaseLinksError) as refused:
+            await make_link(links, *command)
+        assert advice(refused.value).startswith(said)
+        assert said.removeprefix("Not linked: ") not in caplog.text
+
+    @pytest.mark.parametrize(
+        ("fault", "count", "operation", "seconds", "said"),
+        [
+            (Fault.HTTP_429_RETRY_AFTER, 1, None, 1000, "Send it again in 1000 seconds"),
+            (Fault.HTTP_502, 3, "list", None, "Not linked: Datadog does not answer as it should"),
+            (Fault.HTTP_503_RETRY_AFTER, 1, "create", 1000, "Perhaps linked: Datadog did not say"),
+        ],
+    )
+    async def test_says_whether_to_try_again(
+        self,
+        links: CaseLinksClient,
+        sandbox: Sandbox,
+        caplog: pytest.LogCaptureFixture,
+        fault: Fault,
+        count: int,
+        operation: Any,
+        seconds: float | None,
+        said: str,
+    ) -> None:
+        """Nobody in the channel needs the status; whoever runs the bot finds it in the log."""
+        sandbox.fail_next(fault, count=count, operation=operation, seconds=seconds)
+        with pytest.raises(CaseLinksError) as failed:
+            await make_link(links, "SHOP-1", "blocks", "SHOP-2")
+        assert said in advice(failed.value)
+        assert str(failed.value) in caplog.text
+
+    @pytest.mark.parametrize(
+        ("keys", "logged"),
+        [
+            (Sandbox().credentials_without_scope, "scope cases_write"),
+            (ApiKeys(api_key="of-another", app_key="organisation"), "check DD_API_KEY and DD_APP_KEY"),
+        ],
+        ids=["no-scope", "unknown-keys"],
+    )
+    async def test_sends_to_whoever_runs_it(
+        self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, keys: ApiKeys, logged: str
+    ) -> None:
+        """Nobody in the channel can give the bot a scope, or other keys."""
+        async with CaseLinksClient(sandbox.site, keys) as links:
+            with pytest.raises(CaseLinksError) as failed:
+                await make_link(links, "SHOP-1", "blocks", "SHOP-2")
+        assert advice(failed.value).startswith(
+            "Not linked: Datadog does not let me. Please tell whoever runs"
+        )
+        assert logged in caplog.text
+
+
+class TestSlackBot:
+    async def dispatch(self, slack: Slack, links: CaseLinksClient, text: str) -> int:
+        """The status with which the bot acknowledges the command ``text``."""
+        app = slack_bot.bot(AsyncWebClient("xoxb-1", slack.api_url), links)
+        request = AsyncBoltRequest(body=slack.command(text), mode="socket_mode")
+        return (await app.async_dispatch(request)).status
+
+    async def test_answers_the_channel(self, slack: Slack, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """All see what was linked."""
+        assert await self.dispatch(slack, links, "SHOP-1 blocks  SHOP-2") == 200
+        said = await slack.heard()
+        assert said["text"].startswith("Linked: SHOP-1 Checkout hangs")
+        assert said["response_type"] == "in_channel"
+        assert len(sandbox.links) == 1
+
+    async def test_acknowledges_before_datadog_answers(self, slack: Slack, at_once: RetryPolicy) -> None:
+        """Slack waits for 3 seconds only; Datadog may take longer."""
+        held = Held(answers(404))
+        async with Server(held) as server:
+            credentials = Sandbox().credentials
+            async with CaseLinksClient(server.url, credentials, retry=at_once) as links:
+                assert await self.dispatch(slack, links, "SHOP-1 blocks SHOP-2") == 200
+                await server.until_seen(1)
+                assert slack.is_silent
+                held.release()
+                assert (await slack.heard())["text"].startswith("Not linked: cannot get case SHOP-1")
+
+    @pytest.mark.parametrize("text", ["", "help", "SHOP-1 blocks", "SHOP-1 blocks SHOP-2 please"])
+    async def test_explains_itself_to_the_one_who_asks(
+        self, slack: Slack, links: CaseLinksClient, sandbox: Sandbox, text: str
+    ) -> None:
+        """What it does not understand it answers with how to write it, and only that person sees it."""
+        assert await self.dispatch(slack, links, text) == 200
+        said = await slack.heard()
+        assert said["text"] == slack_bot.USAGE
+        assert "response_type" not in said
+        assert not sandbox.requests
+
+    async def test_tells_an_error_to_the_one_who_asked(self, slack: Slack, links: CaseLinksClient) -> None:
+        """The rest of the channel is spared the typing errors of others."""
+        assert await self.dispatch(slack, links, "SHOP-1 blocks SHOP-99") == 200
+        said = await slack.heard()
+        assert said["text"].startswith("Not linked: cannot get case SHOP-99: 404")
+        assert "response_type" not in said
+
+    async def test_mentions_nobody(self, slack: Slack, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """A title that Slack would read as a mention of the whole channel is plain text."""
+        sandbox.add_case("SHOP-3", "Tell <!channel> & co")
+        await self.dispatch(slack, links, "SHOP-3 blocks SHOP-1")
+        assert "Tell &lt;!channel&gt; &amp; co" in (await slack.heard())["text"]
+        await self.dispatch(slack, links, "<!channel> blocks SHOP-1")
+        assert "&lt;!channel&gt;" in (await slack.heard())["text"]
+
+    @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+    async def test_runs_in_socket_mode_until_it_is_ended(
+        self, slack: Slack, sandbox: Sandbox, end: signal.Signals
+    ) -> None:
+        """Run as it stands, it acknowledges and answers, and ends without leaving anything open."""
+        tokens = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1"}
+        async with running(sandbox, "slack_bot.py", SLACK_API_URL=slack.api_url, **tokens) as process:
+            await slack.send("SHOP-1 blocks SHOP-2")
+            assert (await slack.heard())["text"].startswith("Linked: SHOP-1")
+            process.send_signal(end)
+            printed = await ended(process)
+        assert not [token for token in tokens.values() if token in printed]
+
+
+class TestDiscordBot:
+    async def invoke(self, links: CaseLinksClient, parent: str, child: str) -> list[str]:
+        """What a person sees in turn who says that ``parent`` blocks ``child``."""
+        seen: list[str] = []
+
+        async def defer(*, thinking: bool) -> None:
+            assert thinking
+            seen.append("…")
+
+        async def send(content: str) -> None:
+            seen.append(content)
+
+        callback: Any = discord_bot.link.callback  # whose type asks for more than is used of an interaction
+        await callback(
+            SimpleNamespace(
+                client=discord_bot.LinkBot(links),
+                response=SimpleNamespace(defer=defer),
+                followup=SimpleNamespace(send=send),
+            ),
+            parent,
+            Relationship.BLOCKS,
+            child,
+        )
+        return seen
+
+    async def test_links_and_tells(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """It says at once that it is at work, and then what came of it."""
+        thinking, said = await self.invoke(links, "SHOP-1", "SHOP-2")
+        assert thinking == "…"
+        assert said.startswith("Linked: SHOP-1 Checkout hangs → blocks → SHOP-2")
+        assert len(sandbox.links) == 1
+
+    async def test_tells_an_error(self, links: CaseLinksClient) -> None:
+        """It does not go on thinking."""
+        _, said = await self.invoke(links, "SHOP-1", "SHOP-99")
+        assert said.startswith("Not linked: cannot get case SHOP-99: 404")
+
+    async def test_registers_its_command(
+        self, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once it has logged in Discord knows the command, with every relationship to choose from."""
+        async with DiscordApi() as discord_api, discord_bot.LinkBot(links) as bot:
+            monkeypatch.setattr(discord.http.Route, "BASE", discord_api.url)
+            await bot.login("a-token")
+        (command,) = discord_api.commands
+        options = {option["name"]: option for option in command["options"]}
+        assert (command["name"], list(options)) == ("link", ["parent", "relationship", "child"])
+        assert [choice["value"] for choice in options["relationship"]["choices"]] == list(Relationship)
+
+    async def test_a_title_is_no_markup(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+        """Its stars and underscores are shown, it mentions nobody, and is cut to what Discord takes."""
+        sandbox.add_case("SHOP-3", "@everyone **orders_db**" + "x" * 2000)
+        _, said = await self.invoke(links, "SHOP-3", "SHOP-1")
+        assert r"\*\*orders\_db\*\*" in said
+        assert len(said) == 2000
+        bot = discord_bot.LinkBot(links)
+        assert bot.allowed_mentions
+        assert bot.allowed_mentions.to_dict() == discord.AllowedMentions.none().to_dict()
+
+    async def test_closes_the_client_at_its_end(self, links: CaseLinksClient) -> None:
+        """The one client lives as long as the bot."""
+        async with discord_bot.LinkBot(links):
+            await links.get_case("SHOP-1")
+        with pytest.raises(SessionError, match="this client is closed"):
+            await links.get_case("SHOP-1")
