@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
     from datadog_caselinks.client import CaseLinksClient, ClientOptions
+    from datadog_caselinks.contradictions import Contradiction, ContradictionKind
     from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
     from datadog_caselinks.errors import (
         AmbiguousResultError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         incident,
         page,
     )
+    from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
     from datadog_caselinks.rate_limit import RateLimit
     from datadog_caselinks.references import (
         CaseKey,
@@ -84,8 +86,11 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ConnectError",
+    "Contradiction",
+    "ContradictionKind",
     "Created",
     "Credentials",
+    "Deleted",
     "Entity",
     "EntityType",
     "Failed",
@@ -94,14 +99,17 @@ __all__ = [
     "JournalRecord",
     "LinkFileError",
     "LinkLine",
+    "LinkPlan",
     "LinkReference",
     "LinkState",
     "MalformedLine",
     "MalformedResponseError",
     "NewCaseLink",
+    "NotDeleted",
     "NotFoundError",
     "Outcome",
     "PermissionDeniedError",
+    "PlanOutcome",
     "ProxyAuthenticationError",
     "RateLimit",
     "RateLimitedError",
@@ -135,6 +143,7 @@ __all__ = [
 _MODULES = {
     "bulk": ("AlreadyLinked", "Created", "Failed", "Outcome"),
     "client": ("CaseLinksClient", "ClientOptions"),
+    "contradictions": ("Contradiction", "ContradictionKind"),
     "credentials": ("ApiKeys", "BearerToken", "Credentials"),
     "errors": (
         "AmbiguousResultError",
@@ -175,6 +184,7 @@ _MODULES = {
         "incident",
         "page",
     ),
+    "plan": ("Deleted", "LinkPlan", "NotDeleted", "PlanOutcome"),
     "rate_limit": ("RateLimit",),
     "references": ("CaseKey", "LinkReference", "Reference", "WantedLink", "parse_link", "parse_reference"),
     "resolver": ("Resolver",),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 from attrs import frozen
 
@@ -44,48 +46,61 @@ Make = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]
 
 Outcome = Created | AlreadyLinked | Failed
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-async def create_links(
+
+def create_links(
     make: Make,
     source: Iterable[WantedLink] | AsyncIterable[WantedLink],
     *,
     concurrency: int,
 ) -> AsyncGenerator[Outcome, None]:
-    """Call ``make`` for each link of ``source``, ``concurrency`` at a time; yield outcomes as they come.
+    """Call ``make`` for each link of ``source``, as :func:`each` does."""
+    return each(partial(_outcome, make), source, concurrency=concurrency)
 
-    No more is taken from ``source`` than is being created or waits to be consumed: at most twice
-    ``concurrency``. An error of ``source`` itself, or of the journal, is raised once the links before it are
+
+async def each(
+    do: Callable[[int, T], Awaitable[R]],
+    source: Iterable[T] | AsyncIterable[T],
+    *,
+    concurrency: int,
+) -> AsyncGenerator[R, None]:
+    """Do something with each item of ``source`` and its index, so many at a time; yield what comes of it.
+
+    No more is taken from ``source`` than is being done or waits to be consumed: at most twice
+    ``concurrency``. An error of ``source`` itself, or of ``do``, is raised once the items before it are
     done. When the consumer stops early, what is under way is cancelled.
     """
-    numbered = _numbered(source)
+    items = numbered(source)
     turn = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
-    outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(concurrency)
+    results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
 
     async def work() -> None:
         while True:
             async with turn:
-                item = await anext(numbered, None)
+                item = await anext(items, None)
             if item is None:
                 return
-            await outcomes.put(await _outcome(make, *item))
+            await results.put((await do(*item),))
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
 
     async def finish() -> None:
         await asyncio.wait(workers)
-        await outcomes.put(None)
+        await results.put(None)
 
     finisher = asyncio.create_task(finish())
     try:
-        while (outcome := await outcomes.get()) is not None:
-            yield outcome
+        while (result := await results.get()) is not None:
+            yield result[0]
         for worker in workers:
             worker.result()
     finally:
         for task in (finisher, *workers):
             task.cancel()
         await asyncio.gather(finisher, *workers, return_exceptions=True)
-        await numbered.aclose()
+        await items.aclose()
 
 
 async def _outcome(make: Make, index: int, new: WantedLink) -> Outcome:
@@ -98,15 +113,14 @@ async def _outcome(make: Make, index: int, new: WantedLink) -> Outcome:
     return Created(new, link, index) if is_new else AlreadyLinked(new, link, index)
 
 
-async def _numbered(
-    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
-) -> AsyncGenerator[tuple[int, WantedLink], None]:
+async def numbered(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
+    """The items of a source of either kind, with their indexes."""
     index = 0
     if isinstance(source, AsyncIterable):
-        async for new in source:
-            yield index, new
+        async for item in source:
+            yield index, item
             index += 1
     else:
-        for new in source:
-            yield index, new
+        for item in source:
+            yield index, item
             index += 1

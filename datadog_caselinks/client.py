@@ -19,6 +19,7 @@ from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.rate_limit import RateLimit, retry_after
 from datadog_caselinks.references import WantedLink
 from datadog_caselinks.resolver import Resolver
@@ -186,6 +187,47 @@ class CaseLinksClient:
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             async for outcome in outcomes:
                 yield outcome
+
+    async def plan_links(
+        self, wanted: Iterable[WantedLink] | AsyncIterable[WantedLink], *, prune: bool = False
+    ) -> LinkPlan:
+        """Compare the links that are ``wanted`` with those that are there. Changes nothing.
+
+        Keys are looked up, each once. Equal links count once, for ``RELATES_TO`` either way round. The plan
+        warns of contradictions: among the wanted links, and with those that were listed for it.
+
+        ``prune``
+            Plan to delete what is there between two entities that ``wanted`` names, and is not wanted; also
+            what is there more than once, but for the one with the least id. What leads to an entity that
+            ``wanted`` does not name stays, and so does a relationship that this version does not know.
+
+        Raises :class:`NotFoundError` that names the keys of which there is no case, and as
+        :meth:`list_links`.
+        """
+        return await plan_links(
+            wanted,
+            list_links=self.list_links,
+            resolver=self.resolver(),
+            prune=prune,
+            concurrency=self._concurrency,
+        )
+
+    def apply_plan(self, plan: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
+        """Do what ``plan`` says, and yield what became of each link, in the order of completion.
+
+        Yields :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
+        :class:`Deleted` or :class:`NotDeleted` for each to delete, and raises for none. Applying it twice
+        changes nothing: links are made as by :meth:`ensure_link`, and what is gone counts as deleted.
+
+        All creates come before the first delete, and where one failed nothing is deleted: of links that
+        replace others, first the new ones must be there. Breaking off cancels what is under way.
+        """
+        return apply_plan(
+            plan,
+            ensure=self._resolving(self._creator.ensure),
+            delete=self.delete_link,
+            concurrency=self._concurrency,
+        )
 
     async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
         """List the links in which ``entity`` stands on either side, all or those of one ``relationship``."""

@@ -1,4 +1,4 @@
-"""Files of links, CSV or JSON Lines: each line is a link or the reason why it is none. Knows no HTTP."""
+"""Files of links, CSV, JSON Lines or YAML: each is a link or the reason why it is none. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import csv
 import io
 import itertools
 import json
+import re
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from attrs import define, field, frozen
@@ -28,6 +30,12 @@ The types may be missing, and default to CASE. ``parent_id`` and ``child_id`` st
 
 MAX_LINE: Final = 65_536
 """Bytes of the longest line that is read: a link takes some 150."""
+
+MAX_YAML: Final = 1_048_576
+"""Bytes of the longest YAML file that is read: some 25,000 links. It must be held in memory as a whole."""
+
+_YAML_BEGINS: Final = re.compile(rb"#|---|%YAML|-\s|[^{\[,;\t][^,;\t]*:\s")
+"""The first line of a YAML file with its end: a comment, a list, a key. The header of a CSV file is none."""
 
 _REQUIRED: Final = ("parent", "relationship", "child")
 _ALIASES: Final = {"parent_id": "parent", "child_id": "child"}
@@ -54,13 +62,15 @@ async def read_link_file(
 ) -> AsyncGenerator[LinkLine | MalformedLine, None]:
     """Read the links of ``file``, an unbuffered binary stream: ``open(path, "rb", buffering=0)``.
 
-    A file whose first line begins with ``{`` is JSON Lines, any other is CSV with a header; both take
-    the names in :data:`COLUMNS` and ignore others, and both are UTF-8. The ends of a link are written as for
-    :func:`parse_reference`, addresses being those of ``site``. Blank lines are skipped. Memory is bounded
-    however long the file, and the event loop runs on while a pipe is waited for.
+    A file whose first line begins with ``{`` is JSON Lines. One that begins with a key and a colon, ``- ``,
+    ``---`` or a comment is YAML, and needs the extra ``yaml``. Any other is CSV with a header. All are UTF-8.
+    The names in :data:`COLUMNS` are read and others ignored; YAML can also be a mapping from parents to
+    relationships to children. The ends of a link are written as for :func:`parse_reference`, addresses being
+    those of ``site``. Blank lines are skipped. Memory is bounded however long the file, of which YAML may
+    have 1 MiB, and the event loop runs on while a pipe is waited for.
 
-    Raises :class:`LinkFileError` for a file that is empty, is not text, or has not the columns, and
-    whatever reading ``file`` raises.
+    Raises :class:`LinkFileError` for a file that is empty, is not text, has not the columns, or is YAML of
+    another form or with a key that stands twice, and whatever reading ``file`` raises.
     """
     lines = _Lines()
     parser = _Parser(site)
@@ -73,15 +83,24 @@ async def read_link_file(
             yield parsed
     if not parser.has_begun:
         raise LinkFileError("the file is empty: it needs a header and a line for each link")
+    if parser.document:
+        for parsed in await asyncio.to_thread(parser.document.lines, site):
+            yield parsed
 
 
-def count_links(file: io.RawIOBase) -> int:
-    """How many lines :func:`read_link_file` will yield of ``file``, seekable, which stays where it is."""
+def count_links(file: io.RawIOBase) -> int | None:
+    """How many lines :func:`read_link_file` will yield of ``file``, seekable, which stays where it is.
+
+    ``None`` for YAML, where lines and links are not the same.
+    """
     begin = file.tell()
     lines = _Lines()
     count = headers = 0
     for chunk in itertools.chain(iter(lambda: file.read(MAX_LINE) or b"", b""), [b"\n"]):
         for _, line in lines.cut(chunk):
+            if not count and _is_yaml(line):
+                file.seek(begin)
+                return None
             headers = headers or int(not count and not _is_json(line))
             count += 1
     file.seek(begin)
@@ -155,27 +174,73 @@ def _settle(chunk: asyncio.Future[bytes], result: bytes | Exception) -> None:
 
 @define
 class _Parser:
-    """What the first line has told: that it is JSON, or the columns of a CSV file."""
+    """What the first line has told: that it is JSON or YAML, or the columns of a CSV file."""
 
     _site: Site | None
     has_begun: bool = field(default=False, init=False)
+    document: _YamlDocument | None = field(default=None, init=False)
     _columns: list[str] | None = field(default=None, init=False)
 
     def parse(self, number: int, line: bytes) -> LinkLine | MalformedLine | None:
-        """What one line holds; ``None`` for the header."""
+        """What one line holds; ``None`` for the header, and for YAML, which is to be read as a whole."""
         if not self.has_begun:
             _require_text(line)
             self.has_begun = True
-            if not _is_json(line):
+            if _is_yaml(line):
+                self.document = _YamlDocument()
+            elif not _is_json(line):
                 self._columns = _header(line)
                 return None
-        try:
-            return LinkLine(number, _link(self._row(_text(line)), self._site))
-        except (InvalidLinkError, LinkFileError) as error:
-            return MalformedLine(number, str(error))
+        if self.document:
+            self.document.add(number, line)
+            return None
+        return _line(number, lambda: self._row(_text(line)), self._site)
 
     def _row(self, text: str) -> Mapping[str, object]:
         return _json_row(text) if self._columns is None else _csv_row(text, self._columns)
+
+
+@define
+class _YamlDocument:
+    """The lines of a YAML file, of which none can be understood before the last is there."""
+
+    _text: list[str] = field(factory=list, init=False)
+    _size: int = field(default=0, init=False)
+    _lines: int = field(default=0, init=False)
+
+    def add(self, number: int, line: bytes) -> None:
+        """Take a line, and the blank ones that were left out before it."""
+        skipped = number - self._lines - 1
+        self._size += skipped + len(line) + 1
+        if self._size > MAX_YAML:
+            raise LinkFileError(
+                f"of YAML {MAX_YAML} bytes are read, and the file is longer: write CSV instead"
+            )
+        try:
+            self._text.append("\n" * skipped + _text(line))
+        except LinkFileError as error:
+            raise LinkFileError(f"line {number} {error}") from None
+        self._lines = number
+
+    def lines(self, site: Site | None) -> list[LinkLine | MalformedLine]:
+        """What the document holds."""
+        try:
+            from datadog_caselinks.link_yaml import read_rows  # which PyYAML comes with
+        except ImportError:
+            raise LinkFileError(
+                "the file is YAML, for which PyYAML is missing: pip install 'datadog_caselinks[yaml]'"
+            ) from None
+        rows = read_rows("\n".join(self._text))
+        return [_line(row.number, partial(_yaml_row, row.fields), site) for row in rows]
+
+
+def _line(
+    number: int, read_row: Callable[[], Mapping[str, object]], site: Site | None
+) -> LinkLine | MalformedLine:
+    try:
+        return LinkLine(number, _link(read_row(), site))
+    except (InvalidLinkError, LinkFileError) as error:
+        return MalformedLine(number, str(error))
 
 
 def _require_text(first_line: bytes) -> None:
@@ -187,7 +252,11 @@ def _require_text(first_line: bytes) -> None:
     except UnicodeDecodeError:
         is_text = False
     if not is_text:
-        raise LinkFileError("the file is binary, not text: it must be CSV or JSON Lines in UTF-8")
+        raise LinkFileError("the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8")
+
+
+def _is_yaml(first_line: bytes) -> bool:
+    return _YAML_BEGINS.match(first_line.lstrip() + b"\n") is not None
 
 
 def _is_json(first_line: bytes) -> bool:
@@ -248,6 +317,17 @@ def _json_row(text: str) -> Mapping[str, object]:
         raise LinkFileError(f"is no JSON: {error}") from None
     if not isinstance(row, dict):
         raise LinkFileError("is no JSON object")
+    return _named(row)
+
+
+def _yaml_row(fields: Mapping[str, str] | str) -> Mapping[str, object]:
+    if isinstance(fields, str):
+        raise LinkFileError(fields)
+    return _named(fields)
+
+
+def _named(row: Mapping[str, object]) -> Mapping[str, object]:
+    """``row`` by the names of the columns, of which each may stand in it once."""
     if twice := [name for alias, name in _ALIASES.items() if alias in row and name in row]:
         raise LinkFileError(f"names {twice[0]} twice")
     return {_column(name): value for name, value in row.items()}

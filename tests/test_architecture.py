@@ -23,9 +23,12 @@ ORDER = [
     "credentials",
     "models",
     "references",
+    "cycles",
+    "contradictions",
     "resolver",
     "envelope",
     "wire",
+    "link_yaml",
     "link_files",
     "journal_file",
     "retry",
@@ -37,6 +40,7 @@ ORDER = [
     "creation",
     "journal",
     "bulk",
+    "plan",
     "client",
     "sandbox",
     "cli",
@@ -51,6 +55,7 @@ THIRD_PARTY = {
     **dict.fromkeys(
         CORE, frozenset({"aiohttp", "attrs", "cattrs", "backoff", "yarl", "multidict", "orjson"})
     ),
+    "link_yaml": {"attrs", "yaml"},
     "sandbox": {"aiohttp", "attrs"},
     "cli": {"aiohttp", "attrs", "click", "rich"},
     "__main__": set(),

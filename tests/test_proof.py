@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from datadog_caselinks import (
     CaseLink,
     CaseLinksClient,
     Created,
+    Deleted,
     NewCaseLink,
     Relationship,
     RetryPolicy,
@@ -120,6 +122,29 @@ async def test_deleted(run: Run) -> None:
     made = await asyncio.gather(*map(run.links.create_link, run.wanted))
     await asyncio.gather(*map(run.links.delete_link, made))
     assert run.sandbox.links == []
+
+
+async def test_planned(run: Run) -> None:
+    """Whatever others write meanwhile, the links among the entities are the wanted ones, each once."""
+    draw, wanted = random.Random(run.seed), run.wanted[:30]
+    parents = [new.parent for new in wanted]
+    strangers = [first.blocks(second) for first, second in pairwise(parents) if first != second]
+    there, by_others = wanted[:10], wanted[20:25]
+    # In doubt an equal link that is found passes for the one that was sent, so not all are there twice.
+    await asyncio.gather(*map(run.links.create_link, [*there, *there, *strangers]))
+    plan = await run.links.plan_links(wanted, prune=True)
+    assert {link.id for link in (*plan.keep, *plan.delete)} == {link.id for link in run.sandbox.links}
+    assert len(plan.keep) == len(there)
+    await asyncio.gather(
+        *map(run.links.create_link, by_others), *map(run.links.delete_link, draw.sample(plan.delete, 5))
+    )
+    for creates in (Counter({Created: 15, AlreadyLinked: 5}), Counter({AlreadyLinked: 20})):
+        outcomes = [outcome async for outcome in run.links.apply_plan(plan)]
+        assert Counter(map(type, outcomes)) == creates + Counter({Deleted: len(plan.delete)})
+        assert run.made() == Counter(map(identity, wanted))
+    second = await run.links.plan_links(wanted, prune=True)
+    assert (second.create, second.delete) == ((), ())
+    assert {link.id for link in second.keep} == {link.id for link in run.sandbox.links}
 
 
 async def test_cancelled_calls_take_nothing_along(run: Run) -> None:

@@ -92,8 +92,9 @@ def test_every_error_is_exported() -> None:
 
 
 def test_every_outcome_is_exported() -> None:
-    """Whatever a bulk run yields can be matched by its public name."""
-    assert {kind.__name__ for kind in get_args(datadog_caselinks.Outcome)} <= set(NAMES)
+    """Whatever a bulk run or a plan yields can be matched by its public name."""
+    outcomes = {*get_args(datadog_caselinks.Outcome), *get_args(datadog_caselinks.PlanOutcome)}
+    assert {kind.__name__ for kind in outcomes} <= set(NAMES)
 
 
 def _is_error(value: object) -> bool:
@@ -106,9 +107,10 @@ import asyncio
 import uuid
 
 from datadog_caselinks import (
-    AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, Case, CaseKey, CaseLink, CaseLinksClient,
-    ConflictError, Created, Entity, EntityType, Failed, JournalError, LinkReference, MalformedResponseError,
-    NewCaseLink, RateLimit, RateLimitedError, Reference, Relationship, Resolver, ResponseTooLargeError,
+    AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, Case, CaseKey, CaseLink,
+    CaseLinksClient, ConflictError, ContradictionKind, Created, Deleted, Entity, EntityType, Failed,
+    JournalError, LinkPlan, LinkReference, MalformedResponseError, NewCaseLink, NotDeleted,
+    RateLimit, RateLimitedError, Reference, Relationship, Resolver, ResponseTooLargeError,
     RetryPolicy, Site, WantedLink, case, incident, parse_link, parse_reference,
 )
 
@@ -135,6 +137,14 @@ async def main() -> None:
         many: list[CaseLink] = await asyncio.gather(*(links.create_link(each) for each in [new, new]))
         await links.delete_link(link)
         await links.delete_link(link.id)
+        plan: LinkPlan = await links.plan_links([new, parse_link("SHOP-1", "blocks", "SHOP-2")], prune=True)
+        async for done in links.apply_plan(plan):
+            if isinstance(done, Deleted | NotDeleted):
+                done.link.id
+            elif not isinstance(done, Failed):
+                done.link.id, done.new.relationship
+        for warning in plan.warnings:
+            warning.kind is ContradictionKind.CYCLE and warning.message.upper()
         found: Case = await links.get_case(uuid.uuid4())
         reference: Reference = parse_reference("SHOP-1", site=Site.EU1)
         entities: Resolver = links.resolver()

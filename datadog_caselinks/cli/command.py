@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "list": ("link", "List the links in which ENTITY stands on either side."),
     "delete": ("link", "Delete links by their ids, as list and create show them."),
     "bulk": ("bulk", "Create the links that FILE lists; - is standard input."),
+    "plan": ("plan", "Show what to create and delete so that the links are as FILE states them."),
     "journal": ("journal", "Look at the journal of a bulk run."),
     "doctor": ("doctor", "Check whether links can be created from here, step by step."),
     "sandbox": (

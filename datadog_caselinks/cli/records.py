@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
 from datadog_caselinks.references import named
 
 Cases = Mapping[Entity, Case]
@@ -79,10 +79,10 @@ def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
     return record
 
 
-def link_record(link: CaseLink, cases: Cases) -> dict[str, object]:
-    """A link as JSON."""
+def link_record(link: NewCaseLink | CaseLink, cases: Cases) -> dict[str, object]:
+    """A link as JSON; one that is to be created has no id yet."""
     return {
-        "id": link.id,
+        **({"id": link.id} if isinstance(link, CaseLink) else {}),
         "parent": entity_record(link.parent, cases),
         "relationship": str(link.relationship),
         "child": entity_record(link.child, cases),

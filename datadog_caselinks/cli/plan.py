@@ -1,0 +1,182 @@
+"""``caselinks plan``: the links as a file states them, against those that are there."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections import Counter
+from typing import Final
+
+import click
+
+from datadog_caselinks.bulk import AlreadyLinked, Created, Failed
+from datadog_caselinks.cli.files import opened
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.records import Records, link_record, records
+from datadog_caselinks.cli.report import counted
+from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.client import CaseLinksClient
+from datadog_caselinks.errors import ConfigurationError, LinkFileError
+from datadog_caselinks.link_files import MalformedLine, read_link_file
+from datadog_caselinks.models import CaseLink, NewCaseLink
+from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
+from datadog_caselinks.references import WantedLink
+
+_OUTCOMES: Final = {
+    Created: "created",
+    AlreadyLinked: "already there",
+    Failed: "not created",
+    Deleted: "deleted",
+    NotDeleted: "not deleted",
+}
+
+
+@click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
+@click.argument("file")
+@click.option("--prune", is_flag=True, help="Also delete links between entities of FILE that FILE lacks.")
+@click.option("--apply", "applies", is_flag=True, help="Do it, after asking.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_settings()
+@click.pass_context
+def plan(
+    context: click.Context, file: str, prune: bool, applies: bool, yes: bool, settings: Settings
+) -> None:
+    """Show what to create and delete so that the links are as FILE states them.
+
+    FILE is YAML, or CSV or JSON Lines as for bulk; - is standard input. Nothing is
+    changed without --apply, and applying twice changes nothing.
+
+    \b
+    In YAML:
+      SHOP-23:
+        parent_of: [SHOP-24, SHOP-25]
+        blocks: SHOP-31
+    """
+    if applies and not yes and not sys.stdin.isatty():
+        raise ConfigurationError("there is no terminal to ask whether to do it: say --yes")
+    screen = Screen(quiet=settings.quiet)
+    application = _Application(screen, settings)
+
+    async def work() -> None:
+        async with client(settings) as links:
+            planned = await links.plan_links(await _wanted(screen, file, links), prune=prune)
+            if not (applies and settings.output != "table"):
+                _show(screen, settings, planned)
+            for warning in planned.warnings:
+                screen.problem(f"Warning: {warning}")
+            told = _told(planned)
+            if not (planned.create or planned.delete):
+                screen.note(f"Nothing to do: {told}.")
+            elif not applies:
+                screen.note(f"{told}. Nothing was changed; --apply does it.")
+            elif yes or _confirmed(told):
+                await application.make(links, planned)
+            else:
+                screen.note("Nothing was changed.")
+
+    with logging_to(screen, settings):
+        try:
+            run(work())
+        except RunInterruptedError:
+            application.interrupted()
+            raise
+        finally:
+            screen.close()
+    context.exit(application.exit_status)
+
+
+async def _wanted(screen: Screen, file: str, links: CaseLinksClient) -> list[WantedLink]:
+    """The links that ``file`` states, each of which must be well-formed."""
+    with opened(file) as stream:
+        lines = [line async for line in read_link_file(stream, site=links.site)]
+    malformed = [line for line in lines if isinstance(line, MalformedLine)]
+    for line in malformed:
+        screen.problem(f"line {line.number}: {line.reason}")
+    if malformed:
+        raise LinkFileError(f"nothing was planned: {counted(len(malformed), 'malformed line')}")
+    return [line.new for line in lines if not isinstance(line, MalformedLine)]
+
+
+def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
+    """The difference: a line for each link, the created and the deleted of a parent together."""
+    changes: list[tuple[str, NewCaseLink | CaseLink]] = [("+", link) for link in planned.create]
+    changes += [("-", link) for link in planned.delete]
+    with records(screen, settings.output) as shown:
+        for sign, link in sorted(changes, key=lambda change: planned.named(change[1].parent)):
+            action = "create" if sign == "+" else "delete"
+            shown.add(
+                {"action": action, "link": link_record(link, planned.cases)}, [f"{sign} {planned.told(link)}"]
+            )
+
+
+def _told(planned: LinkPlan) -> str:
+    changes = [
+        f"{counted(len(planned.create), 'link')} to create" if planned.create else "",
+        f"{counted(len(planned.delete), 'link')} to delete" if planned.delete else "",
+        f"{counted(len(planned.keep), 'link')} there already" if planned.keep else "",
+    ]
+    return ", ".join(filter(None, changes)) or "the file states no links"
+
+
+def _confirmed(told: str) -> bool:
+    """Ask. Ctrl-C ends the question at once, which asyncio's own handler would leave to the next line."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(f"{told}. Do it?", err=True)
+    except (click.Abort, KeyboardInterrupt):
+        raise RunInterruptedError(signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+class _Application:
+    """What comes of the links of a plan that is applied."""
+
+    def __init__(self, screen: Screen, settings: Settings) -> None:
+        self._screen = screen
+        self._output = settings.output
+        self._counts: Counter[str] = Counter()
+        self._has_begun = False
+
+    async def make(self, links: CaseLinksClient, planned: LinkPlan) -> None:
+        """Do what is planned."""
+        self._has_begun = True
+        self._screen.start(len(planned.create) + len(planned.delete))
+        with records(self._screen, self._output) as shown:
+            async with contextlib.aclosing(links.apply_plan(planned)) as outcomes:
+                async for outcome in outcomes:
+                    self._add(outcome, planned, shown)
+        self._screen.close()
+        self._screen.note(f"{self._summary}.")
+
+    def _add(self, outcome: PlanOutcome, planned: LinkPlan, shown: Records) -> None:
+        became = _OUTCOMES[type(outcome)]
+        self._counts[became] += 1
+        link = planned.create[outcome.index] if isinstance(outcome, Failed) else outcome.link
+        record = {"outcome": became.replace(" ", "_"), "link": link_record(link, planned.cases)}
+        if isinstance(outcome, Failed | NotDeleted):
+            self._screen.problem(f"{planned.told(link)}: {became}: {outcome.error}")
+            record["error"] = str(outcome.error)
+        shown.add(record, [])
+        self._screen.advance(done=self._counts.total(), failed=self._failed)
+
+    def interrupted(self) -> None:
+        """Say how far it came."""
+        if self._has_begun:
+            told = "What was under way may be done too: the same command plans what is left."
+            self._screen.problem(f"So far: {self._summary}. {told}")
+
+    @property
+    def _summary(self) -> str:
+        return ", ".join(f"{count} {became}" for became, count in self._counts.items()) or "nothing"
+
+    @property
+    def _failed(self) -> int:
+        return self._counts["not created"] + self._counts["not deleted"]
+
+    @property
+    def exit_status(self) -> int:
+        """1 if anything could not be done."""
+        return 1 if self._failed else 0

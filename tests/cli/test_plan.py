@@ -1,0 +1,205 @@
+"""``caselinks plan``, run as a program against a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks.sandbox import Sandbox
+from tests.cli.program import caselinks, environment, pointing_at, start
+from tests.servers import MAX_SECONDS, Server, is_silent, listed, some_id
+
+YAML = "SHOP-1:\n  blocks: [SHOP-2, SHOP-3]\n"
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        for number in range(1, 5):
+            sandbox.add_case(f"SHOP-{number}", f"Case {number}")
+        yield sandbox
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "links.yaml"
+    path.write_text(YAML)
+    return str(path)
+
+
+async def test_it_shows_and_changes_nothing(sandbox: Sandbox, file: str) -> None:
+    """A line for each link, and how to do it."""
+    done = await caselinks(pointing_at(sandbox), "plan", file)
+    assert done.out == "+ SHOP-1 BLOCKS SHOP-2\n+ SHOP-1 BLOCKS SHOP-3\n"
+    assert done.err == "2 links to create. Nothing was changed; --apply does it.\n"
+    assert (done.status, sandbox.links) == (0, [])
+
+
+async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> None:
+    """The second time there is nothing to do."""
+    first = await caselinks(pointing_at(sandbox), "plan", file, "--apply", "--yes")
+    assert (first.status, first.err) == (0, "2 created.\n")
+    ids = {link.id for link in sandbox.links}
+    second = await caselinks(pointing_at(sandbox), "plan", file, "--apply", "--yes")
+    assert (second.status, second.out) == (0, "")
+    assert second.err == "Nothing to do: 2 links there already.\n"
+    assert {link.id for link in sandbox.links} == ids
+    assert len(ids) == 2
+
+
+async def test_prune_deletes_what_the_file_lacks(sandbox: Sandbox, file: str) -> None:
+    """Between the entities that it names, and no other; without --prune nothing is deleted."""
+    for arguments in (("SHOP-3", "causes", "SHOP-2"), ("SHOP-3", "causes", "SHOP-4")):
+        await caselinks(pointing_at(sandbox), "create", *arguments)
+    assert "- " not in (await caselinks(pointing_at(sandbox), "plan", file)).out
+    shown = await caselinks(pointing_at(sandbox), "plan", file, "--prune")
+    assert shown.out.splitlines()[-1] == "- SHOP-3 CAUSES SHOP-2"
+    done = await caselinks(pointing_at(sandbox), "plan", file, "--prune", "--apply", "--yes")
+    assert done.err == "2 created, 1 deleted.\n"
+    assert sorted(link.relationship for link in sandbox.links) == ["BLOCKS", "BLOCKS", "CAUSES"]
+
+
+async def test_json_tells_the_changes_and_then_the_outcomes(sandbox: Sandbox, file: str) -> None:
+    """With --apply what became of each link, else what is to be done."""
+    done = await caselinks(pointing_at(sandbox), "plan", file, "--output", "json")
+    assert [(each["action"], each["link"]["child"]["key"]) for each in json.loads(done.out)] == [
+        ("create", "SHOP-2"),
+        ("create", "SHOP-3"),
+    ]
+    done = await caselinks(pointing_at(sandbox), "plan", file, "--apply", "--yes", "--output", "jsonl")
+    told = [json.loads(line) for line in done.out.splitlines()]
+    assert {each["outcome"] for each in told} == {"created"}
+    assert {each["link"]["id"] for each in told} == {link.id for link in sandbox.links}
+
+
+async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> None:
+    """The status is 1, and nothing is deleted."""
+    await caselinks(pointing_at(sandbox), "create", "SHOP-3", "causes", "SHOP-2")
+    may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
+    done = await caselinks(
+        *(pointing_at(sandbox) | may_only_read, "plan", file, "--prune", "--apply", "--yes"),
+        *("--output", "json"),
+    )
+    assert done.status == 1
+    assert "SHOP-1 BLOCKS SHOP-2: not created: " in done.err
+    assert "SHOP-3 CAUSES SHOP-2: not deleted: " in done.err
+    assert "2 not created, 1 not deleted." in done.err
+    assert {each["outcome"] for each in json.loads(done.out)} == {"not_created", "not_deleted"}
+    assert len(sandbox.links) == 1
+
+
+async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None:
+    """By its path, also with links that are there already."""
+    await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
+    done = await caselinks(pointing_at(sandbox), "plan", "-", stdin=YAML.encode())
+    assert "Warning: a cycle: " in done.err
+    assert "SHOP-1 BLOCKS SHOP-2" in done.err.partition("cycle: ")[2]
+    assert (done.status, len(sandbox.links)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "told"),
+    [
+        ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' names no entity"),
+        ("SHOP-1: {blocks: SHOP-2}\nSHOP-1: {causes: SHOP-3}\n", 2, "stands in line 1 already"),
+        ("SHOP-1: {blocks: SHOP-98}\nSHOP-99: {blocks: SHOP-1}\n", 1, "and so it is with SHOP-9"),
+        ("", 2, "the file is empty"),
+    ],
+)
+async def test_what_cannot_be_planned_is_told(sandbox: Sandbox, text: str, status: int, told: str) -> None:
+    """In a line or two, and nothing is sent."""
+    done = await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", "-", stdin=text.encode())
+    assert told in done.err
+    assert (done.status, done.out, sandbox.links) == (status, "", [])
+    assert done.err.count("\n") <= 2
+
+
+async def test_a_file_that_states_nothing_is_nothing_to_do(sandbox: Sandbox) -> None:
+    """A header alone, as from a script."""
+    done = await caselinks(pointing_at(sandbox), "plan", "-", stdin=b"parent,relationship,child\n")
+    assert (done.status, done.err) == (0, "Nothing to do: the file states no links.\n")
+
+
+async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: str) -> None:
+    """There is nobody to ask; nothing is sent."""
+    done = await caselinks(pointing_at(sandbox), "plan", file, "--apply")
+    assert (done.status, done.err.count("\n"), len(sandbox.requests)) == (2, 1, 0)
+    assert "say --yes" in done.err
+
+
+async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str]:
+    """The run on a terminal whose user answers so, once asked: its status, and what was shown."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", "plan", file, "--apply"),
+        env=pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    async with asyncio.timeout(MAX_SECONDS):
+        while b"[y/N]" not in shown:
+            shown += await asyncio.to_thread(os.read, ours, 65536)
+        if answer:
+            os.write(ours, answer)
+        else:
+            process.send_signal(signal.SIGINT)
+        status = await process.wait()
+    try:
+        while more := os.read(ours, 65536):
+            shown += more
+    except OSError:
+        pass
+    os.close(ours)
+    return status, shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "told", "links"),
+    [
+        (b"y\n", 0, "2 created.", 2),
+        (b"n\n", 0, "Nothing was changed.", 0),
+        (b"\n", 0, "Nothing was changed.", 0),
+        (b"", 130, "Interrupted.", 0),
+    ],
+)
+async def test_on_a_terminal_it_asks(
+    sandbox: Sandbox, file: str, answer: bytes, status: int, told: str, links: int
+) -> None:
+    """Yes does it; no, nothing and Ctrl-C leave all as it is."""
+    done, shown = await answered(sandbox, file, answer)
+    assert told in shown
+    assert "2 links to create. Do it? [y/N]" in shown
+    assert (done, len(sandbox.links)) == (status, links)
+
+
+async def test_interrupted_it_says_how_far_it_came() -> None:
+    """And that the same command goes on."""
+    async with Server(listed, is_silent) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        process = await start(variables, "plan", "-", "--apply", "--yes")
+        assert process.stdin is not None
+        process.stdin.write(f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n".encode())
+        process.stdin.close()
+        await server.until_seen(2)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert "So far: nothing. What was under way may be done too: the same command plans what" in err.decode()
+
+
+async def test_the_example_needs_no_keys() -> None:
+    """As it stands, in a sandbox."""
+    done = await caselinks(environment(), "plan", "--sandbox", "--prune", "examples/links.yaml")
+    assert (done.status, done.out.count("+ "), done.out.count("- ")) == (0, 3, 1)
