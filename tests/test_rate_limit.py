@@ -60,6 +60,20 @@ class TestFromHeaders:
         assert isinstance(found, RateLimit)
         assert (type(found.limit), type(found.remaining)) == (int, int)
 
+    @pytest.mark.parametrize("remaining", ["7.5", "7, 8", "+7"])
+    def test_one_odd_value_spoils_no_other(self, remaining: str) -> None:
+        """The others are read as they are without it."""
+        found = RateLimit.from_headers(
+            headers(
+                ("X-RateLimit-Limit", "60"),
+                ("X-RateLimit-Remaining", remaining),
+                ("X-RateLimit-Period", "10"),
+                ("X-RateLimit-Reset", "7"),
+                ("X-RateLimit-Name", "case_links"),
+            )
+        )
+        assert found == RateLimit(limit=60, remaining=7, period=10, reset=7, name="case_links")
+
     def test_letter_case_of_names_does_not_matter(self) -> None:
         """HTTP/2 sends names in lower case."""
         assert RateLimit.from_headers(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)

@@ -51,12 +51,12 @@ async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b
     return Finished(process.returncode, out, err)
 
 
-async def on_terminal(variables: dict[str, str], *arguments: str) -> tuple[int, str]:
-    """Run the command on a terminal of 200 columns: its exit status, and all that it showed there."""
+async def on_terminal(variables: dict[str, str], *arguments: str, columns: int = 200) -> tuple[int, str]:
+    """Run the command on a terminal: its exit status, and all that it showed there."""
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "datadog_caselinks", *arguments),
-        env={"TERM": "xterm-256color", "COLUMNS": "200"} | variables,
+        env=variables | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
         stdout=theirs,
         stderr=theirs,
     )

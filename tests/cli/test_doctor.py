@@ -96,6 +96,13 @@ async def test_a_bearer_token_is_named(sandbox: Sandbox) -> None:
     assert found["keys"][0] == "ok"
 
 
+async def test_in_a_sandbox_there_is_nothing_to_configure() -> None:
+    """The rest is checked as anywhere."""
+    done, found = await doctor(environment(), "--sandbox")
+    assert list(found) == ["DNS", "TLS", "clock", "keys", "rate limit"]
+    assert done.status == 0
+
+
 async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> None:
     """As everywhere."""
     done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})

@@ -182,17 +182,19 @@ class TestList:
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         status, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2")
         assert status == 0
+        assert sandbox.links[0].id in shown
         assert "relationship" in shown
         assert "Checkout [31m hangs at payment" in shown
         assert "\t" not in shown
+        _, shown = await on_terminal(pointing_at(sandbox), "list", some_id(1))
+        assert shown == f"{some_id(1)} has no links.\r\n"
 
     async def test_in_a_narrow_terminal_titles_give_way(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
         """And the ids of links, of which the beginning tells them apart; no line is broken."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
-        variables = pointing_at(sandbox) | {"COLUMNS": "50"}
-        _, shown = await on_terminal(variables, "list", "SHOP-2")
+        _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2", columns=50)
         _, line = shown.splitlines()
         assert line.startswith("↔ RELATES_TO  SHOP-1  Checko…")
         assert f"{sandbox.links[0].id[:8]}…" in line
