@@ -7,6 +7,7 @@ import subprocess
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
+TESTS = ["--numprocesses=auto", "--ignore=tests/documents"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"
@@ -52,33 +53,23 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, with the standard library's JSON and backoff."""
     install(session, "test")
-    run_tests(session, measured=session.python == PYTHONS[0])
+    session.run("python", "-m", "pytest", *(session.posargs or TESTS))
 
 
 @nox.session(python=PYTHONS[0])
 def tests_alternatives(session: nox.Session) -> None:
-    """The tests with orjson, and with the fork of backoff in the place of it."""
+    """The tests with orjson, and with the fork of backoff in the place of it; what they leave out is told.
+
+    Here alone, since measuring takes half as long again, and with orjson both ways to JSON can be tried.
+    """
     install(session, "test", extras="[cli,speed]")
     session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
     # Both install the same files, so in a reused environment the fork seems to be there when it is not.
     session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
-    run_tests(session, measured=True)
-
-
-def run_tests(session: nox.Session, *, measured: bool) -> None:
-    """Run the tests on all cores. Measuring what they cover takes half as long again, so one version does."""
-    arguments = session.posargs or ["--numprocesses=auto", "--ignore=tests/documents"]
-    if measured and not session.posargs:
-        session.run("coverage", "run", "-m", "pytest", *arguments)
-        session.notify("coverage")
-    else:
-        session.run("python", "-m", "pytest", *arguments)
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """What the tests left out, with and without the alternatives: nothing, of lines and branches."""
-    session.install("coverage[toml]")
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("coverage", "run", "-m", "pytest", *TESTS)
     session.run("coverage", "combine")
     session.run("coverage", "report")
 

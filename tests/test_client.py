@@ -765,8 +765,8 @@ class TestFromEnv:
         if site is not None:
             environ.setenv("DD_SITE", site)
         assert CaseLinksClient.from_env().site is Site.US1
-        for site in (Site.EU1, "datadoghq.eu"):  # what is given goes before the environment
-            assert CaseLinksClient.from_env(site).site is Site.EU1
+        for given in (Site.EU1, "datadoghq.eu"):  # which goes before the environment
+            assert CaseLinksClient.from_env(given).site is Site.EU1
 
     @pytest.mark.parametrize(
         ("variables", "told"),
