@@ -60,14 +60,16 @@ class TestFromHeaders:
         assert isinstance(found, RateLimit)
         assert (type(found.limit), type(found.remaining)) == (int, int)
 
-    @pytest.mark.parametrize("remaining", ["7.5", "7, 8", "+7"])
-    def test_one_odd_value_spoils_no_other(self, remaining: str) -> None:
+    @pytest.mark.parametrize(
+        ("remaining", "period"), [("7.5", "10"), ("7, 8", "10"), ("+7", "10"), ("7", "1e1")]
+    )
+    def test_one_odd_value_spoils_no_other(self, remaining: str, period: str) -> None:
         """The others are read as they are without it."""
         found = RateLimit.from_headers(
             headers(
                 ("X-RateLimit-Limit", "60"),
                 ("X-RateLimit-Remaining", remaining),
-                ("X-RateLimit-Period", "10"),
+                ("X-RateLimit-Period", period),
                 ("X-RateLimit-Reset", "7"),
                 ("X-RateLimit-Name", "case_links"),
             )

@@ -69,7 +69,7 @@ class _Group(click.Group):
         """Run the subcommand. What it raises ends as one line and a status."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while the subcommand is imported
+        except KeyboardInterrupt:  # while the subcommand is imported, or a second one
             ctx.exit(130)
         except RunInterruptedError as interruption:
             click.echo("Interrupted.", err=True)

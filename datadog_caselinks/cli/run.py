@@ -99,10 +99,7 @@ def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` to its end. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
-    try:
-        return asyncio.run(_ended_by_signals(work))
-    except KeyboardInterrupt:
-        raise RunInterruptedError(signal.SIGINT) from None
+    return asyncio.run(_ended_by_signals(work))
 
 
 async def _ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
