@@ -119,6 +119,8 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     only, _ = await shown.communicate()
     assert shown.returncode == 0
     assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "sent"]
+    shown = await start(environment(), "journal", "show", "--state", "failed", str(journal))
+    assert await shown.communicate() == (b"", err)  # none failed, and all are counted
 
 
 async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
