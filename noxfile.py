@@ -28,7 +28,7 @@ def activate_pyenv() -> None:
 activate_pyenv()
 
 
-def install(session: nox.Session, *groups: str, extras: str = "[cli]") -> None:
+def install(session: nox.Session, *groups: str, extras: str = "[cli,pictures]") -> None:
     """Install the project as a user would, and what the dependency groups name."""
     session.install(f".{extras}", *nox.project.dependency_groups(PROJECT, *groups))
 
@@ -44,7 +44,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package, the tests, the examples, and of a user's program."""
-    install(session, "types", "examples", extras="[cli,speed]")
+    install(session, "types", "examples", extras="[cli,pictures,speed]")
     session.run("mypy")
     session.run("python", "-m", "pytest", "tests/test_public_names.py")
 
@@ -62,7 +62,7 @@ def tests_alternatives(session: nox.Session) -> None:
 
     Here alone, since measuring takes half as long again, and with orjson both ways to JSON can be tried.
     """
-    install(session, "test", extras="[cli,speed]")
+    install(session, "test", extras="[cli,pictures,speed]")
     session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
     # Both install the same files, so in a reused environment the fork seems to be there when it is not.
     session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")

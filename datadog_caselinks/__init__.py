@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         ConflictError,
         ConnectError,
+        CycleError,
         InvalidLinkError,
         JournalError,
         LinkFileError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         TLSError,
         TransportError,
     )
+    from datadog_caselinks.graph import LinkGraph
     from datadog_caselinks.journal_file import JournalRecord, LinkState, read_journal
     from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
     from datadog_caselinks.models import (
@@ -90,6 +92,7 @@ __all__ = [
     "ContradictionKind",
     "Created",
     "Credentials",
+    "CycleError",
     "Deleted",
     "Entity",
     "EntityType",
@@ -98,6 +101,7 @@ __all__ = [
     "JournalError",
     "JournalRecord",
     "LinkFileError",
+    "LinkGraph",
     "LinkLine",
     "LinkPlan",
     "LinkReference",
@@ -153,6 +157,7 @@ _MODULES = {
         "ConfigurationError",
         "ConflictError",
         "ConnectError",
+        "CycleError",
         "InvalidLinkError",
         "JournalError",
         "LinkFileError",
@@ -170,6 +175,7 @@ _MODULES = {
         "TLSError",
         "TransportError",
     ),
+    "graph": ("LinkGraph",),
     "journal_file": ("JournalRecord", "LinkState", "read_journal"),
     "link_files": ("LinkLine", "MalformedLine", "read_link_file"),
     "models": (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -101,6 +102,27 @@ async def each(
             task.cancel()
         await asyncio.gather(finisher, *workers, return_exceptions=True)
         await items.aclose()
+
+
+async def of_each(do: Callable[[T], Awaitable[R]], items: Sequence[T], *, concurrency: int) -> dict[T, R]:
+    """What ``do`` returns for each of ``items``, in their order, so many at a time.
+
+    The first error cancels what is under way, and is raised.
+    """
+
+    async def result(_: int, item: T) -> tuple[T, R | Exception]:
+        try:
+            return item, await do(item)
+        except Exception as error:
+            return item, error
+
+    found = dict[T, R]()
+    async with contextlib.aclosing(each(result, items, concurrency=concurrency)) as results:
+        async for item, value in results:
+            if isinstance(value, Exception):
+                raise value
+            found[item] = value
+    return {item: found[item] for item in items}
 
 
 async def _outcome(make: Make, index: int, new: WantedLink) -> Outcome:

@@ -6,6 +6,7 @@
     ├── InvalidLinkError              refused before sending (also a ValueError)
     ├── LinkFileError                 a file that is no list of links (also a ValueError)
     ├── ConfigurationError            site or credentials missing or malformed (also a ValueError)
+    ├── CycleError                    links that were to give an order go round
     ├── JournalError                  a journal in use, of another site, or unusable
     ├── SessionError                  closed, or another event loop's (also a RuntimeError)
     ├── TransportError                no answer
@@ -63,6 +64,14 @@ class LinkFileError(CaseLinksError, ValueError):
 
 class ConfigurationError(CaseLinksError, ValueError):
     """The site, the credentials or another setting is missing or malformed."""
+
+
+class CycleError(CaseLinksError):
+    """Links that were to give an order go round. ``links`` is the cycle, its last child its first parent."""
+
+    def __init__(self, message: str, *, links: tuple[CaseLink, ...]) -> None:
+        super().__init__(message)
+        self.links = links
 
 
 class JournalError(CaseLinksError):

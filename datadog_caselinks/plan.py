@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from attrs import field, frozen
 
@@ -99,7 +98,7 @@ async def plan_links(
     )
     found = await _cases(resolver, list(keys), concurrency)
     links = [await resolver.link(link) for link in asked]  # which asks nobody any more
-    lists = await _of_each(list_links, _to_list(links, prune=prune), concurrency)
+    lists = await bulk.of_each(list_links, _to_list(links, prune=prune), concurrency=concurrency)
     there = {link.id: link for around in lists.values() for link in around}
     cases = {case.entity: case for case in found.values()}
     return compare(links, there.values(), prune=prune, cases=cases)
@@ -180,28 +179,6 @@ async def _refuse(link: CaseLink) -> None:
     )
 
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-async def _of_each(do: Callable[[T], Awaitable[R]], items: Sequence[T], concurrency: int) -> dict[T, R]:
-    """What ``do`` returns for each of ``items``, in their order. The first error ends it and is raised."""
-
-    async def result(_: int, item: T) -> tuple[T, R | CaseLinksError]:
-        try:
-            return item, await do(item)
-        except CaseLinksError as error:
-            return item, error
-
-    found = dict[T, R]()
-    async with contextlib.aclosing(bulk.each(result, items, concurrency=concurrency)) as results:
-        async for item, value in results:
-            if isinstance(value, CaseLinksError):
-                raise value
-            found[item] = value
-    return {item: found[item] for item in items}
-
-
 async def _cases(resolver: Resolver, keys: Sequence[CaseKey], concurrency: int) -> dict[CaseKey, Case]:
     """The case of each key. Whoever misspelt several learns of them all at once."""
 
@@ -214,7 +191,7 @@ async def _cases(resolver: Resolver, keys: Sequence[CaseKey], concurrency: int) 
             missing[key] = error
             return None
 
-    found = await _of_each(find, keys, concurrency)
+    found = await bulk.of_each(find, keys, concurrency=concurrency)
     if missing:
         first, *others = (key for key in keys if key in missing)
         error = missing[first]

@@ -18,6 +18,7 @@ from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
     ConflictError,
+    CycleError,
     InvalidLinkError,
     LinkFileError,
     MalformedResponseError,
@@ -61,6 +62,8 @@ def _constructed(kind: type[CaseLinksError]) -> CaseLinksError:
         return kind("what happened", **RESPONSE)
     if issubclass(kind, AmbiguousResultError):
         return kind("what happened", new=NEW, reason=ServerError("the reason", **RESPONSE))
+    if issubclass(kind, CycleError):
+        return kind("what happened", links=(LINK,))
     if issubclass(kind, MalformedResponseError):
         return kind("what happened", body="{}")
     return kind("what happened")

@@ -1,0 +1,13 @@
+"""Pictures of a graph of links: for a terminal, as Mermaid, DOT and SVG, and as a page. Knows no HTTP.
+
+Each is a function of the graph alone, and makes of the same graph the same text. Neither needs the network,
+and what others wrote into titles stays text in all of them.
+"""
+
+from datadog_caselinks.pictures.dot import dot
+from datadog_caselinks.pictures.mermaid import mermaid
+from datadog_caselinks.pictures.page import page
+from datadog_caselinks.pictures.svg import svg
+from datadog_caselinks.pictures.tree import Line, Piece, Style, tree, tree_lines
+
+__all__ = ["Line", "Piece", "Style", "dot", "mermaid", "page", "svg", "tree", "tree_lines"]

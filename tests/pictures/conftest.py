@@ -1,0 +1,40 @@
+"""What the tests of pictures share: graphs that have everything in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph
+from datadog_caselinks.sandbox import Sandbox
+from tests.graphs import entity, graph, large
+
+HOSTILE = (
+    "</script><script>alert(1)</script>\"'&]}>\\n--!> \n\x00\x1b[31m \u202e"
+    "#quot; `x` ${y} __DATA__ %%{ \U0001f9e8 \ud800"
+)
+
+
+@pytest.fixture
+async def demo() -> LinkGraph:
+    """The demonstration of the sandbox, with its cycle."""
+    async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
+        return await links.graph("SHOP-2", depth=4)
+
+
+@pytest.fixture
+def hostile() -> LinkGraph:
+    """Titles, ids, types and relationships that would be markup, and links of every kind and shape."""
+    made = graph(
+        *("a BLOCKS b", "b BLOCKS a", "a BLOCKS b", "a RELATES_TO p:c", "i:d CAUSES a", "a PARENT_OF g:e"),
+        *("a DUPLICATES a", "b SUCCESSOR_OF a", "b ESCALATES_TO a", "x CAUSES y"),
+        a=HOSTILE,
+        b="]" * 300,
+    )
+    odd = CaseLink("odd", entity("a"), HOSTILE, Entity(HOSTILE, HOSTILE))
+    return LinkGraph(made.root, (*made.links, odd), made.cases, unread=(odd.child,))
+
+
+@pytest.fixture(scope="session")
+def many() -> LinkGraph:
+    """Five hundred entities."""
+    return large(500)
