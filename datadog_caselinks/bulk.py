@@ -104,24 +104,50 @@ async def each(
         await items.aclose()
 
 
-async def of_each(do: Callable[[T], Awaitable[R]], items: Sequence[T], *, concurrency: int) -> dict[T, R]:
-    """What ``do`` returns for each of ``items``, in their order, so many at a time.
+TellProgress = Callable[[int, int], None]
+"""Is called with how many questions are answered, and of how many, as far as is known."""
+
+
+class Progress:
+    """Counts the questions of a run that asks in rounds, and tells of each that is answered."""
+
+    def __init__(self, tell: TellProgress | None) -> None:
+        self._tell = tell
+        self._asked = self._answered = 0
+
+    def ask(self, count: int) -> None:
+        """Expect ``count`` more answers."""
+        self._asked += count
+
+    def answer(self) -> None:
+        """Count an answer."""
+        self._answered += 1
+        if self._tell:
+            self._tell(self._answered, self._asked)
+
+
+async def of_each(
+    ask: Callable[[T], Awaitable[R]], items: Sequence[T], *, concurrency: int, progress: Progress
+) -> dict[T, R]:
+    """What ``ask`` returns for each of ``items``, in their order, so many at a time.
 
     The first error cancels what is under way, and is raised.
     """
 
-    async def result(_: int, item: T) -> tuple[T, R | Exception]:
+    async def answer(_: int, item: T) -> tuple[T, R | Exception]:
         try:
-            return item, await do(item)
+            return item, await ask(item)
         except Exception as error:
             return item, error
 
+    progress.ask(len(items))
     found = dict[T, R]()
-    async with contextlib.aclosing(each(result, items, concurrency=concurrency)) as results:
-        async for item, value in results:
+    async with contextlib.aclosing(each(answer, items, concurrency=concurrency)) as answers:
+        async for item, value in answers:
             if isinstance(value, Exception):
                 raise value
             found[item] = value
+            progress.answer()
     return {item: found[item] for item in items}
 
 

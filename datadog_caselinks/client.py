@@ -13,12 +13,11 @@ from uuid import UUID
 import aiohttp
 
 from datadog_caselinks import bulk, wire
-from datadog_caselinks import graph as graphs
-from datadog_caselinks.bulk import Outcome
+from datadog_caselinks.bulk import Outcome, Progress, TellProgress
 from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
-from datadog_caselinks.graph import LinkGraph
+from datadog_caselinks.graph import LinkGraph, read_graph
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -191,7 +190,11 @@ class CaseLinksClient:
                 yield outcome
 
     async def plan_links(
-        self, wanted: Iterable[WantedLink] | AsyncIterable[WantedLink], *, prune: bool = False
+        self,
+        wanted: Iterable[WantedLink] | AsyncIterable[WantedLink],
+        *,
+        prune: bool = False,
+        progress: TellProgress | None = None,
     ) -> LinkPlan:
         """Compare the links that are ``wanted`` with those that are there. Changes nothing.
 
@@ -202,6 +205,8 @@ class CaseLinksClient:
             Plan to delete what is there between two entities that ``wanted`` names, and is not wanted; also
             what is there more than once, but for the one with the least id. What leads to an entity that
             ``wanted`` does not name stays, and so does a relationship that this version does not know.
+        ``progress``
+            Is called for each answer with how many there are, and how many are waited for by then.
 
         Raises :class:`NotFoundError` that names the keys of which there is no case, and as
         :meth:`list_links`.
@@ -212,6 +217,7 @@ class CaseLinksClient:
             resolver=self.resolver(),
             prune=prune,
             concurrency=self._concurrency,
+            progress=Progress(progress),
         )
 
     def apply_plan(self, plan: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
@@ -235,43 +241,38 @@ class CaseLinksClient:
         """List the links in which ``entity`` stands on either side, all or those of one ``relationship``."""
         return await self._list(wire.list_request(entity, relationship))
 
-    async def graph(self, entity: Reference | str, *, depth: int = 2, max_nodes: int = 500) -> LinkGraph:
+    async def graph(
+        self,
+        entity: Reference | str,
+        *,
+        depth: int = 2,
+        max_nodes: int = 500,
+        progress: TellProgress | None = None,
+    ) -> LinkGraph:
         """Read the links around ``entity``, as far as ``depth`` links away from it, and what they link.
 
         A depth of 1 is its own links. ``entity`` may be a text, as :func:`parse_reference` reads it. Of cases
         the titles are read too, so that each takes two requests. A graph of more than ``max_nodes`` entities
         ends there, and says so. What these credentials may not see is in it, without its own links.
 
+        ``progress`` is called for each answer with how many there are, and how many are waited for by then.
+
         Raises as :meth:`list_links` and :meth:`get_case`.
-        """
-        *_, graph = [graph async for graph in self.walk(entity, depth=depth, max_nodes=max_nodes)]
-        return graph
-
-    async def walk(
-        self, entity: Reference | str, *, depth: int = 2, max_nodes: int = 500
-    ) -> AsyncGenerator[LinkGraph, None]:
-        """Read the graph around ``entity`` as :meth:`graph` does, and yield it as it grows.
-
-        First comes ``entity`` alone, then the graph of depth 1, and so on until it is as deep as is wanted or
-        has nothing to add.
         """
         if depth < 0:
             raise ConfigurationError(f"depth must be at least 0, not {depth!r}")
         if max_nodes < 1:
             raise ConfigurationError(f"max_nodes must be at least 1, not {max_nodes!r}")
         resolver = self.resolver()
-        root = await resolver.entity(entity)
-        grown = graphs.walk(
-            root,
+        return await read_graph(
+            await resolver.entity(entity),
             self.list_links,
             resolver.case,
             depth=depth,
             max_nodes=max_nodes,
             concurrency=self._concurrency,
+            progress=Progress(progress),
         )
-        async with contextlib.aclosing(grown):
-            async for graph in grown:
-                yield graph
 
     async def delete_link(self, link: CaseLink | str) -> None:
         """Delete a link, given as the :class:`CaseLink` or its id.

@@ -1,9 +1,9 @@
-"""The links around an entity as a graph, and the walk that reads it. Knows no HTTP."""
+"""The links around an entity as a graph, and the walk that reads them. Knows no HTTP."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from graphlib import TopologicalSorter
 from operator import call
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from datadog_caselinks import bulk
+from datadog_caselinks.bulk import Progress
 from datadog_caselinks.cycles import cycles
 from datadog_caselinks.errors import (
     ConfigurationError,
@@ -171,7 +172,7 @@ ListLinks = Callable[[Entity], Awaitable[list[CaseLink]]]
 GetCase = Callable[[Entity], Awaitable[Case]]
 
 
-async def walk(
+async def read_graph(
     root: Entity,
     list_links: ListLinks,
     get_case: GetCase,
@@ -179,21 +180,22 @@ async def walk(
     depth: int,
     max_nodes: int,
     concurrency: int,
-) -> AsyncGenerator[LinkGraph, None]:
-    """Read the links around ``root``, and yield the graph of depth 0, then of 1, up to that of ``depth``.
+    progress: Progress,
+) -> LinkGraph:
+    """Read the links around ``root``, and what they lead to, up to ``depth`` links away.
 
     What is to be asked at one distance is asked at once, ``concurrency`` questions at a time. It ends early
     where there are no further links, or more than ``max_nodes`` entities. A case that cannot be seen is
     without a title; any other error is raised, once what else is under way is cancelled.
     """
-    walked = _Walk(root, list_links, get_case, max_nodes)
+    walk = _Walk(root, list_links, get_case, max_nodes)
     distance = 0
     while True:
-        is_last = distance == depth or bool(walked.left_out)
-        await bulk.of_each(call, walked.questions(with_links=not is_last), concurrency=concurrency)
-        yield walked.graph(distance)
-        if is_last or not walked.step():
-            return
+        is_last = distance == depth or bool(walk.left_out)
+        questions = walk.questions(with_links=not is_last)
+        await bulk.of_each(call, questions, concurrency=concurrency, progress=progress)
+        if is_last or not walk.step():
+            return walk.graph(distance)
         distance += 1
 
 

@@ -13,3 +13,8 @@ def one_line(text: str, *, limit: int = 300) -> str:
     """``text`` fit for a terminal: on one line, without control characters, cut after ``limit``."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= limit else f"{line[:limit]}…"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """``count`` with its noun: ``one`` in the singular, else ``many``, or ``one`` with an s."""
+    return f"{count} {one}" if count == 1 else f"{count} {many or f'{one}s'}"

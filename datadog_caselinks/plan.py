@@ -10,7 +10,7 @@ from functools import partial
 from attrs import field, frozen
 
 from datadog_caselinks import bulk
-from datadog_caselinks.bulk import Failed, Make, Outcome
+from datadog_caselinks.bulk import Failed, Make, Outcome, Progress
 from datadog_caselinks.contradictions import Contradiction, contradictions
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.messages import shortened
@@ -90,15 +90,17 @@ async def plan_links(
     resolver: Resolver,
     prune: bool,
     concurrency: int,
+    progress: Progress,
 ) -> LinkPlan:
     """Look up what ``wanted`` names, list the links that are there, and compare."""
     asked = [_checked(link) async for _, link in bulk.numbered(wanted)]
     keys = dict.fromkeys(
         end for link in asked for end in (link.parent, link.child) if isinstance(end, CaseKey)
     )
-    found = await _cases(resolver, list(keys), concurrency)
+    found = await _cases(resolver, list(keys), concurrency, progress)
     links = [await resolver.link(link) for link in asked]  # which asks nobody any more
-    lists = await bulk.of_each(list_links, _to_list(links, prune=prune), concurrency=concurrency)
+    to_list = _to_list(links, prune=prune)
+    lists = await bulk.of_each(list_links, to_list, concurrency=concurrency, progress=progress)
     there = {link.id: link for around in lists.values() for link in around}
     cases = {case.entity: case for case in found.values()}
     return compare(links, there.values(), prune=prune, cases=cases)
@@ -179,7 +181,9 @@ async def _refuse(link: CaseLink) -> None:
     )
 
 
-async def _cases(resolver: Resolver, keys: Sequence[CaseKey], concurrency: int) -> dict[CaseKey, Case]:
+async def _cases(
+    resolver: Resolver, keys: Sequence[CaseKey], concurrency: int, progress: Progress
+) -> dict[CaseKey, Case]:
     """The case of each key. Whoever misspelt several learns of them all at once."""
 
     missing: dict[CaseKey, NotFoundError] = {}
@@ -191,7 +195,7 @@ async def _cases(resolver: Resolver, keys: Sequence[CaseKey], concurrency: int) 
             missing[key] = error
             return None
 
-    found = await bulk.of_each(find, keys, concurrency=concurrency)
+    found = await bulk.of_each(find, keys, concurrency=concurrency, progress=progress)
     if missing:
         first, *others = (key for key in keys if key in missing)
         error = missing[first]

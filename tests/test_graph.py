@@ -31,7 +31,8 @@ from datadog_caselinks import (
     case,
     incident,
 )
-from datadog_caselinks.graph import walk
+from datadog_caselinks.bulk import Progress
+from datadog_caselinks.graph import read_graph
 from datadog_caselinks.sandbox import Sandbox
 from tests.graphs import entity, graph, links
 from tests.servers import Server, answers, is_silent
@@ -100,11 +101,16 @@ class TestGraphOfTheDemo:
         assert (await client.graph(root, depth=1)).root == root
         assert (await client.graph(f"incident:{root.id}", depth=1)).root == root
 
-    async def test_walk_yields_each_depth(self, client: CaseLinksClient) -> None:
-        """A caller can show how far it is, and stop when it has seen enough."""
-        grown = [graph async for graph in client.walk("SHOP-2", depth=3)]
+    async def test_progress(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
+        """Each answer is told of, with how many are waited for by then. The root is asked for once."""
+        told: list[tuple[int, int]] = []
+        await client.graph("SHOP-2", depth=3, progress=lambda done, total: told.append((done, total)))
 
-        assert grown == [await client.graph("SHOP-2", depth=depth) for depth in range(4)]
+        assert [done for done, _ in told] == list(range(1, len(told) + 1))
+        totals = [total for _, total in told]
+        assert totals == sorted(totals)
+        assert len(set(totals)) == 4
+        assert told[-1] == (len(sandbox.requests), len(sandbox.requests))
 
     async def test_max_nodes(self, client: CaseLinksClient) -> None:
         """The walk ends with so many entities, and tells how far it got and how many it met besides."""
@@ -132,11 +138,12 @@ class TestGraphOfTheDemo:
         assert sorted(keys(graph, (link.parent for link in cycle))) == ["SHOP-24", "SHOP-25", "SHOP-26"]
         assert [link.child for link in cycle] == [link.parent for link in (*cycle[1:], cycle[0])]
 
-    @pytest.mark.parametrize("wrong", [{"depth": -1}, {"max_nodes": 0}])
-    async def test_refuses_what_makes_no_sense(self, client: CaseLinksClient, wrong: dict[str, int]) -> None:
+    async def test_refuses_what_makes_no_sense(self, client: CaseLinksClient) -> None:
         """The message names the parameter and what was given."""
-        with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} must be at least"):
-            await client.graph("SHOP-2", **wrong)
+        with pytest.raises(ConfigurationError, match="depth must be at least 0, not -1"):
+            await client.graph("SHOP-2", depth=-1)
+        with pytest.raises(ConfigurationError, match="max_nodes must be at least 1, not 0"):
+            await client.graph("SHOP-2", max_nodes=0)
 
     async def test_a_root_that_is_not_there(self, client: CaseLinksClient) -> None:
         """There is no graph around nothing."""
@@ -193,11 +200,15 @@ class World:
         return Case(of.id, "", "", "", "")
 
     async def graph(self, *, concurrency: int = 100, depth: int = 9) -> LinkGraph:
-        walked = walk(
-            entity("a"), self.list_links, self.get_case, depth=depth, max_nodes=999, concurrency=concurrency
+        return await read_graph(
+            entity("a"),
+            self.list_links,
+            self.get_case,
+            depth=depth,
+            max_nodes=999,
+            concurrency=concurrency,
+            progress=Progress(None),
         )
-        *_, graph = [graph async for graph in walked]
-        return graph
 
 
 class TestWalk:

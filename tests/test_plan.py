@@ -84,6 +84,14 @@ class TestPlanLinks:
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
         assert asked(sandbox) == {"GET": 3}  # two cases, and the links of the one that both links share
 
+    async def test_progress(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Each answer is told of, with how many are waited for by then: first the keys, then the lists."""
+        told: list[tuple[int, int]] = []
+        wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
+        await links.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
+        assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
+        assert asked(sandbox) == {"GET": 6}
+
     async def test_what_is_there_is_kept(self, links: CaseLinksClient) -> None:
         """For ``RELATES_TO`` either way round."""
         made = [await links.create_link(new) for new in (A.blocks(B), C.relates_to(A))]

@@ -14,12 +14,12 @@ from datadog_caselinks.bulk import AlreadyLinked, Created, Failed
 from datadog_caselinks.cli.files import opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, link_record, records
-from datadog_caselinks.cli.report import counted
 from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import ConfigurationError, LinkFileError
 from datadog_caselinks.link_files import MalformedLine, read_link_file
+from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink, NewCaseLink
 from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
 from datadog_caselinks.references import WantedLink
@@ -61,7 +61,10 @@ def plan(
 
     async def work() -> None:
         async with client(settings) as links:
-            planned = await links.plan_links(await _wanted(screen, file, links), prune=prune)
+            wanted = await _wanted(screen, file, links)
+            screen.start(None)
+            planned = await links.plan_links(wanted, prune=prune, progress=screen.answered)
+            screen.close()
             if not (applies and settings.output != "table"):
                 _show(screen, settings, planned)
             for warning in planned.warnings:

@@ -21,6 +21,7 @@ from datadog_caselinks.errors import (
     RateLimitedError,
 )
 from datadog_caselinks.link_files import LinkLine, MalformedLine
+from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink
 
@@ -198,8 +199,3 @@ def _listed(numbers: Iterable[int]) -> str:
         else:
             ranges.append([number, number])
     return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
-
-
-def counted(count: int, noun: str) -> str:
-    """The count with its noun, in the singular for one."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -49,8 +49,14 @@ class Screen:
         """Begin a run of ``total`` steps, or of an unknown number."""
         self._began = self._told_at = self._clock()
         self._total = total
-        self._progress.update(self._bar, total=total)
+        self._progress.reset(self._bar, total=total)
         self._progress.start()
+
+    def answered(self, count: int, asked: int) -> None:
+        """Show that ``count`` questions are answered, of as many as were ``asked`` so far."""
+        self._total = asked
+        self._progress.update(self._bar, total=asked)
+        self.advance(done=count, failed=0)
 
     def advance(self, *, done: int, failed: int) -> None:
         """Show how far the run is: ``done`` steps, ``failed`` of them not well."""

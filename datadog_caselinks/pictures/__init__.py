@@ -9,5 +9,18 @@ from datadog_caselinks.pictures.mermaid import mermaid
 from datadog_caselinks.pictures.page import page
 from datadog_caselinks.pictures.svg import svg
 from datadog_caselinks.pictures.tree import Line, Piece, Style, tree, tree_lines
+from datadog_caselinks.pictures.words import heading, notes
 
-__all__ = ["Line", "Piece", "Style", "dot", "mermaid", "page", "svg", "tree", "tree_lines"]
+__all__ = [
+    "Line",
+    "Piece",
+    "Style",
+    "dot",
+    "heading",
+    "mermaid",
+    "notes",
+    "page",
+    "svg",
+    "tree",
+    "tree_lines",
+]

@@ -9,6 +9,7 @@ from typing import Final
 from attrs import frozen
 
 from datadog_caselinks.graph import LinkGraph
+from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink, Entity, Relationship
 from datadog_caselinks.references import named
 
@@ -55,18 +56,14 @@ def heading(graph: LinkGraph) -> str:
 
 def notes(graph: LinkGraph) -> list[str]:
     """How much there is in it, and what is not."""
-    made = [_counted(len(graph.entities), "entity", "entities"), _counted(len(graph.links), "link", "links")]
+    made = [counted(len(graph.entities), "entity", "entities"), counted(len(graph.links), "link")]
     if cycles := graph.cycles:
-        made.append(_counted(len(cycles), "cycle", "cycles"))
+        made.append(counted(len(cycles), "cycle"))
     if graph.left_out:
         made.append(f"{graph.left_out} more at distance {graph.depth} left out")
     if graph.unread:
         made.append(f"links of {len(graph.unread)} could not be read")
     return made
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def words(name: str) -> str:

@@ -39,6 +39,19 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
     ]
 
 
+def test_the_number_may_grow_on_the_way(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a graph, where each answer may lead to further questions."""
+    screen = Screen(clock=clock)
+    screen.start(None)
+    for asked in (10, 100):
+        clock.now += 10
+        screen.answered(asked // 2, asked)
+    assert capsys.readouterr().err.splitlines() == [
+        "5 of 10, 0 failed, 0/s, 0:00:10 left",
+        "50 of 100, 0 failed, 2/s, 0:00:20 left",
+    ]
+
+
 def test_of_an_unknown_number_no_end_is_foretold(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     """As of what comes through a pipe."""
     screen = Screen(clock=clock)

@@ -1,0 +1,184 @@
+"""``caselinks graph``, run as a program against the demo of a sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks import CaseLinksClient, LinkGraph, pictures
+from datadog_caselinks.sandbox import Sandbox
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at
+from tests.servers import some_id
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(seed="demo") as sandbox:
+        yield sandbox
+
+
+async def read(sandbox: Sandbox, depth: int = 2) -> LinkGraph:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+        return await links.graph("SHOP-2", depth=depth)
+
+
+async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandbox: Sandbox) -> None:
+    """As text where there is no terminal, and nothing besides."""
+    done = await caselinks(pointing_at(sandbox), "graph", "shop-2")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == pictures.tree(await read(sandbox))
+
+
+@pytest.mark.parametrize(
+    ("format_", "suffix"),
+    [("mermaid", "mmd"), ("mermaid", "mermaid"), ("dot", "gv"), ("svg", "SVG"), ("html", "html")],
+)
+async def test_a_file_gets_what_its_name_says(
+    sandbox: Sandbox, tmp_path: Path, format_: str, suffix: str
+) -> None:
+    """In the place of what it held; what was written is told on standard error."""
+    file = tmp_path / f"outage.{suffix}"
+    file.write_text("x" * 1_000_000)
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "--depth", "3", "-o", str(file))
+    draw = {"mermaid": pictures.mermaid, "dot": pictures.dot, "svg": pictures.svg, "html": pictures.page}
+    assert file.read_text() == draw[format_](await read(sandbox, depth=3))
+    told = f"Links around SHOP-2: 30 entities, 31 links. Written to {file}.\n"
+    assert (done.status, done.out, done.err) == (0, "", told)
+
+
+async def test_a_format_that_is_named_counts_before_the_name_of_the_file(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """And is what standard output gets without one; --quiet leaves the summary out."""
+    file = tmp_path / "outage.html"
+    arguments = ("graph", "SHOP-2", "--format", "dot")
+    shown = await caselinks(pointing_at(sandbox), *arguments)
+    done = await caselinks(pointing_at(sandbox), *arguments, "-o", str(file), "--quiet")
+    assert shown.out == file.read_text() == pictures.dot(await read(sandbox))
+    assert (done.out, done.err) == ("", "")
+
+
+async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
+    """Entities with their distance, links with their ids, cycles as ids of links."""
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-23", "--output", "json")
+    told = json.loads(done.out)
+    async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+        made = await links.graph("SHOP-23")
+    assert list(told) == ["root", "depth", "entities", "links", "cycles", "left_out", "unread"]
+    assert (told["root"]["key"], told["depth"], told["left_out"], told["unread"]) == ("SHOP-23", 2, 0, [])
+    assert {each["id"]: each["distance"] for each in told["entities"]} == {
+        entity.id: distance for entity, distance in made.distances.items()
+    }
+    assert {link["id"] for link in told["links"]} == {link.id for link in made.links}
+    assert told["cycles"] == [[link.id for link in cycle] for cycle in made.cycles]
+    assert len(told["cycles"]) == 1
+
+
+async def test_json_lines_are_its_links(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As list shows them, one on each line, also in a file, however that is called."""
+    file = tmp_path / "links.svg"
+    arguments = ("--depth", "1", "--output", "jsonl")
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments, "-o", str(file))
+    listed = await caselinks(pointing_at(sandbox), "list", "SHOP-2", "--output", "jsonl")
+    lines = file.read_text().splitlines()
+    assert done.status == 0
+    assert sorted(lines) == sorted(listed.out.splitlines())
+
+
+async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
+    """It is drawn as far as it goes, and told how far that is; the status is 1."""
+    arguments = ("--depth", "9", "--max-nodes", "15")
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments)
+    assert "15 entities" in done.out
+    assert done.err == (
+        "There are more than 15 entities: all within 1 link are here, and 4 of those one link further are "
+        "not. Ask for less --depth, or for more --max-nodes.\n"
+    )
+    assert done.status == 1
+
+
+async def test_a_case_without_links(sandbox: Sandbox) -> None:
+    """It is drawn alone, in every format."""
+    sandbox.add_case("SHOP-99", "Nobody has linked this")
+    for format_ in ("tree", "mermaid", "dot", "svg", "html"):
+        done = await caselinks(pointing_at(sandbox), "graph", "SHOP-99", "--format", format_)
+        assert "Nobody has" in done.out
+        assert (done.status, done.err) == (0, "")
+
+
+async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> None:
+    """Titles give way where it is narrow; with NO_COLOR there are none."""
+    arguments = ("graph", "SHOP-2", "--depth", "3")
+    status, shown = await on_terminal(pointing_at(sandbox), *arguments, columns=60)
+    lines = shown[shown.index("\x1b[1m■ SHOP-2") :].rstrip().splitlines()  # the progress comes before
+    assert status == 0
+    assert len(lines) == pictures.tree(await read(sandbox, depth=3)).count("\n")
+    assert any("…" in line for line in lines)
+    _, plain = await on_terminal(pointing_at(sandbox) | {"NO_COLOR": "1"}, *arguments, columns=60)
+    assert "\x1b[36m" in shown
+    assert "\x1b[36m" not in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("SHOP-999",), 1, "cannot get case SHOP-999: 404, case not found"),
+        (("checkout",), 2, "'checkout' names no entity; write a case key"),
+        (("SHOP-2", "-o", "/nowhere/outage.html"), 2, "/nowhere/outage.html: No such file or directory"),
+        (("SHOP-2", "-o", "/"), 2, "/: Is a directory"),
+        (("SHOP-2", "-o", "/dev/full"), 2, "/dev/full: No space left on device"),
+        (("SHOP-2", "--format", "dot", "--output", "json"), 2, "--format dot is a picture and --output json"),
+        (("SHOP-2", "--depth", "-1"), 2, "Invalid value for '--depth'"),
+    ],
+)
+async def test_what_cannot_be_is_told(
+    sandbox: Sandbox, arguments: tuple[str, ...], status: int, told: str
+) -> None:
+    """Status 1 if the server said so, else 2; an output that cannot be opened is told before it is asked."""
+    done = await caselinks(pointing_at(sandbox), "graph", *arguments)
+    assert (done.status, done.out) == (status, "")
+    assert told in done.err
+    assert status == 1 or "full" in told or not sandbox.requests
+
+
+async def test_a_file_is_left_as_it_was_if_there_is_nothing_to_write(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """And one that was not there is not there afterwards."""
+    old, new = tmp_path / "old.svg", tmp_path / "new.svg"
+    old.write_text("as it was")
+    for file in (old, new):
+        await caselinks(pointing_at(sandbox), "graph", "SHOP-999", "-o", str(file))
+    assert old.read_text() == "as it was"
+    assert os.listdir(tmp_path) == ["old.svg"]
+
+
+async def test_a_pipe_is_a_file_too(sandbox: Sandbox) -> None:
+    """As scripts have it, which name /dev/stdout."""
+    done = await caselinks(
+        pointing_at(sandbox), "graph", "SHOP-2", "--format", "dot", "--quiet", "-o", "/dev/stdout"
+    )
+    assert done.out == pictures.dot(await read(sandbox))
+
+
+async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What to install is told before anything is asked; the tree needs none."""
+    (tmp_path / "fast_sugiyama.py").write_text("raise ModuleNotFoundError(name=__name__)")
+    variables = pointing_at(sandbox) | {"PYTHONPATH": str(tmp_path)}
+    done = await caselinks(variables, "graph", "SHOP-2", "--format", "svg")
+    assert (done.status, done.err) == (
+        2,
+        "Error: this picture needs an extra: pip install 'datadog_caselinks[pictures]'\n",
+    )
+    assert not sandbox.requests
+    assert (await caselinks(variables, "graph", "SHOP-2")).status == 0
+
+
+async def test_the_demo_needs_no_keys() -> None:
+    """And an incident may be the root."""
+    done = await caselinks(environment(), "graph", "--sandbox", f"incident:{some_id(1)}")
+    assert (done.status, done.out) == (0, f"▲ incident:{some_id(1)}\n\n1 entity · 0 links\n")
