@@ -26,7 +26,7 @@ _COMMANDS: Final = {
     "delete": ("link", "Delete links by their ids, as list and create show them."),
     "bulk": ("bulk", "Create the links that FILE lists; - is standard input."),
     "plan": ("plan", "Show what to create and delete so that the links are as FILE states them."),
-    "graph": ("graph", "Draw the links around ENTITY: as a tree, Mermaid, DOT, SVG, or a page."),
+    "graph": ("graph", "Draw the links around ENTITY: as a tree, Mermaid, DOT, SVG, or an HTML page."),
     "journal": ("journal", "Look at the journal of a bulk run."),
     "doctor": ("doctor", "Check whether links can be created from here, step by step."),
     "sandbox": (

@@ -84,10 +84,10 @@ def graph(
     file: str | None,
     settings: Settings,
 ) -> None:
-    """Draw the links around ENTITY: what it is linked with, what that is, and on.
+    """Draw the links around ENTITY: as a tree, Mermaid, DOT, SVG, or an HTML page.
 
-    ENTITY is written as for list. A page (html) can be searched, zoomed and
-    clicked, and needs no network; it and svg take the extra "pictures".
+    ENTITY is written as for list. The page can be searched, zoomed and clicked, and
+    needs no network. It and SVG take the extra "pictures".
 
     \b
     --output json    one object: entities, links, cycles
