@@ -73,9 +73,10 @@ def bulk(
     \b
     FILE is CSV with the columns
       parent,relationship,child
-    or JSON Lines with the same keys. The ends are case keys, UUIDs, addresses
-    of cases, or incident:UUID, page:UUID, conversation:UUID. The columns
-    parent_type and child_type may tell what a UUID is of; the default is CASE.
+    or JSON Lines with the same keys, or YAML as for plan. The ends are case keys,
+    UUIDs, addresses of cases, or incident:UUID, page:UUID, conversation:UUID. The
+    columns parent_type and child_type may tell what a UUID is of; the default is
+    CASE.
 
     The exit status is 0 if every link was created or was there already, 1 if some
     were not, 2 if nothing was sent, and above 128 if a signal ended the run.

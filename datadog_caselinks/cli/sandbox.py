@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Literal
+from typing import Final, Literal
 
 import click
 
 from datadog_caselinks.sandbox import Fault, Sandbox
+
+_AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
+_A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 
 
 @click.command(
@@ -59,17 +62,17 @@ def sandbox(
     try:
         if command:
             context.exit(asyncio.run(_run(server, command)))
-        asyncio.run(_serve(server))
+        asyncio.run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
     except KeyboardInterrupt:
         click.echo("\nThe sandbox has ended.")
 
 
-async def _serve(server: Sandbox) -> None:
+async def _serve(server: Sandbox, example: str) -> None:
     async with server:
         variables = " ".join(f"{name}={value}" for name, value in _environment(server).items())
         click.echo("A local Datadog is running. Its keys are no secrets; in another terminal:\n")
         click.echo(f"  export {variables}")
-        click.echo("  caselinks bulk examples/postmortem.csv\n")
+        click.echo(f"  caselinks {example}\n")
         click.echo(f"What it holds: {server.url}/   Stop it with Ctrl-C.")
         await asyncio.Event().wait()
 

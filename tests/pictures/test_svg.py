@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from datadog_caselinks import CaseLink, Entity, LinkGraph
+from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph
 from datadog_caselinks.pictures import svg
+from datadog_caselinks.sandbox import Sandbox
 from tests.graphs import entity, graph
 from tests.pictures.documents import SVG, addresses, numbered, read_svg, texts
 
@@ -113,6 +115,13 @@ def test_fetches_nothing(demo: LinkGraph, hostile: LinkGraph) -> None:
 def test_is_the_same_each_time(hostile: LinkGraph) -> None:
     """A picture under version control changes when the graph does."""
     assert svg(hostile) == svg(hostile)
+
+
+async def test_the_documentation_shows_it() -> None:
+    """As it is drawn today: ``caselinks graph --sandbox SHOP-24 -o docs/graph.svg``."""
+    async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
+        made = await links.graph("SHOP-24")
+    assert (Path(__file__).parents[2] / "docs" / "graph.svg").read_text("utf-8") == svg(made)
 
 
 def test_says_what_is_missing() -> None:

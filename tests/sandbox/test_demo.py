@@ -26,7 +26,8 @@ LINKS = list(demo.links())
 class TestStory:
     def test_each_case_is_told_once(self) -> None:
         """With an id, a key and a title of its own, the keys in their order."""
-        assert [each.key for each in CASES.values()] == [f"SHOP-{n}" for n in range(1, len(CASES) + 1)]
+        keys = [f"SHOP-{number}" for number in range(1, 37)] + [f"MAIL-{number}" for number in range(1, 31)]
+        assert [each.key for each in CASES.values()] == keys
         assert len(list(demo.cases())) == len(CASES) == len({each.title for each in CASES.values()})
         assert all(each.title.strip() for each in CASES.values())
         assert {each.status for each in CASES.values()} == {"OPEN", "IN_PROGRESS", "CLOSED"}

@@ -40,7 +40,7 @@ async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
     page = (await caller.send("GET", "/")).body.decode()
     state = (await caller.send("GET", "/_sandbox/state", headers={})).json
 
-    assert "caselinks bulk examples/postmortem.csv" in page
+    assert "caselinks create incident:" in page
     assert state == {
         "keys": {"DD_API_KEY": "sandbox-api-key", "DD_APP_KEY": "sandbox-app-key"},
         "links": {"total": 0, "latest": []},
