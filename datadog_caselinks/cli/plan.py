@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import chain
 from typing import Final
 
 import click
@@ -13,17 +14,19 @@ import click
 from datadog_caselinks.bulk import AlreadyLinked, Created, Failed
 from datadog_caselinks.cli.files import opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Records, link_record, records
+from datadog_caselinks.cli.records import Records, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import ConfigurationError, LinkFileError
 from datadog_caselinks.link_files import MalformedLine, read_link_file
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, NewCaseLink
+from datadog_caselinks.models import Entity
 from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
 from datadog_caselinks.references import WantedLink
 
+_ACTIONS: Final = {"+": "create", "-": "delete"}
 _OUTCOMES: Final = {
     Created: "created",
     AlreadyLinked: "already there",
@@ -103,15 +106,18 @@ async def _wanted(screen: Screen, file: str, links: CaseLinksClient) -> list[Wan
 
 
 def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
-    """The difference: a line for each link, the created and the deleted of a parent together."""
-    changes: list[tuple[str, NewCaseLink | CaseLink]] = [("+", link) for link in planned.create]
-    changes += [("-", link) for link in planned.delete]
+    """The difference: the links to create and to delete of each parent together."""
+    changes = defaultdict[Entity, list[Change]](list)
+    for sign, links in (("+", planned.create), ("-", planned.delete)):
+        for link in links:
+            changes[link.parent].append((sign, link))
+    if is_for_people(settings.output):
+        draw_changes(planned, changes)
+        return
     with records(screen, settings.output) as shown:
-        for sign, link in sorted(changes, key=lambda change: planned.named(change[1].parent)):
-            action = "create" if sign == "+" else "delete"
-            shown.add(
-                {"action": action, "link": link_record(link, planned.cases)}, [f"{sign} {planned.told(link)}"]
-            )
+        for sign, link in chain.from_iterable(changes.values()):
+            record = {"action": _ACTIONS[sign], "link": link_record(link, planned.cases)}
+            shown.add(record, [f"{sign} {planned.told(link)}"])
 
 
 def _told(planned: LinkPlan) -> str:

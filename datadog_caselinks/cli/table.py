@@ -1,8 +1,8 @@
-"""The links of an entity as a table on a terminal."""
+"""Links for people to read on a terminal: those of an entity as a table, those of a plan by their parents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from rich.cells import cell_len
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, Relationship
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.plan import LinkPlan
 from datadog_caselinks.references import named
 
 _WIDE: Final = 120
@@ -38,6 +39,31 @@ def draw_links(links: Iterable[CaseLink], cases: Mapping[Entity, Case], around: 
         styled = Text(status, style=_STATUS_STYLES.get(status, ""))
         table.add_row(relationship, entity, Text(title), styled, Text(link_id, style="dim"))
     console.print(table)
+
+
+Change = tuple[str, NewCaseLink | CaseLink]
+"""A link to create, with a plus before it, or to delete, with a minus."""
+
+
+def draw_changes(planned: LinkPlan, changes: Mapping[Entity, Sequence[Change]]) -> None:
+    """Draw ``changes`` of ``planned`` below their parents, with titles, each on one line."""
+    console = Console(highlight=False)
+    links = [link for each in changes.values() for _, link in each]
+    wide = max((len(link.relationship) for link in links), default=0)
+    for parent, below in changes.items():
+        lines = [Text.assemble(*_named(planned, parent, "bold"))]
+        for sign, link in below:
+            style = "green" if sign == "+" else "red"
+            said = f"  {sign} {link.relationship:<{wide}}  "
+            lines.append(Text.assemble((said, style), *_named(planned, link.child, style)))
+        for line in lines:
+            console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def _named(planned: LinkPlan, entity: Entity, style: str) -> list[tuple[str, str]]:
+    case = planned.cases.get(entity)
+    title = one_line(case.title) if case else ""
+    return [(one_line(planned.named(entity)), style), (f"  {title}", "dim")]
 
 
 def _row(link: CaseLink, cases: Mapping[Entity, Case], around: Entity) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
-from tests.cli.program import caselinks, environment, pointing_at, start
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
 from tests.servers import MAX_SECONDS, Server, is_silent, listed, some_id
 
 YAML = "SHOP-1:\n  blocks: [SHOP-2, SHOP-3]\n"
@@ -41,6 +42,26 @@ async def test_it_shows_and_changes_nothing(sandbox: Sandbox, file: str) -> None
     assert done.out == "+ SHOP-1 BLOCKS SHOP-2\n+ SHOP-1 BLOCKS SHOP-3\n"
     assert done.err == "2 links to create. Nothing was changed; --apply does it.\n"
     assert (done.status, sandbox.links) == (0, [])
+
+
+async def test_a_terminal_shows_it_by_parents_and_with_titles(sandbox: Sandbox, file: str) -> None:
+    """What comes in green and what goes in red, one line each; a title cannot break out of its line."""
+    sandbox.add_case("SHOP-5", "One\nand\x1b[31m two")
+    await caselinks(pointing_at(sandbox), "create", "SHOP-1", "causes", "SHOP-5")
+    await asyncio.to_thread(Path(file).write_text, f"{YAML}SHOP-5:\n  blocks: SHOP-1\n")
+    status, shown = await on_terminal(pointing_at(sandbox), "plan", file, "--prune")
+    lines = shown[shown.index("\x1b[1mSHOP-1") :].splitlines()
+    assert status == 0
+    assert [re.sub(r"\x1b\[\d+m", "", line).rstrip() for line in lines[:6]] == [
+        "SHOP-1  Case 1",
+        "  + BLOCKS  SHOP-2  Case 2",
+        "  + BLOCKS  SHOP-3  Case 3",
+        "  - CAUSES  SHOP-5  One and [31m two",
+        "SHOP-5  One and [31m two",
+        "  + BLOCKS  SHOP-1  Case 1",
+    ]
+    assert "\x1b[32m  + BLOCKS" in shown
+    assert "\x1b[31m  - CAUSES" in shown
 
 
 async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> None:
