@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,14 +18,13 @@ import click
 from attrs import asdict, frozen
 
 from datadog_caselinks.cli.records import records
-from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
+from datadog_caselinks.cli.run import Settings, client, logging_to, proxy_to, run, site_of, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.credentials import ApiKeys, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError
 from datadog_caselinks.models import case
 from datadog_caselinks.retry import RetryPolicy
-from datadog_caselinks.sites import Site, site_from_env
 
 _SECONDS: Final = 10.0
 """For each of the steps."""
@@ -79,8 +79,14 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     policy = RetryPolicy(max_attempts=1, max_wait=_SECONDS)
     async with client(settings, timeout=_SECONDS, retry=policy) as links:
         url = urlsplit(links.site.api_url)
-        for check in (_name, _encryption, _clock):
-            finding = await check(url)
+        proxy = proxy_to(links.site)
+        checks = (
+            partial(_name, urlsplit(proxy or links.site.api_url)),
+            partial(_encryption, url, proxy),
+            partial(_clock, url, proxy),
+        )
+        for check in checks:
+            finding = await check()
             yield finding
             if finding.state == "bad":
                 return
@@ -90,7 +96,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
 
 def _configuration(settings: Settings) -> list[Finding]:
     try:
-        site = Site.parse(settings.site) if settings.site else site_from_env()
+        site = site_of(settings)
     except ConfigurationError as error:
         return [Finding("site", "bad", str(error))]
     found = [Finding("site", "ok", f"{site.name}, {site.api_url}")]
@@ -113,7 +119,9 @@ async def _name(url: SplitResult) -> Finding:
     return Finding("DNS", "ok", f"{url.hostname} is {', '.join(map(str, addresses))}")
 
 
-async def _encryption(url: SplitResult) -> Finding:
+async def _encryption(url: SplitResult, proxy: str | None) -> Finding:
+    if proxy:
+        return Finding("TLS", "note", f"by way of the proxy {urlsplit(proxy).hostname}; see the next checks")
     if url.scheme != "https":
         return Finding("TLS", "ok", "none: on loopback it is not needed")
     try:
@@ -133,15 +141,16 @@ async def _encryption(url: SplitResult) -> Finding:
     return Finding("TLS", "ok", f"{connection.version()}; the certificate is good for {days:.0f} days")
 
 
-async def _clock(url: SplitResult) -> Finding:
+async def _clock(url: SplitResult, proxy: str | None) -> Finding:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session,
-            session.head(url.geturl(), allow_redirects=False) as response,
+            session.head(url.geturl(), allow_redirects=False, proxy=proxy) as response,
         ):
             date = response.headers.get("Date", "")
     except (aiohttp.ClientError, OSError) as error:
-        return Finding("clock", "bad", f"{url.netloc} does not answer ({type(error).__name__})")
+        via = f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2]}" if proxy else ""
+        return Finding("clock", "bad", f"{url.netloc} does not answer{via} ({type(error).__name__})")
     try:
         ahead = time.time() - parsedate_to_datetime(date).timestamp()
     except ValueError:

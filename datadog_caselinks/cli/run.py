@@ -9,6 +9,8 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar, Unpack
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import click
 from attrs import frozen
@@ -17,6 +19,7 @@ from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.screen import Log, Screen
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.sites import Site, site_from_env
 
 T = TypeVar("T")
 
@@ -72,6 +75,23 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
     return decorate
 
 
+def site_of(settings: Settings) -> Site:
+    """The site that ``settings`` name, or the environment. Raises :class:`ConfigurationError` for another."""
+    return Site.parse(settings.site) if settings.site else site_from_env()
+
+
+def proxy_to(site: Site) -> str | None:
+    """The proxy that the environment names, by ``HTTPS_PROXY`` and ``NO_PROXY``, as other commands read them.
+
+    There is none to a server on loopback.
+    """
+    url = urlsplit(site.api_url)
+    if url.scheme != "https" or proxy_bypass(url.netloc):
+        return None
+    proxy = getproxies().get("https")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
 @contextlib.asynccontextmanager
 async def client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncIterator[CaseLinksClient]:
     """The client that ``settings`` ask for; with ``--sandbox``, of a sandbox that ends with it."""
@@ -80,7 +100,9 @@ async def client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncI
             sandbox = await stack.enter_async_context(Sandbox(seed="demo"))
             links = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
         else:
-            links = CaseLinksClient.from_env(settings.site, **options)
+            site = site_of(settings)
+            options["proxy"] = proxy_to(site)
+            links = CaseLinksClient.from_env(site, **options)
         yield await stack.enter_async_context(links)
 
 

@@ -21,8 +21,13 @@ class Finished:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment with no site and no keys but these."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DD_")} | variables
+    """The environment with no site, no keys and no proxy but these."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DD_") and not name.lower().endswith("_proxy")
+    }
+    return kept | variables
 
 
 def pointing_at(sandbox: Sandbox) -> dict[str, str]:

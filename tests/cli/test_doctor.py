@@ -12,7 +12,7 @@ import pytest
 
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at
-from tests.servers import Authority, Server, answers, drops, listed
+from tests.servers import Authority, Proxy, Server, answers, drops, listed
 
 KEYS = {"DD_API_KEY": "secret-api-key-0123456789", "DD_APP_KEY": "secret-app-key-0123456789"}
 
@@ -159,4 +159,41 @@ async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, 
         done, found = await doctor(variables | {"SSL_CERT_FILE": str(ca)})
     assert found["TLS"][0] == "ok"
     assert "the certificate is good for" in found["TLS"][1]
+    assert done.status == 0
+
+
+async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authority, tmp_path: Path) -> None:
+    """Each check goes the way that the links will; its password is told to nobody else."""
+    ca = tmp_path / "ca.pem"
+    authority.ca.cert_pem.write_to_path(str(ca))
+    async with (
+        Server(
+            answers(200, Date=formatdate(usegmt=True)),
+            listed,
+            tls=authority.server("localhost"),
+            host="localhost",
+        ) as server,
+        Proxy("someone:something-secret").running() as proxy,
+    ):
+        variables = environment(DD_SITE=server.url, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(ca), **KEYS)
+        done, found = await doctor(variables)
+        assert {name: state for name, (state, _) in found.items() if state != "ok"} == {"TLS": "note"}
+        assert (found["DNS"][1], done.status) == ("127.0.0.1 is 127.0.0.1", 0)
+        assert len(proxy.requests) == 2
+        assert "something-secret" not in done.out
+        await doctor(variables | {"NO_PROXY": "localhost"})
+        assert len(proxy.requests) == 2
+        wrong = variables | {"HTTPS_PROXY": f"127.0.0.1:{proxy.port}"}
+        _, found = await doctor(wrong)
+        assert list(found)[-1] == "clock"
+        assert f"does not answer through the proxy 127.0.0.1:{proxy.port} (" in found["clock"][1]
+
+
+async def test_a_proxy_of_another_kind(sandbox: Sandbox) -> None:
+    """It is refused in words; a server on loopback needs none."""
+    variables = {"HTTPS_PROXY": "socks5://127.0.0.1:1080"}
+    done = await caselinks(environment(**variables, **KEYS), "doctor")
+    assert done.err == "Error: proxy must be a URL such as http://proxy.example:3128\n"
+    assert done.status == 2
+    done, _ = await doctor(pointing_at(sandbox) | variables)
     assert done.status == 0
