@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -312,10 +312,10 @@ def _csv_row(text: str, columns: list[str]) -> dict[str, str]:
 
 def _json_row(text: str) -> Mapping[str, object]:
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=tuple)  # which keeps a name that stands twice
     except (ValueError, RecursionError) as error:
         raise LinkFileError(f"is no JSON: {error}") from None
-    if not isinstance(row, dict):
+    if not isinstance(row, tuple):
         raise LinkFileError("is no JSON object")
     return _named(row)
 
@@ -323,14 +323,18 @@ def _json_row(text: str) -> Mapping[str, object]:
 def _yaml_row(fields: Mapping[str, str] | str) -> Mapping[str, object]:
     if isinstance(fields, str):
         raise LinkFileError(fields)
-    return _named(fields)
+    return _named(fields.items())
 
 
-def _named(row: Mapping[str, object]) -> Mapping[str, object]:
+def _named(row: Iterable[tuple[str, object]]) -> Mapping[str, object]:
     """``row`` by the names of the columns, of which each may stand in it once."""
-    if twice := [name for alias, name in _ALIASES.items() if alias in row and name in row]:
-        raise LinkFileError(f"names {twice[0]} twice")
-    return {_column(name): value for name, value in row.items()}
+    values: dict[str, object] = {}
+    for name, value in row:
+        column = _column(name)
+        if column in values and column in COLUMNS:
+            raise LinkFileError(f"names {column} twice")
+        values[column] = value
+    return values
 
 
 def _column(name: str) -> str:

@@ -352,7 +352,10 @@ class TestCsv:
         )
 
     async def test_a_column_that_stands_twice_is_refused(self) -> None:
-        """Which of the two is meant cannot be known; of columns that are not read it does not matter."""
+        """Which of the two is meant cannot be known; of what is not read it does not matter."""
+        twice = json.dumps(OBJECT)[:-1]
+        assert await reason(f'{twice}, "parent": "{B}"}}') == "names parent twice"
+        assert await read_one(f'{twice}, "note": {{"a": 1, "a": 2}}, "note": 3}}') == LinkLine(1, NEW)
         assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header names parent twice"
         assert await read(f"note,{HEADER},note\n,{GOOD},\n") == [LinkLine(2, NEW)]
 
