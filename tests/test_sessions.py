@@ -30,8 +30,11 @@ from tests.servers import (
     Clock,
     Held,
     Server,
+    Step,
     answers,
     created,
+    drops,
+    is_silent,
     leaving_nothing,
     listed,
     listening,
@@ -323,6 +326,54 @@ class TestClose:
             assert sockets_to(server.port) == 1
             await sessions.close()
             assert sockets_to(server.port) == 0
+
+
+class TestSeveralSites:
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            is_silent,
+            drops,
+            answers(503),
+            answers(429, Retry_After="60"),
+            answers(500, X_RateLimit_Limit="1", X_RateLimit_Remaining="0", X_RateLimit_Reset="60"),
+        ],
+        ids=["silent", "hanging up", "failing", "limited", "used up"],
+    )
+    async def test_trouble_at_one_delays_no_other(self, keys: ApiKeys, trouble: Step) -> None:
+        """Hundreds of calls are stuck at one site, and those to another are all made meanwhile."""
+        policy = RetryPolicy(base=60, cap=60, settle=60)
+        async with Server(trouble) as bad, Server(created) as good, SessionManager() as sessions:
+            stuck, fine = (
+                CaseLinksClient(server.url, keys, sessions=sessions, retry=policy) for server in (bad, good)
+            )
+            waiting = [asyncio.create_task(stuck.create_link(NEW)) for _ in range(300)]
+            await bad.until_seen(1)
+            await asyncio.gather(*(fine.create_link(NEW) for _ in range(300)))
+            assert len(good.seen) == 300
+            assert not any(task.done() for task in waiting)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def test_a_dead_one_delays_no_other(self, keys: ApiKeys) -> None:
+        """Where nobody listens each call is told so, while those to another site go on."""
+        async with Server(created) as gone:
+            pass
+        async with Server(created) as good, SessionManager() as sessions:
+            dead, fine = (
+                CaseLinksClient(
+                    server.url, keys, sessions=sessions, retry=RetryPolicy(max_attempts=2, base=60, cap=60)
+                )
+                for server in (gone, good)
+            )
+            waiting = [asyncio.create_task(dead.create_link(NEW)) for _ in range(300)]
+            await asyncio.gather(*(fine.create_link(NEW) for _ in range(300)))
+            assert len(good.seen) == 300
+            for task in waiting:
+                task.cancel()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert not any(isinstance(outcome, CaseLink) for outcome in outcomes)
 
 
 class TestGate:
