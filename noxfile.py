@@ -81,10 +81,17 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "-q", "-b", "html", "docs", "docs/_build")
 
 
+@nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """The pictures of the documentation, drawn anew from what the code does now."""
+    install(session)
+    session.run("python", "-m", "docs.pictures")
+
+
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example and every code block of the README and the documentation, run as it stands."""
-    install(session, "test", "examples")
+    """Every example and every code block of the README and the documentation, run as it stands; its pages."""
+    install(session, "test", "examples", "docs")
     session.run("python", "-m", "pytest", "--numprocesses=auto", "tests/documents", *session.posargs)
 
 

@@ -46,6 +46,7 @@ Make = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]
 """Makes a link or finds it, and tells whether it was made."""
 
 Outcome = Created | AlreadyLinked | Failed
+"""What became of one link of ``create_links``."""
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -81,6 +81,7 @@ class NotDeleted:
 
 
 PlanOutcome = Outcome | Deleted | NotDeleted
+"""What became of one link of ``apply_plan``."""
 
 
 async def plan_links(

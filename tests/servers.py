@@ -343,6 +343,7 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Seen |
 @contextlib.asynccontextmanager
 async def listening(
     connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """The port of a TCP server that meets each connection with ``connected``, and ends them at the end."""
     tasks: set[asyncio.Task[None]] = set()
@@ -359,7 +360,7 @@ async def listening(
             writer.transport.abort()
             tasks.discard(task)
 
-    server = await asyncio.start_server(meet, HOST, 0)
+    server = await asyncio.start_server(meet, HOST, 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -375,6 +376,7 @@ class Proxy:
 
     login: str | None = None
     status: int = 200
+    tls: ssl.SSLContext | None = None
     requests: list[bytes] = Factory(list)
     port: int = 0
 
@@ -382,12 +384,12 @@ class Proxy:
     def url(self) -> str:
         """Where it is, with its login."""
         login = f"{self.login}@" if self.login else ""
-        return f"http://{login}{HOST}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{login}{HOST}:{self.port}"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Serve."""
-        async with listening(self._connected) as self.port:
+        async with listening(self._connected, self.tls) as self.port:
             yield self
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

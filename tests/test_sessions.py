@@ -29,6 +29,7 @@ from tests.servers import (
     Authority,
     Clock,
     Held,
+    Proxy,
     Server,
     Step,
     answers,
@@ -438,6 +439,18 @@ class TestBorrowedSession:
             async with session.get(server.url) as response:
                 await response.read()
         assert [(seen.connection, seen.headers["X-Bot"]) for seen in server.seen] == [(0, "mine")] * 4
+
+    async def test_its_proxy_and_its_trust_hold(self, keys: ApiKeys, authority: Authority) -> None:
+        """What its owner set up for all requests holds for these too."""
+        async with (
+            Server(listed, tls=authority.server("localhost"), host="localhost") as server,
+            Proxy("user:password").running() as proxy,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=authority.client()), proxy=proxy.url
+            ) as session,
+        ):
+            await CaseLinksClient(server.url, keys, sessions=session).list_links(NEW.parent)
+        assert len(proxy.requests) == 1
 
     @pytest.mark.parametrize(("limit", "limit_per_host"), [(10, 0), (0, 10), (100, 10), (10, 100)])
     async def test_its_limit_bounds_the_slots(

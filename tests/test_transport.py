@@ -805,6 +805,17 @@ async def test_a_request_through_a_proxy(authority: Authority) -> None:
     assert API_KEY.encode() not in request
 
 
+async def test_a_proxy_by_tls(authority: Authority) -> None:
+    """The certificates of both are checked by the same ``ssl``, and the tunnel is within the proxy's TLS."""
+    async with (
+        Server(created, tls=authority.server("localhost"), host="localhost") as server,
+        Proxy(tls=authority.server(HOST)).running() as proxy,
+        transport_to(server.url, ssl=authority.client(), proxy=proxy.url) as transport,
+    ):
+        assert (await transport.send(CREATE)).status == 201
+    assert len(proxy.requests) == 1
+
+
 async def test_a_client_certificate(authority: Authority) -> None:
     """``ssl`` carries a client certificate to a server that wants one."""
     tls, client = authority.server("localhost"), authority.client()

@@ -14,12 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = {"python", "sh"}
-SHOWN = {
-    "text",
-    "{toctree}",
-    "{eval-rst}",
-    "{include}",
-}  # output, transcripts of several terminals, and Sphinx's own
+# Output, transcripts of several terminals, Sphinx's own, and parts of programs that have tests.
+SHOWN = {"text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
+TESTED = {"../examples", "migrating", "testing"}
 
 
 def blocks(page: Path) -> list[tuple[str, int, str]]:
@@ -27,6 +24,17 @@ def blocks(page: Path) -> list[tuple[str, int, str]]:
     text = page.read_text()
     fences = re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [(match[1], text.count("\n", 0, match.start()) + 1, match[2]) for match in fences]
+
+
+def included() -> list[object]:
+    """The path of each program of which a page shows a part."""
+    return [
+        pytest.param(page.parent, name, id=f"{page.name}:{text.count(chr(10), 0, match.start()) + 1}")
+        for page in PAGES
+        for text in [page.read_text()]
+        for match in re.finditer(r"^```{literalinclude} (\S+)$", text, re.MULTILINE)
+        for name in [match[1]]
+    ]
 
 
 def readme_commands() -> list[str]:
@@ -72,6 +80,20 @@ def test_a_block_runs_as_it_stands(language: str, text: str, tmp_path: Path) -> 
 def test_no_block_escapes_the_check(page: Path) -> None:
     """A block is run, or of a kind that is only shown; a misspelt language is neither."""
     assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN
+
+
+@pytest.mark.parametrize(("folder", "name"), included())
+def test_what_is_included_is_tested(folder: Path, name: str) -> None:
+    """A part of a program does not run by itself, so it is of one that is run as a whole."""
+    assert (folder / name).is_file()
+    assert str(Path(name).parent) in TESTED
+
+
+def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
+    """They are a project of their own, with nothing of this one but what is installed."""
+    shutil.copytree(ROOT / "docs" / "testing", tmp_path, dirs_exist_ok=True)
+    done = run([sys.executable, "-m", "pytest", "--quiet"], tmp_path, without_datadog())
+    assert re.match(r"\.+ +\[100%\]\n", done.stdout), done.stdout + done.stderr
 
 
 def test_the_first_command_makes_the_links_of_the_example(tmp_path: Path) -> None:
