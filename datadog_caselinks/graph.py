@@ -21,7 +21,15 @@ from datadog_caselinks.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Relationship
+from datadog_caselinks.models import (
+    Case,
+    CaseLink,
+    Entity,
+    EntityType,
+    Relationship,
+    require_known_relationship,
+)
+from datadog_caselinks.references import CaseKey, parse_reference
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -92,12 +100,13 @@ class LinkGraph:
         """
         return tuple(cycles(self.links))
 
-    def blockers_of(self, case: Case | Entity) -> tuple[Entity, ...]:
+    def blockers_of(self, case: Case | Entity | str) -> tuple[Entity, ...]:
         """What must be done before ``case`` can go on, the nearest first: what blocks it, what blocks that …
 
-        As far as this graph reaches. Raises :class:`ConfigurationError` if ``case`` is not in it.
+        As far as this graph reaches. A text is read as :func:`parse_reference` does. Raises
+        :class:`ConfigurationError` if ``case`` is not in the graph.
         """
-        blocked = case.entity if isinstance(case, Case) else case
+        blocked = self._found(case)
         if blocked not in self.entities:
             raise ConfigurationError(f"{case} is not in this graph, which begins at {self.root}")
         blockers: dict[Entity, list[Entity]] = {}
@@ -110,8 +119,9 @@ class LinkGraph:
 
         By ``BLOCKS`` this is an order in which everything can be done. Raises :class:`CycleError`, with one
         of the cycles, where there is no such order, and :class:`ConfigurationError` for ``RELATES_TO``,
-        which has no direction.
+        which has no direction. A text that is no relationship is an :class:`InvalidLinkError`.
         """
+        require_known_relationship(relationship)
         if relationship == Relationship.RELATES_TO:
             raise ConfigurationError("RELATES_TO has no direction, so it gives no order")
         for cycle in cycles(self.links, relationships=[relationship]):
@@ -146,6 +156,16 @@ class LinkGraph:
         for link in self.links:
             graph.add_edge(link.parent, link.child, key=link.id, relationship=str(link.relationship))
         return graph
+
+    def _found(self, case: Case | Entity | str) -> Entity | None:
+        """The entity, but for a key that no case of this graph has."""
+        if isinstance(case, Case):
+            return case.entity
+        reference = parse_reference(case) if isinstance(case, str) else case
+        if not isinstance(reference, CaseKey):
+            return reference
+        keys = {known.key.upper(): entity for entity, known in self.cases.items()}
+        return keys.get(reference.key)
 
     def _of(self, relationship: Relationship) -> list[CaseLink]:
         return [link for link in self.links if link.relationship == relationship]

@@ -310,6 +310,16 @@ class TestBlockersOf:
         made = graph("b BLOCKS a", a="The case")
         assert made.blockers_of(made.cases[entity("a")]) == (entity("b"),)
 
+    def test_by_its_name(self) -> None:
+        """As a person writes it: by its key, or by its id."""
+        known = Case(entity("a").id, "SHOP-1", "The case", "OPEN", "P3")
+        made = LinkGraph(entity("a"), links("b BLOCKS a"), {known.entity: known})
+        assert made.blockers_of("shop-1") == made.blockers_of(known.id) == (entity("b"),)
+        with pytest.raises(ConfigurationError, match="SHOP-2 is not in this graph"):
+            made.blockers_of("SHOP-2")
+        with pytest.raises(InvalidLinkError, match="'checkout' names no entity"):
+            made.blockers_of("checkout")
+
     def test_in_a_cycle(self) -> None:
         """Each is told once, and nothing is told to block itself."""
         made = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a")
@@ -322,6 +332,11 @@ class TestBlockersOf:
 
 
 class TestTopologicalOrder:
+    def test_of_a_relationship_that_is_none(self) -> None:
+        """No order would read as "nothing is linked so"."""
+        with pytest.raises(InvalidLinkError, match="unknown relationship 'blocks'"):
+            graph("a BLOCKS b").topological_order("blocks")  # type: ignore[arg-type]
+
     def test_parents_come_first(self) -> None:
         """Of what takes part, by this relationship alone."""
         made = graph("a BLOCKS b", "c BLOCKS a", "c BLOCKS b", "b CAUSES c", "b CAUSES d")

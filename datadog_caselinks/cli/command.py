@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
@@ -82,7 +83,7 @@ class _Group(click.Group):
             JournalError,
         ) as error:
             raise _NothingSent(str(error)) from error
-        except CaseLinksError as error:
+        except (CaseLinksError, OutputError) as error:
             raise _Failure(str(error)) from error
         except OSError as error:
             parts = (error.filename, error.strerror or error)

@@ -10,12 +10,13 @@ from typing import Final
 from uuid import UUID
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from datadog_caselinks import pictures
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record
-from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
+from datadog_caselinks.cli.run import Settings, client, ended_at_once, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.graph import LinkGraph
@@ -31,6 +32,8 @@ _PICTURES: Final[Mapping[str, Callable[[LinkGraph], str]]] = {
     "html": pictures.page,
 }
 _SUFFIXES: Final = {
+    "": "tree",  # as of /dev/stdout
+    ".txt": "tree",
     ".mermaid": "mermaid",
     ".mmd": "mermaid",
     ".dot": "dot",
@@ -48,6 +51,8 @@ _STYLES: Final = {
     Style.STATUS: "dim",
     Style.NOTE: "dim",
 }
+_LEAST_TITLE: Final = 12
+"""Columns of a title, of which less would tell nothing."""
 
 
 @click.command(epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
@@ -70,9 +75,14 @@ _STYLES: Final = {
     "--format",
     "format_",
     type=click.Choice(list(_PICTURES)),
-    help="What to draw. Default: as FILE ends (.mmd, .dot, .svg, .html), or else a tree.",
+    help="What to draw. Default: as FILE ends (.mmd, .dot, .svg, .html, .txt), or a tree.",
 )
-@click.option("-o", "file", metavar="FILE", help="Write into FILE, in the place of what it holds.")
+@click.option(
+    "-o",
+    "file",
+    metavar="FILE",
+    help="Write into FILE, in the place of what it holds; - is standard output.",
+)
 @with_settings()
 @click.pass_context
 def graph(
@@ -95,12 +105,14 @@ def graph(
     """
     if format_ and settings.output != "table":
         raise ConfigurationError(f"--format {format_} is a picture and --output {settings.output} is none")
-    format_ = format_ or _SUFFIXES.get(Path(file or "").suffix.lower(), "tree")
-    draw = {"json": _json, "jsonl": _json_lines}.get(settings.output, _PICTURES[format_])
+    if file == "-":
+        file = None
+    texts = {"json": _json, "jsonl": _json_lines}
+    draw = texts.get(settings.output) or _PICTURES[format_ or _format_of(file or "")]
     screen = Screen(quiet=settings.quiet)
     # What would keep the picture from being drawn or written is told before anything is asked.
     draw(LinkGraph(Entity(str(UUID(int=0)), EntityType.CASE), ()))
-    if file:
+    if file is not None:
         _require_writable(file)
 
     async def read() -> LinkGraph:
@@ -113,25 +125,38 @@ def graph(
             made = run(read())
         finally:
             screen.close()
-    if file:
-        _write(file, draw(made))
-        if not settings.quiet:
-            screen.note(f"{pictures.heading(made)}: {', '.join(pictures.notes(made))}. Written to {file}.")
-    elif draw is pictures.tree and is_for_people(settings.output):
+    if file is None and draw is pictures.tree and is_for_people(settings.output):
         _draw_tree(made)
     else:
-        screen.data(draw(made).removesuffix("\n"))
+        with ended_at_once():
+            text = draw(made)
+        if file is None:
+            screen.data(text.removesuffix("\n"))
+        else:
+            _write(file, text)
+            screen.note(f"{pictures.heading(made)}: {', '.join(pictures.notes(made))}. Written to {file}.")
     if made.left_out:
         screen.problem(
-            f"There are more than {counted(max_nodes, 'entity', 'entities')}: all within "
+            f"Stopped at {counted(max_nodes, 'entity', 'entities')}: all within "
             f"{counted(made.depth - 1, 'link')} are here, and {made.left_out} of those one link further are "
             "not. Ask for less --depth, or for more --max-nodes."
         )
         context.exit(1)
 
 
+def _format_of(file: str) -> str:
+    """The picture that a file of this name holds."""
+    suffix = Path(file).suffix.lower()
+    if suffix not in _SUFFIXES:
+        known = ", ".join(filter(None, _SUFFIXES))
+        raise ConfigurationError(f"{file} ends in none of {known}: say which --format or --output it is")
+    return _SUFFIXES[suffix]
+
+
 def _require_writable(file: str) -> None:
     """Raise the :class:`OSError` that writing to ``file`` would. What it holds stays as it is."""
+    if Path(file).is_fifo():
+        return  # which who reads it would take for the end
     is_new = not os.path.lexists(file)
     with open(file, "ab"):
         pass
@@ -147,10 +172,16 @@ def _write(file: str, text: str) -> None:
 
 
 def _draw_tree(made: LinkGraph) -> None:
-    """The tree in colours; a line that is too long ends at the edge."""
+    """The tree in colours. Of a line that is too long the title gives way, and then it ends at the edge."""
     console = Console(highlight=False)
     for line in pictures.tree_lines(made):
-        text = Text.assemble(*((piece.text, _STYLES[piece.style]) for piece in line))
+        over = sum(cell_len(piece.text) for piece in line) - console.width
+        text = Text()
+        for piece in line:
+            part = Text(piece.text, _STYLES[piece.style])
+            if piece.style == Style.TITLE and over > 0:
+                part.truncate(max(part.cell_len - over, _LEAST_TITLE), overflow="ellipsis")
+            text.append_text(part)
         console.print(text, no_wrap=True, overflow="ellipsis")
 
 

@@ -57,12 +57,11 @@ def _make(settings: Settings, parent: str, relationship: str, child: str, *, ens
                 link, is_new = await links.ensure_link(new)
             else:
                 link, is_new = await links.create_link(new), True
+            screen.note("Created." if is_new else "It was there already.")
             cases = await _cases(resolver, [link.parent, link.child])
             # One link is one object of JSON, and no list.
             output = "jsonl" if settings.output == "json" else settings.output
             _show(screen, output, [link], cases, new.parent)
-        if not settings.quiet:
-            screen.note("Created." if is_new else "It was there already.")
 
     with logging_to(screen, settings):
         try:
@@ -74,11 +73,20 @@ def _make(settings: Settings, parent: str, relationship: str, child: str, *, ens
             raise
 
 
-@click.command("list", epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes")
+def _as_written(name: str) -> str:
+    """``name`` of a relationship as create takes it, in whatever letters and with hyphens or without."""
+    return name.lower().replace("_", "-")
+
+
+@click.command(
+    "list",
+    epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes",
+    context_settings={"token_normalize_func": _as_written},
+)
 @click.argument("entity")
 @click.option(
     "--relationship",
-    type=click.Choice(list(Relationship), case_sensitive=False),
+    type=click.Choice(list(Relationship)),
     help="List the links of this relationship only.",
 )
 @click.option("--ids", is_flag=True, help="Show ids only, and ask for no keys and titles.")
@@ -102,7 +110,7 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
             )
             ends = {end for link in found for end in (link.parent, link.child)}
             _show(screen, settings.output, found, {} if ids else await _cases(resolver, ends), around)
-        if not found and not settings.quiet:
+        if not found:
             screen.note(f"{entity} has no such links." if relationship else f"{entity} has no links.")
 
     with logging_to(screen, settings):

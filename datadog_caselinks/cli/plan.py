@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import signal
 import sys
 from collections import Counter, defaultdict
 from itertools import chain
@@ -17,9 +17,10 @@ from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import ConfigurationError, LinkFileError
+from datadog_caselinks.errors import CaseLinksError, ConfigurationError, LinkFileError
 from datadog_caselinks.link_files import MalformedLine, read_link_file
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import Entity
@@ -77,7 +78,7 @@ def plan(
                 screen.note(f"Nothing to do: {told}.")
             elif not applies:
                 screen.note(f"{told}. Nothing was changed; --apply does it.")
-            elif yes or _confirmed(told):
+            elif yes or await _confirmed(told):
                 await application.make(links, planned)
             else:
                 screen.note("Nothing was changed.")
@@ -86,7 +87,11 @@ def plan(
         try:
             run(work())
         except RunInterruptedError:
-            application.interrupted()
+            application.ended_early()
+            raise
+        except (CaseLinksError, OutputError):
+            if application.has_begun:
+                application.ended_early()
             raise
         finally:
             screen.close()
@@ -129,15 +134,19 @@ def _told(planned: LinkPlan) -> str:
     return ", ".join(filter(None, changes)) or "the file states no links"
 
 
-def _confirmed(told: str) -> bool:
-    """Ask. Ctrl-C ends the question at once, which asyncio's own handler would leave to the next line."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+async def _confirmed(told: str) -> bool:
+    """Ask. Whatever is no yes is a no."""
+    click.echo(f"{told}. Do it? [y/N] ", nl=False, err=True)
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin, answered.set)
     try:
-        return click.confirm(f"{told}. Do it?", err=True)
-    except (click.Abort, KeyboardInterrupt):
-        raise RunInterruptedError(signal.SIGINT) from None
+        await answered.wait()
+    except asyncio.CancelledError:
+        click.echo(err=True)
+        raise
     finally:
-        signal.signal(signal.SIGINT, handler)
+        loop.remove_reader(sys.stdin)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 class _Application:
@@ -147,11 +156,11 @@ class _Application:
         self._screen = screen
         self._output = settings.output
         self._counts: Counter[str] = Counter()
-        self._has_begun = False
+        self.has_begun = False
 
     async def make(self, links: CaseLinksClient, planned: LinkPlan) -> None:
         """Do what is planned."""
-        self._has_begun = True
+        self.has_begun = True
         self._screen.start(len(planned.create) + len(planned.delete))
         with records(self._screen, self._output) as shown:
             async with contextlib.aclosing(links.apply_plan(planned)) as outcomes:
@@ -171,11 +180,13 @@ class _Application:
         shown.add(record, [])
         self._screen.advance(done=self._counts.total(), failed=self._failed)
 
-    def interrupted(self) -> None:
+    def ended_early(self) -> None:
         """Say how far it came."""
-        if self._has_begun:
-            told = "What was under way may be done too: the same command plans what is left."
-            self._screen.problem(f"So far: {self._summary}. {told}")
+        if not self.has_begun:
+            self._screen.note("Nothing was changed.")
+            return
+        told = "What was under way may be done too: the same command plans what is left."
+        self._screen.problem(f"So far: {self._summary}. {told}")
 
     @property
     def _summary(self) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
 from datadog_caselinks.references import named
@@ -51,7 +52,7 @@ class Records:
     def _write(self, line: str) -> None:
         try:
             self._screen.data(line)
-        except OSError:
+        except OutputError:
             self._is_broken = True
             raise
 

@@ -12,6 +12,7 @@ from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, link_record
 from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     AuthenticationError,
@@ -116,10 +117,10 @@ class Report:
         told = {"link": link_record(link, {})} if link else {"error": str(error)}
         try:
             self._records.add({"line": number, "outcome": outcome, **told}, line)
-        except OSError as failure:
+        except OutputError as failure:
             for text in line:
                 self._screen.problem(text)
-            self.stop(failure, f"standard output cannot be written: {failure}")
+            self.stop(failure, str(failure))
 
     def _fail(self, number: int, error: CaseLinksError) -> None:
         message = f"line {number}: not created: {error}"
@@ -163,7 +164,7 @@ class Report:
             counts.append(f"{self._failed} not created")
         if self.malformed:
             counts.append(f"{counted(self.malformed, 'line')} malformed")
-        self._screen.note(f"{', '.join(counts)}, in {self._seconds:.1f} s.")
+        self._screen.summary(f"{', '.join(counts)}, in {self._seconds:.1f} s.")
         if self._stopped_by:
             alike = f"lines {_listed(self._failed_alike)} failed alike, and " if self._failed_alike else ""
             self._screen.problem(f"Stopped there: {alike}no later line was sent.")
@@ -178,9 +179,9 @@ class Report:
         is_wrong = self._failed or self._unclear or self.malformed or self._stopped_by
         again = f"To go on, {'mend what is told above and ' if is_wrong else ''}run the same command again"
         if self._journal:
-            self._screen.note(f"{again}: the journal knows what is done.")
+            self._screen.summary(f"{again}: the journal knows what is done.")
         elif self._created or self._unclear or self._under_way:
-            self._screen.note(f"{again} with --ensure: it makes only the links that are not there.")
+            self._screen.summary(f"{again} with --ensure: it makes only the links that are not there.")
 
     @property
     def exit_status(self) -> int:

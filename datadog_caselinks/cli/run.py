@@ -124,6 +124,18 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(_ended_by_signals(work))
 
 
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the program without a word, while a library computes that hears of no signal."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # and not ignored, as by nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 async def _ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
     """Let what ends services end ``work`` as Ctrl-C does."""
     task = asyncio.current_task()

@@ -13,6 +13,8 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from datadog_caselinks.cli.streams import OutputError
+
 _FIGURES: Final = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s{task.fields[held]}")
 
 _INTERVAL: Final = 10.0
@@ -26,20 +28,22 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self._unwritable: OSError | None = None
+        self._is_quiet = quiet
+        self._unwritable: OutputError | None = None
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        has_bar = self._console.is_terminal and not self._console.is_dumb_terminal
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
             _FIGURES,
             TimeRemainingColumn(),
             console=self._console,
-            disable=quiet or not self._console.is_terminal,
+            disable=quiet or not has_bar,
             redirect_stdout=False,
             transient=True,
         )
         self._bar = self._progress.add_task("", total=None, failed=0, rate=0.0, held="")
-        self._tells_in_lines = not quiet and not self._console.is_terminal
+        self._tells_in_lines = not quiet and not has_bar
         self._clock = clock
         self._began = self._told_at = clock()
         self._total: int | None = None
@@ -78,7 +82,7 @@ class Screen:
         self._progress.update(self._bar, held=f" · rate limit until {until:%H:%M:%S}")
 
     def data(self, line: str) -> None:
-        """A line of the result. Raises :class:`OSError` if it cannot be written."""
+        """A line of the result. Raises :class:`OutputError` if it cannot be written."""
         if self._progress.live.is_started and sys.stdout.isatty():
             self._console.print(line)  # above the bar, which a plain write would tear
             return
@@ -88,7 +92,7 @@ class Screen:
             # What could not be written is not to be tried once more at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
-                self._unwritable = error
+                self._unwritable = OutputError(f"standard output cannot be written: {error.strerror}")
             # Else whoever reads has enough ("| head"), and the links are to be made all the same.
         if self._unwritable:
             raise self._unwritable
@@ -98,7 +102,12 @@ class Screen:
         self._console.print(line, style="red")
 
     def note(self, line: str) -> None:
-        """A line about the run."""
+        """A line about the run, unless ``quiet``."""
+        if not self._is_quiet:
+            self._console.print(line)
+
+    def summary(self, line: str) -> None:
+        """A line about the run that is shown in any case."""
         self._console.print(line)
 
     def close(self) -> None:

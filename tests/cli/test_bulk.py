@@ -398,7 +398,7 @@ async def test_no_standard_input_is_told_in_a_line(sandbox: Sandbox) -> None:
         *("bash", "-c", program, sys.executable), env=pointing_at(sandbox), stderr=PIPE
     )
     _, err = await process.communicate()
-    assert err.decode().splitlines() == ["Error: Bad file descriptor"]
+    assert err.decode().splitlines() == ["Error: standard input is closed"]
     assert process.returncode == 2
 
 

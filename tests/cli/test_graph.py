@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -95,7 +99,7 @@ async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments)
     assert "15 entities" in done.out
     assert done.err == (
-        "There are more than 15 entities: all within 1 link are here, and 4 of those one link further are "
+        "Stopped at 15 entities: all within 1 link are here, and 4 of those one link further are "
         "not. Ask for less --depth, or for more --max-nodes.\n"
     )
     assert done.status == 1
@@ -111,14 +115,17 @@ async def test_a_case_without_links(sandbox: Sandbox) -> None:
 
 
 async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> None:
-    """Titles give way where it is narrow; with NO_COLOR there are none."""
+    """Titles give way where it is narrow, and not what stands after them; with NO_COLOR there are none."""
     arguments = ("graph", "SHOP-2", "--depth", "3")
-    status, shown = await on_terminal(pointing_at(sandbox), *arguments, columns=60)
+    status, shown = await on_terminal(pointing_at(sandbox), *arguments, columns=80)
     lines = shown[shown.index("\x1b[1m■ SHOP-2") :].rstrip().splitlines()  # the progress comes before
     assert status == 0
-    assert len(lines) == pictures.tree(await read(sandbox, depth=3)).count("\n")
+    tree = pictures.tree(await read(sandbox, depth=3))
+    assert len(lines) == tree.count("\n")
     assert any("…" in line for line in lines)
-    _, plain = await on_terminal(pointing_at(sandbox) | {"NO_COLOR": "1"}, *arguments, columns=60)
+    for word in ("○ open", "✓ closed", "◐ in progress"):
+        assert shown.count(word) == tree.count(word)
+    _, plain = await on_terminal(pointing_at(sandbox) | {"NO_COLOR": "1"}, *arguments, columns=80)
     assert "\x1b[36m" in shown
     assert "\x1b[36m" not in plain
 
@@ -129,6 +136,12 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
         (("SHOP-999",), 1, "cannot get case SHOP-999: 404, case not found"),
         (("checkout",), 2, "'checkout' names no entity; write a case key"),
         (("SHOP-2", "-o", "/nowhere/outage.html"), 2, "/nowhere/outage.html: No such file or directory"),
+        (("SHOP-2", "-o", ""), 2, "No such file or directory"),
+        (
+            ("SHOP-2", "-o", "outage.png"),
+            2,
+            "outage.png ends in none of .txt, .mermaid, .mmd, .dot, .gv, .svg",
+        ),
         (("SHOP-2", "-o", "/"), 2, "/: Is a directory"),
         (("SHOP-2", "-o", "/dev/full"), 2, "/dev/full: No space left on device"),
         (("SHOP-2", "--format", "dot", "--output", "json"), 2, "--format dot is a picture and --output json"),
@@ -157,12 +170,62 @@ async def test_a_file_is_left_as_it_was_if_there_is_nothing_to_write(
     assert os.listdir(tmp_path) == ["old.svg"]
 
 
-async def test_a_pipe_is_a_file_too(sandbox: Sandbox) -> None:
-    """As scripts have it, which name /dev/stdout."""
-    done = await caselinks(
-        pointing_at(sandbox), "graph", "SHOP-2", "--format", "dot", "--quiet", "-o", "/dev/stdout"
+async def test_a_pipe_is_a_file_too(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As scripts have it, which name /dev/stdout, or write - for it, or make a pipe with a name."""
+    arguments = ("graph", "SHOP-2", "--format", "dot", "--quiet", "-o")
+    expected = pictures.dot(await read(sandbox))
+    for name in ("/dev/stdout", "-"):
+        assert (await caselinks(pointing_at(sandbox), *arguments, name)).out == expected
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    assert (await caselinks(pointing_at(sandbox), *arguments, str(pipe))).status == 0
+    assert await reading == expected
+
+
+async def test_a_file_whose_name_says_nothing_gets_a_tree(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Without a suffix, or as a text; one that names something else gets no tree for it."""
+    for name in ("outage", "outage.txt"):
+        await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / name))
+        assert (tmp_path / name).read_text() == pictures.tree(await read(sandbox))
+    await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / "outage.pdf"))
+    assert sorted(os.listdir(tmp_path)) == ["outage", "outage.txt"]
+
+
+async def test_ctrl_c_ends_it_while_it_draws(sandbox: Sandbox, tmp_path: Path) -> None:
+    """At once, and not when the library that draws comes back, which makes an error of it."""
+    (tmp_path / "fast_sugiyama.py").write_text(
+        "import os, signal\n"
+        "def from_edges(*_, **__):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise SystemError from None\n"
     )
-    assert done.out == pictures.dot(await read(sandbox))
+    variables = pointing_at(sandbox) | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    file = tmp_path / "outage.svg"
+    done = await caselinks(variables, "graph", "SHOP-2", "--quiet", "-o", str(file))
+    assert (done.status, done.out, done.err) == (-signal.SIGINT, "", "")
+    assert not file.exists()
+
+
+def test_where_ctrl_c_is_ignored_it_draws_on(tmp_path: Path) -> None:
+    """As nohup and a script's background have it."""
+    (tmp_path / "fast_sugiyama.py").write_text(
+        "import os, signal\n"
+        "def from_edges(*_, **__):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    raise OSError('it went on')\n"
+    )
+    program = "trap '' INT; exec \"$0\" -m datadog_caselinks graph --sandbox SHOP-2 --format svg"
+    done = subprocess.run(
+        ["sh", "-c", program, sys.executable],
+        env=environment(PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path])),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, "Error: it went on\n")
 
 
 async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -147,11 +147,13 @@ class TestList:
         ]
 
     async def test_one_relationship_only(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
-        """And where there is none, that is said; it is no failure."""
+        """Written as create takes it. Where there is none, that is said; it is no failure."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         for relationship, count, err in (
             ("blocks", 1, ""),
             ("CAUSES", 0, "SHOP-1 has no such links.\n"),
+            ("relates-to", 0, "SHOP-1 has no such links.\n"),
+            ("Parent_Of", 0, "SHOP-1 has no such links.\n"),
         ):
             done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--relationship", relationship)
             assert (done.status, done.out.count("\n"), done.err) == (0, count, err)

@@ -149,6 +149,14 @@ async def test_a_file_that_states_nothing_is_nothing_to_do(sandbox: Sandbox) -> 
     assert (done.status, done.err) == (0, "Nothing to do: the file states no links.\n")
 
 
+async def test_quiet_tells_changes_and_warnings_alone(sandbox: Sandbox, file: str) -> None:
+    """The diff is the result; what it comes to is not told."""
+    done = await caselinks(pointing_at(sandbox), "plan", file, "--quiet")
+    assert (done.status, done.out.count("+ "), done.err) == (0, 2, "")
+    done = await caselinks(pointing_at(sandbox), "plan", file, "--quiet", "--apply", "--yes")
+    assert (done.status, done.err, len(sandbox.links)) == (0, "", 2)
+
+
 async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: str) -> None:
     """There is nobody to ask; nothing is sent."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--apply")
@@ -192,7 +200,7 @@ async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str
         (b"y\n", 0, "2 created.", 2),
         (b"n\n", 0, "Nothing was changed.", 0),
         (b"\n", 0, "Nothing was changed.", 0),
-        (b"", 130, "Interrupted.", 0),
+        (b"", 130, "\r\nNothing was changed.\r\nInterrupted.", 0),
     ],
 )
 async def test_on_a_terminal_it_asks(

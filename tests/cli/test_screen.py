@@ -62,12 +62,29 @@ def test_of_an_unknown_number_no_end_is_foretold(clock: Clock, capsys: pytest.Ca
 
 
 def test_quiet_shows_no_progress(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither by a bar nor in lines."""
+    """Neither by a bar nor in lines, and no waiting for the rate limit; what went wrong, and the end."""
     screen = Screen(quiet=True, clock=clock)
     screen.start(10)
     clock.now += 100
     screen.advance(done=5, failed=0)
-    assert capsys.readouterr().err == ""
+    Log(screen, all_of_a_kind=False).emit(logging.makeLogRecord({"msg": "the rate limit is used up"}))
+    screen.problem("one was not made")
+    screen.summary("4 were made")
+    assert capsys.readouterr().err == "one was not made\n4 were made\n"
+
+
+def test_a_terminal_that_moves_no_cursor_shows_lines(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a program that has none; a bar would leave an empty line there."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Screen(clock=clock)
+    screen.start(10)
+    clock.now += 10
+    screen.advance(done=5, failed=0)
+    screen.close()
+    assert capsys.readouterr().err == "5 of 10, 0 failed, 0/s, 0:00:10 left\n"
 
 
 def test_a_terminal_shows_until_when_the_limit_holds(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph
+from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph, Relationship
+from datadog_caselinks.cycles import DIRECTED
 from datadog_caselinks.pictures import svg
 from datadog_caselinks.sandbox import Sandbox
 from tests.graphs import entity, graph
@@ -38,6 +39,15 @@ def test_each_line_has_its_name(demo: LinkGraph) -> None:
     assert set(named) == set(range(len(demo.links)))
     for number, link in enumerate(demo.links):
         assert link.relationship.lower().replace("_", " ") in named[number]
+
+
+def test_names_are_written_out() -> None:
+    """The longest too, on a cycle and in either direction."""
+    made = [f"{one} {name} {other}" for name in Relationship for one, other in ("ab", "ba")]
+    text = svg(graph(*made))
+    for name in DIRECTED:
+        assert text.count(f">↻ {name.lower().replace('_', ' ')}</text>") == 2
+    assert "…" not in "".join(re.findall('class="label"[^<]*', text))
 
 
 def test_types_are_told_by_form() -> None:
