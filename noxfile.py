@@ -7,7 +7,10 @@ import subprocess
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-TESTS = ["--numprocesses=auto", "--ignore=tests/documents"]
+PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
+TESTS = [*PARALLEL, "--ignore=tests/documents"]
+# All of hypothesis' examples are tried on the first Python: on another, or measured, they would find no more.
+FEW = "--hypothesis-profile=few"
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"
@@ -53,14 +56,15 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, with the standard library's JSON and backoff."""
     install(session, "test")
-    session.run("python", "-m", "pytest", *(session.posargs or TESTS))
+    some = [] if session.python == PYTHONS[0] else [FEW]
+    session.run("python", "-m", "pytest", *(session.posargs or [*TESTS, *some]))
 
 
 @nox.session(python=PYTHONS[0])
 def tests_alternatives(session: nox.Session) -> None:
     """The tests with orjson, and with the fork of backoff in the place of it; what they leave out is told.
 
-    Here alone, since measuring takes half as long again, and with orjson both ways to JSON can be tried.
+    Here alone, since measuring takes as long again, and with orjson both ways to JSON can be tried.
     """
     install(session, "test", extras="[cli,pictures,speed]")
     session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
@@ -69,7 +73,7 @@ def tests_alternatives(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    session.run("coverage", "run", "-m", "pytest", *TESTS)
+    session.run("coverage", "run", "-m", "pytest", *TESTS, FEW)
     session.run("coverage", "combine")
     session.run("coverage", "report")
 
@@ -92,7 +96,7 @@ def pictures(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Every example and every code block of the README and the documentation, run as it stands; its pages."""
     install(session, "test", "examples", "docs")
-    session.run("python", "-m", "pytest", "--numprocesses=auto", "tests/documents", *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, "tests/documents", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -11,8 +11,9 @@ from hypothesis import settings
 from datadog_caselinks import ApiKeys, RetryPolicy
 from tests.servers import Authority, Clock
 
-# With a deadline a test would depend on the speed of the machine.
+# With a deadline a test would depend on the speed of the machine. noxfile.py says where the few are enough.
 settings.register_profile("patient", deadline=None)
+settings.register_profile("few", max_examples=20, deadline=None)
 settings.load_profile("patient")
 
 

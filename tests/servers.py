@@ -491,16 +491,30 @@ async def settle(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def in_no_time(clock: Clock, call: Awaitable[T]) -> T:
-    """What comes of ``call``, where half a second passes whenever it had the turns for a request.
+@contextlib.asynccontextmanager
+async def hurrying(clock: Clock) -> AsyncIterator[None]:
+    """Let half a second pass whenever the body had the turns for a request.
 
     All that it waits for must be of this process and of the loop, or time runs away from it.
     """
-    task = asyncio.ensure_future(call)
-    while not task.done():
-        await settle(50)
-        clock.advance(0.5)
-    return await task
+
+    async def hurry() -> None:
+        while True:
+            await settle(50)
+            clock.advance(0.5)
+
+    task = asyncio.create_task(hurry())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def in_no_time(clock: Clock, call: Awaitable[T]) -> T:
+    """What comes of ``call``, with :func:`hurrying`."""
+    async with hurrying(clock):
+        return await call
 
 
 def unused_port() -> int:

@@ -85,11 +85,11 @@ class TestCycles:
         assert cycles([CaseLink(str(n), *ends) for n, ends in enumerate([(A, "X", B), (B, "X", A)])]) == []
 
     @pytest.mark.parametrize("is_closed", [True, False])
-    def test_a_hundred_thousand_in_a_row(self, is_closed: bool) -> None:
-        """No recursion, and no time beyond some seconds."""
-        row = [case(some_id(number)) for number in range(1, 100_001)]
+    def test_twenty_thousand_in_a_row(self, is_closed: bool) -> None:
+        """No recursion, and no time beyond a second, as squares of that number would take."""
+        row = [case(some_id(number)) for number in range(1, 20_001)]
         found = cycles(chain(*row, *row[:is_closed]))
-        assert [len(cycle) for cycle in found] == [100_000] * is_closed
+        assert [len(cycle) for cycle in found] == [20_000] * is_closed
 
     @given(drawn_links)
     def test_there_is_one_where_there_is_no_order(self, links: list[NewCaseLink]) -> None:

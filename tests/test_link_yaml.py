@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, link_yaml, read_link_file
+from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, link_files, link_yaml, read_link_file
 from datadog_caselinks.link_files import MAX_LINE, MAX_YAML, count_links
 from datadog_caselinks.link_yaml import YamlRow, read_rows
 from tests.test_link_files import InPieces, _raw, read, refusal
@@ -220,13 +220,19 @@ class TestWholeFiles:
         """The file as a whole is refused."""
         assert await refusal(content) == message
 
-    @pytest.mark.parametrize("line", ["#\n", "\n", f"#{'x' * 1000}\n"])
-    async def test_it_is_read_up_to_a_size(self, line: str) -> None:
+    @pytest.mark.parametrize(
+        ("line", "size"),
+        [(f"#{'x' * 1000}\n", MAX_YAML), ("#\n", 20_000), ("\n", 20_000)],  # short lines take long
+    )
+    async def test_it_is_read_up_to_a_size(
+        self, line: str, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """It is held in memory as a whole, unlike CSV; blank lines count too."""
-        fitting = "--- {}\n" + line * ((MAX_YAML - 14) // len(line)) + "# end\n"
+        monkeypatch.setattr(link_files, "MAX_YAML", size)
+        fitting = "--- {}\n" + line * ((size - 14) // len(line)) + "# end\n"
         assert await read(fitting) == []
         assert await refusal(fitting + line * 2 + "# end") == (
-            f"of YAML {MAX_YAML} bytes are read, and the file is longer: write CSV instead"
+            f"of YAML {size} bytes are read, and the file is longer: write CSV instead"
         )
 
     async def test_without_pyyaml(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ from datadog_caselinks import (
 from datadog_caselinks.models import identity
 from datadog_caselinks.plan import compare
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import Api, Exchange, Held, Server, answers, leaving_nothing, some_id
+from tests.servers import Api, Clock, Exchange, Held, Server, answers, in_no_time, leaving_nothing, some_id
 
 A, B, C, D = (case(some_id(number)) for number in range(1, 5))
 OUTAGE = incident(some_id(9))
@@ -180,7 +180,7 @@ class TestPlanLinks:
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
             await links.plan_links([parse_link("SHOP-1", "blocks", A)])
 
-    async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
         """The lists that are under way are cancelled, and nothing is left of them."""
         async with (
             leaving_nothing(),
@@ -188,7 +188,7 @@ class TestPlanLinks:
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
             with pytest.raises(AuthenticationError):
-                await links.plan_links([A.blocks(B), C.blocks(D)])
+                await in_no_time(clock, links.plan_links([A.blocks(B), C.blocks(D)]))
             assert len(server.seen) == 2
 
 
@@ -345,14 +345,14 @@ class TestApplyPlan:
                 await anext(outcomes)
             assert set(server.methods) == ({"DELETE"} if method == "DELETE" else {"GET", "POST"})
 
-    async def test_bounded_concurrency(self, keys: ApiKeys) -> None:
+    async def test_bounded_concurrency(self, keys: ApiKeys, clock: Clock) -> None:
         """No more is under way than the client's ``max_concurrency``."""
         held = Held(Api())
         new = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         plan = LinkPlan(delete=tuple(there(f"x{number}", each) for number, each in enumerate(new)))
         async with Server(held) as server, CaseLinksClient(server.url, keys, max_concurrency=3) as links:
             task = asyncio.create_task(applied(links, plan))
-            await server.until_seen(3)
+            await in_no_time(clock, server.until_seen(3))
             held.release(20)
             assert len(await task) == 20
         assert server.most_busy == 3

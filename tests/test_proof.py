@@ -27,14 +27,15 @@ from datadog_caselinks import (
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 from datadog_caselinks.sandbox.store import StoredLink
+from tests.servers import Clock, hurrying
 
 LINKS = 100
 FAULTY = 0.15  # of all attempts
-TIMEOUT = 0.3
+TIMEOUT = 3
 # Longer than the time-out, where a client that gave up is overtaken by what it had asked for.
-LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.2 * TIMEOUT}
-SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.05)
-POLICY = RetryPolicy(base=0.05, settle=0.7, max_attempts=8)
+LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.5 * TIMEOUT}
+SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.5)
+POLICY = RetryPolicy(base=0.5, settle=7, max_attempts=8)
 
 
 @frozen
@@ -73,8 +74,8 @@ def draw_uuid(draw: random.Random) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-@pytest.fixture(params=[None, "100/1s"], ids=["unlimited", "limited"])
-async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
+@pytest.fixture(params=[None, "100/10s"], ids=["unlimited", "limited"])
+async def run(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Run]:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
     rules = [
@@ -82,9 +83,12 @@ async def run(request: pytest.FixtureRequest) -> AsyncIterator[Run]:
         for fault in Fault
     ]
     wanted = list(drawn(random.Random(seed)))
-    async with Sandbox(rate_limit=request.param, faults=rules, fault_seed=seed) as sandbox:
+    async with Sandbox(rate_limit=request.param, faults=rules, fault_seed=seed, clock=clock.time) as sandbox:
         keys = sandbox.credentials
-        async with CaseLinksClient(sandbox.site, keys, timeout=TIMEOUT, retry=POLICY) as links:
+        async with (
+            CaseLinksClient(sandbox.site, keys, timeout=TIMEOUT, retry=POLICY) as links,
+            hurrying(clock),
+        ):
             yield Run(sandbox, links, seed, wanted)
 
 

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import pty
+import signal
+import socket
+import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
+from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from datadog_caselinks.sandbox import Sandbox
+from tests.cli import starter
+
+_starter: socket.socket  # while `starting` holds
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Within this, programs can be started. What then still runs is killed."""
+    global _starter
+    _starter, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = (sys.executable, "-W", "error", "-m", starter.__name__)
+    with theirs, subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True), _starter:
+        yield
 
 
 @frozen
@@ -18,6 +37,45 @@ class Finished:
     status: int
     out: str
     err: str
+
+
+@define
+class Started:
+    """A process, with what a test needs of :class:`asyncio.subprocess.Process`."""
+
+    pid: int
+    _ended: asyncio.Task[int] = field(alias="ended")
+
+    @property
+    def returncode(self) -> int | None:
+        return self._ended.result() if self._ended.done() else None
+
+    async def wait(self) -> int:
+        return await self._ended
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@define
+class Program(Started):
+    """One that has pipes."""
+
+    stdin: StreamWriter
+    stdout: StreamReader
+    stderr: StreamReader
+
+    async def communicate(self, data: bytes = b"") -> tuple[bytes, bytes]:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read all
+            self.stdin.write(data)
+            await self.stdin.drain()
+        self.stdin.close()
+        out, err, _ = await asyncio.gather(self.stdout.read(), self.stderr.read(), self.wait())
+        return out, err
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -35,14 +93,44 @@ def pointing_at(sandbox: Sandbox) -> dict[str, str]:
     return environment(DD_SITE=sandbox.url, DD_API_KEY=keys.api_key, DD_APP_KEY=keys.app_key)
 
 
-async def start(variables: dict[str, str], *arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", *arguments),
-        env=variables,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
+async def start(variables: dict[str, str], *arguments: str) -> Program:
+    """Start the command on pipes."""
+    (in_, stdin), (stdout, out), (stderr, err) = os.pipe(), os.pipe(), os.pipe()
+    started = await start_on((in_, out, err), variables, *arguments)
+    for theirs in (in_, out, err):
+        os.close(theirs)
+    pipes = await _writer(stdin), await _reader(stdout), await _reader(stderr)
+    return Program(started.pid, started._ended, *pipes)
+
+
+async def start_on(standard: tuple[int, int, int], variables: dict[str, str], *arguments: str) -> Started:
+    """Start the command on these descriptors, in a session of its own."""
+    reports, theirs = os.pipe()
+    request = {"directory": os.getcwd(), "environment": variables, "arguments": arguments}
+    socket.send_fds(_starter, [json.dumps(request).encode()], [*standard, theirs])
+    os.close(theirs)
+    reported = await _reader(reports)
+
+    async def status() -> int:
+        return int(await reported.read())
+
+    return Started(int(await reported.readline()), asyncio.create_task(status()))
+
+
+async def _reader(descriptor: int) -> StreamReader:
+    reader = StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
     )
+    return reader
+
+
+async def _writer(descriptor: int) -> StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: StreamReaderProtocol(StreamReader()), os.fdopen(descriptor, "wb")
+    )
+    return StreamWriter(transport, protocol, None, loop)
 
 
 async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b"") -> Finished:
@@ -59,12 +147,8 @@ async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b
 async def on_terminal(variables: dict[str, str], *arguments: str, columns: int = 200) -> tuple[int, str]:
     """Run the command on a terminal: its exit status, and all that it showed there."""
     ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", *arguments),
-        env=variables | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
-        stdout=theirs,
-        stderr=theirs,
-    )
+    variables = variables | {"TERM": "xterm-256color", "COLUMNS": str(columns)}
+    process = await start_on((theirs, theirs, theirs), variables, *arguments)
     os.close(theirs)
     shown = await asyncio.to_thread(_read_all, ours)
     return await process.wait(), shown

@@ -281,8 +281,6 @@ async def test_interrupting_says_what_is_under_way() -> None:
     async with Server(is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "-")
-        assert process.stdin
-        assert process.stderr
         process.stdin.write((HEADER + BLOCKS).encode())
         await process.stdin.drain()
         await server.until_seen(1)
@@ -299,12 +297,10 @@ async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
     async with Server(created, is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "-")
-        assert process.stdin
         process.stdin.write((HEADER + BLOCKS * 4).encode())
         await process.stdin.drain()
         await server.until_seen(4)
         process.send_signal(end)
-        assert process.stderr
         assert "Under way or about to be: lines 3-5." in (await process.stderr.read()).decode()
         await process.communicate()
     assert process.returncode == 128 + end
@@ -315,13 +311,10 @@ async def test_interrupting_while_nothing_is_under_way() -> None:
     async with Server(created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "-")
-        assert process.stdin
-        assert process.stdout
         process.stdin.write((HEADER + BLOCKS).encode())
         await process.stdin.drain()
         await process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.stderr
         assert "Interrupted. Nothing was under way." in (await process.stderr.read()).decode()
         await process.communicate()
 

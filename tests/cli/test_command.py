@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,7 +9,8 @@ from importlib.metadata import version
 import click
 import pytest
 
-from datadog_caselinks.cli.command import _COMMANDS, caselinks
+from datadog_caselinks.cli import command as group
+from tests.cli.program import caselinks, environment
 
 MAIN = "from datadog_caselinks.cli import main; main()"
 
@@ -26,13 +26,13 @@ def test_version_is_that_of_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in _COMMANDS if name != "journal"), ["journal", "show"]]
+    "command", [[], *([name] for name in group._COMMANDS if name != "journal"), ["journal", "show"]]
 )
-def test_help_has_an_example(command: list[str]) -> None:
+async def test_help_has_an_example(command: list[str]) -> None:
     """--help tells what a command does, by an example too."""
-    done = run("-m", "datadog_caselinks", *command, "--help")
-    assert done.returncode == 0
-    assert ("Example" in done.stdout) == bool(command)
+    done = await caselinks(environment(), *command, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert ("Example" in done.out) == bool(command)
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
@@ -74,28 +74,25 @@ def test_what_asks_nobody_imports_no_aiohttp(option: str) -> None:
     assert not {"aiohttp", "rich", "cattrs"} & set(done.stderr.split())
 
 
-@pytest.mark.parametrize("name", list(_COMMANDS))
+@pytest.mark.parametrize("name", list(group._COMMANDS))
 def test_the_list_of_commands_is_what_they_say_themselves(name: str) -> None:
     """Each is listed with the first paragraph of its own help."""
-    command = caselinks.get_command(click.Context(caselinks), name)
+    command = group.caselinks.get_command(click.Context(group.caselinks), name)
     assert command is not None
     assert command.help is not None
-    assert " ".join(command.help.split("\n\n")[0].split()) == _COMMANDS[name][1]
+    assert " ".join(command.help.split("\n\n")[0].split()) == group._COMMANDS[name][1]
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
+async def test_an_unknown_command_is_a_usage_error() -> None:
     """Status 2, and what is wrong."""
-    done = run("-m", "datadog_caselinks", "lnk")
-    assert done.returncode == 2
-    assert "No such command 'lnk'" in done.stderr
+    done = await caselinks(environment(), "lnk")
+    assert done.status == 2
+    assert "No such command 'lnk'" in done.err
 
 
-def test_the_shell_can_complete_commands_and_options() -> None:
+async def test_the_shell_can_complete_commands_and_options() -> None:
     """By click's own means."""
-    variables = {**os.environ, "_CASELINKS_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
-    for words, expected in ((("caselinks", "d"), "delete"), (("caselinks", "li"), "list")):
-        variables["COMP_WORDS"] = " ".join(words)
-        done = subprocess.run(
-            [sys.executable, "-c", MAIN], env=variables, capture_output=True, text=True, check=False
-        )
-        assert f"plain,{expected}" in done.stdout.split()
+    for words, expected in (("caselinks d", "delete"), ("caselinks li", "list")):
+        variables = {"_CASELINKS_COMPLETE": "bash_complete", "COMP_CWORD": "1", "COMP_WORDS": words}
+        done = await caselinks(environment(**variables))
+        assert f"plain,{expected}" in done.out.split()

@@ -8,14 +8,13 @@ import os
 import pty
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
-from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
 from tests.servers import MAX_SECONDS, Server, is_silent, listed, some_id
 
 YAML = "SHOP-1:\n  blocks: [SHOP-2, SHOP-3]\n"
@@ -167,14 +166,8 @@ async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: st
 async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str]:
     """The run on a terminal whose user answers so, once asked: its status, and what was shown."""
     ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "datadog_caselinks", "plan", file, "--apply"),
-        env=pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
+    variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
+    process = await start_on((theirs, theirs, theirs), variables, "plan", file, "--apply")
     os.close(theirs)
     shown = b""
     async with asyncio.timeout(MAX_SECONDS):
@@ -218,7 +211,6 @@ async def test_interrupted_it_says_how_far_it_came() -> None:
     async with Server(listed, is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
         process = await start(variables, "plan", "-", "--apply", "--yes")
-        assert process.stdin is not None
         process.stdin.write(f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n".encode())
         process.stdin.close()
         await server.until_seen(2)

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
 import sqlite3
 import sys
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLinksClient, case
+from tests.cli import program
+from tests.cli.program import Program, environment
 
 NEW = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"))
 
 
-async def start(*arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-u", "-m", "datadog_caselinks", "sandbox", *arguments),
-        stdout=PIPE,
-        stderr=PIPE,
-        env=os.environ | {"DD_BEARER_TOKEN": "not-for-the-sandbox"},
-    )
+async def start(*arguments: str) -> Program:
+    return await program.start(environment(DD_BEARER_TOKEN="not-for-the-sandbox"), "sandbox", *arguments)
 
 
-async def exported(process: Process) -> CaseLinksClient:
+async def exported(process: Program) -> CaseLinksClient:
     """A client for what the command tells to export."""
-    assert process.stdout
     while not (line := (await process.stdout.readline()).decode()).startswith("  export "):
         assert line, "the sandbox ended without telling its variables"
     variables = dict(re.findall(r"(DD_\w+)=(\S+)", line))
@@ -37,7 +31,7 @@ async def exported(process: Process) -> CaseLinksClient:
     return CaseLinksClient(variables["DD_SITE"], keys)
 
 
-async def ended(process: Process) -> str:
+async def ended(process: Program) -> str:
     """What the command still says once Ctrl-C has reached it."""
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
@@ -83,7 +77,7 @@ async def test_rate_limit_and_faults_are_as_asked_for() -> None:
 
 async def test_a_command_runs_in_it_and_lends_its_status() -> None:
     """After -- a command runs with the variables of the sandbox alone, and its status is the result."""
-    program = (
+    listing = (
         "import os, asyncio; from datadog_caselinks import *\n"
         "assert 'DD_BEARER_TOKEN' not in os.environ\n"
         "async def main():\n"
@@ -91,26 +85,21 @@ async def test_a_command_runs_in_it_and_lends_its_status() -> None:
         f"        print(await links.list_links(case('{NEW.parent.id}')))\n"
         "asyncio.run(main()); raise SystemExit(7)\n"
     )
-    process = await start("--", sys.executable, "-c", program)
+    process = await start("--", sys.executable, "-c", listing)
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (7, b"[]\n", b"")
 
 
 async def test_control_c_is_for_the_command() -> None:
     """It may take its time to end, with the sandbox still there; its status is the result."""
-    program = (
+    waiting = (
         "import time\n"
         "try:\n"
         "    print('up'); time.sleep(600)\n"
         "except KeyboardInterrupt:\n"
         "    raise SystemExit(9)\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "datadog_caselinks", "sandbox", "--", sys.executable, "-uc", program),
-        stdout=PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout
+    process = await start("--", sys.executable, "-uc", waiting)
     assert await process.stdout.readline() == b"up\n"
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert await process.wait() == 9
@@ -119,9 +108,8 @@ async def test_control_c_is_for_the_command() -> None:
 async def test_a_signal_ends_the_command_and_then_the_sandbox() -> None:
     """SIGTERM is passed on, so that no command is left behind; its status is as shells report it."""
     process = await start("--", sys.executable, "-uc", "import time; print('up'); time.sleep(600)")
-    assert process.stdout
     assert await process.stdout.readline() == b"up\n"
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     assert await process.wait() == 128 + signal.SIGTERM
 
 
