@@ -11,6 +11,7 @@ from typing import Final, Self, TypedDict, Unpack
 from uuid import UUID
 
 import aiohttp
+from attrs import evolve
 
 from datadog_caselinks import bulk, wire
 from datadog_caselinks.bulk import Outcome, Progress, TellProgress
@@ -264,7 +265,7 @@ class CaseLinksClient:
         if max_nodes < 1:
             raise ConfigurationError(f"max_nodes must be at least 1, not {max_nodes!r}")
         resolver = self.resolver()
-        return await read_graph(
+        graph = await read_graph(
             await resolver.entity(entity),
             self.list_links,
             resolver.case,
@@ -273,6 +274,7 @@ class CaseLinksClient:
             concurrency=self._concurrency,
             progress=Progress(progress),
         )
+        return evolve(graph, site=self.site)
 
     async def delete_link(self, link: CaseLink | str) -> None:
         """Delete a link, given as the :class:`CaseLink` or its id.

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from graphlib import TopologicalSorter
 from operator import call
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from attrs import field, frozen
 
@@ -30,6 +31,7 @@ from datadog_caselinks.models import (
     require_known_relationship,
 )
 from datadog_caselinks.references import CaseKey, parse_reference
+from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -59,6 +61,8 @@ class LinkGraph:
     ``unread``
         The entities whose own links could not be read: these credentials may not see them, or they are of a
         type that this version does not know.
+    ``site``
+        Where it was read, if that is known.
     ``distances``
         How many links each entity is away from ``root``, in whichever direction the links go.
     ``entities``
@@ -71,6 +75,7 @@ class LinkGraph:
     depth: int = 0
     left_out: int = 0
     unread: tuple[Entity, ...] = ()
+    site: Site | None = None
     distances: Mapping[Entity, int] = field(init=False, repr=False, eq=False)
     entities: tuple[Entity, ...] = field(init=False, repr=False, eq=False)
 
@@ -86,6 +91,12 @@ class LinkGraph:
     def _in_order(self) -> tuple[Entity, ...]:
         ends = (end for link in self.links for end in (link.parent, link.child))
         return tuple(dict.fromkeys((*self.distances, *ends)))
+
+    def address(self, entity: Entity) -> str | None:
+        """Where a browser shows ``entity``, if it is a case on one of Datadog's sites, with a known key."""
+        case = self.cases.get(entity)
+        web = self.site and self.site.web_url
+        return f"{web}/cases/{quote(case.key, safe='')}" if web and case and case.key else None
 
     @property
     def is_complete(self) -> bool:

@@ -33,6 +33,14 @@ class Site:
     name: str
     api_url: str
 
+    @property
+    def web_url(self) -> str | None:
+        """Where people open it in a browser; ``None`` for a base URL of your own."""
+        domain = next((domain for domain, site in SITES.items() if site == self), None)
+        if domain is None:
+            return None
+        return f"https://{'' if domain.count('.') > 1 else 'app.'}{domain}"
+
     US1: ClassVar[Site]
     US3: ClassVar[Site]
     US5: ClassVar[Site]

@@ -28,6 +28,7 @@ from datadog_caselinks import (
     Relationship,
     RetryPolicy,
     ServerError,
+    Site,
     case,
     incident,
 )
@@ -410,3 +411,21 @@ def test_incident_and_case_of_one_id_are_two() -> None:
     assert len(made.entities) == 2
     with pytest.raises(InvalidLinkError):
         Entity("", "CASE")
+
+
+class TestAddress:
+    def test_of_a_case_on_a_site_of_datadog(self) -> None:
+        """As the browser has it; a key is text that a server sent, and stays one segment of the path."""
+        known = Case(entity("a").id, "SHOP-1", "One", "OPEN", "P3")
+        odd = Case(entity("b").id, "../x?y", "Two", "OPEN", "P3")
+        cases = {entity("a"): known, entity("b"): odd}
+        made = LinkGraph(entity("a"), links("a BLOCKS b", "a BLOCKS c"), cases, site=Site.EU1)
+        assert made.address(entity("a")) == "https://app.datadoghq.eu/cases/SHOP-1"
+        assert made.address(entity("b")) == "https://app.datadoghq.eu/cases/..%2Fx%3Fy"
+        assert made.address(entity("c")) is None
+
+    async def test_elsewhere_there_is_none(self, client: CaseLinksClient) -> None:
+        """A server of one's own need have no pages for cases."""
+        made = await client.graph("SHOP-2", depth=0)
+        assert made.site == client.site
+        assert made.address(made.root) is None

@@ -32,6 +32,7 @@ class TestTheNineSites:
         """The value of ``DD_SITE``, the API host and the web host all mean the site."""
         site = Site(name, f"https://{api_host}")
         assert Site.parse(domain) == Site.parse(api_host) == Site.parse(web_host) == site
+        assert site.web_url == f"https://{web_host}"
 
     def test_by_what_stands_in_the_address_bar(
         self, name: str, domain: str, api_host: str, web_host: str

@@ -49,7 +49,9 @@ def _node(graph: LinkGraph, entity: Entity) -> str:
     label = _quoted(*filter(None, (its.key, its.title, state)))
     weight = ", penwidth=3" if entity == graph.root else ""
     form = _FORMS.get(entity.type, _OTHER_FORM)
-    return f"[label={label}, shape={form}, tooltip={_quoted(its.reference)}{weight}]"
+    address = graph.address(entity)
+    link = f", URL={_quoted(address)}" if address else ""
+    return f"[label={label}, shape={form}, tooltip={_quoted(its.reference)}{link}{weight}]"
 
 
 def _edge(link: CaseLink, *, is_in_cycle: bool) -> str:

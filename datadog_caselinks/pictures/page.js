@@ -182,18 +182,24 @@ function list(title, numbers) {
   return [element("h2", "", title), made];
 }
 
+function opening(text, address) {
+  const link = element("a", "", text);
+  Object.assign(link, { href: address, target: "_blank", rel: "noreferrer" });
+  return link;
+}
+
 function tell() {
   const details = at("details");
   details.hidden = chosen === null;
   if (narrow.matches) for (const other of ["cycles", "overview"]) at(other).classList.toggle("aside", chosen !== null);
   if (chosen === null) return;
-  const { key, title, type, status, id, isUnread } = entities[chosen];
+  const { key, title, type, status, id, address, isUnread } = entities[chosen];
   const close = element("button", "", "×");
   close.setAttribute("aria-label", "Close");
   close.addEventListener("click", () => choose(null));
   const state = status ? `${type}, ${status}` : type;
   details.replaceChildren(
-    element("div", "name-line", glyph(chosen), key, close),
+    element("div", "name-line", glyph(chosen), address ? opening(key, address) : key, close),
     ...(title ? [element("div", "title-line", title)] : []),
     element("div", "state", glyph(chosen, "status"), state + (isUnread ? "; its own links could not be read" : "")),
     element("div", "reference", id),

@@ -67,6 +67,7 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
                 "sign": STATUS_SIGNS.get(its.status, ""),
                 "reference": its.reference,
                 "id": plain(entity.id),
+                "address": graph.address(entity) or "",
                 "isUnread": entity in graph.unread,
             }
             for entity in graph.entities

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from html import unescape
 
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datadog_caselinks import LinkGraph
+from datadog_caselinks import LinkGraph, Site
 from datadog_caselinks.pictures import dot
 from datadog_caselinks.pictures.words import plain
 from tests.graphs import graph
@@ -59,3 +60,10 @@ def test_forms_and_lines() -> None:
     assert re.findall("style=([a-z]+)", text) == ["solid", "dotted", "dashed", "bold", "bold", "solid"]
     assert text.count("dir=none") == 1
     assert text.count("↻ blocks") == 2
+
+
+def test_a_case_can_be_opened(demo: LinkGraph) -> None:
+    """What Graphviz makes of it leads to Datadog."""
+    text = dot(evolve(demo, site=Site.US1))
+    assert text.count('URL="https://app.datadoghq.com/cases/SHOP-') == len(demo.cases)
+    assert "URL=" not in dot(demo)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
-from datadog_caselinks import LinkGraph
+from datadog_caselinks import LinkGraph, Site
 from datadog_caselinks.pictures import page
 from tests.graphs import entity
 from tests.pictures.browser import FOUND, Tab, browsing
@@ -203,6 +204,14 @@ class TestInABrowser:
         view, found = await tab.middle("#view"), await tab.middle(box(demo, "SHOP-1"))
         assert abs(view["x"] - found["x"]) < 2
         assert abs(view["y"] - found["y"]) < 2
+
+    async def test_a_case_can_be_opened(self, shown: Show, demo: LinkGraph) -> None:
+        """In Datadog, in a tab of its own, which is not told where it was opened from."""
+        tab = await shown(evolve(demo, site=Site.US5))
+        await tab.click(box(demo, "SHOP-8"))
+        link = "document.querySelector('#details a')"
+        assert await tab.value(f"{link}.href") == "https://us5.datadoghq.com/cases/SHOP-8"
+        assert await tab.value(f"{link}.rel + {link}.target") == "noreferrer_blank"
 
     async def test_cycles_can_be_clicked(self, shown: Show, demo: LinkGraph) -> None:
         """What waits for each other is all to be seen, and nothing else is lit."""
