@@ -137,9 +137,9 @@ def graph(
             screen.note(f"{pictures.heading(made)}: {', '.join(pictures.notes(made))}. Written to {file}.")
     if made.left_out:
         screen.problem(
-            f"Stopped at {counted(max_nodes, 'entity', 'entities')}: all within "
-            f"{counted(made.depth - 1, 'link')} are here, and {made.left_out} of those one link further are "
-            "not. Ask for less --depth, or for more --max-nodes."
+            f"Stopped at {counted(max_nodes, 'entity', 'entities')}: what is nearer than "
+            f"{counted(made.depth, 'link')} is all here, and {made.left_out} of those so far away are not. "
+            "Ask for less --depth, or for more --max-nodes."
         )
         context.exit(1)
 
