@@ -99,8 +99,8 @@ async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments)
     assert "15 entities" in done.out
     assert done.err == (
-        "Stopped at 15 entities: what is nearer than 2 links is all here, and 4 of those so far away are not. "
-        "Ask for less --depth, or for more --max-nodes.\n"
+        "Stopped at 15 entities: what is nearer than 2 links is all here, and 4 of those so far away are "
+        "not. Ask for less --depth, or for more --max-nodes.\n"
     )
     assert done.status == 1
 
