@@ -49,6 +49,15 @@ if TYPE_CHECKING:
         incident,
         page,
     )
+    from datadog_caselinks.observation import (
+        Call,
+        CallEvent,
+        CallFinished,
+        CallReconciled,
+        CallRetrying,
+        CallStarted,
+        CallWaiting,
+    )
     from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
     from datadog_caselinks.rate_limit import RateLimit
     from datadog_caselinks.references import (
@@ -79,6 +88,13 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BearerToken",
+    "Call",
+    "CallEvent",
+    "CallFinished",
+    "CallReconciled",
+    "CallRetrying",
+    "CallStarted",
+    "CallWaiting",
     "Case",
     "CaseKey",
     "CaseLink",
@@ -189,6 +205,15 @@ _MODULES = {
         "case",
         "incident",
         "page",
+    ),
+    "observation": (
+        "Call",
+        "CallEvent",
+        "CallFinished",
+        "CallReconciled",
+        "CallRetrying",
+        "CallStarted",
+        "CallWaiting",
     ),
     "plan": ("Deleted", "LinkPlan", "NotDeleted", "PlanOutcome"),
     "rate_limit": ("RateLimit",),

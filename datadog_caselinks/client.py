@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import ssl as tls
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
@@ -21,6 +22,7 @@ from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoun
 from datadog_caselinks.graph import LinkGraph, read_graph
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.observation import Observer, OnEvent, sent
 from datadog_caselinks.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.rate_limit import RateLimit, retry_after
 from datadog_caselinks.references import Reference, WantedLink
@@ -28,8 +30,12 @@ from datadog_caselinks.resolver import Resolver
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site, site_from_env
+from datadog_caselinks.telemetry import telemetry
 from datadog_caselinks.transport import Transport
 from datadog_caselinks.wire import Answer, Request
+
+# As libraries should: what is logged goes where the program sends it, and nowhere else.
+logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
 
 DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
@@ -44,6 +50,7 @@ class ClientOptions(TypedDict, total=False):
     timeout: float
     proxy: str | None
     ssl: tls.SSLContext | None
+    on_event: OnEvent | None
 
 
 class CaseLinksClient:
@@ -71,6 +78,11 @@ class CaseLinksClient:
         URL of an HTTP proxy, with user and password if it wants them.
     ``ssl``
         An ``ssl.SSLContext``, for a private CA or a client certificate.
+    ``on_event``
+        Is called with what calls are doing: a :class:`CallStarted`, :class:`CallWaiting`,
+        :class:`CallRetrying`, :class:`CallReconciled` or :class:`CallFinished`, in the event loop, so it must
+        be quick. What it raises is logged. With ``opentelemetry-api`` installed there are spans and metrics
+        too.
 
     Every method raises a :class:`CaseLinksError`; the page on errors says what to do about each. Cancelling
     a call stops it at once; whether a request that was under way is still carried out, nobody can know.
@@ -87,6 +99,7 @@ class CaseLinksClient:
         timeout: float = DEFAULT_TIMEOUT,
         proxy: str | None = None,
         ssl: tls.SSLContext | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         if max_concurrency < 1:
             raise ConfigurationError(f"max_concurrency must be at least 1, not {max_concurrency!r}")
@@ -103,13 +116,27 @@ class CaseLinksClient:
         self._gate = self._sessions.gate(self.site, credentials)
         self._max_wait = retry.max_wait
         budget = RetryBudget(retry.budget)
-        self._creator = Creator(self._attempt, Lookup(self._look_at), retry, budget)
+        self._creator = creator = Creator(self._attempt, Lookup(self._look_at), retry, budget)
+        self._create, self._ensure, self._resume = creator.create, creator.ensure, creator.resume
         retried = retrying(retry, budget)
         self._list = retried(self._list_once)
         self._delete = retried(self._delete_once)
         self._get = retried(self._get_once)
         # A look pays back no retry: where creates fail and lists do not, the budget would never be spent.
         self._look = retrying(retry, budget, is_credited=False)(self._list_once)
+        watchers = [watcher for watcher in (on_event, telemetry()) if watcher]
+        self._observer = Observer(watchers) if watchers else None
+        if self._observer:
+            self._observe(self._observer)
+
+    def _observe(self, observer: Observer) -> None:
+        """Let each call pass by ``observer``. Without one, nothing stands in its way."""
+        self._create = observer.watched(self._create, lambda new: ("create", new))
+        self._resume = observer.watched(self._resume, lambda new: ("ensure", new))
+        self._ensure = observer.watched(self._ensure, lambda new: ("ensure", new))
+        self._list = observer.watched(self._list, lambda request: ("list", request.subject))
+        self._get = observer.watched(self._get, lambda request: ("get", request.subject))
+        self._delete = observer.watched(self._delete, lambda deletion: ("delete", deletion.request.subject))
 
     @classmethod
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
@@ -136,7 +163,7 @@ class CaseLinksClient:
         Raises :class:`AmbiguousResultError` if it may have been made and that could not be looked for, and
         :class:`ConflictError`, with the ``existing`` link, where the server refuses an equal second one.
         """
-        link, _ = await self._creator.create(new)
+        link, _ = await self._create(new)
         return link
 
     async def ensure_link(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
@@ -147,7 +174,7 @@ class CaseLinksClient:
 
         Raises as :meth:`create_link` and :meth:`list_links`.
         """
-        return await self._creator.ensure(new)
+        return await self._ensure(new)
 
     async def create_links(
         self,
@@ -176,16 +203,17 @@ class CaseLinksClient:
         """
         if concurrency is not None and concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
-        make: Make = self._creator.ensure if ensure else self._creator.create
+        make: Make = self._ensure if ensure else self._create
         async with contextlib.AsyncExitStack() as stack:
             if journal is not None:
                 from datadog_caselinks.journal import Journal  # which SQLite comes with
 
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
-                make = opened.once(make, self._creator.resume)
-            outcomes = bulk.create_links(
-                self._resolving(make), source, concurrency=concurrency or self._concurrency
-            )
+                make = opened.once(make, self._resume)
+            made = self._resolving(make)
+            if self._observer:
+                made = stack.enter_context(self._observer.run(made))
+            outcomes = bulk.create_links(made, source, concurrency=concurrency or self._concurrency)
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             async for outcome in outcomes:
                 yield outcome
@@ -233,7 +261,7 @@ class CaseLinksClient:
         """
         return apply_plan(
             plan,
-            ensure=self._resolving(self._creator.ensure),
+            ensure=self._resolving(self._ensure),
             delete=self.delete_link,
             concurrency=self._concurrency,
         )
@@ -365,6 +393,7 @@ class CaseLinksClient:
             with await self._gate.turn(request.operation, max_wait=self._max_wait) as turn:
                 if self._is_closed:  # meanwhile
                     raise SessionError("this client was closed: make a new one")
+                sent(request.operation)
                 answer = await self._transport.send(request)
                 limit = RateLimit.from_headers(answer.headers)
                 is_rejected = answer.status == 429

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
-from datadog_caselinks import wire
+from datadog_caselinks import observation, wire
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     BadRequestError,
@@ -139,6 +139,8 @@ class Creator:
             ambiguous.during_outage |= error.during_outage
             raise ambiguous from creation.doubt
         creation.doubt = None
+        if link:
+            observation.reconciled()
         return link
 
     async def _equal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:

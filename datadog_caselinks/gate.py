@@ -9,6 +9,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from datadog_caselinks import observation
 from datadog_caselinks.errors import CaseLinksError, RateLimitedError
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.retry import may_have_been_applied
@@ -115,6 +116,10 @@ class _Bucket:
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
             raise _too_long(wait, max_wait, self._window.current(now))
+        with observation.waiting(max(0.0, wait)):
+            return await self._queue(max_wait)
+
+    async def _queue(self, max_wait: float) -> Sent:
         turn: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, max_wait))
         self._serve()

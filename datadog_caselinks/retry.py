@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, ParamSpec, TypeVar
 
 import backoff
 from attrs import field, frozen
 
+from datadog_caselinks import observation
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
@@ -118,7 +119,7 @@ def retrying(
     *,
     is_credited: bool = True,
     uniform: Callable[[float, float], float] = random.uniform,
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
     """A decorator that repeats a coroutine function as ``policy`` says, and raises its last error.
 
     ``is_credited`` is whether a success gives something back to the budget.
@@ -181,4 +182,13 @@ def waits(
 def _log(details: Any) -> None:
     if isinstance(details["exception"], RateLimitedError):
         return  # the gate says how long it holds all
-    _logger.info("attempt %d: %s; next in %.2f s", details["tries"], details["exception"], details["wait"])
+    observation.retrying(details["exception"], details["wait"])
+    _logger.info(
+        "attempt %d: %s; next in %.2f s",
+        *(details["tries"], details["exception"], details["wait"]),
+        extra={
+            "attempt": details["tries"],
+            "error_type": type(details["exception"]).__name__,
+            "retry_seconds": details["wait"],
+        },
+    )

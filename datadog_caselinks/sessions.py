@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Final, Self
 from weakref import WeakSet, WeakValueDictionary
 
@@ -46,11 +47,22 @@ class SessionManager:
     connector has connections; what else uses the session may still make them wait with the clock running.
     :class:`ConfigurationError` is raised if it sends credentials of its own, or may (``trust_env``), which
     would reach Datadog beside those given to the client.
+
+    ``trace_configs`` are those of the sessions that are opened here. They see each request with its headers,
+    so also its keys.
     """
 
-    def __init__(self, session: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+    ) -> None:
         if session is not None:
             _refuse_authorization(session)
+            if trace_configs:
+                raise ConfigurationError("give trace_configs to the aiohttp.ClientSession, which is your own")
+        self._trace_configs = trace_configs
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
         self._gates: WeakValueDictionary[tuple[Site, Credentials], Gate] = WeakValueDictionary()
@@ -113,6 +125,7 @@ class SessionManager:
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent()},
+            trace_configs=list(self._trace_configs),
         )
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:

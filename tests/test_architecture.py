@@ -31,6 +31,8 @@ ORDER = [
     "link_yaml",
     "link_files",
     "journal_file",
+    "observation",
+    "telemetry",
     "retry",
     "window",
     "gate",
@@ -58,6 +60,7 @@ THIRD_PARTY = {
         CORE, frozenset({"aiohttp", "attrs", "cattrs", "backoff", "yarl", "multidict", "orjson"})
     ),
     "link_yaml": {"attrs", "yaml"},
+    "telemetry": {"opentelemetry"},
     "graph": {"attrs", "networkx"},
     "pictures": {"attrs", "fast_sugiyama"},
     "sandbox": {"aiohttp", "attrs"},

@@ -455,6 +455,8 @@ class TestRetrying:
         assert [(record.name, record.levelname, record.getMessage()) for record in ours] == [
             ("datadog_caselinks.retry", "INFO", "attempt 1: gone; next in 0.00 s"),
         ]
+        told = vars(ours[0])
+        assert (told["attempt"], told["error_type"], told["retry_seconds"]) == (1, "TransportError", 0.0)
 
 
 SPENT = "; not tried again, since most requests fail at present"
