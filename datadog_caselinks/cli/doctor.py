@@ -25,6 +25,8 @@ from datadog_caselinks.credentials import ApiKeys, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError
 from datadog_caselinks.models import case
 from datadog_caselinks.retry import RetryPolicy
+from datadog_caselinks.sessions import SessionManager
+from datadog_caselinks.sites import Site
 
 _SECONDS: Final = 10.0
 """For each of the steps."""
@@ -83,7 +85,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         checks = (
             partial(_name, urlsplit(proxy or links.site.api_url)),
             partial(_encryption, url, proxy),
-            partial(_clock, url, proxy),
+            partial(_clock, links.site, proxy),
         )
         for check in checks:
             finding = await check()
@@ -136,16 +138,20 @@ async def _encryption(url: SplitResult, proxy: str | None) -> Finding:
         reason = error.strerror or str(error) or f"none in {_SECONDS:.0f} s"
         return Finding("TLS", "bad", f"no connection ({reason}): check the network")
     connection = writer.get_extra_info("ssl_object")
-    writer.close()
+    writer.transport.abort()  # the server may not answer a goodbye
     days = (ssl.cert_time_to_seconds(connection.getpeercert()["notAfter"]) - time.time()) / 86_400
     return Finding("TLS", "ok", f"{connection.version()}; the certificate is good for {days:.0f} days")
 
 
-async def _clock(url: SplitResult, proxy: str | None) -> Finding:
+async def _clock(site: Site, proxy: str | None) -> Finding:
+    url = urlsplit(site.api_url)
+    timeout = aiohttp.ClientTimeout(total=_SECONDS)
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session,
-            session.head(url.geturl(), allow_redirects=False, proxy=proxy) as response,
+            SessionManager() as sessions,  # which leaves nothing open, whatever the server does
+            sessions.session(site).head(
+                site.api_url, allow_redirects=False, proxy=proxy, timeout=timeout
+            ) as response,
         ):
             date = response.headers.get("Date", "")
     except (aiohttp.ClientError, OSError) as error:

@@ -181,7 +181,8 @@ async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authori
         assert (found["DNS"][1], done.status) == ("127.0.0.1 is 127.0.0.1", 0)
         assert len(proxy.requests) == 2
         assert "something-secret" not in done.out
-        await doctor(variables | {"NO_PROXY": "localhost"})
+        done, found = await doctor(variables | {"NO_PROXY": "localhost"})
+        assert found["TLS"][0] == "ok"
         assert len(proxy.requests) == 2
         wrong = variables | {"HTTPS_PROXY": f"127.0.0.1:{proxy.port}"}
         _, found = await doctor(wrong)
