@@ -34,6 +34,15 @@ if TYPE_CHECKING:
         TLSError,
         TransportError,
     )
+    from datadog_caselinks.events import (
+        Call,
+        CallEvent,
+        CallFinished,
+        CallReconciled,
+        CallRetrying,
+        CallStarted,
+        CallWaiting,
+    )
     from datadog_caselinks.graph import LinkGraph
     from datadog_caselinks.journal_file import JournalRecord, LinkState, read_journal
     from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
@@ -48,15 +57,6 @@ if TYPE_CHECKING:
         case,
         incident,
         page,
-    )
-    from datadog_caselinks.observation import (
-        Call,
-        CallEvent,
-        CallFinished,
-        CallReconciled,
-        CallRetrying,
-        CallStarted,
-        CallWaiting,
     )
     from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
     from datadog_caselinks.rate_limit import RateLimit
@@ -206,7 +206,7 @@ _MODULES = {
         "incident",
         "page",
     ),
-    "observation": (
+    "events": (
         "Call",
         "CallEvent",
         "CallFinished",

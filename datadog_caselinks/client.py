@@ -8,31 +8,34 @@ import logging
 import os
 import ssl as tls
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from typing import Final, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
 import aiohttp
 from attrs import evolve
 
-from datadog_caselinks import bulk, wire
-from datadog_caselinks.bulk import Outcome, Progress, TellProgress
+from datadog_caselinks import wire
 from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
-from datadog_caselinks.graph import LinkGraph, read_graph
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
-from datadog_caselinks.observation import Observer, OnEvent, sent
-from datadog_caselinks.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
+from datadog_caselinks.observation import sent
 from datadog_caselinks.rate_limit import RateLimit, retry_after
-from datadog_caselinks.references import Reference, WantedLink
-from datadog_caselinks.resolver import Resolver
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site, site_from_env
-from datadog_caselinks.telemetry import telemetry
 from datadog_caselinks.transport import Transport
 from datadog_caselinks.wire import Answer, Request
+
+if TYPE_CHECKING:
+    from datadog_caselinks import bulk
+    from datadog_caselinks.bulk import Outcome, TellProgress
+    from datadog_caselinks.events import Observer, OnEvent
+    from datadog_caselinks.graph import LinkGraph
+    from datadog_caselinks.plan import LinkPlan, PlanOutcome
+    from datadog_caselinks.references import Reference, WantedLink
+    from datadog_caselinks.resolver import Resolver
 
 # As libraries should: what is logged goes where the program sends it, and nowhere else.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
@@ -124,9 +127,16 @@ class CaseLinksClient:
         self._get = retried(self._get_once)
         # A look pays back no retry: where creates fail and lists do not, the budget would never be spent.
         self._look = retrying(retry, budget, is_credited=False)(self._list_once)
-        watchers = [watcher for watcher in (on_event, telemetry()) if watcher]
-        self._observer = Observer(watchers) if watchers else None
-        if self._observer:
+        watchers = [on_event] if on_event else []
+        with contextlib.suppress(ModuleNotFoundError):  # OpenTelemetry is not installed
+            from datadog_caselinks.telemetry import telemetry
+
+            watchers.append(telemetry())
+        self._observer: Observer | None = None
+        if watchers:
+            from datadog_caselinks.events import Observer
+
+            self._observer = Observer(watchers)
             self._observe(self._observer)
 
     def _observe(self, observer: Observer) -> None:
@@ -203,6 +213,8 @@ class CaseLinksClient:
         """
         if concurrency is not None and concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
+        from datadog_caselinks import bulk  # not before it is needed, as further ones below
+
         make: Make = self._ensure if ensure else self._create
         async with contextlib.AsyncExitStack() as stack:
             if journal is not None:
@@ -240,6 +252,9 @@ class CaseLinksClient:
         Raises :class:`NotFoundError` that names the keys of which there is no case, and as
         :meth:`list_links`.
         """
+        from datadog_caselinks.bulk import Progress
+        from datadog_caselinks.plan import plan_links
+
         return await plan_links(
             wanted,
             list_links=self.list_links,
@@ -259,6 +274,8 @@ class CaseLinksClient:
         All creates come before the first delete, and where one failed nothing is deleted: of links that
         replace others, first the new ones must be there. Breaking off cancels what is under way.
         """
+        from datadog_caselinks.plan import apply_plan
+
         return apply_plan(
             plan,
             ensure=self._resolving(self._ensure),
@@ -292,6 +309,9 @@ class CaseLinksClient:
             raise ConfigurationError(f"depth must be at least 0, not {depth!r}")
         if max_nodes < 1:
             raise ConfigurationError(f"max_nodes must be at least 1, not {max_nodes!r}")
+        from datadog_caselinks.bulk import Progress
+        from datadog_caselinks.graph import read_graph
+
         resolver = self.resolver()
         graph = await read_graph(
             await resolver.entity(entity),
@@ -323,6 +343,8 @@ class CaseLinksClient:
 
     def resolver(self) -> Resolver:
         """Make what finds entities by whatever people write, and remembers those that it found."""
+        from datadog_caselinks.resolver import Resolver
+
         return Resolver(self.get_case, self.site)
 
     @property

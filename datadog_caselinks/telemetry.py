@@ -1,13 +1,20 @@
-"""Calls as spans and metrics of OpenTelemetry, by its API alone: what is done with them is the user's."""
+"""Calls as spans and metrics of OpenTelemetry, by its API alone: what is done with them is the user's.
+
+Imported only where that is installed.
+"""
 
 from __future__ import annotations
 
 from contextvars import Token
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from importlib.metadata import version
+from typing import Final
 
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
-from datadog_caselinks.observation import (
+from opentelemetry import context, metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, StatusCode
+
+from datadog_caselinks.events import (
     Call,
     CallEvent,
     CallFinished,
@@ -16,10 +23,7 @@ from datadog_caselinks.observation import (
     CallWaiting,
     OnEvent,
 )
-
-if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Span
+from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
 
 _NAME: Final = "datadog_caselinks"
 
@@ -28,12 +32,9 @@ _MADE: Final = frozenset({"create", "ensure"})
 
 
 @cache
-def telemetry() -> OnEvent | None:
-    """What passes events on to OpenTelemetry, or ``None`` where its API is not installed."""
-    try:
-        return _Telemetry()
-    except ModuleNotFoundError:
-        return None
+def telemetry() -> OnEvent:
+    """What passes events on to OpenTelemetry: one for the process, as its instruments are."""
+    return _Telemetry()
 
 
 class _Telemetry:
@@ -44,11 +45,6 @@ class _Telemetry:
     """
 
     def __init__(self) -> None:
-        from importlib.metadata import version  # which reads files, and is not needed elsewhere
-
-        from opentelemetry import context, metrics, trace
-
-        self._context, self._trace = context, trace
         self._tracer = trace.get_tracer(_NAME, version(_NAME))
         meter = metrics.get_meter(_NAME, version(_NAME))
         self._created = meter.create_counter(
@@ -83,11 +79,11 @@ class _Telemetry:
 
     def _start(self, call: Call) -> None:
         run = self._open.get(call.parent) if call.parent else None
-        parent = self._trace.set_span_in_context(run[0]) if run else None
+        parent = trace.set_span_in_context(run[0]) if run else None
         span = self._tracer.start_span(f"{_NAME} {call.operation}", parent, attributes=_subject(call))
         token = None
         if call.operation != "bulk":
-            token = self._context.attach(self._trace.set_span_in_context(span, parent))
+            token = context.attach(trace.set_span_in_context(span, parent))
             self._in_flight.add(1, {"operation": call.operation})
         self._open[call] = span, token
 
@@ -95,11 +91,11 @@ class _Telemetry:
         span, token = self._open.pop(call)
         if span.is_recording():
             span.set_attributes(_result(call))
-            if isinstance(call.error, Exception):
-                span.set_status(self._trace.StatusCode.ERROR, str(call.error))
+            if call.error:
+                span.set_status(StatusCode.ERROR, str(call.error))
         span.end()
         if token is not None:
-            self._context.detach(token)
+            context.detach(token)
             self._in_flight.add(-1, {"operation": call.operation})
         if call.outcome == "created":
             self._created.add(1, {"relationship": str(call.result[0].relationship)})

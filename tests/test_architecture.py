@@ -32,6 +32,7 @@ ORDER = [
     "link_files",
     "journal_file",
     "observation",
+    "events",
     "telemetry",
     "retry",
     "window",

@@ -29,7 +29,6 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.sandbox import Sandbox
-from datadog_caselinks.telemetry import telemetry
 from tests.servers import Api, Clock, Server, answers, created, drops, in_no_time, listed, some_id
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
@@ -230,13 +229,12 @@ async def test_without_the_api_nothing_is_told(
 ) -> None:
     """And calls go the straight way, without an observer, whatever happens to them."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    telemetry.cache_clear()
+    monkeypatch.delitem(sys.modules, "datadog_caselinks.telemetry")
     api = Api()
     async with (
         Server(answers(429, Retry_After="60"), api.applies(drops), api) as server,
         CaseLinksClient(server.url, keys, retry=at_once) as links,
     ):
-        telemetry.cache_clear()
         await in_no_time(clock, links.create_link(NEW))
         assert links._observer is None
     assert server.methods == ["POST", "POST", "GET"]
