@@ -8,7 +8,7 @@ import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
-TESTS = [*PARALLEL, "--ignore=tests/documents"]
+TESTS = [*PARALLEL, "--ignore=tests/documents", "--ignore=tests/contract"]
 # All of hypothesis' examples are tried on the first Python: on another, or measured, they would find no more.
 FEW = "--hypothesis-profile=few"
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -97,6 +97,13 @@ def examples(session: nox.Session) -> None:
     """Every example and every code block of the README and the documentation, run as it stands; its pages."""
     install(session, "test", "examples", "docs")
     session.run("python", "-m", "pytest", *PARALLEL, "tests/documents", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def contract(session: nox.Session) -> None:
+    """The sandbox against its OpenAPI document, and Datadog's own client against the sandbox."""
+    install(session, "test", "contract")
+    session.run("python", "-m", "pytest", "--numprocesses=auto", "tests/contract", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -52,6 +52,14 @@ class _Creation:
         await asyncio.sleep(max(0.0, self._settled_at - asyncio.get_running_loop().time()))
 
 
+class _Turn:
+    """What calls that ensure equal links wait for, and the link that the latest of them came to."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.link: CaseLink | None = None
+
+
 class Creator:
     """Creates links by ``attempt``, which makes one request and tells the answer."""
 
@@ -69,7 +77,7 @@ class Creator:
         self._budget = budget
         # Decorated here and not for each call, which would cost more than the rest of the retry.
         self._repeat = retrying(policy, budget)(self._look_and_attempt)
-        self._turns: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[Identity, _Turn] = WeakValueDictionary()
 
     async def create(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
         """Make the link. If this raises :class:`AmbiguousResultError` it may have been made, else not."""
@@ -89,9 +97,13 @@ class Creator:
     async def ensure(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
         """The link that is there, or a new one; and whether it is new. Calls for equal links take turns."""
         creation = _Creation(new, wire.create_request(new), is_ensured=True)
-        async with self._turns.setdefault(identity(new), asyncio.Lock()):
+        turn = self._turns.setdefault(identity(new), _Turn())
+        async with turn.lock:
+            if turn.link:  # a moment ago, so that no list need tell of it yet
+                return turn.link, False
             found = await self._lookup.find(new)
-            return (found, False) if found else await self._make(creation)
+            turn.link, is_new = (found, False) if found else await self._make(creation)
+            return turn.link, is_new
 
     async def resume(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
         """As :meth:`ensure`, after an earlier run that may have made the link just before it ended."""
@@ -151,6 +163,8 @@ class Creator:
         will_do = creation.is_ensured or creation.was_doubted
         if isinstance(error, BadRequestError) and not will_do:
             raise error
+        if will_do:
+            await asyncio.sleep(self._settle)  # the link was refused by what a list may not tell of yet
         if creation.was_doubted:
             creation.doubt = error
             link = await self._look(creation)

@@ -186,8 +186,8 @@ async def run(count: int, others: float = 0) -> list[Request]:
     async def send(*, is_ours: bool) -> tuple[bool, RateLimit | None]:
         at, one_way = loop.time(), draw.uniform(0.02, 0.08)
         await asyncio.sleep(one_way)
-        is_refused = not limiter.admit(_INTO_THE_WINDOW + loop.time())
-        window = limiter.window(_INTO_THE_WINDOW + loop.time())
+        is_refused = not limiter.admit(_INTO_THE_WINDOW + loop.time(), "create")
+        window = limiter.window(_INTO_THE_WINDOW + loop.time(), "create")
         assert window
         await asyncio.sleep(one_way)
         sent.append(Request(at, is_ours, is_refused))

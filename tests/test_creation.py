@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from attrs import evolve
 
 from datadog_caselinks import (
     AmbiguousResultError,
@@ -47,6 +48,7 @@ from datadog_caselinks.creation import Creator
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.sandbox.variant import Duplicates
 from tests.servers import (
     HOST,
     MALFORMED,
@@ -72,6 +74,7 @@ from tests.servers import (
     some_id,
     unused_port,
 )
+from tests.variants import LAG, VARIANTS
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 RELATED = case(some_id(1)).relates_to(case(some_id(2)))
@@ -388,10 +391,16 @@ class TestUnclear:
         assert (server.methods, len(api.links)) == (["POST", "GET"] * len(UNCLEAR) + ["POST"], 1)
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
+@pytest.fixture(params=VARIANTS)
+async def sandbox(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Sandbox]:
+    async with Sandbox(clock=clock.time, **VARIANTS[request.param]) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def after_the_lag(at_once: RetryPolicy) -> RetryPolicy:
+    """As ``at_once``, but for a look that comes when every list tells of the link."""
+    return evolve(at_once, settle=2 * LAG)
 
 
 def methods(sandbox: Sandbox) -> list[str]:
@@ -399,6 +408,8 @@ def methods(sandbox: Sandbox) -> list[str]:
 
 
 class TestSandbox:
+    """Whichever way the API is in what its documents leave open."""
+
     @pytest.mark.parametrize(
         ("fault", "sequence"),
         [
@@ -419,22 +430,22 @@ class TestSandbox:
         ],
     )
     async def test_each_fault(
-        self, fault: Fault, sequence: str, sandbox: Sandbox, at_once: RetryPolicy, clock: Clock
+        self, fault: Fault, sequence: str, sandbox: Sandbox, after_the_lag: RetryPolicy, clock: Clock
     ) -> None:
         """The link is there exactly once, after these requests, and it is the one that was told."""
         sandbox.fail_next(fault, operation="create")
-        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=after_the_lag) as links:
             link = await in_no_time(clock, links.create_link(NEW))
         assert [held.id for held in sandbox.links] == [link.id]
         assert methods(sandbox) == sequence.split()
 
     @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP])
     async def test_an_answer_that_takes_too_long(
-        self, fault: Fault, sandbox: Sandbox, at_once: RetryPolicy, clock: Clock
+        self, fault: Fault, sandbox: Sandbox, after_the_lag: RetryPolicy, clock: Clock
     ) -> None:
         """The link was made, though the time for the answer ran out: it is found."""
         sandbox.fail_next(fault, seconds=1000, operation="create")
-        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=after_the_lag) as links:
             link = await in_no_time(clock, links.create_link(NEW))
         assert [held.id for held in sandbox.links] == [link.id]
         assert methods(sandbox) == ["POST", "GET"]
@@ -815,6 +826,20 @@ class TestConflict:
         assert server.methods[:4] == ["POST", "GET", "POST", "GET"]
         assert server.methods.count("POST") == 2
 
+    @pytest.mark.parametrize("duplicates", ["conflict", "bad-request"])
+    async def test_after_an_unclear_attempt_where_lists_lag_longer(
+        self, duplicates: Duplicates, clock: Clock
+    ) -> None:
+        """A list that lags behind the first look is given as long again: the link is there, as was told."""
+        async with (
+            Sandbox(duplicates=duplicates, list_lag=3, clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=RetryPolicy(settle=2)) as links,
+        ):
+            sandbox.fail_next(Fault.LOST_ANSWER)
+            link = await in_no_time(clock, links.create_link(NEW))
+            assert [held.id for held in sandbox.links] == [link.id]
+        assert methods(sandbox) == ["POST", "GET", "POST", "GET"]
+
 
 class TestEnsure:
     @pytest.mark.parametrize(
@@ -889,6 +914,21 @@ class TestEnsure:
         assert (link.id, created) == ("link-0", True)
         assert server.methods == ["GET", "POST", "GET", "POST", "GET"]
 
+    @pytest.mark.parametrize("duplicates", ["conflict", "bad-request"])
+    async def test_another_writer_was_faster_and_lists_lag(
+        self, duplicates: Duplicates, clock: Clock
+    ) -> None:
+        """After the refusal ``settle`` seconds pass before the look, which then finds the other's link."""
+        policy = RetryPolicy(settle=2)
+        async with (
+            Sandbox(duplicates=duplicates, list_lag=1.5, clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as others,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as links,
+        ):
+            there = await others.create_link(NEW)
+            assert await in_no_time(clock, links.ensure_link(NEW)) == (there, False)
+        assert methods(sandbox) == ["POST", "GET", "POST", "GET"]
+
     async def test_a_list_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """Nothing was sent, so its own error comes out."""
         async with (
@@ -907,6 +947,18 @@ class TestEnsure:
         assert {link.id for link, _ in results} == {"link-0"}
         assert sorted(created for _, created in results) == [False] * 19 + [True]
         assert (server.methods.count("POST"), len(api.links)) == (1, 1)
+
+    async def test_equal_calls_at_once_where_lists_lag(self, clock: Clock) -> None:
+        """Those that waited are told of the link by the one that made it, which no list tells of yet."""
+        async with (
+            Sandbox(list_lag=1000, clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            results = await asyncio.gather(*(links.ensure_link(NEW) for _ in range(20)))
+            (held,) = sandbox.links
+        assert {link.id for link, _ in results} == {held.id}
+        assert sorted(created for _, created in results) == [False] * 19 + [True]
+        assert methods(sandbox) == ["GET", "POST"]
 
     async def test_other_calls_do_not_wait(self, api: Api, keys: ApiKeys) -> None:
         """Only equal links take turns: others are asked for at the same time, of one parent in one list."""

@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from datadog_caselinks import (
     AlreadyLinked,
     CaseLink,
     CaseLinksClient,
+    ConflictError,
     Created,
     Deleted,
     NewCaseLink,
@@ -28,6 +30,7 @@ from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 from datadog_caselinks.sandbox.store import StoredLink
 from tests.servers import Clock, hurrying
+from tests.variants import VARIANTS
 
 LINKS = 100
 FAULTY = 0.15  # of all attempts
@@ -36,6 +39,18 @@ TIMEOUT = 3
 LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.5 * TIMEOUT}
 SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.5)
 POLICY = RetryPolicy(base=0.5, settle=7, max_attempts=8)
+LIMIT = {"rate_limit": "100/10s"}
+RUNS: dict[str, dict[str, Any]] = {
+    **{name: VARIANTS[name] for name in ("conflict", "lag", "conflict and lag", "bad request and lag")},
+    "separate": VARIANTS["separate"] | LIMIT,
+    "unlimited": {},
+    "limited": LIMIT,
+}
+whichever_way_the_api_is = pytest.mark.parametrize(
+    "run",
+    ["unlimited", "limited", "separate", "lag", "conflict and lag", "bad request and lag"],
+    indirect=True,
+)
 
 
 @frozen
@@ -74,7 +89,7 @@ def draw_uuid(draw: random.Random) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-@pytest.fixture(params=[None, "100/10s"], ids=["unlimited", "limited"])
+@pytest.fixture(params=["unlimited", "limited"])
 async def run(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Run]:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it if the test fails
@@ -83,15 +98,18 @@ async def run(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Run
         for fault in Fault
     ]
     wanted = list(drawn(random.Random(seed)))
-    async with Sandbox(rate_limit=request.param, faults=rules, fault_seed=seed, clock=clock.time) as sandbox:
+    options = RUNS[request.param]
+    policy = evolve(POLICY, settle=POLICY.settle + options.get("list_lag", 0.0))
+    async with Sandbox(faults=rules, fault_seed=seed, clock=clock.time, **options) as sandbox:
         keys = sandbox.credentials
         async with (
-            CaseLinksClient(sandbox.site, keys, timeout=TIMEOUT, retry=POLICY) as links,
+            CaseLinksClient(sandbox.site, keys, timeout=TIMEOUT, retry=policy) as links,
             hurrying(clock),
         ):
             yield Run(sandbox, links, seed, wanted)
 
 
+@whichever_way_the_api_is
 async def test_gathered(run: Run) -> None:
     """Each ``create_link`` of a gather returns its link, which is there once."""
     made = await asyncio.gather(*map(run.links.create_link, run.wanted))
@@ -100,6 +118,7 @@ async def test_gathered(run: Run) -> None:
     assert {link.id for link in made} == {link.id for link in run.sandbox.links}
 
 
+@whichever_way_the_api_is
 async def test_ensured(run: Run) -> None:
     """Of many equal ``ensure_link`` one is told that it created the link, the others that it is there."""
     told = await asyncio.gather(*(run.links.ensure_link(new) for new in run.wanted for _ in range(3)))
@@ -109,6 +128,7 @@ async def test_ensured(run: Run) -> None:
     assert all(ids[identity(link)] == link.id for link, _ in told)
 
 
+@whichever_way_the_api_is
 async def test_in_bulk_with_a_journal(run: Run, tmp_path: Path) -> None:
     """Each link that stands twice in the source is made once; a second run finds all done."""
     source, journal = run.wanted * 2, tmp_path / "run.journal"
@@ -128,6 +148,7 @@ async def test_deleted(run: Run) -> None:
     assert run.sandbox.links == []
 
 
+@pytest.mark.parametrize("run", ["unlimited", "limited", "conflict"], indirect=True)
 async def test_planned(run: Run) -> None:
     """Whatever others write meanwhile, the links among the entities are the wanted ones, each once."""
     draw, wanted = random.Random(run.seed), run.wanted[:30]
@@ -135,7 +156,9 @@ async def test_planned(run: Run) -> None:
     strangers = [first.blocks(second) for first, second in pairwise(parents) if first != second]
     there, by_others = wanted[:10], wanted[20:25]
     # In doubt an equal link that is found passes for the one that was sent, so not all are there twice.
-    await asyncio.gather(*map(run.links.create_link, [*there, *there, *strangers]))
+    written = map(run.links.create_link, [*there, *there, *strangers])
+    told = await asyncio.gather(*written, return_exceptions=True)
+    assert {type(each) for each in told} <= {CaseLink, ConflictError}
     plan = await run.links.plan_links(wanted, prune=True)
     assert {link.id for link in (*plan.keep, *plan.delete)} == {link.id for link in run.sandbox.links}
     assert len(plan.keep) == len(there)

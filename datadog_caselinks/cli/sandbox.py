@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import click
 
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorForm
 
 _AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
 _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -30,6 +31,31 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     help=f"Such as lost-answer:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
 )
 @click.option("--fault-seed", type=int, help="Makes the draws of --fault repeatable.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(get_args(Duplicates)),
+    default="allow",
+    help="What an equal second create gets: a second link, 409 or 400. Default: allow.",
+)
+@click.option(
+    "--list-lag",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=0.0,
+    help="After how long a new link shows in lists. Default: 0.",
+)
+@click.option(
+    "--buckets",
+    type=click.Choice(get_args(Buckets)),
+    default="shared",
+    help="Whether --rate-limit counts all operations together or each by itself. Default: shared.",
+)
+@click.option(
+    "--error-form",
+    type=click.Choice(get_args(ErrorForm)),
+    default="mixed",
+    help="How errors are told: all as strings, all as objects, or mixed as recorded. Default: mixed.",
+)
 @click.option("--seed", type=click.Choice(["demo"]), help="Begin with cases and links to look at.")
 @click.argument("command", nargs=-1)
 @click.pass_context
@@ -40,6 +66,10 @@ def sandbox(
     rate_limit: str | None,
     faults: tuple[str, ...],
     fault_seed: int | None,
+    duplicates: Duplicates,
+    list_lag: float,
+    buckets: Buckets,
+    error_form: ErrorForm,
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
@@ -58,6 +88,10 @@ def sandbox(
         rate_limit=rate_limit,
         faults=faults,
         fault_seed=fault_seed,
+        duplicates=duplicates,
+        list_lag=list_lag,
+        buckets=buckets,
+        error_form=error_form,
     )
     try:
         if command:

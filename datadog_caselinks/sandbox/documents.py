@@ -24,15 +24,15 @@ RELATIONSHIPS: Final = (
     "SUCCESSOR_OF",
     "ESCALATES_TO",
 )
-
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ATTRIBUTES: Final = (
+ATTRIBUTES: Final = (
     "parent_entity_type",
     "parent_entity_id",
     "relationship",
     "child_entity_type",
     "child_entity_id",
 )
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class InvalidDocumentError(Exception):
@@ -60,12 +60,12 @@ def read_draft(body: bytes) -> Draft:
     attributes = _read_attributes(body)
     details = [
         f"data.attributes.{name} {reason}"
-        for name in _ATTRIBUTES
+        for name in ATTRIBUTES
         if (reason := _wrong(name, attributes[name]) if name in attributes else "is missing")
     ]
     if details:
         raise InvalidDocumentError(*details)
-    parent_type, parent_id, relationship, child_type, child_id = (attributes[name] for name in _ATTRIBUTES)
+    parent_type, parent_id, relationship, child_type, child_id = (attributes[name] for name in ATTRIBUTES)
     draft = Draft(parent_type, parent_id.lower(), relationship, child_type, child_id.lower())
     if "CASE" not in (draft.parent_entity_type, draft.child_entity_type):
         raise InvalidDocumentError("at least one of the two entities must be a CASE")
@@ -158,5 +158,5 @@ def _resource(link: StoredLink) -> dict[str, object]:
     return {
         "id": link.id,
         "type": "link",
-        "attributes": {name: getattr(link, name) for name in _ATTRIBUTES},
+        "attributes": {name: getattr(link, name) for name in ATTRIBUTES},
     }

@@ -18,20 +18,14 @@ from typing import Final
 from aiohttp import web
 from attrs import evolve, frozen
 
-from datadog_caselinks.sandbox.api import (
-    Answer,
-    Call,
-    RefusedError,
-    authenticate,
-    bad_request,
-    errors,
-    perform,
-    route,
-)
+from datadog_caselinks.sandbox.api import Answer, Call, Operation, authenticate, perform, route
+from datadog_caselinks.sandbox.documents import write_json
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule, Window
 from datadog_caselinks.sandbox.record import Record, SeenRequest, excerpt
+from datadog_caselinks.sandbox.refusals import Refusal, RefusedError, bad_request
 from datadog_caselinks.sandbox.store import Store
+from datadog_caselinks.sandbox.variant import Variant
 
 _WITH_HINTS_OF_THEIR_OWN: Final = frozenset(
     {Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_429_NO_HINT}
@@ -61,6 +55,7 @@ class Exchange:
     """Handles the requests to the API. Once ``stopping`` is done no fault waits any longer."""
 
     store: Store
+    variant: Variant
     limiter: Limiter
     plan: FaultPlan
     record: Record
@@ -88,17 +83,22 @@ class Exchange:
 
     async def _outcome(self, request: web.BaseRequest) -> _Outcome:
         try:
-            call = await _read_call(request)
-        except RefusedError as refusal:
-            return _Outcome(_with_hints(refusal.answer, self.limiter.window(self.clock())))
+            operation, subject = route(request.method, request.path)
+        except RefusedError as error:
+            return _Outcome(self._refused(error.refusal))
+        try:
+            call = await _read_call(request, operation, subject)
+        except RefusedError as error:
+            window = self.limiter.window(self.clock(), operation)
+            return _Outcome(_with_hints(self._refused(error.refusal), window))
         except ConnectionError:
             return _Outcome(None)
         now = self.clock()
-        admitted = self.limiter.admit(now)
-        window = self.limiter.window(now)
+        admitted = self.limiter.admit(now, operation)
+        window = self.limiter.window(now, operation)
         if not admitted:
-            return _Outcome(_with_hints(_over(self.limiter.rule), window), call.body)
-        rule = self.plan.next_for(call.operation)
+            return _Outcome(_with_hints(self._refused(_over(self.limiter.rule)), window), call.body)
+        rule = self.plan.next_for(operation)
         answer = await self._answer(call, rule)
         if rule is None or rule.fault not in _WITH_HINTS_OF_THEIR_OWN:
             answer = _with_hints(answer, window)
@@ -125,17 +125,25 @@ class Exchange:
                 self._apply(call)
                 return _html(504)
             case Fault.HTTP_429:
-                window = Window(self.limiter.rule or _SOME_RULE, remaining=0, reset=math.ceil(rule.wait))
-                return _with_hints(_over(window.rule), window)
+                limit, name = self.limiter.rule or _SOME_RULE, self.limiter.bucket(call.operation)
+                window = Window(name, limit, remaining=0, reset=math.ceil(rule.wait))
+                return _with_hints(self._refused(_over(limit)), window)
             case Fault.HTTP_429_RETRY_AFTER:
-                return errors(429, "Too Many Requests", headers=_retry_after(rule))
+                return self._refused(Refusal(429, "Too Many Requests", headers=_retry_after(rule)))
             case Fault.HTTP_503_RETRY_AFTER:
                 return evolve(_html(503), headers=_retry_after(rule))
             case _:
                 return _html(int(rule.fault[:3]))
 
     def _apply(self, call: Call) -> Answer:
-        return perform(call, self.store, self.clock())
+        try:
+            return perform(call, self.store, self.variant, self.clock())
+        except RefusedError as error:
+            return self._refused(error.refusal)
+
+    def _refused(self, refusal: Refusal) -> Answer:
+        body = write_json(refusal.document(self.variant.error_form))
+        return Answer(refusal.status, body, headers=refusal.headers)
 
     async def _deliver(
         self, request: web.BaseRequest, answer: Answer, rule: FaultRule | None
@@ -167,16 +175,15 @@ class Exchange:
         await asyncio.wait((self.stopping,), timeout=seconds)
 
 
-async def _read_call(request: web.BaseRequest) -> Call:
+async def _read_call(request: web.BaseRequest, operation: Operation, subject: str) -> Call:
     """Raises :class:`RefusedError`, or :class:`ConnectionError` if the client leaves before its body ends."""
-    operation, subject = route(request.method, request.path)
     may_write = authenticate(request.headers)
     try:
         body = await request.read()  # at most 1 MiB, which is what aiohttp reads of a body
     except web.HTTPRequestEntityTooLarge:
-        raise RefusedError(errors(413, "Request Entity Too Large")) from None
+        raise RefusedError(Refusal(413, "Request Entity Too Large")) from None
     except web.RequestPayloadError as error:
-        raise RefusedError(bad_request(f"the body cannot be read: {error}")) from None
+        raise bad_request(f"the body cannot be read: {error}") from None
     return Call(operation, subject, request.query_string, body, may_write)
 
 
@@ -193,8 +200,8 @@ def _cut(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
     return web.Response()
 
 
-def _over(rule: RateLimitRule | None) -> Answer:
-    return errors(429, f"Rate limit of {rule} exceeded")
+def _over(rule: RateLimitRule | None) -> Refusal:
+    return Refusal(429, "Too Many Requests", (f"Rate limit of {rule} exceeded",))
 
 
 def _with_hints(answer: Answer | None, window: Window | None) -> Answer | None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import Final
 
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox.api import OPERATIONS, Operation
+from datadog_caselinks.sandbox.variant import Buckets
 
-BUCKET: Final = "case_links"
+_BUCKET: Final = "case_links"
 
 _RULE: Final = re.compile(r"(?P<limit>\d{1,9})/(?P<period>\d{1,9}(?:\.\d{1,9})?)(?P<unit>[smh]?)", re.ASCII)
 _UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -54,8 +57,12 @@ class RateLimitRule:
 
 @frozen
 class Window:
-    """What is left of the current window: ``remaining`` requests, ``reset`` whole seconds until it ends."""
+    """What is left of the current window of the bucket ``name``.
 
+    ``remaining`` requests, and ``reset`` whole seconds until it ends.
+    """
+
+    name: str
     rule: RateLimitRule
     remaining: int
     reset: int
@@ -67,37 +74,51 @@ class Window:
             "X-RateLimit-Period": f"{self.rule.period:g}",
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(self.reset),
-            "X-RateLimit-Name": BUCKET,
+            "X-RateLimit-Name": self.name,
         }
 
 
 @define
 class Limiter:
-    """Counts the requests of one bucket; without a ``rule`` it lets everything pass.
+    """Counts the requests of all operations in one bucket, or of each in its own.
 
-    ``now`` is in seconds since the epoch, since windows are aligned to the calendar.
+    Without a ``rule`` it lets everything pass. ``now`` is in seconds since the epoch, since windows are
+    aligned to the calendar; so those of all buckets begin and end together.
     """
 
     rule: RateLimitRule | None = None
+    buckets: Buckets = "shared"
     _counted: tuple[RateLimitRule, float] | None = field(default=None, init=False)
-    _used: int = field(default=0, init=False)
+    _used: Counter[str] = field(factory=Counter, init=False)
 
-    def admit(self, now: float) -> bool:
+    def admit(self, now: float, operation: Operation) -> bool:
         """Count one request and say whether it is within the limit."""
-        window = self.window(now)
+        window = self.window(now, operation)
         if window is None:
             return True
         if window.remaining == 0:
             return False
-        self._used += 1
+        self._used[window.name] += 1
         return True
 
-    def window(self, now: float) -> Window | None:
+    def window(self, now: float, operation: Operation) -> Window | None:
         """The window that ``now`` lies in, or ``None`` without a rule."""
         if self.rule is None:
             return None
         # divmod, so that the index and the rest agree where the period is a fraction.
         index, elapsed = divmod(now, self.rule.period)
         if self._counted != (self.rule, index):
-            self._counted, self._used = (self.rule, index), 0
-        return Window(self.rule, self.rule.limit - self._used, math.ceil(self.rule.period - elapsed))
+            self._counted = (self.rule, index)
+            self._used.clear()
+        name = self.bucket(operation)
+        reset = math.ceil(self.rule.period - elapsed)
+        return Window(name, self.rule, self.rule.limit - self._used[name], reset)
+
+    def fullest(self, now: float) -> Window | None:
+        """The window of the bucket with the least left, or ``None`` without a rule."""
+        windows = (self.window(now, operation) for operation in OPERATIONS)
+        return min(filter(None, windows), key=lambda window: window.remaining, default=None)
+
+    def bucket(self, operation: Operation) -> str:
+        """The name of the bucket that the operation counts in."""
+        return _BUCKET if self.buckets == "shared" else f"{_BUCKET}_{operation}"

@@ -1,4 +1,4 @@
-"""The page at ``/``: the state of the sandbox for a browser. Reads the other parts, changes none."""
+"""What the sandbox tells of itself: the page at ``/``, and the API's document. Changes nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 from attrs import asdict, frozen
 
+from datadog_caselinks.sandbox import openapi
 from datadog_caselinks.sandbox.api import CREDENTIALS
 from datadog_caselinks.sandbox.documents import write_json
 from datadog_caselinks.sandbox.limits import Limiter
@@ -19,12 +20,13 @@ from datadog_caselinks.sandbox.store import Store
 
 # What a browser lays out at once and a person scrolls through.
 _SHOWN: Final = 200
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _TEMPLATE: Final = resources.files(__package__).joinpath("page.html").read_text("utf-8")
 
 
 @frozen
 class Page:
-    """Answers a browser at ``/``, and the page's own script at ``/_sandbox/state``."""
+    """Answers at ``/``, for the page's own script at ``/_sandbox/state``, and at ``/openapi.json``."""
 
     store: Store
     limiter: Limiter
@@ -32,20 +34,24 @@ class Page:
     clock: Callable[[], float]
 
     def answer(self, request: web.BaseRequest) -> web.Response | None:
-        """The answer, or ``None`` if the request is not for the page."""
-        if request.method != "GET" or request.path not in ("/", "/_sandbox/state"):
+        """The answer, or ``None`` if the request is for the API."""
+        if request.method != "GET":
             return None
-        state = write_json(self.state())
-        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        if request.path != "/":
-            return web.Response(body=state, content_type="application/json", headers=headers)
+        if request.path == "/openapi.json":
+            return _json(openapi.document())
+        if request.path == "/_sandbox/state":
+            return _json(self.state())
+        return self._html() if request.path == "/" else None
+
+    def _html(self) -> web.Response:
+        headers = dict(_HEADERS)
         nonce = secrets.token_urlsafe(16)
         headers["Content-Security-Policy"] = (
             f"default-src 'none'; connect-src 'self'; img-src data:; "
             f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
         )
         # The state goes in last and without a "<": it may hold whatever a client sent.
-        inert = state.decode().replace("<", "\\u003c")
+        inert = write_json(self.state()).decode().replace("<", "\\u003c")
         html = _TEMPLATE.replace("__NONCE__", nonce).replace("__STATE__", inert)
         return web.Response(text=html, content_type="text/html", headers=headers)
 
@@ -53,7 +59,7 @@ class Page:
         """What the page shows: totals over all, and the newest links and requests, newest first."""
         seen = sum(self.record.statuses.values())
         latest = islice(reversed(self.record.requests), _SHOWN)
-        window = self.limiter.window(self.clock())
+        window = self.limiter.fullest(self.clock())
         return {
             "keys": {"DD_API_KEY": CREDENTIALS.api_key, "DD_APP_KEY": CREDENTIALS.app_key},
             "links": {
@@ -71,3 +77,7 @@ class Page:
             "faults": dict(self.record.faults),
             "window": None if window is None else asdict(window),
         }
+
+
+def _json(document: object) -> web.Response:
+    return web.Response(body=write_json(document), content_type="application/json", headers=_HEADERS)

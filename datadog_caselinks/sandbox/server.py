@@ -25,7 +25,8 @@ from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, SeenRequest
-from datadog_caselinks.sandbox.store import Store, StoredCase, StoredLink
+from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorForm, Variant
 from datadog_caselinks.sites import Site
 
 
@@ -52,7 +53,20 @@ class Sandbox:
     ``fault_seed``  of the draws of ``faults``; the same one gives the same draws
     ``clock``       seconds since the epoch
 
-    Raises :class:`ConfigurationError` for a malformed rule, or another seed.
+    What the API's documents leave open:
+
+    ``duplicates``
+        What a create gets that equals a link in all five attributes: a second link (``allow``), 409
+        (``conflict``) or 400 (``bad-request``). ``RELATES_TO`` the other way round is another link.
+    ``list_lag``
+        Seconds after which a new link shows in lists.
+    ``buckets``
+        Whether the rate limit counts all operations together (``shared``) or each by itself (``separate``).
+    ``error_form``
+        ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400, for 409 and for a link or case
+        that is not there, strings for all else.
+
+    Raises :class:`ConfigurationError` for a malformed rule, or a value that is not named here.
     """
 
     def __init__(
@@ -64,12 +78,19 @@ class Sandbox:
         faults: Iterable[FaultRule | str] = (),
         seed: Literal["demo"] | None = None,
         fault_seed: int | None = None,
+        duplicates: Duplicates = "allow",
+        list_lag: float = 0.0,
+        buckets: Buckets = "shared",
+        error_form: ErrorForm = "mixed",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._port = port
         self._db = db
         self._clock = clock
-        self._limiter = Limiter(_read_rule(rate_limit))
+        self._variant = Variant(
+            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_form=error_form
+        )
+        self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
         if seed not in (None, "demo"):
             raise ConfigurationError(
@@ -92,7 +113,9 @@ class Sandbox:
             if self._seed and not store.has_cases():
                 self._fill(store)
             stopping = asyncio.get_running_loop().create_future()
-            exchange = Exchange(store, self._limiter, self._plan, self._record, self._clock, stopping)
+            exchange = Exchange(
+                store, self._variant, self._limiter, self._plan, self._record, self._clock, stopping
+            )
             page = Page(store, self._limiter, self._record, self._clock)
             listener = Listener(exchange, page)
             resources.push_async_callback(listener.close)
@@ -161,8 +184,8 @@ class Sandbox:
         key: str,
         title: str = "",
         *,
-        status: Literal["OPEN", "IN_PROGRESS", "CLOSED"] = "OPEN",
-        priority: Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"] = "NOT_DEFINED",
+        status: CaseStatus = "OPEN",
+        priority: CasePriority = "NOT_DEFINED",
         id: str | None = None,
     ) -> StoredCase:
         """Add a case with the key ``key``, such as ``SHOP-1``; ``id`` is its UUID, by default a new one.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from attrs import asdict, frozen
+from attrs import asdict, fields_dict, frozen
 
 from datadog_caselinks.errors import ConfigurationError
+
+CaseStatus = Literal["OPEN", "IN_PROGRESS", "CLOSED"]
+CasePriority = Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"]
 
 # "dcls" in ASCII. Marks the file as ours, so that another program's database is not written to.
 _APPLICATION_ID: Final = 0x64636C73
@@ -53,6 +56,9 @@ class Draft:
     child_entity_id: str
 
 
+_EQUAL: Final = " AND ".join(f"{name} = :{name}" for name in fields_dict(Draft))
+
+
 @frozen
 class StoredLink:
     """A link as the sandbox keeps it; ``created_at`` is in seconds since the epoch."""
@@ -83,7 +89,7 @@ class StoredCase:
 class Store:
     """The stored cases, and the stored links, oldest first.
 
-    Two equal drafts make two links, since the API may well do so.
+    Two equal drafts make two links: whether that is allowed, others decide.
 
     Raises :class:`ConfigurationError` if ``path`` cannot be opened, or is no SQLite database, or is
     the database of another program. ``:memory:`` keeps the links until :meth:`close`.
@@ -140,17 +146,28 @@ class Store:
         )
         return link
 
+    def has(self, draft: Draft) -> bool:
+        """Whether there is a link as ``draft``, the same way round."""
+        found = self._db.execute(f"SELECT 1 FROM links WHERE {_EQUAL} LIMIT 1", asdict(draft)).fetchone()
+        return found is not None
+
     def remove(self, link_id: str) -> bool:
         """Delete a link, and say whether it was there."""
         return self._db.execute("DELETE FROM links WHERE id = ?", (link_id,)).rowcount == 1
 
-    def around(self, entity_type: str, entity_id: str, relationship: str | None) -> list[StoredLink]:
-        """The links that the entity is parent or child of, of one relationship or of all."""
+    def around(
+        self, entity_type: str, entity_id: str, relationship: str | None, *, until: float | None = None
+    ) -> list[StoredLink]:
+        """The links that the entity is parent or child of, of one relationship or of all.
+
+        With ``until``, those that were stored by then.
+        """
         return self._links(
             "WHERE ((parent_entity_id = :id AND parent_entity_type = :type)"
             " OR (child_entity_id = :id AND child_entity_type = :type))"
-            " AND (:relationship IS NULL OR relationship = :relationship) ORDER BY position",
-            {"id": entity_id, "type": entity_type, "relationship": relationship},
+            " AND (:relationship IS NULL OR relationship = :relationship)"
+            " AND (:until IS NULL OR created_at <= :until) ORDER BY position",
+            {"id": entity_id, "type": entity_type, "relationship": relationship, "until": until},
         )
 
     def all(self) -> list[StoredLink]:
@@ -192,6 +209,6 @@ class Store:
         """Close the database."""
         self._db.close()
 
-    def _links(self, clause: str, parameters: dict[str, str | int | None]) -> list[StoredLink]:
+    def _links(self, clause: str, parameters: dict[str, str | float | None]) -> list[StoredLink]:
         rows = self._db.execute(f"SELECT {_LINK} FROM links {clause}", parameters)
         return [StoredLink(*row) for row in rows]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import ApiKeys, CaseLinksClient, case
+from datadog_caselinks import ApiKeys, CaseLinksClient, ConflictError, case
 from tests.cli import program
 from tests.cli.program import Program, environment
 
@@ -75,6 +75,24 @@ async def test_rate_limit_and_faults_are_as_asked_for() -> None:
     await ended(process)
 
 
+async def test_what_is_open_is_as_asked_for() -> None:
+    """--duplicates, --list-lag, --buckets and --error-form say which way it is."""
+    process = await start(
+        *("--port", "0", "--rate-limit", "1000/1h", "--buckets", "separate", "--error-form", "strings"),
+        *("--duplicates", "conflict", "--list-lag", "3600"),
+    )
+    async with await exported(process) as links:
+        await links.create_link(NEW)
+        assert await links.list_links(NEW.parent) == []
+        with pytest.raises(ConflictError) as caught:
+            await links.create_link(NEW)
+        limit = links.rate_limit
+    assert caught.value.raw_errors == ("an equal link exists",)
+    assert limit
+    assert (limit.name, limit.remaining) == ("case_links_create", 998)
+    await ended(process)
+
+
 async def test_a_command_runs_in_it_and_lends_its_status() -> None:
     """After -- a command runs with the variables of the sandbox alone, and its status is the result."""
     listing = (
@@ -119,6 +137,7 @@ async def test_a_signal_ends_the_command_and_then_the_sandbox() -> None:
         (["--fault", "fire"], "lost-answer"),
         (["--rate-limit", "many"], "200/2s"),
         (["--port", "0", "--db", "/"], "/"),
+        (["--list-lag", "inf"], "list_lag"),
         (["--", "no-such-command"], "no-such-command"),
     ],
 )

@@ -380,12 +380,12 @@ class TestCredentials:
 
     @pytest.mark.parametrize("key", ["DD-API-KEY", "DD-APPLICATION-KEY"])
     async def test_refuses_two_schemes_at_once(self, caller: Caller, key: str) -> None:
-        """A token and a key together are 400, right as they may be."""
+        """A token and a key together are 401, right as they may be: the request itself is valid."""
         headers = {key: f"sandbox-{key[3:6].lower()}-key", "Authorization": "Bearer sandbox-token"}
         reply = await caller.create(headers=headers)
 
-        assert reply.status == 400
-        assert reply.details == ["send DD-API-KEY and DD-APPLICATION-KEY or Authorization, not both"]
+        assert reply.status == 401
+        assert reply.json == {"errors": ["send DD-API-KEY and DD-APPLICATION-KEY or Authorization, not both"]}
 
     async def test_refuses_a_write_without_the_scope(self, caller: Caller, sandbox: Sandbox) -> None:
         """The key without ``cases_write`` may list; a create or a delete is 403."""
@@ -398,7 +398,7 @@ class TestCredentials:
         created, deleted = await caller.create(headers=headers), await caller.delete(link_id, headers=headers)
 
         assert (listed.status, created.status, deleted.status) == (200, 403, 403)
-        forbidden = {"errors": ["Forbidden", "the application key lacks the scope cases_write"]}
+        forbidden = {"errors": ["the application key lacks the scope cases_write"]}
         assert created.json == deleted.json == forbidden
         assert len(sandbox.links) == 1
 

@@ -75,7 +75,12 @@ async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
     assert state["requests"]["latest"][1]["fault"] == "lost-answer"
     assert state["statuses"] == {"201": 2, "cut": 1, "429": 1}
     assert (state["rejected"], state["faults"]) == (1, {"lost-answer": 1})
-    assert state["window"] == {"rule": {"limit": 3, "period": 10.0}, "remaining": 0, "reset": 10}
+    assert state["window"] == {
+        "name": "case_links",
+        "rule": {"limit": 3, "period": 10.0},
+        "remaining": 0,
+        "reset": 10,
+    }
 
 
 async def test_caps_what_it_shows(caller: Caller, sandbox: Sandbox) -> None:

@@ -1,0 +1,255 @@
+"""The OpenAPI document of the API: each operation, status, header and body. Data alone.
+
+Datadog publishes none of case links with what is here; this one is ours. Source: Datadog's API reference
+and its clients' recorded traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+from datadog_caselinks.sandbox.api import CASES, COLLECTION, JSON_API
+from datadog_caselinks.sandbox.documents import ATTRIBUTES, ENTITY_TYPES, RELATIONSHIPS
+from datadog_caselinks.sandbox.store import CasePriority, CaseStatus
+
+Json = dict[str, Any]
+
+_UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_TEXT: Final[Json] = {"type": "string"}
+_ENTITY_TYPE: Final[Json] = {"type": "string", "enum": ENTITY_TYPES}
+_RELATIONSHIP: Final[Json] = {"type": "string", "enum": RELATIONSHIPS}
+
+# The API reference's own.
+_AN_EXAMPLE: Final[Json] = {
+    "data": {
+        "type": "link",
+        "attributes": {
+            "parent_entity_type": "CASE",
+            "parent_entity_id": "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f",
+            "relationship": "BLOCKS",
+            "child_entity_type": "CASE",
+            "child_entity_id": "4417921d-0866-4a38-822c-6f2a0f65f77d",
+        },
+    }
+}
+
+
+def document() -> Json:
+    """The document, as JSON has it."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Datadog case links",
+            "version": "v2",
+            "summary": "Links between cases, incidents, pages and agent conversations.",
+            "description": (
+                "Written for the sandbox of datadog_caselinks, and not by Datadog. Which of two ways the API "
+                "takes where its own documents leave it open, each sandbox is told when it starts: all of "
+                "them are here. A link of an entity to itself is 400, which no schema can say."
+            ),
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"apiKey": [], "appKey": []}, {"bearer": []}],
+        "paths": {
+            COLLECTION: {"post": _create(), "get": _list()},
+            f"{COLLECTION}/{{link_id}}": {"delete": _delete()},
+            f"{CASES}/{{case_id}}": {"get": _get()},
+        },
+        "components": {
+            "securitySchemes": {
+                "apiKey": {"type": "apiKey", "in": "header", "name": "DD-API-KEY"},
+                "appKey": {"type": "apiKey", "in": "header", "name": "DD-APPLICATION-KEY"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+            "schemas": {
+                "NewLink": _envelope(_object(type={"const": "link"}, attributes=_ref("LinkAttributes"))),
+                "Link": _envelope(_ref("LinkResource")),
+                "Links": _envelope({"type": "array", "items": _ref("LinkResource")}),
+                "LinkResource": _object(id=_UUID, type={"const": "link"}, attributes=_ref("LinkAttributes")),
+                "LinkAttributes": _link_attributes(),
+                "Case": _envelope(_object(id=_UUID, type={"const": "case"}, attributes=_case_attributes())),
+                "Errors": _object(errors={"type": "array", "minItems": 1, "items": _error()}),
+            },
+            "headers": {
+                "X-RateLimit-Limit": _header("requests in each period", {"type": "integer", "minimum": 1}),
+                "X-RateLimit-Period": _header("seconds", {"type": "number", "exclusiveMinimum": 0}),
+                "X-RateLimit-Remaining": _header(
+                    "requests left in the current period", {"type": "integer", "minimum": 0}
+                ),
+                "X-RateLimit-Reset": _header(
+                    "whole seconds until the period ends", {"type": "integer", "minimum": 0}
+                ),
+                "X-RateLimit-Name": _header("what the request was counted in", _TEXT),
+                "Retry-After": _header("seconds", {"type": "integer", "minimum": 0}),
+            },
+        },
+    }
+
+
+def _create() -> Json:
+    sent = "$request.body#/data/attributes"
+    made = _answer("the link that was made", "Link") | {
+        "links": {
+            "delete": {
+                "operationId": "DeleteCaseLink",
+                "parameters": {"link_id": "$response.body#/data/id"},
+            },
+            **{
+                f"list by {side}": {
+                    "operationId": "ListCaseLinks",
+                    "parameters": {
+                        "entity_type": f"{sent}/{side}_entity_type",
+                        "entity_id": f"{sent}/{side}_entity_id",
+                        "relationship": f"{sent}/relationship",
+                    },
+                }
+                for side in ("parent", "child")
+            },
+        }
+    }
+    return {
+        "operationId": "CreateCaseLink",
+        "summary": "Create a link. Needs the scope cases_write.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("NewLink"), "example": _AN_EXAMPLE}},
+        },
+        "responses": {
+            "201": made,
+            **_refusals("400", "401", "403", "413"),
+            "409": _answer("an equal link exists, where that is told so", "Errors"),
+            **_trouble(),
+        },
+    }
+
+
+def _list() -> Json:
+    return {
+        "operationId": "ListCaseLinks",
+        "summary": "List the links of an entity, which is parent or child. Needs the scope cases_read.",
+        "parameters": [
+            _parameter("query", "entity_type", _ENTITY_TYPE),
+            _parameter("query", "entity_id", _UUID),
+            _parameter("query", "relationship", _RELATIONSHIP) | {"required": False},
+        ],
+        "responses": {
+            "200": _answer("the links, oldest first", "Links"),
+            **_refusals("400", "401", "403"),
+            **_trouble(),
+        },
+    }
+
+
+def _delete() -> Json:
+    return {
+        "operationId": "DeleteCaseLink",
+        "summary": "Delete a link. Needs the scope cases_write.",
+        "parameters": [_parameter("path", "link_id", _TEXT)],
+        "responses": {
+            "204": {"description": "it is gone", "headers": _limits()},
+            **_refusals("400", "401", "403", "404"),
+            **_trouble(),
+        },
+    }
+
+
+def _get() -> Json:
+    return {
+        "operationId": "GetCase",
+        "summary": "Get a case by its UUID, or by its key such as SHOP-1. Needs the scope cases_read.",
+        "parameters": [_parameter("path", "case_id", _TEXT) | {"example": "SHOP-1"}],
+        "responses": {
+            "200": _answer("the case", "Case"),
+            **_refusals("400", "401", "403", "404"),
+            **_trouble(),
+        },
+    }
+
+
+_REFUSALS: Final = {
+    "400": "the request is wrong, or makes an equal link where that is told so",
+    "401": "the credentials are missing or wrong",
+    "403": "the credentials lack the scope",
+    "404": "there is nothing of this name, or these credentials may not see it",
+    "413": "the body is larger than 1 MiB",
+}
+
+
+def _refusals(*statuses: str) -> Json:
+    return {status: _answer(_REFUSALS[status], "Errors") for status in statuses}
+
+
+def _trouble() -> Json:
+    """What any operation may come to, in the form of what stands before the API."""
+    html = {"text/html": {"schema": _TEXT}}
+    over = _answer("over the rate limit", "Errors")
+    broken = {"500": "internal error", "502": "bad gateway", "504": "time-out, perhaps after it was done"}
+    return {
+        "408": {"description": "time-out", "headers": _limits(), "content": html},
+        "429": over | {"headers": _limits("Retry-After"), "content": over["content"] | html},
+        "503": {"description": "unavailable", "headers": _limits("Retry-After"), "content": html},
+        **{
+            status: {"description": what, "headers": _limits(), "content": html}
+            for status, what in broken.items()
+        },
+    }
+
+
+def _answer(description: str, schema: str) -> Json:
+    return {
+        "description": description,
+        "headers": _limits(),
+        "content": {JSON_API: {"schema": _ref(schema)}},
+    }
+
+
+def _limits(*others: str) -> Json:
+    names = [f"X-RateLimit-{name}" for name in ("Limit", "Period", "Remaining", "Reset", "Name")]
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, *others)}
+
+
+def _header(description: str, schema: Mapping[str, Any]) -> Json:
+    return {"description": description, "schema": schema}
+
+
+def _parameter(place: str, name: str, schema: Json) -> Json:
+    return {"name": name, "in": place, "required": True, "schema": schema}
+
+
+def _ref(schema: str) -> Json:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _envelope(data: Json) -> Json:
+    return _object(data=data)
+
+
+def _link_attributes() -> Json:
+    kinds = {"id": _UUID, "type": _ENTITY_TYPE, "relationship": _RELATIONSHIP}
+    an_end_is_a_case = [
+        {"properties": {f"{side}_entity_type": {"const": "CASE"}}} for side in ("parent", "child")
+    ]
+    return _object(**{name: kinds[name.rpartition("_")[2]] for name in ATTRIBUTES}) | {
+        "anyOf": an_end_is_a_case
+    }
+
+
+def _case_attributes() -> Json:
+    return _object(
+        key=_TEXT,
+        public_id=_TEXT,
+        title=_TEXT,
+        status={"type": "string", "enum": get_args(CaseStatus)},
+        status_name=_TEXT,
+        priority={"type": "string", "enum": get_args(CasePriority)},
+    )
+
+
+def _error() -> Json:
+    told = {"type": "object", "properties": dict.fromkeys(("status", "code", "title", "detail"), _TEXT)}
+    return {"anyOf": [_TEXT, told | {"required": ["title"]}]}

@@ -1,0 +1,40 @@
+"""What the API's documents leave open, and which way a sandbox takes each. Data alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+from attrs import field, frozen
+
+from datadog_caselinks.errors import ConfigurationError
+
+Duplicates = Literal["allow", "conflict", "bad-request"]
+Buckets = Literal["shared", "separate"]
+ErrorForm = Literal["mixed", "strings", "objects"]
+
+
+def _one_of(allowed: tuple[str, ...]) -> Any:
+    def check(_: object, attribute: Any, value: object) -> None:
+        if value not in allowed:
+            raise ConfigurationError(f"{attribute.name} must be one of {', '.join(allowed)}, not {value!r}")
+
+    return check
+
+
+def _seconds(_: object, attribute: Any, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ConfigurationError(f"{attribute.name} must be seconds, at least 0, not {value!r}")
+
+
+@frozen(kw_only=True)
+class Variant:
+    """One of the APIs that the documents allow; what each part of it means, :class:`Sandbox` says.
+
+    Raises :class:`ConfigurationError` for a value that is none.
+    """
+
+    duplicates: Duplicates = field(default="allow", validator=_one_of(get_args(Duplicates)))
+    list_lag: float = field(default=0.0, validator=_seconds)
+    buckets: Buckets = field(default="shared", validator=_one_of(get_args(Buckets)))
+    error_form: ErrorForm = field(default="mixed", validator=_one_of(get_args(ErrorForm)))

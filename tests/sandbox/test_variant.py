@@ -1,0 +1,265 @@
+"""What the API's documents leave open: each way that a sandbox can take it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.sandbox import Fault, Sandbox
+
+if TYPE_CHECKING:
+    from tests.sandbox.conftest import Caller, Clock, Reply
+
+CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+OTHER_CASE = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+A_PAGE = "804cd682-55f6-4541-ab00-b608b282ea7d"
+
+
+class TestDuplicates:
+    @pytest.fixture(params=["conflict", "bad-request"])
+    async def sandbox(self, request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Sandbox]:
+        async with Sandbox(duplicates=request.param, clock=clock) as sandbox:
+            yield sandbox
+
+    @pytest.fixture
+    def refusal(self, request: pytest.FixtureRequest) -> tuple[int, str]:
+        param = request.node.callspec.params["sandbox"]
+        return {"conflict": (409, "Conflict"), "bad-request": (400, "Bad Request")}[param]
+
+    async def test_an_equal_link_is_refused(
+        self, caller: Caller, sandbox: Sandbox, refusal: tuple[int, str]
+    ) -> None:
+        """409 or 400, and nothing is stored; a UUID in upper case is the same one."""
+        await caller.create()
+        replies = [await caller.create(), await caller.create(parent_entity_id=CASE.upper())]
+
+        status, title = refusal
+        told = {"status": str(status), "title": title, "detail": "an equal link exists"}
+        assert [(reply.status, reply.json) for reply in replies] == [(status, {"errors": [told]})] * 2
+        assert len(sandbox.links) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"parent_entity_id": A_PAGE},
+            {"child_entity_id": A_PAGE},
+            {"parent_entity_type": "PAGE"},
+            {"child_entity_type": "PAGE"},
+            {"relationship": "CAUSES"},
+        ],
+    )
+    async def test_another_link_is_not(self, caller: Caller, change: dict[str, Any]) -> None:
+        """One attribute that differs is enough."""
+        await caller.create()
+
+        assert (await caller.create(**change)).status == 201
+
+    async def test_the_other_way_round_is_another_link(self, caller: Caller) -> None:
+        """Also of ``RELATES_TO``, of which the reference says no more than that it is bidirectional."""
+        await caller.create(relationship="RELATES_TO")
+        back = await caller.create(
+            parent_entity_id=OTHER_CASE, relationship="RELATES_TO", child_entity_id=CASE
+        )
+
+        assert back.status == 201
+
+    async def test_what_was_deleted_can_be_made_again(self, caller: Caller) -> None:
+        """Only a link that is there is in the way."""
+        await caller.delete((await caller.create()).json["data"]["id"])
+
+        assert (await caller.create()).status == 201
+
+
+class TestListLag:
+    @pytest.fixture
+    async def sandbox(self, clock: Clock) -> AsyncIterator[Sandbox]:
+        async with Sandbox(list_lag=2.5, duplicates="conflict", clock=clock) as sandbox:
+            yield sandbox
+
+    async def test_a_new_link_shows_later(self, caller: Caller, sandbox: Sandbox, clock: Clock) -> None:
+        """It is stored at once, and listed once the lag is over."""
+        link = (await caller.create()).json["data"]
+        assert len(sandbox.links) == 1
+
+        clock.now += 2.25
+        assert (await caller.list()).json == {"data": []}
+        clock.now += 0.25
+        assert (await caller.list()).json == {"data": [link]}
+
+    async def test_an_equal_one_is_refused_meanwhile(self, caller: Caller) -> None:
+        """It is the lists that lag, not the store."""
+        await caller.create()
+
+        assert (await caller.create()).status == 409
+
+    async def test_it_can_be_deleted_meanwhile(self, caller: Caller, clock: Clock) -> None:
+        """By the id that the create told; one that was deleted is in no list."""
+        link_id = (await caller.create()).json["data"]["id"]
+
+        assert (await caller.delete(link_id)).status == 204
+        clock.now += 10
+        assert (await caller.list()).json == {"data": []}
+
+
+async def test_without_a_lag_no_time_counts(caller: Caller, clock: Clock) -> None:
+    """A clock that is set back hides no link."""
+    await caller.create()
+    clock.now -= 3600
+
+    assert len((await caller.list()).json["data"]) == 1
+
+
+class TestBuckets:
+    @pytest.fixture
+    async def sandbox(self, clock: Clock) -> AsyncIterator[Sandbox]:
+        async with Sandbox(buckets="separate", rate_limit="2/10s", clock=clock) as sandbox:
+            yield sandbox
+
+    async def test_each_operation_counts_by_itself(self, caller: Caller) -> None:
+        """Each in a bucket that has its name; one that is used up stops no other."""
+        created = [await caller.create() for _ in range(3)]
+        others = [await caller.list(), await caller.delete("unknown"), await caller.get("SHOP-1")]
+
+        assert [reply.status for reply in created] == [201, 201, 429]
+        assert [reply.status for reply in others] == [200, 404, 404]
+        assert [
+            (reply.headers["X-RateLimit-Name"], reply.headers["X-RateLimit-Remaining"])
+            for reply in (created[2], *others)
+        ] == [
+            ("case_links_create", "0"),
+            ("case_links_list", "1"),
+            ("case_links_delete", "1"),
+            ("case_links_get", "1"),
+        ]
+
+    async def test_all_windows_end_together(self, caller: Caller, clock: Clock) -> None:
+        """They are aligned to the same calendar, and each is full again."""
+        await caller.create()
+        await caller.list()
+        clock.now += 10
+
+        assert (await caller.list()).headers["X-RateLimit-Remaining"] == "1"
+        assert (await caller.create()).headers["X-RateLimit-Remaining"] == "1"
+
+    async def test_a_401_tells_of_the_bucket_that_was_meant(self, caller: Caller) -> None:
+        """And takes nothing of it."""
+        refused = await caller.create(headers={})
+
+        assert (refused.status, refused.headers["X-RateLimit-Name"]) == (401, "case_links_create")
+        assert refused.headers["X-RateLimit-Remaining"] == "2"
+
+    async def test_the_fault_of_429_tells_of_it_too(self, caller: Caller, sandbox: Sandbox) -> None:
+        """Its window is that of the operation which it strikes."""
+        sandbox.fail_next(Fault.HTTP_429)
+
+        assert (await caller.list()).headers["X-RateLimit-Name"] == "case_links_list"
+
+    async def test_the_page_shows_the_one_with_the_least_left(self, caller: Caller) -> None:
+        """Which is the one that will stop somebody first."""
+        await caller.create()
+        await caller.list()
+        await caller.list()
+
+        window = (await caller.send("GET", "/_sandbox/state")).json["window"]
+        assert (window["name"], window["remaining"]) == ("case_links_list", 0)
+
+
+async def refused_by_keys(caller: Caller) -> Reply:
+    return await caller.create(headers={})
+
+
+async def refused_by_scope(caller: Caller) -> Reply:
+    headers = (await caller.sandbox.credentials_without_scope.authenticate()).headers
+    return await caller.create(headers=headers)
+
+
+async def refused_by_limit(caller: Caller) -> Reply:
+    caller.sandbox.rate_limit = "1/1h"
+    await caller.list()
+    return await caller.list()
+
+
+async def refused_as_equal(caller: Caller) -> Reply:
+    await caller.create()
+    return await caller.create()
+
+
+LIMIT = "Rate limit of 1 requests in 3600 seconds exceeded"
+SCOPE = "the application key lacks the scope cases_write"
+REFUSALS: dict[str, tuple[Callable[[Caller], Awaitable[Reply]], list[str], list[dict[str, str]]]] = {
+    "two reasons": (
+        lambda caller: caller.send("GET", "/api/v2/cases/link"),
+        ["query parameter entity_type is missing", "query parameter entity_id is missing"],
+        [
+            {"status": "400", "title": "Bad Request", "detail": f"query parameter {name} is missing"}
+            for name in ("entity_type", "entity_id")
+        ],
+    ),
+    "wrong keys": (refused_by_keys, ["Unauthorized"], [{"status": "401", "title": "Unauthorized"}]),
+    "no scope": (refused_by_scope, [SCOPE], [{"status": "403", "title": "Forbidden", "detail": SCOPE}]),
+    "no such link": (
+        lambda caller: caller.delete("unknown"),
+        ["link not found"],
+        [{"code": "resource_not_found", "title": "link not found"}],
+    ),
+    "no such path": (
+        lambda caller: caller.send("GET", "/api"),
+        ["Not Found"],
+        [{"status": "404", "title": "Not Found"}],
+    ),
+    "an equal link": (
+        refused_as_equal,
+        ["an equal link exists"],
+        [{"status": "409", "title": "Conflict", "detail": "an equal link exists"}],
+    ),
+    "over the limit": (
+        refused_by_limit,
+        [LIMIT],
+        [{"status": "429", "title": "Too Many Requests", "detail": LIMIT}],
+    ),
+}
+RECORDED_AS_OBJECTS = {"two reasons", "no such link", "an equal link"}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+class TestErrorForm:
+    @pytest.fixture
+    def in_form(self, name: str, clock: Clock, caller_of: Callable[[Sandbox], Caller]) -> Any:
+        async def ask(form: Any) -> Any:
+            async with Sandbox(error_form=form, duplicates="conflict", clock=clock) as sandbox:
+                return (await REFUSALS[name][0](caller_of(sandbox))).json["errors"]
+
+        return ask
+
+    async def test_strings(self, name: str, in_form: Any) -> None:
+        """As documented: each reason as a sentence, or the title where there is none."""
+        assert await in_form("strings") == REFUSALS[name][1]
+
+    async def test_objects(self, name: str, in_form: Any) -> None:
+        """As recorded on the case endpoints: each reason as the detail of an object."""
+        assert await in_form("objects") == REFUSALS[name][2]
+
+    async def test_mixed(self, name: str, in_form: Any) -> None:
+        """As both were seen: objects for a wrong request and for what is not there, else strings."""
+        _, strings, objects = REFUSALS[name]
+        assert await in_form("mixed") == (objects if name in RECORDED_AS_OBJECTS else strings)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"duplicates": "409"}, "duplicates must be one of allow, conflict, bad-request, not '409'"),
+        ({"buckets": 2}, "buckets must be one of shared, separate, not 2"),
+        ({"error_form": "html"}, "error_form must be one of mixed, strings, objects, not 'html'"),
+        ({"list_lag": -1}, "list_lag must be seconds, at least 0, not -1"),
+        ({"list_lag": float("nan")}, "list_lag must be seconds, at least 0, not nan"),
+        ({"list_lag": float("inf")}, "list_lag must be seconds, at least 0, not inf"),
+    ],
+)
+def test_another_value_is_refused(option: dict[str, Any], says: str) -> None:
+    """When the sandbox is made, in words that name the values."""
+    with pytest.raises(ConfigurationError, match=f"^{says}$"):
+        Sandbox(**option)
