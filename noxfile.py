@@ -111,3 +111,15 @@ def bench(session: nox.Session) -> None:
     """The benchmark, in some ten minutes, written into ``docs``; ``-- --quick`` just tries it out."""
     install(session, "bench", extras="[speed]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def live(session: nox.Session) -> None:
+    """What Datadog itself answers, into ``live-report.md``; needs credentials and two cases to link."""
+    unset = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]
+    if unset and not os.environ.get("DD_BEARER_TOKEN"):
+        session.skip(f"{' and '.join(unset)} not set, so there is nobody to ask Datadog as")
+    if not os.environ.get("CASELINKS_LIVE_CASES"):
+        session.skip("CASELINKS_LIVE_CASES does not name two cases to make links of, such as ABC-1,ABC-2")
+    install(session)
+    session.run("python", "-m", "tests.live", *session.posargs)

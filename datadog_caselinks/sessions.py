@@ -121,12 +121,15 @@ class SessionManager:
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket),
+            connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent()},
             trace_configs=list(self._trace_configs),
         )
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
+        return aiohttp.TCPConnector(limit=0, socket_factory=self._socket)
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, *_ = address

@@ -48,6 +48,8 @@ ORDER = [
     "client",
     "pictures",
     "sandbox",
+    "testing",
+    "pytest_plugin",
     "cli",
     "__main__",
 ]
@@ -65,6 +67,8 @@ THIRD_PARTY = {
     "graph": {"attrs", "networkx"},
     "pictures": {"attrs", "fast_sugiyama"},
     "sandbox": {"aiohttp", "attrs"},
+    "testing": {"aiohttp"},
+    "pytest_plugin": {"pytest"},
     "cli": {"aiohttp", "attrs", "click", "rich"},
     "__main__": set(),
 }

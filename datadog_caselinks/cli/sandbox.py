@@ -103,7 +103,7 @@ def sandbox(
 
 async def _serve(server: Sandbox, example: str) -> None:
     async with server:
-        variables = " ".join(f"{name}={value}" for name, value in _environment(server).items())
+        variables = " ".join(f"{name}={value}" for name, value in server.environment.items())
         click.echo("A local Datadog is running. Its keys are no secrets; in another terminal:\n")
         click.echo(f"  export {variables}")
         click.echo(f"  caselinks {example}\n")
@@ -114,7 +114,7 @@ async def _serve(server: Sandbox, example: str) -> None:
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
         environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
-        process = await asyncio.create_subprocess_exec(*command, env=environment | _environment(server))
+        process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.terminate)
         try:
             status = await process.wait()
@@ -122,8 +122,3 @@ async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
             # Ctrl-C reached the command too; it may take its time to end, and needs the server meanwhile.
             status = await process.wait()
         return status if status >= 0 else 128 - status  # as shells report a signal
-
-
-def _environment(server: Sandbox) -> dict[str, str]:
-    keys = server.credentials
-    return {"DD_SITE": server.url, "DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}

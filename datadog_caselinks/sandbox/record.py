@@ -31,6 +31,11 @@ class SeenRequest:
     fault: Fault | None
     body: str
 
+    def __repr__(self) -> str:
+        # One line that says what happened, since failing tests show many of them.
+        suffered = f", {self.fault}" if self.fault else ""
+        return f"<{self.method} {self.path} -> {self.status or 'cut'}{suffered}>"
+
 
 @define
 class Record:

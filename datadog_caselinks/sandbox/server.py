@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from attrs import frozen
 
@@ -26,8 +26,11 @@ from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, SeenRequest
 from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
+from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
 from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorForm, Variant
 from datadog_caselinks.sites import Site
+
+T = TypeVar("T")
 
 
 @frozen
@@ -35,6 +38,8 @@ class _Running:
     url: str
     store: Store
     resources: AsyncExitStack
+    loop: asyncio.AbstractEventLoop
+    thread: int
 
 
 class Sandbox:
@@ -44,6 +49,9 @@ class Sandbox:
 
         async with Sandbox(rate_limit="200/2s", faults=["lost-answer:5%"], fault_seed=1) as sandbox:
             client = CaseLinksClient(sandbox.site, sandbox.credentials)
+
+    Sync code runs it by :meth:`in_thread`. Whatever runs it, what it holds may be asked for and set from any
+    thread.
 
     ``port``        0 takes any that is free
     ``db``          path of an SQLite file, which keeps all over restarts; by default it is in memory
@@ -112,7 +120,8 @@ class Sandbox:
             store = resources.enter_context(closing(Store(self._db)))
             if self._seed and not store.has_cases():
                 self._fill(store)
-            stopping = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            stopping = loop.create_future()
             exchange = Exchange(
                 store, self._variant, self._limiter, self._plan, self._record, self._clock, stopping
             )
@@ -120,7 +129,7 @@ class Sandbox:
             listener = Listener(exchange, page)
             resources.push_async_callback(listener.close)
             url = await listener.listen(self._port)
-            self._running = _Running(url, store, resources.pop_all())
+            self._running = _Running(url, store, resources.pop_all(), loop, threading.get_ident())
 
     def _fill(self, store: Store) -> None:
         for case in demo.cases():
@@ -149,6 +158,24 @@ class Sandbox:
     ) -> None:
         await self.stop()
 
+    @contextmanager
+    def in_thread(self) -> Iterator[Self]:
+        """Run it in a thread of its own, for sync code, and for tests with whatever event loop.
+
+        ::
+
+            with Sandbox(seed="demo").in_thread() as sandbox:
+                urllib.request.urlopen(sandbox.url)
+
+        Raises as :meth:`start`.
+        """
+        with loop_in_thread("caselinks sandbox") as loop:
+            result_of(self.start(), loop)
+            try:
+                yield self
+            finally:
+                result_of(self.stop(), loop)
+
     @property
     def url(self) -> str:
         """The base URL, such as ``http://127.0.0.1:8126``; a browser shows the page there."""
@@ -175,9 +202,18 @@ class Sandbox:
         return BEARER_TOKEN
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which :meth:`CaseLinksClient.from_env` and the command find it."""
+        return {
+            "DD_SITE": self.url,
+            "DD_API_KEY": self.credentials.api_key,
+            "DD_APP_KEY": self.credentials.app_key,
+        }
+
+    @property
     def links(self) -> list[StoredLink]:
         """The links that it holds, oldest first."""
-        return self._now_running().store.all()
+        return self._in_its_thread(lambda: self._now_running().store.all())
 
     def add_case(
         self,
@@ -195,13 +231,13 @@ class Sandbox:
         Raises :class:`ConfigurationError` if another case has the key.
         """
         case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
-        self._now_running().store.add_case(case)
+        self._in_its_thread(lambda: self._now_running().store.add_case(case))
         return case
 
     @property
-    def requests(self) -> deque[SeenRequest]:
+    def requests(self) -> list[SeenRequest]:
         """The latest 10,000 requests to the API, oldest first; they stay after a stop."""
-        return self._record.requests
+        return self._in_its_thread(lambda: list(self._record.requests))
 
     @property
     def rejected(self) -> int:
@@ -215,7 +251,8 @@ class Sandbox:
 
     @rate_limit.setter
     def rate_limit(self, rule: RateLimitRule | str | None) -> None:
-        self._limiter.rule = _read_rule(rule)
+        read = _read_rule(rule)
+        self._in_its_thread(lambda: setattr(self._limiter, "rule", read))
 
     def fail_next(
         self,
@@ -233,7 +270,19 @@ class Sandbox:
 
         Raises :class:`ConfigurationError` as :class:`FaultRule` does, or if ``count`` is below one.
         """
-        self._plan.queue(FaultRule(fault, seconds=seconds, operation=operation), count)
+        rule = FaultRule(fault, seconds=seconds, operation=operation)
+        self._in_its_thread(lambda: self._plan.queue(rule, count))
+
+    def _in_its_thread(self, act: Callable[[], T]) -> T:
+        # Nothing of it is locked: what another thread asks for comes between two steps of its own loop.
+        running = self._running
+        if running is None or running.thread == threading.get_ident():
+            return act()
+
+        async def acted() -> T:
+            return act()
+
+        return result_of(acted(), running.loop)
 
     def _now_running(self) -> _Running:
         if self._running is None:

@@ -71,6 +71,14 @@ class StoredLink:
     child_entity_id: str
     created_at: float
 
+    def __str__(self) -> str:
+        parent = f"{self.parent_entity_type} {self.parent_entity_id}"
+        return f"{parent} {self.relationship} {self.child_entity_type} {self.child_entity_id}"
+
+    def __repr__(self) -> str:
+        # One line that says what is linked, since failing tests show many of them.
+        return f"<link {self.id[:8]}: {self}>"
+
 
 @frozen
 class StoredCase:

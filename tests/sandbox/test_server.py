@@ -13,10 +13,13 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
+from attrs import asdict
 
 from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest, StoredCase
+from datadog_caselinks.sandbox.record import Record
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
@@ -188,9 +191,31 @@ class TestRequests:
         assert sandbox.requests[1].fault is None
         assert sandbox.links == []
 
-    async def test_is_bounded(self, sandbox: Sandbox) -> None:
+    def test_is_bounded(self) -> None:
         """The latest 10,000 are kept."""
-        assert sandbox.requests.maxlen == 10_000
+        record = Record()
+        for at in range(10_001):
+            record.add(SeenRequest(at, "GET", "/", 200, None, ""))
+        assert [record.requests[0].at, record.requests[-1].at] == [1, 10_000]
+
+    async def test_each_is_one_line_where_a_test_fails(self, caller: Caller, sandbox: Sandbox) -> None:
+        """What was asked, what was answered, and the fault; a list of many can be read."""
+        sandbox.fail_next(Fault.LOST_ANSWER)
+        with pytest.raises(aiohttp.ClientError):
+            await caller.create()
+        await caller.get(CASE)
+
+        assert repr(sandbox.requests) == (
+            f"[<POST /api/v2/cases/link -> cut, lost-answer>, <GET /api/v2/cases/{CASE} -> 404>]"
+        )
+
+    async def test_a_link_is_one_line_too(self, caller: Caller, sandbox: Sandbox) -> None:
+        """What it links, and of its id as much as tells it from an equal one."""
+        created = (await caller.create()).json["data"]["id"]
+        text = f"CASE {CASE} BLOCKS CASE 4417921d-0866-4a38-822c-6f2a0f65f77d"
+
+        assert repr(sandbox.links) == f"[<link {created[:8]}: {text}>]"
+        assert str(sandbox.links[0]) == text
 
     async def test_never_holds_a_header(self, caller: Caller, sandbox: Sandbox) -> None:
         """No key, right or wrong, is in what the sandbox keeps, shows or logs."""
@@ -200,7 +225,7 @@ class TestRequests:
         state = (await caller.send("GET", "/_sandbox/state")).json
         del state["keys"]
 
-        for text in (repr(sandbox.requests), json.dumps(state)):
+        for text in (repr([asdict(request) for request in sandbox.requests]), json.dumps(state)):
             assert "real-key" not in text
             assert "sandbox-app-key" not in text
 

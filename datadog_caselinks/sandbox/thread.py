@@ -1,0 +1,44 @@
+"""An event loop in a thread of its own, and what is asked of it from other threads. Knows no sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 30.0
+"""Seconds. Everything here takes milliseconds; what takes longer hangs, and its caller shall not."""
+
+
+@contextmanager
+def loop_in_thread(name: str) -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs in a thread called ``name`` until the block ends."""
+    running: Future[asyncio.AbstractEventLoop] = Future()
+    ended = asyncio.Event()
+
+    async def run() -> None:
+        running.set_result(asyncio.get_running_loop())
+        await ended.wait()
+
+    # A daemon, since a loop that hangs must not keep the program from ending.
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name=name, daemon=True)
+    thread.start()
+    loop = running.result(_PATIENCE)
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(_PATIENCE)
+
+
+def result_of(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    """What ``coroutine`` returns or raises in ``loop``, which runs in another thread.
+
+    Raises :class:`TimeoutError` where that loop is blocked.
+    """
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(_PATIENCE)

@@ -1,0 +1,144 @@
+"""Single requests to a server, what came back, and the links to delete again. Asks nothing of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
+
+from attrs import frozen
+from multidict import CIMultiDictProxy
+
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLink,
+    CaseLinksError,
+    Entity,
+    NewCaseLink,
+    NotFoundError,
+    RateLimitedError,
+    Relationship,
+    SessionManager,
+    Site,
+    wire,
+)
+from datadog_caselinks.client import DEFAULT_TIMEOUT
+from datadog_caselinks.credentials import Credentials
+from datadog_caselinks.transport import Transport
+from datadog_caselinks.wire import Answer, Request
+
+RELATIONSHIP: Final = Relationship.BLOCKS
+WRONG_KEYS: Final = ApiKeys(api_key="wrong-api-key", app_key="wrong-app-key")
+
+_MANY_REJECTIONS: Final = 10
+_LONGEST_WAIT: Final = 120.0
+
+
+@frozen
+class Exchange:
+    """A request, its answer, and how long it took in seconds."""
+
+    request: Request
+    answer: Answer
+    seconds: float
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.answer.status < 300
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Of the answer."""
+        return cast("CIMultiDictProxy[str]", self.answer.headers)
+
+    def error(self) -> CaseLinksError | None:
+        """What the client makes of it, if it is an error to it."""
+        try:
+            wire.read_deleted(self.answer)
+        except CaseLinksError as error:
+            return error
+        return None
+
+
+class Probe:
+    """Sends one request at a time, keeps all that came back, and knows which links it made.
+
+    ``sleep`` and ``now`` are of the same clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        credentials: Credentials,
+        sessions: SessionManager,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sessions = sessions
+        self.sleep = sleep
+        self.now = now
+        self.seen: list[Exchange] = []
+        self.left: set[str] = set()
+        self._transport, self._without_keys = (
+            Transport(site, each, sessions, timeout=DEFAULT_TIMEOUT, proxy=None, ssl=None)
+            for each in (credentials, WRONG_KEYS)
+        )
+        self._entities: set[Entity] = set()
+        self._strangers: set[str] = set()
+
+    async def send(self, request: Request, *, wrong_keys: bool = False) -> Exchange:
+        """Send it once, and again only where the rate limit rejected it, after the wait that it asks for."""
+        transport = self._without_keys if wrong_keys else self._transport
+        for _ in range(_MANY_REJECTIONS):
+            begun = self.now()
+            exchange = Exchange(request, await transport.send(request), self.now() - begun)
+            self.seen.append(exchange)
+            rejection = exchange.error()
+            if not isinstance(rejection, RateLimitedError):
+                break
+            await self.sleep(min(rejection.retry_after or 1.0, _LONGEST_WAIT))
+        return exchange
+
+    async def case(self, key: str) -> Entity:
+        """The case to make links of; those that it has are left alone."""
+        entity = wire.read_case((await self.send(wire.case_request(key))).answer).entity
+        self._strangers |= {link.id for link in await self.links(entity)}
+        self._entities.add(entity)
+        return entity
+
+    async def links(self, entity: Entity) -> list[CaseLink]:
+        """The links of ``entity``."""
+        return wire.read_links((await self.send(wire.list_request(entity, None))).answer)
+
+    async def create(self, new: NewCaseLink) -> Exchange:
+        """Ask for a link, which is to be deleted again if it is made."""
+        self._entities |= {new.parent, new.child}
+        exchange = await self.send(wire.create_request(new))
+        if exchange.is_success:
+            self.left.add(wire.read_link(exchange.answer).id)
+        return exchange
+
+    async def clean_up(self) -> None:
+        """Delete all that was made; what cannot be deleted stays in ``left``.
+
+        Also what a create made whose answer was lost: the lists of the cases are looked through for it.
+        """
+        for entity in list(self._entities):
+            try:
+                self.left |= {link.id for link in await self.links(entity) if self._is_ours(link)}
+            except CaseLinksError:
+                continue  # an id of no case, of which there may be no list, or no answer
+        for link_id in sorted(self.left):
+            try:
+                wire.read_deleted((await self.send(wire.delete_request(link_id))).answer)
+            except NotFoundError:
+                pass  # it is gone
+            except CaseLinksError:
+                continue
+            self.left.discard(link_id)
+
+    def _is_ours(self, link: CaseLink) -> bool:
+        ends = {link.parent, link.child}
+        return ends <= self._entities and link.relationship == RELATIONSHIP and link.id not in self._strangers

@@ -1,0 +1,62 @@
+"""With anyio, on asyncio, which is what aiohttp runs on."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from datadog_caselinks import CaseLinksClient, RateLimitedError, case
+from datadog_caselinks.sandbox import Fault, Sandbox
+
+NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_links(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
+    """What was created is there."""
+    link = await caselinks_client.create_link(NEW)
+    assert [stored.id for stored in caselinks_sandbox.links] == [link.id]
+
+
+async def test_begins_empty(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
+    """Each test has a sandbox of its own."""
+    assert await caselinks_client.list_links(NEW.parent) == []
+    assert caselinks_sandbox.links == []
+
+
+async def test_many_at_once(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
+    """In a task group."""
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(caselinks_client.create_link, NEW)
+    assert len(caselinks_sandbox.links) == 20
+
+
+async def test_a_fault_and_the_rate_limit(
+    caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
+) -> None:
+    """Both are set while the sandbox runs."""
+    caselinks_sandbox.fail_next(Fault.LOST_ANSWER)
+    await caselinks_client.create_link(NEW)
+    caselinks_sandbox.rate_limit = "1/1h"
+    await caselinks_client.create_link(NEW)
+    with pytest.raises(RateLimitedError):
+        await caselinks_client.create_link(NEW)
+    assert len(caselinks_sandbox.links) == 2
+
+
+async def test_cancelled(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
+    """A call that is broken off leaves nothing open."""
+    caselinks_sandbox.fail_next(Fault.DELAY, seconds=1e6)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(caselinks_client.create_link, NEW)
+        while not caselinks_sandbox.requests:
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()

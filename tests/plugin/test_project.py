@@ -1,0 +1,147 @@
+"""A user's project, tested with the fixtures that the installed wheel brings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parent / "project"
+ASYNC_PLUGINS = ("anyio", "asyncio")
+
+
+def run(*command: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    outside = ("DD_", "PYTEST_", "PYTHONPATH", "PYTHONWARNINGS")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but what the wheel installs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built = run("-m", "hatchling", "build", "-t", "wheel", "-d", folder, folder=ROOT)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "site-packages"
+    shutil.unpack_archive(wheel, target, "zip")  # which is all that installing this one comes to
+    return target
+
+
+class Project:
+    """A copy of the project, whose tests run with the wheel and the plugins of this environment."""
+
+    def __init__(self, folder: Path, installed: Path) -> None:
+        self._folder = shutil.copytree(PROJECT, folder)
+        self._installed = installed
+
+    def pytest(self, *arguments: str, plugin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it with one async ``plugin`` or with none."""
+        others = [f"-pno:{name}" for name in ASYNC_PLUGINS if name != plugin]
+        # In development mode whatever is left open warns, and warnings are errors.
+        return run(
+            *("-X", "dev", "-m", "pytest", "--quiet", "--color=no", *others, *arguments),
+            folder=self._folder,
+            PYTHONPATH=str(self._installed),
+        )
+
+
+@pytest.fixture(scope="module")
+def project(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("user") / "project", installed)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "module", "options"),
+    [
+        ("asyncio", "test_with_pytest_asyncio.py", ["-oasyncio_default_fixture_loop_scope=function"]),
+        ("anyio", "test_with_anyio.py", []),
+        (None, "test_without_async_plugin.py", []),
+    ],
+)
+def test_works_with_any_async_plugin_and_with_none(
+    plugin: str | None, module: str, options: list[str], project: Project
+) -> None:
+    """The fixtures are sync, so whatever runs the test may use them; nothing is left open by any."""
+    done = project.pytest(module, *options, plugin=plugin)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    summary = re.fullmatch(r"\.+ +\[100%\]\n(\d+) passed in .*\n", done.stdout)
+    assert summary, done.stdout
+    assert int(summary[1]) >= (PROJECT / module).read_text().count("def test_")
+
+
+def test_costs_nothing_until_it_is_used(project: Project) -> None:
+    """A run that uses no fixture imports neither the client nor what it needs."""
+    done = project.pytest("unused.py")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_pytest_tells_of_it(project: Project) -> None:
+    """``--fixtures`` and ``--markers`` show what there is."""
+    told = project.pytest("--fixtures", "unused.py").stdout + project.pytest("--markers").stdout
+    assert re.findall(r"^(caselinks_\w+) -- |^(@pytest\.mark\.caselinks_\w+)", told, re.MULTILINE) == [
+        ("caselinks_sandbox", ""),
+        ("caselinks_client", ""),
+        ("caselinks_environment", ""),
+        ("", "@pytest.mark.caselinks_sandbox"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def told(project: Project) -> dict[str, str]:
+    """What is told of each test of which anything is told, by its name."""
+    done = project.pytest("failing.py", "-rP")
+    parts = re.split(r"^_+ (?:ERROR at setup of )?(test_\w+) _+$", done.stdout, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+class TestWhatAFailureTells:
+    def test_the_requests_and_the_links(self, told: dict[str, str]) -> None:
+        """Why there is one link and not two is there to be read, a line for each."""
+        entity = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+        reason, _, section = told["test_two_links"].partition(" caselinks_sandbox -")
+        assert "where 1 = len([<link " in reason
+        assert re.sub(r"<link \w{8}:", "<link:", section).splitlines()[1:] == [
+            "requests: 2",
+            "  <POST /api/v2/cases/link -> cut, lost-answer>",
+            f"  <GET /api/v2/cases/link?entity_type=CASE&entity_id={entity} -> 200>",
+            "links: 1",
+            f"  <link: CASE {entity} BLOCKS CASE 4417921d-0866-4a38-822c-6f2a0f65f77d>",
+        ]
+
+    def test_the_latest_of_many(self, told: dict[str, str]) -> None:
+        """A screen can hold them, and they are the ones before the failure."""
+        section = told["test_many_requests"]
+        assert "requests: 21\n  the latest 20:\n" in section
+        assert section.count("  <GET ") == 20
+
+    def test_why_nothing_is_known(self, told: dict[str, str]) -> None:
+        """An error in telling it is told, and ends no other test."""
+        assert "not known: the sandbox does not run; " in told["test_with_a_sandbox_that_is_gone"]
+
+    def test_nothing_without_a_sandbox(self, told: dict[str, str]) -> None:
+        """The report of any other test is what it would be."""
+        assert "caselinks_sandbox" not in told["test_without_sandbox"]
+
+    def test_nothing_of_a_test_that_passes(self, told: dict[str, str]) -> None:
+        """Not even where what passing tests print is asked for."""
+        assert "test_two_links" in told
+        assert "test_that_passes" not in told
+
+    def test_a_marker_that_cannot_be_read(self, told: dict[str, str]) -> None:
+        """An option without its name is an error of the test, and not left out."""
+        assert "TypeError: Sandbox.__init__() takes 1 positional" in told["test_with_a_wrong_marker"]
