@@ -67,6 +67,42 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "Was the limit met?": "4 of 30 requests were answered with 429",
         },
     ),
+    "conflict": (
+        {"duplicates": "conflict", "error_form": "strings"},
+        {"Is an equal second create rejected?": "yes: 409, errors as strings; read as ConflictError"},
+    ),
+    "bad request": (
+        {"duplicates": "bad-request", "error_form": "objects"},
+        {
+            "Is an equal second create rejected?": (
+                "yes: 400, errors as objects of detail, status, title; read as BadRequestError"
+            ),
+            "What is answered to wrong keys?": (
+                "401, errors as objects of status, title; read as AuthenticationError"
+            ),
+        },
+    ),
+    "lag": (
+        {"list_lag": 1.5},
+        {
+            "How long until a list shows a new link?": (
+                "between 0.70 and 1.50 s: list number 5 is the first to have it"
+            ),
+        },
+    ),
+    "a lag without end": (
+        {"list_lag": 1e6},
+        {"How long until a list shows a new link?": "more than 30 s: none of 10 lists has it"},
+    ),
+    "separate buckets": (
+        {"buckets": "separate", "rate_limit": "100/1h"},
+        {
+            "Do create, list, delete and get share a bucket?": (
+                "no; create: case_links_create, list: case_links_list, delete: case_links_delete, "
+                "get: case_links_get"
+            ),
+        },
+    ),
 }
 
 
