@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 import os
+import re
 import ssl as tls
 from typing import Final
 
@@ -198,7 +199,9 @@ def _words(error: OSError) -> str:
     """What the system says; asyncio's own text names the address once more instead."""
     if isinstance(error, tls.SSLError):
         return str(error.reason or error).replace("_", " ").lower()
-    return (os.strerror(error.errno) if error.errno else str(error) or type(error).__name__).lower()
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
 
 
 def _proxy_url(proxy: str | None) -> URL | None:

@@ -829,6 +829,19 @@ async def test_a_client_certificate(authority: Authority) -> None:
         assert (await transport.send(LIST)).status == 200
 
 
+async def test_a_client_certificate_that_is_missing(authority: Authority) -> None:
+    """In TLS 1.2 the server hangs up within the handshake, and what came of it is told in words."""
+    tls = authority.server("localhost")
+    tls.verify_mode, tls.maximum_version = ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_2
+    async with (
+        Server(listed, tls=tls, host="localhost") as server,
+        transport_to(server.url, ssl=authority.client()) as transport,
+    ):
+        with pytest.raises(TransportError) as raised:
+            await transport.send(LIST)
+    assert "connectionreset" not in str(raised.value).lower()  # which is no word
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 def test_a_timeout_that_is_none(timeout: float) -> None:
     """Seconds are a number above 0 and below infinity."""

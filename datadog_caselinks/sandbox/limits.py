@@ -52,7 +52,7 @@ class RateLimitRule:
         return cls(int(match["limit"]), float(match["period"]) * _UNIT_SECONDS[match["unit"]])
 
     def __str__(self) -> str:
-        return f"{self.limit} requests in {self.period:g} seconds"
+        return f"{self.limit} request{'s' * (self.limit != 1)} in {self.period:g} seconds"
 
 
 @frozen

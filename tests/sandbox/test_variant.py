@@ -187,7 +187,7 @@ async def refused_as_equal(caller: Caller) -> Reply:
     return await caller.create()
 
 
-LIMIT = "Rate limit of 1 requests in 3600 seconds exceeded"
+LIMIT = "Rate limit of 1 request in 3600 seconds exceeded"
 SCOPE = "the application key lacks the scope cases_write"
 REFUSALS: dict[str, tuple[Callable[[Caller], Awaitable[Reply]], list[str], list[dict[str, str]]]] = {
     "two reasons": (
