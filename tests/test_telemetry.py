@@ -23,6 +23,7 @@ from datadog_caselinks import (
     BadRequestError,
     CaseLinksClient,
     ConfigurationError,
+    Created,
     RetryPolicy,
     SessionManager,
     case,
@@ -236,8 +237,10 @@ async def test_without_the_api_nothing_is_told(
         CaseLinksClient(server.url, keys, retry=at_once) as links,
     ):
         await in_no_time(clock, links.create_link(NEW))
+        outcomes = [outcome async for outcome in links.create_links([NEW])]
         assert links._observer is None
-    assert server.methods == ["POST", "POST", "GET"]
+    assert server.methods == ["POST", "POST", "GET", "POST"]
+    assert [type(outcome) for outcome in outcomes] == [Created]
 
 
 async def test_trace_configs_of_the_user(keys: ApiKeys) -> None:
