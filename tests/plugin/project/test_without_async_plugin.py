@@ -89,7 +89,7 @@ class TestMarkers:
     def test_the_closest_counts(self, caselinks_sandbox: Sandbox) -> None:
         """That of the test before that of its class."""
         assert caselinks_sandbox.links == []
-        assert str(caselinks_sandbox.rate_limit) == "1 requests in 3600 seconds"
+        assert str(caselinks_sandbox.rate_limit) == "1 request in 3600 seconds"
 
 
 class TestUnittest(unittest.IsolatedAsyncioTestCase):
