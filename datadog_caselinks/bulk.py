@@ -10,7 +10,15 @@ from typing import TypeVar
 
 from attrs import frozen
 
-from datadog_caselinks.errors import CaseLinksError, JournalError
+from datadog_caselinks.errors import (
+    AuthenticationError,
+    CaseLinksError,
+    ConnectError,
+    JournalError,
+    PermissionDeniedError,
+    RateLimitedError,
+    SessionError,
+)
 from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink
 
@@ -40,6 +48,15 @@ class Failed:
     new: WantedLink
     error: CaseLinksError
     index: int
+
+
+def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:
+    """Whether every further link would fail as well; ``has_created`` tells if any was created before."""
+    if isinstance(error, PermissionDeniedError):
+        return not has_created  # else it is only this case that may not be linked
+    return error.during_outage or isinstance(
+        error, AuthenticationError | ConnectError | RateLimitedError | SessionError
+    )
 
 
 Make = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]

@@ -8,6 +8,7 @@
     ├── ConfigurationError            site or credentials missing or malformed (also a ValueError)
     ├── CycleError                    links that were to give an order go round
     ├── JournalError                  a journal in use, of another site, or unusable
+    ├── FleetError                    a fleet's database is away, or has not its tables
     ├── SessionError                  closed, or another event loop's (also a RuntimeError)
     ├── TransportError                no answer
     │   ├── ConnectError              never sent: refused, DNS, connect or handshake timeout
@@ -76,6 +77,10 @@ class CycleError(CaseLinksError):
 
 class JournalError(CaseLinksError):
     """A journal cannot be used: another run has it, it is of another site, or it is no journal at all."""
+
+
+class FleetError(CaseLinksError):
+    """The database of a fleet cannot be used: it is away, refuses, or has not the tables."""
 
 
 class SessionError(CaseLinksError, RuntimeError):

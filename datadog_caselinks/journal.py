@@ -11,17 +11,15 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 from attrs import frozen
 
 from datadog_caselinks.creation import Make
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError
 from datadog_caselinks.journal_file import Before, Key, LinkState, Store, Write, key_of
+from datadog_caselinks.messages import storable
 from datadog_caselinks.models import CaseLink, NewCaseLink
-
-_MAX_ERROR: Final = 1000
-"""Characters that are kept of an error."""
 
 _Result = TypeVar("_Result")
 
@@ -45,9 +43,7 @@ class Entry:
 
     def failed(self, error: Exception) -> None:
         """It was surely not made, because of ``error``, of whose text 1,000 characters are kept."""
-        # A server's text may hold half a character, a lone surrogate, which UTF-8 cannot.
-        text = str(error)[:_MAX_ERROR].encode(errors="replace").decode()
-        self._put(LinkState.FAILED, None, text)
+        self._put(LinkState.FAILED, None, storable(str(error)))
 
 
 class Journal:

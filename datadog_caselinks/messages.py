@@ -15,6 +15,11 @@ def one_line(text: str, *, limit: int = 300) -> str:
     return line if len(line) <= limit else f"{line[:limit]}…"
 
 
+def storable(text: str) -> str:
+    """What is kept of ``text``: 1,000 characters, without the lone surrogates that UTF-8 cannot hold."""
+    return text[:1000].encode(errors="replace").decode()
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """``count`` with its noun: ``one`` in the singular, else ``many``, or ``one`` with an s."""
     return f"{count} {one}" if count == 1 else f"{count} {many or f'{one}s'}"

@@ -15,6 +15,7 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
+    FleetError,
     InvalidLinkError,
     JournalError,
     LinkFileError,
@@ -29,6 +30,7 @@ _COMMANDS: Final = {
     "plan": ("plan", "Show what to create and delete so that the links are as FILE states them."),
     "graph": ("graph", "Draw the links around ENTITY: as a tree, Mermaid, DOT, SVG, or an HTML page."),
     "journal": ("journal", "Look at the journal of a bulk run."),
+    "fleet": ("fleet", "Let many machines create the links of a file, by way of a PostgreSQL."),
     "doctor": ("doctor", "Check whether links can be created from here, step by step."),
     "sandbox": (
         "sandbox",
@@ -81,6 +83,7 @@ class _Group(click.Group):
             LinkFileError,
             ConfigurationError,
             JournalError,
+            FleetError,
         ) as error:
             raise _NothingSent(str(error)) from error
         except (CaseLinksError, OutputError) as error:

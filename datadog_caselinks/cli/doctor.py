@@ -98,7 +98,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
 
 def _configuration(settings: Settings) -> list[Finding]:
     try:
-        site = site_of(settings)
+        site = site_of(settings.site)
     except ConfigurationError as error:
         return [Finding("site", "bad", str(error))]
     found = [Finding("site", "ok", f"{site.name}, {site.api_url}")]

@@ -8,19 +8,12 @@ from collections.abc import AsyncIterator, Iterable
 
 from attrs import define, field
 
-from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
+from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, link_record
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.errors import (
-    AmbiguousResultError,
-    AuthenticationError,
-    CaseLinksError,
-    ConnectError,
-    PermissionDeniedError,
-    RateLimitedError,
-)
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
 from datadog_caselinks.link_files import LinkLine, MalformedLine
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink
@@ -124,7 +117,7 @@ class Report:
 
     def _fail(self, number: int, error: CaseLinksError) -> None:
         message = f"line {number}: not created: {error}"
-        if not self._concerns_all_links(error):
+        if not would_fail_all(error, has_created=bool(self._created)):
             self._screen.problem(message)
         elif type(error) is type(self._stopped_by):
             self._failed_alike.append(number)
@@ -132,11 +125,6 @@ class Report:
             self._screen.problem(message)
         else:
             self.stop(error, message)
-
-    def _concerns_all_links(self, error: CaseLinksError) -> bool:
-        if isinstance(error, PermissionDeniedError):
-            return not self._created  # else it is only this case that may not be linked
-        return error.during_outage or isinstance(error, AuthenticationError | ConnectError | RateLimitedError)
 
     def stop(self, error: Exception, message: str) -> None:
         """Take no further lines. Those under way may fail like this one, so it alone is shown."""

@@ -35,28 +35,35 @@ class Settings:
     verbose: bool
 
 
+site_option = click.option(
+    "--site", metavar="SITE", help="Such as datadoghq.eu or EU1. Default: DD_SITE, or US1."
+)
+output_option = click.option(
+    "--output",
+    type=click.Choice(["table", "json", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="A table is for people; without a terminal its columns have tabs between.",
+)
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="Tell of each retry and of each wait for the rate limit."
+)
+
+
 def with_settings(*, quiet: str = "Show results and problems only.") -> Callable[[Callable[..., T]], Any]:
     """Give a subcommand the common options as its parameter ``settings``; ``quiet`` is the help of one."""
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        @click.option("--site", metavar="SITE", help="Such as datadoghq.eu or EU1. Default: DD_SITE, or US1.")
+        @site_option
         @click.option(
             "--sandbox",
             "in_sandbox",
             is_flag=True,
             help="Ask a local Datadog, filled with a demo, which ends with the run. No keys are needed.",
         )
-        @click.option(
-            "--output",
-            type=click.Choice(["table", "json", "jsonl"]),
-            default="table",
-            show_default=True,
-            help="A table is for people; without a terminal its columns have tabs between.",
-        )
+        @output_option
         @click.option("--quiet", "-q", is_flag=True, help=quiet)
-        @click.option(
-            "--verbose", "-v", is_flag=True, help="Tell of each retry and of each wait for the rate limit."
-        )
+        @verbose_option
         @functools.wraps(function)
         def command(
             *arguments: Any,
@@ -75,9 +82,9 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
     return decorate
 
 
-def site_of(settings: Settings) -> Site:
-    """The site that ``settings`` name, or the environment. Raises :class:`ConfigurationError` for another."""
-    return Site.parse(settings.site) if settings.site else site_from_env()
+def site_of(given: str | None) -> Site:
+    """The site that ``given`` names, or the environment. Raises :class:`ConfigurationError` for another."""
+    return Site.parse(given) if given else site_from_env()
 
 
 def proxy_to(site: Site) -> str | None:
@@ -100,7 +107,7 @@ async def client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncI
             sandbox = await stack.enter_async_context(Sandbox(seed="demo"))
             links = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
         else:
-            site = site_of(settings)
+            site = site_of(settings.site)
             options["proxy"] = proxy_to(site)
             links = CaseLinksClient.from_env(site, **options)
         yield await stack.enter_async_context(links)

@@ -47,12 +47,14 @@ class Screen:
         self._clock = clock
         self._began = self._told_at = clock()
         self._total: int | None = None
+        self._before = 0
         self._held_until = 0.0
 
-    def start(self, total: int | None) -> None:
-        """Begin a run of ``total`` steps, or of an unknown number."""
+    def start(self, total: int | None, *, done: int = 0) -> None:
+        """Begin a run of ``total`` steps, or of an unknown number, of which some may be ``done`` already."""
         self._began = self._told_at = self._clock()
         self._total = total
+        self._before = done
         self._progress.reset(self._bar, total=total)
         self._progress.start()
 
@@ -65,14 +67,14 @@ class Screen:
     def advance(self, *, done: int, failed: int) -> None:
         """Show how far the run is: ``done`` steps, ``failed`` of them not well."""
         now = self._clock()
-        rate = done / max(now - self._began, 1e-3)
+        rate = (done - self._before) / max(now - self._began, 1e-3)
         if now >= self._held_until:
             self._progress.update(self._bar, held="")
         self._progress.update(self._bar, completed=done, failed=failed, rate=rate)
         if self._tells_in_lines and now >= self._told_at + _INTERVAL:
             self._told_at = now
             of_all = f" of {self._total:,}" if self._total else ""
-            left = f", {timedelta(seconds=round((self._total - done) / rate))} left" if self._total else ""
+            left = f", {time_left(self._total - done, rate)}" if self._total else ""
             self.note(f"{done:,}{of_all}, {failed:,} failed, {rate:.0f}/s{left}")
 
     def hold(self, seconds: float) -> None:
@@ -115,6 +117,11 @@ class Screen:
         self._progress.stop()
 
 
+def time_left(steps: int, rate: float) -> str:
+    """How long so many ``steps`` take at ``rate`` a second."""
+    return f"{timedelta(seconds=round(steps / rate))} left" if rate else "not moving"
+
+
 class Log(logging.Handler):
     """Shows what holds a run up, retries and the rate limit: all, or the first of a kind and no other."""
 
@@ -130,8 +137,9 @@ class Log(logging.Handler):
             self._screen.hold(seconds)
         message = record.getMessage()
         message = f"{message[0].upper()}{message[1:]}"
+        show = self._screen.problem if record.levelno >= logging.WARNING else self._screen.note
         if self._all_of_a_kind:
-            self._screen.note(message)
+            show(message)
         elif record.name not in self._shown:
             self._shown.add(record.name)
-            self._screen.note(f"{message} (the first of its kind; more are not shown)")
+            show(f"{message} (the first of its kind; more are not shown)")

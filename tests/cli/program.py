@@ -109,20 +109,26 @@ async def start_on(standard: tuple[int, int, int], variables: dict[str, str], *a
     request = {"directory": os.getcwd(), "environment": variables, "arguments": arguments}
     socket.send_fds(_starter, [json.dumps(request).encode()], [*standard, theirs])
     os.close(theirs)
-    reported = await _reader(reports)
+    reported, pipe = await _read_pipe(reports)
 
     async def status() -> int:
-        return int(await reported.read())
+        line = await reported.readline()  # and no further: what was forked meanwhile holds it open
+        pipe.close()
+        return int(line)
 
     return Started(int(await reported.readline()), asyncio.create_task(status()))
 
 
-async def _reader(descriptor: int) -> StreamReader:
+async def _read_pipe(descriptor: int) -> tuple[StreamReader, asyncio.ReadTransport]:
     reader = StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
     )
-    return reader
+    return reader, transport
+
+
+async def _reader(descriptor: int) -> StreamReader:
+    return (await _read_pipe(descriptor))[0]
 
 
 async def _writer(descriptor: int) -> StreamWriter:

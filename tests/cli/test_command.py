@@ -25,8 +25,20 @@ def test_version_is_that_of_the_package() -> None:
     assert done.stdout == f"caselinks, version {version('datadog_caselinks')}\n"
 
 
+GROUPS = {
+    "journal": ["show"],
+    "fleet": ["init", "submit", "worker", "status", "retry-failed"],
+}
+"""The commands that have commands of their own."""
+
+
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in group._COMMANDS if name != "journal"), ["journal", "show"]]
+    "command",
+    [
+        [],
+        *([name] for name in group._COMMANDS if name not in GROUPS),
+        *([parent, name] for parent, names in GROUPS.items() for name in names),
+    ],
 )
 async def test_help_has_an_example(command: list[str]) -> None:
     """--help tells what a command does, by an example too."""

@@ -39,6 +39,19 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
     ]
 
 
+def test_what_was_done_before_is_none_of_its_speed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who looks on from the middle is told how fast it goes now; and where it stands still, no time."""
+    screen = Screen(clock=clock)
+    screen.start(1000, done=400)
+    for done in (400, 500):
+        clock.now += 10
+        screen.advance(done=done, failed=0)
+    assert capsys.readouterr().err.splitlines() == [
+        "400 of 1,000, 0 failed, 0/s, not moving",
+        "500 of 1,000, 0 failed, 5/s, 0:01:40 left",
+    ]
+
+
 def test_the_number_may_grow_on_the_way(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     """As of a graph, where each answer may lead to further questions."""
     screen = Screen(clock=clock)
@@ -67,10 +80,12 @@ def test_quiet_shows_no_progress(clock: Clock, capsys: pytest.CaptureFixture[str
     screen.start(10)
     clock.now += 100
     screen.advance(done=5, failed=0)
-    Log(screen, all_of_a_kind=False).emit(logging.makeLogRecord({"msg": "the rate limit is used up"}))
+    log = Log(screen, all_of_a_kind=True)
+    log.emit(logging.makeLogRecord({"msg": "the rate limit is used up", "levelno": logging.INFO}))
+    log.emit(logging.makeLogRecord({"msg": "the database went away", "levelno": logging.WARNING}))
     screen.problem("one was not made")
     screen.summary("4 were made")
-    assert capsys.readouterr().err == "one was not made\n4 were made\n"
+    assert capsys.readouterr().err == "The database went away\none was not made\n4 were made\n"
 
 
 def test_a_terminal_that_moves_no_cursor_shows_lines(
@@ -96,7 +111,8 @@ def test_a_terminal_shows_until_when_the_limit_holds(
     screen = Screen(clock=clock)
     screen.start(10)
     log = Log(screen, all_of_a_kind=False)
-    log.emit(logging.makeLogRecord({"msg": "the rate limit is used up", "wait_seconds": 7.0}))
+    told = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
+    log.emit(logging.makeLogRecord(told))
     screen.advance(done=1, failed=0)
     screen.close()
     assert "rate limit until " in capsys.readouterr().err

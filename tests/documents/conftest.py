@@ -1,4 +1,4 @@
-"""Fixtures for the examples: a sandbox with two cases."""
+"""Fixtures for the examples: a sandbox with two cases, and a database of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
+from tests.fleet.conftest import database, postgres
+
+__all__ = ["database", "postgres", "sandbox"]
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def readme_commands() -> list[str]:
 def runnable() -> list[object]:
     """All but the two commands of the README that set up an environment, which have tests of their own."""
     return [
-        pytest.param(language, text, id=f"{page.name}:{line}")
+        pytest.param(page.name, language, text, id=f"{page.name}:{line}")
         for page in PAGES
         for language, line, text in blocks(page)
         if language in RUNNABLE and not (page.name == "README.md" and language == "sh")
@@ -64,15 +64,20 @@ def without_datadog() -> dict[str, str]:
     return environment
 
 
-@pytest.mark.parametrize(("language", "text"), runnable())
-def test_a_block_runs_as_it_stands(language: str, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "language", "text"), runnable())
+def test_a_block_runs_as_it_stands(
+    page: str, language: str, text: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Saved to a file and run in a sandbox with the demo, each block ends with status 0."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     program = tmp_path / ("block.py" if language == "python" else "block.sh")
     program.write_text(text)
     runner = [sys.executable, "-W", "error"] if language == "python" else ["bash", "-eu", "-o", "pipefail"]
     command = ["caselinks", "sandbox", "--seed", "demo", "--", *runner, str(program)]
-    done = run(command, tmp_path, without_datadog())
+    environment = without_datadog()
+    if page == "fleet.md":
+        environment["CASELINKS_DATABASE"] = request.getfixturevalue("database")
+    done = run(command, tmp_path, environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,0 +1,47 @@
+"""Links made by many machines: jobs of procrastinate, and what became of each link, in one PostgreSQL.
+
+Its libraries come with the extra ``distributed``.
+"""
+
+from datadog_caselinks.errors import ConfigurationError
+
+try:
+    from datadog_caselinks.fleet.database import connected, create_tables
+    from datadog_caselinks.fleet.runs import (
+        QUEUE,
+        FleetLink,
+        FleetState,
+        Run,
+        Submission,
+        failed_links,
+        list_runs,
+        retry_failed,
+        submit,
+        submit_lines,
+    )
+    from datadog_caselinks.fleet.tasks import add_link_tasks
+    from datadog_caselinks.fleet.worker import work, work_until_done
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("procrastinate", "psycopg", "psycopg_pool"):
+        raise
+    raise ConfigurationError(
+        "many machines need an extra: pip install 'datadog_caselinks[distributed]'"
+    ) from None
+
+__all__ = [
+    "QUEUE",
+    "FleetLink",
+    "FleetState",
+    "Run",
+    "Submission",
+    "add_link_tasks",
+    "connected",
+    "create_tables",
+    "failed_links",
+    "list_runs",
+    "retry_failed",
+    "submit",
+    "submit_lines",
+    "work",
+    "work_until_done",
+]

@@ -1,0 +1,251 @@
+"""Runs: links that were submitted together, as rows in chunks, with a job for each chunk. Knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from attrs import field, frozen
+from procrastinate import App
+from procrastinate.types import JSONDict
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, tuple_row
+
+from datadog_caselinks.bulk import numbered
+from datadog_caselinks.fleet.database import explained, pool_of
+from datadog_caselinks.link_files import LinkLine
+from datadog_caselinks.references import WantedLink, named
+from datadog_caselinks.sites import Site
+
+QUEUE: Final = "caselinks"
+TASKS: Final = "caselinks"
+"""The namespace of the tasks, which have the same name in every app: whoever submits need not have them."""
+
+CREATE: Final = "create_links"
+
+CHUNK: Final = 200
+"""Links of one job: enough to keep a hundred requests under way, few enough to be shared evenly."""
+
+_COPY: Final = "COPY caselinks_links (run, chunk, number, parent, relationship, child) FROM STDIN"
+
+# Of the same link in two chunks two workers could make one each.
+_DROP_REPEATED: Final = """
+DELETE FROM caselinks_links WHERE (run, chunk, number) IN (
+    SELECT run, chunk, number FROM (
+        SELECT *, row_number() OVER (
+            PARTITION BY relationship,
+                CASE relationship WHEN 'RELATES_TO' THEN least(parent, child) ELSE parent END,
+                CASE relationship WHEN 'RELATES_TO' THEN greatest(parent, child) ELSE child END
+            ORDER BY number
+        ) AS nth FROM caselinks_links WHERE run = %s
+    ) AS counted WHERE nth > 1
+)"""
+
+_LIST: Final = """
+SELECT run, source, site, submitted_at,
+    count(number) AS links,
+    count(*) FILTER (WHERE state = 'pending') AS pending,
+    count(*) FILTER (WHERE state = 'linked') AS linked,
+    count(*) FILTER (WHERE state = 'already') AS already,
+    count(*) FILTER (WHERE state = 'failed') AS failed,
+    count(*) FILTER (WHERE state = 'unclear') AS unclear,
+    count(*) FILTER (WHERE at > now() - interval '1 minute')
+        / extract(epoch FROM greatest(least(now() - submitted_at, interval '1 minute'), interval '1 second'))
+        ::double precision AS rate,
+    coalesce(array_agg(DISTINCT error) FILTER (WHERE state = 'pending' AND error IS NOT NULL), '{}')
+        AS held_up_by
+FROM caselinks_runs LEFT JOIN caselinks_links USING (run)
+WHERE run = %(run)s OR %(run)s::bigint IS NULL
+GROUP BY run ORDER BY run"""
+
+_HAS_PENDING: Final = "SELECT EXISTS (SELECT FROM caselinks_links WHERE state = 'pending')"
+
+_FAILED: Final = """
+SELECT run, number, parent, relationship, child, state, error, at FROM caselinks_links
+WHERE state IN ('failed', 'unclear') AND (run = %(run)s OR %(run)s::bigint IS NULL) ORDER BY run, number"""
+
+_RETRY: Final = """
+WITH again AS (
+    UPDATE caselinks_links SET state = 'pending', error = NULL, at = NULL
+    WHERE state IN ('failed', 'unclear') AND (run = %(run)s OR %(run)s::bigint IS NULL)
+    RETURNING run, chunk
+) SELECT run, chunk, count(*) FROM again GROUP BY run, chunk ORDER BY run, chunk"""
+
+
+class FleetState(StrEnum):
+    """What is known of a link of a run.
+
+    PENDING: it has no outcome yet. LINKED: it was made. ALREADY: it was there, perhaps by a worker that did
+    not live to tell. FAILED: it was not made. UNCLEAR: it may have been made.
+    """
+
+    PENDING = "pending"
+    LINKED = "linked"
+    ALREADY = "already"
+    FAILED = "failed"
+    UNCLEAR = "unclear"
+
+
+@frozen
+class Submission:
+    """What :func:`submit` did: the number of the run, its links, and how many stood there once more."""
+
+    run: int
+    links: int
+    repeated: int
+
+
+@frozen
+class Run:
+    """A run, and how many of its ``links`` are in which state.
+
+    ``rate`` is links a second, over the last minute. ``held_up_by`` is why workers had to give up for a
+    while, and will try again: keys that are refused, an outage.
+    """
+
+    run: int
+    source: str
+    site: str
+    submitted_at: datetime
+    links: int
+    pending: int
+    linked: int
+    already: int
+    failed: int
+    unclear: int
+    rate: float
+    held_up_by: list[str]
+
+    @property
+    def done(self) -> int:
+        """How many have an outcome."""
+        return self.links - self.pending
+
+    @property
+    def not_made(self) -> int:
+        """How many were not made, or not surely made."""
+        return self.failed + self.unclear
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it will take at that rate; ``None`` if nothing was done in the last minute."""
+        return self.pending / self.rate if self.rate else None
+
+
+@frozen
+class FleetLink:
+    """A link that was not made, or not surely made, and why. ``number`` is its line, or its place from 1."""
+
+    run: int
+    number: int
+    parent: str
+    relationship: str
+    child: str
+    state: FleetState = field(converter=FleetState)
+    error: str
+    at: datetime
+
+
+async def submit(
+    app: App,
+    wanted: Iterable[WantedLink] | AsyncIterable[WantedLink],
+    *,
+    site: Site,
+    source: str = "",
+    chunk: int = CHUNK,
+) -> Submission:
+    """Let the workers of ``app``'s database create ``wanted``: all of it, or nothing if this raises.
+
+    Memory is bounded however many there are. A link that stands there more than once is made once.
+
+    ``site``
+        Where they belong: a worker with a client of another site leaves them alone.
+    ``source``
+        What to call the run when it is listed.
+    ``chunk``
+        Links of one job.
+
+    Raises :class:`FleetError` if the database cannot be used, and what ``wanted`` raises.
+    """
+    lines = (LinkLine(index + 1, new) async for index, new in numbered(wanted))
+    return await submit_lines(app, lines, site=site, source=source, chunk=chunk)
+
+
+async def submit_lines(
+    app: App, lines: AsyncIterator[LinkLine], *, site: Site, source: str = "", chunk: int = CHUNK
+) -> Submission:
+    """As :func:`submit`, for the lines of a file, which keep their numbers."""
+    with explained():
+        async with pool_of(app).connection() as connection, connection.transaction():
+            cursor = connection.cursor(row_factory=tuple_row)
+            await cursor.execute(
+                "INSERT INTO caselinks_runs (source, site) VALUES (%s, %s) RETURNING run",
+                [source, site.api_url],
+            )
+            (run,) = await cursor.fetchone()
+            count = 0
+            async with cursor.copy(_COPY) as copy:
+                async for line in lines:
+                    new = line.new
+                    ends = named(new.parent), str(new.relationship), named(new.child)
+                    await copy.write_row((run, count // chunk, line.number, *ends))
+                    count += 1
+            await cursor.execute(_DROP_REPEATED, [run])
+            repeated = cursor.rowcount
+            await _defer(app, connection, [(run, number) for number in range(-(-count // chunk))])
+    return Submission(run, count - repeated, repeated)
+
+
+async def list_runs(app: App, run: int | None = None) -> list[Run]:
+    """All runs, or that one. Raises :class:`FleetError` if the database cannot be used."""
+    with explained():
+        async with pool_of(app).connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(Run))
+            await cursor.execute(_LIST, {"run": run})
+            runs: list[Run] = await cursor.fetchall()
+            return runs
+
+
+async def has_pending(app: App) -> bool:
+    """Whether any link has no outcome yet. Raises :class:`FleetError` if the database cannot be used."""
+    with explained():
+        async with pool_of(app).connection() as connection:
+            cursor = await connection.cursor(row_factory=tuple_row).execute(_HAS_PENDING)
+            return bool((await cursor.fetchone())[0])
+
+
+async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[FleetLink, None]:
+    """The links that failed or are unclear, of all runs or of that one.
+
+    Raises :class:`FleetError` if the database cannot be used.
+    """
+    with explained():
+        async with (
+            pool_of(app).connection() as connection,
+            connection.cursor(row_factory=class_row(FleetLink)) as cursor,
+        ):
+            async for link in cursor.stream(_FAILED, {"run": run}):
+                yield link
+
+
+async def retry_failed(app: App, run: int | None = None) -> int:
+    """Submit the links anew that failed or are unclear, of all runs or of that one; how many these are.
+
+    Raises :class:`FleetError` if the database cannot be used.
+    """
+    with explained():
+        async with pool_of(app).connection() as connection, connection.transaction():
+            cursor = connection.cursor(row_factory=tuple_row)
+            await cursor.execute(_RETRY, {"run": run})
+            chunks = await cursor.fetchall()
+            await _defer(app, connection, [(run, chunk) for run, chunk, _ in chunks])
+    return sum(count for *_, count in chunks)
+
+
+async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:
+    """A job for each chunk, within the transaction of ``connection``."""
+    jobs: list[JSONDict] = [{"run": run, "chunk": chunk} for run, chunk in chunks]
+    task = app.configure_task(f"{TASKS}:{CREATE}", allow_unknown=True, queue=QUEUE, connection=connection)
+    await task.batch_defer_async(*jobs)

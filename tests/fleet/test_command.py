@@ -1,0 +1,237 @@
+"""``caselinks fleet``, run as a program of its own, with a real database and a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Failed, case
+from datadog_caselinks.cli.fleet import _Told
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
+from tests.fleet.postgres import PASSWORD
+from tests.servers import MAX_SECONDS, some_id, unused_port
+
+HEADER = b"parent,relationship,child\n"
+FILE = HEADER + b"".join(f"{some_id(1)},blocks,{some_id(n)}\n".encode() for n in range(2, 6))
+
+
+@pytest.fixture
+async def variables(sandbox: Sandbox, database: str) -> dict[str, str]:
+    """The environment that points at the sandbox and a database with the tables."""
+    variables = pointing_at(sandbox) | {"CASELINKS_DATABASE": database}
+    told = Finished(0, "", "The database has the tables of a fleet.\n")
+    assert await fleet(variables, "init") == told
+    return variables
+
+
+async def fleet(variables: dict[str, str], *arguments: str, stdin: bytes = b"") -> Finished:
+    done = await caselinks(variables, "fleet", *arguments, stdin=stdin)
+    assert PASSWORD not in done.out + done.err
+    return done
+
+
+async def until_linked(sandbox: Sandbox) -> None:
+    async with asyncio.timeout(MAX_SECONDS):
+        while not sandbox.links:  # noqa: ASYNC110 - another process makes them
+            await asyncio.sleep(0.01)
+
+
+async def until_looked_at(database: str) -> None:
+    """Wait until a command has asked for the runs, and looks at what it got."""
+    looks = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%held_up_by%'"
+    async with asyncio.timeout(MAX_SECONDS), await psycopg.AsyncConnection.connect(database) as connection:
+        while (await connection.execute(looks + " AND pid <> pg_backend_pid()")).rowcount == 0:
+            await connection.rollback()  # or what it sees would stay the same
+
+
+async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """Submitted by one, made by others, and anyone can see what became of them."""
+    submitted = await fleet(variables, "submit", "-", stdin=FILE)
+    assert submitted == Finished(0, "1\n", "4 links submitted as run 1.\n")
+    assert (await fleet(variables, "status")).out == (
+        "run 1\t-\t0 of 4 done\t0 linked, 0 already there, 0 failed, 0 unclear\tnot moving\n"
+    )
+    done = await fleet(variables, "worker", "--until-done")
+    told = f"Creating links on {sandbox.url} as they are submitted.\n4 links done here, 0 failed.\n"
+    assert done == Finished(0, "", told)
+    status = await fleet(variables, "status", "--follow")
+    assert status == Finished(
+        0, "run 1\t-\t4 of 4 done\t4 linked, 0 already there, 0 failed, 0 unclear\t\n", ""
+    )
+    assert len(sandbox.links) == 4
+
+
+async def test_whoever_submits_needs_no_keys(variables: dict[str, str], database: str) -> None:
+    """But a worker does, and says which."""
+    without = environment(CASELINKS_DATABASE=database)
+    assert (await fleet(without, "submit", "--quiet", "-", stdin=FILE)) == Finished(0, "1\n", "")
+    done = await fleet(without, "worker")
+    assert done.status == 2
+    assert "DD_API_KEY and DD_APP_KEY are not set" in done.err
+
+
+async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[str, str]) -> None:
+    """Each is told with its number, and the status is 2."""
+    done = await fleet(variables, "submit", "-", stdin=FILE + b"x,blocks,y\n")
+    assert done.status == 2
+    assert done.err.splitlines()[0].startswith("line 6: 'x' names no entity")
+    assert done.err.splitlines()[1] == "Error: nothing was submitted: 1 malformed line"
+    assert (await fleet(variables, "status")).out == ""
+
+
+async def test_lines_that_repeat_a_link_are_told(variables: dict[str, str]) -> None:
+    """They are left out."""
+    done = await fleet(variables, "submit", "-", stdin=FILE + FILE.splitlines(keepends=True)[1])
+    assert done.err.splitlines() == ["Left out: 1 line that repeats another.", "4 links submitted as run 1."]
+
+
+async def test_links_that_failed_are_listed_and_tried_again(
+    variables: dict[str, str], sandbox: Sandbox
+) -> None:
+    """Each with its line and its error; the status is 1 until they are made."""
+    await fleet(variables, "submit", "-", stdin=HEADER + f"SHOP-1,blocks,{some_id(2)}\n".encode())
+    done = await fleet(variables, "worker", "--until-done")
+    assert done.status == 0
+    assert done.err.splitlines()[1].startswith("run 1, line 2: not created: cannot get case SHOP-1: 404")
+    assert (await fleet(variables, "status", "--quiet")).status == 1
+    listed = await fleet(variables, "status", "--failed")
+    assert listed.out.startswith(
+        f"run 1\tline 2\tfailed\tSHOP-1 BLOCKS {some_id(2)}\tcannot get case SHOP-1: 404"
+    )
+    (record,) = json.loads((await fleet(variables, "status", "--failed", "--output", "json")).out)
+    assert (record["run"], record["number"], record["state"]) == (1, 2, "failed")
+    sandbox.add_case("SHOP-1", id=some_id(1))
+    assert (await fleet(variables, "retry-failed", "--run", "1")).err == "1 link handed over once more.\n"
+    assert (await fleet(variables, "retry-failed", "--quiet")).err == ""
+    assert (await fleet(variables, "worker", "--until-done", "--quiet")) == Finished(0, "", "")
+    assert (await fleet(variables, "status", "--run", "1")).status == 0
+    assert len(sandbox.links) == 1
+
+
+def test_a_link_that_may_have_been_made_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it could not be looked for, it is perhaps created."""
+    new = case(some_id(1)).blocks(case(some_id(2)))
+    told = _Told(Screen())
+    error = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("lost"))
+    told.add(3, 7, Failed(new, error, 0))
+    assert capsys.readouterr().err == "run 3, line 7: perhaps created: who knows\n"
+    assert told.summary == "0 links done here, 1 failed."
+
+
+async def test_a_run_that_is_not_there_is_told(variables: dict[str, str]) -> None:
+    """A number that was mistyped is no run without links."""
+    done = await fleet(variables, "status", "--run", "7")
+    assert done.status == 2
+    assert done.err.endswith("Error: there is no run 7\n")
+
+
+async def test_status_as_json(variables: dict[str, str]) -> None:
+    """All that is known of a run, for programs."""
+    await fleet(variables, "submit", "--site", "datadoghq.eu", "-", stdin=FILE)
+    record = json.loads((await fleet(variables, "status", "--output", "jsonl")).out)
+    assert record["site"] == "https://api.datadoghq.eu"
+    assert (record["links"], record["pending"], record["rate"], record["seconds_left"]) == (4, 4, 0, None)
+
+
+async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """By SIGTERM, with its status; it says how to go on, and what it did is done."""
+    await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
+    sandbox.fail_next(Fault.DELAY, operation="create", count=4, seconds=0.5)
+    worker = await start(variables, "fleet", "worker")
+    await until_linked(sandbox)
+    worker.send_signal(signal.SIGTERM)
+    _, err = await worker.communicate()
+    assert worker.returncode == 143
+    assert err.decode().splitlines()[1:] == [
+        "4 links done here, 0 failed. What is left waits: start a worker again, on any machine.",
+        "Interrupted.",
+    ]
+    assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
+
+
+async def test_progress_is_shown_live(variables: dict[str, str]) -> None:
+    """On a terminal as a bar, until every link has an outcome; then all is told once more."""
+    await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
+    following = asyncio.ensure_future(on_terminal(variables, "fleet", "status", "--follow"))
+    await until_looked_at(variables["CASELINKS_DATABASE"])
+    assert (await fleet(variables, "worker", "--until-done")).status == 0
+    status, shown = await following
+    assert status == 0
+    assert "0/4" in shown
+    assert "4 of 4 done" in shown
+
+
+async def test_why_the_links_have_to_wait_is_shown(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """Refused keys are told by the worker and by the status, which goes on to follow."""
+    await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
+    refused = variables | {"DD_API_KEY": "another-key-0123456789", "DD_APP_KEY": "another-key-9876543210"}
+    worker = await start(refused, "fleet", "worker", "--verbose", "--quiet")
+    follow = await start(variables, "fleet", "status", "--follow")
+    told = (await worker.stderr.readline()).decode()
+    assert told.startswith("No link can be created: ")
+    assert "401" in told
+    shown = (await follow.stderr.readline()).decode()
+    assert shown.startswith("run 1 is held up, and is tried again: ")
+    for process, by in ((worker, signal.SIGTERM), (follow, signal.SIGINT)):
+        process.send_signal(by)
+        await process.communicate()
+    assert (worker.returncode, follow.returncode) == (143, 130)
+    assert "run 1 is held up" in (await fleet(variables, "status")).err
+    assert not sandbox.links
+
+
+@pytest.mark.parametrize("command", [["init"], ["status"], ["worker"], ["retry-failed"], ["submit", "-"]])
+async def test_a_database_that_is_not_there_is_told(sandbox: Sandbox, command: list[str]) -> None:
+    """In a line, with status 2."""
+    url = f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/fleet"
+    done = await fleet(pointing_at(sandbox), *command, "--database", url)
+    assert done.status == 2
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("Error: the database cannot be used: ")
+
+
+def test_without_its_extra_it_says_what_to_install() -> None:
+    """A line that names the extra, with status 2; the other commands do without."""
+    program = "import sys; sys.modules['psycopg'] = None; from datadog_caselinks.cli import main; main()"
+    command = [sys.executable, "-c", program, "fleet", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "Error: many machines need an extra: pip install 'datadog_caselinks[distributed]'\n"
+    assert done.returncode == 2
+
+
+async def test_the_database_is_named_as_libpq_does(variables: dict[str, str], database: str) -> None:
+    """``PGHOST`` and the like are enough; the password need not stand in a URL."""
+    host, port = database.partition("@")[2].partition("/")[0].split(":")
+    name = database.rpartition("/")[2]
+    named = environment(PGHOST=host, PGPORT=port, PGUSER="fleet", PGDATABASE=name, PGPASSWORD=PASSWORD)
+    assert await fleet(named, "status") == Finished(0, "", "")
+
+
+async def test_keys_are_nowhere_in_the_database(
+    variables: dict[str, str], sandbox: Sandbox, database: str, tmp_path: Path
+) -> None:
+    """Neither in the jobs nor in the errors that are kept."""
+    keys = ApiKeys(api_key="a-secret-api-key-0123456789", app_key="a-secret-app-key-0123456789")
+    await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
+    refused = variables | {"DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}
+    worker = await start(refused, "fleet", "worker", "--quiet")
+    await worker.stderr.readline()
+    worker.send_signal(signal.SIGTERM)
+    await worker.communicate()
+    with psycopg.connect(database) as connection:
+        rows = [
+            row
+            for table in ("caselinks_links", "caselinks_runs", "procrastinate_jobs")
+            for row in connection.execute(f"SELECT row_to_json(t)::text FROM {table} t".encode())
+        ]
+    assert "401" in str(rows)
+    assert "secret" not in str(rows)

@@ -1,0 +1,116 @@
+"""How the database of a fleet is reached, and what its errors say."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import traceback
+
+import psycopg
+import pytest
+from procrastinate import App
+from procrastinate.testing import InMemoryConnector
+
+from datadog_caselinks import ConfigurationError, FleetError
+from datadog_caselinks.fleet import connected, create_tables, list_runs
+from tests.fleet.postgres import PASSWORD
+from tests.servers import unused_port
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        "postgresql://me:top@secret@host/name",
+        "postgresql://me:top/secret@host/name",
+        "postgresql://me:top:secret@host/name",
+        "postgresql://me:topsecret@host/name?no_such_option=1",
+        "password=topsecret secret host=host",
+        "topsecret",
+    ],
+)
+async def test_a_malformed_database_is_refused_and_not_quoted(database: str) -> None:
+    """What is no connection string may hold a password all the same, of which nothing is shown."""
+    with pytest.raises(ConfigurationError) as caught:
+        async with connected(database):
+            pass
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_nobody_there_is_told() -> None:
+    """The error names what libpq says, and not the password."""
+    with pytest.raises(FleetError, match=r"cannot be used: .*refused") as caught:
+        async with connected(f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/postgres"):
+            pass
+    assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_wrong_password_is_told(database: str) -> None:
+    """It is told that it is wrong, and not what it is."""
+    other = PASSWORD[::-1]
+    with pytest.raises(FleetError, match="password authentication failed") as caught:
+        async with connected(database.replace(PASSWORD, other)):
+            pass
+    assert other not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_missing_tables_are_told_with_what_to_do(database: str) -> None:
+    """Before ``init`` an error names it."""
+    async with connected(database) as app:
+        with pytest.raises(FleetError, match="caselinks fleet init"):
+            await list_runs(app)
+
+
+async def test_the_tables_are_created_once(database: str) -> None:
+    """Whoever comes second, even at the same moment, finds them there and leaves them alone."""
+    async with connected(database) as app:
+        await asyncio.gather(create_tables(app), create_tables(app))
+        await create_tables(app)
+        assert await list_runs(app) == []
+
+
+async def test_tables_of_procrastinate_are_left_as_they_are(database: str) -> None:
+    """Who has an app of procrastinate already keeps its jobs."""
+    async with connected(database) as app:
+        await app.schema_manager.apply_schema_async()
+        await app.configure_task("theirs", allow_unknown=True).defer_async()
+        await create_tables(app)
+        assert [job.task_name for job in await app.job_manager.list_jobs_async()] == ["theirs"]
+
+
+async def test_an_app_without_postgres_is_refused() -> None:
+    """Links are kept in tables, so another connector than psycopg's will not do."""
+    with pytest.raises(ConfigurationError, match="PsycopgConnector"):
+        await list_runs(App(connector=InMemoryConnector()))
+
+
+async def test_rights_that_lack_are_told(database: str) -> None:
+    """What PostgreSQL refuses is told in its words."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on".encode()
+        )
+    async with connected(database) as app:
+        with pytest.raises(FleetError, match="read-only transaction"):
+            await create_tables(app)
+
+
+class TestWithoutTheExtra:
+    def test_what_to_install_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where procrastinate is missing, the error is how to get it."""
+        self._forget(monkeypatch)
+        monkeypatch.setitem(sys.modules, "procrastinate", None)
+        with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[distributed\]'"):
+            importlib.import_module("datadog_caselinks.fleet")
+
+    def test_another_missing_module_is_no_matter_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A broken installation is not told to install the extra."""
+        self._forget(monkeypatch)
+        monkeypatch.setitem(sys.modules, "datadog_caselinks.fleet.runs", None)
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("datadog_caselinks.fleet")
+
+    def _forget(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in list(sys.modules):
+            if name.startswith("datadog_caselinks.fleet"):
+                monkeypatch.delitem(sys.modules, name)

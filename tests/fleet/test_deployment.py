@@ -1,0 +1,81 @@
+"""The compose file and the systemd unit of the examples, as far as they can be checked without either."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from datadog_caselinks.cli.command import caselinks
+from datadog_caselinks.fleet import worker
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "fleet"
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())["services"]
+    return services
+
+
+@pytest.fixture
+def unit() -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(EXAMPLES / "caselinks-worker@.service")
+    return unit
+
+
+def is_a_command(words: list[str]) -> bool:
+    """Whether the words after the program's name are a command that there is, with its options."""
+    done = CliRunner().invoke(caselinks, [*words[1:], "--help"])
+    return Path(words[0]).name == "caselinks" and done.exit_code == 0 and "Usage:" in done.output
+
+
+def commands_told(text: str) -> list[list[str]]:
+    """The commands of ours that comments tell."""
+    lines = [line[line.index("caselinks fleet") :] for line in text.splitlines() if "caselinks fleet" in line]
+    return [shlex.split(line) for line in lines if "[" not in line]
+
+
+class TestCompose:
+    def test_runs_commands_that_there_are(self, services: dict[str, Any]) -> None:
+        """The tables are created before the first of four workers starts."""
+        assert is_a_command(services["tables"]["command"])
+        assert is_a_command(services["worker"]["command"])
+        assert services["worker"]["depends_on"] == {"tables": {"condition": "service_completed_successfully"}}
+        assert services["worker"]["deploy"]["replicas"] == 4
+
+    def test_comes_from_one_image(self, services: dict[str, Any]) -> None:
+        """Which has the extras, and no key: those come from the environment."""
+        recipe = services["worker"]["build"]["dockerfile_inline"]
+        assert recipe == services["tables"]["build"]["dockerfile_inline"]
+        assert "datadog_caselinks[cli,distributed,speed]" in recipe
+        assert services["worker"]["environment"]["DD_API_KEY"] is None
+
+    def test_tells_commands_that_there_are(self) -> None:
+        """What its first lines tell to type."""
+        told = commands_told((EXAMPLES / "compose.yaml").read_text())
+        assert len(told) == 2
+        assert all(map(is_a_command, told))
+
+    def test_leaves_a_worker_the_time_to_end(self, services: dict[str, Any]) -> None:
+        """More than the worker itself takes."""
+        assert float(services["worker"]["stop_grace_period"].removesuffix("s")) > worker._END
+
+
+class TestUnit:
+    def test_runs_a_command_that_there_is(self, unit: configparser.ConfigParser) -> None:
+        """With its keys from a file that only root reads."""
+        assert is_a_command(shlex.split(unit["Service"]["ExecStart"]))
+        assert unit["Service"]["EnvironmentFile"] == "/etc/caselinks/worker.env"
+
+    def test_takes_a_worker_that_was_stopped_for_one(self, unit: configparser.ConfigParser) -> None:
+        """143 is what SIGTERM ends it with, and there is time for it."""
+        assert unit["Service"]["SuccessExitStatus"] == "143"
+        assert float(unit["Service"]["TimeoutStopSec"]) > worker._END

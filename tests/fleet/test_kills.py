@@ -1,0 +1,58 @@
+"""A fleet whose workers are killed and whose database is restarted: nothing is lost, and nothing is twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from procrastinate import App
+
+from datadog_caselinks import Site, case
+from datadog_caselinks.fleet import list_runs, submit
+from tests.cli.program import start
+from tests.fleet.postgres import Postgres
+from tests.fleet.processes import MAX_SECONDS, killed, sandbox_process, stored
+from tests.servers import some_id
+
+LINKS = 20_000
+OF_ONE_PARENT = 20
+WORKERS = 4
+
+
+def ends(number: int) -> tuple[str, str]:
+    return some_id(number // OF_ONE_PARENT + 1), some_id(LINKS + number)
+
+
+async def until_done(app: App, links: int) -> None:
+    """Wait until so many links have an outcome, by the database, which may be away for a while."""
+    while (await list_runs(app))[0].done < links:  # noqa: ASYNC110 - other processes do it
+        await asyncio.sleep(0.05)
+
+
+async def test_two_workers_killed_and_the_database_restarted(
+    app: App, database: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Two of four workers end by ``kill -9``, and the database is restarted: each link is there, and once."""
+    db = tmp_path / "sandbox.db"
+    async with asyncio.timeout(MAX_SECONDS), sandbox_process(db, "--rate-limit", "2000/1s") as variables:
+        wanted = (case(parent).blocks(case(child)) for parent, child in map(ends, range(LINKS)))
+        await submit(app, wanted, site=Site.parse(variables["DD_SITE"]))
+        variables["CASELINKS_DATABASE"] = database
+        workers = [
+            await start(variables, "fleet", "worker", "--until-done", "--quiet") for _ in range(WORKERS)
+        ]
+        await until_done(app, LINKS // 10)
+        await killed(workers[0])
+        await until_done(app, 3 * LINKS // 10)
+        await asyncio.to_thread(postgres.restart)
+        await until_done(app, 5 * LINKS // 10)
+        await killed(workers[1])
+        shown = [(await worker.communicate())[1].decode() for worker in workers[2:]]
+        assert [worker.returncode for worker in workers[2:]] == [0, 0], shown
+        (run,) = await list_runs(app)
+    assert Counter((link.parent_entity_id, link.child_entity_id) for link in stored(db)) == Counter(
+        map(ends, range(LINKS))
+    ), "lost or twice"
+    assert (run.links, run.pending, run.not_made) == (LINKS, 0, 0)
+    assert "Traceback" not in "".join(shown)

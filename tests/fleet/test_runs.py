@@ -1,0 +1,168 @@
+"""Submitting links, and looking at what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from procrastinate import App, PsycopgConnector
+
+from datadog_caselinks import (
+    CaseLink,
+    CaseLinksError,
+    FleetError,
+    LinkFileError,
+    NewCaseLink,
+    Site,
+    case,
+    incident,
+    parse_link,
+)
+from datadog_caselinks.fleet import Submission, connected, failed_links, list_runs, retry_failed, submit
+from datadog_caselinks.fleet.lease import Lease
+from tests.servers import some_id
+
+SITE = Site.parse("datadoghq.eu")
+
+
+def links(count: int) -> list[NewCaseLink]:
+    return [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(count)]
+
+
+async def jobs(app: App) -> list[dict[str, object]]:
+    return [dict(job.task_kwargs) for job in await app.job_manager.list_jobs_async()]
+
+
+class TestSubmit:
+    async def test_links_are_divided_into_chunks(self, app: App) -> None:
+        """Each job is of so many links, and names no more than its run and its chunk."""
+        assert await submit(app, links(5), site=SITE, chunk=2) == Submission(run=1, links=5, repeated=0)
+        assert await jobs(app) == [{"run": 1, "chunk": chunk} for chunk in range(3)]
+        async with Lease.taken(app, 1, 1) as lease:
+            assert await lease.pending() == list(enumerate(links(5), 1))[2:4]
+
+    async def test_what_was_written_is_what_is_read(self, app: App) -> None:
+        """Keys and entities of all types come out of the database as they went in."""
+        wanted = [
+            parse_link("SHOP-1", "causes", incident(some_id(2))),
+            parse_link(f"page:{some_id(1)}", "relates-to", "SHOP-1"),
+            parse_link(some_id(1), "parent-of", f"conversation:{some_id(3)}"),
+        ]
+        await submit(app, wanted, site=SITE)
+        async with Lease.taken(app, 1, 0) as lease:
+            assert [new for _, new in await lease.pending()] == wanted
+            assert await lease.site() == SITE.api_url
+
+    async def test_a_link_that_stands_there_twice_counts_once(self, app: App) -> None:
+        """Also in another chunk; for ``RELATES_TO`` also the other way round, for others not."""
+        a, b = case(some_id(1)), case(some_id(2))
+        wanted = [a.blocks(b), b.blocks(a), a.relates_to(b), b.relates_to(a), a.blocks(b)]
+        assert await submit(app, wanted, site=SITE, chunk=1) == Submission(run=1, links=3, repeated=2)
+
+    async def test_nothing_is_nothing(self, app: App) -> None:
+        """A run without links needs no job, and is done."""
+        assert await submit(app, [], site=SITE) == Submission(run=1, links=0, repeated=0)
+        assert await jobs(app) == []
+        (run,) = await list_runs(app)
+        assert (run.links, run.done, run.rate) == (0, 0, 0)
+
+    async def test_an_error_of_the_source_leaves_nothing_behind(self, app: App) -> None:
+        """All of it is submitted, or nothing."""
+
+        async def broken() -> AsyncIterator[NewCaseLink]:
+            for new in links(3):
+                yield new
+            raise LinkFileError("no more")
+
+        with pytest.raises(LinkFileError, match="no more"):
+            await submit(app, broken(), site=SITE, chunk=1)
+        assert (await list_runs(app), await jobs(app)) == ([], [])
+
+    async def test_an_app_of_ones_own_needs_no_tasks(self, app: App, database: str) -> None:
+        """Whoever submits, a web service say, need not know how links are created, and has no keys.
+
+        One connection is enough: links and jobs are of one transaction.
+        """
+        connector = PsycopgConnector(
+            conninfo=database, min_size=1, max_size=1, timeout=5, kwargs={"autocommit": True}
+        )
+        theirs = App(connector=connector)
+        async with theirs.open_async():
+            await submit(theirs, links(1), site=SITE, source="a web service")
+        (run,) = await list_runs(app)
+        assert (run.source, run.site, run.links) == ("a web service", SITE.api_url, 1)
+
+
+class TestListRuns:
+    async def test_each_state_is_counted(self, app: App) -> None:
+        """What has an outcome is done, and what surely or perhaps was not made is counted for that."""
+        await submit(app, links(6), site=SITE)
+        async with Lease.taken(app, 1, 0) as lease:
+            await _finish(lease)
+        (run,) = await list_runs(app)
+        assert (run.links, run.pending, run.linked, run.already, run.failed, run.unclear) == (
+            6,
+            1,
+            1,
+            1,
+            2,
+            1,
+        )
+        assert (run.done, run.not_made) == (5, 3)
+        assert run.rate > 0
+        assert run.seconds_left == run.pending / run.rate
+
+    async def test_one_run_can_be_asked_for(self, app: App) -> None:
+        """By its number; of one that does not move, no time is told."""
+        for count in (1, 2):
+            await submit(app, links(count), site=SITE)
+        (run,) = await list_runs(app, 2)
+        assert (run.run, run.links, run.seconds_left) == (2, 2, None)
+
+
+class TestFailedLinks:
+    async def test_they_are_told_with_their_errors(self, app: App) -> None:
+        """Each with its place in the source, and whether it may have been made."""
+        await submit(app, links(6), site=SITE)
+        async with Lease.taken(app, 1, 0) as lease:
+            await _finish(lease)
+        found = [link async for link in failed_links(app, 1)]
+        assert [(link.number, link.state, link.error) for link in found] == [
+            (3, "failed", "refused"),
+            (4, "failed", "refused"),
+            (5, "unclear", "who knows"),
+        ]
+        assert found[0].parent == some_id(1)
+        assert [link async for link in failed_links(app, 2)] == []
+
+    async def test_they_can_be_submitted_anew(self, app: App) -> None:
+        """With a job for each chunk that holds some; what was made stays as it is."""
+        await submit(app, links(6), site=SITE, chunk=4)
+        async with Lease.taken(app, 1, 0) as lease:
+            await _finish(lease)
+        before = await jobs(app)
+        assert await retry_failed(app, 2) == 0
+        assert await retry_failed(app) == 2
+        assert (await jobs(app))[len(before) :] == [{"run": 1, "chunk": 0}]
+        (run,) = await list_runs(app)
+        assert (run.pending, run.linked, run.failed) == (4, 1, 0)
+
+
+async def test_a_database_that_goes_away_is_told(database: str) -> None:
+    """By the one error that all of this raises."""
+    async with connected(database) as app:
+        for call in (submit(app, links(1), site=SITE), retry_failed(app), anext(failed_links(app))):
+            with pytest.raises(FleetError):
+                await call
+
+
+async def _finish(lease: Lease) -> None:
+    """Give the first links of a chunk an outcome of each kind."""
+    new = links(1)[0]
+    link = CaseLink("an-id", new.parent, new.relationship, new.child)
+    lease.linked(1, link, is_new=True)
+    lease.linked(2, link, is_new=False)
+    lease.failed(3, CaseLinksError("refused"), is_unclear=False)
+    lease.failed(4, CaseLinksError("refused"), is_unclear=False)
+    lease.failed(5, CaseLinksError("who knows"), is_unclear=True)
+    await lease.write()

@@ -1,0 +1,384 @@
+"""What a worker does with its jobs: in this process, with a real database and a real sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from procrastinate import App, PsycopgConnector
+from procrastinate.jobs import Job, Status
+
+from datadog_caselinks import (
+    BearerToken,
+    CaseLinksClient,
+    Failed,
+    NewCaseLink,
+    RetryPolicy,
+    Site,
+    parse_link,
+)
+from datadog_caselinks.bulk import Outcome
+from datadog_caselinks.fleet import (
+    add_link_tasks,
+    failed_links,
+    list_runs,
+    retry_failed,
+    submit,
+    tasks,
+    work,
+    work_until_done,
+    worker,
+)
+from datadog_caselinks.fleet.cancellation import cancel
+from datadog_caselinks.fleet.database import pool_of
+from datadog_caselinks.fleet.lease import Lease
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.fleet.test_lease import end_leases
+from tests.fleet.test_runs import links
+from tests.servers import MAX_SECONDS, some_id
+
+AT_ONCE = RetryPolicy(base=0, settle=0)
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=AT_ONCE) as client:
+        yield client
+
+
+@pytest.fixture
+def again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are tried again without a wait, where nothing is under way that it would be for."""
+    monkeypatch.setattr(tasks, "_AGAIN", 0)
+
+
+class Waits(list[float]):
+    """What a worker waited for after errors that all links would meet; here it takes no time."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+def made(sandbox: Sandbox) -> Counter[tuple[str, str]]:
+    return Counter((link.parent_entity_id, link.child_entity_id) for link in sandbox.links)
+
+
+def once(wanted: list[NewCaseLink]) -> Counter[tuple[str, str]]:
+    return Counter((new.parent.id, new.child.id) for new in wanted)
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
+    async with asyncio.timeout(MAX_SECONDS):
+        while True:
+            held = holds()
+            if held if isinstance(held, bool) else await held:
+                return
+            await asyncio.sleep(0)
+
+
+async def the_job(app: App) -> int:
+    (job,) = await app.job_manager.list_jobs_async()
+    assert job.id
+    return job.id
+
+
+async def has_run(app: App, job_id: int) -> bool:
+    """Whether the job was taken, and given back."""
+    return [job.attempts > 0 for job in await app.job_manager.list_jobs_async(id=job_id)] == [True]
+
+
+async def is_aborted(app: App, job_id: int) -> bool:
+    return await app.job_manager.get_job_status_async(job_id) is Status.ABORTED
+
+
+async def is_done(app: App) -> bool:
+    return not (await list_runs(app))[0].pending
+
+
+async def all_done(app: App) -> None:
+    """Work until every link has an outcome."""
+    async with asyncio.timeout(MAX_SECONDS):
+        await work_until_done(app)
+
+
+@contextlib.asynccontextmanager
+async def working(app: App) -> AsyncIterator[None]:
+    """A worker, which is told to end as by SIGTERM."""
+    task = asyncio.ensure_future(work(app))
+    try:
+        yield
+    finally:
+        await cancel(task, patience=MAX_SECONDS)
+
+
+async def test_every_link_gets_an_outcome(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
+    """Created, there already, or failed with its error; and each is told as it comes."""
+    told: list[tuple[int, int, Outcome]] = []
+    wanted = [*links(5), parse_link("NONE-1", "blocks", some_id(1))]
+    await client.create_link(links(1)[0])
+    await submit(app, wanted, site=sandbox.site, chunk=3)
+    add_link_tasks(app, client, tell=lambda *outcome: told.append(outcome))
+    await all_done(app)
+    (run,) = await list_runs(app)
+    assert (run.linked, run.already, run.failed, run.pending) == (4, 1, 1, 0)
+    (failed,) = [link async for link in failed_links(app)]
+    assert (failed.number, failed.parent) == (6, "NONE-1")
+    assert "404" in failed.error
+    assert made(sandbox) == once(links(5))
+    assert sorted((run, number) for run, number, _ in told) == [(1, number) for number in range(1, 7)]
+    assert [number for _, number, outcome in told if isinstance(outcome, Failed)] == [6]
+
+
+async def test_nothing_to_do_is_done(app: App, client: CaseLinksClient) -> None:
+    """A worker that is to end when all is done ends at once."""
+    add_link_tasks(app, client)
+    await all_done(app)
+
+
+async def test_a_run_that_is_deleted_is_given_up(
+    app: App, sandbox: Sandbox, client: CaseLinksClient
+) -> None:
+    """Its jobs end, and nothing is sent."""
+    submitted = await submit(app, links(3), site=client.site)
+    async with pool_of(app).connection() as connection:
+        await connection.execute("DELETE FROM caselinks_runs WHERE run = %s", [submitted.run])
+    add_link_tasks(app, client)
+    await app.run_worker_async(wait=False)
+    assert await app.job_manager.list_jobs_async(status=Status.TODO.value) == []
+    assert not sandbox.requests
+
+
+async def test_a_link_that_is_unclear_is_told_apart(app: App, sandbox: Sandbox) -> None:
+    """It may have been made; submitted anew it is looked for, and found."""
+    await submit(app, links(1), site=sandbox.site)
+    policy = RetryPolicy(max_attempts=1, settle=0.5)
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as client:
+        sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+        add_link_tasks(app, client)
+        working = asyncio.ensure_future(all_done(app))
+        await until(lambda: bool(sandbox.links))
+        sandbox.fail_next(Fault.HTTP_503, operation="list")
+        await working
+        assert [link.state async for link in failed_links(app)] == ["unclear"]
+        assert await retry_failed(app) == 1
+        await all_done(app)
+    (run,) = await list_runs(app)
+    assert (run.already, run.unclear) == (1, 0)
+    assert made(sandbox) == once(links(1))
+
+
+class TestAnErrorThatAllWouldMeet:
+    async def test_the_links_wait_for_another_try(
+        self, app: App, sandbox: Sandbox, again_at_once: None
+    ) -> None:
+        """Refused keys fail no link; the worker tries again, later each time, and says meanwhile why."""
+        waits = Waits()
+        reasons: set[str] = set()
+        refused = 3
+
+        async def token() -> str:
+            return "wrong" if len(waits) < refused else str(sandbox.bearer_token.token)
+
+        async def sleep(seconds: float) -> None:
+            await waits.sleep(seconds)
+            reasons.update((await list_runs(app))[0].held_up_by)
+
+        await submit(app, links(3), site=sandbox.site)
+        async with CaseLinksClient(sandbox.site, BearerToken(token)) as client:
+            add_link_tasks(app, client, sleep=sleep)
+            await all_done(app)
+            assert waits == [5, 10, 20]
+            assert ["401" in reason for reason in reasons] == [True]
+            (run,) = await list_runs(app)
+            assert (run.linked, run.failed, run.held_up_by) == (3, 0, [])
+            refused = 4
+            await submit(app, links(4), site=sandbox.site)
+            await all_done(app)
+        assert waits == [5, 10, 20, 5], "after a success it begins anew"
+
+    async def test_the_server_is_not_asked_before_it_said(
+        self, app: App, sandbox: Sandbox, again_at_once: None
+    ) -> None:
+        """A limit that leaves nothing for longer than the client waits is waited for by the worker."""
+        waits = Waits()
+        await submit(app, links(2), site=sandbox.site)
+        sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
+            add_link_tasks(app, client, sleep=waits.sleep)
+            async with working(app):
+                await until(lambda: bool(waits))
+        assert 990 < waits[0] <= 1000
+
+    async def test_links_of_another_site_are_left_alone(
+        self, app: App, client: CaseLinksClient, sandbox: Sandbox
+    ) -> None:
+        """They are for other workers; nothing is sent."""
+        waits = Waits()
+        await submit(app, links(2), site=Site.parse("datadoghq.eu"))
+        add_link_tasks(app, client, sleep=waits.sleep)
+        async with working(app):
+            await until(lambda: bool(waits))
+        (run,) = await list_runs(app)
+        assert "https://api.datadoghq.eu" in run.held_up_by[0]
+        assert not sandbox.requests
+
+
+class TestTheEndOfAWorker:
+    async def test_what_is_under_way_is_waited_for(self, app: App, sandbox: Sandbox) -> None:
+        """What was sent has its outcome, what was not stays, and its job goes back into the queue."""
+        await submit(app, links(100), site=sandbox.site)
+        sandbox.fail_next(Fault.DELAY, operation="create", count=50, seconds=0.05)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, max_concurrency=3) as client:
+            add_link_tasks(app, client)
+            async with working(app):
+                await until(lambda: len(sandbox.links) >= 3)
+            (run,) = await list_runs(app)
+            assert run.linked == len(sandbox.links) < 100
+            assert {
+                job.status for job in await app.job_manager.list_jobs_async(task="caselinks:create_links")
+            } == {"todo"}
+            await all_done(app)
+        assert made(sandbox) == once(links(100))
+
+    async def test_it_does_not_wait_for_ever(
+        self, app: App, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """A server that is slow to answer does not hold it up."""
+        monkeypatch.setattr(tasks, "_DRAIN", 0.1)
+        monkeypatch.setattr(worker, "_END", MAX_SECONDS)
+        await submit(app, links(2), site=sandbox.site)
+        sandbox.fail_next(Fault.DELAY, count=10, seconds=5)
+        add_link_tasks(app, client)
+        async with working(app):
+            await until(lambda: bool(sandbox.requests))
+        (run,) = await list_runs(app)
+        assert run.pending == 2
+
+    async def test_a_job_that_is_aborted_stays_so(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """Whoever aborts a job by procrastinate's own means does not want it to be tried again."""
+        await submit(app, links(2), site=sandbox.site)
+        sandbox.fail_next(Fault.DELAY, operation="create", count=2, seconds=0.2)
+        add_link_tasks(app, client)
+        job_id = await the_job(app)
+        async with working(app):
+            await until(lambda: bool(sandbox.requests))
+            await app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+            await until(lambda: is_aborted(app, job_id))
+
+
+class TestTwoWorkersWithOneJob:
+    async def test_the_second_waits_for_the_first(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """A worker that was taken to be dead, and is not, has its chunk to itself; then the rest is done."""
+        waits = Waits()
+        await submit(app, links(2), site=sandbox.site)
+        add_link_tasks(app, client, sleep=waits.sleep)
+        job_id = await the_job(app)
+        async with working(app):
+            async with Lease.taken(app, 1, 0):
+                await until(lambda: has_run(app, job_id))
+                assert not sandbox.requests
+            await until(lambda: is_done(app))
+        assert made(sandbox) == once(links(2))
+        assert waits == [], "that is no error, and keeps it from no other chunk"
+
+    async def test_one_that_lost_its_connection_stops(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It sends nothing more, begins anew with the lock in hand, and makes nothing twice."""
+        monkeypatch.setattr(tasks, "_FIRST_HOLD", 0.0)
+        await submit(app, links(50), site=sandbox.site)
+        sandbox.fail_next(Fault.DELAY, operation="create", count=5, seconds=1)
+        add_link_tasks(app, client)
+        working = asyncio.ensure_future(all_done(app))
+        await until(lambda: bool(sandbox.links))
+        await end_leases(app)
+        await working
+        assert made(sandbox) == once(links(50))
+
+
+class TestTakingUp:
+    async def test_the_jobs_of_a_dead_worker(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """Whoever is alive does them, without help; also if it died while it took up those of another."""
+        add_link_tasks(app, client)
+        await submit(app, links(2), site=sandbox.site)
+        take_up = app.tasks["caselinks:take_up"]
+        await take_up.configure(task_kwargs={"timestamp": 0}).defer_async()
+        dead = await app.job_manager.register_worker()
+        taken = [await app.job_manager.fetch_job(queues=None, worker_id=dead) for _ in range(2)]
+        assert [job and job.task_name for job in taken] == ["caselinks:take_up", "caselinks:create_links"]
+        async with pool_of(app).connection() as connection:
+            await connection.execute(
+                "UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'"
+            )
+        await take_up.configure(task_kwargs={"timestamp": 0}).defer_async()
+        await all_done(app)
+        assert made(sandbox) == once(links(2))
+
+    async def test_a_job_that_another_one_took_up_already(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Is left to that one, and keeps no other from being taken up."""
+        await submit(app, links(2), site=sandbox.site)
+        dead = await app.job_manager.register_worker()
+        job = await app.job_manager.fetch_job(queues=None, worker_id=dead)
+        assert job
+
+        async def stalled(**_: object) -> list[Job]:
+            return [job.evolve(id=1000), job]
+
+        monkeypatch.setattr(app.job_manager, "get_stalled_jobs", stalled)
+        add_link_tasks(app, client)
+        await all_done(app)
+        assert made(sandbox) == once(links(2))
+
+
+async def test_the_jobs_of_a_worker_that_does_not_know_them_are_taken_up(
+    app: App, database: str, sandbox: Sandbox, client: CaseLinksClient
+) -> None:
+    """Such as one of an app to which the tasks were not added, and which takes whatever there is."""
+    await submit(app, links(2), site=sandbox.site)
+    theirs = App(connector=PsycopgConnector(conninfo=database))
+    async with theirs.open_async():
+        await theirs.run_worker_async(wait=False, install_signal_handlers=False)
+    assert [job.status for job in await app.job_manager.list_jobs_async()] == ["failed"]
+    add_link_tasks(app, client)
+    await all_done(app)
+    assert made(sandbox) == once(links(2))
+
+
+async def test_an_app_of_ones_own_does_its_own_jobs_too(
+    app: App, sandbox: Sandbox, client: CaseLinksClient
+) -> None:
+    """Links are created by the workers of an app that has other tasks, in another queue."""
+    done = asyncio.Event()
+
+    @app.task(name="theirs")
+    async def theirs() -> None:
+        done.set()
+
+    add_link_tasks(app, client)
+    await submit(app, links(2), site=sandbox.site)
+    await theirs.defer_async()
+    await app.run_worker_async(wait=False, install_signal_handlers=False)
+    assert done.is_set()
+    assert made(sandbox) == once(links(2))
+
+
+async def test_a_closed_client_fails_no_link(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
+    """It is a mistake of the program, and the links wait until it is mended."""
+    waits = Waits()
+    await client.close()
+    await submit(app, links(2), site=sandbox.site)
+    add_link_tasks(app, client, sleep=waits.sleep)
+    async with working(app):
+        await until(lambda: bool(waits))
+    assert (await list_runs(app))[0].pending == 2
