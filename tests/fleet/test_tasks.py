@@ -138,9 +138,7 @@ async def test_nothing_to_do_is_done(app: App, client: CaseLinksClient) -> None:
     await all_done(app)
 
 
-async def test_a_run_that_is_deleted_is_given_up(
-    app: App, sandbox: Sandbox, client: CaseLinksClient
-) -> None:
+async def test_a_run_that_is_deleted_is_given_up(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
     """Its jobs end, and nothing is sent."""
     submitted = await submit(app, links(3), site=client.site)
     async with pool_of(app).connection() as connection:
