@@ -128,7 +128,11 @@ async def browsing(profile: Path) -> AsyncIterator[Tab]:
                     each["webSocketDebuggerUrl"] for each in await answer.json() if each["type"] == "page"
                 )
             async with http.ws_connect(address, max_msg_size=0) as socket:
-                yield Tab(socket)
+                tab = Tab(socket)
+                yield tab
+                await tab.send("Browser.close")
+                await process.wait()  # ended in another way, it leaves folders behind
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.communicate()
