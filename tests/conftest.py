@@ -1,20 +1,62 @@
-"""Fixtures for the tests that speak HTTP: keys, a certificate authority, a clock."""
+"""Fixtures for the tests that speak HTTP: keys, a certificate authority, a clock. No test shows a key."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from datadog_caselinks import ApiKeys, RetryPolicy
+from tests.keys import Watch, watching
 from tests.servers import Authority, Clock
 
 # With a deadline a test would depend on the speed of the machine. noxfile.py says where the few are enough.
 settings.register_profile("patient", deadline=None)
 settings.register_profile("few", max_examples=20, deadline=None)
 settings.load_profile("patient")
+
+
+_searched = Counter[str]()
+"""How many texts were searched for keys by now, here and by other workers."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watch() -> Iterator[Watch]:
+    with watching() as watch:
+        yield watch
+    _searched.update(watch.texts)
+
+
+@pytest.fixture(autouse=True)
+def no_key_shows(watch: Watch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing that comes out of the package in the test before this has a key in it."""
+    yield
+    if folder := getattr(request.node, "funcargs", {}).get("tmp_path"):
+        watch.see_files(folder)
+    assert not watch.keys_shown()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let the one who started this worker know."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["searched"] = dict(_searched)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a worker has searched."""
+    _searched.update(node.workeroutput.get("searched", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell how many texts were searched for keys."""
+    if _searched:
+        counts = ", ".join(f"{count:,} {way}" for way, count in sorted(_searched.items()))
+        terminalreporter.write_line(f"searched for keys: {counts}")
 
 
 @pytest.fixture(scope="session")

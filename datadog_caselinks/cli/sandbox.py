@@ -114,11 +114,10 @@ async def _serve(server: Sandbox, example: str) -> None:
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
         environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
+        loop = asyncio.get_running_loop()
+        # Ctrl-C reaches the command too; it may take its time to end, and needs the server meanwhile.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
         process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.terminate)
-        try:
-            status = await process.wait()
-        except asyncio.CancelledError:
-            # Ctrl-C reached the command too; it may take its time to end, and needs the server meanwhile.
-            status = await process.wait()
+        loop.add_signal_handler(signal.SIGTERM, process.terminate)
+        status = await process.wait()
         return status if status >= 0 else 128 - status  # as shells report a signal

@@ -1,0 +1,169 @@
+"""Every text that the package gives out while the tests run, searched for every key that they gave it.
+
+``conftest.py`` has this look after each test of the whole suite. What a text can come out by is patched here,
+once, and nothing else about it: log records, errors and their pickles, what is printed in this process and by
+programs, events, spans and metrics, journals and other files, and the page of the sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio.subprocess
+import contextlib
+import functools
+import logging
+import pickle
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from attrs import define, field
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from datadog_caselinks import ApiKeys, BearerToken, CaseLinksError
+from datadog_caselinks.credentials import AuthHeaders
+from datadog_caselinks.events import Observer
+from datadog_caselinks.sandbox.api import CREDENTIALS
+from datadog_caselinks.sandbox.page import Page
+from tests.cli import program
+
+# Shorter ones are those of tests that need some string, and are parts of words.
+SHORTEST = 9
+# Of each class, from each test: a run of 10,000 links that fail alike shows nothing new.
+ERRORS = 3
+PUBLIC = {CREDENTIALS.api_key, CREDENTIALS.app_key}
+"""What the sandbox tells everyone, on its page and when it is started as a program."""
+
+
+@define
+class Watch:
+    """The keys that a test made or used, and what came out of the package meanwhile."""
+
+    texts: Counter[str] = field(factory=Counter)
+    """How many were searched of each way out."""
+    _keys: set[str] = field(factory=set)
+    _new: list[tuple[str, str]] = field(factory=list)
+    _errors: list[CaseLinksError] = field(factory=list)
+    _kinds: Counter[type] = field(factory=Counter)
+
+    def give(self, *keys: object) -> None:
+        """These are keys."""
+        self._keys.update(key for key in keys if isinstance(key, str) and len(key) >= SHORTEST)
+
+    def see(self, way: str, text: str | bytes | None) -> None:
+        """``text`` came out by this way."""
+        if text:
+            self._new.append((way, text.decode("latin-1") if isinstance(text, bytes) else text))
+
+    def see_error(self, error: CaseLinksError) -> None:
+        """``error`` was made, and may be shown or stored by whoever gets it."""
+        self._kinds[type(error)] += 1
+        if self._kinds[type(error)] <= ERRORS:
+            self._errors.append(error)
+
+    def see_files(self, folder: Path) -> None:
+        """A test left what is in ``folder``."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.see("files", path.read_bytes())
+
+    def keys_shown(self) -> list[str]:
+        """Each key that came out in the test that ends now, with the way and what stood around it."""
+        for error in self._errors:
+            self.see("errors", f"{error}\n{error!r}\n{vars(error)!r}")
+            with contextlib.suppress(Exception):  # whether an error pickles is another test's question
+                self.see("pickles", pickle.dumps(error))
+        new, self._new = self._new, []
+        self._errors.clear()
+        self._kinds.clear()
+        keys, self._keys = self._keys, set()
+        found = []
+        for way, text in new:
+            self.texts[way] += 1
+            told = re.sub(r"export DD_\S+=.*", "", text) if way == "programs" else text
+            for key in keys - PUBLIC if way == "pages" else keys | PUBLIC:
+                if (at := told.find(key)) >= 0:
+                    found.append(f"{way}: {told[max(at - 100, 0) : at + 100]!r}")
+        return found
+
+
+class _Records(logging.Handler):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch.see("log records", f"{record.getMessage()}\n{vars(record)!r}")
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Watch]:
+    """Within this, what comes out is seen."""
+    watch = Watch()
+
+    def after(owner: Any, name: str, do: Callable[..., None]) -> Any:
+        """Call ``do`` with the result of a method, and what it was called with."""
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        def called(*arguments: Any, **options: Any) -> Any:
+            result = method(*arguments, **options)
+            do(result, *arguments, **options)
+            return result
+
+        return patch.object(owner, name, called)
+
+    def after_awaiting(owner: Any, name: str, do: Callable[..., None]) -> Any:
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        async def called(*arguments: Any, **options: Any) -> Any:
+            result = await method(*arguments, **options)
+            do(result)
+            return result
+
+        return patch.object(owner, name, called)
+
+    def used(auth: AuthHeaders) -> None:
+        watch.give(*(secret.decode() for secret in auth.secrets))
+
+    def printed(result: tuple[str | bytes | None, ...], *_: object, **__: object) -> None:
+        for text in result:
+            watch.see("programs", text)
+
+    logger = logging.getLogger("datadog_caselinks")
+    level, records = logger.level, _Records(watch)
+    with contextlib.ExitStack() as stack:
+        for patched in (
+            after(ApiKeys, "__attrs_post_init__", lambda _, it: watch.give(it.api_key, it.app_key)),
+            after(BearerToken, "__attrs_post_init__", lambda _, it: watch.give(it.token)),
+            after_awaiting(ApiKeys, "authenticate", used),
+            after_awaiting(BearerToken, "authenticate", used),
+            after(CaseLinksError, "__init__", lambda _, it, *__, **___: watch.see_error(it)),
+            after(Observer, "_tell", lambda _, __, event: watch.see("events", repr(event))),
+            after(Page, "state", lambda state, _: watch.see("pages", repr(state))),
+            after(InMemorySpanExporter, "export", lambda _, __, spans: watch.see("spans", _json(spans))),
+            after(InMemoryMetricReader, "get_metrics_data", lambda it, _: watch.see("metrics", repr(it))),
+            after(pytest.CaptureFixture, "readouterr", printed),
+            after(subprocess.Popen, "communicate", printed),
+            after_awaiting(asyncio.subprocess.Process, "communicate", printed),
+            after_awaiting(program.Program, "communicate", printed),
+            after(program, "_read_all", lambda shown, _: watch.see("programs", shown)),
+        ):
+            stack.enter_context(patched)
+        logger.addHandler(records)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield watch
+        finally:
+            logger.removeHandler(records)
+            logger.setLevel(level)
+
+
+def _json(spans: Any) -> str:
+    return "\n".join(span.to_json() for span in spans)
