@@ -89,6 +89,13 @@ _RULE: Final = re.compile(
 _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 
 
+def _fault(given: Fault | str) -> Fault:
+    try:
+        return Fault(given)
+    except ValueError:
+        raise ConfigurationError(f"{given!r} is no fault; these are: {_listed(Fault)}") from None
+
+
 @frozen
 class FaultRule:
     """How often a fault strikes, and where.
@@ -101,7 +108,7 @@ class FaultRule:
     none, or a delete with a fault of the body, which it has not.
     """
 
-    fault: Fault
+    fault: Fault = field(converter=_fault)
     seconds: float | None = field(default=None, kw_only=True)
     probability: float = field(default=1.0, kw_only=True)
     operation: Operation | None = field(default=None, kw_only=True)
@@ -138,10 +145,8 @@ class FaultRule:
                 "such as lost-answer:5% or delay=0.2@create:10%"
             )
         name, seconds, operation, percent = match.group("fault", "seconds", "operation", "percent")
-        if name not in set(Fault):
-            raise ConfigurationError(f"{name!r} is no fault; these are: {_listed(Fault)}")
         return cls(
-            Fault(name),
+            name,
             seconds=None if seconds is None else _number(text, seconds),
             probability=1.0 if percent is None else _number(text, percent) / 100,
             operation=cast("Operation | None", operation),

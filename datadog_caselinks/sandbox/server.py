@@ -256,13 +256,13 @@ class Sandbox:
 
     def fail_next(
         self,
-        fault: Fault,
+        fault: Fault | str,
         *,
         count: int = 1,
         operation: Operation | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Let the next ``count`` requests suffer ``fault``, in the order of the calls.
+        """Let the next ``count`` requests suffer ``fault`` (or the fault of that value), in their order.
 
         ``operation`` limits it to one of ``create``, ``list``, ``delete`` and ``get``; ``seconds`` is for the
         faults that take some, one second if not given. Only a request with good credentials, within

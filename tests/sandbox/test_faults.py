@@ -298,6 +298,14 @@ class TestFailNext:
 
         assert [(await caller.create()).status for _ in range(4)] == [500, 500, 502, 201]
 
+    async def test_takes_a_value_as_well(self, caller: Caller, sandbox: Sandbox) -> None:
+        """As the command does, and says so of one that is none before any request meets it."""
+        sandbox.fail_next("503")
+        with pytest.raises(ConfigurationError, match="'lost_answer' is no fault; these are: 408, "):
+            sandbox.fail_next("lost_answer")
+
+        assert [(await caller.create()).status for _ in range(2)] == [503, 201]
+
     async def test_waits_for_its_operation(self, caller: Caller, sandbox: Sandbox) -> None:
         """Other operations pass by, and do not hold up what is queued behind."""
         sandbox.fail_next(Fault.HTTP_500, operation="delete")
