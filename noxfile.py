@@ -3,6 +3,10 @@
 import os
 import shutil
 import subprocess
+import tarfile
+from filecmp import cmp
+from itertools import chain
+from pathlib import Path
 
 import nox
 
@@ -12,6 +16,7 @@ PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
 FEW = "--hypothesis-profile=few"
 # What one Python suffices for, since it is about other programs: browsers, databases, other clients, builds.
 ONCE = [
+    "tests/api",
     "tests/contract",
     "tests/documents",
     "tests/fleet",
@@ -20,9 +25,13 @@ ONCE = [
     "tests/plugin",
     "tests/test_benchmarks.py",
 ]
+AGAIN = [*PARALLEL, *(f"--ignore={path}" for path in ONCE)]
 # What takes long, and is measured by the other tests already.
 NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
 PROJECT = nox.project.load_toml("pyproject.toml")
+OPTIONAL = PROJECT["project"]["optional-dependencies"]
+DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable(OPTIONAL.values())})
+ALL_EXTRAS = f"[{','.join(OPTIONAL)}]"
 
 nox.needs_version = ">=2025.2.9"
 nox.options.error_on_missing_interpreters = False
@@ -42,25 +51,37 @@ def activate_pyenv() -> None:
 activate_pyenv()
 
 
-def install(session: nox.Session, *groups: str, extras: str = "[cli,distributed,pictures]") -> None:
-    """Install the project as a user would, and what the dependency groups name."""
-    session.install(f".{extras}", *nox.project.dependency_groups(PROJECT, *groups))
+def groups(*names: str) -> tuple[str, ...]:
+    """What the dependency groups of these names ask for."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+def install(session: nox.Session, *names: str, extras: str = "[cli,distributed,pictures]") -> None:
+    """Install the project as a user would, and what the dependency groups of these names ask for."""
+    session.install(f".{extras}", *groups(*names))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting."""
-    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    """Style and formatting; the form of the workflows."""
+    session.install(*groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    workflows = [str(file) for file in Path(".github", "workflows").iterdir()]
+    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types of the package, the tests, the examples, and of a user's program."""
+    """Types of the package, the tests, the examples, and of a user's program.
+
+    Also what such a program would miss since the last release.
+    """
     install(session, "types", "examples", extras="[cli,distributed,pictures,speed]")
     session.run("mypy")
+    session.run("pyright", "--verifytypes", "datadog_caselinks", "--ignoreexternal", silent=True)
     session.run("python", "-m", "pytest", "tests/test_public_names.py")
+    session.run("python", "-m", "tests.api")
 
 
 @nox.session(python=FIRST)
@@ -69,8 +90,8 @@ def tests(session: nox.Session) -> None:
 
     Here orjson is tried beside the standard library's JSON.
     """
-    groups = ["test", "contract", "docs", "examples", "fleet"]
-    install(session, *groups, extras="[cli,distributed,pictures,speed]")
+    names = ["api", "contract", "docs", "examples", "fleet", "test"]
+    install(session, *names, extras="[cli,distributed,pictures,speed]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
@@ -91,8 +112,7 @@ def tests_again(session: nox.Session) -> None:
         session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
         # Both install the same files, so in a reused environment the fork seems to be there when it is not.
         session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
-    again = [*PARALLEL, *few, *(f"--ignore={path}" for path in ONCE)]
-    session.run("python", "-m", "pytest", *(session.posargs or again))
+    session.run("python", "-m", "pytest", *(session.posargs or [*AGAIN, *few]))
 
 
 @nox.session(default=False)
@@ -126,3 +146,62 @@ def live(session: nox.Session) -> None:
         session.skip("CASELINKS_LIVE_CASES does not name two cases to make links of, such as ABC-1,ABC-2")
     install(session)
     session.run("python", "-m", "tests.live", *session.posargs)
+
+
+@nox.session(python=FIRST, default=False)
+def lowest(session: nox.Session) -> None:
+    """The tests with the lowest version of each dependency that ``pyproject.toml`` allows."""
+    constraints = Path(session.create_tmp(), "lowest.txt")
+    constraints.write_text("\n".join(line.replace(">=", "==") for line in DEPENDENCIES))
+    session.install(f".{ALL_EXTRAS}", *groups("test"), f"--constraint={constraints}")
+    session.run("python", "-m", "pytest", *(session.posargs or [*AGAIN, FEW]))
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Vulnerabilities that are known of the newest dependencies; asks the service of the package index."""
+    requirements = Path(session.create_tmp(), "requirements.txt")
+    requirements.write_text("\n".join(DEPENDENCIES))
+    session.install(*groups("audit"))
+    session.run("pip-audit", "--strict", f"--requirement={requirements}")
+
+
+@nox.session(python=FIRST, default=False)
+def release(session: nox.Session) -> None:
+    """The sdist, the wheel and its bill of materials, into ``dist``: the same bytes wherever they are built.
+
+    What is installed from the wheel passes the tests of the sdist, where the package's source is not at hand.
+    """
+    session.install(*groups("release"))
+    dist, elsewhere = Path("dist").resolve(), Path(session.create_tmp()).resolve()
+    for folder in (dist, elsewhere):
+        shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", f"--outdir={dist}")  # the wheel from the sdist
+    sdist, wheel = next(dist.glob("*.tar.gz")), next(dist.glob("*.whl"))
+    session.run("twine", "check", "--strict", str(sdist), str(wheel))
+    with tarfile.open(sdist) as archive:
+        archive.extractall(elsewhere, filter="data")
+    unpacked = elsewhere / sdist.name.removesuffix(".tar.gz")
+    build_again(session, dist, unpacked)
+    fresh = elsewhere / "venv"
+    session.run("python", "-m", "venv", "--without-pip", str(fresh))
+    session.run("pip", f"--python={fresh}", "install", "--quiet", f"{wheel}{ALL_EXTRAS}")
+    session.run(
+        *("cyclonedx-py", "environment", "--output-reproducible", "--mc-type=library"),
+        *("--pyproject=pyproject.toml", f"--output-file={dist / unpacked.name}.cdx.json", str(fresh)),
+    )
+    session.run("pip", f"--python={fresh}", "install", "--quiet", *groups("test"))
+    shutil.rmtree(unpacked / "datadog_caselinks")
+    session.chdir(unpacked)
+    tests = session.posargs or [*AGAIN, FEW]
+    session.run(str(fresh / "bin" / "python"), "-m", "pytest", *tests, external=True)
+
+
+def build_again(session: nox.Session, dist: Path, unpacked: Path) -> None:
+    """End the session unless ``dist`` comes out again, from the tree and from the unpacked sdist."""
+    again = [unpacked.parent / name for name in ("from-tree", "from-sdist")]
+    session.run("python", "-m", "build", "--wheel", f"--outdir={again[0]}")
+    session.run("python", "-m", "build", f"--outdir={again[1]}", str(unpacked))
+    for built in chain.from_iterable(folder.iterdir() for folder in again):
+        if not cmp(dist / built.name, built, shallow=False):
+            session.error(f"{built} has other bytes than {dist / built.name}")

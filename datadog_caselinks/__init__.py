@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome
+    from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome, TellProgress
     from datadog_caselinks.client import CaseLinksClient, ClientOptions
     from datadog_caselinks.contradictions import Contradiction, ContradictionKind
     from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         CallRetrying,
         CallStarted,
         CallWaiting,
+        OnEvent,
     )
     from datadog_caselinks.graph import LinkGraph
     from datadog_caselinks.journal_file import JournalRecord, LinkState, read_journal
@@ -129,6 +130,7 @@ __all__ = [
     "NewCaseLink",
     "NotDeleted",
     "NotFoundError",
+    "OnEvent",
     "Outcome",
     "PermissionDeniedError",
     "PlanOutcome",
@@ -148,6 +150,7 @@ __all__ = [
     "Site",
     "StaleConnectionError",
     "TLSError",
+    "TellProgress",
     "TransportError",
     "WantedLink",
     "agent_conversation",
@@ -163,7 +166,7 @@ __all__ = [
 # Each name is imported when it is first asked for: who links no file needs no CSV, and who keeps no journal
 # no SQLite. The check of the public names holds this against the imports above.
 _MODULES = {
-    "bulk": ("AlreadyLinked", "Created", "Failed", "Outcome"),
+    "bulk": ("AlreadyLinked", "Created", "Failed", "Outcome", "TellProgress"),
     "client": ("CaseLinksClient", "ClientOptions"),
     "contradictions": ("Contradiction", "ContradictionKind"),
     "credentials": ("ApiKeys", "BearerToken", "Credentials"),
@@ -217,6 +220,7 @@ _MODULES = {
         "CallRetrying",
         "CallStarted",
         "CallWaiting",
+        "OnEvent",
     ),
     "plan": ("Deleted", "LinkPlan", "NotDeleted", "PlanOutcome"),
     "rate_limit": ("RateLimit",),

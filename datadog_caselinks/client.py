@@ -106,7 +106,7 @@ class CaseLinksClient:
     ) -> None:
         if max_concurrency < 1:
             raise ConfigurationError(f"max_concurrency must be at least 1, not {max_concurrency!r}")
-        self.site = Site.parse(site) if isinstance(site, str) else site
+        self.site: Site = Site.parse(site) if isinstance(site, str) else site
         self._is_closed = False
         self._is_shared = isinstance(sessions, SessionManager)
         self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)

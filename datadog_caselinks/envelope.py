@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import cattrs
-from attrs import define
+from attrs import define, resolve_types
 from cattrs.cols import list_structure_factory
 
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
@@ -47,6 +47,7 @@ def decode_case(body: bytes) -> Case:
 T = TypeVar("T")
 
 
+@resolve_types  # which cattrs before 25.2 does not do for a generic class
 @define
 class _Envelope(Generic[T]):
     data: T

@@ -119,6 +119,7 @@ CallEvent = CallStarted | CallWaiting | CallRetrying | CallReconciled | CallFini
 """What ``on_event`` is called with."""
 
 OnEvent = Callable[[CallEvent], None]
+"""Watches calls: it is called with each event, in the event loop, so it must be quick."""
 
 
 class Observer:

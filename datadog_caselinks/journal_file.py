@@ -30,7 +30,8 @@ _SCHEMA: Final = (
 )
 _FIND: Final = "SELECT state, link_id FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)"
-_PAGE: Final = """SELECT * FROM links WHERE (parent, relationship, child) > (?, ?, ?)
+_PAGE: Final = """SELECT parent, relationship, child, state, link_id, error, at FROM links
+    WHERE (parent, relationship, child) > (?, ?, ?)
     ORDER BY parent, relationship, child LIMIT 1000"""
 
 _FOREIGN: Final = "is another kind of file, and was left as it is: name a new file"
@@ -211,13 +212,18 @@ def _locked(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise into a :class:`JournalError` that says what to do."""
+    """Turn what SQLite and the system raise into a :class:`JournalError` that says what to do.
+
+    So too what no run has written: rows that are no link, no state or no time.
+    """
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary of an extended code
         advice = _ADVICE.get(code, f"cannot be used: {error}")
         raise JournalError(f"the journal {file} {advice}") from error
+    except (ValueError, OverflowError) as error:
+        raise JournalError(f"the journal {file} {_ADVICE[sqlite3.SQLITE_CORRUPT]}") from error
 
 
 def _refuse_foreign(file: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+MAX_STORED: Final = 1000
+"""Characters that are kept of an error's text."""
+
 
 def shortened(value: object) -> str:
     """``value`` as a message quotes what was given: its ``repr``, cut after 100 characters."""
@@ -16,8 +21,8 @@ def one_line(text: str, *, limit: int = 300) -> str:
 
 
 def storable(text: str) -> str:
-    """What is kept of ``text``: 1,000 characters, without the lone surrogates that UTF-8 cannot hold."""
-    return text[:1000].encode(errors="replace").decode()
+    """What is kept of ``text``: its beginning, without the lone surrogates that UTF-8 cannot hold."""
+    return text[:MAX_STORED].encode(errors="replace").decode()
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -627,6 +627,25 @@ class TestRefused:
                 "restore it, or name a new file, which will not know its links"
             )
 
+    @pytest.mark.parametrize(
+        "change",
+        ["state = 'lost'", "parent = 'CASE'", "parent = 'CASE no-uuid'", "child = parent", "at = 9e999"],
+    )
+    async def test_a_row_that_no_run_has_written(self, path: Path, change: str) -> None:
+        """It is damage as well, and no traceback."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(f"UPDATE links SET {change}")
+        assert "is damaged" in unreadable(path)
+
+    async def test_a_state_that_a_run_does_not_know(self, path: Path) -> None:
+        """The run that meets it ends, since what became of the link cannot be told."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("UPDATE links SET state = 'lost'")
+        with pytest.raises(JournalError, match="is damaged"):
+            await enter(path, link(0))
+
     @pytest.mark.parametrize("place", ["missing/journal", "links.journal/journal"])
     async def test_a_place_where_no_file_can_be(self, path: Path, place: str) -> None:
         """No directory, or none at all; nothing is made."""

@@ -51,6 +51,11 @@ class TestMapping:
             (11, f"page:{INCIDENT} ESCALATES_TO SHOP-1"),
         ]
 
+    async def test_a_tag_calls_nothing(self) -> None:
+        """With other loaders a file could run whatever is installed."""
+        (line,) = await read("SHOP-1: {blocks: !!python/object/apply:os.abort x}\n")
+        assert isinstance(line, MalformedLine)
+
     @pytest.mark.parametrize("word", ["no", "on", "007", "1e9", "2024-01-01", "0x1F", "!!int 12"])
     async def test_a_scalar_is_what_is_written(self, word: str) -> None:
         """Neither a boolean nor a number nor a date is made of a name."""

@@ -8,6 +8,7 @@ import click
 
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.journal_file import LinkState, read_journal
+from datadog_caselinks.messages import MAX_STORED, one_line
 
 
 @click.group()
@@ -36,6 +37,6 @@ def show(file: str, state: str | None) -> None:
     for record in read_journal(file):
         counts[record.state] += 1
         if state in (None, record.state):
-            told = record.link_id or " ".join((record.error or "").split())
+            told = one_line(record.link_id or record.error or "", limit=MAX_STORED)
             screen.data(f"{record.state}\t{record.at:%Y-%m-%dT%H:%M:%SZ}\t{record.new}\t{told}".rstrip())
     screen.note(", ".join(f"{counts[each]} {each}" for each in LinkState) + ".")

@@ -8,7 +8,7 @@ import functools
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,17 +35,17 @@ class Settings:
     verbose: bool
 
 
-site_option = click.option(
+site_option: Final[Callable[[Any], Any]] = click.option(
     "--site", metavar="SITE", help="Such as datadoghq.eu or EU1. Default: DD_SITE, or US1."
 )
-output_option = click.option(
+output_option: Final[Callable[[Any], Any]] = click.option(
     "--output",
     type=click.Choice(["table", "json", "jsonl"]),
     default="table",
     show_default=True,
     help="A table is for people; without a terminal its columns have tabs between.",
 )
-verbose_option = click.option(
+verbose_option: Final[Callable[[Any], Any]] = click.option(
     "--verbose", "-v", is_flag=True, help="Tell of each retry and of each wait for the rate limit."
 )
 
@@ -53,7 +53,7 @@ verbose_option = click.option(
 def with_settings(*, quiet: str = "Show results and problems only.") -> Callable[[Callable[..., T]], Any]:
     """Give a subcommand the common options as its parameter ``settings``; ``quiet`` is the help of one."""
 
-    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., T]) -> Any:
         @site_option
         @click.option(
             "--sandbox",

@@ -114,7 +114,8 @@ class Screen:
 
     def close(self) -> None:
         """Take the bar away."""
-        self._progress.stop()
+        if self._progress.live.is_started:  # else rich before 14.3 would write an empty line
+            self._progress.stop()
 
 
 def time_left(steps: int, rate: float) -> str:

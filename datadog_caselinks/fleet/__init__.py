@@ -21,8 +21,8 @@ try:
     )
     from datadog_caselinks.fleet.tasks import add_link_tasks
     from datadog_caselinks.fleet.worker import work, work_until_done
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("procrastinate", "psycopg", "psycopg_pool"):
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] not in ("procrastinate", "psycopg", "psycopg_pool"):
         raise
     raise ConfigurationError(
         "many machines need an extra: pip install 'datadog_caselinks[distributed]'"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import click
@@ -108,3 +110,21 @@ async def test_the_shell_can_complete_commands_and_options() -> None:
         variables = {"_CASELINKS_COMPLETE": "bash_complete", "COMP_CWORD": "1", "COMP_WORDS": words}
         done = await caselinks(environment(**variables))
         assert f"plain,{expected}" in done.out.split()
+
+
+def test_no_option_takes_a_secret() -> None:
+    """A command line is in the shell's history and in the list of processes, for all to read."""
+    named = {option for command in _all(group.caselinks) for each in command.params for option in each.opts}
+    assert named >= {"--site", "--journal", "--state"}
+    assert not [option for option in named if re.search("key|token|secret|password|proxy", option)]
+
+
+def _all(command: click.Command) -> Iterator[click.Command]:
+    """A command and those below it."""
+    yield command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from _all(child)

@@ -198,7 +198,8 @@ class TestList:
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
         _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2", columns=50)
         _, line = shown.splitlines()
-        assert line.startswith("↔ RELATES_TO  SHOP-1  Checko…")
+        # Of how wide the arrow is, versions of rich think differently.
+        assert line.split()[:4] == ["↔", "RELATES_TO", "SHOP-1", "Checko…"]
         assert f"{sandbox.links[0].id[:8]}…" in line
 
     async def test_the_demo_needs_no_keys(self) -> None:

@@ -1,0 +1,52 @@
+"""What of the public names is no more as a release had it, by griffe. Runs none of the code that it reads."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import griffe
+
+NAME: Final = "datadog_caselinks"
+PUBLIC: Final = frozenset({NAME, f"{NAME}.sandbox", f"{NAME}.pictures"})
+"""The modules of which users import: what their ``__all__`` names is public, wherever it is defined."""
+
+
+def last_release(project: Path) -> str | None:
+    """The latest tag ``v…`` that leads to what is checked out; ``None`` without one, or a repository."""
+    command = ["git", "-C", str(project), "describe", "--tags", "--abbrev=0", "--match=v[0-9]*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def breaking_changes(project: Path, *, since: str) -> list[str]:
+    """A line for each public name, parameter or attribute that is gone, or is not what it was.
+
+    Of a class by attrs the fields are compared, and not their order among its parameters.
+    """
+    old = griffe.load_git(NAME, ref=since, repo=project)
+    # By default a package in the working directory would come before the project's.
+    new = griffe.load(NAME, search_paths=[project], try_relative_path=False)
+    _hide_modules(old)
+    return [
+        breakage.explain(griffe.ExplanationStyle.MARKDOWN)
+        for breakage in griffe.find_breaking_changes(old, new)
+    ]
+
+
+def is_announced(project: Path, *, since: str) -> bool:
+    """Whether the version has a higher first number than the release ``since``."""
+    version = tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"]
+    return _major(version) > _major(since.removeprefix("v"))
+
+
+def _hide_modules(package: griffe.Object | griffe.Alias) -> None:
+    for module in package.modules.values():
+        module.public = module.path in PUBLIC
+        _hide_modules(module)
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])

@@ -1,0 +1,125 @@
+"""The check for changes that would break users' programs, on projects that are made for it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+griffe = pytest.importorskip("griffe", reason="griffe is not installed: nox -s api has it")
+
+from tests.api.changes import breaking_changes, is_announced, last_release  # noqa: E402 - needs griffe
+
+RELEASED = {
+    "datadog_caselinks/__init__.py": (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n"
+        "    from datadog_caselinks.client import Client\n"
+        '__all__ = ["Client"]\n'
+    ),
+    "datadog_caselinks/client.py": (
+        "class Client:\n"
+        "    def create(self, new: str, *, ensure: bool = False) -> None: ...\n"
+        "    def _once(self, new: str) -> None: ...\n"
+    ),
+    "datadog_caselinks/gate.py": "class Gate:\n    def turn(self, operation: str) -> None: ...\n",
+    "datadog_caselinks/sandbox/__init__.py": (
+        "from datadog_caselinks.sandbox.server import Sandbox\n__all__ = ['Sandbox']\n"
+    ),
+    "datadog_caselinks/sandbox/server.py": "class Sandbox:\n    def add_case(self, key: str) -> None: ...\n",
+    "pyproject.toml": '[project]\nversion = "1.2.0"\n',
+}
+
+
+def git(project: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(project), *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project without a release; its package has all that can change."""
+    for name, text in RELEASED.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message=first")
+    return tmp_path
+
+
+def change(project: Path, name: str, old: str, new: str) -> None:
+    file = project / name
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+class TestLastRelease:
+    def test_there_is_none(self, project: Path) -> None:
+        """Before the first release there is nothing to compare with, whatever else is tagged."""
+        git(project, "tag", "verified")
+        assert last_release(project) is None
+
+    def test_there_is_no_git(self, tmp_path: Path) -> None:
+        """In an unpacked sdist neither."""
+        assert last_release(tmp_path) is None
+
+    def test_the_latest_counts(self, project: Path) -> None:
+        """Of two releases it is the one before what is checked out."""
+        git(project, "tag", "v1.0.0")
+        git(project, "commit", "--quiet", "--allow-empty", "--message=second")
+        git(project, "tag", "v1.1.0rc1")
+        assert last_release(project) == "v1.1.0rc1"
+
+
+class TestBreakingChanges:
+    @pytest.fixture(autouse=True)
+    def _release(self, project: Path) -> None:
+        git(project, "tag", "v1.1.0")
+
+    @pytest.mark.parametrize(
+        ("name", "old", "new", "told"),
+        [
+            ("client.py", ", *, ensure: bool = False", "", "create(ensure)"),
+            ("client.py", "*, ensure: bool = False", "*, at: int, ensure: bool = False", "create(at)"),
+            ("client.py", "def create", "def make", "Client.create"),
+            ("__init__.py", "import Client", "import other", "`Client`"),
+            ("sandbox/server.py", "add_case", "put_case", "Sandbox.add_case"),
+            ("sandbox/__init__.py", "import Sandbox", "import other", "`Sandbox`"),
+        ],
+    )
+    def test_what_is_gone_is_told(self, project: Path, name: str, old: str, new: str, told: str) -> None:
+        """A parameter, a method or a name, of the package and of the sandbox, each in a line of its own."""
+        change(project, f"datadog_caselinks/{name}", old, new)
+        (line,) = breaking_changes(project, since="v1.1.0")
+        assert told in line
+
+    @pytest.mark.parametrize(
+        ("name", "old", "new"),
+        [
+            ("client.py", "_once", "_twice"),
+            ("client.py", "ensure: bool = False", "ensure: bool = False, at: int = 0"),
+            ("gate.py", "turn", "go"),
+            ("__init__.py", '"Client"]', '"Client", "Gate"]'),
+        ],
+    )
+    def test_what_users_do_not_see_may_change(self, project: Path, name: str, old: str, new: str) -> None:
+        """Private names, modules that nothing is imported from, and what is new, break nothing."""
+        change(project, f"datadog_caselinks/{name}", old, new)
+        assert breaking_changes(project, since="v1.1.0") == []
+
+    def test_a_class_may_move(self, project: Path) -> None:
+        """Where a public name is defined is nobody's business."""
+        (project / "datadog_caselinks/client.py").rename(project / "datadog_caselinks/moved.py")
+        change(
+            project, "datadog_caselinks/__init__.py", "datadog_caselinks.client", "datadog_caselinks.moved"
+        )
+        assert breaking_changes(project, since="v1.1.0") == []
+
+
+@pytest.mark.parametrize(("since", "is_major"), [("v1.1.0", False), ("v0.9.3", True), ("v1.0.0rc1", False)])
+def test_what_breaks_is_announced_by_the_first_number(project: Path, since: str, is_major: bool) -> None:
+    """Semantic versioning: 2.0.0 may break what 1.9.0 had, 1.10.0 may not."""
+    assert is_announced(project, since=since) is is_major
