@@ -137,6 +137,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=FIRST, default=False)
+def fuzz(session: nox.Session) -> None:
+    """Two minutes of inputs that nobody would write, guided by coverage; ``-- SECONDS TARGET`` for others."""
+    install(session, "fuzz")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(python=FIRST, default=False)
 def live(session: nox.Session) -> None:
     """What Datadog itself answers, into ``live-report.md``; needs credentials and two cases to link."""
     unset = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]

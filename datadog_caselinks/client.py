@@ -78,7 +78,8 @@ class CaseLinksClient:
         Seconds for one attempt, from connecting to the end of the answer. Waiting for a turn or for the
         next attempt does not count.
     ``proxy``
-        URL of an HTTP proxy, with user and password if it wants them.
+        URL of an HTTP proxy, with user and password if it wants them. A site on loopback by ``http`` is asked
+        without it, as the proxy would see the keys.
     ``ssl``
         An ``ssl.SSLContext``, for a private CA or a client certificate.
     ``on_event``
@@ -417,7 +418,7 @@ class CaseLinksClient:
                     raise SessionError("this client was closed: make a new one")
                 sent(request.operation)
                 answer = await self._transport.send(request)
-                limit = RateLimit.from_headers(answer.headers)
+                limit = answer.rate_limit()
                 is_rejected = answer.status == 429
                 # An error without the headers came from in front of what counts; a 401 meets all alike.
                 if limit or is_rejected or answer.status < 300 or answer.status == 401:

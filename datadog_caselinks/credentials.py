@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, NoReturn, Self
+from urllib.parse import unquote
 
 from attrs import field, frozen
 
 from datadog_caselinks.errors import ConfigurationError
 
-_REDACTED: Final = b"[redacted]"
+_REDACTED: Final = "[redacted]"
+
+_ESCAPES: Final = re.compile(r"[\\&%]")
+_ESCAPED_IN_JSON: Final = re.compile(r"\\+(?:u00([0-9a-fA-F]{2}))?")
+_LAYERS: Final = 3
+"""How often a text is unescaped: an API's error may quote another's, which quotes what it was sent."""
 
 
 def _flaw(secret: object) -> str | None:
@@ -59,14 +66,38 @@ class AuthHeaders(_Unpicklable):
     """The headers that authenticate one request, and the means to keep their values out of texts."""
 
     headers: dict[str, str] = field(repr=False)
-    secrets: tuple[bytes, ...] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
 
-    def redact(self, body: bytes) -> bytes:
-        """``body`` with each secret replaced: a server or proxy may echo what it was sent."""
-        # The longest first: one may be a part of another.
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            body = body.replace(secret, _REDACTED)
-        return body
+    def redact(self, text: str) -> str:
+        """``text`` with each secret replaced: a server or proxy may echo what it was sent.
+
+        One may also be escaped there, for JSON, HTML or a URL. What comes back is without escapes then.
+        """
+        text = _without(self.secrets, text)
+        if not _ESCAPES.search(text):
+            return text
+        meant = _unescaped(text)
+        redacted = _without([*self.secrets, *filter(None, map(_unescaped, self.secrets))], meant)
+        return text if redacted == meant else redacted
+
+
+def _without(secrets: Collection[str], text: str) -> str:
+    # The longest first: one may be a part of another.
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, _REDACTED)
+    return text
+
+
+def _unescaped(text: str) -> str:
+    """``text`` as it is meant, where it stands in a JSON string, in HTML or in a URL, or one in another."""
+    import html  # not before it is needed: it knows the names of two thousand characters
+
+    for _ in range(_LAYERS):
+        unquoted = _ESCAPED_IN_JSON.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
+        text, escaped = html.unescape(unquote(unquoted)), text
+        if text == escaped:
+            break
+    return text
 
 
 @frozen
@@ -83,9 +114,7 @@ class ApiKeys(_Unpicklable):
 
     def __attrs_post_init__(self) -> None:
         headers = {"DD-API-KEY": self.api_key, "DD-APPLICATION-KEY": self.app_key}
-        object.__setattr__(
-            self, "_auth", AuthHeaders(headers, (self.api_key.encode(), self.app_key.encode()))
-        )
+        object.__setattr__(self, "_auth", AuthHeaders(headers, (self.api_key, self.app_key)))
 
     async def authenticate(self) -> AuthHeaders:
         """The headers for one request."""
@@ -122,7 +151,7 @@ class BearerToken(_Unpicklable):
 
 
 def _bearer(token: str) -> AuthHeaders:
-    return AuthHeaders({"Authorization": f"Bearer {token}"}, (token.encode(),))
+    return AuthHeaders({"Authorization": f"Bearer {token}"}, (token,))
 
 
 async def _fetched(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:

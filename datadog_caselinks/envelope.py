@@ -7,7 +7,6 @@ from typing import Any, Final, Generic, TypeVar
 
 import cattrs
 from attrs import define, resolve_types
-from cattrs.cols import list_structure_factory
 
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
 
@@ -98,7 +97,7 @@ def _structure_link(value: Any, _: object) -> CaseLink:
             path for path, text in zip(_PATHS, texts, strict=True) if type(text) is not str or not text
         )
         raise ValueError(f"{wrong} is no text")
-    link_id.encode()  # is a ValueError for half a character, which the standard library lets pass
+    "".join(texts).encode()  # is a ValueError for half a character, which the standard library lets pass
     return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
 
 
@@ -117,22 +116,25 @@ def _structure_case(value: Any, _: object) -> Case:
     return Case(case_id, *texts)
 
 
-def _strict_list(kind: Any, converter: cattrs.Converter) -> Callable[[object, Any], Any]:
-    structure = list_structure_factory(kind, converter)
-
-    def structure_list(value: object, kind: Any) -> Any:
-        # Any iterable passes for a list with cattrs, and an empty object would mean "no links".
-        if not isinstance(value, list):
-            raise TypeError("expected a list")
-        return structure(value, kind)
-
-    return structure_list
+def _structure_links(value: object, kind: Any) -> list[CaseLink]:
+    # Any iterable passes for a list with cattrs, and an empty object would mean "no links". The first flaw
+    # ends it here: cattrs would collect them all, and an answer has room for millions.
+    if not isinstance(value, list):
+        raise TypeError("expected a list")
+    links = []
+    for index, item in enumerate(value):
+        try:
+            links.append(_structure_link(item, CaseLink))
+        except ValueError as error:
+            error.add_note(cattrs.IterableValidationNote("", index, CaseLink))
+            raise cattrs.IterableValidationError("", [error], kind) from None
+    return links
 
 
 _converter = make_converter()
 _converter.register_structure_hook(CaseLink, _structure_link)
 _converter.register_structure_hook(Case, _structure_case)
-_converter.register_structure_hook_factory(lambda kind: kind == list[CaseLink], _strict_list)
+_converter.register_structure_hook_func(lambda kind: kind == list[CaseLink], _structure_links)
 _converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
 # Looked up once, and not for each link.
 _unstructure_new: Final = _converter.get_unstructure_hook(_Envelope[NewCaseLink])

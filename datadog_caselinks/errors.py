@@ -133,7 +133,7 @@ class MalformedResponseError(CaseLinksError):
 
 
 class ResponseTooLargeError(MalformedResponseError):
-    """The answer is longer than the 16 MiB that are read of one: room for some 40,000 links."""
+    """The answer is longer than what is read: 16 MiB of a list, some 40,000 links, and 1 MiB of another."""
 
 
 class ResponseError(CaseLinksError):

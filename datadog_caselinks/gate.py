@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from datadog_caselinks import observation
 from datadog_caselinks.errors import CaseLinksError, RateLimitedError
@@ -16,6 +16,9 @@ from datadog_caselinks.retry import may_have_been_applied
 from datadog_caselinks.window import Sent, Window
 
 _logger = logging.getLogger(__name__)
+
+_BUCKETS: Final = 16
+"""Names that are remembered: each operation is counted in one, and no server has more to tell apart."""
 
 
 class Gate:
@@ -47,6 +50,8 @@ class Gate:
         if name not in self._named:
             self._named[name] = _Bucket() if self._named else self._first
             self._named[name].name = name
+            if len(self._named) > _BUCKETS:
+                del self._named[next(iter(self._named))]
         bucket = self._of_operation[operation] = self._named[name]
         return bucket
 

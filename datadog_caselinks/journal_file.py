@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from attrs import frozen
 
@@ -137,8 +137,7 @@ class Store:
         return self._failure
 
     def _write(self, write: Write) -> Before:
-        row = self._db.execute(_FIND, write.key).fetchone()
-        before = (LinkState(row[0]), row[1]) if row else (None, None)
+        before = _before(self._db.execute(_FIND, write.key).fetchone())
         if (before[0], write.state) != (LinkState.LINKED, LinkState.SENT):
             self._db.execute(_WRITE, (*write.key, write.state, write.link_id, write.error, time.time()))
         return before
@@ -154,7 +153,8 @@ class Store:
         self._db.execute("COMMIT")
 
     def _refuse_other_site(self) -> None:
-        (site,) = self._db.execute("SELECT site FROM journal").fetchone()
+        with _as_written():
+            (site,) = self._db.execute("SELECT site FROM journal").fetchone()
         if site != self._site:
             raise JournalError(
                 f"the journal {self._file} is of {site}, and this run is for {self._site}: name another file"
@@ -181,15 +181,46 @@ def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
     # In pages: while a SELECT goes on, a run cannot reuse the write-ahead log, which grows and grows.
     last = ("", "", "")
     while page := db.execute(_PAGE, last).fetchall():
-        for parent, relationship, child, state, link_id, error, at in page:
-            new = NewCaseLink(_entity(parent), relationship, _entity(child))
-            yield JournalRecord(new, LinkState(state), link_id, error, datetime.fromtimestamp(at, UTC))
+        yield from map(_record, page)
         last = page[-1][:3]
 
 
-def _entity(text: str) -> Entity:
-    type, id = text.split(" ")
+class _DamagedRowError(sqlite3.DatabaseError):
+    """A row that was never written so. SQLite does not check what it reads."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+@contextlib.contextmanager
+def _as_written() -> Iterator[None]:
+    try:
+        yield
+    except (OverflowError, TypeError, ValueError) as error:
+        raise _DamagedRowError from error
+
+
+@_as_written()
+def _record(row: tuple[Any, ...]) -> JournalRecord:
+    parent, relationship, child, state, link_id, error, at = row
+    new = NewCaseLink(_entity(parent), relationship, _entity(child))
+    when = datetime.fromtimestamp(at, UTC)
+    return JournalRecord(new, LinkState(state), _text(link_id), _text(error), when)
+
+
+@_as_written()
+def _before(row: tuple[Any, ...] | None) -> Before:
+    return (LinkState(row[0]), _text(row[1])) if row else (None, None)
+
+
+def _entity(value: object) -> Entity:
+    type, id = (_text(value) or "").split(" ")
     return Entity(id, type)
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str | None):
+        raise TypeError("no text")
+    return value
 
 
 def _real(path: str | os.PathLike[str]) -> Path:
@@ -212,17 +243,14 @@ def _locked(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Turn what SQLite and the system raise into a :class:`JournalError` that says what to do.
-
-    So too what no run has written: rows that are no link, no state or no time.
-    """
+    """Turn what SQLite and the system raise into a :class:`JournalError` that says what to do."""
     try:
         yield
-    except (sqlite3.Error, OSError, UnicodeError) as error:
+    except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary of an extended code
         advice = _ADVICE.get(code, f"cannot be used: {error}")
         raise JournalError(f"the journal {file} {advice}") from error
-    except (ValueError, OverflowError) as error:
+    except UnicodeDecodeError as error:  # SQLite's own message quotes what it found in the file
         raise JournalError(f"the journal {file} {_ADVICE[sqlite3.SQLITE_CORRUPT]}") from error
 
 

@@ -54,6 +54,8 @@ def _composed(text: str) -> Node | None:
         )
     except yaml.YAMLError as error:
         reason = str(error)
+    except (ValueError, OverflowError):  # of the number of a character, or of a version
+        reason = "a number in it is too large"
     except RecursionError:
         reason = "it is nested too deeply"
     raise LinkFileError(f"the file is no YAML: {' '.join(reason.split())}")

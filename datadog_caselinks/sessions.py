@@ -11,6 +11,9 @@ from typing import Final, Self
 from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.errors import ConfigurationError, SessionError
@@ -32,6 +35,22 @@ _AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 
 _ROUNDS: Final = 100
 """Rounds of the event loop in which a connection that was shut down closes; it takes two or three."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives up a pooled connection on which something came that nobody asked for.
+
+    Of aiohttp the next request would take it for its answer, and each later one the answer of the one before.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (pooled := await super()._get(key, traces)) and _has_unread(pooled):
+            pooled.close()
+        return pooled
+
+
+def _has_unread(pooled: Connection) -> bool:
+    return pooled.protocol is not None and pooled.protocol.should_close
 
 
 class SessionManager:
@@ -129,7 +148,7 @@ class SessionManager:
 
     def _connector(self) -> aiohttp.TCPConnector:
         # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
-        return aiohttp.TCPConnector(limit=0, socket_factory=self._socket)
+        return _Connector(limit=0, socket_factory=self._socket)
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, *_ = address

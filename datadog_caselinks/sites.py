@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from attrs import frozen
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import one_line
 
 # A first label that Datadog itself gives to its sites: "us5" is one, "us9" would be one.
 # Any other first label before a site's domain is an organisation's own subdomain.
@@ -71,7 +72,7 @@ class Site:
             url = urlsplit(given if "://" in given else f"//{given}")
             host, port = (url.hostname or "").removesuffix("."), url.port
         except ValueError as error:
-            reason = "" if "@" in given else f": {error}"
+            reason = "" if "@" in given else f": {one_line(str(error), limit=100)}"
             raise ConfigurationError(f"{_shown(given)} is no site and no URL{reason}") from None
         if "@" in url.netloc:
             raise ConfigurationError("the site carries a user name or password: leave it out of the URL")
@@ -180,4 +181,5 @@ def _shown(given: str) -> str:
     """``given`` as it can stand in a message: what is before an @ is a password as often as not."""
     if "@" in given:
         return "what was given"
-    return ascii(given if len(given) <= 100 else f"{given[:100]}...")
+    shown = ascii(given)  # in which a letter may take ten
+    return shown if len(shown) <= 102 else f"{shown[:101]}...'"

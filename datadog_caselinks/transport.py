@@ -8,6 +8,7 @@ import math
 import os
 import re
 import ssl as tls
+from base64 import b64encode
 from typing import Final
 
 import aiohttp
@@ -27,9 +28,6 @@ from datadog_caselinks.errors import (
 from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site
 from datadog_caselinks.wire import Answer, Request
-
-MAX_BODY: Final = 16 * 2**20
-"""Bytes that are read of a body: room for some 40,000 links, where aiohttp itself knows no bound."""
 
 _CONNECT_TIMEOUT: Final = 10.0
 """Seconds for connecting, within the time of the attempt: beyond it another try is worth more."""
@@ -57,7 +55,9 @@ class Transport:
         self._credentials = credentials
         self._sessions = sessions
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
-        self._proxy = _proxy_url(proxy)
+        self._proxy, self._proxy_headers = _proxy_and_login(proxy)
+        if site.api_url.startswith("http:"):  # on loopback: a proxy would be told the keys in the clear
+            self._proxy = None
         self._ssl = True if ssl is None else ssl
         self._url = functools.lru_cache(16)(lambda target: URL(site.api_url + target, encoded=True))
         self._headers = functools.lru_cache(1)(_headers)
@@ -86,6 +86,7 @@ class Transport:
                 auto_decompress=True,
                 timeout=self._timeout,
                 proxy=self._proxy,
+                proxy_headers=self._proxy_headers,
                 ssl=self._ssl,
                 upload_tracker=upload,
             )
@@ -93,14 +94,14 @@ class Transport:
                 body = response.content.read_nowait()
             else:
                 async with response:
-                    body = await _read(response)
+                    body = await _read(response, request.max_body)
             return Answer(
                 request,
                 response.status,
                 response.headers,
-                body[:MAX_BODY],
+                body[: request.max_body],
                 auth.redact,
-                complete=len(body) <= MAX_BODY,
+                complete=len(body) <= request.max_body,
                 resent=upload.attempts > 1,
             )
         except asyncio.CancelledError as error:
@@ -140,13 +141,13 @@ def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
     return went_out or upload.bytes_written > 0 or upload.attempts > 1
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, or more than ``MAX_BODY`` bytes of it."""
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, or more than ``limit`` bytes of it; aiohttp itself knows no bound."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
-        if size > MAX_BODY:
+        if size > limit:
             break
     return b"".join(chunks)
 
@@ -204,13 +205,16 @@ def _words(error: OSError) -> str:
     return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
 
 
-def _proxy_url(proxy: str | None) -> URL | None:
+def _proxy_and_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
+    """The proxy, and the header with its login: aiohttp's errors quote the URL, and spans quote them."""
     if proxy is None:
-        return None
+        return None, {}
     try:
         url = URL(proxy)
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigurationError("proxy must be a URL such as http://proxy.example:3128")
-    return url
+    login = f"{url.user or ''}:{url.password or ''}".encode()
+    headers = {} if login == b":" else {"Proxy-Authorization": f"Basic {b64encode(login).decode()}"}
+    return url.with_user(None), headers

@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from attrs import evolve
+
 from datadog_caselinks import errors
 from datadog_caselinks.errors import (
     InvalidLinkError,
@@ -36,8 +38,23 @@ from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
 _CASES_PATH: Final = "/api/v2/cases"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
 
+MAX_LIST: Final = 16 * 2**20
+"""Bytes that are read of a list: room for some 40,000 links."""
+
+MAX_BODY: Final = 2**20
+"""Bytes that are read of any other answer, of which a hundred may be under way."""
+
 _EXCERPT: Final = 1000
 """Characters of a body that an error keeps."""
+
+_TOLD: Final = 2**18
+"""Bytes of a body in which an error looks for what the server says; it is refused in far fewer."""
+
+_HEADER: Final = 6 * 2**13
+"""Characters that a secret may take: servers take 8 KiB of a header, and escaped it is six times as long."""
+
+_NESTED: Final = 20
+"""How deep ``errors`` may be nested. Python reads deeper ones, and can then neither print nor pickle them."""
 
 
 _ABOUT: Final = {
@@ -67,6 +84,11 @@ class Request(NamedTuple):
         return _ABOUT[self.operation].format(self.subject)
 
     @property
+    def max_body(self) -> int:
+        """Bytes that are read of its answer; decoded, one that is made for it takes forty times as much."""
+        return MAX_LIST if self.operation == "list" else MAX_BODY
+
+    @property
     def scope(self) -> str:
         """The OAuth scope that it needs."""
         return "cases_read" if self.operation in _READING else "cases_write"
@@ -75,7 +97,7 @@ class Request(NamedTuple):
 class Answer(NamedTuple):
     """What came back.
 
-    ``redact`` takes what is secret out of what an error is to keep of the body;
+    ``redact`` takes what is secret out of what is to be kept of it;
     ``complete`` is false where the body was longer than what was read of it; ``resent`` is true where the
     request went out twice, since a pooled connection dropped.
     """
@@ -84,9 +106,23 @@ class Answer(NamedTuple):
     status: int
     headers: Headers
     body: bytes
-    redact: Callable[[bytes], bytes] = bytes
+    redact: Callable[[str], str] = str
     complete: bool = True
     resent: bool = False
+
+    def rate_limit(self) -> RateLimit | None:
+        """What its headers say of the rate limit."""
+        limit = RateLimit.from_headers(self.headers)
+        if limit and limit.name and (told := self.redact(limit.name)) != limit.name:
+            return evolve(limit, name=told)
+        return limit
+
+    def text(self) -> str:
+        """The beginning of the body, as much as can tell what is wrong."""
+        beginning = self.body[:_TOLD]
+        told = self.redact(beginning.decode(json.detect_encoding(beginning), "replace"))
+        # Where it was cut, half a secret may be left.
+        return told if len(beginning) == len(self.body) else told[:-_HEADER]
 
     def __repr__(self) -> str:
         # Where local variables are stored: headers and body may echo what was sent, and be large.
@@ -192,7 +228,7 @@ def _malformed(
 ) -> MalformedResponseError:
     return kind(
         f"cannot {answer.request.about}: {answer.status} with a malformed answer: {one_line(reason)}",
-        body=_text(answer.redact(answer.body)),
+        body=answer.text()[:_EXCERPT],
     )
 
 
@@ -219,36 +255,41 @@ def _error(answer: Answer) -> ResponseError:
         kind, advice = ResponseError, "redirects are not followed, they would carry the keys: check the site"
     else:
         kind, advice = _STATUS_ERRORS.get(answer.status, (ResponseError, "see the answer's body"))
-    told = answer.redact(answer.body)
+    told = answer.text()
     raw = _raw_errors(told)
     said = tuple(_readable(error) for error in raw)
-    body = _text(told)
-    rate_limit = RateLimit.from_headers(answer.headers)
+    rate_limit = answer.rate_limit()
     waits = [retry_after(answer.headers), rate_limit.reset if rate_limit and answer.status == 429 else None]
     wait = max((wait for wait in waits if wait is not None), default=None)
     if answer.status == 429 and wait is not None:
         advice = f"the server asks for {wait:g} s; " + advice
-    heard = one_line("; ".join(said) or _title(body)).removeprefix(f"{answer.status} ") or "no reason given"
+    excerpt = told[:_EXCERPT]
+    heard = one_line("; ".join(said) or _title(excerpt)).removeprefix(f"{answer.status} ")
     return kind(
-        f"cannot {answer.request.about}: {answer.status}, {heard}; "
+        f"cannot {answer.request.about}: {answer.status}, {heard or 'no reason given'}; "
         + advice.format(scope=answer.request.scope),
         status=answer.status,
         errors=said,
         raw_errors=raw,
         retry_after=wait,
         rate_limit=rate_limit,
-        body=body,
+        body=excerpt,
     )
 
 
-def _raw_errors(body: bytes) -> tuple[Any, ...]:
+def _raw_errors(body: str) -> tuple[Any, ...]:
     """The members of ``errors``; none where the body is HTML, plain text, empty or otherwise odd."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return ()
     found = document.get("errors") if isinstance(document, dict) else None
-    return tuple(found) if isinstance(found, list) else ()
+    return tuple(found) if isinstance(found, list) and _is_shallow(found, _NESTED) else ()
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
 
 
 def _readable(error: object) -> str:
@@ -257,10 +298,6 @@ def _readable(error: object) -> str:
         told = [str(error[key]) for key in ("title", "detail") if error.get(key)]
         return ": ".join(told) or str(error.get("code") or error)
     return str(error)
-
-
-def _text(body: bytes) -> str:
-    return body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]  # a character has 4 bytes at most
 
 
 def _title(text: str) -> str:

@@ -130,7 +130,7 @@ def watching() -> Iterator[Watch]:
         return patch.object(owner, name, called)
 
     def used(auth: AuthHeaders) -> None:
-        watch.give(*(secret.decode() for secret in auth.secrets))
+        watch.give(*auth.secrets)
 
     def printed(result: tuple[str | bytes | None, ...], *_: object, **__: object) -> None:
         for text in result:

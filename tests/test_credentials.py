@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import html
+import json
 import pickle
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -234,26 +237,53 @@ class TestRedact:
     async def test_each_secret_is_taken_out(self) -> None:
         """A server or proxy may echo the headers that it was sent."""
         auth = await KEYS.authenticate()
-        body = f"DD-API-KEY: {SECRET}, DD-APPLICATION-KEY: {OTHER_SECRET}, again {SECRET}".encode()
-        assert (
-            auth.redact(body) == b"DD-API-KEY: [redacted], DD-APPLICATION-KEY: [redacted], again [redacted]"
-        )
+        body = f"DD-API-KEY: {SECRET}, DD-APPLICATION-KEY: {OTHER_SECRET}, again {SECRET}"
+        assert auth.redact(body) == "DD-API-KEY: [redacted], DD-APPLICATION-KEY: [redacted], again [redacted]"
 
     async def test_a_token_is_taken_out(self) -> None:
         """The scheme in front of it is no secret."""
         auth = await TOKEN.authenticate()
-        assert auth.redact(f"Authorization: Bearer {SECRET}".encode()) == b"Authorization: Bearer [redacted]"
+        assert auth.redact(f"Authorization: Bearer {SECRET}") == "Authorization: Bearer [redacted]"
 
     @pytest.mark.parametrize("secrets", [("abcd", "abcdefgh"), ("abcdefgh", "abcd"), ("efgh", "abcdefgh")])
     async def test_a_secret_within_another_leaves_no_rest(self, secrets: tuple[str, str]) -> None:
         """Half of a key is still half of a secret."""
         auth = await ApiKeys(api_key=secrets[0], app_key=secrets[1]).authenticate()
-        assert auth.redact(b"<abcdefgh>") == b"<[redacted]>"
+        assert auth.redact("<abcdefgh>") == "<[redacted]>"
 
-    @given(st.binary())
-    def test_another_body_is_left_alone(self, body: bytes) -> None:
+    @pytest.mark.parametrize("secret", ["a/b+c==", 'quote"d', "<tag>&", "per%41cent", "back\\slash", "&amp;"])
+    @pytest.mark.parametrize(
+        "escape",
+        [
+            pytest.param(json.dumps, id="JSON"),
+            pytest.param(lambda text: json.dumps(text).replace("/", "\\/"), id="JSON of PHP"),
+            pytest.param(lambda text: json.dumps(json.dumps(text)), id="JSON within JSON"),
+            pytest.param(lambda text: "".join(f"\\u{ord(char):04X}" for char in text), id="JSON by numbers"),
+            pytest.param(html.escape, id="HTML"),
+            pytest.param(lambda text: "".join(f"&#x{ord(char):x};" for char in text), id="HTML by numbers"),
+            pytest.param(quote, id="URL"),
+            pytest.param(lambda text: json.dumps(html.escape(quote(text))), id="URL within HTML within JSON"),
+        ],
+    )
+    def test_an_escaped_secret_is_taken_out(self, secret: str, escape: Callable[[str], str]) -> None:
+        """An error's text is mostly JSON or HTML, and what is shown of it may be unescaped later."""
+        escaped = escape(secret)
+        told = AuthHeaders({}, (secret,)).redact(f"before {escaped} after")
+        assert "[redacted]" in told
+        assert secret not in told
+        assert escaped not in told
+        assert told.startswith("before ")
+        assert told.endswith(" after")
+
+    def test_a_text_may_be_escaped_without_end(self) -> None:
+        """It is looked into as deep as anybody means it, and no deeper."""
+        text = f"%{'25' * 100_000}41"
+        assert AuthHeaders({}, (SECRET,)).redact(text) == text
+
+    @given(st.text() | st.text("\\u0061%41&amp;#x;"))
+    def test_another_text_is_left_alone(self, text: str) -> None:
         """Nothing but the secrets is replaced."""
-        assert AuthHeaders({}, (SECRET.encode(),)).redact(body) == body
+        assert AuthHeaders({}, (SECRET,)).redact(text) == text
 
 
 BOTH = "set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
@@ -506,6 +508,17 @@ class TestBuckets:
         await settle()
         await first.hear(told(0, name="a"))
         assert not second.has_turn
+
+    async def test_names_without_end_are_forgotten(self, gate: Gate) -> None:
+        """A server that names another with each answer fills no memory; the latest ones are known."""
+        counts = weakref.WeakSet[object]()
+        for number in range(100):
+            await ask(gate, told(9, name=f"name {number}"))
+            counts.add(gate.named("create", f"name {number}"))
+        gc.collect()
+        assert len(counts) < 20
+        await ask(gate, told(5, name="name 98"), "list")
+        assert gate.rate_limit("list") == told(5, name="name 98")
 
     async def test_an_operation_may_move(self, gate: Gate, leftover: list[Caller]) -> None:
         """A request that turns out to be counted elsewhere does not count here, and lets the next one go."""

@@ -629,22 +629,45 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         "change",
-        ["state = 'lost'", "parent = 'CASE'", "parent = 'CASE no-uuid'", "child = parent", "at = 9e999"],
+        [
+            "parent = 'CASE'",
+            "parent = ''",
+            "parent = x'00'",
+            "child = 'CASE a'",
+            "relationship = 'LIKES'",
+            "state = 'lost'",
+            "link_id = x'00'",
+            "error = x'00'",
+            "at = 1e300",
+            "at = 9e999",
+            "at = 'soon'",
+        ],
     )
-    async def test_a_row_that_no_run_has_written(self, path: Path, change: str) -> None:
-        """It is damage as well, and no traceback."""
+    async def test_a_damaged_row(self, path: Path, change: str) -> None:
+        """SQLite hands on whatever stands there; it is told as damage, and not as it came."""
         await link_all(path, 1)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
+            db.commit()
         assert "is damaged" in unreadable(path)
 
-    async def test_a_state_that_a_run_does_not_know(self, path: Path) -> None:
-        """The run that meets it ends, since what became of the link cannot be told."""
+    @pytest.mark.parametrize("change", ["state = 'lost'", "link_id = x'00'"])
+    async def test_a_damaged_row_that_is_met_again(self, path: Path, change: str) -> None:
+        """A run goes no further by it."""
         await link_all(path, 1)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("UPDATE links SET state = 'lost'")
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute(f"UPDATE links SET {change}")
+            db.commit()
         with pytest.raises(JournalError, match="is damaged"):
-            await enter(path, link(0))
+            await link_all(path, 1)
+
+    async def test_a_journal_of_no_site(self, path: Path) -> None:
+        """The one row that each has from its beginning."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("DELETE FROM journal")
+            db.commit()
+        assert "is damaged" in await refusal(path)
 
     @pytest.mark.parametrize("place", ["missing/journal", "links.journal/journal"])
     async def test_a_place_where_no_file_can_be(self, path: Path, place: str) -> None:

@@ -76,4 +76,4 @@ async def test_a_key_is_found_in_an_event(watch: Watch) -> None:
     ):
         await links.create_link(link)
         await http.get(sandbox.url)
-    assert {found.partition(":")[0] for found in watch.keys_shown()} == {"events", "pages"}
+    assert {found.partition(":")[0] for found in watch.keys_shown()} >= {"events", "pages"}

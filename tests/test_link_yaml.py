@@ -206,6 +206,9 @@ class TestWholeFiles:
             ),
             ("SHOP-1: \x07\n", "unacceptable character #x0007: special characters are not allowed"),
             (f"SHOP-1: {'[' * 5000}\n", "it is nested too deeply"),
+            ('"\\UFFFFFFFF": x\n', "a number in it is too large"),
+            ('"\\U00110000": x\n', "a number in it is too large"),
+            (f"%YAML 1.{'9' * 5000}\n--- x\n", "a number in it is too large"),
         ],
     )
     async def test_what_is_no_yaml(self, content: str, reason: str) -> None:

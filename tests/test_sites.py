@@ -139,10 +139,14 @@ class TestUnknownSites:
         with pytest.raises(ConfigurationError):
             Site.parse(form.format(host))
 
-    def test_a_long_text_is_cut(self) -> None:
+    @pytest.mark.parametrize(
+        "text",
+        ["x" * 100_000, "\U0001f600" * 100_000, f"x:{'y' * 100_000}", "https://" + "\U0001f600" * 1000],
+    )
+    def test_a_long_text_is_cut(self, text: str) -> None:
         """The message stays readable whatever is in the variable."""
         with pytest.raises(ConfigurationError) as caught:
-            Site.parse("x" * 100_000)
+            Site.parse(text)
         assert len(str(caught.value)) < 500
 
 

@@ -23,6 +23,7 @@ from datadog_caselinks import (
     BadRequestError,
     CaseLinksClient,
     ConfigurationError,
+    ConnectError,
     Created,
     RetryPolicy,
     SessionManager,
@@ -30,7 +31,7 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import Api, Clock, Server, answers, created, drops, in_no_time, listed, some_id
+from tests.servers import Api, Clock, Proxy, Server, answers, created, drops, in_no_time, listed, some_id
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 
@@ -204,6 +205,24 @@ class TestSpans:
         assert "BadRequestError" in text
         assert keys.api_key not in text
         assert str(keys.app_key) not in text
+
+    async def test_no_span_shows_the_login_of_a_proxy(
+        self, spans: InMemorySpanExporter, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """Nor does one of aiohttp's own instrumentation, which quotes aiohttp's errors."""
+        instrumentor = AioHttpClientInstrumentor()
+        instrumentor.instrument()
+        try:
+            async with Proxy(status=502).running() as proxy:
+                url = proxy.url.replace("://", "://somebody:the-password@")
+                async with CaseLinksClient("https://localhost:1", keys, proxy=url, retry=at_once) as links:
+                    with pytest.raises(ConnectError):
+                        await links.create_link(NEW)
+        finally:
+            instrumentor.uninstrument()
+        told = [span.to_json() for span in spans.get_finished_spans()]
+        assert len(told) == 4
+        assert [text for text in told if "the-password" in text] == []
 
 
 async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:

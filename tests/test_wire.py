@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import re
 import sys
 from collections.abc import Callable
@@ -398,9 +399,10 @@ class TestReadLink:
             wire.read_link(answer({"data": data}))
         assert not re.search(r"\b_", str(caught.value))
 
-    def test_half_a_character_is_no_id(self, wire: ModuleType) -> None:
+    @pytest.mark.parametrize("value", [LINK_ID, A, B, "BLOCKS", "CASE"])
+    def test_half_a_character_is_no_text(self, wire: ModuleType, value: str) -> None:
         """It could be neither sent again nor kept in a file."""
-        body = json.dumps(ANSWER).replace(LINK_ID, "\\ud800").encode()
+        body = json.dumps(ANSWER).replace(value, "\\ud800").encode()
         with pytest.raises(MalformedResponseError):
             wire.read_link(answer(body))
 
@@ -414,7 +416,7 @@ class TestReadLink:
         """It would be as long when asked for again; the beginning is kept, and no secret in it."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
         with pytest.raises(ResponseTooLargeError) as caught:
-            getattr(wire, read)(cut._replace(redact=lambda text: text.replace(b"the-key", b"***")))
+            getattr(wire, read)(cut._replace(redact=lambda text: text.replace("the-key", "***")))
         assert str(caught.value) == (
             f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed answer: "
             "longer than this client reads"
@@ -461,6 +463,12 @@ class TestReadLinks:
         """A list with a gap would be taken for complete; the message says which item it is."""
         with pytest.raises(MalformedResponseError, match=r"answer\.data\[1\]"):
             wire.read_links(answer({"data": [ANSWER["data"], odd]}))
+
+    def test_the_first_that_is_no_link_ends_it(self, wire: ModuleType) -> None:
+        """A hostile answer has room for a million, and each would take a traceback."""
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_links(answer({"data": [ANSWER["data"], {"id": "x"}, 7, {}]}))
+        assert str(caught.value).endswith("answer: attributes is missing @ answer.data[1]")
 
     def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
         """The API answers with a list also for one."""
@@ -673,9 +681,11 @@ class TestErrors:
             (b"<html><head><title>403\n Forbidden</title></head><body>", (), "403 Forbidden"),
             (b'<HTML><TITLE lang="en">502 Bad Gateway</TITLE>', (), "502 Bad Gateway"),
             (b"<html>no title", (), "<html>no title"),
-            (b"\xff\xfe", (), "\ufffd\ufffd"),
+            (b"\xff\xff", (), "\ufffd\ufffd"),
             (b"[" * 100_000, (), "[" * 300 + "\u2026"),
             (b'{"errors": ["x"', (), '{"errors": ["x"'),
+            ('{"errors": ["x"]}'.encode("utf-16"), ("x",), "x"),
+            ('{"errors": ["x"]}'.encode("utf-32-be"), ("x",), "x"),
         ],
     )
     def test_every_form_of_error_is_told(
@@ -699,6 +709,15 @@ class TestErrors:
         assert refused(wire, b"abc").body == "abc"
         assert refused(wire, b"x" * 100_000).body == "x" * 1000
         assert refused(wire, "\u00e9".encode() * 100_000).body == "\u00e9" * 1000
+
+    @pytest.mark.parametrize("levels", [19, 20, 50, *range(200, 1000, 7)])
+    def test_errors_of_any_depth_can_be_told(self, wire: ModuleType, levels: int) -> None:
+        """Those that Python could read, and then neither print nor pickle, are quoted as text."""
+        body = b'{"errors":[' + b"[" * (levels - 1) + b'"odd"' + b"]" * (levels - 1) + b"]}"
+        error = refused(wire, body)
+        assert pickle.loads(pickle.dumps(error)).raw_errors == error.raw_errors
+        assert bool(error.raw_errors) is (levels < 20)
+        assert error.body == body.decode()[:1000]
 
     def test_a_body_is_cut_between_characters(self, wire: ModuleType) -> None:
         """Where the last that fits takes several bytes, it is there or not."""
@@ -735,7 +754,7 @@ class TestErrors:
 class TestSecrets:
     def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
         """A short key may stand in any id; only what an error keeps of a body is blotted out."""
-        blotted = answer(ANSWER, 201)._replace(redact=lambda text: text.replace(b"8", b"[redacted]"))
+        blotted = answer(ANSWER, 201)._replace(redact=lambda text: text.replace("8", "[redacted]"))
         assert wire.read_link(blotted) == LINK
 
     @pytest.mark.parametrize(("status", "kind"), [(400, ResponseError), (201, MalformedResponseError)])
@@ -744,7 +763,7 @@ class TestSecrets:
     ) -> None:
         """A server or proxy may echo the request's headers."""
         body = {"errors": ["the-key was refused"]}
-        blotted = answer(body, status)._replace(redact=lambda text: text.replace(b"the-key", b"***"))
+        blotted = answer(body, status)._replace(redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(kind) as caught:
             wire.read_link(blotted)
         assert "the-key" not in repr(vars(caught.value)) + str(caught.value)

@@ -40,7 +40,7 @@ def _exchange(exchange: Exchange) -> Iterator[str]:
     yield ""
     yield f"{answer.status} after {exchange.seconds:.3f} s"
     yield from _headers(exchange)
-    body = answer.redact(answer.body)[:_SHOWN].decode("utf-8", "replace")
+    body = answer.redact(answer.body.decode("utf-8", "replace"))[:_SHOWN]
     if body:
         yield from ("", body)
 
@@ -48,4 +48,4 @@ def _exchange(exchange: Exchange) -> Iterator[str]:
 def _headers(exchange: Exchange) -> Iterator[str]:
     for name, value in exchange.headers.items():
         if name.lower() not in _HIDDEN:
-            yield f"{name}: {exchange.answer.redact(value.encode()).decode()}"
+            yield f"{name}: {exchange.answer.redact(value)}"

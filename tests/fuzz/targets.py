@@ -1,0 +1,164 @@
+"""What is fuzzed: each reads bytes that anybody could have written, and fails by any exception but ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import math
+import pickle
+import tempfile
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from multidict import CIMultiDict
+
+from datadog_caselinks import (
+    CaseLinksError,
+    ConfigurationError,
+    InvalidLinkError,
+    JournalError,
+    LinkFileError,
+    NewCaseLink,
+    RateLimit,
+    Site,
+    parse_link,
+    parse_reference,
+    wire,
+)
+from datadog_caselinks.credentials import AuthHeaders
+from datadog_caselinks.journal_file import LinkState, Store, Write, read_journal
+from datadog_caselinks.link_files import count_links, read_link_file
+from datadog_caselinks.link_yaml import read_rows
+from datadog_caselinks.rate_limit import retry_after
+from datadog_caselinks.references import named
+
+KEY: Final = "secret/key+0123"
+"""Stands in the inputs too, and may stand in no message."""
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+"""A folder for each target with inputs to begin with, among them each that ever failed."""
+
+_SITE: Final = "https://api.datadoghq.com"
+_REQUEST: Final = wire.case_request("SHOP-1")
+_READ: Final = (wire.read_link, wire.read_links, wire.read_case, wire.read_deleted)
+_STATUSES: Final = (200, 201, 204, 302, 400, 401, 404, 409, 429, 500, 503)
+
+
+def answers(data: bytes) -> None:
+    """The first byte says how it is read, and the second its status; the rest is the body."""
+    read, status = (*data[:2], 0, 0)[:2]
+    redact = AuthHeaders({}, (KEY,)).redact
+    told = wire.Answer(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
+    try:
+        _READ[read % len(_READ)](told)
+    except CaseLinksError as error:
+        _require_fit_to_be_told(error)
+        _require_nothing_of(KEY, pickle.dumps(error).decode("latin-1"))
+
+
+def headers(data: bytes) -> None:
+    """A header on each line."""
+    lines = [line.partition(":") for line in data.decode("latin-1").splitlines()]
+    found = CIMultiDict[str]([(name, value.strip()) for name, _, value in lines])
+    limit = RateLimit.from_headers(found) or RateLimit()
+    for number in (limit.limit, limit.remaining, limit.period, limit.reset, retry_after(found)):
+        assert number is None or (number >= 0 and math.isfinite(number))
+
+
+def sites(data: bytes) -> None:
+    """What stands in ``DD_SITE``."""
+    text = _text(data)
+    try:
+        site = Site.parse(text)
+    except ConfigurationError as error:
+        _require_fit_to_be_told(error)
+        if "@" in text:
+            _require_nothing_of(KEY, str(error))
+    else:
+        assert Site.parse(site.api_url) == site
+        url = urlsplit(site.api_url)
+        assert (
+            url.scheme == "https" or url.hostname == "localhost" or ip_address(url.hostname or "").is_loopback
+        )
+
+
+def references(data: bytes) -> None:
+    """What people write for an entity."""
+    try:
+        reference = parse_reference(_text(data))
+    except InvalidLinkError as error:
+        _require_fit_to_be_told(error)
+    else:
+        assert parse_reference(named(reference)) == reference
+
+
+def links(data: bytes) -> None:
+    """What people write for a link: both ends and the relationship, on a line each."""
+    parent, relationship, child = (*_text(data).split("\n"), "", "", "")[:3]
+    try:
+        wanted = parse_link(parent, relationship, child)
+    except InvalidLinkError as error:
+        _require_fit_to_be_told(error)
+    else:
+        assert parse_link(named(wanted.parent), str(wanted.relationship), named(wanted.child)) == wanted
+
+
+def files(data: bytes) -> None:
+    """A file of links, of whatever kind."""
+
+    async def read() -> int:
+        return len([line async for line in read_link_file(_Raw(data))])
+
+    count = count_links(_Raw(data))
+    try:
+        lines = asyncio.run(read())
+    except LinkFileError as error:
+        _require_fit_to_be_told(error)
+    else:
+        assert count in (None, lines)
+
+
+def yaml(data: bytes) -> None:
+    """A file of links in YAML, as text."""
+    with contextlib.suppress(LinkFileError):
+        read_rows(_text(data))
+
+
+def journals(data: bytes) -> None:
+    """A file that is given for a journal: it is read, and then it is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal"
+        path.write_bytes(data)
+        with contextlib.suppress(JournalError):
+            assert all(isinstance(record.new, NewCaseLink) for record in read_journal(path))
+        store = Store(path, _SITE)
+        with contextlib.suppress(JournalError):
+            store.open()
+            store.write([Write(("CASE a", "BLOCKS", "CASE b"), LinkState.SENT)])
+        store.close()
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    target.__name__: target for target in (answers, headers, sites, references, links, files, yaml, journals)
+}
+
+
+class _Raw(io.BytesIO, io.RawIOBase):
+    """Bytes as an unbuffered file."""
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _require_fit_to_be_told(error: CaseLinksError) -> None:
+    assert str(error).isprintable(), str(error)
+    assert len(str(error)) < 1500, str(error)
+
+
+def _require_nothing_of(key: str, text: str) -> None:
+    assert key not in text, text

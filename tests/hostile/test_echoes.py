@@ -1,0 +1,140 @@
+"""A server may send back what it was sent, in any place and any spelling: no error shows a key."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    BearerToken,
+    CaseLinksClient,
+    CaseLinksError,
+    Credentials,
+    RetryPolicy,
+)
+from tests.hostile.answers import KEYS, OPERATIONS, good, with_headers
+from tests.leaks import assert_nothing_of, texts_of
+from tests.servers import Clock, Exchange, Server, Step, in_no_time
+
+POLICY = RetryPolicy(max_attempts=2, max_rate_limited=1, base=0, settle=0)
+TOKEN: Final = "token/with+0123<&>==" + "x" * 2000
+SECRETS: Final = [*KEYS, TOKEN]
+
+# Each makes of the keys what a body holds.
+SPELLINGS: Final[dict[str, Callable[[str], bytes]]] = {
+    "as text": str.encode,
+    "in JSON": lambda told: json.dumps({"errors": [told]}).encode(),
+    "in an object": lambda told: json.dumps(
+        {"errors": [{"title": told, "detail": told, "meta": told}]}
+    ).encode(),
+    "in JSON with escaped slashes": lambda told: json.dumps({"errors": [told]}).replace("/", "\\/").encode(),
+    "in JSON with escaped letters": lambda told: b'{"errors":["%s"]}' % _escaped(told).encode(),
+    "in JSON within JSON": lambda told: json.dumps(
+        {"errors": [json.dumps([told]).replace("/", "\\/")]}
+    ).encode(),
+    "in JSON in UTF-16": lambda told: json.dumps({"errors": [told]}).encode("utf-16"),
+    "in JSON in UTF-32": lambda told: json.dumps({"errors": [told]}).encode("utf-32-le"),
+    "in HTML": lambda told: f"<title>{html.escape(told)}</title>".encode(),
+    "in HTML by numbers": lambda told: "".join(f"&#{ord(char)};" for char in told).encode(),
+    "in a URL": lambda told: f"https://a.example/?key={quote(told, safe='')}".encode(),
+    "in a URL in JSON": lambda told: (
+        json.dumps({"errors": [quote(told, safe="/")]}).replace("/", "\\/").encode()
+    ),
+    "in control characters": lambda told: f"\x1b[31m{told}\x00{told}\x07".encode(),
+    "at the end of what is read": lambda told: (told * 400).rjust(2**18 + 7).encode(),
+    "again and again, and cut": lambda told: told.encode() * (2**20 // len(told)),
+    "again and again in numbers, and cut": lambda told: _escaped(told).encode() * (2**18 // len(told)),
+}
+
+
+def _escaped(told: str) -> str:
+    return "".join(f"\\u{ord(char):04X}" for char in told)
+
+
+def in_body(status: int | None, spell: Callable[[str], bytes]) -> Step:
+    """A step whose body holds the keys, of an error or of what should be a success."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.answer(status or good(exchange.seen)[0], spell("".join(sent(exchange))))
+
+    return step
+
+
+def in_header(name: str, status: int) -> Step:
+    """A step that has the keys in this header, and in the reason."""
+
+    async def step(exchange: Exchange) -> None:
+        told = ",".join(sent(exchange))
+        answer = with_headers(
+            f"{name}: {told}", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 1", status=status
+        )
+        await answer(exchange)
+
+    return step
+
+
+def in_reason(form: bytes) -> Step:
+    """A step that answers with this line, where the keys stand for ``%s``."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.send(form % ",".join(sent(exchange)).encode() + b"\r\nContent-Length: 0\r\n\r\n")
+        exchange.close()
+
+    return step
+
+
+def sent(exchange: Exchange) -> list[str]:
+    """The keys or the token that came with the request."""
+    headers = exchange.seen.headers
+    if "Authorization" in headers:
+        return [headers["Authorization"].removeprefix("Bearer ")]
+    return [headers["DD-API-KEY"], headers["DD-APPLICATION-KEY"]]
+
+
+@pytest.fixture(params=["keys", "token"])
+def credentials(request: pytest.FixtureRequest) -> Credentials:
+    return ApiKeys(api_key=KEYS[0], app_key=KEYS[1]) if request.param == "keys" else BearerToken(TOKEN)
+
+
+async def require_silent(clock: Clock, step: Step, credentials: Credentials, operation: str) -> None:
+    """Fail if an error of ``operation`` has a key, or half of one."""
+    events: list[object] = []
+    async with (
+        Server(step) as server,
+        CaseLinksClient(server.url, credentials, retry=POLICY, on_event=events.append) as links,
+    ):
+        call, _ = OPERATIONS[operation]
+        with pytest.raises(CaseLinksError) as caught:
+            await in_no_time(clock, call(links))
+        limits = repr(links.rate_limit)
+    told = [text.replace("\0", "") for text in (*texts_of(caught.value), repr(events), limits)]
+    assert_nothing_of([*SECRETS, *(secret[:9] for secret in SECRETS), *map(_escaped, SECRETS)], told)
+
+
+@pytest.mark.parametrize("operation", ["create", "list"])
+@pytest.mark.parametrize("status", [None, 400])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_in_a_body(
+    clock: Clock, credentials: Credentials, spelling: str, status: int | None, operation: str
+) -> None:
+    """However it is spelt, and whether or not the answer is an error."""
+    await require_silent(clock, in_body(status, SPELLINGS[spelling]), credentials, operation)
+
+
+@pytest.mark.parametrize("status", [400, 429])
+@pytest.mark.parametrize("name", ["X-RateLimit-Name", "X-RateLimit-Limit", "Retry-After", "Date", "Location"])
+async def test_in_a_header(clock: Clock, credentials: Credentials, name: str, status: int) -> None:
+    """Also in those that are read: the name of a rate limit is kept."""
+    await require_silent(clock, in_header(name, status), credentials, "create")
+
+
+@pytest.mark.parametrize("form", [b"HTTP/1.1 400 %s", b"HTTP/1.1 %s", b"%s", b"HTTP/1.1 400 No\r\n%s"])
+async def test_in_a_status_line(clock: Clock, credentials: Credentials, form: bytes) -> None:
+    """What is no HTTP is told without quoting it."""
+    await require_silent(clock, in_reason(form), credentials, "create")

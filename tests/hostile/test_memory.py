@@ -1,0 +1,116 @@
+"""However much a server sends, a client holds a bounded part of it: in bytes, and no clock takes part."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import tracemalloc
+import zlib
+from typing import Final
+
+import pytest
+
+from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, RetryPolicy
+from datadog_caselinks.wire import MAX_BODY, MAX_LIST
+from tests.hostile.answers import OPERATIONS, endless, good
+from tests.servers import Exchange, Server, Step, answers, head
+
+ONCE = RetryPolicy(max_attempts=1, settle=0)
+GIGABYTE: Final = 2**30
+PIECE: Final = 2**20
+
+
+def sending(count: int, piece: bytes, **headers: str) -> Step:
+    """A step whose body is ``piece`` that many times, as far as anybody listens."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.send(head(good(exchange.seen)[0], Content_Length=str(count * len(piece)), **headers))
+        for _ in range(count):
+            await exchange.send(piece)
+
+    return step
+
+
+def _deflated() -> bytes:
+    """A piece of a stream, which may be repeated in it: of zeros, and made without looking back."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    return packer.compress(bytes(PIECE)) + packer.flush(zlib.Z_FULL_FLUSH)
+
+
+ENDLESS: Final[dict[str, Step]] = {
+    "1 GB": sending(GIGABYTE // PIECE, bytes(PIECE)),
+    "1 GB in chunks": endless(head(200, Transfer_Encoding="chunked"), b"10000\r\n" + bytes(2**16) + b"\r\n"),
+    "1 GB of gzip": sending(GIGABYTE // PIECE, gzip.compress(bytes(PIECE)), Content_Encoding="gzip"),
+    "1 GB of deflate": sending(GIGABYTE // PIECE, _deflated(), Content_Encoding="deflate"),
+    "a header without an end": endless(b"HTTP/1.1 200 OK\r\nX-A: ", b"a" * 2**16),
+    "headers without an end": endless(b"HTTP/1.1 200 OK\r\n", b"X-A: a\r\n" * 2**13),
+}
+"""More than is read: no operation succeeds."""
+
+
+def full(begin: bytes, again: bytes, end: bytes) -> bytes:
+    """A document as long as most may be."""
+    return begin + again * ((MAX_BODY - len(begin) - len(end)) // len(again)) + end
+
+
+DOCUMENTS: Final[dict[str, bytes]] = {
+    "numbers": full(b'{"data": [0', b",0", b"]}"),
+    "lists": full(b'{"data": [[]', b",[]", b"]}"),
+    "objects": full(b'{"data": [{}', b",{}", b"]}"),
+    "errors": full(b'{"errors": [[]', b",[]", b"]}"),
+    "a string": full(b'{"data": "', b"x", b'"}'),
+    "a number": full(b'{"data": ', b"9", b"}"),
+    "depth": full(b'{"data": ', b"[", b""),
+    "names": full(b'{"data": {"a": 0', b',"a": 0', b"}}"),
+    "escapes": full(b'{"data": "', b"\\u00e9", b'"}'),
+}
+
+
+async def attempt(step: Step, operation: str) -> tuple[object, int]:
+    """What comes of one attempt, and how much memory it took."""
+    keys = ApiKeys(api_key="api-key", app_key="app-key")
+    async with Server(step) as server, CaseLinksClient(server.url, keys, retry=ONCE) as links:
+        call, _ = OPERATIONS[operation]
+        tracemalloc.start()
+        try:
+            outcome: object = await call(links)
+        except CaseLinksError as error:
+            outcome = error
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        await asyncio.sleep(0)
+    return outcome, peak
+
+
+@pytest.mark.parametrize("operation", ["create", "list", "delete"])
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_more_than_is_read(name: str, operation: str) -> None:
+    """A few times what is read of a body, whatever it is unpacked to."""
+    outcome, peak = await attempt(ENDLESS[name], operation)
+    assert operation == "delete" or isinstance(outcome, CaseLinksError)
+    assert peak < 4 * MAX_LIST
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("operation", ["create", "list"])
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_a_document_that_is_more_than_it_seems(name: str, operation: str, status: int) -> None:
+    """Python's objects take more than their text, some forty times as much at worst, and no flaw adds to it.
+
+    A list may be longer, and takes as much more.
+    """
+    body = gzip.compress(DOCUMENTS[name], 1)
+    outcome, peak = await attempt(answers(status, body, Content_Encoding="gzip"), operation)
+    assert isinstance(outcome, CaseLinksError)
+    assert peak < 50 * MAX_BODY
+
+
+@pytest.mark.parametrize(("encoding", "library"), [("br", "brotli"), ("zstd", "backports.zstd")])
+@pytest.mark.parametrize("operation", ["create", "list", "delete"])
+async def test_encodings_that_a_library_adds(encoding: str, library: str, operation: str) -> None:
+    """Where they are installed aiohttp asks for these too, which pack a gigabyte into next to nothing."""
+    packer = pytest.importorskip(library)
+    bomb = answers(200, packer.compress(bytes(GIGABYTE // 8)), Content_Encoding=encoding)
+    outcome, peak = await attempt(bomb, operation)
+    assert operation == "delete" or isinstance(outcome, CaseLinksError)
+    assert peak < 4 * MAX_LIST

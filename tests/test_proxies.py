@@ -1,0 +1,229 @@
+"""The rules of proxies: a tunnel or nothing, each failure in words, and the proxy's login for nobody else.
+
+How each failure is classified and retried is in ``test_transport.py``; the proxy that the environment names,
+in ``cli/test_doctor.py``; a session's own, in ``test_sessions.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import traceback
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import quote
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    BearerToken,
+    CaseLinksClient,
+    CaseLinksError,
+    ConfigurationError,
+    ConnectError,
+    ProxyAuthenticationError,
+    RequestTimeoutError,
+    RetryPolicy,
+    Site,
+    TLSError,
+    TransportError,
+    case,
+)
+from tests.hostile.answers import OPERATIONS
+from tests.leaks import assert_nothing_of, texts_of, texts_of_record
+from tests.servers import (
+    HOST,
+    Authority,
+    Clock,
+    Proxy,
+    Server,
+    created,
+    head,
+    in_no_time,
+    listening,
+    some_id,
+    unused_port,
+)
+
+NEW: Final = case(some_id(1)).blocks(case(some_id(2)))
+API_KEY, APP_KEY, PASSWORD = "the-api-key", "the-app-key", "the p@sswörd/€"
+ESCAPED: Final = quote(PASSWORD, safe="")
+LOGIN: Final = f"somebody:{ESCAPED}"
+BASIC: Final = base64.b64encode(f"somebody:{PASSWORD}".encode()).decode()
+SECRETS: Final = [API_KEY, APP_KEY, PASSWORD, ESCAPED, BASIC, "p@ssw", "p%40ssw"]
+TWICE: Final = RetryPolicy(max_attempts=2, base=0, settle=0)
+
+
+def client(url: str, authority: Authority, proxy: str, *events: list[object]) -> CaseLinksClient:
+    return CaseLinksClient(
+        url,
+        ApiKeys(api_key=API_KEY, app_key=APP_KEY),
+        proxy=proxy,
+        ssl=authority.client(),
+        retry=TWICE,
+        on_event=(lambda event: events[0].append(event)) if events else None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def answering(*parts: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """The URL of a proxy that answers any request so and closes, with a login; and the requests.
+
+    ``%s`` in an answer stands for the request. Without an answer it hangs.
+    """
+    requests: list[bytes] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        for part in parts:
+            writer.write(part.replace(b"%s", requests[-1].replace(b"\r\n", b" ")))
+            await writer.drain()
+        await asyncio.Event().wait() if not parts else None
+
+    async with listening(connected) as port:
+        yield f"http://{LOGIN}@{HOST}:{port}", requests
+
+
+class TestTunnel:
+    async def test_what_the_proxy_learns(self, authority: Authority) -> None:
+        """Its login and the server's name, and never a key; and the server learns nothing of the proxy."""
+        async with (
+            Server(created, tls=authority.server("localhost"), host="localhost") as server,
+            Proxy(f"somebody:{PASSWORD}").running() as proxy,
+            client(server.url, authority, f"http://{LOGIN}@{HOST}:{proxy.port}") as links,
+        ):
+            await links.create_link(NEW)
+        assert server.seen[0].headers["DD-API-KEY"] == API_KEY
+        assert "Proxy-Authorization" not in server.seen[0].headers
+        [request] = proxy.requests
+        assert request.startswith(f"CONNECT localhost:{server.port} ".encode())
+        assert BASIC.encode() in request
+        assert not any(key.encode() in request for key in (API_KEY, APP_KEY))
+
+    async def test_by_tls(self, authority: Authority) -> None:
+        """The certificates of both are checked by the same ``ssl``; the tunnel is within the proxy's TLS."""
+        async with (
+            Server(created, tls=authority.server("localhost"), host="localhost") as server,
+            Proxy(tls=authority.server(HOST)).running() as proxy,
+            client(server.url, authority, proxy.url) as links,
+        ):
+            await links.create_link(NEW)
+        assert len(proxy.requests) == 1
+
+    async def test_by_tls_that_is_not_trusted(self, authority: Authority) -> None:
+        """A proxy with a certificate for another host is not even told its login."""
+        async with (
+            Proxy(tls=authority.server("other.example")).running() as proxy,
+            client("https://localhost:1", authority, proxy.url) as links,
+        ):
+            with pytest.raises(TLSError, match="mismatch"):
+                await links.create_link(NEW)
+        assert proxy.requests == []
+
+    async def test_to_somebody_else(self, authority: Authority) -> None:
+        """A proxy that shows a certificate of its own authority is sent nothing through the tunnel."""
+        async with (
+            Server(created, tls=Authority().server("localhost"), host="localhost") as server,
+            Proxy().running() as proxy,
+            client(server.url, authority, proxy.url) as links,
+        ):
+            with pytest.raises(TLSError, match="set SSL_CERT_FILE to your CA, or pass ssl="):
+                await links.create_link(NEW)
+        assert (len(proxy.requests), server.seen) == (1, [])
+
+    async def test_a_site_on_loopback_needs_none(self, authority: Authority) -> None:
+        """By ``http`` there is no tunnel, so that the proxy would be told the keys in the clear."""
+        async with (
+            Server(created) as server,
+            answering(head(502)) as (proxy, requests),
+            client(server.url, authority, proxy) as links,
+        ):
+            await links.create_link(NEW)
+        assert (len(server.seen), requests) == (1, [])
+
+
+FAILURES: Final[dict[str, tuple[tuple[bytes, ...], type[CaseLinksError], str]]] = {
+    # name: (what the proxy answers, the error, what is said of it)
+    # aiohttp asks once more itself where nothing is created, so that the error is of the second time.
+    "closes": ((b"",), TransportError, "the connection was lost"),
+    "wants a login": (
+        (b'HTTP/1.1 407 %s\r\nProxy-Authenticate: Basic realm="%s"\r\nContent-Length: 0\r\n\r\n',),
+        ProxyAuthenticationError,
+        "check user and password in its URL",
+    ),
+    "refuses": ((b"HTTP/1.1 403 %s\r\nX-Echo: %s\r\n\r\n%s",), ConnectError, "the proxy answered 403"),
+    "finds nobody": ((head(502), b"<title>%s</title>"), ConnectError, "the proxy answered 502"),
+    "redirects": (
+        (b"HTTP/1.1 302 Found\r\nLocation: https://localhost:1/%s\r\n\r\n",),
+        ConnectError,
+        "the proxy answered 302",
+    ),
+    "talks no HTTP": ((b"%s\r\n\r\n",), ConnectError, "nothing was sent"),
+    "echoes in the tunnel": ((head(200) + b"%s",), ConnectError, "nothing was sent"),
+    "hangs": ((), RequestTimeoutError, "the time ran out"),
+}
+
+
+async def raised_by(links: CaseLinksClient, operation: str, clock: Clock) -> CaseLinksError:
+    """The error of an operation. No secret is a local variable here."""
+    call, _ = OPERATIONS[operation]
+    with pytest.raises(CaseLinksError) as caught:
+        await in_no_time(clock, call(links))
+    return caught.value
+
+
+class TestFailure:
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    @pytest.mark.parametrize("name", [*FAILURES, "is not there"])
+    async def test_of_a_proxy(
+        self,
+        authority: Authority,
+        clock: Clock,
+        caplog: pytest.LogCaptureFixture,
+        name: str,
+        operation: str,
+    ) -> None:
+        """Nothing was sent, the message says so and names host and port; the login is nowhere."""
+        caplog.set_level(logging.DEBUG)
+        parts, kind, told = FAILURES.get(name, ((b"",), ConnectError, "connection refused"))
+        events: list[object] = []
+        async with answering(*parts) as (proxy, requests):
+            if name == "is not there":
+                proxy = f"http://{LOGIN}@{HOST}:{unused_port()}"
+            async with client("https://localhost:1", authority, proxy, events) as links:
+                error = await raised_by(links, operation, clock)
+                assert_nothing_of(SECRETS, [repr(links), str(links)])
+        assert isinstance(error, kind)
+        assert told in str(error)
+        assert f"(through the proxy {proxy.rpartition('@')[2]})" in str(error)
+        assert all(request.startswith(b"CONNECT localhost:1 ") for request in requests)
+        times = {"is not there": 0, "wants a login": 1, "closes": 2 if operation == "create" else 4}
+        assert len(requests) == times.get(name, 2)
+        assert events
+        assert_nothing_of(SECRETS, [*texts_of(error), *map(repr, events)])
+        for record in caplog.records:
+            assert_nothing_of(SECRETS, texts_of_record(record))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "proxy.example",
+        "proxy.example:3128",
+        f"{LOGIN}@proxy.example:3128",
+        f"socks5://{LOGIN}@proxy.example",
+        f"http://{LOGIN}@",
+        f"http://{LOGIN}@proxy.example:port",
+        f"http://{LOGIN}@proxy.example:99999",
+        f"http://{LOGIN}@[proxy.example",
+    ],
+)
+def test_a_proxy_that_is_none(proxy: str) -> None:
+    """What is no http or https URL is refused without quoting it, and so is its cause."""
+    with pytest.raises(ConfigurationError, match="proxy must be a URL") as caught:
+        CaseLinksClient(Site.US1, BearerToken("the-token"), proxy=proxy)
+    assert_nothing_of(SECRETS, traceback.format_exception(caught.value))
