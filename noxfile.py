@@ -28,6 +28,10 @@ ONCE = [
 AGAIN = [*PARALLEL, *(f"--ignore={path}" for path in ONCE)]
 # What takes long, and is measured by the other tests already.
 NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
+# For which it matters what loop they run on.
+ON_UVLOOP = [
+    f"tests/test_{name}.py" for name in ("bulk", "cancellation", "client", "creation", "gate", "sessions")
+]
 PROJECT = nox.project.load_toml("pyproject.toml")
 OPTIONAL = PROJECT["project"]["optional-dependencies"]
 DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable(OPTIONAL.values())})
@@ -90,7 +94,7 @@ def tests(session: nox.Session) -> None:
 
     Here orjson is tried beside the standard library's JSON.
     """
-    names = ["api", "contract", "docs", "examples", "fleet", "test"]
+    names = ["api", "contract", "docs", "examples", "fleet", "test", "uvloop"]
     install(session, *names, extras="[cli,distributed,pictures,speed]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
@@ -99,6 +103,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *PARALLEL, FEW, *measured)
     session.run("coverage", "combine")
     session.run("coverage", "report")
+    session.run("python", "-m", "pytest", *PARALLEL, FEW, "-p", "tests.on_uvloop", *ON_UVLOOP)
     session.run("python", "-m", "pytest", *PARALLEL, *NOT_MEASURED)
 
 
@@ -141,6 +146,13 @@ def fuzz(session: nox.Session) -> None:
     """Two minutes of inputs that nobody would write, guided by coverage; ``-- SECONDS TARGET`` for others."""
     install(session, "fuzz")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(python=FIRST, default=False)
+def soak(session: nox.Session) -> None:
+    """Ten minutes of work among faults and restarts, written into ``docs``; ``-- --minutes 1`` is a try."""
+    install(session, extras="[speed]")
+    session.run("python", "-m", "benchmarks.soak", *(session.posargs or ["--output", "docs"]))
 
 
 @nox.session(python=FIRST, default=False)

@@ -54,6 +54,9 @@ class _Run:
             rows.append(report.faulty_row("datadog-api-client", theirs, has_mark=False))
         return rows
 
+    def stalls(self) -> list[Row]:
+        return report.stall_rows(measure.stalls(self._scale, _tell))
+
     def memory(self) -> list[Row]:
         scale = self._scale
         memory = measure.memory(scale, _tell)
@@ -69,6 +72,7 @@ class _Run:
             "latency": self.latency,
             "limit": self.limit,
             "faults": self.faults,
+            "stalls": self.stalls,
             "memory": self.memory,
             "import": self.imports,
         }

@@ -59,11 +59,13 @@ class Scale:
     gathered_links: int
     few_links: int
     many_links: int
+    stalled_links: int
+    listed_links: int
     imports: int
 
 
-FULL: Final = Scale(11, 3_000, 500, 4_000, 2_000, 10_000, 2_000, 10_000, 10_000, 1_000_000, 15)
-QUICK: Final = Scale(2, 300, 100, 200, 400, 200, 100, 500, 500, 2_000, 3)
+FULL: Final = Scale(11, 3_000, 500, 4_000, 2_000, 10_000, 2_000, 10_000, 10_000, 1_000_000, 5_000, 10_000, 15)
+QUICK: Final = Scale(2, 300, 100, 200, 400, 200, 100, 500, 500, 2_000, 200, 400, 3)
 
 
 @frozen
@@ -198,17 +200,25 @@ def faulty(tell: Tell, contender: str, links: int, seed: int) -> Faulty:
     )
 
 
-def fault_rules() -> list[str]:
-    """Rules by which each kind of fault strikes creates equally often, a tenth of them in all.
+def fault_rules(share: float = _FAULTY) -> list[str]:
+    """Rules by which each kind of fault strikes equally often, ``share`` of the requests in all.
 
     The sandbox draws the rules one after the other, so a later one is drawn of what is left.
     """
     kinds = [(fault, seconds) for fault in Fault for seconds in _SECONDS.get(fault, (None,))]
-    share = _FAULTY / len(kinds)
+    each = share / len(kinds)
     return [
-        f"{fault}{'' if seconds is None else f'={seconds:g}'}:{100 * share / (1 - place * share):.6f}%"
+        f"{fault}{'' if seconds is None else f'={seconds:g}'}:{100 * each / (1 - place * each):.6f}%"
         for place, (fault, seconds) in enumerate(kinds)
     ]
+
+
+def stalls(scale: Scale, tell: Tell) -> dict[str, float]:
+    """For each kind of work the milliseconds of the longest callback, in which nothing else can run."""
+    tell("the longest callback")
+    with serving("sandbox_server") as server:
+        longest = measured("stall", url=server.url, links=scale.stalled_links, listed=scale.listed_links)
+    return {what: 1000 * seconds for what, seconds in longest.items()}
 
 
 def memory(scale: Scale, tell: Tell) -> Memory:

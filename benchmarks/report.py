@@ -11,6 +11,7 @@ from attrs import frozen
 
 from benchmarks.contenders import official_is_installed
 from benchmarks.measure import Cost, Faulty, Limited, Memory
+from benchmarks.stalls import BESIDE
 
 NAMES = {
     "bare": "bare aiohttp, fixed bytes",
@@ -90,6 +91,16 @@ def faulty_row(who: str, run: Faulty, *, has_mark: bool) -> Row:
     if not has_mark:
         return Row(what, outcome)
     return Row(what, outcome, "0, 0, 0", run.failed == run.lost == run.twice == 0)
+
+
+def stall_rows(longest: dict[str, float]) -> list[Row]:
+    """For how long other work in the event loop has to wait for a callback of the client."""
+    own = [
+        Row(f"longest callback: {what}", f"{taken:.1f} ms", "≤ 5 ms", taken <= 5)
+        for what, taken in longest.items()
+        if what not in BESIDE
+    ]
+    return [*own, *(Row(what, f"{longest[what]:.1f} ms") for what in BESIDE)]
 
 
 def memory_rows(memory: Memory, gathered: int, few: int, many: int) -> list[Row]:

@@ -112,6 +112,13 @@ async def stream_memory(*, url: str, links: int) -> dict[str, float]:
     return {"peak": _peak(), "seconds": time.perf_counter() - start}
 
 
+async def stall(*, url: str, links: int, listed: int) -> dict[str, float]:
+    """For each kind of work the longest callback in seconds."""
+    from benchmarks.stalls import stalls  # which imports the SDK: another contender must come first
+
+    return await stalls(url=url, links=links, listed=listed, source=pairs(0))
+
+
 async def _gather(create: Create, wanted: Iterable[Pair]) -> None:
     await asyncio.gather(*(create(pair) for pair in wanted))
 
@@ -135,7 +142,7 @@ def _peak() -> float:
 
 
 MEASUREMENTS: Final = {
-    function.__name__: function for function in (cost, latency, flood, gather_memory, stream_memory)
+    function.__name__: function for function in (cost, latency, flood, gather_memory, stream_memory, stall)
 }
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -89,37 +89,36 @@ async def each(
 
     No more is taken from ``source`` than is being done or waits to be consumed: at most twice
     ``concurrency``. An error of ``source`` itself, or of ``do``, is raised once the items before it are
-    done. When the consumer stops early, what is under way is cancelled.
+    done. When the consumer stops early, what is under way is cancelled, and a generator closed.
     """
-    items = numbered(source)
-    turn = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
-    results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
+    async with contextlib.aclosing(numbered(source)) as items:
+        turn = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
+        results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
 
-    async def work() -> None:
-        while True:
-            async with turn:
-                item = await anext(items, None)
-            if item is None:
-                return
-            await results.put((await do(*item),))
+        async def work() -> None:
+            while True:
+                async with turn:
+                    item = await anext(items, None)
+                if item is None:
+                    return
+                await results.put((await do(*item),))
 
-    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+        workers = [asyncio.create_task(work()) for _ in range(concurrency)]
 
-    async def finish() -> None:
-        await asyncio.wait(workers)
-        await results.put(None)
+        async def finish() -> None:
+            await asyncio.wait(workers)
+            await results.put(None)
 
-    finisher = asyncio.create_task(finish())
-    try:
-        while (result := await results.get()) is not None:
-            yield result[0]
-        for worker in workers:
-            worker.result()
-    finally:
-        for task in (finisher, *workers):
-            task.cancel()
-        await asyncio.gather(finisher, *workers, return_exceptions=True)
-        await items.aclose()
+        finisher = asyncio.create_task(finish())
+        try:
+            while (result := await results.get()) is not None:
+                yield result[0]
+            for worker in workers:
+                worker.result()
+        finally:
+            for task in (finisher, *workers):
+                task.cancel()
+            await asyncio.gather(finisher, *workers, return_exceptions=True)
 
 
 TellProgress = Callable[[int, int], None]
@@ -180,13 +179,20 @@ async def _outcome(make: Make, index: int, new: WantedLink) -> Outcome:
 
 
 async def numbered(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
-    """The items of a source of either kind, with their indexes."""
+    """The items of a source of either kind, with their indexes. A generator is closed, however this ends."""
     index = 0
-    if isinstance(source, AsyncIterable):
-        async for item in source:
-            yield index, item
-            index += 1
-    else:
-        for item in source:
-            yield index, item
-            index += 1
+    async with contextlib.AsyncExitStack() as stack:
+        # Here and now: one that was left early would be closed when Python comes to collect it, which after
+        # an error takes long, and for an async one may be when its loop is gone.
+        if isinstance(source, AsyncGenerator):
+            stack.push_async_callback(source.aclose)
+        elif isinstance(source, Generator):
+            stack.callback(source.close)
+        if isinstance(source, AsyncIterable):
+            async for item in source:
+                yield index, item
+                index += 1
+        else:
+            for item in source:
+                yield index, item
+                index += 1

@@ -22,7 +22,9 @@ except ImportError:  # without the extra "speed"
 def encode_new_link(new: NewCaseLink) -> bytes:
     """The body that asks for ``new``."""
     body: bytes | str = dumps(_unstructure_new(_Envelope(new)))
-    return body if isinstance(body, bytes) else body.encode()
+    # What orjson gives holds on to the 4 KB that it was written into: 40 MB in 10,000 calls that wait. A copy
+    # is as large as it is long.
+    return bytes(memoryview(body)) if isinstance(body, bytes) else body.encode()
 
 
 def decode_link(body: bytes) -> CaseLink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
@@ -212,6 +213,7 @@ async def read_graph(
     max_nodes: int,
     concurrency: int,
     progress: Progress,
+    site: Site | None = None,
 ) -> LinkGraph:
     """Read the links around ``root``, and what they lead to, up to ``depth`` links away.
 
@@ -225,8 +227,9 @@ async def read_graph(
         is_last = distance == depth or bool(walk.left_out)
         questions = walk.questions(with_links=not is_last)
         await bulk.of_each(call, questions, concurrency=concurrency, progress=progress)
-        if is_last or not walk.step():
-            return walk.graph(distance)
+        # In threads, since ten thousand links take some hundredths of a second, in which all else would wait.
+        if is_last or not await asyncio.to_thread(walk.step):
+            return await asyncio.to_thread(walk.graph, distance, site)
         distance += 1
 
 
@@ -251,10 +254,10 @@ class _Walk:
         titles = [partial(self._read_case, each) for each in self._level if each.type == EntityType.CASE]
         return [*(partial(self._read_links, each) for each in self._level if with_links), *titles]
 
-    def graph(self, depth: int) -> LinkGraph:
+    def graph(self, depth: int, site: Site | None) -> LinkGraph:
         """What it has met."""
         links, cases = tuple(self._links.values()), dict(self._cases)
-        return LinkGraph(self._root, links, cases, depth, len(self.left_out), tuple(self._unread))
+        return LinkGraph(self._root, links, cases, depth, len(self.left_out), tuple(self._unread), site)
 
     def step(self) -> bool:
         """Go on to what the links that were read lead to. Whether there is anything new to tell."""

@@ -268,6 +268,32 @@ class TestBreakingOff:
                 await anext(outcomes)
             assert ended == [True]
 
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_a_generator_that_somebody_holds(self, is_async: bool, keys: ApiKeys) -> None:
+        """It is closed all the same, so that what it has open does not wait for Python to collect it."""
+        ended: list[bool] = []
+
+        def endless() -> Iterator[NewCaseLink]:
+            try:
+                yield from Source()
+            finally:
+                ended.append(True)
+
+        async def endless_too() -> AsyncIterator[NewCaseLink]:
+            try:
+                for new in Source():
+                    yield new
+            finally:
+                await asyncio.sleep(0)
+                ended.append(True)
+
+        source = endless_too() if is_async else endless()
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            async with contextlib.aclosing(links.create_links(source, concurrency=2)) as outcomes:
+                await anext(outcomes)
+            assert ended == [True]
+            del source
+
     async def test_an_async_source_is_left_at_once(self, keys: ApiKeys) -> None:
         """A source that is waiting for its next link when the consumer leaves is cancelled in that."""
         ended = asyncio.Event()

@@ -10,6 +10,7 @@ import json
 import pickle
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, cast
@@ -149,6 +150,18 @@ class TestCreateRequest:
         assert (request.method, request.target) == ("POST", "/api/v2/cases/link")
         assert json.loads(request.body) == REQUEST
         assert isinstance(request.body, bytes)
+
+    def test_a_body_holds_no_more_than_itself(self, wire: ModuleType) -> None:
+        """Ten thousand calls that wait for their turn hold what they are to send, and no room beside it."""
+        new = case(A).blocks(case(B))
+        length = sys.getsizeof(wire.create_request(new).body)
+        tracemalloc.start()
+        try:
+            bodies = [wire.create_request(new).body for _ in range(100)]
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 1.5 * length * len(bodies)
 
     @any_wire
     @given(new_links())

@@ -1,0 +1,164 @@
+"""What came out of a soak: its numbers beside the marks, as a table and as a picture. Measures nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Final
+
+from attrs import frozen
+
+from benchmarks.picture import WIDTH, svg
+from benchmarks.report import Row
+
+
+@frozen
+class Sample:
+    """The process at one moment: ``memory`` in megabytes, ``done`` links of which the outcome is known."""
+
+    seconds: float
+    done: int
+    memory: float
+    descriptors: int
+    tasks: int
+
+
+@frozen
+class Soaked:
+    """A run: samples of each second, one ``before`` and one ``after`` it, and what became of the links.
+
+    ``denied`` links were told to have failed, ``denied_wrongly`` is how many of these were there;
+    ``unclear`` ones were ambiguous, or broken off. ``restarts`` are the seconds at which a site began anew.
+    """
+
+    samples: list[Sample]
+    before: Sample
+    after: Sample
+    wanted: int
+    lost: int
+    twice: int
+    denied: int
+    denied_wrongly: int
+    unclear: int
+    restarts: list[float]
+
+    def growth(self, of: Callable[[Sample], float]) -> float:
+        """By how much the last quarter is above the second one, by the least of each; the first warms up.
+
+        By the least, since what is under way comes and goes, and only what is never let go stays in it.
+        """
+        quarter = len(self.samples) // 4
+        if quarter < 15:  # in less than a minute there is nothing to compare
+            return 0.0
+        values = [of(sample) for sample in self.samples]
+        return min(values[-quarter:]) - min(values[quarter : 2 * quarter])
+
+
+def rows(soaked: Soaked) -> list[Row]:
+    """The counts, and the rules of which none may be broken."""
+    memory, descriptors, tasks = (
+        soaked.growth(of) for of in (lambda s: s.memory, lambda s: s.descriptors, lambda s: s.tasks)
+    )
+    opened = soaked.after.descriptors - soaked.before.descriptors
+    left = soaked.after.tasks - soaked.before.tasks
+    whole = max(sample.memory for sample in soaked.samples)
+    return [
+        Row("links wanted", f"{soaked.wanted:,} in {soaked.after.seconds:,.0f} s"),
+        Row("restarts of a site, each with other faults and another limit", f"{len(soaked.restarts)}"),
+        Row("unclear, or broken off, and looked for once more", f"{soaked.unclear:,}"),
+        Row("lost", f"{soaked.lost:,}", "0", soaked.lost == 0),
+        Row("made twice", f"{soaked.twice:,}", "0", soaked.twice == 0),
+        Row(
+            f"there, of the {soaked.denied:,} that were told as failed",
+            f"{soaked.denied_wrongly:,}",
+            "0",
+            soaked.denied_wrongly == 0,
+        ),
+        Row(
+            "memory: the last quarter above the second",
+            f"{memory:+.1f} of {whole:.0f} MB",
+            "≤ 8 MB",
+            memory <= 8,
+        ),
+        Row(
+            "descriptors: the last quarter above the second", f"{descriptors:+.0f}", "≤ 20", descriptors <= 20
+        ),
+        Row("tasks: the last quarter above the second", f"{tasks:+.0f}", "≤ 20", tasks <= 20),
+        Row("descriptors left at the end", f"{opened}", "0", opened <= 0),
+        Row("tasks left at the end", f"{left}", "0", left <= 0),
+    ]
+
+
+def surroundings() -> str:
+    """What it was run with."""
+    packages = ", ".join(f"{package} {version(package)}" for package in ("aiohttp", "attrs", "cattrs"))
+    return f"Python {platform.python_version()}, {packages}; {platform.system()}, {os.cpu_count()} cores."
+
+
+_MARGIN: Final = 20
+_PLOT: Final = 110
+_COLUMNS: Final = 110
+
+
+def picture(soaked: Soaked) -> str:
+    """Links in each second, and the memory of the process, over the time of the run."""
+    ends = soaked.samples[-1].seconds or 1.0
+    columns = _columns(soaked.samples, ends)
+    rates = [done for done, _ in columns]
+    memory = [megabytes for _, megabytes in columns]
+    first, second = 84, 84 + 62 + _PLOT
+    headings = (
+        f"links in a second, up to {max(rates):,.0f}",
+        f"memory of the client, up to {max(memory):.0f} MB",
+    )
+    parts = [
+        _text(_MARGIN, 32, f"{soaked.wanted:,} links in {ends / 60:.0f} minutes", kind="title"),
+        _text(_MARGIN, 54, "a line: a site starts again, with other faults and limits", kind="quiet"),
+        *_plot(first, headings[0], rates, "ours", soaked.restarts, ends),
+        *_plot(second, headings[1], memory, "other", soaked.restarts, ends),
+    ]
+    return svg("Links and memory over a long run", "; ".join(headings), second + 14 + _PLOT + 36, parts)
+
+
+def _columns(samples: list[Sample], ends: float) -> list[tuple[float, float]]:
+    """For each column links in a second, and the most memory; one without a sample is as the one before."""
+    columns = list[tuple[float, float]]()
+    last = samples[0]
+    for number in range(_COLUMNS):
+        begins, until = (ends * place / _COLUMNS for place in (number, number + 1))
+        within = [sample for sample in samples if begins < sample.seconds <= until]
+        if not within:
+            columns.append(columns[-1] if columns else (0.0, last.memory))
+            continue
+        passed = max(within[-1].seconds - last.seconds, 1e-9)
+        columns.append(((within[-1].done - last.done) / passed, max(sample.memory for sample in within)))
+        last = within[-1]
+    return columns
+
+
+def _plot(
+    top: int, heading: str, values: list[float], kind: str, restarts: list[float], ends: float
+) -> Iterator[str]:
+    bottom = top + 14 + _PLOT
+    across = WIDTH - 2 * _MARGIN
+    width = across / len(values)
+    yield _text(_MARGIN, top, heading)
+    for at in restarts:
+        yield f'<path class="window" d="M{_MARGIN + at / ends * across:.1f} {top + 12}V{bottom}"/>'
+    for number, value in enumerate(values):
+        height = value / (max(values) or 1.0) * _PLOT
+        x, size = _MARGIN + number * width, f'width="{width - 0.6:.1f}" height="{height:.1f}"'
+        yield f'<rect class="{kind}" x="{x:.1f}" y="{bottom - height:.1f}" {size}/>'
+    yield f'<path class="line" d="M{_MARGIN} {bottom}H{WIDTH - _MARGIN}"/>'
+    minutes = int(ends // 60)
+    for minute in range(minutes + 1):
+        words, anchor = ("0", "start") if minute == 0 else (f"{minute}", "middle")
+        if minute == minutes:
+            words, anchor = f"{minute} min", "end" if minute else "start"
+        yield _text(_MARGIN + 60 * minute / ends * across, bottom + 18, words, anchor=anchor)
+
+
+def _text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "start") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:g}" text-anchor="{anchor}">{words}</text>'

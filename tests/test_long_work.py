@@ -1,0 +1,121 @@
+"""What goes over thousands of links at once is done in a thread, so that all else in the loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLinksClient,
+    MalformedResponseError,
+    RetryPolicy,
+    case,
+    graph,
+    incident,
+    plan,
+    wire,
+)
+from datadog_caselinks.sandbox import Sandbox
+from tests.servers import Server, answers, leaving_nothing, some_id
+
+OUTAGE = incident(some_id(1))
+FEW, MANY = 3, 500
+wanted = [OUTAGE.causes(case(some_id(number + 2))) for number in range(MANY)]
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+        yield links
+
+
+def threads_of(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> set[bool]:
+    """Whether a function is called in the loop's thread, to be asked once it was called."""
+    function: Callable[..., Any] = getattr(owner, name)
+    loops, found = threading.get_ident(), set[bool]()
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        found.add(threading.get_ident() == loops)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, called)
+    return found
+
+
+async def make(links: CaseLinksClient, count: int) -> None:
+    await asyncio.gather(*map(links.create_link, wanted[:count]))
+
+
+class TestList:
+    @pytest.mark.parametrize(("count", "is_in_loop"), [(FEW, True), (MANY, False)])
+    async def test_is_read_in_a_thread_if_it_is_long(
+        self, count: int, is_in_loop: bool, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A short one, for which a thread would cost more, is read at once; both are told alike."""
+        await make(links, count)
+        found = threads_of(monkeypatch, wire, "read_links")
+        listed = await links.list_links(OUTAGE)
+        assert {link.child for link in listed} == {new.child for new in wanted[:count]}
+        assert found == {is_in_loop}
+
+    async def test_that_is_malformed(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """Its error comes out of the thread as it is, and is tried again as ever."""
+        endless = answers(200, b'{"data": [' + b"{}, " * 2**16)
+        async with Server(endless) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
+            with pytest.raises(MalformedResponseError, match="no JSON"):
+                await links.list_links(OUTAGE)
+        assert len(server.seen) == 3
+
+    async def test_that_nobody_waits_for_any_more(
+        self, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Cancelled while it is read, a call ends at once, and the thread ends by itself."""
+        await make(links, MANY)
+        begun, end, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+        def read(answer: wire.Answer) -> list[Any]:
+            loop.call_soon_threadsafe(begun.set)
+            end.wait()
+            return []
+
+        async with leaving_nothing():
+            monkeypatch.setattr(wire, "read_links", read)
+            task = asyncio.create_task(links.list_links(OUTAGE))
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            end.set()
+            del task
+
+
+async def test_a_plan_is_compared_in_a_thread(
+    links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it compares, and what it has to list for that."""
+    compared = threads_of(monkeypatch, plan, "compare")
+    looked_for = threads_of(monkeypatch, plan, "_to_list")
+    assert len((await links.plan_links(wanted)).create) == MANY
+    assert compared == looked_for == {False}
+
+
+async def test_a_graph_is_joined_in_a_thread(links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step from the links that were read to what they lead to, and the graph that comes of it."""
+    await make(links, FEW)
+    steps = threads_of(monkeypatch, graph._Walk, "step")
+    made = threads_of(monkeypatch, graph._Walk, "graph")
+    assert len((await links.graph(OUTAGE)).links) == FEW
+    assert steps == made == {False}
