@@ -156,6 +156,18 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=FIRST, default=False)
+def mutants(session: nox.Session) -> None:
+    """Whether a test fails for each small change of the code, in half an hour, into ``docs/mutants.md``."""
+    install(session, "mutants")
+    if session.posargs:  # names of mutants, such as "datadog_caselinks.wire.*"
+        session.run("mutmut", "run", *session.posargs)
+        return
+    shutil.rmtree("mutants", ignore_errors=True)  # it holds what became of mutants by the tests of that day
+    session.run("mutmut", "run")
+    session.run("python", "-m", "tests.mutants")
+
+
+@nox.session(python=FIRST, default=False)
 def live(session: nox.Session) -> None:
     """What Datadog itself answers, into ``live-report.md``; needs credentials and two cases to link."""
     unset = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]

@@ -166,7 +166,6 @@ class _Bucket:
         """Let go whoever may, from the first; come back when time alone may let the next one go."""
         if self._timer:
             self._timer.cancel()
-            self._timer = None
         while self._waiting:
             turn, _ = self._waiting[0]
             now = self._now()

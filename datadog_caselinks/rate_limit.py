@@ -18,6 +18,9 @@ _TIMESTAMP: Final = 1e8
 _NAMES: Final = tuple(
     istr(f"X-RateLimit-{name}") for name in ("Limit", "Remaining", "Period", "Reset", "Name")
 )
+_RETRY_AFTER: Final = istr("Retry-After")
+_DATE: Final = istr("Date")
+
 _MANY: Final = 100
 """Digits that no limit has; with three times as many a float cannot hold it."""
 
@@ -66,8 +69,8 @@ class RateLimit:
 
 def retry_after(headers: Headers) -> float | None:
     """Seconds to wait by ``Retry-After``, given as a number or as a date (RFC 9110, 10.2.3), or ``None``."""
-    waits = _numbers(headers.getall("Retry-After", _NO_VALUES))
-    sent, until = _date(headers, "Date"), _date(headers, "Retry-After")
+    waits = _numbers(headers.getall(_RETRY_AFTER, _NO_VALUES))
+    sent, until = _date(headers, _DATE), _date(headers, _RETRY_AFTER)
     if sent is not None and until is not None:
         waits.append(max(0.0, until - sent))
     return max(waits, default=None)
@@ -85,7 +88,7 @@ def _in_digits(limit: str, period: str, reset: str, name: str) -> tuple[int, flo
 def _by_all_means(told: list[list[str]], headers: Headers) -> RateLimit | None:
     limit, remaining, period, reset = map(_numbers, told[:4])
     names = [name.strip() for name in told[4] if name.strip()]
-    if max(reset, default=0.0) >= _TIMESTAMP:
+    if any(seconds >= _TIMESTAMP for seconds in reset):
         reset = _relative(reset, headers)
     if not (limit or remaining or period or reset or names):
         return None
@@ -100,8 +103,6 @@ def _by_all_means(told: list[list[str]], headers: Headers) -> RateLimit | None:
 
 def _numbers(values: list[str]) -> list[float]:
     """Every finite number of at least 0 among a header's values, each of which may be a list ("7, 7")."""
-    if len(values) == 1 and values[0].isdecimal() and len(values[0]) < 100:  # as almost all are
-        return [float(values[0])]
     numbers = []
     for text in ",".join(values).split(","):
         try:
@@ -115,16 +116,16 @@ def _numbers(values: list[str]) -> list[float]:
 
 def _date(headers: Headers, name: str) -> float | None:
     try:
-        date = parsedate_to_datetime(headers.getall(name, [])[0])
+        date = parsedate_to_datetime(headers.getall(name, _NO_VALUES)[0])
         # Without a zone it is UTC (RFC 9110, 5.6.7), and not the zone of this machine.
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (IndexError, TypeError, ValueError, OverflowError):
+    except (IndexError, ValueError, OverflowError):
         return None
 
 
 def _relative(values: list[float], headers: Headers) -> list[float]:
     """``values`` in seconds from now; those that are Unix timestamps by the answer's own ``Date``."""
-    sent = _date(headers, "Date")
+    sent = _date(headers, _DATE)
     if sent is None:
         return [seconds for seconds in values if seconds < _TIMESTAMP]
     return [seconds if seconds < _TIMESTAMP else max(0.0, seconds - sent) for seconds in values]

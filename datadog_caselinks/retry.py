@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import backoff
@@ -33,12 +34,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _at_least(minimum: int) -> Callable[[object, Any, float], None]:
-    def check(_: object, attribute: Any, value: float) -> None:
-        if not value >= minimum:  # which NaN is not either
-            raise ConfigurationError(f"{attribute.name} must be at least {minimum}, not {value!r}")
-
-    return check
+def _at_least(minimum: int, _: object, attribute: Any, value: float) -> None:
+    if not value >= minimum:  # which NaN is not either
+        raise ConfigurationError(f"{attribute.name} must be at least {minimum}, not {value!r}")
 
 
 @frozen(kw_only=True)
@@ -65,13 +63,13 @@ class RetryPolicy:
     who were told the same moment do not all come back at once. After a 429 the gate waits, for all.
     """
 
-    max_attempts: int = field(default=6, validator=_at_least(1))
-    max_rate_limited: int = field(default=100, validator=_at_least(0))
-    base: float = field(default=0.5, validator=_at_least(0))
-    cap: float = field(default=20.0, validator=_at_least(0))
-    max_wait: float = field(default=120.0, validator=_at_least(0))
-    settle: float = field(default=1.0, validator=_at_least(0))
-    budget: float = field(default=500, validator=_at_least(0))
+    max_attempts: int = field(default=6, validator=partial(_at_least, 1))
+    max_rate_limited: int = field(default=100, validator=partial(_at_least, 0))
+    base: float = field(default=0.5, validator=partial(_at_least, 0))
+    cap: float = field(default=20.0, validator=partial(_at_least, 0))
+    max_wait: float = field(default=120.0, validator=partial(_at_least, 0))
+    settle: float = field(default=1.0, validator=partial(_at_least, 0))
+    budget: float = field(default=500, validator=partial(_at_least, 0))
 
 
 class RetryBudget:

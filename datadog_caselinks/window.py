@@ -84,13 +84,14 @@ class Window:
         told = self._told
         if told is None or now >= self._ends:
             return self._probes == 0 or now >= self._probed_at + _PATIENCE
-        # What was lost may not have been counted. With nothing else under way, one more request tells.
+        # Even the smallest share is one. And what was lost may not have been counted: with nothing else under
+        # way, one more request tells.
         return self._under_way < self._allowance(told) or (self._under_way == 0 < self._remaining)
 
     def blocked_until(self, now: float) -> float:
         """Until when nothing can be sent, whatever comes of what is under way; ``now`` if something can."""
         is_used_up = not self._is_unknown(now) and self._remaining <= 0
-        return max(now, self._held_until, self._ends if is_used_up else now)
+        return max(self._held_until, self._ends if is_used_up else now)
 
     def next_look(self, now: float) -> float:
         """When :meth:`may_send` may come to hold although no answer comes."""
@@ -178,7 +179,7 @@ class Window:
         left = _seconds_left(limit)
         ends = now + left
         # Reset is rounded up, so it is less than a second too long, if it is believed as it stands.
-        if self._is_news(request, left - 1.0 if left == limit.reset and left > 1.0 else 0.0):
+        if self._is_news(request, max(0.0, left - 1.0) if left == limit.reset else 0.0):
             self._begin(request, limit, ends, remaining)
         elif request.at >= self._began and now < self._ends:
             self._ends = min(self._ends, ends)
@@ -205,11 +206,9 @@ class Window:
         """
         left = self._left
         if self._share:
-            allowance = int((self._share if self._share >= _ALONE else _CAUTION * self._share) * left)
-        else:
-            taken = max(1, _limit(told) - left - self._others_before)
-            allowance = min(self._mine + 1, left if taken <= self._mine else int(self._mine / taken * left))
-        return allowance if allowance > 0 else min(left, 1)
+            return int((self._share if self._share >= _ALONE else _CAUTION * self._share) * left)
+        taken = max(1, _limit(told) - left - self._others_before)
+        return min(self._mine + 1, left, int(self._mine / taken * left))
 
     def _hold(self, now: float, retry_after: float | None) -> None:
         if retry_after is not None:

@@ -44,6 +44,8 @@ MAX_LIST: Final = 16 * 2**20
 MAX_BODY: Final = 2**20
 """Bytes that are read of any other answer, of which a hundred may be under way."""
 
+_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+
 _EXCERPT: Final = 1000
 """Characters of a body that an error keeps."""
 
@@ -302,5 +304,5 @@ def _readable(error: object) -> str:
 
 def _title(text: str) -> str:
     """What to quote of a body that is no JSON:API: the title of an HTML page, or its beginning."""
-    title = re.search(r"<title[^>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
+    title = _TITLE.search(text)
     return title[1] if title else text

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 from datadog_caselinks import ApiKeys, RetryPolicy
 from tests.keys import Watch, watching
@@ -17,6 +17,16 @@ from tests.servers import Authority, Clock
 # With a deadline a test would depend on the speed of the machine. noxfile.py says where the few are enough.
 settings.register_profile("patient", deadline=None)
 settings.register_profile("few", max_examples=20, deadline=None)
+# Each mutant is to meet the same examples, and the first that fails is enough. mutmut runs the tests once for
+# itself and then in a fork for each mutant, so one function is called for several instances of its class.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("few"),
+    database=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.differing_executors],
+)
 settings.load_profile("patient")
 
 

@@ -34,6 +34,7 @@ from datadog_caselinks import (
     incident,
     parse_link,
 )
+from datadog_caselinks.bulk import Progress, each, of_each
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.journal_file import LinkState, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
@@ -310,6 +311,25 @@ class TestBreakingOff:
                 await anext(outcomes)
             assert ended.is_set()
 
+    async def test_what_is_under_way_has_ended_when_the_consumer_has_left(self) -> None:
+        """Also what takes its time to clean up."""
+        ended: list[int] = []
+
+        async def do(index: int, _: object) -> None:
+            if index == 0:
+                return
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await settle()
+                ended.append(index)
+
+        async with leaving_no_task():
+            async with contextlib.aclosing(each(do, Source(), concurrency=3)) as results:
+                await anext(results)
+                await settle()
+            assert ended == [1, 2, 3]
+
 
 class TestSourceThatRaises:
     @pytest.mark.parametrize("is_async", [False, True])
@@ -344,6 +364,63 @@ class TestSourceThatRaises:
             with pytest.raises(TypeError):
                 await anext(links.create_links(None))  # type: ignore[arg-type]
         assert server.connections == 0
+
+
+class TestOfEach:
+    async def test_in_the_order_of_the_items(self) -> None:
+        """Whichever is answered first."""
+
+        async def ask(item: int) -> str:
+            for _ in range(item):
+                await asyncio.sleep(0)
+            return f"answer {item}"
+
+        found = await of_each(ask, [3, 1, 2], concurrency=3, progress=Progress(None))
+        assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
+
+    async def test_so_many_at_a_time(self) -> None:
+        """As soon as one is answered the next is asked."""
+        asked: list[int] = []
+        may_answer = asyncio.Semaphore(0)
+
+        async def ask(item: int) -> None:
+            asked.append(item)
+            await may_answer.acquire()
+
+        all_of_them = asyncio.create_task(of_each(ask, range(4), concurrency=2, progress=Progress(None)))
+        for expected in ([0, 1], [0, 1, 2], [0, 1, 2, 3]):
+            await settle()
+            assert asked == expected
+            may_answer.release()
+        may_answer.release()
+        await all_of_them
+
+    async def test_progress_goes_on_from_round_to_round(self) -> None:
+        """Each answer is told once, and of how many; a later round adds to both."""
+        told: list[tuple[int, int]] = []
+        progress = Progress(lambda answered, asked: told.append((answered, asked)))
+
+        async def ask(item: str) -> None:
+            pass
+
+        for items in ("ab", "", "cde"):
+            await of_each(ask, items, concurrency=2, progress=progress)
+        assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
+
+    async def test_the_first_error_ends_it(self) -> None:
+        """It is raised as it is, and whoever waits for an answer is cancelled."""
+        told: list[int] = []
+
+        async def ask(item: int) -> None:
+            if item == 1:
+                raise LookupError("no answer")
+            await asyncio.Event().wait()
+
+        progress = Progress(lambda answered, _: told.append(answered))
+        async with leaving_no_task():
+            with pytest.raises(LookupError, match="no answer"):
+                await of_each(ask, range(9), concurrency=2, progress=progress)
+        assert told == []
 
 
 @pytest.fixture

@@ -262,6 +262,16 @@ class TestCancelling:
         assert second.task.cancelled()
         assert not second.has_turn
 
+    async def test_a_waiter_that_is_passed_over_before_it_knows(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """An answer that comes just before takes it out of the queue, and lets the next one go."""
+        first, second, third = leftover[:] = callers(gate, 3)
+        await settle()
+        first.outcome.set_result(told(1))
+        await second.cancel()
+        assert turns([second, third]) == [False, True]
+
     async def test_a_waiter_behind_others_who_would_be_refused(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
@@ -368,8 +378,9 @@ class TestWaiting:
         await first.hear(told(0))
         assert [caller.task.done() for caller in others] == [True, False, True]
         for hasty in (others[0], others[2]):
-            with pytest.raises(RateLimitedError):
+            with pytest.raises(RateLimitedError, match="nothing for another 60 s") as caught:
                 await hasty.task
+            assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, told(0))
 
     async def test_a_wait_is_logged_once(
         self, gate: Gate, clock: Clock, leftover: list[Caller], caplog: pytest.LogCaptureFixture
@@ -382,11 +393,11 @@ class TestWaiting:
         clock.advance(30)
         await asked.pop().cancel()
         await asked.pop(0).cancel()
-        assert _logged(caplog) == [(logging.INFO, "the rate limit is used up; waiting 60.0 s")]
+        assert _logged(caplog) == [(logging.INFO, "the rate limit is used up; waiting 60.0 s", 60.0)]
         clock.advance(30)
         await settle()
-        await asked[0].hear(told(0, reset=2.5))
-        assert _logged(caplog)[1:] == [(logging.INFO, "the rate limit is used up; waiting 2.5 s")]
+        await asked[0].hear(told(0, reset=0.5))
+        assert _logged(caplog)[1:] == [(logging.INFO, "the rate limit is used up; waiting 0.5 s", 0.5)]
 
     async def test_no_wait_is_not_logged(
         self, gate: Gate, leftover: list[Caller], caplog: pytest.LogCaptureFixture
@@ -414,9 +425,12 @@ class TestWaiting:
         assert await asyncio.to_thread(gate.rate_limit, "create") == told(9)
 
 
-def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
+    """Level, message and, for machines, the seconds."""
     return [
-        (level, message) for name, level, message in caplog.record_tuples if name == "datadog_caselinks.gate"
+        (record.levelno, record.getMessage(), vars(record)["wait_seconds"])
+        for record in caplog.records
+        if record.name == "datadog_caselinks.gate"
     ]
 
 
@@ -440,6 +454,18 @@ class TestWhatBecameOfARequest:
         await settle()
         await caller.fail(error)
         assert gate.rate_limit("create") == told(8)
+
+    async def test_perhaps_sent_is_cleared_up_by_the_next_answer(
+        self, gate: Gate, clock: Clock, leftover: list[Caller]
+    ) -> None:
+        """The server did not count it, as the answer to what was sent after it tells."""
+        await ask(gate, told(9))
+        (caller,) = leftover[:] = callers(gate, 1)
+        await settle()
+        await caller.fail(TransportError("reset"))
+        clock.advance(1)
+        await ask(gate, told(8, reset=59.0))
+        assert gate.rate_limit("create") == told(8, reset=59.0)
 
     async def test_left_without_a_word(self, gate: Gate) -> None:
         """An answer that says nothing of the limit may yet have been counted."""
@@ -529,6 +555,15 @@ class TestBuckets:
         await listing.hear(told(5, name="b"))
         assert creating.has_turn
         assert gate.rate_limit("create") == told(1, name="a")
+        assert gate.rate_limit("list") == told(5, name="b")
+
+    async def test_a_late_answer_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
+        """Only a name that is another than the one it was asked under is news."""
+        await ask(gate, told(9, name="a"), "list")
+        late, moved = leftover[:] = callers(gate, 2, operation="list")
+        await settle()
+        await moved.hear(told(5, name="b"))
+        await late.hear(told(8, name="a"))
         assert gate.rate_limit("list") == told(5, name="b")
 
     async def test_a_late_answer_of_another_name_closes_nothing(

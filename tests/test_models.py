@@ -193,7 +193,7 @@ class TestNewCaseLink:
         """``str`` is for messages and reads as a sentence."""
         assert str(case(A).blocks(page(B))) == f"CASE {A} BLOCKS PAGE {B}"
 
-    @pytest.mark.parametrize("relationship", ["", "blocks", "BLOCKS ", "LIKES", None, 3])
+    @pytest.mark.parametrize("relationship", ["", "blocks", "BLOCKS ", "LIKES", None, 3, ["BLOCKS"]])
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, relationship: object) -> None:
         """The message shows what was given and lists all that would do."""
         with pytest.raises(InvalidLinkError) as caught:
@@ -203,7 +203,7 @@ class TestNewCaseLink:
             "PARENT_OF, SUCCESSOR_OF, ESCALATES_TO"
         )
 
-    @pytest.mark.parametrize("entity_type", ["", "case", "WIDGET", None])
+    @pytest.mark.parametrize("entity_type", ["", "case", "WIDGET", None, ["CASE"]])
     @pytest.mark.parametrize("is_parent", [True, False])
     def test_an_unknown_type_is_refused_with_the_known_ones(
         self, entity_type: object, is_parent: bool

@@ -125,6 +125,21 @@ class TestEvents:
         assert 59 < wait.call.waited < 61
         assert wait.call.attempts == 2
 
+    async def test_a_wait_for_those_before_it(self, events: list[CallEvent], keys: ApiKeys) -> None:
+        """The limit is not used up as far as is known, so it may be over at once."""
+        hold = Held()
+        async with (
+            Server(hold, created) as server,
+            CaseLinksClient(server.url, keys, on_event=events.append) as links,
+        ):
+            first = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            second = asyncio.create_task(links.create_link(NEW))
+            await settle()
+            hold.release()
+            await asyncio.gather(first, second)
+        assert [event.seconds for event in events if isinstance(event, CallWaiting)] == [0.0]
+
     @pytest.mark.parametrize(
         ("step", "error", "outcome"),
         [

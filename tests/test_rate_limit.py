@@ -76,6 +76,20 @@ class TestFromHeaders:
         )
         assert found == RateLimit(limit=60, remaining=7, period=10, reset=7, name="case_links")
 
+    @pytest.mark.parametrize("remaining", ["-1", "9" * 400])
+    def test_what_is_no_count_is_not_there_among_others(self, remaining: str) -> None:
+        """A negative number of requests, or one beyond all floats, does no harm beside four good values."""
+        found = RateLimit.from_headers(
+            headers(
+                ("X-RateLimit-Limit", "60"),
+                ("X-RateLimit-Remaining", remaining),
+                ("X-RateLimit-Period", "10"),
+                ("X-RateLimit-Reset", "7"),
+                ("X-RateLimit-Name", "case_links"),
+            )
+        )
+        assert found == RateLimit(limit=60, period=10, reset=7, name="case_links")
+
     def test_letter_case_of_names_does_not_matter(self) -> None:
         """HTTP/2 sends names in lower case."""
         assert RateLimit.from_headers(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)
@@ -150,6 +164,12 @@ class TestFromHeaders:
         moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP - 30))
         assert RateLimit.from_headers(headers(moment, ("Date", NOON))) == RateLimit(reset=0)
 
+    def test_of_a_timestamp_and_seconds_the_longer_counts(self) -> None:
+        """Each is read by its own size, whatever stands beside it."""
+        for seconds, longer in [(7, 30), (70, 70)]:
+            pairs = ("X-RateLimit-Reset", f"{seconds}, {NOON_TIMESTAMP + 30}"), ("Date", NOON)
+            assert RateLimit.from_headers(headers(*pairs)) == RateLimit(reset=longer)
+
     @pytest.mark.parametrize("date", [(), (("Date", "yesterday"),), (("Date", ""),)])
     def test_a_timestamp_without_a_date_is_not_there(self, date: tuple[tuple[str, str], ...]) -> None:
         """Taken for seconds it would be fifty years of waiting."""
@@ -160,7 +180,9 @@ class TestFromHeaders:
         assert RateLimit.from_headers(headers(("X-RateLimit-Reset", "99999999"))) == RateLimit(
             reset=99_999_999
         )
-        assert RateLimit.from_headers(headers(("X-RateLimit-Reset", "100000000"))) is None
+        timestamp = ("X-RateLimit-Reset", "100000000")
+        assert RateLimit.from_headers(headers(timestamp)) is None
+        assert RateLimit.from_headers(headers(timestamp, ("Date", NOON))) == RateLimit(reset=0)
 
     @given(HEADERS)
     @example(headers(("X-RateLimit-Limit", "1e308")))

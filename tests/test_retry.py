@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datadog_caselinks import (
@@ -479,6 +479,7 @@ def outage() -> Flaky:
 
 class TestRetryBudget:
     @given(st.integers(0, 5), st.lists(st.booleans(), max_size=40))
+    @example(size=3, outcomes=[False, False, False, True, False])
     def test_it_is_spent_at_nothing_and_never_above_its_size(self, size: int, outcomes: list[bool]) -> None:
         """A failure takes one of what is left, a success gives one back: at least 0, and at most ``size``."""
         budget, left = RetryBudget(size), size
@@ -490,6 +491,19 @@ class TestRetryBudget:
                 budget.failed()
                 left = max(left - 1, 0)
             assert budget.is_spent is (left == 0)
+
+    @pytest.mark.parametrize("is_credited", [True, False])
+    async def test_a_success_may_give_nothing_back(self, is_credited: bool) -> None:
+        """That lists can be read, when a link is looked for, does not say that links can be made."""
+        budget = RetryBudget(1)
+        budget.failed()
+
+        @retrying(RetryPolicy(), budget, is_credited=is_credited)
+        async def look() -> None:
+            pass
+
+        await look()
+        assert budget.is_spent is not is_credited
 
     async def test_one_failure_in_ten_never_spends_it(self) -> None:
         """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""

@@ -396,6 +396,14 @@ class TestProbes:
             window.withdrawn(window.sent(0.0))
             assert window.may_send(0.0)
 
+    def test_one_of_two_that_was_not_sent_does_not_make_room(self) -> None:
+        """The other is still under way, and has its second."""
+        window = Window()
+        first, _ = window.sent(0.0), window.sent(1.0)
+        window.withdrawn(first)
+        assert not window.may_send(1.99)
+        assert window.may_send(2.0)
+
     def test_a_lost_probe_is_replaced_at_once(self) -> None:
         """The pause before the next attempt is not the window's affair."""
         window = Window()
@@ -414,6 +422,12 @@ class TestProbes:
         window = opened(told(3))
         assert len(burst(window, 100.0)) == 3
         assert window.next_look(100.0) == 160.0
+        assert len(burst(window, 160.0)) == 1
+
+    def test_the_last_request_of_a_window_is_no_probe(self) -> None:
+        """Sent just before the end, it does not keep one back either."""
+        window = opened(told(1))
+        assert not window.sent(159.5).is_probe
         assert len(burst(window, 160.0)) == 1
 
 
@@ -488,12 +502,13 @@ class TestRemaining:
         hear(window, 100.9, window.sent(100.8), told(9, period=2.0, reset=2.0))
         assert remaining(window, 100.9) == 8
 
-    def test_a_request_that_was_counted_after_the_probe_is_not_forgotten(self) -> None:
+    @pytest.mark.parametrize("answered", [160.0, 160.2])
+    def test_a_request_that_was_counted_after_the_probe_is_not_forgotten(self, answered: float) -> None:
         """Sent before the end, it arrived after the probe, and yet was answered before it."""
         window = opened(told(9))
         late = window.sent(159.0)
         probe = window.sent(160.0)
-        hear(window, 160.2, late, told(8))
+        hear(window, answered, late, told(8))
         hear(window, 160.3, probe, told(9))
         assert remaining(window, 160.3) == 8
         assert len(burst(window, 160.3)) == 8
@@ -502,6 +517,18 @@ class TestRemaining:
         """What was never sent was never counted."""
         window = opened(told(2))
         for request in burst(window, 100.0):
+            window.withdrawn(request)
+        assert len(burst(window, 100.0)) == 2
+
+
+class TestAdoptedRequests:
+    def test_one_is_under_way_until_it_is_answered(self) -> None:
+        """It went out as one of another bucket, beside those of this one, and takes the place of none."""
+        window = opened(told(2))
+        own = burst(window, 100.0)
+        window.withdrawn(window.adopted(Window().sent(99.0)))
+        assert not window.may_send(100.0)
+        for request in own:
             window.withdrawn(request)
         assert len(burst(window, 100.0)) == 2
 
@@ -521,6 +548,20 @@ class TestLostRequests:
         assert remaining(window, 103.0) == 5
         hear(window, 104.0, window.sent(103.0), told(7))
         assert remaining(window, 104.0) == 7
+
+    def test_one_counts_where_there_is_but_one(self) -> None:
+        """It may have been that one."""
+        window = opened(told(1, limit=1))
+        window.lost(101.0, window.sent(100.5))
+        assert remaining(window, 101.0) == 0
+
+    def test_so_does_an_answer_that_says_nothing(self) -> None:
+        """It was answered, and perhaps not counted."""
+        window = opened(told(9))
+        hear(window, 101.0, window.sent(100.5))
+        assert remaining(window, 101.0) == 8
+        hear(window, 103.0, window.sent(102.0), told(8))
+        assert remaining(window, 103.0) == 8
 
     def test_only_those_lost_before_are_cleared_up(self) -> None:
         """An answer tells nothing of what was lost after its request went out."""
@@ -742,6 +783,12 @@ class TestNoLimit:
         hear(window, 161.0, late)
         assert len(burst(window, 161.0)) == 1000
 
+    def test_an_answer_from_the_last_second_of_a_window_opens_nothing(self) -> None:
+        """It says nothing of the next one."""
+        window = opened(told(9))
+        hear(window, 160.5, window.sent(159.5))
+        assert len(burst(window, 160.5)) == 1
+
     def test_a_late_probe_that_hears_nothing_opens_nothing(self) -> None:
         """A later probe has told of the limit since."""
         window = opened(told(3))
@@ -780,6 +827,13 @@ class TestAbsentAndOddValues:
     def test_without_reset_the_period_counts(self) -> None:
         """The window ends after its whole length at the latest."""
         assert opened(told(0, reset=None)).blocked_until(100.0) == 160.0
+
+    def test_without_reset_an_answer_of_the_last_second_opens_no_other(self) -> None:
+        """The period says how long a window is, and not how much is left of it."""
+        window = opened(told(9, reset=None))
+        hear(window, 159.8, window.sent(159.5), told(8, reset=None))
+        assert remaining(window, 159.9) == 8
+        assert window.current(160.0) is None
 
     def test_without_both_it_is_a_second(self) -> None:
         """Then it is asked anew."""
@@ -873,14 +927,21 @@ class TestShare:
         hear(window, 101.0, window.sent(100.0), told(49, limit=100))
         assert len(burst(window, 101.0)) == 3
 
-    def test_where_others_take_as_much_it_is_half_of_what_is_left(self) -> None:
-        """All together then ask for no more than there is."""
-        window, left = self.first(99)
-        for answers in range(1, 40):
-            left -= 2
-            hear(window, 100.0 + answers, window.sent(100.0 + answers - 0.5), told(left, limit=100))
-        assert left == 21
-        assert len(burst(window, 150.0)) == 21 * 40 // 79
+    def test_what_others_took_before_says_nothing_of_the_little_that_is_left(self) -> None:
+        """It is opened step by step, as any first window."""
+        window, _ = self.first(3)
+        assert len(burst(window, 100.0)) == 2
+
+    @pytest.mark.parametrize(("left", "taken_by_all", "answers"), [(99, 2, 25), (50, 3, 10)])
+    def test_where_others_take_as_well_it_is_a_part_of_what_is_left(
+        self, left: int, taken_by_all: int, answers: int
+    ) -> None:
+        """As large as one's part of what was taken: all together then ask for no more than there is."""
+        window, left = self.first(left)
+        for number in range(1, answers + 1):
+            left -= taken_by_all
+            hear(window, 100.0 + number, window.sent(100.0 + number - 0.5), told(left, limit=100))
+        assert len(burst(window, 150.0)) == left * (1 + answers) // (1 + taken_by_all * answers)
 
     def test_the_share_of_the_last_window_is_taken_at_once(self) -> None:
         """There is no need to find it out again; less a fifth, since what is known of others is late."""
@@ -954,3 +1015,21 @@ class TestShare:
         hear(window, 102.0, window.sent(101.5), told(96, limit=100))
         hear(window, 160.0, window.sent(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == 99
+
+    def test_each_that_was_lost_is_one(self) -> None:
+        """What was taken beyond them was taken by others."""
+        window, _ = self.first(99)
+        for request in [window.sent(100.0) for _ in range(10)]:
+            window.lost(101.0, request)
+        hear(window, 102.0, window.sent(101.5), told(79, limit=100))
+        hear(window, 160.0, window.sent(160.0), told(99, limit=100))
+        assert len(burst(window, 160.0)) == int(0.8 * 12 / 21 * 99)
+
+    def test_what_was_lost_and_not_counted_makes_no_more_of_what_is_left(self) -> None:
+        """One cannot have taken more of the limit than was taken."""
+        window = Window()
+        hear(window, 100.0, window.sent(100.0), told(9))
+        for request in [window.sent(100.0) for _ in range(6)]:
+            window.lost(101.0, request)
+        hear(window, 102.0, window.sent(101.5), told(4))
+        assert len(burst(window, 102.0)) == 4

@@ -127,20 +127,25 @@ def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "operation"),
+    ("make", "operation", "about"),
     [
-        (lambda wire: wire.create_request(case(A).blocks(case(B))), "create"),
-        (lambda wire: wire.list_request(case(A), None), "list"),
-        (lambda wire: wire.list_request(case(A), Relationship.BLOCKS), "list"),
-        (lambda wire: wire.delete_request(LINK_ID), "delete"),
-        (lambda wire: wire.case_request("SHOP-1"), "get"),
+        (
+            lambda wire: wire.create_request(case(A).blocks(case(B))),
+            "create",
+            f"create CASE {A} BLOCKS CASE {B}",
+        ),
+        (lambda wire: wire.list_request(case(A), None), "list", f"list the links of CASE {A}"),
+        (lambda wire: wire.list_request(case(A), Relationship.BLOCKS), "list", f"list the links of CASE {A}"),
+        (lambda wire: wire.delete_request(LINK_ID), "delete", f"delete link {LINK_ID}"),
+        (lambda wire: wire.case_request("SHOP-1"), "get", "get case SHOP-1"),
     ],
 )
 def test_each_request_names_its_operation(
-    wire: ModuleType, make: Callable[[ModuleType], Any], operation: str
+    wire: ModuleType, make: Callable[[ModuleType], Any], operation: str, about: str
 ) -> None:
-    """The server may count each of the four by itself, and the gate keeps them apart by this name."""
-    assert make(wire).operation == operation
+    """The server may count each of the four by itself, the gate keeps them apart; errors say it in words."""
+    request = make(wire)
+    assert (request.operation, request.about) == (operation, about)
 
 
 class TestCreateRequest:
@@ -231,6 +236,14 @@ class TestDeleteRequest:
             f"/api/v2/cases/link/{LINK_ID}",
             None,
         )
+
+    @pytest.mark.parametrize(
+        ("id", "last"),
+        [("...x", "...x"), ("X..X", "X..X"), ("a/b", "a%2Fb"), ("a b", "a%20b"), ("é", "%C3%A9")],
+    )
+    def test_anything_else_than_dots_alone_is_an_id(self, wire: ModuleType, id: str, last: str) -> None:
+        """The API says of an id that it is a string, and no more."""
+        assert wire.delete_request(id).target == f"/api/v2/cases/link/{last}"
 
     @any_wire
     @given(st.text() | st.text("./%?#\\ a", max_size=6))
@@ -630,7 +643,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("status", "advice"),
         [
-            (302, "redirects are not followed, they would carry the keys: check the site"),
+            *(
+                (status, "redirects are not followed, they would carry the keys: check the site")
+                for status in (300, 399)
+            ),
             (400, "the request is wrong and would be refused again"),
             (401, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
             (403, "give the application key or token the scope cases_write"),
@@ -711,6 +727,12 @@ class TestErrors:
             f"cannot create CASE {A} BLOCKS CASE {B}: 400, {message}; "
             "the request is wrong and would be refused again"
         )
+
+    def test_a_status_is_told_once(self, wire: ModuleType) -> None:
+        """Pages of errors begin with it, as the message does; elsewhere in the reason it stays."""
+        page = b"<title>503 Service Unavailable</title>"
+        assert ": 503, Service Unavailable; " in str(refused(wire, page, 503))
+        assert ": 503, error 503; " in str(refused(wire, {"errors": ["error 503 "]}, 503))
 
     def test_the_errors_are_kept_as_they_came(self, wire: ModuleType) -> None:
         """Whoever wants a ``code`` or a ``source`` finds it."""
@@ -811,6 +833,22 @@ class TestHints:
     ) -> None:
         """``Retry-After``, or on 429, where it is the reason, the end of the window if that is later."""
         assert refused(wire, b"", status, headers).retry_after == retry_after
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "advice"),
+        [
+            (429, {"X-RateLimit-Reset": "7"}, "the server asks for 7 s; wait, or ask for fewer at a time"),
+            (429, {"Retry-After": "2.5"}, "the server asks for 2.5 s; wait, or ask for fewer at a time"),
+            (429, {}, "wait, or ask for fewer at a time"),
+            (503, {"Retry-After": "7"}, "the fault is the server's"),
+        ],
+    )
+    def test_a_429_says_how_long(
+        self, wire: ModuleType, status: int, headers: dict[str, str], advice: str
+    ) -> None:
+        """Where to wait is what to do, and the server says for how long, the message says it too."""
+        message = str(refused(wire, {"errors": ["because"]}, status, headers))
+        assert message == f"cannot create CASE {A} BLOCKS CASE {B}: {status}, because; {advice}"
 
     @pytest.mark.parametrize("status", [400, 429, 503])
     def test_the_rate_limit_is_on_every_error(self, wire: ModuleType, status: int) -> None:

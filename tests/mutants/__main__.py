@@ -1,0 +1,132 @@
+"""``python -m tests.mutants``, after ``mutmut run``: who survived, against who may; into ``docs/mutants.md``.
+
+Who may, and why, is in ``survivors.toml``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+ROOT: Final = Path(__file__).parents[2]
+KNOWN: Final = Path(__file__).with_name("survivors.toml")
+PAGE: Final = ROOT / "docs" / "mutants.md"
+
+# One that never ends has changed what the code does, as a failing test tells of others.
+_KILLED: Final = frozenset({"killed", "timeout"})
+
+_ABOUT: Final = """\
+# Mutants
+
+A mutant is the code with one small change: a `<` made `<=`, an argument left out, a text in capitals.
+`nox -s mutants` makes all that [mutmut](https://mutmut.readthedocs.io) knows of these modules, and runs for
+each the tests that reach it, in half an hour. If one fails, or the mutant never ends, it is killed. If none
+does, a rule has no test, or the change makes no difference to anybody; then the mutant stands below, with the
+reason. One that survives without a reason fails the session.
+
+Only the bodies of functions are changed: not what stands at the level of modules and classes, nor properties
+and other functions with decorators.
+"""
+
+
+@frozen(order=True)
+class Mutant:
+    """One small change of a module: a statement, and what it was made."""
+
+    module: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.py\n- {self.before}\n+ {self.after}"
+
+
+def read_statuses(results: str) -> dict[str, str]:
+    """What ``mutmut results`` tells: of each mutant, by its name, what became of it."""
+    pairs = (line.strip().rpartition(": ") for line in results.splitlines())
+    return {name: status for name, _, status in pairs}
+
+
+def read_diff(name: str, diff: str) -> Mutant:
+    """What ``mutmut show`` tells of the mutant of this name, without comments."""
+    lines = [line.partition("  #")[0] for line in diff.splitlines() if not line.startswith(("---", "+++"))]
+    before, after = (
+        " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in ("-", "+")
+    )
+    return Mutant(module_of(name), before, after)
+
+
+def module_of(name: str) -> str:
+    """The module of a mutant by its name, such as ``datadog_caselinks.wire.x__read__mutmut_1``."""
+    return name.split(".")[1]
+
+
+def read_known(text: str) -> dict[Mutant, str]:
+    """Who may survive, and why."""
+    return {
+        Mutant(entry["module"], before, after): entry["why"]
+        for entry in tomllib.loads(text)["survivors"]
+        for before, after in entry["changes"]
+    }
+
+
+def page(statuses: Mapping[str, str], reasons: Mapping[Mutant, str]) -> str:
+    """The page of the documentation: how many of each module, then each that survived, with its reason."""
+    return "\n".join([_ABOUT, *_table(statuses), *_survivors(reasons)]) + "\n"
+
+
+def _table(statuses: Mapping[str, str]) -> Iterator[str]:
+    yield from ("| module | mutants | killed | survivors |", "| --- | --- | --- | --- |")
+    made = Counter(module_of(name) for name in statuses)
+    killed = Counter(module_of(name) for name, status in statuses.items() if status in _KILLED)
+    for module, count in sorted(made.items()):
+        yield f"| `{module}.py` | {count} | {_share(killed[module], count)} | {count - killed[module]} |"
+    total = made.total()
+    yield f"| all | {total} | {_share(killed.total(), total)} | {total - killed.total()} |"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.1%})"
+
+
+def _survivors(reasons: Mapping[Mutant, str]) -> Iterator[str]:
+    in_order = sorted((mutant.module, why, mutant) for mutant, why in reasons.items())
+    for module, of_module in groupby(in_order, key=lambda entry: entry[0]):
+        yield f"\n## `{module}.py`"
+        for why, entries in groupby(of_module, key=lambda entry: entry[1]):
+            changes = "\n\n".join(f"- {mutant.before}\n+ {mutant.after}" for _, _, mutant in entries)
+            yield f"\n{why}\n\n```diff\n{changes}\n```"
+
+
+def main() -> int:
+    """Compare, write the page, and return 1 unless exactly those survived who may."""
+    statuses = read_statuses(_mutmut("results", "--all", "true"))
+    survived = {
+        read_diff(name, _mutmut("show", name)) for name, status in statuses.items() if status not in _KILLED
+    }
+    known = read_known(KNOWN.read_text("utf-8"))
+    PAGE.write_text(
+        page(statuses, {mutant: known.get(mutant, "**Not known yet.**") for mutant in survived}), "utf-8"
+    )
+    for mutant in sorted(survived - known.keys()):
+        print(f"survived, so write a test, delete the code, or say why in {KNOWN.name}: {mutant}")
+    for mutant in sorted(known.keys() - survived):
+        print(f"dead or gone by now, so delete it from {KNOWN.name}: {mutant}")
+    print(f"{len(survived)} of {len(statuses)} mutants survived; written to {PAGE.relative_to(ROOT)}")
+    return 0 if survived == known.keys() else 1
+
+
+def _mutmut(*arguments: str) -> str:
+    return subprocess.run(["mutmut", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
