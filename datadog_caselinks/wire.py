@@ -58,7 +58,6 @@ _HEADER: Final = 6 * 2**13
 _NESTED: Final = 20
 """How deep ``errors`` may be nested. Python reads deeper ones, and can then neither print nor pickle them."""
 
-
 _ABOUT: Final = {
     "create": "create {}",
     "list": "list the links of {}",
