@@ -36,6 +36,8 @@ from tests.cli import program
 SHORTEST = 9
 # Of each class, from each test: a run of 10,000 links that fail alike shows nothing new.
 ERRORS = 3
+# By these the sandbox tells the keys that it takes.
+_PUBLISHED = re.compile(r'export DD_\S+=.*|"keys": \{.*?\}')
 PUBLIC = {CREDENTIALS.api_key, CREDENTIALS.app_key}
 """What the sandbox tells everyone, on its page and when it is started as a program."""
 
@@ -85,7 +87,7 @@ class Watch:
         found = []
         for way, text in new:
             self.texts[way] += 1
-            told = re.sub(r"export DD_\S+=.*", "", text) if way == "programs" else text
+            told = _PUBLISHED.sub("", text) if way == "programs" else text
             for key in keys - PUBLIC if way == "pages" else keys | PUBLIC:
                 if (at := told.find(key)) >= 0:
                     found.append(f"{way}: {told[max(at - 100, 0) : at + 100]!r}")

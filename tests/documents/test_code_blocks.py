@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = {"python", "sh"}
-# Output, transcripts of several terminals, Sphinx's own, and parts of programs that have tests.
-SHOWN = {"text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
+# Output, transcripts of terminals, changes of code, Sphinx's own, and parts of programs that have tests.
+SHOWN = {"diff", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
 TESTED = {"../examples", "migrating", "testing"}
 
 
@@ -101,10 +101,11 @@ def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
     assert re.match(r"\.+ +\[100%\]\n", done.stdout), done.stdout + done.stderr
 
 
-def test_the_first_command_makes_the_links_of_the_example(tmp_path: Path) -> None:
+def test_the_first_command_makes_the_links_of_the_example(tmp_path_factory: pytest.TempPathFactory) -> None:
     """From a copy of the project and a bare Python, the README's first line shows what was created."""
-    copy = tmp_path / "copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "_build"))
+    copy = tmp_path_factory.mktemp("project") / "copy"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "_build", "dist", "mutants")
+    shutil.copytree(ROOT, copy, ignore=left_out)
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PIP_CERT")}
     done = run(["bash", "-eu", "-c", readme_commands()[0]], copy, environment)
     links = (ROOT / "examples" / "postmortem.csv").read_text().splitlines()[1:]
