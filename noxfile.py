@@ -11,19 +11,24 @@ from pathlib import Path
 import nox
 
 FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13"]
-PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
+# One more than there are cores, since tests wait for programs and servers.
+PARALLEL = [f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=worksteal"]
 # All of hypothesis' examples are tried on one Python: on another, or measured, they would find no more.
 FEW = "--hypothesis-profile=few"
-# What one Python suffices for, since it is about other programs: browsers, databases, other clients, builds.
+# What one Python suffices for, since it is about others: browsers, databases, clients, builds, hostile bytes.
 ONCE = [
     "tests/api",
     "tests/contract",
     "tests/documents",
     "tests/fleet",
+    "tests/fuzz",
+    "tests/hostile",
     "tests/live",
+    "tests/mutants",
     "tests/pictures/test_page.py",
     "tests/plugin",
     "tests/test_benchmarks.py",
+    "tests/test_soak.py",
 ]
 AGAIN = [*PARALLEL, *(f"--ignore={path}" for path in ONCE)]
 # What takes long, and is measured by the other tests already.

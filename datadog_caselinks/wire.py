@@ -86,7 +86,7 @@ class Request(NamedTuple):
 
     @property
     def max_body(self) -> int:
-        """Bytes that are read of its answer; decoded, one that is made for it takes forty times as much."""
+        """Bytes that are read of its answer; decoded, one that is made for it takes fifty times as much."""
         return MAX_LIST if self.operation == "list" else MAX_BODY
 
     @property

@@ -866,11 +866,11 @@ class TestEnsure:
         assert server.methods == ["GET", "POST"]
 
     @pytest.mark.parametrize("status", [400, 409, 422])
-    async def test_another_writer_was_faster(self, status: int, keys: ApiKeys) -> None:
+    async def test_another_writer_was_faster(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """A refusal between our look and our POST is looked into, and the other's link will do."""
         async with (
             Server(listed, answers(status), holding(NEW)) as server,
-            CaseLinksClient(server.url, keys) as links,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
             link, created = await links.ensure_link(NEW)
         assert (link.id, created) == ("link-0", False)
@@ -878,12 +878,12 @@ class TestEnsure:
 
     @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (409, ConflictError)])
     async def test_a_refusal_for_another_reason(
-        self, status: int, kind: type[CaseLinksError], keys: ApiKeys
+        self, status: int, kind: type[CaseLinksError], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """Where there is no such link the refusal comes out."""
         async with (
             Server(listed, answers(status), listed) as server,
-            CaseLinksClient(server.url, keys) as links,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
             with pytest.raises(kind):
                 await links.ensure_link(NEW)

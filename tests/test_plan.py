@@ -292,7 +292,7 @@ class TestApplyPlan:
         assert "POST" not in methods[methods.index("DELETE") :]
         assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
 
-    async def test_where_a_create_fails_nothing_is_deleted(self, keys: ApiKeys) -> None:
+    async def test_where_a_create_fails_nothing_is_deleted(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """What was to take the place of the old links may be missing, so they stay."""
         api = Api()
 
@@ -301,7 +301,7 @@ class TestApplyPlan:
             await (answers(400) if is_refused else api)(exchange)
 
         old = there("x", A.causes(B))
-        async with Server(meet) as server, CaseLinksClient(server.url, keys) as links:
+        async with Server(meet) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
             outcomes = await applied(links, LinkPlan((A.blocks(B), A.blocks(C)), (), (old,)))
         assert Counter(map(type, outcomes)) == {Created: 1, Failed: 1, NotDeleted: 1}
         assert isinstance(last := outcomes[-1], NotDeleted)

@@ -95,14 +95,14 @@ async def test_more_than_is_read(name: str, operation: str) -> None:
 @pytest.mark.parametrize("operation", ["create", "list"])
 @pytest.mark.parametrize("name", DOCUMENTS)
 async def test_a_document_that_is_more_than_it_seems(name: str, operation: str, status: int) -> None:
-    """Python's objects take more than their text, some forty times as much at worst, and no flaw adds to it.
+    """Python's objects take more than their text, some fifty times as much at worst, and no flaw adds to it.
 
     A list may be longer, and takes as much more.
     """
     body = gzip.compress(DOCUMENTS[name], 1)
     outcome, peak = await attempt(answers(status, body, Content_Encoding="gzip"), operation)
     assert isinstance(outcome, CaseLinksError)
-    assert peak < 50 * MAX_BODY
+    assert peak < 60 * MAX_BODY
 
 
 @pytest.mark.parametrize(("encoding", "library"), [("br", "brotli"), ("zstd", "backports.zstd")])
