@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import itertools
 import sqlite3
@@ -18,15 +19,20 @@ from datadog_caselinks import (
     AlreadyLinked,
     AmbiguousResultError,
     ApiKeys,
+    AuthenticationError,
     BadRequestError,
     CaseLinksClient,
+    CaseLinksError,
     ConfigurationError,
+    ConnectError,
     Created,
     Failed,
     LinkReference,
     NewCaseLink,
     NotFoundError,
     Outcome,
+    PermissionDeniedError,
+    RateLimitedError,
     RetryPolicy,
     ServerError,
     WantedLink,
@@ -34,7 +40,7 @@ from datadog_caselinks import (
     incident,
     parse_link,
 )
-from datadog_caselinks.bulk import Progress, each, of_each
+from datadog_caselinks.bulk import Progress, each, of_each, would_fail_all
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.journal_file import LinkState, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
@@ -46,6 +52,26 @@ OUTAGE = incident(some_id(1))
 
 def link(number: int) -> NewCaseLink:
     return PARENT.blocks(case(some_id(number + 2)))
+
+
+@pytest.mark.parametrize(
+    ("error", "at_first", "later"),
+    [
+        (AuthenticationError("x", status=401), True, True),
+        (PermissionDeniedError("x", status=403), True, False),
+        (ConnectError("x"), True, True),
+        (RateLimitedError("x", status=429), True, True),
+        (NotFoundError("x", status=404), False, False),
+        (ServerError("x", status=503), False, False),
+    ],
+)
+def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_first: bool, later: bool) -> None:
+    """Of the keys, the network, the limit; a refusal only while nothing was created; any in an outage."""
+    assert would_fail_all(error, has_created=False) is at_first
+    assert would_fail_all(error, has_created=True) is later
+    in_outage = copy.copy(error)
+    in_outage.during_outage = True
+    assert would_fail_all(in_outage, has_created=True) is not isinstance(error, PermissionDeniedError)
 
 
 class Source:

@@ -542,7 +542,7 @@ class TestBuckets:
             await ask(gate, told(9, name=f"name {number}"))
             counts.add(gate.named("create", f"name {number}"))
         gc.collect()
-        assert len(counts) < 20
+        assert len(counts) == 17  # with the one in which all began
         await ask(gate, told(5, name="name 98"), "list")
         assert gate.rate_limit("list") == told(5, name="name 98")
 

@@ -785,6 +785,16 @@ class TestErrors:
         """What the server says is no template."""
         assert "{scope}{0}" in str(refused(wire, {"errors": ["{scope}{0}"]}, 403))
 
+    @pytest.mark.parametrize("nest", [lambda inner: {"a": inner}, lambda inner: [inner]])
+    def test_what_is_nested_too_deeply_is_not_kept(self, nest: Callable[[object], object]) -> None:
+        """It could be neither printed nor pickled; 19 levels within the list of errors can."""
+        told: object = "x"
+        for _ in range(18):
+            told = nest(told)
+        wire = datadog_caselinks.wire
+        assert refused(wire, {"errors": [told]}).raw_errors == (told,)
+        assert refused(wire, {"errors": [nest(told)]}).raw_errors == ()
+
 
 class TestSecrets:
     def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
@@ -803,6 +813,20 @@ class TestSecrets:
             wire.read_link(blotted)
         assert "the-key" not in repr(vars(caught.value)) + str(caught.value)
         assert "***" in caught.value.body  # type: ignore[attr-defined]
+
+    def test_nor_does_a_limit_have_it_as_its_name(self) -> None:
+        """The name alone is the server's own text; the figures stay."""
+        headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
+        told = answer(b"", 201, headers)
+        assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
+        blotted = told._replace(redact=lambda text: text.replace("the-key", "***"))
+        assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
+
+    def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:
+        """Of 256 KiB the last 48 Ki characters: so long a header may be, escaped."""
+        body = b"x" * 2**18
+        assert answer(body).text() == body.decode()
+        assert answer(body + b"x").text() == "x" * (2**18 - 6 * 2**13)
 
 
 class TestHints:
