@@ -31,7 +31,7 @@ from datadog_caselinks.models import (
     Relationship,
     require_known_relationship,
 )
-from datadog_caselinks.references import CaseKey, parse_reference
+from datadog_caselinks.references import CaseKey, name_of, parse_reference
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class LinkGraph:
         if relationship == Relationship.RELATES_TO:
             raise ConfigurationError("RELATES_TO has no direction, so it gives no order")
         for cycle in cycles(self.links, relationships=[relationship]):
-            way = " -> ".join(self._named(entity) for entity in (cycle[0].parent, *(c.child for c in cycle)))
+            ends = (cycle[0].parent, *(link.child for link in cycle))
+            way = " -> ".join(name_of(end, self.cases) for end in ends)
             raise CycleError(f"{relationship} gives no order, since it goes round: {way}", links=cycle)
         links = self._of(relationship)
         linked = {end for link in links for end in (link.parent, link.child)}
@@ -181,10 +182,6 @@ class LinkGraph:
 
     def _of(self, relationship: Relationship) -> list[CaseLink]:
         return [link for link in self.links if link.relationship == relationship]
-
-    def _named(self, entity: Entity) -> str:
-        case = self.cases.get(entity)
-        return case.key if case and case.key else str(entity)
 
 
 def _reached(start: Entity, neighbours: Mapping[Entity, Iterable[Entity]]) -> dict[Entity, int]:

@@ -24,7 +24,7 @@ from datadog_caselinks.models import (
     Relationship,
     identity,
 )
-from datadog_caselinks.references import CaseKey, LinkReference, WantedLink, named
+from datadog_caselinks.references import CaseKey, LinkReference, WantedLink, name_of
 from datadog_caselinks.resolver import Resolver
 
 
@@ -52,7 +52,7 @@ class LinkPlan:
 
     def named(self, entity: Entity) -> str:
         """``entity`` by its key, if it was looked up; else as :func:`parse_reference` reads it."""
-        return _name(self.cases, entity)
+        return name_of(entity, self.cases)
 
     def told(self, link: NewCaseLink | CaseLink) -> str:
         """``link`` with the names of its ends, such as ``SHOP-1 BLOCKS SHOP-2``."""
@@ -141,7 +141,7 @@ def compare(
         tuple(create),
         tuple(keep.values()),
         tuple(delete.values()),
-        tuple(contradictions([*create, *rest], name=partial(_name, cases))),
+        tuple(contradictions([*create, *rest], name=partial(name_of, cases=cases))),
         cases,
     )
 
@@ -242,8 +242,3 @@ def _could_be_wanted(link: CaseLink, entities: Mapping[Entity, None]) -> bool:
 
 def _id(link: CaseLink) -> str:
     return link.id
-
-
-def _name(cases: Mapping[Entity, Case], entity: Entity) -> str:
-    found = cases.get(entity)
-    return found.key if found and found.key else named(entity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from attrs import field, frozen
 from datadog_caselinks.errors import InvalidLinkError
 from datadog_caselinks.messages import shortened
 from datadog_caselinks.models import (
+    Case,
     Entity,
     EntityType,
     NewCaseLink,
@@ -74,6 +76,12 @@ def named(reference: Reference) -> str:
         return reference.key
     prefix = next((prefix for prefix, type_ in _PREFIXES.items() if type_ == reference.type), reference.type)
     return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
+
+
+def name_of(entity: Entity, cases: Mapping[Entity, Case]) -> str:
+    """``entity`` by its key, if ``cases`` has it; else as :func:`named` does."""
+    case = cases.get(entity)
+    return case.key if case and case.key else named(entity)
 
 
 def parse_reference(

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 import click
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import entity_name, is_for_people, link_record, records
+from datadog_caselinks.cli.records import is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.errors import CaseLinksError, NotFoundError, PermissionDeniedError
 from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Relationship
-from datadog_caselinks.references import parse_link
+from datadog_caselinks.references import name_of, parse_link
 from datadog_caselinks.resolver import Resolver
 
 
@@ -174,9 +174,9 @@ def _show(
                 link_record(link, cases),
                 [
                     link.id,
-                    entity_name(link.parent, cases),
+                    name_of(link.parent, cases),
                     str(link.relationship),
-                    entity_name(link.child, cases),
+                    name_of(link.child, cases),
                     other.title if other else "",
                     other.status if other else "",
                 ],

@@ -11,7 +11,6 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
-from datadog_caselinks.references import named
 
 Cases = Mapping[Entity, Case]
 """What is known of the cases at the ends of links."""
@@ -88,9 +87,3 @@ def link_record(link: NewCaseLink | CaseLink, cases: Cases) -> dict[str, object]
         "relationship": str(link.relationship),
         "child": entity_record(link.child, cases),
     }
-
-
-def entity_name(entity: Entity, cases: Cases) -> str:
-    """An entity as the command takes it: by its key, if that is known."""
-    case = cases.get(entity)
-    return (case.key if case else "") or named(entity)
