@@ -1,4 +1,4 @@
-"""The client: it joins the parts, and holds what each operation does about a failure."""
+"""The client: it joins the parts, and says what is done about a delete that fails."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ class CaseLinksClient:
         Seconds for one attempt, from connecting to the end of the answer. Waiting for a turn or for the
         next attempt does not count.
     ``proxy``
-        URL of an HTTP proxy, with user and password if it wants them. A site on loopback by ``http`` is asked
-        without it, as the proxy would see the keys.
+        URL of an HTTP or HTTPS proxy, with user and password if it wants them. A site on loopback by ``http``
+        is asked without it, as the proxy would see the keys.
     ``ssl``
         An ``ssl.SSLContext``, for a private CA or a client certificate.
     ``on_event``

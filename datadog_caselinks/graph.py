@@ -108,7 +108,7 @@ class LinkGraph:
     def cycles(self) -> tuple[Cycle, ...]:
         """What blocks, causes, is the parent of or the successor of itself, by way of others or directly.
 
-        Each relationship is looked at by itself. Of cycles that have entities in common the shortest is told.
+        Each relationship is looked at by itself. Of cycles that have entities in common a short one is told.
         """
         return tuple(cycles(self.links))
 

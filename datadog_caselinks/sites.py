@@ -18,7 +18,6 @@ from datadog_caselinks.messages import one_line
 # Any other first label before a site's domain is an organisation's own subdomain.
 _SITE_LABEL: Final = re.compile(r"(?:[a-z]{2}\d|gov)")
 
-
 _LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 

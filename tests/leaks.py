@@ -1,4 +1,7 @@
-"""Where a secret could leak: the texts that an error or a log record comes to be."""
+"""All that an error or a log record can come to be, for the tests that try to make a secret leak by one.
+
+That is more than ``keys.py`` looks at after every test: tracebacks with local variables, and causes.
+"""
 
 from __future__ import annotations
 

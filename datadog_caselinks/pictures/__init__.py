@@ -1,6 +1,6 @@
 """Pictures of a graph of links: for a terminal, as Mermaid, DOT and SVG, and as a page. Knows no HTTP.
 
-Each is a function of the graph alone, and makes of the same graph the same text. Neither needs the network,
+Each is a function of the graph alone, and makes of the same graph the same text. None needs the network,
 and what others wrote into titles stays text in all of them.
 """
 
