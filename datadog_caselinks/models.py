@@ -93,7 +93,7 @@ def _identifier(value: str | UUID) -> str:
     if isinstance(value, UUID):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise InvalidLinkError(f"an id must be a non-empty string or a uuid.UUID, not {value!r}")
+        raise InvalidLinkError(f"an id must be a non-empty string or a uuid.UUID, not {shortened(value)}")
     lower = value.lower()
     return lower if lower != value and _UUID.fullmatch(value) else value
 

@@ -134,7 +134,7 @@ def create_request(new: NewCaseLink) -> Request:
     """``POST /api/v2/cases/link``. Raises :class:`InvalidLinkError` for what is no :class:`NewCaseLink`."""
     if not isinstance(new, NewCaseLink):
         raise InvalidLinkError(
-            f"only a NewCaseLink can be created, such as case(a).blocks(case(b)), not {new!r:.100}"
+            f"only a NewCaseLink can be created, such as case(a).blocks(case(b)), not {shortened(new)}"
         )
     return Request("create", "POST", LINKS_PATH, _codec().encode_new_link(new), new)
 
@@ -142,7 +142,7 @@ def create_request(new: NewCaseLink) -> Request:
 def list_request(entity: Entity, relationship: Relationship | None) -> Request:
     """``GET /api/v2/cases/link`` for the links at ``entity``, of one relationship or of all."""
     if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"links are listed of an Entity such as case(…), not of {entity!r:.100}")
+        raise InvalidLinkError(f"links are listed of an Entity such as case(…), not of {shortened(entity)}")
     entity.require_known()
     query = {"entity_type": entity.type, "entity_id": entity.id}
     if relationship is not None:
@@ -155,7 +155,7 @@ def delete_request(link_id: str) -> Request:
     """``DELETE /api/v2/cases/link/{link_id}``. Raises :class:`InvalidLinkError` for what is no id."""
     # A path of "." or ".." would be resolved away and name another resource.
     if not isinstance(link_id, str) or link_id.strip(".") == "" or not link_id.isprintable():
-        raise InvalidLinkError(f"{link_id!r} is no id of a link")
+        raise InvalidLinkError(f"{shortened(link_id)} is no id of a link")
     target = f"{LINKS_PATH}/{quote(link_id, safe='')}"
     return Request("delete", "DELETE", target, None, link_id)
 
