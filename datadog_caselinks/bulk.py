@@ -59,8 +59,8 @@ def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:
     )
 
 
-Make = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]
-"""Makes a link or finds it, and tells whether it was made."""
+MakeWanted = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]
+"""As ``Make`` of ``creation``, also for a link at an end of which only a key is known."""
 
 Outcome = Created | AlreadyLinked | Failed
 """What became of one link of ``create_links``."""
@@ -70,7 +70,7 @@ R = TypeVar("R")
 
 
 def create_links(
-    make: Make,
+    make: MakeWanted,
     source: Iterable[WantedLink] | AsyncIterable[WantedLink],
     *,
     concurrency: int,
@@ -168,7 +168,7 @@ async def of_each(
     return {item: found[item] for item in items}
 
 
-async def _outcome(make: Make, index: int, new: WantedLink) -> Outcome:
+async def _outcome(make: MakeWanted, index: int, new: WantedLink) -> Outcome:
     try:
         link, is_new = await make(new)
     except JournalError:

@@ -401,7 +401,7 @@ class CaseLinksClient:
             deletion.may_be_done |= may_have_been_applied(error)
             raise
 
-    def _resolving(self, make: Make) -> bulk.Make:
+    def _resolving(self, make: Make) -> bulk.MakeWanted:
         resolver = self.resolver()
 
         async def resolve_and_make(wanted: WantedLink) -> tuple[CaseLink, bool]:

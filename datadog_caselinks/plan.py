@@ -11,7 +11,7 @@ from functools import partial
 from attrs import field, frozen
 
 from datadog_caselinks import bulk
-from datadog_caselinks.bulk import Failed, Make, Outcome, Progress
+from datadog_caselinks.bulk import Failed, MakeWanted, Outcome, Progress
 from datadog_caselinks.contradictions import Contradiction, contradictions
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.messages import shortened
@@ -149,7 +149,7 @@ def compare(
 async def apply_plan(
     plan: LinkPlan,
     *,
-    ensure: Make,
+    ensure: MakeWanted,
     delete: Callable[[CaseLink], Awaitable[None]],
     concurrency: int,
 ) -> AsyncGenerator[PlanOutcome, None]:

@@ -17,8 +17,8 @@ from psycopg_pool import AsyncConnectionPool
 from datadog_caselinks.errors import ConfigurationError, FleetError
 from datadog_caselinks.messages import one_line
 
-SECONDS: Final = 10.0
-"""For connecting, and for a statement that takes milliseconds."""
+TIMEOUT: Final = 10.0
+"""Seconds for connecting, and for a statement that takes milliseconds."""
 
 _RESERVED: Final = set("@:/?#")
 """What must be percent-encoded in the password of a URL: libpq would take what follows for a host."""
@@ -61,14 +61,14 @@ async def connected(database: str = "") -> AsyncIterator[App]:
     _require_well_formed(database)
     with explained():
         # A pool would try for long, and then not say why.
-        async with await psycopg.AsyncConnection.connect(database, connect_timeout=int(SECONDS)):
+        async with await psycopg.AsyncConnection.connect(database, connect_timeout=int(TIMEOUT)):
             pass
     connector = PsycopgConnector(
         conninfo=database,
         min_size=1,
         max_size=4,
-        timeout=SECONDS / 2,
-        reconnect_timeout=SECONDS,  # by default it would take minutes to notice that the database is back
+        timeout=TIMEOUT / 2,
+        reconnect_timeout=TIMEOUT,  # by default it would take minutes to notice that the database is back
     )
     app = App(connector=connector)
     with explained():

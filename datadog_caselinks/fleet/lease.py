@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 
 from datadog_caselinks.errors import CaseLinksError
-from datadog_caselinks.fleet.database import SECONDS, pool_of
+from datadog_caselinks.fleet.database import TIMEOUT, pool_of
 from datadog_caselinks.fleet.runs import FleetState
 from datadog_caselinks.messages import storable
 from datadog_caselinks.models import CaseLink
@@ -102,7 +102,7 @@ class Lease:
 
         Raises :class:`psycopg.Error` or :class:`TimeoutError` if it does not.
         """
-        async with self._writing, asyncio.timeout(SECONDS):
+        async with self._writing, asyncio.timeout(TIMEOUT):
             came, self._came = self._came, []
             columns = [list(column) for column in zip(*came, strict=True)] or [[], [], [], []]
             await self._rows(_WRITE, *columns, *self._chunk)
@@ -123,7 +123,7 @@ async def _connect(app: App) -> AsyncConnection[TupleRow]:
     async with pool_of(app).connection() as pooled:
         dsn, password = pooled.info.dsn, pooled.info.password
     connection = await AsyncConnection.connect(
-        dsn, password=password, autocommit=True, connect_timeout=int(SECONDS), row_factory=tuple_row
+        dsn, password=password, autocommit=True, connect_timeout=int(TIMEOUT), row_factory=tuple_row
     )
     await connection.execute(_KEEPALIVES)
     return connection

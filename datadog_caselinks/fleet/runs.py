@@ -30,7 +30,7 @@ CHUNK: Final = 200
 
 _COPY: Final = "COPY caselinks_links (run, chunk, number, parent, relationship, child) FROM STDIN"
 
-# Of the same link in two chunks two workers could make one each.
+# Of the same link in two chunks two workers could make one each. What makes two the same is as in ``models``.
 _DROP_REPEATED: Final = """
 DELETE FROM caselinks_links WHERE (run, chunk, number) IN (
     SELECT run, chunk, number FROM (
