@@ -20,7 +20,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import CaseLinksError, ConfigurationError, LinkFileError
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError, LinkFileError
 from datadog_caselinks.link_files import MalformedLine, read_link_file
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import Entity
@@ -30,11 +30,12 @@ from datadog_caselinks.references import WantedLink
 _ACTIONS: Final = {"+": "create", "-": "delete"}
 _OUTCOMES: Final = {
     Created: "created",
-    AlreadyLinked: "already there",
+    AlreadyLinked: "already linked",
     Failed: "not created",
     Deleted: "deleted",
     NotDeleted: "not deleted",
 }
+_UNCLEAR: Final = "perhaps created"
 
 
 @click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
@@ -170,7 +171,8 @@ class _Application:
         self._screen.note(f"{self._summary}.")
 
     def _add(self, outcome: PlanOutcome, planned: LinkPlan, shown: Records) -> None:
-        became = _OUTCOMES[type(outcome)]
+        is_unclear = isinstance(outcome, Failed) and isinstance(outcome.error, AmbiguousResultError)
+        became = _UNCLEAR if is_unclear else _OUTCOMES[type(outcome)]
         self._counts[became] += 1
         link = planned.create[outcome.index] if isinstance(outcome, Failed) else outcome.link
         record = {"outcome": became.replace(" ", "_"), "link": link_record(link, planned.cases)}
@@ -194,7 +196,8 @@ class _Application:
 
     @property
     def _failed(self) -> int:
-        return self._counts["not created"] + self._counts["not deleted"]
+        failures = (_OUTCOMES[Failed], _UNCLEAR, _OUTCOMES[NotDeleted])
+        return sum(self._counts[became] for became in failures)
 
     @property
     def exit_status(self) -> int:

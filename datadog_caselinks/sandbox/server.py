@@ -71,8 +71,8 @@ class Sandbox:
     ``buckets``
         Whether the rate limit counts all operations together (``shared``) or each by itself (``separate``).
     ``error_form``
-        ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400, for 409 and for a link or case
-        that is not there, strings for all else.
+        ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for a link or case that is not
+        there, strings for all else. A 409 was never recorded; it is told as a 400 is.
 
     Raises :class:`ConfigurationError` for a malformed rule, or a value that is not named here.
     """

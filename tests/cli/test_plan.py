@@ -8,11 +8,25 @@ import os
 import pty
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from datadog_caselinks import (
+    AlreadyLinked,
+    AmbiguousResultError,
+    CaseLink,
+    CaseLinksError,
+    Failed,
+    LinkPlan,
+    PlanOutcome,
+    case,
+)
+from datadog_caselinks.cli.plan import _Application
+from datadog_caselinks.cli.run import Settings
+from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
 from tests.servers import MAX_SECONDS, Server, is_silent, listed, some_id
@@ -114,6 +128,35 @@ async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> N
     assert "2 not created, 1 not deleted." in done.err
     assert {each["outcome"] for each in json.loads(done.out)} == {"not_created", "not_deleted"}
     assert len(sandbox.links) == 1
+
+
+class Applies:
+    """A client by which a plan comes to these outcomes."""
+
+    def __init__(self, *outcomes: PlanOutcome) -> None:
+        self._outcomes = outcomes
+
+    async def apply_plan(self, _: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
+        for outcome in self._outcomes:
+            yield outcome
+
+
+async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixture[str]) -> None:
+    """What may have been created is not told as what was not."""
+    new = case(some_id(1)).blocks(case(some_id(2)))
+    there = CaseLink("a-link", new.parent, new.relationship, new.child)
+    unclear = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("no answer"))
+    settings = Settings(site=None, in_sandbox=False, output="jsonl", quiet=False, verbose=False)
+    application = _Application(Screen(), settings)
+    links: Any = Applies(Failed(new, unclear, 0), AlreadyLinked(new, there, 1))
+    await application.make(links, LinkPlan(create=(new, new)))
+    told = capsys.readouterr()
+    assert [json.loads(line)["outcome"] for line in told.out.splitlines()] == [
+        "perhaps_created",
+        "already_linked",
+    ]
+    assert told.err.endswith("1 perhaps created, 1 already linked.\n")
+    assert application.exit_status == 1
 
 
 async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None:
