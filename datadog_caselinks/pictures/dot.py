@@ -7,7 +7,7 @@ from typing import Final
 
 from datadog_caselinks.graph import LinkGraph
 from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
-from datadog_caselinks.pictures.words import STATUS_SIGNS, has_direction, heading, in_cycles, told, words
+from datadog_caselinks.pictures.words import has_direction, heading, in_cycles, told, words
 
 # A form for each type, so that none is told by colour alone.
 _FORMS: Final[Mapping[str, str]] = {
@@ -44,9 +44,7 @@ def dot(graph: LinkGraph) -> str:
 
 def _node(graph: LinkGraph, entity: Entity) -> str:
     its = told(graph, entity)
-    sign = STATUS_SIGNS.get(its.status, "")
-    state = f"{sign} {its.status}".strip() or its.type
-    label = _quoted(*filter(None, (its.key, its.title, state)))
+    label = _quoted(*filter(None, (its.key, its.title, its.state)))
     weight = ", penwidth=3" if entity == graph.root else ""
     form = _FORMS.get(entity.type, _OTHER_FORM)
     address = graph.address(entity)

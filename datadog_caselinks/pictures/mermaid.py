@@ -8,7 +8,7 @@ from typing import Final
 
 from datadog_caselinks.graph import LinkGraph
 from datadog_caselinks.models import CaseLink, Entity, EntityType
-from datadog_caselinks.pictures.words import STATUS_SIGNS, has_direction, in_cycles, told, words
+from datadog_caselinks.pictures.words import has_direction, in_cycles, told, words
 
 # A form for each type, so that none is told by colour alone.
 _FORMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -42,9 +42,7 @@ def mermaid(graph: LinkGraph) -> str:
 
 def _node(graph: LinkGraph, entity: Entity, index: int) -> str:
     its = told(graph, entity)
-    sign = STATUS_SIGNS.get(its.status, "")
-    state = f"{sign} {its.status}".strip() or its.type
-    text = "<br>".join(_escaped(line) for line in (its.key, its.title, state) if line)
+    text = "<br>".join(_escaped(line) for line in (its.key, its.title, its.state) if line)
     opening, closing = _FORMS.get(entity.type, _OTHER_FORM)
     return f"n{index}{opening}{text}{closing}"
 

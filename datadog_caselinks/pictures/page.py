@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from datadog_caselinks.graph import LinkGraph
 from datadog_caselinks.pictures.svg import STYLE, draw, legend
-from datadog_caselinks.pictures.words import STATUS_SIGNS, has_direction, heading, notes, plain, told, words
+from datadog_caselinks.pictures.words import has_direction, heading, notes, plain, told, words
 
 _FILES: Final = resources.files(__package__)
 _TEMPLATE: Final = _FILES.joinpath("page.html").read_text("utf-8")
@@ -64,7 +64,7 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
                 "title": its.title,
                 "type": its.type,
                 "status": its.status,
-                "sign": STATUS_SIGNS.get(its.status, ""),
+                "sign": its.sign,
                 "reference": its.reference,
                 "id": plain(entity.id),
                 "address": graph.address(entity) or "",

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from datadog_caselinks.graph import LinkGraph
 from datadog_caselinks.models import CaseLink, Entity, EntityType
-from datadog_caselinks.pictures.words import STATUS_SIGNS, has_direction, in_cycles, notes, told, words
+from datadog_caselinks.pictures.words import has_direction, in_cycles, notes, told, words
 
 
 class Style(StrEnum):
@@ -155,5 +155,5 @@ class _Tree:
         if its.title:
             pieces.append(Piece(f"  {its.title}", Style.TITLE))
         if its.status:
-            pieces.append(Piece(f"  {STATUS_SIGNS.get(its.status, '·')} {its.status}", Style.STATUS))
+            pieces.append(Piece(f"  {its.sign or '·'} {its.status}", Style.STATUS))
         return tuple(pieces)

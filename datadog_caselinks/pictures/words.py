@@ -13,7 +13,7 @@ from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink, Entity, Relationship
 from datadog_caselinks.references import named
 
-STATUS_SIGNS: Final[Mapping[str, str]] = {"open": "○", "in progress": "◐", "closed": "✓"}
+_STATUS_SIGNS: Final[Mapping[str, str]] = {"open": "○", "in progress": "◐", "closed": "✓"}
 """A form for each status, by its words."""
 
 
@@ -29,6 +29,16 @@ class Told:
     type: str
     status: str
     reference: str
+
+    @property
+    def sign(self) -> str:
+        """The form of its status; empty for one that has none."""
+        return _STATUS_SIGNS.get(self.status, "")
+
+    @property
+    def state(self) -> str:
+        """Its status after its sign; its type where no status is known."""
+        return f"{self.sign} {self.status}".strip() or self.type
 
     def __str__(self) -> str:
         kind = f"{self.type}, {self.status}" if self.status else self.type

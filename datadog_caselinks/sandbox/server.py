@@ -193,7 +193,7 @@ class Sandbox:
 
     @property
     def credentials_without_scope(self) -> ApiKeys:
-        """Keys that may list; a create or delete gets 403."""
+        """Keys that may only read; a create or delete gets 403."""
         return CREDENTIALS_WITHOUT_SCOPE
 
     @property
