@@ -263,10 +263,10 @@ def _held_up(runs: Iterable[Run]) -> Iterator[str]:
 
 def _run_row(run: Run) -> list[str]:
     counts = [
-        (run.linked, "linked"),
-        (run.already, "already there"),
+        (run.created, "created"),
+        (run.already_linked, "already linked"),
         (run.failed, "failed"),
-        (run.unclear, "unclear"),
+        (run.ambiguous, "perhaps created"),
     ]
     return [
         f"run {run.run}",
@@ -295,7 +295,7 @@ def _link_record(link: FleetLink) -> dict[str, object]:
 @_database_option
 @_quiet_option
 def again(number: int | None, database: str, quiet: bool) -> None:
-    """Hand the links that failed, or are unclear, to the workers once more."""
+    """Hand the links that failed, or are ambiguous, to the workers once more."""
     screen = Screen(quiet=quiet)
 
     async def hand_over() -> int:

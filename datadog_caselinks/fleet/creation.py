@@ -52,7 +52,7 @@ class ChunkCreation:
                         causes.append(error)
                         continue
                     case Failed(error=error):
-                        lease.failed(number, error, is_unclear=isinstance(error, AmbiguousResultError))
+                        lease.failed(number, error, is_ambiguous=isinstance(error, AmbiguousResultError))
                     case _:
                         self._has_created |= (is_new := isinstance(outcome, Created))
                         lease.linked(number, outcome.link, is_new=is_new)

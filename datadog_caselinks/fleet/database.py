@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
     relationship text NOT NULL,
     child text NOT NULL,
     state text NOT NULL DEFAULT 'pending'
-        CHECK (state IN ('pending', 'linked', 'already', 'failed', 'unclear')),
+        CHECK (state IN ('pending', 'created', 'already_linked', 'failed', 'ambiguous')),
     link_id text,
     error text,
     at timestamptz,

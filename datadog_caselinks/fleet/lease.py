@@ -90,11 +90,13 @@ class Lease:
 
     def linked(self, number: int, link: CaseLink, *, is_new: bool) -> None:
         """The link of that number is there, as ``link``."""
-        self._came.append((number, FleetState.LINKED if is_new else FleetState.ALREADY, link.id, None))
+        self._came.append(
+            (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, link.id, None)
+        )
 
-    def failed(self, number: int, error: CaseLinksError, *, is_unclear: bool) -> None:
+    def failed(self, number: int, error: CaseLinksError, *, is_ambiguous: bool) -> None:
         """The link of that number was not made, or not surely made, because of ``error``."""
-        state = FleetState.UNCLEAR if is_unclear else FleetState.FAILED
+        state = FleetState.AMBIGUOUS if is_ambiguous else FleetState.FAILED
         self._came.append((number, state, None, _kept(error)))
 
     async def write(self) -> None:

@@ -47,10 +47,10 @@ _LIST: Final = """
 SELECT run, source, site, submitted_at,
     count(number) AS links,
     count(*) FILTER (WHERE state = 'pending') AS pending,
-    count(*) FILTER (WHERE state = 'linked') AS linked,
-    count(*) FILTER (WHERE state = 'already') AS already,
+    count(*) FILTER (WHERE state = 'created') AS created,
+    count(*) FILTER (WHERE state = 'already_linked') AS already_linked,
     count(*) FILTER (WHERE state = 'failed') AS failed,
-    count(*) FILTER (WHERE state = 'unclear') AS unclear,
+    count(*) FILTER (WHERE state = 'ambiguous') AS ambiguous,
     count(*) FILTER (WHERE at > now() - interval '1 minute')
         / extract(epoch FROM greatest(least(now() - submitted_at, interval '1 minute'), interval '1 second'))
         ::double precision AS rate,
@@ -64,12 +64,12 @@ _HAS_PENDING: Final = "SELECT EXISTS (SELECT FROM caselinks_links WHERE state = 
 
 _FAILED: Final = """
 SELECT run, number, parent, relationship, child, state, error, at FROM caselinks_links
-WHERE state IN ('failed', 'unclear') AND (run = %(run)s OR %(run)s::bigint IS NULL) ORDER BY run, number"""
+WHERE state IN ('failed', 'ambiguous') AND (run = %(run)s OR %(run)s::bigint IS NULL) ORDER BY run, number"""
 
 _RETRY: Final = """
 WITH again AS (
     UPDATE caselinks_links SET state = 'pending', error = NULL, at = NULL
-    WHERE state IN ('failed', 'unclear') AND (run = %(run)s OR %(run)s::bigint IS NULL)
+    WHERE state IN ('failed', 'ambiguous') AND (run = %(run)s OR %(run)s::bigint IS NULL)
     RETURNING run, chunk
 ) SELECT run, chunk, count(*) FROM again GROUP BY run, chunk ORDER BY run, chunk"""
 
@@ -77,15 +77,15 @@ WITH again AS (
 class FleetState(StrEnum):
     """What is known of a link of a run.
 
-    PENDING: it has no outcome yet. LINKED: it was made. ALREADY: it was there, perhaps by a worker that did
-    not live to tell. FAILED: it was not made. UNCLEAR: it may have been made.
+    PENDING: it has no outcome yet. CREATED: it was made. ALREADY_LINKED: it was there, perhaps by a worker
+    that did not live to tell. FAILED: it was not made. AMBIGUOUS: it may have been made.
     """
 
     PENDING = "pending"
-    LINKED = "linked"
-    ALREADY = "already"
+    CREATED = "created"
+    ALREADY_LINKED = "already_linked"
     FAILED = "failed"
-    UNCLEAR = "unclear"
+    AMBIGUOUS = "ambiguous"
 
 
 @frozen
@@ -111,10 +111,10 @@ class Run:
     submitted_at: datetime
     links: int
     pending: int
-    linked: int
-    already: int
+    created: int
+    already_linked: int
     failed: int
-    unclear: int
+    ambiguous: int
     rate: float
     held_up_by: list[str]
 
@@ -126,7 +126,7 @@ class Run:
     @property
     def not_made(self) -> int:
         """How many were not made, or not surely made."""
-        return self.failed + self.unclear
+        return self.failed + self.ambiguous
 
     @property
     def seconds_left(self) -> float | None:
@@ -217,7 +217,7 @@ async def has_pending(app: App) -> bool:
 
 
 async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[FleetLink, None]:
-    """The links that failed or are unclear, of all runs or of that one.
+    """The links that failed or are ambiguous, of all runs or of that one.
 
     Raises :class:`FleetError` if the database cannot be used.
     """
@@ -231,7 +231,7 @@ async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[Fleet
 
 
 async def retry_failed(app: App, run: int | None = None) -> int:
-    """Submit the links anew that failed or are unclear, of all runs or of that one; how many these are.
+    """Submit the links anew that failed or are ambiguous, of all runs or of that one; how many these are.
 
     Raises :class:`FleetError` if the database cannot be used.
     """

@@ -58,14 +58,14 @@ async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: 
     submitted = await fleet(variables, "submit", "-", stdin=FILE)
     assert submitted == Finished(0, "1\n", "4 links submitted as run 1.\n")
     assert (await fleet(variables, "status")).out == (
-        "run 1\t-\t0 of 4 done\t0 linked, 0 already there, 0 failed, 0 unclear\tnot moving\n"
+        "run 1\t-\t0 of 4 done\t0 created, 0 already linked, 0 failed, 0 perhaps created\tnot moving\n"
     )
     done = await fleet(variables, "worker", "--until-done")
     told = f"Creating links on {sandbox.url} as they are submitted.\n4 links done here, 0 failed.\n"
     assert done == Finished(0, "", told)
     status = await fleet(variables, "status", "--follow")
     assert status == Finished(
-        0, "run 1\t-\t4 of 4 done\t4 linked, 0 already there, 0 failed, 0 unclear\t\n", ""
+        0, "run 1\t-\t4 of 4 done\t4 created, 0 already linked, 0 failed, 0 perhaps created\t\n", ""
     )
     assert len(sandbox.links) == 4
 

@@ -60,7 +60,7 @@ async def test_keeping_it_writes_what_came(app: App) -> None:
     """Outcomes are in the database a moment later, while the work goes on."""
     async with Lease.taken(app, 1, 0) as lease:
         keeping = asyncio.ensure_future(lease.keep())
-        lease.failed(1, CaseLinksError("refused"), is_unclear=False)
+        lease.failed(1, CaseLinksError("refused"), is_ambiguous=False)
         async with asyncio.timeout(MAX_SECONDS):
             while (await list_runs(app))[0].failed == 0:  # noqa: ASYNC110 - no event tells of the database
                 await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def test_an_error_that_ends_it_is_kept(app: App) -> None:
 
     async def work() -> None:
         async with Lease.taken(app, 1, 0) as lease:
-            lease.failed(1, CaseLinksError("refused"), is_unclear=False)
+            lease.failed(1, CaseLinksError("refused"), is_ambiguous=False)
             await lease.write()
             raise ZeroDivisionError("what a pity")
 
@@ -87,7 +87,7 @@ async def test_an_error_that_ends_it_is_kept(app: App) -> None:
 async def test_any_text_can_be_kept(app: App) -> None:
     """A server's error may hold what PostgreSQL cannot keep, and be as long as it likes."""
     async with Lease.taken(app, 1, 0) as lease:
-        lease.failed(1, CaseLinksError("half \ud800 and \0 none" + 2000 * "!"), is_unclear=False)
+        lease.failed(1, CaseLinksError("half \ud800 and \0 none" + 2000 * "!"), is_ambiguous=False)
         await lease.write()
     (text,) = [link.error async for link in failed_links(app)]
     assert text.startswith("half ? and  none!!!")

@@ -100,7 +100,7 @@ class TestListRuns:
         async with Lease.taken(app, 1, 0) as lease:
             await _finish(lease)
         (run,) = await list_runs(app)
-        assert (run.links, run.pending, run.linked, run.already, run.failed, run.unclear) == (
+        assert (run.links, run.pending, run.created, run.already_linked, run.failed, run.ambiguous) == (
             6,
             1,
             1,
@@ -130,7 +130,7 @@ class TestFailedLinks:
         assert [(link.number, link.state, link.error) for link in found] == [
             (3, "failed", "refused"),
             (4, "failed", "refused"),
-            (5, "unclear", "who knows"),
+            (5, "ambiguous", "who knows"),
         ]
         assert found[0].parent == some_id(1)
         assert [link async for link in failed_links(app, 2)] == []
@@ -145,7 +145,7 @@ class TestFailedLinks:
         assert await retry_failed(app) == 2
         assert (await jobs(app))[len(before) :] == [{"run": 1, "chunk": 0}]
         (run,) = await list_runs(app)
-        assert (run.pending, run.linked, run.failed) == (4, 1, 0)
+        assert (run.pending, run.created, run.failed) == (4, 1, 0)
 
 
 async def test_a_database_that_goes_away_is_told(database: str) -> None:
@@ -162,7 +162,7 @@ async def _finish(lease: Lease) -> None:
     link = CaseLink("an-id", new.parent, new.relationship, new.child)
     lease.linked(1, link, is_new=True)
     lease.linked(2, link, is_new=False)
-    lease.failed(3, CaseLinksError("refused"), is_unclear=False)
-    lease.failed(4, CaseLinksError("refused"), is_unclear=False)
-    lease.failed(5, CaseLinksError("who knows"), is_unclear=True)
+    lease.failed(3, CaseLinksError("refused"), is_ambiguous=False)
+    lease.failed(4, CaseLinksError("refused"), is_ambiguous=False)
+    lease.failed(5, CaseLinksError("who knows"), is_ambiguous=True)
     await lease.write()

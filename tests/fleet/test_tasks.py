@@ -123,7 +123,7 @@ async def test_every_link_gets_an_outcome(app: App, sandbox: Sandbox, client: Ca
     add_link_tasks(app, client, tell=lambda *outcome: told.append(outcome))
     await all_done(app)
     (run,) = await list_runs(app)
-    assert (run.linked, run.already, run.failed, run.pending) == (4, 1, 1, 0)
+    assert (run.created, run.already_linked, run.failed, run.pending) == (4, 1, 1, 0)
     (failed,) = [link async for link in failed_links(app)]
     assert (failed.number, failed.parent) == (6, "NONE-1")
     assert "404" in failed.error
@@ -149,7 +149,7 @@ async def test_a_run_that_is_deleted_is_given_up(app: App, sandbox: Sandbox, cli
     assert not sandbox.requests
 
 
-async def test_a_link_that_is_unclear_is_told_apart(app: App, sandbox: Sandbox) -> None:
+async def test_a_link_that_is_ambiguous_is_told_apart(app: App, sandbox: Sandbox) -> None:
     """It may have been made; submitted anew it is looked for, and found."""
     await submit(app, links(1), site=sandbox.site)
     policy = RetryPolicy(max_attempts=1, settle=0.5)
@@ -160,11 +160,11 @@ async def test_a_link_that_is_unclear_is_told_apart(app: App, sandbox: Sandbox) 
         await until(lambda: bool(sandbox.links))
         sandbox.fail_next(Fault.HTTP_503, operation="list")
         await working
-        assert [link.state async for link in failed_links(app)] == ["unclear"]
+        assert [link.state async for link in failed_links(app)] == ["ambiguous"]
         assert await retry_failed(app) == 1
         await all_done(app)
     (run,) = await list_runs(app)
-    assert (run.already, run.unclear) == (1, 0)
+    assert (run.already_linked, run.ambiguous) == (1, 0)
     assert made(sandbox) == once(links(1))
 
 
@@ -191,7 +191,7 @@ class TestAnErrorThatAllWouldMeet:
             assert waits == [5, 10, 20]
             assert ["401" in reason for reason in reasons] == [True]
             (run,) = await list_runs(app)
-            assert (run.linked, run.failed, run.held_up_by) == (3, 0, [])
+            assert (run.created, run.failed, run.held_up_by) == (3, 0, [])
             refused = 4
             await submit(app, links(4), site=sandbox.site)
             await all_done(app)
@@ -234,7 +234,7 @@ class TestTheEndOfAWorker:
             async with working(app):
                 await until(lambda: len(sandbox.links) >= 3)
             (run,) = await list_runs(app)
-            assert run.linked == len(sandbox.links) < 100
+            assert run.created == len(sandbox.links) < 100
             assert {
                 job.status for job in await app.job_manager.list_jobs_async(task="caselinks:create_links")
             } == {"todo"}
