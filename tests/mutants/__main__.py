@@ -28,7 +28,7 @@ _ABOUT: Final = """\
 
 A mutant is the code with one small change: a `<` made `<=`, an argument left out, a text in capitals.
 `nox -s mutants` makes all that [mutmut](https://mutmut.readthedocs.io) knows of these modules, and runs for
-each the tests that reach it, in half an hour. If one fails, or the mutant never ends, it is killed. If none
+each the tests that reach it, in ten minutes. If one fails, or the mutant never ends, it is killed. If none
 does, a rule has no test, or the change makes no difference to anybody; then the mutant stands below, with the
 reason. One that survives without a reason fails the session.
 
