@@ -11,8 +11,8 @@ from pathlib import Path
 import nox
 
 FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13"]
-# One more than there are cores, since tests wait for programs and servers.
-PARALLEL = [f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=worksteal"]
+# Two for each core, since tests wait for programs and servers.
+PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 # All of hypothesis' examples are tried on one Python: on another, or measured, they would find no more.
 FEW = "--hypothesis-profile=few"
 # What one Python suffices for, since it is about others: browsers, databases, clients, builds, hostile bytes.
@@ -37,6 +37,8 @@ NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
 ON_UVLOOP = [
     f"tests/test_{name}.py" for name in ("bulk", "cancellation", "client", "creation", "gate", "sessions")
 ]
+# These two need nearly the same, and to install it takes half a minute.
+SHARED = ".nox/shared"
 PROJECT = nox.project.load_toml("pyproject.toml")
 OPTIONAL = PROJECT["project"]["optional-dependencies"]
 DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable(OPTIONAL.values())})
@@ -80,7 +82,7 @@ def lint(session: nox.Session) -> None:
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
 
 
-@nox.session
+@nox.session(python=FIRST, venv_location=SHARED)
 def types(session: nox.Session) -> None:
     """Types of the package, the tests, the examples, and of a user's program.
 
@@ -93,7 +95,7 @@ def types(session: nox.Session) -> None:
     session.run("python", "-m", "tests.api")
 
 
-@nox.session(python=FIRST)
+@nox.session(python=FIRST, venv_location=SHARED)
 def tests(session: nox.Session) -> None:
     """Every test, examples and documents too, and what lines they leave out.
 
