@@ -37,8 +37,6 @@ NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
 ON_UVLOOP = [
     f"tests/test_{name}.py" for name in ("bulk", "cancellation", "client", "creation", "gate", "sessions")
 ]
-# These two need nearly the same, and to install it takes half a minute.
-SHARED = ".nox/shared"
 PROJECT = nox.project.load_toml("pyproject.toml")
 OPTIONAL = PROJECT["project"]["optional-dependencies"]
 DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable(OPTIONAL.values())})
@@ -82,30 +80,35 @@ def lint(session: nox.Session) -> None:
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
 
 
-@nox.session(python=FIRST, venv_location=SHARED)
+@nox.session(default=False)
 def types(session: nox.Session) -> None:
     """Types of the package, the tests, the examples, and of a user's program.
 
-    Also what such a program would miss since the last release.
+    Also what such a program would miss since the last release. It is a part of the session ``tests``.
     """
     install(session, "types", "examples", extras="[cli,distributed,pictures,speed]")
+    check_types(session)
+
+
+def check_types(session: nox.Session) -> None:
+    """Run what checks types, where it is installed."""
     session.run("mypy")
     session.run("pyright", "--verifytypes", "datadog_caselinks", "--ignoreexternal", silent=True)
-    session.run("python", "-m", "pytest", "tests/test_public_names.py")
     session.run("python", "-m", "tests.api")
 
 
-@nox.session(python=FIRST, venv_location=SHARED)
+@nox.session(python=FIRST)
 def tests(session: nox.Session) -> None:
-    """Every test, examples and documents too, and what lines they leave out.
+    """The types, then every test, examples and documents too, and what lines they leave out.
 
     Here orjson is tried beside the standard library's JSON.
     """
-    names = ["api", "contract", "docs", "examples", "fleet", "test", "uvloop"]
+    names = ["contract", "docs", "examples", "fleet", "test", "types", "uvloop"]
     install(session, *names, extras="[cli,distributed,pictures,speed]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
+    check_types(session)
     measured = [f"--ignore={path}" for path in NOT_MEASURED]
     session.run("coverage", "run", "-m", "pytest", *PARALLEL, FEW, *measured)
     session.run("coverage", "combine")
