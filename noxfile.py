@@ -192,9 +192,8 @@ def live(session: nox.Session) -> None:
 @nox.session(python=FIRST, default=False)
 def lowest(session: nox.Session) -> None:
     """The tests with the lowest version of each dependency that ``pyproject.toml`` allows."""
-    constraints = Path(session.create_tmp(), "lowest.txt")
-    constraints.write_text("\n".join(line.replace(">=", "==") for line in DEPENDENCIES))
-    session.install(f".{ALL_EXTRAS}", *groups("test"), f"--constraint={constraints}")
+    pinned = [line.replace(">=", "==") for line in DEPENDENCIES]
+    session.install(f".{ALL_EXTRAS}", *pinned, *groups("test"))
     session.run("python", "-m", "pytest", *(session.posargs or [*AGAIN, FEW]))
 
 
