@@ -280,21 +280,6 @@ class TestBreakingOff:
             await links.create_links(source).aclose()
         assert (source.taken, server.connections) == (0, 0)
 
-    async def test_a_generator_is_closed_at_once(self, keys: ApiKeys) -> None:
-        """A source that nobody else holds has cleaned up when the consumer has left."""
-        ended: list[bool] = []
-
-        def endless() -> Iterator[NewCaseLink]:
-            try:
-                yield from Source()
-            finally:
-                ended.append(True)
-
-        async with leaving_no_task(), Server(created) as server, CaseLinksClient(server.url, keys) as links:
-            async with contextlib.aclosing(links.create_links(endless(), concurrency=2)) as outcomes:
-                await anext(outcomes)
-            assert ended == [True]
-
     @pytest.mark.parametrize("is_async", [False, True])
     async def test_a_generator_that_somebody_holds(self, is_async: bool, keys: ApiKeys) -> None:
         """It is closed all the same, so that what it has open does not wait for Python to collect it."""
