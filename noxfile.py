@@ -25,7 +25,7 @@ ONCE = [
     "tests/hostile",
     "tests/live",
     "tests/mutants",
-    "tests/pictures/test_page.py",
+    "tests/graph/rendering/test_page.py",
     "tests/plugin",
     "tests/test_benchmarks.py",
     "tests/test_soak.py",
@@ -35,7 +35,15 @@ AGAIN = [*PARALLEL, *(f"--ignore={path}" for path in ONCE)]
 NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
 # For which it matters what loop they run on.
 ON_UVLOOP = [
-    f"tests/test_{name}.py" for name in ("bulk", "cancellation", "client", "creation", "gate", "sessions")
+    f"tests/{name}.py"
+    for name in (
+        "bulk/test_create_links",
+        "http/test_gate",
+        "http/test_sessions",
+        "test_cancellation",
+        "test_client",
+        "test_creation",
+    )
 ]
 PROJECT = nox.project.load_toml("pyproject.toml")
 OPTIONAL = PROJECT["project"]["optional-dependencies"]
@@ -169,7 +177,7 @@ def soak(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Whether a test fails for each small change of the code, in ten minutes, into ``docs/mutants.md``."""
     install(session, "mutants")
-    if session.posargs:  # names of mutants, such as "datadog_caselinks.wire.*"
+    if session.posargs:  # names of mutants, such as "datadog_caselinks.http.wire.*"
         session.run("mutmut", "run", *session.posargs)
         return
     shutil.rmtree("mutants", ignore_errors=True)  # it holds what became of mutants by the tests of that day

@@ -116,7 +116,7 @@ def sdk_link_maker() -> Callable[[Pair], NewCaseLink]:
 
 def _require(*, orjson: bool) -> None:
     """Raise unless the SDK encodes with what it is measured with."""
-    import datadog_caselinks.envelope  # noqa: F401 - which the first link would import
+    import datadog_caselinks.http.envelope  # noqa: F401 - which the first link would import
 
     if ("cattrs.preconf.orjson" in sys.modules) is not orjson:
         raise RuntimeError(f"orjson should {'' if orjson else 'not '}be in use: install the extra 'speed'")

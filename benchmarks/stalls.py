@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from benchmarks.contenders import Pair
 from datadog_caselinks import CaseLinksClient, NewCaseLink, case
-from datadog_caselinks.envelope import encode_new_link, loads  # type: ignore[attr-defined] # its own choice
+from datadog_caselinks.http.envelope import encode_new_link, loads  # type: ignore[attr-defined] # its own choice
 from datadog_caselinks.sandbox.api import CREDENTIALS
 
 COLLECTOR: Final = "Python's garbage collector, once"

@@ -4,9 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome, TellProgress
+    from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed, Outcome
+    from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
+    from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
     from datadog_caselinks.client import CaseLinksClient, ClientOptions
-    from datadog_caselinks.contradictions import Contradiction, ContradictionKind
+    from datadog_caselinks.concurrency import TellProgress
     from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
     from datadog_caselinks.errors import (
         AmbiguousResultError,
@@ -45,9 +47,10 @@ if TYPE_CHECKING:
         CallWaiting,
         OnEvent,
     )
-    from datadog_caselinks.graph import LinkGraph
-    from datadog_caselinks.journal_file import JournalRecord, LinkState, read_journal
-    from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
+    from datadog_caselinks.graph.contradictions import Contradiction, ContradictionKind
+    from datadog_caselinks.graph.link_graph import LinkGraph
+    from datadog_caselinks.graph.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
+    from datadog_caselinks.http.sessions import SessionManager
     from datadog_caselinks.models import (
         Case,
         CaseLink,
@@ -60,19 +63,17 @@ if TYPE_CHECKING:
         incident,
         page,
     )
-    from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
     from datadog_caselinks.rate_limit import RateLimit
     from datadog_caselinks.references import (
         CaseKey,
         LinkReference,
         Reference,
+        Resolver,
         WantedLink,
         parse_link,
         parse_reference,
     )
-    from datadog_caselinks.resolver import Resolver
     from datadog_caselinks.retry import RetryPolicy
-    from datadog_caselinks.sessions import SessionManager
     from datadog_caselinks.sites import Site
 else:  # checkers would take every misspelt name for one that is there
 
@@ -166,9 +167,10 @@ __all__ = [
 # Each name is imported when it is first asked for: who links no file needs no CSV, and who keeps no journal
 # no SQLite. The check of the public names holds this against the imports above.
 _MODULES = {
-    "bulk": ("AlreadyLinked", "Created", "Failed", "Outcome", "TellProgress"),
+    "bulk.create_links": ("AlreadyLinked", "Created", "Failed", "Outcome"),
+    "concurrency": ("TellProgress",),
     "client": ("CaseLinksClient", "ClientOptions"),
-    "contradictions": ("Contradiction", "ContradictionKind"),
+    "graph.contradictions": ("Contradiction", "ContradictionKind"),
     "credentials": ("ApiKeys", "BearerToken", "Credentials"),
     "errors": (
         "AmbiguousResultError",
@@ -197,9 +199,9 @@ _MODULES = {
         "TLSError",
         "TransportError",
     ),
-    "graph": ("LinkGraph",),
-    "journal_file": ("JournalRecord", "LinkState", "read_journal"),
-    "link_files": ("LinkLine", "MalformedLine", "read_link_file"),
+    "graph.link_graph": ("LinkGraph",),
+    "bulk.journal_file": ("JournalRecord", "LinkState", "read_journal"),
+    "bulk.link_files": ("LinkLine", "MalformedLine", "read_link_file"),
     "models": (
         "Case",
         "CaseLink",
@@ -222,12 +224,19 @@ _MODULES = {
         "CallWaiting",
         "OnEvent",
     ),
-    "plan": ("Deleted", "LinkPlan", "NotDeleted", "PlanOutcome"),
+    "graph.plan": ("Deleted", "LinkPlan", "NotDeleted", "PlanOutcome"),
     "rate_limit": ("RateLimit",),
-    "references": ("CaseKey", "LinkReference", "Reference", "WantedLink", "parse_link", "parse_reference"),
-    "resolver": ("Resolver",),
+    "references": (
+        "CaseKey",
+        "LinkReference",
+        "Reference",
+        "WantedLink",
+        "Resolver",
+        "parse_link",
+        "parse_reference",
+    ),
     "retry": ("RetryPolicy",),
-    "sessions": ("SessionManager",),
+    "http.sessions": ("SessionManager",),
     "sites": ("Site",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

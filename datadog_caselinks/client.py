@@ -13,28 +13,27 @@ from uuid import UUID
 
 import aiohttp
 
-from datadog_caselinks import wire
 from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
+from datadog_caselinks.http import wire
+from datadog_caselinks.http.sessions import SessionManager
+from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.http.wire import Answer, Request
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.observation import sent
 from datadog_caselinks.rate_limit import RateLimit, retry_after
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
-from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site, site_from_env
-from datadog_caselinks.transport import Transport
-from datadog_caselinks.wire import Answer, Request
 
 if TYPE_CHECKING:
-    from datadog_caselinks import bulk
-    from datadog_caselinks.bulk import Outcome, TellProgress
+    from datadog_caselinks.bulk.create_links import MakeWanted, Outcome
+    from datadog_caselinks.concurrency import TellProgress
     from datadog_caselinks.events import Observer, OnEvent
-    from datadog_caselinks.graph import LinkGraph
-    from datadog_caselinks.plan import LinkPlan, PlanOutcome
-    from datadog_caselinks.references import Reference, WantedLink
-    from datadog_caselinks.resolver import Resolver
+    from datadog_caselinks.graph.link_graph import LinkGraph
+    from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
+    from datadog_caselinks.references import Reference, Resolver, WantedLink
 
 # As libraries should: what is logged goes where the program sends it, and nowhere else.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
@@ -216,12 +215,14 @@ class CaseLinksClient:
         """
         if concurrency is not None and concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
-        from datadog_caselinks import bulk  # not before it is needed, as further ones below
+        from datadog_caselinks.bulk import (
+            create_links as bulk,  # not before it is needed, as further ones below
+        )
 
         make: Make = self._ensure if ensure else self._create
         async with contextlib.AsyncExitStack() as stack:
             if journal is not None:
-                from datadog_caselinks.journal import Journal  # which SQLite comes with
+                from datadog_caselinks.bulk.journal import Journal  # which SQLite comes with
 
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
                 make = opened.once(make, self._resume)
@@ -255,8 +256,8 @@ class CaseLinksClient:
         Raises :class:`NotFoundError` that names the keys of which there is no case, and as
         :meth:`list_links`.
         """
-        from datadog_caselinks.bulk import Progress
-        from datadog_caselinks.plan import plan_links
+        from datadog_caselinks.concurrency import Progress
+        from datadog_caselinks.graph.plan import plan_links
 
         return await plan_links(
             wanted,
@@ -277,7 +278,7 @@ class CaseLinksClient:
         All creates come before the first delete, and where one failed nothing is deleted: of links that
         replace others, first the new ones must be there. Breaking off cancels what is under way.
         """
-        from datadog_caselinks.plan import apply_plan
+        from datadog_caselinks.graph.plan import apply_plan
 
         return apply_plan(
             plan,
@@ -312,8 +313,8 @@ class CaseLinksClient:
             raise ConfigurationError(f"depth must be at least 0, not {depth!r}")
         if max_nodes < 1:
             raise ConfigurationError(f"max_nodes must be at least 1, not {max_nodes!r}")
-        from datadog_caselinks.bulk import Progress
-        from datadog_caselinks.graph import read_graph
+        from datadog_caselinks.concurrency import Progress
+        from datadog_caselinks.graph.link_graph import read_graph
 
         resolver = self.resolver()
         return await read_graph(
@@ -346,7 +347,7 @@ class CaseLinksClient:
 
     def resolver(self) -> Resolver:
         """Make what finds entities by whatever people write, and remembers those that it found."""
-        from datadog_caselinks.resolver import Resolver
+        from datadog_caselinks.references import Resolver
 
         return Resolver(self.get_case, self.site)
 
@@ -401,7 +402,7 @@ class CaseLinksClient:
             deletion.may_be_done |= may_have_been_applied(error)
             raise
 
-    def _resolving(self, make: Make) -> bulk.MakeWanted:
+    def _resolving(self, make: Make) -> MakeWanted:
         resolver = self.resolver()
 
         async def resolve_and_make(wanted: WantedLink) -> tuple[CaseLink, bool]:

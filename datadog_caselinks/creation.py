@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
-from datadog_caselinks import observation, wire
+from datadog_caselinks import observation
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     BadRequestError,
@@ -20,10 +20,11 @@ from datadog_caselinks.errors import (
     ConflictError,
     ResponseError,
 )
+from datadog_caselinks.http import wire
+from datadog_caselinks.http.wire import Answer, Request
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import CaseLink, Identity, NewCaseLink, identity
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
-from datadog_caselinks.wire import Answer, Request
 
 Make = Callable[[NewCaseLink], Awaitable[tuple[CaseLink, bool]]]
 """Makes a link or finds it, and tells whether it was made."""

@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 
 from benchmarks.picture import WIDTH, svg
 from datadog_caselinks import CaseLinksClient, RateLimit, RetryPolicy, case
-from datadog_caselinks.gate import Gate
+from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest
 from datadog_caselinks.sandbox.limits import Limiter
 

@@ -29,7 +29,7 @@ from datadog_caselinks import (
     RetryPolicy,
     case,
 )
-from datadog_caselinks.journal_file import LinkState, key_of, read_journal
+from datadog_caselinks.bulk.journal_file import LinkState, key_of, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import leaving_nothing, settle, some_id
 from tests.waits import Waits

@@ -16,11 +16,10 @@ from datadog_caselinks import (
     MalformedResponseError,
     RetryPolicy,
     case,
-    graph,
     incident,
-    plan,
-    wire,
 )
+from datadog_caselinks.graph import link_graph, plan
+from datadog_caselinks.http import wire
 from datadog_caselinks.sandbox import Sandbox
 from tests.servers import Server, answers, leaving_nothing, some_id
 
@@ -115,7 +114,7 @@ async def test_a_plan_is_compared_in_a_thread(
 async def test_a_graph_is_joined_in_a_thread(links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step from the links that were read to what they lead to, and the graph that comes of it."""
     await make(links, FEW)
-    steps = threads_of(monkeypatch, graph._Walk, "step")
-    made = threads_of(monkeypatch, graph._Walk, "graph")
+    steps = threads_of(monkeypatch, link_graph._Walk, "step")
+    made = threads_of(monkeypatch, link_graph._Walk, "graph")
     assert len((await links.graph(OUTAGE)).links) == FEW
     assert steps == made == {False}

@@ -20,13 +20,14 @@ from datadog_caselinks import (
     LinkReference,
     NotFoundError,
     Relationship,
+    Resolver,
     RetryPolicy,
     ServerError,
     Site,
     case,
     incident,
     parse_link,
-    resolver,
+    references,
 )
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import (
@@ -275,7 +276,7 @@ class TestMemory:
         self, sandbox: Sandbox, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A case is kept under its key and its id; what was found first is asked for again first."""
-        monkeypatch.setattr(resolver, "_REMEMBERED", 4)
+        monkeypatch.setattr(references, "_REMEMBERED", 4)
         entities = links.resolver()
         for name in ("SHOP-1", "SHOP-2", "SHOP-3", "SHOP-2", "SHOP-3"):
             await entities.entity(name)
@@ -289,7 +290,7 @@ class TestMemory:
         self, sandbox: Sandbox, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A file of a million keys of another organisation does not fill the memory."""
-        monkeypatch.setattr(resolver, "_REMEMBERED", 3)
+        monkeypatch.setattr(references, "_REMEMBERED", 3)
         entities = links.resolver()
         for number in (1, 2, 3, 4, 4, 2, 1):
             with pytest.raises(NotFoundError):
@@ -312,7 +313,7 @@ async def test_an_unknown_one_keeps_nobody_who_asked() -> None:
     class Asker:
         pass
 
-    cases = resolver.Resolver(get, Site.US1)
+    cases = Resolver(get, Site.US1)
     kept = []
 
     async def ask(asker: Asker) -> None:
@@ -333,7 +334,7 @@ async def test_a_server_that_writes_ids_in_upper_case() -> None:
         asked.append(name)
         return Case(some_id(0xA).upper(), "SHOP-1", "", "", "")
 
-    cases = resolver.Resolver(get, Site.US1)
+    cases = Resolver(get, Site.US1)
     await cases.case(CaseKey("SHOP-1"))
     await cases.case(case(some_id(0xA)))
     assert asked == ["SHOP-1"]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import click
 
+from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, count_links, read_link_file
 from datadog_caselinks.cli.files import opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
@@ -18,7 +19,6 @@ from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_se
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, ClientOptions
 from datadog_caselinks.errors import JournalError, LinkFileError
-from datadog_caselinks.link_files import LinkLine, MalformedLine, count_links, read_link_file
 from datadog_caselinks.messages import counted
 from datadog_caselinks.retry import RetryPolicy
 

@@ -23,9 +23,9 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.credentials import ApiKeys, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError
+from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.models import case
 from datadog_caselinks.retry import RetryPolicy
-from datadog_caselinks.sessions import SessionManager
 from datadog_caselinks.sites import Site
 
 _SECONDS: Final = 10.0

@@ -10,7 +10,8 @@ from typing import Final
 import click
 from attrs import asdict
 
-from datadog_caselinks.bulk import Failed, Outcome
+from datadog_caselinks.bulk.create_links import Failed, Outcome
+from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.cli.files import opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
@@ -39,7 +40,6 @@ from datadog_caselinks.fleet import (
     work,
     work_until_done,
 )
-from datadog_caselinks.link_files import LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.messages import counted
 
 _SECONDS: Final = 1.0

@@ -14,22 +14,22 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from datadog_caselinks import pictures
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record
 from datadog_caselinks.cli.run import Settings, client, ended_at_once, logging_to, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.errors import ConfigurationError
-from datadog_caselinks.graph import LinkGraph
+from datadog_caselinks.graph import rendering
+from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering import Style
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import Entity, EntityType
-from datadog_caselinks.pictures import Style
 
 _PICTURES: Final[Mapping[str, Callable[[LinkGraph], str]]] = {
-    "tree": pictures.tree,
-    "mermaid": pictures.mermaid,
-    "dot": pictures.dot,
-    "svg": pictures.svg,
-    "html": pictures.page,
+    "tree": rendering.tree,
+    "mermaid": rendering.mermaid,
+    "dot": rendering.dot,
+    "svg": rendering.svg,
+    "html": rendering.page,
 }
 _SUFFIXES: Final = {
     "": "tree",  # as of /dev/stdout
@@ -125,7 +125,7 @@ def graph(
             made = run(read())
         finally:
             screen.close()
-    if file is None and draw is pictures.tree and is_for_people(settings.output):
+    if file is None and draw is rendering.tree and is_for_people(settings.output):
         _draw_tree(made)
     else:
         with ended_at_once():
@@ -134,7 +134,7 @@ def graph(
             screen.data(text.removesuffix("\n"))
         else:
             _write(file, text)
-            screen.note(f"{pictures.heading(made)}: {', '.join(pictures.notes(made))}. Written to {file}.")
+            screen.note(f"{rendering.heading(made)}: {', '.join(rendering.notes(made))}. Written to {file}.")
     if made.left_out:
         screen.problem(
             f"Stopped at {counted(max_nodes, 'entity', 'entities')}: what is nearer than "
@@ -174,7 +174,7 @@ def _write(file: str, text: str) -> None:
 def _draw_tree(made: LinkGraph) -> None:
     """The tree in colours. Of a line that is too long the title gives way, and then it ends at the edge."""
     console = Console(highlight=False)
-    for line in pictures.tree_lines(made):
+    for line in rendering.tree_lines(made):
         over = sum(cell_len(piece.text) for piece in line) - console.width
         text = Text()
         for piece in line:

@@ -6,8 +6,8 @@ from collections import Counter
 
 import click
 
+from datadog_caselinks.bulk.journal_file import LinkState, read_journal
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.journal_file import LinkState, read_journal
 from datadog_caselinks.messages import MAX_STORED, one_line
 
 

@@ -14,8 +14,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.errors import CaseLinksError, NotFoundError, PermissionDeniedError
 from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Relationship
-from datadog_caselinks.references import name_of, parse_link
-from datadog_caselinks.resolver import Resolver
+from datadog_caselinks.references import Resolver, name_of, parse_link
 
 
 @click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")

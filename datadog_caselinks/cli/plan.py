@@ -11,7 +11,8 @@ from typing import Final
 
 import click
 
-from datadog_caselinks.bulk import AlreadyLinked, Created, Failed
+from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed
+from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
 from datadog_caselinks.cli.files import opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, is_for_people, link_record, records
@@ -21,10 +22,9 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError, LinkFileError
-from datadog_caselinks.link_files import MalformedLine, read_link_file
+from datadog_caselinks.graph.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import Entity
-from datadog_caselinks.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
 from datadog_caselinks.references import WantedLink
 
 _ACTIONS: Final = {"+": "create", "-": "delete"}

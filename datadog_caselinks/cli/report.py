@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterable
 
 from attrs import define, field
 
-from datadog_caselinks.bulk import AlreadyLinked, Created, Failed, Outcome, would_fail_all
+from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed, Outcome, would_fail_all
+from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, link_record
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
-from datadog_caselinks.link_files import LinkLine, MalformedLine
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink

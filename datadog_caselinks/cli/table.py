@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
-from datadog_caselinks.plan import LinkPlan
 from datadog_caselinks.references import named
 
 _WIDE: Final = 120

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from itertools import takewhile
 
-from datadog_caselinks.bulk import Created, Failed, Outcome, would_fail_all
+from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError
 from datadog_caselinks.fleet.lease import Lease

@@ -13,9 +13,9 @@ from procrastinate.types import JSONDict
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, tuple_row
 
-from datadog_caselinks.bulk import numbered
+from datadog_caselinks.bulk.link_files import LinkLine
+from datadog_caselinks.concurrency import numbered
 from datadog_caselinks.fleet.database import explained, pool_of
-from datadog_caselinks.link_files import LinkLine
 from datadog_caselinks.references import WantedLink, named
 from datadog_caselinks.sites import Site
 

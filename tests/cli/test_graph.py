@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, LinkGraph, pictures
+from datadog_caselinks import CaseLinksClient, LinkGraph
+from datadog_caselinks.graph import rendering
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at
 from tests.servers import some_id
@@ -34,7 +35,7 @@ async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandb
     """As text where there is no terminal, and nothing besides."""
     done = await caselinks(pointing_at(sandbox), "graph", "shop-2")
     assert (done.status, done.err) == (0, "")
-    assert done.out == pictures.tree(await read(sandbox))
+    assert done.out == rendering.tree(await read(sandbox))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ async def test_a_file_gets_what_its_name_says(
     file = tmp_path / f"outage.{suffix}"
     file.write_text("x" * 1_000_000)
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "--depth", "3", "-o", str(file))
-    draw = {"mermaid": pictures.mermaid, "dot": pictures.dot, "svg": pictures.svg, "html": pictures.page}
+    draw = {"mermaid": rendering.mermaid, "dot": rendering.dot, "svg": rendering.svg, "html": rendering.page}
     assert file.read_text() == draw[format_](await read(sandbox, depth=3))
     told = f"Links around SHOP-2: 30 entities, 31 links. Written to {file}.\n"
     assert (done.status, done.out, done.err) == (0, "", told)
@@ -62,7 +63,7 @@ async def test_a_format_that_is_named_counts_before_the_name_of_the_file(
     arguments = ("graph", "SHOP-2", "--format", "dot")
     shown = await caselinks(pointing_at(sandbox), *arguments)
     done = await caselinks(pointing_at(sandbox), *arguments, "-o", str(file), "--quiet")
-    assert shown.out == file.read_text() == pictures.dot(await read(sandbox))
+    assert shown.out == file.read_text() == rendering.dot(await read(sandbox))
     assert (done.out, done.err) == ("", "")
 
 
@@ -120,7 +121,7 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
     status, shown = await on_terminal(pointing_at(sandbox), *arguments, columns=80)
     lines = shown[shown.index("\x1b[1m■ SHOP-2") :].rstrip().splitlines()  # the progress comes before
     assert status == 0
-    tree = pictures.tree(await read(sandbox, depth=3))
+    tree = rendering.tree(await read(sandbox, depth=3))
     assert len(lines) == tree.count("\n")
     assert any("…" in line for line in lines)
     for word in ("○ open", "✓ closed", "◐ in progress"):
@@ -173,7 +174,7 @@ async def test_a_file_is_left_as_it_was_if_there_is_nothing_to_write(
 async def test_a_pipe_is_a_file_too(sandbox: Sandbox, tmp_path: Path) -> None:
     """As scripts have it, which name /dev/stdout, or write - for it, or make a pipe with a name."""
     arguments = ("graph", "SHOP-2", "--format", "dot", "--quiet", "-o")
-    expected = pictures.dot(await read(sandbox))
+    expected = rendering.dot(await read(sandbox))
     for name in ("/dev/stdout", "-"):
         assert (await caselinks(pointing_at(sandbox), *arguments, name)).out == expected
     pipe = tmp_path / "pipe"
@@ -187,7 +188,7 @@ async def test_a_file_whose_name_says_nothing_gets_a_tree(sandbox: Sandbox, tmp_
     """Without a suffix, or as a text; one that names something else gets no tree for it."""
     for name in ("outage", "outage.txt"):
         await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / name))
-        assert (tmp_path / name).read_text() == pictures.tree(await read(sandbox))
+        assert (tmp_path / name).read_text() == rendering.tree(await read(sandbox))
     await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / "outage.pdf"))
     assert sorted(os.listdir(tmp_path)) == ["outage", "outage.txt"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures.browser import FOUND, browsing
+from tests.graph.rendering.browser import FOUND, browsing
 
 ROOT = Path(__file__).parents[2]
 PAGES = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "benchmark-table"]

@@ -20,7 +20,7 @@ from datadog_caselinks import (
     Site,
     parse_link,
 )
-from datadog_caselinks.bulk import Outcome
+from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.fleet import (
     add_link_tasks,
     failed_links,

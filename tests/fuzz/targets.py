@@ -27,12 +27,12 @@ from datadog_caselinks import (
     Site,
     parse_link,
     parse_reference,
-    wire,
 )
+from datadog_caselinks.bulk.journal_file import LinkState, Store, Write, read_journal
+from datadog_caselinks.bulk.link_files import count_links, read_link_file
+from datadog_caselinks.bulk.link_yaml import read_rows
 from datadog_caselinks.credentials import AuthHeaders
-from datadog_caselinks.journal_file import LinkState, Store, Write, read_journal
-from datadog_caselinks.link_files import count_links, read_link_file
-from datadog_caselinks.link_yaml import read_rows
+from datadog_caselinks.http import wire
 from datadog_caselinks.rate_limit import retry_after
 from datadog_caselinks.references import named
 

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, RetryPolicy
-from datadog_caselinks.wire import MAX_BODY, MAX_LIST
+from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from tests.hostile.answers import OPERATIONS, endless, good
 from tests.servers import Exchange, Server, Step, answers, head
 

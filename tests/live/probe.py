@@ -21,12 +21,12 @@ from datadog_caselinks import (
     Relationship,
     SessionManager,
     Site,
-    wire,
 )
 from datadog_caselinks.client import DEFAULT_TIMEOUT
 from datadog_caselinks.credentials import Credentials
-from datadog_caselinks.transport import Transport
-from datadog_caselinks.wire import Answer, Request
+from datadog_caselinks.http import wire
+from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.http.wire import Answer, Request
 
 RELATIONSHIP: Final = Relationship.BLOCKS
 WRONG_KEYS: Final = ApiKeys(api_key="wrong-api-key", app_key="wrong-app-key")

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from attrs import field, frozen
 
-from datadog_caselinks import CaseLinksError, Entity, NewCaseLink, RateLimit, case, wire
-from datadog_caselinks.wire import LINKS_PATH, Request
+from datadog_caselinks import CaseLinksError, Entity, NewCaseLink, RateLimit, case
+from datadog_caselinks.http import wire
+from datadog_caselinks.http.wire import LINKS_PATH, Request
 from tests.live.probe import RELATIONSHIP, Exchange, Probe
 
 _PATIENCE: Final = 30.0

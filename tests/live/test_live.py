@@ -16,8 +16,8 @@ from attrs import define
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from datadog_caselinks import ApiKeys, ConfigurationError, NewCaseLink, NotFoundError, SessionManager, case
+from datadog_caselinks.http.wire import Answer, Request
 from datadog_caselinks.sandbox import Fault, Sandbox
-from datadog_caselinks.wire import Answer, Request
 from tests.live import __main__ as command
 from tests.live import questions
 from tests.live.probe import Exchange, Probe

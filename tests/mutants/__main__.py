@@ -65,8 +65,8 @@ def read_diff(name: str, diff: str) -> Mutant:
 
 
 def module_of(name: str) -> str:
-    """The module of a mutant by its name, such as ``datadog_caselinks.wire.x__read__mutmut_1``."""
-    return name.split(".")[1]
+    """The module of a mutant by its name, such as ``datadog_caselinks.http.wire.x__read__mutmut_1``."""
+    return name.split(".")[-2]
 
 
 def read_known(text: str) -> dict[Mutant, str]:

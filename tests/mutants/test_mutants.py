@@ -10,9 +10,9 @@ import pytest
 from tests.mutants import __main__ as command
 from tests.mutants.__main__ import KNOWN, Mutant, read_known
 
-ZERO: Final = "datadog_caselinks.wire.x__read__mutmut_1"
-ONE: Final = "datadog_caselinks.wire.xǁAnswerǁ__repr____mutmut_2"
-TWO: Final = "datadog_caselinks.gate.x__too_long__mutmut_3"
+ZERO: Final = "datadog_caselinks.http.wire.x__read__mutmut_1"
+ONE: Final = "datadog_caselinks.http.wire.xǁAnswerǁ__repr____mutmut_2"
+TWO: Final = "datadog_caselinks.http.gate.x__too_long__mutmut_3"
 
 DIFF: Final = """\
 # {name}: survived

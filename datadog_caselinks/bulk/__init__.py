@@ -1,0 +1,1 @@
+"""Many links: one outcome each, files of links, and journals that a run goes on with."""

@@ -1,0 +1,1 @@
+"""The links around an entity as a graph; plans; pictures."""

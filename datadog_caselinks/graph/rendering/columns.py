@@ -1,0 +1,217 @@
+"""Which column each entity stands in and how far down, by a layout in layers. Knows boxes by their height."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+from attrs import frozen
+
+from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.models import Entity
+
+# Pixels, as all lengths here.
+_BETWEEN_BOXES: Final = 18.0
+_BETWEEN_LINES: Final = 14.0
+_BETWEEN_PARTS: Final = 70.0
+
+# How hard a line pulls to be level: between two boxes, before or after a box, and where it passes columns.
+_FORCES: Final = (1, 2, 8)
+_SWEEPS: Final = 24
+
+# Parts that no link connects stand side by side up to so many columns.
+_LEAST_COLUMNS: Final = 4
+
+Pair = tuple[Entity, Entity]
+"""What stands at the left end of a line, and what at its right one."""
+
+
+@frozen
+class Place:
+    """A column, counted from the left, and how far down the middle is, in pixels."""
+
+    column: int
+    y: float
+
+
+@frozen
+class Grid:
+    """Where each entity stands, and where the line between two passes the columns between them."""
+
+    places: Mapping[Entity, Place]
+    passes: Mapping[Pair, Sequence[Place]]
+
+
+def rank(graph: LinkGraph) -> dict[Entity, int]:
+    """A number for each entity: greater than those of its parents, but where links go round.
+
+    It is the order in which a search in depth leaves them, reversed.
+    """
+    children: dict[Entity, list[Entity]] = {entity: [] for entity in graph.entities}
+    has_parent = set()
+    for link in graph.links:
+        children[link.parent].append(link.child)
+        has_parent.add(link.child)
+    seen: set[Entity] = set()
+    left: list[Entity] = []
+    for start in sorted(graph.entities, key=has_parent.__contains__):
+        way = [] if start in seen else [(start, iter(children[start]))]
+        seen.add(start)
+        while way:
+            entity, remaining = way[-1]
+            child = next((child for child in remaining if child not in seen), None)
+            if child is None:
+                left.append(entity)
+                way.pop()
+            else:
+                seen.add(child)
+                way.append((child, iter(children[child])))
+    return {entity: -number for number, entity in enumerate(left)}
+
+
+def arrange(graph: LinkGraph, edges: Sequence[Pair], heights: Mapping[Entity, float]) -> Grid:
+    """A place for each entity of ``graph``, and a way for each of ``edges``, which lead from left to right.
+
+    Raises :class:`ConfigurationError` if the library that does it is not installed.
+    """
+    parts = _parts(edges, heights)
+    linked = {end for pair in edges for end in pair}
+    parts += [Grid({entity: Place(0, 0.0)}, {}) for entity in graph.entities if entity not in linked]
+    first = {entity: number for number, entity in enumerate(graph.entities)}
+    parts.sort(key=lambda part: min(first[entity] for entity in part.places))
+    return _side_by_side(parts, heights)
+
+
+def _parts(edges: Sequence[Pair], heights: Mapping[Entity, float]) -> list[Grid]:
+    """A grid for each part that is connected."""
+    try:
+        from fast_sugiyama import from_edges
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "this picture needs an extra: pip install 'datadog_caselinks[pictures]'"
+        ) from None
+    if not edges:
+        return []
+    # By numbers: the order of anything else would change from one run to the next.
+    entities = list(dict.fromkeys(end for pair in edges for end in pair))
+    number = {entity: index for index, entity in enumerate(entities)}
+    placed = from_edges(
+        [(number[left], number[right]) for left, right in edges],
+        minimum_length=1,
+        vertex_spacing=1.0,
+        dummy_vertices=True,
+        dummy_size=1.0,
+        ranking_type="minimize",
+        crossing_minimization="barycenter",
+        check_layout=False,
+    )
+    return [_part(entities, dict(found), steps or (), heights) for found, _, _, steps in placed]
+
+
+def _part(
+    entities: Sequence[Entity],
+    found: Mapping[Any, tuple[float, float]],
+    steps: Iterable[tuple[Any, Any]],
+    heights: Mapping[Entity, float],
+) -> Grid:
+    """The library's layers are our columns. It numbers the points where lines pass them after the entities.
+
+    Its layers are used and the order in each, but not how far apart things are: it leaves much room empty,
+    and knows one size for all.
+    """
+    top = max(y for _, y in found.values())
+    columns: dict[int, list[int]] = defaultdict(list)
+    for vertex in sorted(found, key=lambda vertex: (found[vertex][0], vertex)):
+        columns[round(top - found[vertex][1])].append(vertex)
+    is_pass = len(entities).__le__
+    room = {
+        each: _BETWEEN_LINES if is_pass(each) else heights[entities[each]] + _BETWEEN_BOXES for each in found
+    }
+    pulls: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for one, other in steps:
+        force = _FORCES[is_pass(one) + is_pass(other)]
+        pulls[one].append((other, force))
+        pulls[other].append((one, force))
+    level = _levelled([columns[number] for number in sorted(columns)], pulls, room)
+    places = {each: Place(number, level[each]) for number, column in columns.items() for each in column}
+
+    after = {one: other for one, other in steps if is_pass(one)}
+    passes: dict[Pair, Sequence[Place]] = {}
+    for one, other in steps:
+        if not is_pass(one):
+            way = []
+            while is_pass(other):
+                way.append(places[other])
+                other = after[other]
+            passes[entities[one], entities[other]] = way
+    return Grid({entities[each]: places[each] for each in sorted(places) if not is_pass(each)}, passes)
+
+
+def _levelled(
+    columns: Sequence[Sequence[int]],
+    pulls: Mapping[int, Sequence[tuple[int, int]]],
+    room: Mapping[int, float],
+) -> dict[int, float]:
+    """How far down each vertex is: as level with its neighbours as the order and the room of all allow."""
+    level: dict[int, float] = {}
+    for column in columns:
+        down = -sum(room[each] for each in column) / 2
+        for each in column:
+            level[each] = down + room[each] / 2
+            down += room[each]
+    for _ in range(_SWEEPS):
+        for column in columns:
+            forces = [sum(force for _, force in pulls[each]) for each in column]
+            wishes = [
+                sum(level[other] * force for other, force in pulls[each]) / total
+                for each, total in zip(column, forces, strict=True)
+            ]
+            gaps = [0.0, *((room[above] + room[below]) / 2 for above, below in pairwise(column))]
+            level |= zip(column, _apart(wishes, forces, gaps), strict=True)
+    return level
+
+
+def _apart(wishes: Sequence[float], forces: Sequence[float], gaps: Iterable[float]) -> Iterator[float]:
+    """Levels as near to ``wishes`` as can be that keep the order, with ``gaps`` before each at least.
+
+    That is an isotonic regression, by pooling adjacent violators.
+    """
+    offsets = list(accumulate(gaps))
+    pools: list[tuple[float, float, int]] = []  # level, force, how many
+    for wish, force, offset in zip(wishes, forces, offsets, strict=True):
+        pool = (wish - offset, force, 1)
+        while pools and pools[-1][0] > pool[0]:
+            level, other, count = pools.pop()
+            total = other + pool[1]
+            pool = ((level * other + pool[0] * pool[1]) / total, total, count + pool[2])
+        pools.append(pool)
+    levels = (level for level, _, count in pools for _ in range(count))
+    return (level + offset for level, offset in zip(levels, offsets, strict=True))
+
+
+def _side_by_side(parts: Sequence[Grid], heights: Mapping[Entity, float]) -> Grid:
+    """All parts in one grid, in lines as one writes words, and no line longer than the longest of them."""
+    wides = [max(place.column for place in part.places.values()) + 1 for part in parts]
+    columns = max([_LEAST_COLUMNS, *wides])
+    places: dict[Entity, Place] = {}
+    passes: dict[Pair, Sequence[Place]] = {}
+    column, line, next_line = 0, 0.0, 0.0
+    for part, wide in zip(parts, wides, strict=True):
+        if column + wide > columns:
+            column, line = 0, next_line
+        lows = [place.y for way in part.passes.values() for place in way]
+        tops = [place.y - heights[entity] / 2 for entity, place in part.places.items()]
+        bottoms = [place.y + heights[entity] / 2 for entity, place in part.places.items()]
+        down = line - min([*tops, *lows])
+
+        def moved(place: Place, right: int = column, down: float = down) -> Place:
+            return Place(place.column + right, place.y + down)
+
+        places |= {entity: moved(place) for entity, place in part.places.items()}
+        passes |= {pair: [moved(place) for place in way] for pair, way in part.passes.items()}
+        column += wide
+        next_line = max(next_line, max([*bottoms, *lows]) + down + _BETWEEN_PARTS)
+    return Grid(places, passes)

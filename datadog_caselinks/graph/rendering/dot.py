@@ -1,0 +1,66 @@
+"""A graph in DOT, the language of Graphviz and of what reads its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.words import has_direction, heading, in_cycles, told, words
+from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
+
+# A form for each type, so that none is told by colour alone.
+_FORMS: Final[Mapping[str, str]] = {
+    EntityType.CASE: "box",
+    EntityType.INCIDENT: "octagon",
+    EntityType.PAGE: "ellipse",
+    EntityType.AGENT_CONVERSATION: "note",
+}
+_OTHER_FORM: Final = "diamond"
+_LINES: Final[Mapping[str, str]] = {
+    Relationship.RELATES_TO: "dotted",
+    Relationship.DUPLICATES: "dashed",
+    Relationship.SUCCESSOR_OF: "dashed",
+}
+
+
+def dot(graph: LinkGraph) -> str:
+    """``graph`` as the text of a DOT file."""
+    number = {entity: index for index, entity in enumerate(graph.entities)}
+    cyclic = in_cycles(graph)
+    lines = [
+        "digraph links {",
+        f"    graph [rankdir=LR, label={_quoted(heading(graph))}, labelloc=t, fontname=Helvetica]",
+        "    node [fontname=Helvetica, fontsize=11]",
+        "    edge [fontname=Helvetica, fontsize=9]",
+    ]
+    lines += [f"    n{index} {_node(graph, entity)}" for entity, index in number.items()]
+    lines += [
+        f"    n{number[link.parent]} -> n{number[link.child]} {_edge(link, is_in_cycle=link.id in cyclic)}"
+        for link in graph.links
+    ]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _node(graph: LinkGraph, entity: Entity) -> str:
+    its = told(graph, entity)
+    label = _quoted(*filter(None, (its.key, its.title, its.state)))
+    weight = ", penwidth=3" if entity == graph.root else ""
+    form = _FORMS.get(entity.type, _OTHER_FORM)
+    address = graph.address(entity)
+    link = f", URL={_quoted(address)}" if address else ""
+    return f"[label={label}, shape={form}, tooltip={_quoted(its.reference)}{link}{weight}]"
+
+
+def _edge(link: CaseLink, *, is_in_cycle: bool) -> str:
+    label = _quoted(f"{'↻ ' * is_in_cycle}{words(link.relationship)}")
+    style = "bold" if is_in_cycle else _LINES.get(link.relationship, "solid")
+    ends = "" if has_direction(link) else ", dir=none"
+    mark = ', color="#c0392b", penwidth=3' if is_in_cycle else ""
+    return f"[label={label}, style={style}{ends}{mark}]"
+
+
+def _quoted(*lines: str) -> str:
+    """Lines in quotes. Graphviz reads escapes that begin with a backslash, and HTML's entities."""
+    escaped = (line.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines)
+    return '"' + "\\n".join(escaped) + '"'

@@ -1,0 +1,59 @@
+"""A graph as a Mermaid flowchart, which GitHub, GitLab and many wikis draw from its text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.words import has_direction, in_cycles, told, words
+from datadog_caselinks.models import CaseLink, Entity, EntityType
+
+# A form for each type, so that none is told by colour alone.
+_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+    EntityType.CASE: ('["', '"]'),
+    EntityType.INCIDENT: ('{{"', '"}}'),
+    EntityType.PAGE: ('(["', '"])'),
+    EntityType.AGENT_CONVERSATION: ('>"', '"]'),
+}
+_OTHER_FORM: Final = ('("', '")')
+# A hyphen or a full stop means nothing between letters, and else may begin a list.
+_READ_OTHERWISE: Final = re.compile(r"(?<!\w)[-.]|[-.](?!\w)|[^\w .,…↻○◐✓-]|_")
+_ROOT_STYLE: Final = "stroke-width:3px"
+_CYCLE_STYLE: Final = "stroke:#c0392b,stroke-width:3px"
+
+
+def mermaid(graph: LinkGraph) -> str:
+    """``graph`` as the text of a Mermaid flowchart."""
+    number = {entity: index for index, entity in enumerate(graph.entities)}
+    cyclic = in_cycles(graph)
+    lines = ["flowchart LR"]
+    lines += [f"    {_node(graph, entity, index)}" for entity, index in number.items()]
+    lines += [
+        f"    n{number[link.parent]} {_arrow(link, is_in_cycle=link.id in cyclic)} n{number[link.child]}"
+        for link in graph.links
+    ]
+    lines.append(f"    style n0 {_ROOT_STYLE}")
+    if marked := [str(index) for index, link in enumerate(graph.links) if link.id in cyclic]:
+        lines.append(f"    linkStyle {','.join(marked)} {_CYCLE_STYLE}")
+    return "\n".join(lines) + "\n"
+
+
+def _node(graph: LinkGraph, entity: Entity, index: int) -> str:
+    its = told(graph, entity)
+    text = "<br>".join(_escaped(line) for line in (its.key, its.title, its.state) if line)
+    opening, closing = _FORMS.get(entity.type, _OTHER_FORM)
+    return f"n{index}{opening}{text}{closing}"
+
+
+def _arrow(link: CaseLink, *, is_in_cycle: bool) -> str:
+    name = _escaped(f"{'↻ ' * is_in_cycle}{words(link.relationship)}")
+    if is_in_cycle:
+        return f'== "{name}" ==>'
+    return f'-- "{name}" -->' if has_direction(link) else f'-. "{name}" .-'
+
+
+def _escaped(text: str) -> str:
+    """``text`` inside quotes: anything that Mermaid, Markdown or HTML could read otherwise, by its number."""
+    return _READ_OTHERWISE.sub(lambda found: f"#{ord(found[0])};", text)

@@ -1,0 +1,86 @@
+"""A graph as one HTML page to pan, zoom, search and click. It holds all that it needs and fetches nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from html import escape
+from importlib import resources
+from typing import Any, Final
+
+from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.svg import STYLE, draw, legend
+from datadog_caselinks.graph.rendering.words import has_direction, heading, notes, plain, told, words
+
+_FILES: Final = resources.files(__package__)
+_TEMPLATE: Final = _FILES.joinpath("page.html").read_text("utf-8")
+_SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
+_STYLE: Final = STYLE + _FILES.joinpath("page.css").read_text("utf-8")
+
+
+def page(graph: LinkGraph) -> str:
+    """``graph`` as an HTML page that needs no network and no other file.
+
+    It is light or dark as its reader has it. Raises :class:`ConfigurationError` without the extra
+    ``pictures``.
+    """
+    drawing = draw(graph)
+    parts = {
+        "POLICY": (
+            f"default-src 'none'; img-src data:; style-src '{_hash(_STYLE)}'; script-src '{_hash(_SCRIPT)}'; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+        "STYLE": _STYLE,
+        "SCRIPT": _SCRIPT,
+        "HEADING": escape(heading(graph)),
+        "NOTES": escape(" · ".join(notes(graph))),
+        "SIZE": f"{drawing.width:.0f} {drawing.height:.0f}",
+        "DRAWING": drawing.markup,
+        "LEGEND": "\n".join(
+            f'<li><svg class="picture" width="{width:.0f}" height="16" aria-hidden="true">{sample}</svg>'
+            f"{escape(text)}</li>"
+            for sample, width, text in legend(graph)
+        ),
+        # Without a "<" nothing in it can end the element that it stands in.
+        "DATA": json.dumps(_data(graph), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    return re.sub("__([A-Z]+)__", lambda match: parts[match[1]], _TEMPLATE)
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _data(graph: LinkGraph) -> dict[str, Any]:
+    """What the script tells about the boxes and lines, each at the number that these carry."""
+    number = {entity: index for index, entity in enumerate(graph.entities)}
+    link_number = {link.id: index for index, link in enumerate(graph.links)}
+    return {
+        "entities": [
+            {
+                "key": its.key,
+                "title": its.title,
+                "type": its.type,
+                "status": its.status,
+                "sign": its.sign,
+                "reference": its.reference,
+                "id": plain(entity.id),
+                "address": graph.address(entity) or "",
+                "isUnread": entity in graph.unread,
+            }
+            for entity in graph.entities
+            for its in [told(graph, entity)]
+        ],
+        "links": [
+            {
+                "parent": number[link.parent],
+                "child": number[link.child],
+                "relationship": words(link.relationship),
+                "hasDirection": has_direction(link),
+            }
+            for link in graph.links
+        ],
+        "cycles": [[link_number[link.id] for link in cycle] for cycle in graph.cycles],
+    }

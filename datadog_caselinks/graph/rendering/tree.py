@@ -1,0 +1,159 @@
+"""A graph as a tree of lines for a terminal: text, and what kind of text it is, but no colours."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Final
+
+from attrs import frozen
+
+from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.words import has_direction, in_cycles, notes, told, words
+from datadog_caselinks.models import CaseLink, Entity, EntityType
+
+
+class Style(StrEnum):
+    """What a piece of a line is."""
+
+    BRANCH = "branch"
+    RELATIONSHIP = "relationship"
+    CYCLE = "cycle"
+    KEY = "key"
+    TITLE = "title"
+    STATUS = "status"
+    NOTE = "note"
+
+
+@frozen
+class Piece:
+    """Some text of one style."""
+
+    text: str
+    style: Style
+
+
+Line = tuple[Piece, ...]
+
+_SIGNS: Final[Mapping[str, str]] = {
+    EntityType.CASE: "■",
+    EntityType.INCIDENT: "▲",
+    EntityType.PAGE: "◉",
+    EntityType.AGENT_CONVERSATION: "◇",
+}
+_OTHER_SIGN: Final = "·"
+
+
+def tree(graph: LinkGraph) -> str:
+    """``graph`` as the lines of a tree."""
+    return "".join("".join(piece.text for piece in line) + "\n" for line in tree_lines(graph))
+
+
+def tree_lines(graph: LinkGraph) -> Iterator[Line]:
+    """The lines of a tree that begins at the root.
+
+    Each entity has its links below it in one place, as near to the root as can be. Where a link leads to one
+    that has them elsewhere, an arrow says whether to look above or below. Each link stands on one line.
+    """
+    return _Tree(graph).lines()
+
+
+@frozen
+class _Row:
+    """A link on a line below ``above``, and what it leads to; ``is_home`` where that has its links below."""
+
+    link: CaseLink
+    above: Entity
+    entity: Entity
+    is_home: bool
+    branches: str
+
+
+class _Tree:
+    def __init__(self, graph: LinkGraph) -> None:
+        self._graph = graph
+        self._cyclic = in_cycles(graph)
+        self._below: dict[Entity, list[tuple[CaseLink, Entity, bool]]] = {}
+        self._starts: list[Entity] = []
+        self._grow()
+
+    def lines(self) -> Iterator[Line]:
+        for start in self._starts:
+            yield self._entity(start)
+            rows = list(self._rows(start))
+            home = {start: -1} | {row.entity: place for place, row in enumerate(rows) if row.is_home}
+            for place, row in enumerate(rows):
+                look = "" if row.is_home else "  ↑ see above" if home[row.entity] < place else "  ↓ see below"
+                note = (Piece(look, Style.NOTE),) if look else ()
+                yield (
+                    Piece(row.branches, Style.BRANCH),
+                    self._relationship(row),
+                    *self._entity(row.entity),
+                    *note,
+                )
+        yield ()
+        yield (Piece(" · ".join(notes(self._graph)), Style.NOTE),)
+        for cycle in self._graph.cycles:
+            ends = [cycle[0].parent, *(link.child for link in cycle)]
+            way = " → ".join(told(self._graph, end).key for end in ends)
+            yield Piece(f"↻ {words(cycle[0].relationship)} ", Style.CYCLE), Piece(way, Style.KEY)
+
+    def _grow(self) -> None:
+        """Give each link to its end nearer to the root, and each entity a home where it is first met."""
+        links: dict[Entity, list[CaseLink]] = defaultdict(list)
+        for link in self._graph.links:
+            for end in dict.fromkeys((link.parent, link.child)):
+                links[end].append(link)
+        met: set[Entity] = set()
+        done: set[str] = set()
+        for entity in self._graph.entities:
+            if entity not in met:
+                self._starts.append(entity)
+                met.add(entity)
+            below = self._below[entity] = []
+            for link in links[entity]:
+                if link.id not in done:
+                    other = link.child if link.parent == entity else link.parent
+                    below.append((link, other, other not in met))
+                    met.add(other)
+                    done.add(link.id)
+
+    def _rows(self, start: Entity) -> Iterator[_Row]:
+        """What is below ``start``, from top to bottom. Without recursion: a chain can be long."""
+        pending = self._branched(start, "")
+        while pending:
+            row, beneath = pending.pop()
+            yield row
+            if row.is_home:
+                pending += self._branched(row.entity, beneath)
+
+    def _branched(self, entity: Entity, beneath: str) -> list[tuple[_Row, str]]:
+        """The rows right below ``entity``, first one last, each with the branches for those below it."""
+        below = self._below[entity]
+        rows = [
+            (
+                _Row(link, entity, other, is_home, f"{beneath}{'└─' if is_last else '├─'}"),
+                f"{beneath}{'   ' if is_last else '│  '}",
+            )
+            for number, (link, other, is_home) in enumerate(below, start=1)
+            for is_last in [number == len(below)]
+        ]
+        return rows[::-1]
+
+    def _relationship(self, row: _Row) -> Piece:
+        is_cyclic = row.link.id in self._cyclic
+        name = f"{'↻ ' * is_cyclic}{words(row.link.relationship)}"
+        style = Style.CYCLE if is_cyclic else Style.RELATIONSHIP
+        if not has_direction(row.link):
+            return Piece(f"─ {name} ── ", style)
+        return Piece(f"─ {name} → " if row.link.parent == row.above else f"← {name} ── ", style)
+
+    def _entity(self, entity: Entity) -> Line:
+        its = told(self._graph, entity)
+        pieces = [Piece(f"{_SIGNS.get(entity.type, _OTHER_SIGN)} {its.reference}", Style.KEY)]
+        if its.title:
+            pieces.append(Piece(f"  {its.title}", Style.TITLE))
+        if its.status:
+            pieces.append(Piece(f"  {its.sign or '·'} {its.status}", Style.STATUS))
+        return tuple(pieces)

@@ -1,0 +1,689 @@
+"""The rules of many links: every outcome once, bounded reading ahead, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import gc
+import itertools
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datadog_caselinks import (
+    AlreadyLinked,
+    AmbiguousResultError,
+    ApiKeys,
+    AuthenticationError,
+    BadRequestError,
+    CaseLinksClient,
+    CaseLinksError,
+    ConfigurationError,
+    ConnectError,
+    Created,
+    Failed,
+    LinkReference,
+    NewCaseLink,
+    NotFoundError,
+    Outcome,
+    PermissionDeniedError,
+    RateLimitedError,
+    RetryPolicy,
+    ServerError,
+    WantedLink,
+    case,
+    incident,
+    parse_link,
+)
+from datadog_caselinks.bulk.create_links import would_fail_all
+from datadog_caselinks.bulk.journal_file import LinkState, read_journal
+from datadog_caselinks.concurrency import Progress, each, of_each
+from datadog_caselinks.errors import InvalidLinkError, JournalError
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.servers import Exchange, Held, Server, answers, created, drops, is_silent, settle, some_id
+
+PARENT = case(some_id(1))
+OUTAGE = incident(some_id(1))
+
+
+def link(number: int) -> NewCaseLink:
+    return PARENT.blocks(case(some_id(number + 2)))
+
+
+@pytest.mark.parametrize(
+    ("error", "at_first", "later"),
+    [
+        (AuthenticationError("x", status=401), True, True),
+        (PermissionDeniedError("x", status=403), True, False),
+        (ConnectError("x"), True, True),
+        (RateLimitedError("x", status=429), True, True),
+        (NotFoundError("x", status=404), False, False),
+        (ServerError("x", status=503), False, False),
+    ],
+)
+def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_first: bool, later: bool) -> None:
+    """Of the keys, the network, the limit; a refusal only while nothing was created; any in an outage."""
+    assert would_fail_all(error, has_created=False) is at_first
+    assert would_fail_all(error, has_created=True) is later
+    in_outage = copy.copy(error)
+    in_outage.during_outage = True
+    assert would_fail_all(in_outage, has_created=True) is not isinstance(error, PermissionDeniedError)
+
+
+class Source:
+    """Links without an end, and how many were taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[NewCaseLink]:
+        return self
+
+    def __next__(self) -> NewCaseLink:
+        self.taken += 1
+        return link(self.taken - 1)
+
+
+async def slowly(count: int) -> AsyncIterator[NewCaseLink]:
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield link(number)
+
+
+@contextlib.asynccontextmanager
+async def leaving_no_task() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    gc.collect()
+    await settle()
+    assert asyncio.all_tasks() == before
+
+
+class TestOutcomes:
+    @pytest.mark.parametrize("count", [0, 1, 7, 50])
+    @pytest.mark.parametrize("concurrency", [None, 1, 3])
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_one_for_each_link(
+        self, is_async: bool, concurrency: int | None, count: int, keys: ApiKeys
+    ) -> None:
+        """Each link of a source of either kind has its outcome, with its index and the link made of it."""
+        source = slowly(count) if is_async else (link(number) for number in range(count))
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            outcomes = [outcome async for outcome in links.create_links(source, concurrency=concurrency)]
+        assert sorted(outcome.index for outcome in outcomes) == list(range(count))
+        for outcome in outcomes:
+            assert isinstance(outcome, Created)
+            assert outcome.new == link(outcome.index)
+            assert (outcome.link.parent, outcome.link.child) == (outcome.new.parent, outcome.new.child)
+        assert len(server.seen) == count
+
+    async def test_failures_stop_nothing(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """A link that fails is an outcome with its error, and the others go on."""
+
+        async def every_third_fails(exchange: Exchange) -> None:
+            if exchange.seen.method == "GET":
+                await answers(403)(exchange)  # so what was dropped cannot be looked for
+                return
+            number = int(exchange.seen.json["data"]["attributes"]["child_entity_id"][-2:], 16) - 2
+            await (created, answers(400), drops)[number % 3](exchange)
+
+        async with (
+            Server(every_third_fails) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            source = [link(number) for number in range(30)]
+            outcomes = [outcome async for outcome in links.create_links(source, concurrency=4)]
+        outcomes.sort(key=lambda outcome: outcome.index)
+        assert [outcome.new for outcome in outcomes] == source
+        for number, outcome in enumerate(outcomes):
+            match number % 3:
+                case 0:
+                    assert isinstance(outcome, Created)
+                case 1:
+                    assert isinstance(outcome, Failed)
+                    assert type(outcome.error) is BadRequestError
+                case _:
+                    assert isinstance(outcome, Failed)
+                    assert type(outcome.error) is AmbiguousResultError
+        assert server.methods.count("POST") == 30
+
+    async def test_in_the_order_of_completion(self, keys: ApiKeys) -> None:
+        """A link that is slow does not hold up those behind it."""
+        hold = Held()
+        async with (
+            Server(created, hold, created) as server,
+            CaseLinksClient(server.url, keys) as links,
+            contextlib.aclosing(links.create_links(slowly(5), concurrency=2)) as outcomes,
+        ):
+            await links.create_link(link(99))
+            got = [(await anext(outcomes)).index for _ in range(4)]
+            hold.release()
+            got += [outcome.index async for outcome in outcomes]
+        assert sorted(got[:4]) == [1, 2, 3, 4]
+        assert got[4] == 0
+
+    async def test_a_closed_client_fails_each(self, keys: ApiKeys) -> None:
+        """Its error is the outcome of every link."""
+        async with Server(created) as server:
+            links = CaseLinksClient(server.url, keys)
+            await links.close()
+            outcomes = [outcome async for outcome in links.create_links(slowly(3))]
+        assert server.connections == 0
+        assert [type(outcome) for outcome in outcomes] == [Failed] * 3
+
+
+class TestReadingAhead:
+    async def test_no_further_than_what_is_being_created(self, keys: ApiKeys) -> None:
+        """While the server holds its answers, as many links are taken as are under way."""
+        source, hold = Source(), Held()
+        async with (
+            Server(created, hold) as server,
+            CaseLinksClient(server.url, keys) as links,
+            contextlib.aclosing(links.create_links(source, concurrency=5)) as outcomes,
+        ):
+            await links.create_link(link(99))
+            first = asyncio.ensure_future(anext(outcomes))
+            await server.until_seen(6)
+            await settle()
+            assert source.taken == 5
+            hold.release()
+            await first
+
+    async def test_a_slow_consumer_bounds_it(self, keys: ApiKeys) -> None:
+        """Links that are made and wait for the consumer count too: at most twice the concurrency in all."""
+        source = Source()
+        async with (
+            Server(created) as server,
+            CaseLinksClient(server.url, keys) as links,
+            contextlib.aclosing(links.create_links(source, concurrency=5)) as outcomes,
+        ):
+            for consumed in range(1, 10):
+                await anext(outcomes)
+                await server.until_seen(consumed + 10)
+                await settle()
+                assert source.taken == len(server.seen) == consumed + 10
+
+    async def test_by_default_as_wide_as_the_client(self, keys: ApiKeys) -> None:
+        """Without ``concurrency`` the slots of the client count."""
+        hold = Held()
+        async with (
+            Server(created, hold) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=3) as links,
+            contextlib.aclosing(links.create_links(Source())) as outcomes,
+        ):
+            await links.create_link(link(99))
+            first = asyncio.ensure_future(anext(outcomes))
+            await server.until_seen(4)
+            await settle()
+            assert len(server.seen) == 4
+            hold.release()
+            await first
+
+    @pytest.mark.parametrize("concurrency", [0, -1])
+    async def test_no_concurrency_is_refused(self, concurrency: int, keys: ApiKeys) -> None:
+        """Nothing would ever be created; it does not wait for that."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links, asyncio.timeout(5):
+            with pytest.raises(ConfigurationError, match="concurrency must be at least 1"):
+                await anext(links.create_links(slowly(1), concurrency=concurrency))
+        assert server.connections == 0
+
+
+class TestBreakingOff:
+    @pytest.mark.parametrize("is_closed", [True, False], ids=["aclose", "break alone"])
+    async def test_the_consumer_leaves(self, is_closed: bool, keys: ApiKeys) -> None:
+        """What is under way is cancelled, no task stays, and the client works on."""
+        hold = Held()
+        async with (
+            leaving_no_task(),
+            Server(created, hold, hold, hold, created) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=3) as links,
+        ):
+            outcomes = links.create_links(Source())
+            async for outcome in outcomes:
+                assert outcome.index == 0
+                break
+            await server.until_seen(4)
+            if is_closed:
+                await outcomes.aclose()
+            del outcomes
+            gc.collect()
+            assert (await links.create_link(link(99))).child == link(99).child
+            assert len(server.seen) == 5
+
+    async def test_the_consumer_is_cancelled(self, keys: ApiKeys) -> None:
+        """As with a break: its tasks end with it."""
+        async with (
+            leaving_no_task(),
+            Server(created, Held()) as server,
+            CaseLinksClient(server.url, keys, max_concurrency=3) as links,
+        ):
+            await links.create_link(link(99))
+
+            async def consume() -> list[Outcome]:
+                return [outcome async for outcome in links.create_links(Source())]
+
+            task = asyncio.create_task(consume())
+            await server.until_seen(4)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+
+    async def test_it_was_never_begun(self, keys: ApiKeys) -> None:
+        """Until the first outcome is asked for, nothing is read or sent."""
+        source = Source()
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            await links.create_links(source).aclose()
+        assert (source.taken, server.connections) == (0, 0)
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_a_generator_that_somebody_holds(self, is_async: bool, keys: ApiKeys) -> None:
+        """It is closed all the same, so that what it has open does not wait for Python to collect it."""
+        ended: list[bool] = []
+
+        def endless() -> Iterator[NewCaseLink]:
+            try:
+                yield from Source()
+            finally:
+                ended.append(True)
+
+        async def endless_too() -> AsyncIterator[NewCaseLink]:
+            try:
+                for new in Source():
+                    yield new
+            finally:
+                await asyncio.sleep(0)
+                ended.append(True)
+
+        source = endless_too() if is_async else endless()
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            async with contextlib.aclosing(links.create_links(source, concurrency=2)) as outcomes:
+                await anext(outcomes)
+            assert ended == [True]
+            del source
+
+    async def test_an_async_source_is_left_at_once(self, keys: ApiKeys) -> None:
+        """A source that is waiting for its next link when the consumer leaves is cancelled in that."""
+        ended = asyncio.Event()
+
+        async def endless() -> AsyncIterator[NewCaseLink]:
+            try:
+                yield link(0)
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with leaving_no_task(), Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            async with contextlib.aclosing(links.create_links(endless(), concurrency=2)) as outcomes:
+                await anext(outcomes)
+            assert ended.is_set()
+
+    async def test_what_is_under_way_has_ended_when_the_consumer_has_left(self) -> None:
+        """Also what takes its time to clean up."""
+        ended: list[int] = []
+
+        async def do(index: int, _: object) -> None:
+            if index == 0:
+                return
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await settle()
+                ended.append(index)
+
+        async with leaving_no_task():
+            async with contextlib.aclosing(each(do, Source(), concurrency=3)) as results:
+                await anext(results)
+                await settle()
+            assert ended == [1, 2, 3]
+
+
+class TestSourceThatRaises:
+    @pytest.mark.parametrize("is_async", [False, True])
+    @pytest.mark.parametrize("concurrency", [1, 2, 10])
+    async def test_after_the_links_before_it(self, concurrency: int, is_async: bool, keys: ApiKeys) -> None:
+        """The links before are done and told, then the source's own error comes out."""
+
+        def bad() -> Iterator[NewCaseLink]:
+            yield from (link(0), link(1), link(2))
+            raise LookupError("no more")
+
+        async def bad_too() -> AsyncIterator[NewCaseLink]:
+            for new in bad():
+                yield new
+
+        got: list[int] = []
+
+        async def consume(links: CaseLinksClient) -> None:
+            source = bad_too() if is_async else bad()
+            async for outcome in links.create_links(source, concurrency=concurrency):
+                got.append(outcome.index)
+
+        async with leaving_no_task(), Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(LookupError, match="no more"):
+                await consume(links)
+        assert sorted(got) == [0, 1, 2]
+        assert len(server.seen) == 3
+
+    async def test_what_is_no_source_is_a_type_error(self, keys: ApiKeys) -> None:
+        """Nothing is sent."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(TypeError):
+                await anext(links.create_links(None))  # type: ignore[arg-type]
+        assert server.connections == 0
+
+
+class TestOfEach:
+    async def test_in_the_order_of_the_items(self) -> None:
+        """Whichever is answered first."""
+
+        async def ask(item: int) -> str:
+            for _ in range(item):
+                await asyncio.sleep(0)
+            return f"answer {item}"
+
+        found = await of_each(ask, [3, 1, 2], concurrency=3, progress=Progress(None))
+        assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
+
+    async def test_so_many_at_a_time(self) -> None:
+        """As soon as one is answered the next is asked."""
+        asked: list[int] = []
+        may_answer = asyncio.Semaphore(0)
+
+        async def ask(item: int) -> None:
+            asked.append(item)
+            await may_answer.acquire()
+
+        all_of_them = asyncio.create_task(of_each(ask, range(4), concurrency=2, progress=Progress(None)))
+        for expected in ([0, 1], [0, 1, 2], [0, 1, 2, 3]):
+            await settle()
+            assert asked == expected
+            may_answer.release()
+        may_answer.release()
+        await all_of_them
+
+    async def test_progress_goes_on_from_round_to_round(self) -> None:
+        """Each answer is told once, and of how many; a later round adds to both."""
+        told: list[tuple[int, int]] = []
+        progress = Progress(lambda answered, asked: told.append((answered, asked)))
+
+        async def ask(item: str) -> None:
+            pass
+
+        for items in ("ab", "", "cde"):
+            await of_each(ask, items, concurrency=2, progress=progress)
+        assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
+
+    async def test_the_first_error_ends_it(self) -> None:
+        """It is raised as it is, and whoever waits for an answer is cancelled."""
+        told: list[int] = []
+
+        async def ask(item: int) -> None:
+            if item == 1:
+                raise LookupError("no answer")
+            await asyncio.Event().wait()
+
+        progress = Progress(lambda answered, _: told.append(answered))
+        async with leaving_no_task():
+            with pytest.raises(LookupError, match="no answer"):
+                await of_each(ask, range(9), concurrency=2, progress=progress)
+        assert told == []
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+async def outcomes_of(links: CaseLinksClient, source: object, **options: object) -> list[Outcome]:
+    outcomes = [outcome async for outcome in links.create_links(source, **options)]  # type: ignore[arg-type]
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+class TestEnsure:
+    async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox) -> None:
+        """A link that is there before, or stands in the source twice, is told as such, with its id."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            there = await links.create_link(link(1))
+            first, second, third = await outcomes_of(links, [link(1), link(2), link(2)], ensure=True)
+        assert first == AlreadyLinked(link(1), there, 0)
+        assert {type(second), type(third)} == {Created, AlreadyLinked}
+        assert isinstance(second, Created | AlreadyLinked)
+        assert isinstance(third, Created | AlreadyLinked)
+        assert second.link == third.link
+        assert len(sandbox.links) == 2
+
+
+@pytest.fixture
+def cases(sandbox: Sandbox) -> list[str]:
+    """The keys of four cases, whose UUIDs are ``some_id`` of their numbers."""
+    return [sandbox.add_case(f"SHOP-{number}", id=some_id(number)).key for number in range(1, 5)]
+
+
+def between(parent: str, child: str) -> WantedLink:
+    return parse_link(parent, "BLOCKS", child)
+
+
+def looked_up(sandbox: Sandbox) -> list[str]:
+    """The cases that were asked for."""
+    return [request.path.rpartition("/")[2] for request in sandbox.requests if request.method == "GET"]
+
+
+class TestKeys:
+    @pytest.mark.parametrize("concurrency", [1, 3, 50])
+    async def test_each_is_looked_up_once(self, sandbox: Sandbox, cases: list[str], concurrency: int) -> None:
+        """However many links it is in, and however many of them are under way."""
+        wanted = [between(*pair) for pair in itertools.permutations(cases, 2)] * 5
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            outcomes = await outcomes_of(links, wanted, concurrency=concurrency)
+        assert {type(outcome) for outcome in outcomes} == {Created}
+        assert [outcome.new for outcome in outcomes] == wanted
+        assert sorted(looked_up(sandbox)) == cases
+        made = Counter((held.parent_entity_id, held.child_entity_id) for held in sandbox.links)
+        assert made == dict.fromkeys(itertools.permutations([some_id(n) for n in range(1, 5)], 2), 5)
+
+    async def test_among_links_that_need_none(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """The outcome has the link as it was written, and as it was made."""
+        wanted: list[WantedLink] = [link(7), between("shop-1", some_id(2)), case(some_id(9)).causes(OUTAGE)]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            outcomes = await outcomes_of(links, wanted)
+        assert [outcome.new for outcome in outcomes] == wanted
+        assert isinstance(outcomes[1], Created)
+        assert isinstance(outcomes[1].new, LinkReference)
+        assert str(outcomes[1].link) == f"CASE {some_id(1)} BLOCKS CASE {some_id(2)}"
+        assert looked_up(sandbox) == ["SHOP-1"]
+
+    async def test_an_unknown_one_fails_its_links_alone(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """Each is told with the link as it was written; nothing is sent of them."""
+        wanted = [between("SHOP-1", "GONE-1"), between("SHOP-1", "SHOP-2"), between("gone-1", "SHOP-2")]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            first, second, third = await outcomes_of(links, wanted)
+        for index, failed in ((0, first), (2, third)):
+            assert isinstance(failed, Failed)
+            assert (failed.new, failed.index) == (wanted[index], index)
+            assert isinstance(failed.error, NotFoundError)
+            assert "cannot get case GONE-1: 404, case not found" in str(failed.error)
+        assert isinstance(second, Created)
+        assert (len(sandbox.links), looked_up(sandbox).count("GONE-1")) == (1, 1)
+
+    async def test_two_names_of_one_case(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """That it would be linked to itself shows once it is found."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            [failed] = await outcomes_of(links, [between("SHOP-1", some_id(1))])
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, InvalidLinkError)
+        assert sandbox.links == []
+
+    async def test_a_look_up_that_fails(
+        self, sandbox: Sandbox, cases: list[str], at_once: RetryPolicy
+    ) -> None:
+        """Its error is the outcome, after the retries that every request has; the next link asks again."""
+        sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            wanted = [between("SHOP-1", some_id(2)), between("SHOP-1", some_id(3))]
+            failed, made = await outcomes_of(links, wanted, concurrency=1)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, ServerError)
+        assert isinstance(made, Created)
+
+    async def test_a_slow_one_holds_up_its_own_links(self, keys: ApiKeys) -> None:
+        """The workers that need no answer of it go on."""
+
+        async def all_but_the_case(exchange: Exchange) -> None:
+            await (created if exchange.seen.method == "POST" else is_silent)(exchange)
+
+        async with (
+            leaving_no_task(),
+            Server(all_but_the_case) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
+            await links.create_link(link(99))
+            source = [between("SHOP-1", "SHOP-2"), *(link(number) for number in range(20))]
+            async with contextlib.aclosing(links.create_links(source, concurrency=2)) as outcomes:
+                assert [(await anext(outcomes)).index for _ in range(20)] == list(range(1, 21))
+
+    async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox, cases: list[str]) -> None:
+        """With ``ensure`` the key and the UUID of a case are the same end."""
+        wanted = [between("SHOP-1", "SHOP-2"), between(some_id(1), "shop-2"), between("SHOP-1", "SHOP-2")]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            there = await links.create_link(case(some_id(1)).blocks(case(some_id(2))))
+            outcomes = await outcomes_of(links, wanted, ensure=True)
+        assert outcomes == [AlreadyLinked(new, there, index) for index, new in enumerate(wanted)]
+        assert len(sandbox.links) == 1
+
+    async def test_a_journal_knows_links_by_their_uuids(
+        self, sandbox: Sandbox, cases: list[str], tmp_path: Path
+    ) -> None:
+        """A link is made once, whether its ends are written as keys or as UUIDs, in one run and the next."""
+        journal = tmp_path / "journal"
+        ready = case(some_id(1)).blocks(case(some_id(2)))
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            first = await outcomes_of(links, [between("SHOP-1", "SHOP-2"), ready], journal=journal)
+            second = await outcomes_of(links, [ready, between("shop-1", some_id(2))], journal=journal)
+        assert Counter(type(outcome) for outcome in first) == {Created: 1, AlreadyLinked: 1}
+        assert [type(outcome) for outcome in second] == [AlreadyLinked] * 2
+        assert [(record.new, record.state) for record in read_journal(journal)] == [(ready, LinkState.LINKED)]
+        assert len(sandbox.links) == 1
+
+    async def test_a_journal_keeps_nothing_of_an_unknown_one(
+        self, sandbox: Sandbox, cases: list[str], tmp_path: Path
+    ) -> None:
+        """Of what it would be a link of is not known; the next run looks it up again, and makes it."""
+        journal = tmp_path / "journal"
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            [failed] = await outcomes_of(links, [between("SHOP-1", "SHOP-5")], journal=journal)
+            assert isinstance(failed, Failed)
+            assert list(read_journal(journal)) == []
+            sandbox.add_case("SHOP-5")
+            [made] = await outcomes_of(links, [between("SHOP-1", "SHOP-5")], journal=journal)
+        assert isinstance(made, Created)
+
+    async def test_a_journal_resumes(
+        self, sandbox: Sandbox, cases: list[str], tmp_path: Path, at_once: RetryPolicy
+    ) -> None:
+        """What may have been made is looked for by the next run, which names it by its keys as well."""
+        journal, wanted = tmp_path / "journal", [between("SHOP-1", "SHOP-2")]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+            sandbox.fail_next(Fault.HTTP_500, operation="list", count=at_once.max_attempts)
+            [failed] = await outcomes_of(links, wanted, journal=journal)
+            assert isinstance(failed, Failed)
+            assert isinstance(failed.error, AmbiguousResultError)
+            [found] = await outcomes_of(links, wanted, journal=journal)
+        assert isinstance(found, AlreadyLinked)
+        assert [stored.id for stored in sandbox.links] == [found.link.id]
+
+
+class TestJournal:
+    async def test_what_is_done_is_not_sent_again(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """The second run asks nothing, and tells the ids of the first."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            first = await outcomes_of(links, slowly(5), journal=tmp_path / "journal")
+            asked = len(sandbox.requests)
+            second = await outcomes_of(links, slowly(6), journal=tmp_path / "journal")
+        assert [type(outcome) for outcome in second] == [*[AlreadyLinked] * 5, Created]
+        assert [outcome.link for outcome in first if isinstance(outcome, Created)] == [
+            outcome.link for outcome in second if isinstance(outcome, AlreadyLinked)
+        ]
+        assert len(sandbox.requests) == asked + 1
+
+    async def test_what_was_not_made_is_made_by_the_next_run(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """A link that was refused is kept with the reason, and sent again."""
+        journal = tmp_path / "journal"
+        without_scope = sandbox.credentials_without_scope
+        async with CaseLinksClient(sandbox.site, without_scope) as links:
+            [failed] = await outcomes_of(links, [link(1)], journal=journal)
+        assert isinstance(failed, Failed)
+        [record] = read_journal(journal)
+        assert (record.new, record.state, record.error) == (link(1), LinkState.FAILED, str(failed.error))
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            [made] = await outcomes_of(links, [link(1)], journal=journal)
+        assert isinstance(made, Created)
+        assert len(sandbox.links) == 1
+
+    async def test_what_may_have_been_made_is_looked_for_by_the_next_run(
+        self, sandbox: Sandbox, tmp_path: Path, at_once: RetryPolicy
+    ) -> None:
+        """Nobody knew what came of it; it was made, and is found."""
+        journal = tmp_path / "journal"
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+            sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+            sandbox.fail_next(Fault.HTTP_500, operation="list", count=at_once.max_attempts)
+            [failed] = await outcomes_of(links, [link(1)], journal=journal)
+            assert isinstance(failed, Failed)
+            assert isinstance(failed.error, AmbiguousResultError)
+            assert [record.state for record in read_journal(journal)] == [LinkState.SENT]
+            [found] = await outcomes_of(links, [link(1)], journal=journal)
+        assert isinstance(found, AlreadyLinked)
+        assert [stored.id for stored in sandbox.links] == [found.link.id]
+
+    async def test_what_is_no_link_is_refused_and_not_kept(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """It fails by itself, as without a journal."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            outcomes = await outcomes_of(links, ["no link", link(1)], journal=tmp_path / "journal")
+        assert isinstance(outcomes[0], Failed)
+        assert type(outcomes[0].error) is InvalidLinkError
+        assert isinstance(outcomes[1], Created)
+        assert [record.new for record in read_journal(tmp_path / "journal")] == [link(1)]
+
+    async def test_one_that_cannot_be_used_is_an_error(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Before anything is read or sent."""
+        source = Source()
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            with pytest.raises(JournalError, match="name a file in a directory that exists"):
+                await anext(links.create_links(source, journal=tmp_path / "missing" / "journal"))
+        assert (source.taken, len(sandbox.requests)) == (0, 0)
+
+    async def test_one_that_cannot_be_written_further_ends_it(
+        self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not kept is not sent: the error comes out once what is under way is done, and is told."""
+        connect = sqlite3.connect
+
+        def connected(*args: Any, **rest: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*args, **rest)
+            connection.execute("PRAGMA max_page_count = 5")  # of which SQLite says that the disk is full
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connected)
+        got: list[Outcome] = []
+
+        async def consume() -> None:
+            async for outcome in links.create_links(Source(), concurrency=3, journal=tmp_path / "journal"):
+                got.append(outcome)
+
+        async with (
+            leaving_no_task(),
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            with pytest.raises(JournalError, match="the disk is full"):
+                await consume()
+        assert got
+        assert {type(outcome) for outcome in got} == {Created}
+        assert len(sandbox.links) == len(got)

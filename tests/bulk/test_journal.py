@@ -1,0 +1,935 @@
+"""The rules of a journal: what was sent is known, what is known is not lost, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datadog_caselinks import CaseLink, NewCaseLink, Relationship, case, incident
+from datadog_caselinks.bulk.journal import Entry, Journal
+from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
+from datadog_caselinks.errors import JournalError
+from tests.servers import settle, some_id
+from tests.strategies import new_links
+
+SITE = "https://api.datadoghq.eu"
+PARENT = case(some_id(1))
+EITHER_WAY = PARENT.relates_to(incident(some_id(2)))
+
+
+def link(number: int) -> NewCaseLink:
+    return PARENT.blocks(case(some_id(number + 2)))
+
+
+NEW = link(0)
+
+
+def made(new: NewCaseLink, id: str = "the-id") -> CaseLink:
+    return CaseLink(id, new.parent, new.relationship, new.child)
+
+
+def turned(new: NewCaseLink) -> NewCaseLink:
+    return NewCaseLink(new.child, new.relationship, new.parent)
+
+
+def states(path: Path) -> dict[NewCaseLink, LinkState]:
+    return {record.new: record.state for record in read_journal(path)}
+
+
+async def enter(path: Path, new: NewCaseLink = NEW) -> Entry:
+    """What a run of its own finds of ``new``."""
+    async with Journal(path, site=SITE) as journal:
+        return await begun(journal, new)
+
+
+async def link_all(path: Path, count: int) -> None:
+    async with Journal(path, site=SITE) as journal:
+        await asyncio.gather(*(link_one(journal, link(number)) for number in range(count)))
+
+
+async def link_one(journal: Journal, new: NewCaseLink) -> None:
+    async with asyncio.timeout(60), journal.entry(new) as entry:
+        entry.linked(made(new))
+
+
+async def begun(journal: Journal, new: NewCaseLink) -> Entry:
+    """An entry without an outcome."""
+    async with asyncio.timeout(60), journal.entry(new) as entry:
+        return entry
+
+
+async def refusal(path: Path, site: str = SITE) -> str:
+    """Why a run cannot have the journal."""
+    with pytest.raises(JournalError) as caught:
+        await Journal(path, site=site).__aenter__()
+    return str(caught.value)
+
+
+def unreadable(path: Path) -> str:
+    """Why the journal cannot be read."""
+    with pytest.raises(JournalError) as caught:
+        list(read_journal(path))
+    return str(caught.value)
+
+
+def files(path: Path) -> list[str]:
+    """The names of the journal and of all that is beside it."""
+    return sorted(os.listdir(path.parent))
+
+
+def content(path: Path) -> bytes | None:
+    """What the file holds, if it is one."""
+    return path.read_bytes() if path.is_file() else None
+
+
+def cut_off(path: Path) -> None:
+    """Take the last page from the file."""
+    os.truncate(path, path.stat().st_size - 4096)
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("caselinks-journal")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """A journal that is not there yet, alone in its directory. Whatever is done with it ends its thread."""
+    yield tmp_path / "links.journal"
+    assert threads() == []
+
+
+@contextlib.contextmanager
+def held(path: Path, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+    """Another program writes to the file, so that a run that wants to must wait."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(begin)
+        yield other
+        other.execute("ROLLBACK")
+
+
+class Watched(sqlite3.Connection):
+    """Keeps for each commit the thread and how it is synchronised with the disk (2 is FULL)."""
+
+    commits: list[tuple[threading.Thread, int]]
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            (synchronous,) = super().execute("PRAGMA synchronous").fetchone()
+            self.commits.append((threading.current_thread(), synchronous))
+        return super().execute(sql, *parameters)
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int]]:
+    monkeypatch.setattr(Watched, "commits", [], raising=False)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **rest: connect(*args, **rest, factory=Watched))
+    return Watched.commits
+
+
+@pytest.fixture
+def connecting_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Every connection from now on begins with a pragma, by which SQLite fails as it does in earnest."""
+
+    def begin_with(pragma: str) -> None:
+        connect = sqlite3.connect
+
+        def connected(*args: Any, **rest: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*args, **rest)
+            connection.execute(pragma)
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connected)
+
+    return begin_with
+
+
+DISK_FULL = "PRAGMA max_page_count = 4"  # SQLite says the same of a disk; three pages are a new journal
+READ_ONLY = "PRAGMA query_only = 1"
+
+
+class TestEntry:
+    async def test_a_link_that_is_not_known(self, path: Path) -> None:
+        """The journal says nothing of it."""
+        entry = await enter(path)
+        assert (entry.before, entry.link) == (None, None)
+
+    async def test_sent_before_it_can_be_sent(self, path: Path) -> None:
+        """When the entry has begun it is on the disk, for any other process to see."""
+        async with Journal(path, site=SITE) as journal, journal.entry(NEW):
+            assert states(path) == {NEW: LinkState.SENT}
+
+    @pytest.mark.parametrize("error", [None, LookupError, asyncio.CancelledError])
+    async def test_left_without_an_outcome(self, path: Path, error: type[BaseException] | None) -> None:
+        """However it is left: the link may have been made, and the next run is told so."""
+        async with Journal(path, site=SITE) as journal:
+            with contextlib.suppress(LookupError, asyncio.CancelledError):
+                async with journal.entry(NEW):
+                    if error:
+                        raise error
+        entry = await enter(path)
+        assert (entry.before, entry.link) == (LinkState.SENT, None)
+
+    async def test_linked(self, path: Path) -> None:
+        """The next run gets the link, and may delete it by its id."""
+        await link_all(path, 1)
+        entry = await enter(path)
+        assert (entry.before, entry.link) == (LinkState.LINKED, made(NEW))
+
+    async def test_a_linked_link_is_left_as_it_is(self, path: Path) -> None:
+        """An entry that only looks writes nothing."""
+        await link_all(path, 1)
+        before = list(read_journal(path))
+        await enter(path)
+        assert list(read_journal(path)) == before
+
+    async def test_failed(self, path: Path) -> None:
+        """It may be tried again, and is SENT when it is."""
+        async with Journal(path, site=SITE) as journal:
+            async with journal.entry(NEW) as entry:
+                entry.failed(ValueError("no such case"))
+            async with journal.entry(NEW) as entry:
+                assert (entry.before, entry.link) == (LinkState.FAILED, None)
+                assert states(path) == {NEW: LinkState.SENT}
+
+    @pytest.mark.parametrize(
+        ("text", "kept"),
+        [("", ""), ("x\0y\n\x1b", "x\0y\n\x1b"), ("\ud800", "?"), ("ä" * 999 + "bcd", "ä" * 999 + "b")],
+    )
+    async def test_the_text_of_an_error(self, path: Path, text: str, kept: str) -> None:
+        """Of any text 1,000 characters are kept as they are, but for what UTF-8 cannot write."""
+        async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
+            entry.failed(ValueError(text))
+        (record,) = read_journal(path)
+        assert record.error == kept
+
+    async def test_an_outcome_waits_for_nobody(self, path: Path) -> None:
+        """It is written though no other entry comes and the journal stays open."""
+        async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
+            await link_one(journal, NEW)
+            while states(path) != {NEW: LinkState.LINKED}:  # noqa: ASYNC110 # another thread's work
+                await asyncio.sleep(0)
+
+    async def test_the_last_outcome_counts(self, path: Path) -> None:
+        """They are written in their order."""
+        async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
+            entry.failed(ValueError())
+            entry.linked(made(NEW, "1"))
+            entry.linked(made(NEW, "2"))
+        assert (await enter(path)).link == made(NEW, "2")
+
+    @settings(max_examples=25)  # each with files of its own
+    @given(
+        st.lists(new_links(), min_size=1, max_size=3),
+        st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(LinkState)), max_size=6), max_size=4),
+    )
+    async def test_as_a_dictionary_would(
+        self, links: list[NewCaseLink], runs: list[list[tuple[int, LinkState]]]
+    ) -> None:
+        """Each link by itself has the state that it was left in, through any number of runs.
+
+        A link and the same turned round are two, unless it is RELATES_TO.
+        """
+        links = [*links, *map(turned, links)]
+        known: dict[object, LinkState] = {}
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "links.journal"
+            await enter_and_leave(path, [])
+            for run in runs:
+                steps = [(links[number % len(links)], outcome) for number, outcome in run]
+                for (new, outcome), entry in zip(steps, await enter_and_leave(path, steps), strict=True):
+                    before = known.get(identity(new))
+                    link = made(new) if before is LinkState.LINKED else None
+                    assert (entry.before, entry.link) == (before, link)
+                    if before is not LinkState.LINKED or outcome is not LinkState.SENT:
+                        known[identity(new)] = outcome
+            assert {identity(record.new): record.state for record in read_journal(path)} == known
+
+
+async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkState]]) -> list[Entry]:
+    """A run in which each link has its outcome; SENT is none."""
+    entries = []
+    async with Journal(path, site=SITE) as journal:
+        for new, outcome in steps:
+            async with journal.entry(new) as entry:
+                entries.append(entry)
+                if outcome is LinkState.LINKED:
+                    entry.linked(made(new))
+                elif outcome is LinkState.FAILED:
+                    entry.failed(ValueError())
+    return entries
+
+
+def identity(new: NewCaseLink) -> object:
+    """What makes it the same link."""
+    ends = (new.parent, new.child)
+    return (new.relationship, frozenset(ends) if new.relationship is Relationship.RELATES_TO else ends)
+
+
+class TestTurns:
+    @pytest.mark.parametrize(
+        ("first", "second"), [(NEW, NEW), (EITHER_WAY, EITHER_WAY), (EITHER_WAY, turned(EITHER_WAY))]
+    )
+    async def test_the_same_link_waits(self, path: Path, first: NewCaseLink, second: NewCaseLink) -> None:
+        """Until the first is left; then it has the link, and its ends are those that were asked for."""
+        async with Journal(path, site=SITE) as journal:
+            async with journal.entry(first) as entry:
+                waiting = asyncio.create_task(begun(journal, second))
+                await settle()
+                assert not waiting.done()
+                entry.linked(made(first))
+            later = await waiting
+        assert (later.before, later.link) == (LinkState.LINKED, made(second))
+
+    async def test_another_link_does_not(self, path: Path) -> None:
+        """A link in a direction is another one than its reverse, and so is each relationship."""
+        links = (NEW, turned(NEW), PARENT.relates_to(NEW.child), PARENT.causes(NEW.child))
+        async with (
+            asyncio.timeout(60),
+            Journal(path, site=SITE) as journal,
+            contextlib.AsyncExitStack() as entries,
+        ):
+            for new in links:
+                entry = await entries.enter_async_context(journal.entry(new))
+                assert entry.before is None
+
+    async def test_of_many_that_are_the_same_one_is_made(self, path: Path) -> None:
+        """However often and in whatever direction a link stands in the input."""
+        sent: list[NewCaseLink] = []
+
+        async def make(journal: Journal, new: NewCaseLink) -> None:
+            async with journal.entry(new) as entry:
+                if entry.before is not LinkState.LINKED:
+                    await asyncio.sleep(0)
+                    sent.append(new)
+                    entry.linked(made(new))
+
+        async with Journal(path, site=SITE) as journal:
+            source = [NEW, EITHER_WAY, link(7), turned(EITHER_WAY), NEW] * 10
+            await asyncio.gather(*(make(journal, new) for new in source))
+        assert sent == [NEW, EITHER_WAY, link(7)]
+
+    async def test_one_that_stops_waiting(self, path: Path) -> None:
+        """The one after it has its turn all the same."""
+        async with Journal(path, site=SITE) as journal:
+            async with journal.entry(NEW) as entry:
+                tasks = [asyncio.create_task(begun(journal, NEW)) for _ in range(3)]
+                await settle()
+                tasks[0].cancel()
+                tasks[1].cancel()
+                await settle()
+                entry.linked(made(NEW))
+            assert (await tasks[2]).before is LinkState.LINKED
+            assert tasks[0].cancelled()
+            assert tasks[1].cancelled()
+
+    async def test_one_that_is_cancelled_while_it_is_written(self, path: Path) -> None:
+        """It may be SENT by then, which is safe, and is nobody's turn any more."""
+        async with Journal(path, site=SITE) as journal:
+            with held(path):
+                task = asyncio.create_task(begun(journal, NEW))
+                await settle()
+                task.cancel()
+                await settle()
+                assert task.cancelled()
+            async with asyncio.timeout(60), journal.entry(NEW) as entry:
+                assert entry.before is LinkState.SENT
+
+    async def test_nothing_stays_in_memory(self, path: Path) -> None:
+        """What is kept belongs to the links that are under way, and not to those that were."""
+        async with Journal(path, site=SITE) as journal:
+            for number in range(20):
+                await link_one(journal, link(number))
+                tasks = [asyncio.create_task(begun(journal, link(number))) for _ in range(2)]
+                await asyncio.sleep(0)
+                tasks[number % 2].cancel()
+                await asyncio.wait(tasks)
+            async with journal.entry(NEW):
+                assert len(journal._under_way) == 1
+                assert journal._pending == []
+
+
+async def begun_all(journal: Journal, count: int) -> list[object]:
+    """What becomes of so many entries at once."""
+    return await asyncio.gather(
+        *(begun(journal, link(number)) for number in range(count)), return_exceptions=True
+    )
+
+
+class TestCommits:
+    async def test_many_share_one(self, path: Path, commits: list[tuple[threading.Thread, int]]) -> None:
+        """What a hundred workers begin at a time, and what they have ended with, is one commit."""
+
+        async def work(journal: Journal, links: Iterator[NewCaseLink]) -> None:
+            for new in links:
+                await link_one(journal, new)
+
+        async with Journal(path, site=SITE) as journal:
+            commits.clear()
+            links = map(link, range(1000))
+            await asyncio.gather(*(work(journal, links) for _ in range(100)))
+        assert len(commits) == 1000 / 100 + 1  # the last outcomes
+        assert len(list(read_journal(path))) == 1000
+
+    async def test_what_comes_meanwhile_is_the_next(
+        self, path: Path, commits: list[tuple[threading.Thread, int]]
+    ) -> None:
+        """However it comes, while a commit takes its time."""
+        async with Journal(path, site=SITE) as journal:
+            with held(path):
+                commits.clear()
+                tasks = []
+                for number in range(10):
+                    tasks.append(asyncio.create_task(begun(journal, link(number))))
+                    await settle()
+            await asyncio.gather(*tasks)
+        assert len(commits) == 2
+
+    async def test_one_that_is_alone_is_not_held_up(self, path: Path) -> None:
+        """No number of links and no time must be full for a commit."""
+        async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
+            for number in range(3):
+                await link_one(journal, link(number))
+
+    async def test_by_one_thread_that_is_not_the_loops(
+        self, path: Path, commits: list[tuple[threading.Thread, int]]
+    ) -> None:
+        """The disk is waited for elsewhere, and each commit reaches it before it counts."""
+        await link_all(path, 3)
+        assert len({thread for thread, _ in commits}) == 1
+        assert threading.current_thread() not in {thread for thread, _ in commits}
+        assert {synchronous for _, synchronous in commits} == {2}
+
+
+PROGRAM = """
+import asyncio, itertools, sys
+from uuid import UUID
+from datadog_caselinks import CaseLink, case
+from datadog_caselinks.bulk.journal import Journal
+
+def link(number):
+    return case(str(UUID(int=1))).blocks(case(str(UUID(int=number + 2))))
+
+async def work(journal, numbers):
+    for number in numbers:
+        new = link(number)
+        async with journal.entry(new) as entry:
+            print(number, flush=True)  # this is the sending
+            entry.linked(CaseLink(str(number), new.parent, new.relationship, new.child))
+
+async def main():
+    async with Journal(sys.argv[1], site=sys.argv[2]) as journal:
+        numbers = itertools.count()
+        await asyncio.gather(*(work(journal, numbers) for _ in range(10)))
+
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def other_run(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that links for ever, ten at a time, and prints the number of each link when it sends it."""
+    command = [sys.executable, "-c", PROGRAM, str(path), SITE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = threading.Timer(60, process.kill)
+        deadline.start()
+        try:
+            yield process
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def sent_until_killed(path: Path, count: int) -> set[int]:
+    """The numbers of the links that a run sends, which is killed after ``count``, or soon after."""
+    with other_run(path) as process:
+        assert process.stdout
+        sent = {int(next(process.stdout)) for _ in range(count)}
+        process.send_signal(signal.SIGKILL)
+        # A last line may be cut off; its number was not sent.
+        return sent | {int(line) for line in process.stdout if line.endswith("\n")}
+
+
+class TestKilled:
+    @pytest.mark.parametrize("count", [1, 10, 500])
+    async def test_nothing_was_sent_that_is_not_known(self, path: Path, count: int) -> None:
+        """What went out is SENT or LINKED, by its own id, and no more is open than was under way."""
+        sent = sent_until_killed(path, count)
+        known = {record.new: record for record in read_journal(path)}
+        assert {link(number) for number in sent} <= known.keys()
+        assert {record.state for record in known.values()} <= {LinkState.SENT, LinkState.LINKED}
+        # Ten whose outcome was not written yet, and ten that follow them, in the commit that goes on.
+        assert sum(record.state is LinkState.SENT for record in known.values()) <= 20
+        async with Journal(path, site=SITE) as journal:
+            for number in sent:
+                async with journal.entry(link(number)) as entry:
+                    assert entry.before is known[link(number)].state
+                    if entry.before is LinkState.LINKED:
+                        assert entry.link == made(link(number), str(number))
+
+    async def test_a_run_after_another(self, path: Path) -> None:
+        """Killed again and again, a run keeps what those before it have done."""
+        linked: set[NewCaseLink] = set()
+        for count in (20, 40, 60):
+            sent_until_killed(path, count)
+            now = {new for new, state in states(path).items() if state is LinkState.LINKED}
+            assert linked <= now
+            linked = now
+        assert linked
+
+    async def test_a_journal_that_was_only_begun(self, path: Path) -> None:
+        """Killed when the file had its mark and nothing else, it is a new journal."""
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA application_id = 0x434C4E4B")
+        assert list(read_journal(path)) == []
+        assert (await enter(path)).before is None
+
+
+class TestOneRun:
+    async def test_another_process_is_refused(self, path: Path) -> None:
+        """At once, as long as the first lives, and not a moment after it was killed; reading goes on."""
+        with other_run(path) as process:
+            assert process.stdout
+            next(process.stdout)
+            assert await refusal(path) == (
+                f"the journal {path} is in use by another run: let it end, or name another file"
+            )
+            assert states(path)
+            process.kill()
+            process.wait()
+            await enter(path)
+
+    async def test_another_in_this_process_is_refused(self, path: Path) -> None:
+        """By whatever name it has the file; and the first goes on."""
+        other_name = path.parent / "link"
+        other_name.symlink_to(path)
+        async with Journal(path, site=SITE) as journal:
+            for name in (path, other_name, path.parent / ".." / path.parent.name / path.name):
+                assert "is in use by another run" in await refusal(name)
+            await link_one(journal, NEW)
+        assert (await enter(other_name)).link == made(NEW)
+
+    async def test_refused_whatever_the_file_looks_like(self, path: Path) -> None:
+        """Whoever looks without a lock may see it in pieces, while the run that has it writes to it."""
+        await link_all(path, 200)
+        cut_off(path)
+        with held(Path(f"{path}-lock")):
+            assert "is in use by another run" in await refusal(path)
+
+    async def test_what_stays(self, path: Path) -> None:
+        """After a run there is the journal, and the empty file that keeps runs apart.
+
+        During it there are two files more, as with any write-ahead log of SQLite.
+        """
+        async with Journal(path, site=SITE) as journal:
+            await link_one(journal, NEW)
+            assert files(path) == [f"links.journal{end}" for end in ("", "-lock", "-shm", "-wal")]
+        list(read_journal(path))
+        assert files(path) == ["links.journal", "links.journal-lock"]
+        assert content(Path(f"{path}-lock")) == b""
+
+    async def test_a_journal_can_be_opened_again(self, path: Path) -> None:
+        """By the same object too."""
+        journal = Journal(path, site=SITE)
+        for before in (None, LinkState.SENT):
+            async with journal, journal.entry(NEW) as entry:
+                assert entry.before is before
+
+    async def test_no_file_stays_open(self, path: Path) -> None:
+        """Neither after a run nor after one that was refused."""
+        await enter(path)
+        before = len(os.listdir("/dev/fd"))
+        await enter(path)
+        list(read_journal(path))
+        await refusal(path, "https://api.datadoghq.com")
+        assert len(os.listdir("/dev/fd")) == before
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+def _text(path: Path) -> None:
+    path.write_text("parent_id,relationship,child_id\n")
+
+
+def _other_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE links (parent)")
+
+
+def _other_application(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA application_id = 7")
+
+
+class TestRefused:
+    async def test_another_site(self, path: Path) -> None:
+        """The same link is another one there; both are named."""
+        await enter(path)
+        assert await refusal(path, "https://api.datadoghq.com") == (
+            f"the journal {path} is of {SITE}, and this run is for https://api.datadoghq.com: "
+            "name another file"
+        )
+        assert (await enter(path)).before is LinkState.SENT
+
+    async def test_a_directory(self, path: Path) -> None:
+        """It is named as what it is."""
+        os.mkdir(path)
+        for message in (await refusal(path), unreadable(path)):
+            assert message == f"the journal {path} is a directory: name a file in it"
+
+    @pytest.mark.parametrize("write", [_text, _other_database, _other_application, os.mkfifo])
+    async def test_a_file_of_another_kind(self, path: Path, write: Callable[[Path], None]) -> None:
+        """It stays as it was, and alone; nobody waits for what never comes."""
+        write(path)
+        before = content(path)
+        for message in (await refusal(path), unreadable(path)):
+            assert message == (
+                f"the journal {path} is another kind of file, and was left as it is: name a new file"
+            )
+        assert content(path) == before
+        assert files(path) == ["links.journal"]
+
+    async def test_a_newer_version(self, path: Path) -> None:
+        """What it means is not known here."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 2")
+        for message in (await refusal(path), unreadable(path)):
+            assert message == (
+                f"the journal {path} was written by a newer version of this program: update it"
+            )
+
+    async def test_a_damaged_file(self, path: Path) -> None:
+        """The message tells what a new file costs."""
+        await link_all(path, 200)
+        cut_off(path)
+        for message in (await refusal(path), unreadable(path)):
+            assert message == (
+                f"the journal {path} is damaged: "
+                "restore it, or name a new file, which will not know its links"
+            )
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "parent = 'CASE'",
+            "parent = ''",
+            "parent = x'00'",
+            "child = 'CASE a'",
+            "relationship = 'LIKES'",
+            "state = 'lost'",
+            "link_id = x'00'",
+            "error = x'00'",
+            "at = 1e300",
+            "at = 9e999",
+            "at = 'soon'",
+        ],
+    )
+    async def test_a_damaged_row(self, path: Path, change: str) -> None:
+        """SQLite hands on whatever stands there; it is told as damage, and not as it came."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute(f"UPDATE links SET {change}")
+            db.commit()
+        assert "is damaged" in unreadable(path)
+
+    @pytest.mark.parametrize("change", ["state = 'lost'", "link_id = x'00'"])
+    async def test_a_damaged_row_that_is_met_again(self, path: Path, change: str) -> None:
+        """A run goes no further by it."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute(f"UPDATE links SET {change}")
+            db.commit()
+        with pytest.raises(JournalError, match="is damaged"):
+            await link_all(path, 1)
+
+    async def test_a_journal_of_no_site(self, path: Path) -> None:
+        """The one row that each has from its beginning."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("DELETE FROM journal")
+            db.commit()
+        assert "is damaged" in await refusal(path)
+
+    @pytest.mark.parametrize("place", ["missing/journal", "links.journal/journal"])
+    async def test_a_place_where_no_file_can_be(self, path: Path, place: str) -> None:
+        """No directory, or none at all; nothing is made."""
+        _empty(path)
+        wrong = path.parent / place
+        assert await refusal(wrong) == (
+            f"the journal {wrong} cannot be opened: name a file in a directory that exists and can be written"
+        )
+        assert files(path) == ["links.journal"]
+
+    async def test_a_name_that_is_none(self, path: Path) -> None:
+        """What the system itself refuses is told in its words."""
+        wrong = path.parent / ("x" * 1000)
+        assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be used: [Errno ")
+
+    async def test_a_file_that_may_not_be_written(
+        self, path: Path, connecting_with: Callable[[str], None]
+    ) -> None:
+        """As SQLite tells it."""
+        connecting_with(READ_ONLY)
+        assert await refusal(path) == (
+            f"the journal {path} may not be written: change its permissions, or name another file"
+        )
+
+    async def test_a_directory_that_may_not_be_written(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SQLite's codes have codes below them; the advice is the same."""
+
+        def refuse(*_: object, **__: object) -> sqlite3.Connection:
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+            raise error
+
+        monkeypatch.setattr(sqlite3, "connect", refuse)
+        assert "may not be written" in await refusal(path)
+
+    async def test_an_empty_file_is_a_new_journal(self, path: Path) -> None:
+        """As one that is missing; a program may have made it for its name."""
+        _empty(path)
+        assert list(read_journal(path)) == []
+        assert (await enter(path)).before is None
+        assert states(path) == {NEW: LinkState.SENT}
+
+
+class TestCannotBeWritten:
+    async def test_whoever_waits_is_told(self, path: Path, connecting_with: Callable[[str], None]) -> None:
+        """Each entry of the commit, each later one, and who leaves; what was written before stays."""
+
+        async def run() -> None:
+            async with Journal(path, site=SITE) as journal:
+                await link_one(journal, NEW)
+                errors.extend(await begun_all(journal, 200))
+                errors.extend(await begun_all(journal, 1))
+
+        connecting_with(DISK_FULL)
+        errors: list[object] = []
+        with pytest.raises(JournalError) as caught:
+            await run()
+        assert str(caught.value) == (
+            f"the journal {path} cannot be written, as the disk is full: make room and run again"
+        )
+        assert [(type(error), str(error)) for error in errors] == [(JournalError, str(caught.value))] * 201
+        assert len(set(map(id, errors))) == 201  # each its own, as each gets the traceback of its task
+        assert states(path) == {NEW: LinkState.LINKED}
+
+    async def test_who_came_meanwhile_is_told_too(
+        self, path: Path, connecting_with: Callable[[str], None]
+    ) -> None:
+        """Entries that came while the commit went on that failed; but who has gone is not."""
+        connecting_with(DISK_FULL)
+        journal = await Journal(path, site=SITE).__aenter__()
+        with held(path):
+            tasks = [asyncio.create_task(begun(journal, link(number))) for number in range(200)]
+            await settle()
+            tasks += [asyncio.create_task(begun(journal, link(number))) for number in range(200, 300)]
+            await settle()
+            for task in tasks[::7]:
+                task.cancel()
+        await asyncio.wait(tasks)
+        with pytest.raises(JournalError):
+            await journal.__aexit__(None, None, None)
+        for number, task in enumerate(tasks):
+            assert task.cancelled() if number % 7 == 0 else type(task.exception()) is JournalError
+
+    async def test_an_outcome_that_cannot_be_written(self, path: Path) -> None:
+        """Nothing hangs whatever the reason, here an id that UTF-8 cannot write, and the link stays SENT."""
+
+        async def run() -> None:
+            async with Journal(path, site=SITE) as journal:
+                async with journal.entry(NEW) as entry:
+                    entry.linked(made(NEW, "\ud800"))
+                errors.extend(await begun_all(journal, 1))
+
+        errors: list[object] = []
+        with pytest.raises(JournalError, match="surrogates not allowed") as caught:
+            await run()
+        assert [str(error) for error in errors] == [str(caught.value)]
+        assert states(path) == {NEW: LinkState.SENT}
+
+    async def test_the_error_of_the_body_comes_first(
+        self, path: Path, connecting_with: Callable[[str], None]
+    ) -> None:
+        """What the journal has to say at its end does not cover it."""
+
+        async def run() -> None:
+            async with Journal(path, site=SITE) as journal:
+                await begun_all(journal, 200)
+                raise LookupError
+
+        connecting_with(DISK_FULL)
+        with pytest.raises(LookupError):
+            await run()
+
+
+class TestClosing:
+    async def test_used_when_it_is_not_open(self, path: Path) -> None:
+        """Before and after, an entry or an outcome: it is refused, and nobody waits."""
+        journal = Journal(path, site=SITE)
+        with pytest.raises(JournalError, match="is not open"):
+            await begun(journal, NEW)
+        async with journal, journal.entry(NEW) as entry:
+            pass
+        with pytest.raises(JournalError, match="is not open"):
+            await begun(journal, NEW)
+        with pytest.raises(JournalError, match="is not open"):
+            entry.linked(made(NEW))
+        assert states(path) == {NEW: LinkState.SENT}
+
+    @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
+    async def test_the_body_raises(self, path: Path, error: type[BaseException]) -> None:
+        """Its outcomes are written, and its error comes out."""
+
+        async def run() -> None:
+            async with Journal(path, site=SITE) as journal:
+                await link_one(journal, NEW)
+                raise error
+
+        with pytest.raises(error):
+            await run()
+        assert states(path) == {NEW: LinkState.LINKED}
+
+    async def test_cancelled_while_it_closes(self, path: Path) -> None:
+        """However often: the outcomes are written first, and the event loop is not held up."""
+
+        async def run() -> None:
+            async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
+                opened.set()
+                await go.wait()
+                entry.linked(made(NEW))
+
+        opened, go = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(run())
+        await opened.wait()
+        with held(path):
+            go.set()
+            await settle()
+            for _ in range(2):
+                task.cancel()
+                await settle()
+                assert not task.done()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert threads() == []
+        assert states(path) == {NEW: LinkState.LINKED}
+
+    async def test_cancelled_while_it_opens(self, path: Path) -> None:
+        """The file is free again."""
+        _empty(path)
+        with held(path, "BEGIN EXCLUSIVE"):
+            task = asyncio.create_task(begun_run(path))
+            await settle()
+            task.cancel()
+            await settle()
+            assert not task.done()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert threads() == []
+        assert (await enter(path)).before is None
+
+    async def test_entries_that_are_under_way(self, path: Path) -> None:
+        """Those that the body leaves behind waiting begin, and what they have to say comes too late."""
+
+        async def late(journal: Journal) -> None:
+            async with journal.entry(NEW) as entry:
+                await closed.wait()
+                entry.linked(made(NEW))
+
+        closed = asyncio.Event()
+        async with Journal(path, site=SITE) as journal:
+            task = asyncio.create_task(late(journal))
+            await asyncio.sleep(0)
+        closed.set()
+        with pytest.raises(JournalError, match="is not open"):
+            await task
+        assert states(path) == {NEW: LinkState.SENT}
+
+
+async def begun_run(path: Path) -> None:
+    async with Journal(path, site=SITE):
+        pass
+
+
+class TestReading:
+    async def test_each_state(self, path: Path) -> None:
+        """With what belongs to it, and when it was written."""
+        begin = datetime.now(UTC)
+        async with Journal(path, site=SITE) as journal:
+            async with journal.entry(link(0)) as entry:
+                entry.linked(made(link(0)))
+            async with journal.entry(link(1)) as entry:
+                entry.failed(ValueError("no such case"))
+            await begun(journal, link(2))
+        end = datetime.now(UTC) + timedelta(seconds=1)  # a float of seconds may be rounded up
+        records = list(read_journal(path))
+        assert records == [
+            JournalRecord(link(0), LinkState.LINKED, "the-id", None, records[0].at),
+            JournalRecord(link(1), LinkState.FAILED, None, "no such case", records[1].at),
+            JournalRecord(link(2), LinkState.SENT, None, None, records[2].at),
+        ]
+        for record in records:
+            assert record.at.tzinfo is UTC
+            assert begin <= record.at <= end
+
+    async def test_many(self, path: Path) -> None:
+        """Each once, though they are read in pieces."""
+        await link_all(path, 2500)
+        assert [record.new for record in read_journal(path)] == [link(number) for number in range(2500)]
+
+    async def test_relates_to_has_no_direction(self, path: Path) -> None:
+        """Its ends come in an order of their own."""
+        await enter(path, EITHER_WAY)
+        await enter(path, turned(EITHER_WAY))
+        assert list(states(path)) == [EITHER_WAY]
+
+    async def test_a_reader_that_takes_its_time(self, path: Path) -> None:
+        """It holds nothing up: what a run has written can be put into the file itself meanwhile."""
+        async with Journal(path, site=SITE) as journal:
+            await link_one(journal, link(0))
+            await link_one(journal, link(1))
+            records = read_journal(path)
+            assert next(records).new == link(0)
+            with contextlib.closing(sqlite3.connect(path)) as db:
+                (is_busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            assert not is_busy
+            assert [record.new for record in records] == [link(1)]
+
+    async def test_a_reader_in_the_midst_of_reading(self, path: Path) -> None:
+        """It holds nothing up either: what it reads is not what is being written."""
+        async with Journal(path, site=SITE) as journal:
+            with held(path, "BEGIN") as reader:
+                reader.execute("SELECT * FROM links").fetchall()
+                await link_one(journal, NEW)
+
+    def test_a_missing_file(self, path: Path) -> None:
+        """It is no journal, and none is made by looking."""
+        assert unreadable(path) == f"the journal {path} does not exist"
+        assert files(path) == []
+
+    async def test_odd_names(self, path: Path) -> None:
+        """A path is a path, whatever it means in a URI."""
+        odd = path.parent / "a b?mode=memory#x%41ü:memory:"
+        await link_all(odd, 1)
+        assert states(odd) == {NEW: LinkState.LINKED}

@@ -1,0 +1,701 @@
+"""Files of links: each line is a link or the reason why not, whatever is in the file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import io
+import json
+import os
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from datadog_caselinks import (
+    LinkFileError,
+    LinkLine,
+    MalformedLine,
+    NewCaseLink,
+    Site,
+    WantedLink,
+    agent_conversation,
+    case,
+    incident,
+    page,
+    parse_link,
+    read_link_file,
+)
+from datadog_caselinks.bulk.link_files import COLUMNS, MAX_LINE, count_links
+from tests.strategies import json_values, new_links
+
+A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+B = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+HEADER = "parent,relationship,child"
+GOOD = f"{A},BLOCKS,{B}"
+NEW = case(A).blocks(case(B))
+Pipe = tuple[io.FileIO, io.FileIO]
+OBJECT = {"parent": A, "relationship": "BLOCKS", "child": B}
+JSON_LINE = json.dumps(OBJECT)
+
+
+class InPieces(io.RawIOBase):
+    """A stream that gives its content in pieces of a length, as pipes and sockets do."""
+
+    def __init__(self, content: bytes, length: int) -> None:
+        self._content = io.BytesIO(content)
+        self._length = length
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._content.read(self._length)
+
+
+class Broken(io.RawIOBase):
+    """A stream whose second reading fails."""
+
+    def __init__(self, first: bytes, error: Exception) -> None:
+        self._first = first
+        self._error = error
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._first:
+            raise self._error
+        first, self._first = self._first, b""
+        return first
+
+
+async def read(
+    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
+) -> list[LinkLine | MalformedLine]:
+    encoded = content.encode() if isinstance(content, str) else content
+    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
+
+
+async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
+    (line,) = await read(content)
+    return line
+
+
+async def reason(content: str | bytes) -> str:
+    """Why the only line that is no link is none."""
+    (bad,) = [line for line in await read(content) if isinstance(line, MalformedLine)]
+    return bad.reason
+
+
+async def refusal(content: str | bytes) -> str:
+    """Why the file as a whole is none."""
+    with pytest.raises(LinkFileError) as caught:
+        await read(content)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def written(links: list[NewCaseLink], form: str) -> bytes:
+    """A file that holds ``links``, by the standard library's own writers."""
+    rows = [
+        {
+            "parent": new.parent.id,
+            "parent_type": str(new.parent.type),
+            "relationship": str(new.relationship),
+            "child": new.child.id,
+            "child_type": str(new.child.type),
+        }
+        for new in links
+    ]
+    if form == "json":
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, quoting=csv.QUOTE_ALL if form == "quoted" else csv.QUOTE_MINIMAL)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+class TestBothForms:
+    @given(
+        st.lists(new_links(), min_size=1, max_size=5),
+        st.sampled_from(["csv", "quoted", "json"]),
+        st.integers(1, 200),
+        st.booleans(),
+    )
+    async def test_what_was_written_is_read(
+        self, wanted: list[NewCaseLink], form: str, length: int, has_bom: bool
+    ) -> None:
+        """Every link on its line, in whatever pieces the file comes, with a byte order mark or without."""
+        content = b"\xef\xbb\xbf" * has_bom + written(wanted, form)
+        first = 1 if form == "json" else 2
+        assert await read(content, length) == [
+            LinkLine(number, new) for number, new in enumerate(wanted, first)
+        ]
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    @pytest.mark.parametrize("last_end", [True, False])
+    async def test_line_ends(self, end: str, last_end: bool) -> None:
+        """Of Unix and Windows; the last line needs none."""
+        for content, first in ((f"{HEADER}{end}{GOOD}{end}{GOOD}", 2), (f"{JSON_LINE}{end}{JSON_LINE}", 1)):
+            lines = await read(content + end * last_end)
+            assert lines == [LinkLine(first, NEW), LinkLine(first + 1, NEW)]
+
+    async def test_blank_lines_are_skipped_and_counted(self) -> None:
+        """Numbers are those that an editor shows."""
+        assert await read(f"\n \t\r\n{HEADER}\n\n{GOOD}\n\r\n  \n{GOOD}\n\n") == [
+            LinkLine(5, NEW),
+            LinkLine(8, NEW),
+        ]
+        assert await read(f"\n\n{JSON_LINE}\n\n{JSON_LINE}") == [LinkLine(3, NEW), LinkLine(5, NEW)]
+
+    @pytest.mark.parametrize("is_json", [True, False])
+    async def test_types_default_to_case(self, is_json: bool) -> None:
+        """Most links are between cases."""
+        assert await read(JSON_LINE if is_json else f"{HEADER}\n{GOOD}") == [
+            LinkLine(1 if is_json else 2, NEW)
+        ]
+
+    async def test_types_and_relationships_in_any_letter_case(self) -> None:
+        """People write lower case."""
+        line = await read_one(
+            f"child_type,child,relationship,parent,parent_type\nincident,{B},relates_to,{A.upper()},Case"
+        )
+        assert line == LinkLine(2, case(A).relates_to(incident(B)))
+        line = await read_one(
+            json.dumps(
+                {**OBJECT, "parent_type": "case", "child_type": "Page", "relationship": "Escalates_To"}
+            )
+        )
+        assert line == LinkLine(1, case(A).escalates_to(page(B)))
+
+    async def test_other_columns_are_ignored(self) -> None:
+        """Notes beside the links are no harm."""
+        assert await read(f"note,{HEADER},\n1,{GOOD},\n") == [LinkLine(2, NEW)]
+        assert await read(json.dumps({**OBJECT, "note": {"deep": [1]}})) == [LinkLine(1, NEW)]
+
+    @pytest.mark.parametrize(
+        ("change", "wrong"),
+        [
+            ({"parent": "x"}, "'x' names no entity; write a case key such as SHOP-1, a UUID, "),
+            ({"parent": f"incident:{A}", "parent_type": "PAGE"}, f"'incident:{A}' is no PAGE"),
+            (
+                {"child": "SHOP-1", "child_type": "PAGE"},
+                "'SHOP-1' is a case key, and this must be the UUID of",
+            ),
+            ({"parent": "SHOP-1", "child": "shop-1"}, "SHOP-1 cannot be linked to itself"),
+            ({"relationship": "LIKES"}, "unknown relationship 'LIKES'; known are RELATES_TO"),
+            ({"child_type": "WIDGET"}, "unknown entity type 'WIDGET'; known are CASE"),
+            ({"child": A}, "cannot be linked to itself"),
+            ({"parent_type": "PAGE", "child_type": "PAGE"}, "is a case, and at least one must be"),
+        ],
+    )
+    @pytest.mark.parametrize("is_json", [True, False])
+    async def test_a_link_that_the_api_refuses_is_malformed(
+        self, change: dict[str, str], wrong: str, is_json: bool
+    ) -> None:
+        """The reason is the one that :func:`parse_link` gives; the lines around it are links."""
+        row = {"parent_type": "CASE", "child_type": "CASE", **OBJECT, **change}
+        good = {"parent_type": "CASE", "child_type": "CASE", **OBJECT}
+        encode = json.dumps if is_json else lambda row: ",".join(row.values())
+        header = "" if is_json else ",".join(row) + "\n"
+        before, bad, after = await read(header + "\n".join(map(encode, (good, row, good))))
+        assert isinstance(bad, MalformedLine)
+        assert wrong in bad.reason
+        assert [before, after] == [LinkLine(bad.number - 1, NEW), LinkLine(bad.number + 1, NEW)]
+
+    @pytest.mark.parametrize("missing", OBJECT)
+    async def test_a_missing_value_is_named(self, missing: str) -> None:
+        """Absent from an object, or empty or cut off in a row."""
+        assert await reason(json.dumps({**OBJECT, missing: None})) == f"{missing} must be a string"
+        rest = {name: value for name, value in OBJECT.items() if name != missing}
+        assert await reason(json.dumps(rest)) == f"lacks {missing}"
+        row = [value if name != missing else " " for name, value in OBJECT.items()]
+        assert await reason(f"{HEADER}\n{','.join(row)}") == f"lacks {missing}"
+
+    @pytest.mark.parametrize("good", [f"{HEADER}\n{GOOD}", f"{JSON_LINE}\n{JSON_LINE}"])
+    @pytest.mark.parametrize("length", [MAX_LINE, 7000, 1])
+    async def test_a_line_that_is_no_utf8_is_alone_in_that(self, good: str, length: int) -> None:
+        """The lines around it are read."""
+        *_, before, bad, after = await read(
+            good.encode() + b"\n\xe9t\xe9\n" + good.splitlines()[-1].encode(), length
+        )
+        assert bad == MalformedLine(3, "is not UTF-8 text")
+        assert [before, after] == [LinkLine(2, NEW), LinkLine(4, NEW)]
+
+    @pytest.mark.parametrize("good", [f"{HEADER}\n{GOOD}", f"{JSON_LINE}\n{JSON_LINE}"])
+    @pytest.mark.parametrize("size", [MAX_LINE + 1, 2 * MAX_LINE, 5 * MAX_LINE + 17])
+    @pytest.mark.parametrize("length", [MAX_LINE, MAX_LINE - 1, 1000])
+    @pytest.mark.parametrize("filler", ["x", "\u20ac"])
+    async def test_a_line_that_is_too_long_is_alone_in_that(
+        self, good: str, size: int, length: int, filler: str
+    ) -> None:
+        """However many chunks it spans; it takes up one number, and the lines around it are read."""
+        last = good.splitlines()[-1]
+        long = (filler * size).encode()[:size].decode(errors="ignore")
+        long += "x" * (size - len(long.encode()))
+        for tail in ("", f"\n{last}", f"\n{last}\n"):
+            lines = {line.number: line for line in await read(f"{good}\n{long}{tail}", length)}
+            assert lines[2] == LinkLine(2, NEW)
+            assert lines[3] == MalformedLine(3, f"is longer than {MAX_LINE} bytes")
+            assert lines.get(4) == (LinkLine(4, NEW) if tail else None)
+
+    @pytest.mark.parametrize("length", [MAX_LINE, 1000])
+    @pytest.mark.parametrize("filler", ["x", "\u00e9", "\u20ac", "\U0001f600"])
+    async def test_the_length_is_counted_in_bytes(self, filler: str, length: int) -> None:
+        """A line is a link or too long by its size in the file, wherever the chunks end."""
+        start = f"{HEADER},note\n"
+        room = MAX_LINE - len(f"{GOOD},")
+        width = len(filler.encode())
+        note = filler * (room // width) + "x" * (room % width)
+        assert await read(f"{start}{GOOD},{note}\n{GOOD}", length) == [LinkLine(2, NEW), LinkLine(3, NEW)]
+        assert await read(f"{start}{GOOD},{note}x\n{GOOD}", length) == [
+            MalformedLine(2, f"is longer than {MAX_LINE} bytes"),
+            LinkLine(3, NEW),
+        ]
+
+    async def test_a_reason_fits_a_terminal(self) -> None:
+        """One line of bounded length, whatever stood in the file."""
+        bad = "\x1b[31m" * 8000
+        for text in (
+            await reason(f"{HEADER}\n{bad},BLOCKS,{B}"),
+            await reason(f"{HEADER}\n{A},{bad},{B}"),
+            await reason(json.dumps({**OBJECT, "child_type": bad[:9000]})),
+            await reason(json.dumps({**OBJECT, "parent": "\ud800" * 9000})),
+        ):
+            assert text.isprintable()
+            assert len(text) < 1000
+
+
+ROWS = [
+    (f"SHOP-1,BLOCKS,{B}", parse_link("SHOP-1", "BLOCKS", B)),
+    ("shop-1,blocks,shop-2", parse_link("SHOP-1", "BLOCKS", "SHOP-2")),
+    (
+        "https://app.datadoghq.com/cases/SHOP-1,relates-to,app.datadoghq.com/cases/SHOP-2",
+        parse_link("SHOP-1", "RELATES_TO", "SHOP-2"),
+    ),
+    (f"SHOP-1,CAUSES,incident:{B}", parse_link("SHOP-1", "CAUSES", incident(B))),
+    (f"case:{A},CAUSES,Incident: {B}", case(A).causes(incident(B))),
+    (f"page:{A},ESCALATES_TO,{B}", page(A).escalates_to(case(B))),
+    (f"conversation:{A},RELATES_TO,case:shop-2", parse_link(agent_conversation(A), "RELATES_TO", "SHOP-2")),
+]
+
+
+class TestEnds:
+    @pytest.mark.parametrize(("row", "wanted"), ROWS)
+    async def test_whatever_people_write(self, row: str, wanted: WantedLink) -> None:
+        """Keys, UUIDs, addresses of cases and prefixes, in both forms of file."""
+        names = HEADER.split(",")
+        assert await read_one(f"{HEADER}\n{row}") == LinkLine(2, wanted)
+        assert await read_one(json.dumps(dict(zip(names, row.split(","), strict=True)))) == LinkLine(
+            1, wanted
+        )
+
+    @pytest.mark.parametrize("parent", ["parent", "parent_id"])
+    @pytest.mark.parametrize("child", ["child", "child_id"])
+    async def test_names_of_the_ends(self, parent: str, child: str) -> None:
+        """With ``_id`` at the end or without, for an id as for anything else."""
+        assert await read_one(f"{parent},relationship,{child}\n{GOOD}") == LinkLine(2, NEW)
+        assert await read_one(f"{parent.upper()},relationship,{child}\n{GOOD}") == LinkLine(2, NEW)
+        assert await read_one(json.dumps({parent: A, "relationship": "BLOCKS", child: B})) == LinkLine(1, NEW)
+
+    @pytest.mark.parametrize("end", ["parent", "child"])
+    async def test_both_names_of_an_end(self, end: str) -> None:
+        """Which is meant cannot be known: a header with both ends the file, an object its line."""
+        assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header names {end} twice"
+        assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"names {end} twice"
+
+    async def test_a_type_in_a_column_of_its_own(self) -> None:
+        """It is that of a UUID; a prefix that says otherwise, and a key, are refused."""
+        header = f"{HEADER},child_type"
+        good, *bad = await read(
+            f"{header}\nSHOP-1,BLOCKS,{B},incident\nSHOP-1,BLOCKS,page:{B},incident\n{A},BLOCKS,SHOP-2,page"
+        )
+        assert good == LinkLine(2, parse_link("SHOP-1", "BLOCKS", incident(B)))
+        assert bad[0] == MalformedLine(3, f"'page:{B}' is no INCIDENT")
+        assert isinstance(bad[1], MalformedLine)
+        assert bad[1].reason.startswith("'SHOP-2' is a case key, and this must be the UUID of a")
+
+    @pytest.mark.parametrize("is_json", [True, False])
+    async def test_an_address_of_another_site(self, is_json: bool) -> None:
+        """The line is refused with both sites; without a site any of Datadog's will do."""
+        address = "https://app.datadoghq.eu/cases/SHOP-1"
+        row = json.dumps({**OBJECT, "child": address}) if is_json else f"{HEADER}\n{A},BLOCKS,{address}"
+        wanted = parse_link(A, "BLOCKS", "SHOP-1")
+        for site in (None, Site.EU1):
+            [line] = await read(row, site=site)
+            assert isinstance(line, LinkLine)
+            assert line.new == wanted
+        [bad] = await read(row, site=Site.US3)
+        assert isinstance(bad, MalformedLine)
+        assert "is on EU1 (datadoghq.eu), and this client asks US3 (us3.datadoghq.com)" in bad.reason
+
+
+class TestCsv:
+    async def test_names_of_columns_in_any_letter_case_and_order(self) -> None:
+        """Spreadsheets and people write headers as they like."""
+        assert await read(f" Child ,RELATIONSHIP, parent\n {B} , blocks ,{A} \n") == [LinkLine(2, NEW)]
+
+    async def test_an_empty_type_is_the_default(self) -> None:
+        """An empty cell is as good as none."""
+        assert await read(f"{','.join(COLUMNS)}\n{A},,BLOCKS,{B}, \n") == [LinkLine(2, NEW)]
+
+    async def test_too_many_columns_are_refused(self) -> None:
+        """Something has slipped, and which value is which cannot be known."""
+        assert await reason(f"{HEADER}\n{GOOD},CASE\n") == "has 4 columns, and the header 3"
+
+    async def test_a_line_end_of_another_system_is_named(self) -> None:
+        """A carriage return alone ended lines once; the message says what to do."""
+        assert await reason(f"{HEADER}\n{GOOD}\r{GOOD}") == (
+            "has a carriage return within: save the file with Unix or Windows line ends"
+        )
+
+    async def test_a_column_that_stands_twice_is_refused(self) -> None:
+        """Which of the two is meant cannot be known; of what is not read it does not matter."""
+        twice = json.dumps(OBJECT)[:-1]
+        assert await reason(f'{twice}, "parent": "{B}"}}') == "names parent twice"
+        assert await read_one(f'{twice}, "note": {{"a": 1, "a": 2}}, "note": 3}}') == LinkLine(1, NEW)
+        assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header names parent twice"
+        assert await read(f"note,{HEADER},note\n,{GOOD},\n") == [LinkLine(2, NEW)]
+
+    async def test_quoted_values(self) -> None:
+        """With commas and doubled quotation marks in them, as RFC 4180 has it."""
+        assert await read(f'note,{HEADER}\n"a, ""b""",{GOOD}\n') == [LinkLine(2, NEW)]
+
+    @pytest.mark.parametrize("bad", [f'"{GOOD}', f'{GOOD},"', f'"{A}"x,BLOCKS,{B}', '"'])
+    async def test_an_unbalanced_quotation_mark_affects_its_line_alone(self, bad: str) -> None:
+        """It does not swallow the rest of the file."""
+        before, malformed, after = await read(f"{HEADER},note\n{GOOD}\n{bad}\n{GOOD}\n")
+        assert isinstance(malformed, MalformedLine)
+        assert malformed.number == 3
+        assert malformed.reason.startswith("is no CSV: ")
+        assert [before, after] == [LinkLine(2, NEW), LinkLine(4, NEW)]
+
+    async def test_an_object_among_rows_is_malformed(self) -> None:
+        """The first line tells what the file is."""
+        assert await reason(f"{HEADER}\n{JSON_LINE}")
+
+    async def test_a_header_alone_is_an_empty_list(self) -> None:
+        """An export without a result has one."""
+        assert await read(f"{HEADER}\n") == []
+
+
+class TestJsonLines:
+    @pytest.mark.parametrize(
+        "bad", ["{", "{}x", "[1]", "7", "null", '"x"', HEADER, "[" * 60_000, "9" * 60_000, "NaN"]
+    )
+    async def test_what_is_no_object_affects_its_line_alone(self, bad: str) -> None:
+        """The lines around it are read."""
+        before, malformed, after = await read(f"{JSON_LINE}\n{bad}\n{JSON_LINE}\n")
+        assert isinstance(malformed, MalformedLine)
+        assert malformed.number == 2
+        assert malformed.reason.startswith("is no JSON")
+        assert [before, after] == [LinkLine(1, NEW), LinkLine(3, NEW)]
+
+    async def test_the_first_line_may_be_the_bad_one(self) -> None:
+        """It begins as an object does, so the file is JSON Lines."""
+        bad, good = await read(f"{{\n{JSON_LINE}\n")
+        assert isinstance(bad, MalformedLine)
+        assert (bad.number, good) == (1, LinkLine(2, NEW))
+
+    @pytest.mark.parametrize("name", COLUMNS)
+    @pytest.mark.parametrize("value", [None, 7, True, [A], {"id": A}])
+    async def test_a_value_that_is_no_string_is_refused(self, name: str, value: object) -> None:
+        """Neither guessed at nor turned into one."""
+        assert await reason(json.dumps({**OBJECT, name: value})) == f"{name} must be a string"
+
+    @given(json_values)
+    async def test_any_json_is_a_link_or_a_reason(self, value: object) -> None:
+        """No value of any key brings up anything else."""
+        first, second = await read(f"{JSON_LINE}\n{json.dumps(value)}")
+        assert first == LinkLine(1, NEW)
+        assert isinstance(second, LinkLine | MalformedLine)
+
+    @given(
+        st.fixed_dictionaries(dict.fromkeys(COLUMNS, st.sampled_from([A, B, "CASE", "blocks"]) | json_values))
+    )
+    async def test_any_values_are_a_link_or_a_reason(self, row: dict[str, Any]) -> None:
+        """With all of the keys there."""
+        line = await read_one(json.dumps(row))
+        assert line.number == 1
+        assert isinstance(line, LinkLine) or line.reason.isprintable()
+
+
+class TestWholeFiles:
+    @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n \n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"])
+    async def test_an_empty_file(self, content: bytes) -> None:
+        """Is mostly a mistake, and nothing would have been linked."""
+        assert await refusal(content) == "the file is empty: it needs a header and a line for each link"
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    @pytest.mark.parametrize("bom", ["", "\ufeff"])
+    async def test_utf16(self, encoding: str, bom: str) -> None:
+        """As some spreadsheets write; with a byte order mark the message says what it is."""
+        message = await refusal(f"{bom}{HEADER}\n{GOOD}\n".encode(encoding))
+        assert "UTF-8" in message
+        if encoding == "utf-16" or (bom and encoding in ("utf-16-le", "utf-16-be")):
+            assert message == "the file is UTF-16: save it as UTF-8"
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"PK\x03\x04\x14\0\x06\0",
+            b"\x89PNG\r\n\x1a\n",
+            b"\0" * 100,
+            b"\x1f\x8b\x08\0",
+            b"a\0b\n",
+            b"\xff" * MAX_LINE * 2,
+        ],
+    )
+    async def test_a_binary_file(self, content: bytes) -> None:
+        """Such as a workbook with the wrong name."""
+        assert await refusal(content) == (
+            "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
+        )
+
+    @pytest.mark.parametrize(
+        ("header", "missing", "hint"),
+        [
+            ("parent;relationship;child", "parent, relationship, child", "separated by commas"),
+            ("parent\trelationship\tchild", "parent, relationship, child", "separated by commas"),
+            (
+                "parent,child",
+                "relationship",
+                "the first line must name the columns parent,relationship,child, and may",
+            ),
+            (GOOD, "parent, relationship, child", "the first line must name the columns"),
+            ("hello", "parent, relationship, child", "the first line must name the columns"),
+        ],
+    )
+    async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
+        """The message names the columns that are missing and the likeliest reason."""
+        message = await refusal(f"{header}\n{GOOD}\n")
+        assert message.startswith(f"the header lacks {missing}: ")
+        assert hint in message
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    @pytest.mark.parametrize("separators", [None, (",", ":")])
+    async def test_a_json_array(self, indent: int | None, separators: tuple[str, str] | None) -> None:
+        """What many a program exports, on one line or on many: the message says what to write instead."""
+        message = await refusal(json.dumps([OBJECT], indent=indent, separators=separators))
+        assert message.endswith("looks like a JSON array: write one object a line instead")
+
+    @pytest.mark.parametrize(
+        "header", [f'"{HEADER}', f'{HEADER},"x"y', "x" * (MAX_LINE + 1), HEADER.replace(",", "\r")]
+    )
+    async def test_a_header_that_is_no_csv(self, header: str) -> None:
+        """The message says that it is about the header."""
+        assert (await refusal(f"{header}\n{GOOD}\n")).startswith("the header ")
+
+    @given(
+        st.binary()
+        | st.text().map(str.encode)
+        | st.binary().map(f"{HEADER}\n{GOOD}\n".encode().__add__)
+        | st.binary().map(f"{JSON_LINE}\n".encode().__add__)
+        | st.text('{}[]",:\n\r\\a0 \ufeff').map(str.encode),
+        st.integers(1, 50),
+    )
+    @example(b"{" * 70_000, MAX_LINE)
+    @example(b'{"a":' * 13_000, MAX_LINE)
+    @example(b'parent,relationship,child\n"', MAX_LINE)
+    async def test_any_bytes_are_lines_or_refused(self, content: bytes, length: int) -> None:
+        """Nothing but :class:`LinkFileError`; and no line is told of twice or out of order."""
+        try:
+            lines = await read(content, length)
+        except LinkFileError as error:
+            assert str(error).isprintable()  # noqa: PT017 - some files are good
+            return
+        if count_links(_raw(content)) is None:
+            return  # YAML, of which a line may hold many links
+        numbers = [line.number for line in lines]
+        assert numbers == sorted(set(numbers))
+        assert all(1 <= number <= content.count(b"\n") + 1 for number in numbers)
+
+
+class TestCountLinks:
+    @given(
+        st.lists(st.sampled_from([GOOD, "", " \t", "bad", "{", "\x1c"]), max_size=10),
+        st.sampled_from(
+            [HEADER, JSON_LINE, f"\n\n{HEADER}", f" \n{JSON_LINE}", f"\ufeff{HEADER}", f"\ufeff{JSON_LINE}"]
+        ),
+        st.sampled_from(["\n", "\r\n"]),
+        st.booleans(),
+    )
+    @example([], f"\ufeff\n{HEADER}", "\n", True)
+    async def test_it_is_the_number_of_lines_that_reading_yields(
+        self, lines: list[str], start: str, end: str, last_end: bool
+    ) -> None:
+        """Links and malformed lines, without the header and the blank ones: a progress bar fills up."""
+        content = (end.join([start, *lines]) + end * last_end).encode()
+        assert count_links(_raw(content)) == len(await read(content))
+
+    @pytest.mark.parametrize("content", [b"", b"\n\n", f"{HEADER}\n".encode()])
+    def test_it_may_be_none(self, content: bytes) -> None:
+        """Of an empty file, blank lines, a header alone."""
+        assert count_links(_raw(content)) == 0
+
+    def test_it_leaves_the_file_at_its_beginning(self) -> None:
+        """So that the links can be read from it next."""
+        file = _raw(f"{HEADER}\n{GOOD}\n".encode())
+        assert count_links(file) == 1
+        assert file.tell() == 0
+        assert not file.closed
+
+
+class TestMemory:
+    @pytest.mark.parametrize("start", [f"{HEADER}\n", f"{JSON_LINE}\n", "x"])
+    async def test_it_is_bounded(self, start: str) -> None:
+        """However long a line: 20 MB without a line end take up not even one."""
+        content = start.encode() + b"x" * 20_000_000
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(LinkFileError):
+                await read(content)
+            count_links(_raw(content))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 1_000_000
+
+
+class TestReading:
+    async def test_a_file_from_disk(self, tmp_path: Any) -> None:
+        """As the docstring says to open it."""
+        path = tmp_path / "links.csv"
+        path.write_bytes(f"{HEADER}\n".encode() + f"{GOOD}\n".encode() * 3000)
+        with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - opening it blocks nobody
+            lines = [line async for line in read_link_file(file)]
+        assert lines == [LinkLine(number, NEW) for number in range(2, 3002)]
+
+    async def test_the_loop_runs_on_while_a_pipe_is_waited_for(self, pipe: Pipe) -> None:
+        """The writer is a task of the same loop, so it could never write if reading blocked the loop."""
+        file, writer = pipe
+
+        async def write() -> None:
+            for text in (f"{HEADER}\n", f"{GOOD}\n{GOOD[:10]}", f"{GOOD[10:]}\n{GOOD[:50]}", GOOD[50:]):
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                writer.write(text.encode())
+            writer.close()
+
+        task = asyncio.create_task(write())
+        lines = [line async for line in read_link_file(file)]
+        await task
+        assert lines == [LinkLine(number, NEW) for number in (2, 3, 4)]
+
+    async def test_lines_are_yielded_as_they_come(self, pipe: Pipe) -> None:
+        """A link is there before the writer has written the next."""
+        file, writer = pipe
+        async with aclosing(read_link_file(file)) as lines:
+            writer.write(f"{HEADER}\n".encode())
+            for number in (2, 3, 4):
+                writer.write(f"{GOOD}\n".encode())
+                assert await anext(lines) == LinkLine(number, NEW)
+            writer.close()
+            assert await anext(lines, None) is None
+
+    async def test_cancelling_while_a_pipe_is_waited_for(self, pipe: Pipe) -> None:
+        """It returns at once: nothing is ever written, and this ends."""
+        file, writer = pipe
+        writer.write(f"{HEADER}\n{GOOD}\n".encode())
+        seen: list[LinkLine | MalformedLine] = []
+        has_seen = asyncio.Event()
+
+        async def consume() -> None:
+            async for line in read_link_file(file):
+                seen.append(line)
+                has_seen.set()
+
+        task = asyncio.create_task(consume())
+        await has_seen.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert seen == [LinkLine(2, NEW)]
+
+    async def test_what_comes_after_cancelling_is_dropped(self, pipe: Pipe) -> None:
+        """Without a word: the loop has nothing to complain of."""
+        file, writer = pipe
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        task = asyncio.ensure_future(anext(read_link_file(file)))
+        await asyncio.sleep(0)
+        (reader,) = _readers()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        writer.write(b"late")
+        reader.join()
+        await asyncio.sleep(0)
+        assert complaints == []
+
+    def test_a_loop_that_ends_is_not_missed_by_the_reader(self, pipe: Pipe) -> None:
+        """What comes when the loop is closed already is dropped without a word."""
+        file, writer = pipe
+
+        async def give_up() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await anext(read_link_file(file))
+
+        asyncio.run(give_up())
+        writer.close()
+        for thread in _readers():
+            thread.join()
+
+    async def test_no_thread_keeps_the_program(self, pipe: Pipe) -> None:
+        """Ctrl-C does not have to wait for the next line of a terminal."""
+        file, writer = pipe
+        task = asyncio.ensure_future(anext(read_link_file(file)))
+        await asyncio.sleep(0)
+        assert _readers()
+        assert all(thread.daemon for thread in _readers())
+        writer.write(f"{HEADER}\n{GOOD}\n".encode())
+        writer.close()
+        assert await task == LinkLine(2, NEW)
+
+    @pytest.mark.parametrize(
+        "error", [OSError(5, "gone"), ValueError("I/O operation on closed file"), MemoryError("x")]
+    )
+    async def test_a_read_that_fails_is_raised(self, error: Exception) -> None:
+        """As what it is, after the lines before it; and never waited for."""
+        lines = read_link_file(Broken(f"{HEADER}\n{GOOD}\n{GOOD}".encode(), error))
+        assert await anext(lines) == LinkLine(2, NEW)
+        with pytest.raises(type(error)) as caught:
+            async with asyncio.timeout(10):
+                await anext(lines)
+        assert caught.value is error
+
+    async def test_a_pipe_that_does_not_block_is_no_short_file(self, pipe: Pipe) -> None:
+        """ "Nothing yet" is not the end: the links that were still to come would be lost in silence."""
+        file, writer = pipe
+        os.set_blocking(file.fileno(), False)
+        writer.write(f"{HEADER}\n{GOOD}\n".encode())
+        lines = read_link_file(file)
+        assert await anext(lines) == LinkLine(2, NEW)
+        with pytest.raises(OSError, match="block"):
+            await anext(lines)
+        writer.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """The reading end and the writing end of a pipe."""
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as file, open(writer, "wb", buffering=0) as other:
+        yield file, other
+        # Whoever still reads gets the end of this pipe, before another one has its file descriptor.
+        other.close()
+        for thread in _readers():
+            thread.join()
+
+
+def _raw(content: bytes) -> io.RawIOBase:
+    """``content`` as a seekable unbuffered file."""
+    reader: Any = io.BytesIO(content)
+    return reader  # type: ignore[no-any-return] # it has what RawIOBase has, though not by descent
+
+
+def _readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "caselinks-read"]

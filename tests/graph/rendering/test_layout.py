@@ -1,0 +1,198 @@
+"""Where things are: nothing on top of anything else, parents at the left, lines past the boxes."""
+
+from __future__ import annotations
+
+import sys
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datadog_caselinks import ConfigurationError, Entity, LinkGraph
+from datadog_caselinks.graph.rendering.columns import _apart
+from datadog_caselinks.graph.rendering.layout import BOX_WIDTH, Layout, layout
+from tests.graphs import entity, graph
+
+graphs = st.lists(
+    st.tuples(st.integers(0, 9), st.sampled_from(["BLOCKS", "RELATES_TO", "PARENT_OF"]), st.integers(0, 9)),
+    max_size=18,
+).map(lambda links: graph(*(f"{parent} {name} {child}" for parent, name, child in links)))
+
+
+def of(plan: Layout, name: str) -> tuple[float, float]:
+    box = plan.boxes[entity(name)]
+    return box.x, box.middle
+
+
+def assert_is_tidy(made: LinkGraph, plan: Layout) -> None:
+    """No two boxes overlap, no line crosses a box, and all of it is within the plane."""
+    assert set(plan.boxes) == set(made.entities)
+    assert [way.link for way in plan.ways] == list(made.links)
+    for box in plan.boxes.values():
+        assert box.x >= 0
+        assert box.x + BOX_WIDTH <= plan.width
+        assert -0.001 <= box.y <= plan.height - box.height + 0.001
+    for one, other in combinations(plan.boxes.values(), 2):
+        assert one.x != other.x or abs(one.middle - other.middle) >= (one.height + other.height) / 2 + 10
+    for way in plan.ways:
+        for (x, y), (next_x, next_y) in pairwise(way.points):
+            is_level = y == next_y
+            for box in plan.boxes.values() if is_level and way.link.parent != way.link.child else ():
+                is_beside = x >= box.x + BOX_WIDTH or next_x <= box.x
+                assert is_beside or not box.y < y < box.y + box.height
+
+
+@given(graphs)
+def test_any_graph_is_tidy(made: LinkGraph) -> None:
+    """With cycles, links to themselves, several parts, entities that nothing links."""
+    assert_is_tidy(made, layout(made))
+
+
+def test_a_large_graph_is_tidy(many: LinkGraph) -> None:
+    """And neither much higher nor wider than its boxes need."""
+    plan = layout(many)
+
+    assert_is_tidy(many, plan)
+    columns = [box.x for box in plan.boxes.values()]
+    fullest = max(columns.count(x) for x in set(columns))
+    assert plan.height < fullest * 130
+
+
+def test_parents_stand_at_the_left() -> None:
+    """Also of what is read later, and where they are far away."""
+    plan = layout(graph("b BLOCKS a", "c BLOCKS b", "c CAUSES a", "d RELATES_TO c"))
+
+    assert of(plan, "d") < of(plan, "c") < of(plan, "b") < of(plan, "a")
+    assert not any(way.is_backward for way in plan.ways)
+
+
+def test_a_cycle_goes_back_once() -> None:
+    """One link of it has its parent at the right, and all of them are marked."""
+    plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a", "a CAUSES c"))
+
+    assert [way.is_backward for way in plan.ways] == [False, False, True, False]
+    assert [way.is_in_cycle for way in plan.ways] == [True, True, True, False]
+
+
+def test_a_chain_is_level() -> None:
+    """Nothing pulls it up or down."""
+    plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS d"))
+    assert len({round(box.middle, 3) for box in plan.boxes.values()}) == 1
+
+
+def test_neighbours_are_level() -> None:
+    """Where nothing else is in the way, a line is straight, whatever stands beside it."""
+    plan = layout(graph("a BLOCKS b", "a BLOCKS c", "c BLOCKS d", "b BLOCKS e", "e BLOCKS f"))
+
+    assert abs(of(plan, "c")[1] - of(plan, "d")[1]) < 1
+    assert abs(of(plan, "e")[1] - of(plan, "f")[1]) < 1
+    assert abs(of(plan, "a")[1] - (of(plan, "b")[1] + of(plan, "c")[1]) / 2) < 1
+
+
+def test_a_link_to_itself_is_within_the_plane() -> None:
+    """It goes out at the right, also where nothing stands there."""
+    assert layout(graph("a BLOCKS a")).width > BOX_WIDTH
+
+
+def test_links_of_a_kind_begin_together() -> None:
+    """So the name stands there once; another kind has a port of its own."""
+    plan = layout(graph("a PARENT_OF b", "a PARENT_OF c", "a BLOCKS c"))
+    parent_b, parent_c, blocks_c = plan.ways
+
+    assert parent_b.label == parent_c.label != blocks_c.label
+    assert parent_b.points[0] == parent_c.points[0]
+
+
+def test_equal_links_are_two_lines() -> None:
+    """A server may hold the same link twice, and a picture that shows one would be wrong."""
+    one, other = layout(graph("a BLOCKS b", "a BLOCKS b")).ways
+
+    assert one.label == other.label
+    assert not set(one.points) & set(other.points)
+
+
+def test_a_box_has_room_for_its_ports() -> None:
+    """As high as is needed, so that no two names meet."""
+    names = ["BLOCKS", "CAUSES", "DUPLICATES", "PARENT_OF", "SUCCESSOR_OF", "ESCALATES_TO", "RELATES_TO"]
+    plan = layout(graph(*(f"a {name} b" for name in names)))
+
+    levels = sorted(way.label[1] for way in plan.ways)
+    box = plan.boxes[entity("a")]
+    assert all(below - above >= 14 for above, below in pairwise(levels))
+    assert box.y < levels[0] < levels[-1] < box.y + box.height
+
+
+def test_parts_stand_side_by_side() -> None:
+    """The root's first; when a line is full the next begins below."""
+    plan = layout(graph("a BLOCKS b", "c BLOCKS d", "e BLOCKS f"))
+    tops = [(plan.boxes[entity(name)].x, plan.boxes[entity(name)].y) for name in "ace"]
+
+    assert tops[0] == (0, 0)
+    assert (tops[1][1], tops[2][0]) == (0, 0)
+    assert tops[1][0] > BOX_WIDTH
+    assert tops[2][1] > plan.boxes[entity("a")].height
+
+
+def test_the_root_alone() -> None:
+    """A graph without links is one box."""
+    assert layout(LinkGraph(entity("a"), ())).boxes[entity("a")].y == 0
+
+
+def test_a_title_that_is_too_long() -> None:
+    """It has two lines, and an ellipsis at the end of them."""
+    plan = layout(graph("a BLOCKS b", a="many words " * 20))
+
+    title = plan.boxes[entity("a")].title
+    assert len(title) == 2
+    assert title[1].endswith("…")
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the extra."""
+    monkeypatch.setitem(sys.modules, "fast_sugiyama", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[pictures\]'"):
+        layout(LinkGraph(Entity("a", "CASE"), ()))
+
+
+@given(st.lists(st.tuples(st.floats(-99, 99), st.integers(1, 9), st.floats(0, 20)), min_size=1, max_size=9))
+def test_as_near_as_can_be(items: list[tuple[float, int, float]]) -> None:
+    """Levels keep their distances, and a nudge to any run of them brings nothing nearer to its wish."""
+    wishes = [wish for wish, _, _ in items]
+    forces = [float(force) for _, force, _ in items]
+    gaps = [0.0, *(gap for _, _, gap in items[1:])]
+    levels = list(_apart(wishes, forces, gaps))
+
+    def cost(levels: list[float]) -> float:
+        return sum(
+            force * (level - wish) ** 2 for level, wish, force in zip(levels, wishes, forces, strict=True)
+        )
+
+    def is_allowed(levels: list[float]) -> bool:
+        return all(
+            low - high >= gap - 1e-6 for (high, low), gap in zip(pairwise(levels), gaps[1:], strict=True)
+        )
+
+    assert is_allowed(levels)
+    for begin, end in combinations(range(len(levels) + 1), 2):
+        for nudge in (-0.01, 0.01):
+            moved = [level + nudge * (begin <= place < end) for place, level in enumerate(levels)]
+            assert not is_allowed(moved) or cost(moved) >= cost(levels) - 1e-6
+
+
+def test_ports_are_in_the_order_of_what_they_lead_to() -> None:
+    """So that lines do not cross right where they begin."""
+    plan = layout(graph("a BLOCKS b", "a CAUSES c", "a PARENT_OF d", "a ESCALATES_TO e"))
+
+    begins = [way.label[1] for way in plan.ways]
+    ends = [plan.boxes[way.link.child].middle for way in plan.ways]
+    assert sorted(begins) == [begin for _, begin in sorted(zip(ends, begins, strict=True))]
+
+
+def test_links_of_two_kinds_pass_side_by_side() -> None:
+    """Where they lead past other columns on the same way, each has a lane."""
+    plan = layout(graph("a BLOCKS b", "b BLOCKS c", "a CAUSES c", "a PARENT_OF c"))
+
+    _, _, one, other = (way.points[2:4] for way in plan.ways)
+    assert one[0][0] == other[0][0]
+    assert one[0][1] != other[0][1]

@@ -1,0 +1,70 @@
+"""Mermaid: lines that its parser reads as they are meant, whatever titles hold."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from datadog_caselinks import LinkGraph
+from datadog_caselinks.graph.rendering import mermaid
+from datadog_caselinks.graph.rendering.words import plain
+from tests.graph.rendering.conftest import HOSTILE
+from tests.graphs import graph
+
+NODE = re.compile(r'    n(\d+)(?:\["|\{\{"|\(\["|>"|\(")([^"]*)(?:"\]|"\}\}|"\]\)|"\))')
+LINK = re.compile(r'    n(\d+) (?:--|==|-\.) "([^"]*)" (?:-->|==>|\.-) n(\d+)')
+
+
+def decoded(text: str) -> str:
+    return re.sub(r"#(\d+);", lambda found: chr(int(found[1])), text)
+
+
+@given(st.text(st.characters(), max_size=40))
+@example(HOSTILE)
+@example("1. a list")
+@example("- a list")
+@example("style x:a#b;")
+def test_titles_stay_as_they_are(title: str) -> None:
+    """Nothing in them is read as Mermaid, Markdown or HTML, and what is shown is what was written."""
+    line = mermaid(graph("a BLOCKS b", a=title)).splitlines()[1]
+
+    match = NODE.fullmatch(line)
+    assert match
+    shown = match[2].split("<br>")
+    assert [decoded(part) for part in shown] == list(filter(None, ["A", plain(title), "○ open"]))
+    for part in shown:
+        assert not re.search(r"[\"`<>&:*_%{}\[\]()]|(?:^|\s)[-.]|[-.](?:\s|$)", part)
+        assert re.fullmatch(r"[^#]*(?:#\d+;[^#]*)*", part)
+
+
+def test_everything_is_there(hostile: LinkGraph) -> None:
+    """Each entity and each link on a line of its own, in their order."""
+    lines = mermaid(hostile).splitlines()
+    nodes = [match for line in lines if (match := NODE.fullmatch(line))]
+    links = [match for line in lines if (match := LINK.fullmatch(line))]
+    number = {each: str(index) for index, each in enumerate(hostile.entities)}
+
+    assert lines[0] == "flowchart LR"
+    assert [match[1] for match in nodes] == list(number.values())
+    assert [(match[1], match[3]) for match in links] == [
+        (number[x.parent], number[x.child]) for x in hostile.links
+    ]
+    assert len(lines) == 1 + len(nodes) + len(links) + 2
+
+
+def test_forms_tell_types_and_lines_tell_cycles() -> None:
+    """No colour is needed for either."""
+    made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a RELATES_TO e", "a BLOCKS e", "e BLOCKS a")
+    text = mermaid(made)
+
+    assert re.findall(r"n\d+(\W+)00000000…<br>", text) == ['["', '{{"', '(["', '>"', '["']
+    assert 'n0 -. "relates to" .- n4' in text
+    assert text.count('== "↻ blocks" ==>') == 2
+    assert "    linkStyle 4,5 " in text
+
+
+def test_without_a_cycle() -> None:
+    """A linkStyle of no link would be an error of syntax."""
+    assert "linkStyle" not in mermaid(graph("a BLOCKS b"))

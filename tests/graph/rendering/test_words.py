@@ -1,0 +1,99 @@
+"""What pictures say, and that it fits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datadog_caselinks import LinkGraph
+from datadog_caselinks.graph.rendering.words import fitted, heading, notes, plain, told, width, wrapped
+from datadog_caselinks.models import Case, Entity
+from tests.graphs import entity, graph
+
+anything = st.text(st.characters(), max_size=60)
+
+
+class TestPlain:
+    @given(anything)
+    def test_is_one_line_that_every_document_can_hold(self, text: str) -> None:
+        """No control characters, no lone surrogates, nothing at its ends; doing it again changes nothing."""
+        made = plain(text)
+        assert made.isprintable() or set(filter(lambda c: not c.isprintable(), made)) <= set("\u200c\u200d")
+        made.encode()
+        assert (plain(made), made.strip()) == (made, made)
+
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [
+            ("a\n\t b", "a b"),
+            ("a\x00b", "a b"),
+            ("\u202eevil", "evil"),
+            ("\ud800", ""),
+            ("👩‍💻 日本", "👩‍💻 日本"),
+        ],
+    )
+    def test_keeps_what_can_be_seen(self, given: str, shown: str) -> None:
+        """Emoji with their joiners, every script; what turns the direction of writing is gone."""
+        assert plain(given) == shown
+
+
+class TestTold:
+    def test_a_case(self) -> None:
+        """By its key; its status in words."""
+        made = LinkGraph(entity("a"), (), {entity("a"): Case("", "SHOP-1", "It\nis", "IN_PROGRESS", "P1")})
+        assert str(told(made, entity("a"))) == "SHOP-1 It is (case, in progress)"
+        assert told(made, entity("a")).reference == "SHOP-1"
+
+    def test_what_has_no_key(self) -> None:
+        """The beginning of the id, and all of it where parse_reference is to read it."""
+        made = graph("a CAUSES i:b")
+        assert told(made, entity("a")).key == "00000000…"
+        assert told(made, entity("a")).reference == entity("a").id
+        assert told(made, entity("i:b")).reference == f"incident:{entity('i:b').id}"
+        assert str(told(made, Entity("short", "ROCKET_SHIP"))) == "short (rocket ship)"
+
+
+class TestHeading:
+    def test_names_the_root(self) -> None:
+        """By its key, or by its type and the beginning of its id."""
+        assert heading(graph("a BLOCKS b", a="One")) == "Links around A"
+        assert heading(LinkGraph(entity("i:a"), ())) == "Links around incident 00000000…"
+
+    def test_notes(self) -> None:
+        """How much there is, and, above all, what is missing."""
+        assert notes(graph("a BLOCKS b")) == ["2 entities", "1 link"]
+        lacking = LinkGraph(entity("a"), (), {}, depth=3, left_out=7, unread=(entity("a"),))
+        assert notes(lacking) == [
+            *("1 entity", "0 links", "7 more at distance 3 left out", "links of 1 could not be read")
+        ]
+        assert notes(graph("a BLOCKS b", "b BLOCKS a"))[-1] == "1 cycle"
+
+
+class TestFitting:
+    @given(anything, st.floats(20, 300), st.floats(8, 20))
+    def test_a_line_fits(self, text: str, room: float, size: float) -> None:
+        """A text that is too long ends with an ellipsis, and what is there is its beginning."""
+        made = fitted(text, room, size)
+        assert width(made, size) <= room
+        assert made == text or (made.endswith("…") and text.startswith(made[:-1]))
+
+    @given(anything.map(plain), st.floats(60, 300), st.integers(1, 4))
+    def test_lines_fit(self, text: str, room: float, count: int) -> None:
+        """No more lines than there may be, each within the room, and nothing lost but at the end."""
+        lines = wrapped(text, room, 12, count)
+        assert len(lines) <= count
+        assert all(width(line, 12) <= room for line in lines)
+        joined = "".join("".join(lines).split()).removesuffix("…")
+        assert "".join(text.split()).startswith(joined)
+
+    def test_breaks_between_words(self) -> None:
+        """Unless a word alone is too long."""
+        assert wrapped("one two three", 60, 12, 3) == ["one two", "three"]
+        assert len(wrapped("x" * 30, 60, 12, 2)) == 2
+        assert wrapped("", 60, 12, 2) == []
+
+    def test_wide_letters_are_wide(self) -> None:
+        """Those of East Asia take a square; what is set above a letter takes no room."""
+        assert width("日", 10) > width("W", 10) > width("i", 10)
+        assert width("e\u0301", 10) == width("e", 10)

@@ -1,0 +1,431 @@
+"""The rules of graphs, and of the walk that reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+
+import networkx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datadog_caselinks import (
+    ApiKeys,
+    AuthenticationError,
+    Case,
+    CaseLink,
+    CaseLinksClient,
+    ConfigurationError,
+    CycleError,
+    Entity,
+    InvalidLinkError,
+    LinkGraph,
+    NotFoundError,
+    PermissionDeniedError,
+    Relationship,
+    RetryPolicy,
+    ServerError,
+    Site,
+    case,
+    incident,
+)
+from datadog_caselinks.concurrency import Progress
+from datadog_caselinks.graph.link_graph import read_graph
+from datadog_caselinks.sandbox import Sandbox
+from tests.graphs import entity, graph, links
+from tests.servers import Server, answers, is_silent
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(seed="demo") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.url, sandbox.credentials) as client:
+        yield client
+
+
+def keys(graph: LinkGraph, entities: Iterable[Entity]) -> list[str]:
+    return [graph.cases[each].key for each in entities if each in graph.cases]
+
+
+class TestGraphOfTheDemo:
+    async def test_depth_0_is_the_entity_alone(self, client: CaseLinksClient) -> None:
+        """It has its title, and none of its links."""
+        graph = await client.graph("SHOP-2", depth=0)
+
+        assert (graph.entities, graph.links) == ((graph.root,), ())
+        assert graph.cases[graph.root].title == "orders-db has no free connections"
+        assert graph.is_complete
+
+    async def test_depth_1_is_its_own_links(self, client: CaseLinksClient) -> None:
+        """What list_links tells, with the titles of the cases at the other ends."""
+        graph = await client.graph("SHOP-23", depth=1)
+
+        assert set(graph.links) == set(await client.list_links(graph.root))
+        assert keys(graph, graph.entities) == ["SHOP-23", *(f"SHOP-{n}" for n in range(24, 30)), "SHOP-19"]
+        assert set(graph.distances.values()) == {0, 1}
+
+    async def test_each_link_and_entity_once(self, client: CaseLinksClient) -> None:
+        """However many ways lead to it, and however deep the walk is to go: it ends where nothing is new."""
+        graph = await client.graph("SHOP-2", depth=99)
+
+        assert len({link.id for link in graph.links}) == len(graph.links)
+        assert len(set(graph.entities)) == len(graph.entities)
+        assert graph.depth < 10
+        assert [graph.distances[each] for each in graph.entities] == sorted(graph.distances.values())
+
+    async def test_asks_once_for_each(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
+        """One list of links for each entity within, one case for each title, by key or by id."""
+        graph = await client.graph("SHOP-2", depth=3)
+
+        asked = Counter(request.path for request in sandbox.requests)
+        inner = [each for each in graph.entities if graph.distances[each] < 3]
+        assert set(asked.values()) == {1}
+        assert len(asked) == len(inner) + len(graph.cases)
+
+    async def test_is_the_same_each_time(self, client: CaseLinksClient) -> None:
+        """Answers come in any order, and the graph does not show it."""
+        assert repr(await client.graph("SHOP-2", depth=4)) == repr(await client.graph("SHOP-2", depth=4))
+
+    async def test_an_entity_instead_of_a_key(self, client: CaseLinksClient) -> None:
+        """An incident has no title, and may be the root all the same."""
+        shop = await client.graph("SHOP-1", depth=1)
+        root = next(each for each in shop.entities if each.type == "INCIDENT")
+
+        assert (await client.graph(root, depth=1)).root == root
+        assert (await client.graph(f"incident:{root.id}", depth=1)).root == root
+
+    async def test_progress(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
+        """Each answer is told of, with how many are waited for by then. The root is asked for once."""
+        told: list[tuple[int, int]] = []
+        await client.graph("SHOP-2", depth=3, progress=lambda done, total: told.append((done, total)))
+
+        assert [done for done, _ in told] == list(range(1, len(told) + 1))
+        totals = [total for _, total in told]
+        assert totals == sorted(totals)
+        assert len(set(totals)) == 4
+        assert told[-1] == (len(sandbox.requests), len(sandbox.requests))
+
+    async def test_max_nodes(self, client: CaseLinksClient) -> None:
+        """The walk ends with so many entities, and tells how far it got and how many it met besides."""
+        graph = await client.graph("SHOP-2", depth=9, max_nodes=15)
+
+        whole = await client.graph("SHOP-2", depth=graph.depth)
+        assert len(graph.entities) == 15
+        assert graph.left_out == len(whole.entities) - 15
+        assert not graph.is_complete
+        assert set(graph.links) < set(whole.links)
+        nearer = await client.graph("SHOP-2", depth=graph.depth - 1)
+        assert set(nearer.entities) < set(graph.entities)
+
+    async def test_exactly_max_nodes_is_complete(self, client: CaseLinksClient) -> None:
+        """Nothing was left out, so nothing is said of it."""
+        whole = await client.graph("SHOP-2", depth=2)
+        assert await client.graph("SHOP-2", depth=2, max_nodes=len(whole.entities)) == whole
+
+    async def test_the_cycle_that_nobody_has_noticed(self, client: CaseLinksClient) -> None:
+        """Three remedies wait for each other; each link of the cycle begins where the one before ends."""
+        graph = await client.graph("SHOP-23", depth=2)
+
+        (cycle,) = graph.cycles
+        assert {link.relationship for link in cycle} == {"BLOCKS"}
+        assert sorted(keys(graph, (link.parent for link in cycle))) == ["SHOP-24", "SHOP-25", "SHOP-26"]
+        assert [link.child for link in cycle] == [link.parent for link in (*cycle[1:], cycle[0])]
+
+    async def test_refuses_what_makes_no_sense(self, client: CaseLinksClient) -> None:
+        """The message names the parameter and what was given."""
+        with pytest.raises(ConfigurationError, match="depth must be at least 0, not -1"):
+            await client.graph("SHOP-2", depth=-1)
+        with pytest.raises(ConfigurationError, match="max_nodes must be at least 1, not 0"):
+            await client.graph("SHOP-2", max_nodes=0)
+
+    async def test_a_root_that_is_not_there(self, client: CaseLinksClient) -> None:
+        """There is no graph around nothing."""
+        with pytest.raises(NotFoundError):
+            await client.graph("SHOP-999")
+
+    async def test_a_case_that_has_no_title(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """Links to cases that are not there, or not to be seen, are in the graph without a title."""
+        root, other = (entity(name) for name in "ab")
+        await client.create_link(root.blocks(other))
+
+        graph = await client.graph(root, depth=2)
+        assert (graph.entities, graph.cases) == ((root, other), {})
+        assert graph.is_complete
+
+    async def test_wrong_keys_raise(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """They are no reason to leave anything out."""
+        root = (await client.get_case("SHOP-2")).entity
+        async with CaseLinksClient(sandbox.url, ApiKeys(api_key="wrong", app_key="wrong")) as stranger:
+            with pytest.raises(AuthenticationError):
+                await stranger.graph(root)
+
+
+async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
+    """It is raised as it is, in no group, and no task is left behind."""
+    async with (
+        Server(answers(500), is_silent) as server,
+        CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
+    ):
+        with pytest.raises(ServerError):
+            await client.graph(entity("a"))
+        assert asyncio.all_tasks() - server._tasks == {asyncio.current_task()}
+
+
+class World:
+    """What a walk can ask, without a server; ``refuses`` are entities whose links are not to be seen."""
+
+    def __init__(self, *texts: str, refuses: Iterable[Entity] = ()) -> None:
+        self.links = links(*texts)
+        self.refuses = set(refuses)
+        self.busy = self.most_busy = 0
+
+    async def list_links(self, of: Entity) -> list[CaseLink]:
+        self.busy += 1
+        self.most_busy = max(self.busy, self.most_busy)
+        await asyncio.sleep(0)
+        self.busy -= 1
+        of.require_known()
+        if of in self.refuses:
+            raise PermissionDeniedError("not for you", status=403)
+        return [link for link in self.links if of in (link.parent, link.child)]
+
+    async def get_case(self, of: Entity) -> Case:
+        return Case(of.id, "", "", "", "")
+
+    async def graph(self, *, concurrency: int = 100, depth: int = 9) -> LinkGraph:
+        return await read_graph(
+            entity("a"),
+            self.list_links,
+            self.get_case,
+            depth=depth,
+            max_nodes=999,
+            concurrency=concurrency,
+            progress=Progress(None),
+        )
+
+
+class TestWalk:
+    async def test_what_may_not_be_seen(self) -> None:
+        """An entity whose links are refused is in the graph, which says so and is not complete."""
+        graph = await World("a CAUSES b", "b CAUSES c", "a CAUSES d", refuses=[entity("b")]).graph()
+
+        assert graph.unread == (entity("b"),)
+        assert graph.entities == (entity("a"), entity("b"), entity("d"))
+        assert not graph.is_complete
+
+    async def test_a_type_of_tomorrow(self) -> None:
+        """What this version does not know cannot be asked about, and does not end the walk."""
+        world = World("a CAUSES b")
+        strange = Entity("x", "ROCKET")
+        world.links += (CaseLink("new", entity("a"), "ORBITS", strange),)
+        graph = await world.graph()
+
+        assert (graph.unread, graph.entities) == ((strange,), (entity("a"), entity("b"), strange))
+
+    async def test_a_root_that_may_not_be_seen(self) -> None:
+        """Else every mistake in a permission would look like a case without links."""
+        with pytest.raises(PermissionDeniedError):
+            await World("a CAUSES b", refuses=[entity("a")]).graph()
+
+    async def test_links_between_entities_equally_far(self) -> None:
+        """They are read one step later than both their ends, and belong to the deeper graph."""
+        world = World("a CAUSES b", "a CAUSES c", "b BLOCKS c")
+
+        assert len((await world.graph(depth=1)).links) == 2
+        assert len((await world.graph(depth=2)).links) == 3
+
+    async def test_asks_no_more_at_a_time_than_it_may(self) -> None:
+        """A hundred neighbours are no hundred requests."""
+        world = World(*(f"a CAUSES b{number}" for number in range(100)))
+        await world.graph(concurrency=3)
+
+        assert world.most_busy == 3
+
+
+class TestCycles:
+    @pytest.mark.parametrize("relationship", ["BLOCKS", "CAUSES", "PARENT_OF", "SUCCESSOR_OF"])
+    def test_are_of_one_relationship(self, relationship: str) -> None:
+        """What blocks its own cause is no cycle; what blocks itself by way of another is."""
+        mixed = graph(f"a {relationship} b", "b ESCALATES_TO a", "b RELATES_TO a")
+        round_ = graph(f"a {relationship} b", f"b {relationship} a")
+
+        assert mixed.cycles == ()
+        assert round_.cycles == (round_.links,)
+
+    @pytest.mark.parametrize("relationship", ["RELATES_TO", "DUPLICATES", "ESCALATES_TO"])
+    def test_are_of_what_has_an_order(self, relationship: str) -> None:
+        """Two cases that escalate to each other are nobody's mistake."""
+        assert graph(f"a {relationship} b", f"b {relationship} a").cycles == ()
+
+    def test_the_shortest_of_those_that_meet(self) -> None:
+        """One for each knot; the others come to light when that one is untied."""
+        knot = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a", "b BLOCKS a", "x BLOCKS y", "y BLOCKS x")
+
+        assert knot.cycles == ((knot.links[0], knot.links[3]), (knot.links[4], knot.links[5]))
+
+    def test_to_itself(self) -> None:
+        """A server may know such a link, though none can be made here."""
+        own = graph("a BLOCKS a")
+        assert own.cycles == (own.links,)
+
+    def test_a_long_chain(self) -> None:
+        """The search does not recurse, so no depth is too much for it."""
+        count = 3000
+        chain = [f"{'a' if number == 0 else number} BLOCKS {number + 1}" for number in range(count)]
+
+        assert graph(*chain).cycles == ()
+        assert len(graph(*chain, f"{count} BLOCKS a").topological_order(Relationship.CAUSES)) == 0
+
+    @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
+    def test_as_networkx_finds_them(self, pairs: list[tuple[int, int]]) -> None:
+        """One for each strongly connected component, and as short as the shortest in it."""
+        made = graph(*(f"{parent} BLOCKS {child}" for parent, child in pairs))
+        whole = networkx.DiGraph([(link.parent, link.child) for link in made.links])
+        expected = {}
+        for component in networkx.strongly_connected_components(whole):
+            found = [len(cycle) for cycle in networkx.simple_cycles(whole.subgraph(component))]
+            if found:
+                expected[frozenset(component)] = min(found)
+        assert sorted(expected.values()) == sorted(len(cycle) for cycle in made.cycles)
+        for cycle in made.cycles:
+            assert [link.child for link in cycle] == [link.parent for link in (*cycle[1:], cycle[0])]
+            assert any(link.parent in component for link in cycle for component in expected)
+
+
+class TestBlockersOf:
+    def test_the_nearest_first(self) -> None:
+        """By way of others too, whichever relationships there are besides."""
+        made = graph("c BLOCKS b", "b BLOCKS a", "d BLOCKS a", "e CAUSES a", "a BLOCKS f")
+        assert made.blockers_of(entity("a")) == tuple(entity(name) for name in "bdc")
+
+    def test_of_a_case(self) -> None:
+        """A case stands for its entity."""
+        made = graph("b BLOCKS a", a="The case")
+        assert made.blockers_of(made.cases[entity("a")]) == (entity("b"),)
+
+    def test_by_its_name(self) -> None:
+        """As a person writes it: by its key, or by its id."""
+        known = Case(entity("a").id, "SHOP-1", "The case", "OPEN", "P3")
+        made = LinkGraph(entity("a"), links("b BLOCKS a"), {known.entity: known})
+        assert made.blockers_of("shop-1") == made.blockers_of(known.id) == (entity("b"),)
+        with pytest.raises(ConfigurationError, match="SHOP-2 is not in this graph"):
+            made.blockers_of("SHOP-2")
+        with pytest.raises(InvalidLinkError, match="'checkout' names no entity"):
+            made.blockers_of("checkout")
+
+    def test_in_a_cycle(self) -> None:
+        """Each is told once, and nothing is told to block itself."""
+        made = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a")
+        assert made.blockers_of(entity("a")) == (entity("c"), entity("b"))
+
+    def test_of_what_is_not_there(self) -> None:
+        """No answer would read as "nothing blocks it"."""
+        with pytest.raises(ConfigurationError, match=f"INCIDENT {entity('z').id} is not in this graph"):
+            graph("a BLOCKS b").blockers_of(entity("i:z"))
+
+
+class TestTopologicalOrder:
+    def test_of_a_relationship_that_is_none(self) -> None:
+        """No order would read as "nothing is linked so"."""
+        with pytest.raises(InvalidLinkError, match="unknown relationship 'blocks'"):
+            graph("a BLOCKS b").topological_order("blocks")  # type: ignore[arg-type]
+
+    def test_parents_come_first(self) -> None:
+        """Of what takes part, by this relationship alone."""
+        made = graph("a BLOCKS b", "c BLOCKS a", "c BLOCKS b", "b CAUSES c", "b CAUSES d")
+        assert made.topological_order() == tuple(entity(name) for name in "cab")
+
+    @given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
+    def test_of_any_graph(self, pairs: set[tuple[int, int]]) -> None:
+        """Each entity once, after all its parents; or an error with a cycle, where there is one."""
+        made = graph(*(f"{parent} CAUSES {child}" for parent, child in sorted(pairs)))
+        if made.cycles:
+            with pytest.raises(CycleError) as raised:
+                made.topological_order(Relationship.CAUSES)
+            assert raised.value.links in made.cycles
+        else:
+            order = made.topological_order(Relationship.CAUSES)
+            assert sorted(order, key=str) == sorted(
+                {x for link in made.links for x in (link.parent, link.child)}, key=str
+            )
+            assert all(order.index(link.parent) < order.index(link.child) for link in made.links)
+
+    def test_the_error_names_the_cycle(self) -> None:
+        """By keys where they are known, else as they can be written in a file of links."""
+        made = graph("a BLOCKS b", "b BLOCKS a", a="One")
+        with pytest.raises(CycleError) as raised:
+            made.topological_order()
+        assert str(raised.value) == f"BLOCKS gives no order, since it goes round: A -> {entity('b').id} -> A"
+        assert raised.value.links == made.links
+
+    def test_what_has_no_direction(self) -> None:
+        """An order by RELATES_TO would mean nothing."""
+        with pytest.raises(ConfigurationError, match="RELATES_TO has no direction"):
+            graph("a RELATES_TO b").topological_order(Relationship.RELATES_TO)
+
+
+class TestToNetworkx:
+    def test_has_everything(self) -> None:
+        """Nodes with what is known of them, and each link as an edge of its own."""
+        made = graph("a BLOCKS b", "a BLOCKS b", "x CAUSES i:y", a="One")
+        whole = made.to_networkx()
+
+        known = {"key": "A", "title": "One", "status": "OPEN", "priority": "P3"}
+        assert whole.nodes[entity("a")] == {"type": "CASE", "distance": 0, **known}
+        assert whole.nodes[entity("b")] == {"type": "CASE", "distance": 1}
+        assert whole.nodes[entity("i:y")] == {"type": "INCIDENT"}
+        assert [(edge, its["relationship"]) for *_, edge, its in whole.edges(keys=True, data=True)] == [
+            ("l0", "BLOCKS"),
+            ("l1", "BLOCKS"),
+            ("l2", "CAUSES"),
+        ]
+
+    def test_without_networkx(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The message says what to install."""
+        monkeypatch.setitem(sys.modules, "networkx", None)
+        with pytest.raises(ConfigurationError, match="pip install networkx"):
+            graph("a BLOCKS b").to_networkx()
+
+
+def test_ends_that_nothing_links_to_the_root() -> None:
+    """A graph that somebody made may hold them: they come last, and are at no distance."""
+    made = graph("x BLOCKS y", "a BLOCKS b")
+
+    assert made.entities == tuple(entity(name) for name in "abxy")
+    assert entity("x") not in made.distances
+
+
+def test_incident_and_case_of_one_id_are_two() -> None:
+    """An id is one of its type."""
+    one = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+    made = LinkGraph(case(one), (CaseLink("l", case(one), "CAUSES", incident(one)),))
+
+    assert len(made.entities) == 2
+    with pytest.raises(InvalidLinkError):
+        Entity("", "CASE")
+
+
+class TestAddress:
+    def test_of_a_case_on_a_site_of_datadog(self) -> None:
+        """As the browser has it; a key is text that a server sent, and stays one segment of the path."""
+        known = Case(entity("a").id, "SHOP-1", "One", "OPEN", "P3")
+        odd = Case(entity("b").id, "../x?y", "Two", "OPEN", "P3")
+        cases = {entity("a"): known, entity("b"): odd}
+        made = LinkGraph(entity("a"), links("a BLOCKS b", "a BLOCKS c"), cases, site=Site.EU1)
+        assert made.address(entity("a")) == "https://app.datadoghq.eu/cases/SHOP-1"
+        assert made.address(entity("b")) == "https://app.datadoghq.eu/cases/..%2Fx%3Fy"
+        assert made.address(entity("c")) is None
+
+    async def test_elsewhere_there_is_none(self, client: CaseLinksClient) -> None:
+        """A server of one's own need have no pages for cases."""
+        made = await client.graph("SHOP-2", depth=0)
+        assert made.site == client.site
+        assert made.address(made.root) is None

@@ -1,0 +1,402 @@
+"""Plans: the links become those that are wanted, and applying a plan twice changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datadog_caselinks import (
+    AlreadyLinked,
+    ApiKeys,
+    AuthenticationError,
+    CaseLink,
+    CaseLinksClient,
+    ContradictionKind,
+    Created,
+    Deleted,
+    Failed,
+    InvalidLinkError,
+    LinkPlan,
+    NewCaseLink,
+    NotDeleted,
+    NotFoundError,
+    PermissionDeniedError,
+    PlanOutcome,
+    Relationship,
+    RetryPolicy,
+    WantedLink,
+    case,
+    incident,
+    parse_link,
+)
+from datadog_caselinks.graph.plan import compare
+from datadog_caselinks.models import identity
+from datadog_caselinks.sandbox import Sandbox
+from tests.servers import Api, Clock, Exchange, Held, Server, answers, in_no_time, leaving_nothing, some_id
+
+A, B, C, D = (case(some_id(number)) for number in range(1, 5))
+OUTAGE = incident(some_id(9))
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        for number, entity in enumerate((A, B, C, D), 1):
+            sandbox.add_case(f"SHOP-{number}", f"Title {number}", id=entity.id)
+        yield sandbox
+
+
+@pytest.fixture
+async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
+        yield links
+
+
+def there(link_id: str, new: NewCaseLink) -> CaseLink:
+    return CaseLink(link_id, new.parent, new.relationship, new.child)
+
+
+def asked(sandbox: Sandbox) -> Counter[str]:
+    """How many requests of each method came in."""
+    return Counter(request.method for request in sandbox.requests)
+
+
+def ids(sandbox: Sandbox) -> list[str]:
+    return [link.id for link in sandbox.links]
+
+
+async def applied(links: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
+    return [outcome async for outcome in links.apply_plan(plan)]
+
+
+class TestPlanLinks:
+    async def test_what_is_not_there_is_to_be_created(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """In the order in which it is wanted; nothing is written, and each key is asked for once."""
+        wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
+        plan = await links.plan_links(wanted)
+        assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
+        assert asked(sandbox) == {"GET": 3}  # two cases, and the links of the one that both links share
+
+    async def test_progress(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Each answer is told of, with how many are waited for by then: first the keys, then the lists."""
+        told: list[tuple[int, int]] = []
+        wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
+        await links.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
+        assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
+        assert asked(sandbox) == {"GET": 6}
+
+    async def test_what_is_there_is_kept(self, links: CaseLinksClient) -> None:
+        """For ``RELATES_TO`` either way round."""
+        made = [await links.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
+        plan = await links.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
+        assert plan == LinkPlan(create=(B.blocks(C),), keep=(made[1], made[0]))
+
+    async def test_equal_links_are_one(self, links: CaseLinksClient) -> None:
+        """Whether by key or by id, and the first counts."""
+        wanted = [A.relates_to(B), parse_link("SHOP-1", "relates_to", "SHOP-2"), B.relates_to(A)]
+        assert await links.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
+
+    async def test_sources_of_either_kind(self, links: CaseLinksClient) -> None:
+        """As for :meth:`create_links`; without a link there is nothing to do."""
+
+        async def slowly() -> AsyncIterator[WantedLink]:
+            yield A.blocks(B)
+
+        assert await links.plan_links(slowly()) == LinkPlan(create=(A.blocks(B),))
+        assert await links.plan_links([], prune=True) == LinkPlan()
+
+    async def test_without_prune_nothing_is_deleted(self, links: CaseLinksClient) -> None:
+        """Other links of the same entities, and links that are there twice, are left as they are."""
+        first = min([await links.create_link(A.blocks(B)) for _ in range(2)], key=lambda link: link.id)
+        await links.create_link(A.causes(B))
+        assert await links.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
+
+    async def test_prune_deletes_among_the_entities_that_are_named(self, links: CaseLinksClient) -> None:
+        """What leads to another entity is none of this file's business."""
+        kept, unwanted, other = [
+            await links.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
+        ]
+        plan = await links.plan_links([A.blocks(B), A.causes(C)], prune=True)
+        assert plan == LinkPlan((A.causes(C),), (kept,), (unwanted,))
+        assert other not in plan.delete
+
+    async def test_prune_leaves_one_of_equal_links(self, links: CaseLinksClient) -> None:
+        """The surplus is not wanted."""
+        made = [await links.create_link(new) for new in (A.relates_to(B), B.relates_to(A), A.relates_to(B))]
+        plan = await links.plan_links([A.relates_to(B)], prune=True)
+        assert (len(plan.keep), len(plan.delete), {*plan.keep, *plan.delete}) == (1, 2, set(made))
+
+    async def test_prune_leaves_what_no_file_could_name(self, keys: ApiKeys) -> None:
+        """A relationship that this version does not know cannot be wanted, and so is not unwanted."""
+        api = Api()
+        ends = {"parent_entity_type": "CASE", "parent_entity_id": A.id}
+        ends |= {"child_entity_type": "CASE", "child_entity_id": B.id}
+        api.make({**ends, "relationship": "SUPERSEDES"})
+        api.make({**ends, "relationship": "CAUSES"})
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            plan = await links.plan_links([A.blocks(B)], prune=True)
+        assert [link.relationship for link in plan.delete] == [Relationship.CAUSES]
+
+    async def test_one_list_tells_of_all_links_of_a_hub(
+        self, sandbox: Sandbox, links: CaseLinksClient
+    ) -> None:
+        """Whichever end the hub stands at; with prune each entity is listed, since any two may be linked."""
+        spokes = [case(some_id(number)) for number in range(100, 120)]
+        wanted = [A.blocks(spoke) for spoke in spokes[:10]] + [spoke.blocks(A) for spoke in spokes[10:]]
+        await links.plan_links(wanted)
+        assert asked(sandbox) == {"GET": 1}
+        await links.plan_links(wanted, prune=True)
+        assert asked(sandbox) == {"GET": 1 + 21}
+
+    async def test_keys_without_a_case_are_named_all_at_once(
+        self, sandbox: Sandbox, links: CaseLinksClient
+    ) -> None:
+        """Whoever misspelt three keys corrects them in one go; no list is asked for."""
+        wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
+        with pytest.raises(NotFoundError, match="SHOP-71") as caught:
+            await links.plan_links(wanted)
+        assert str(caught.value).endswith("; and so it is with SHOP-72, SHOP-73")
+        with pytest.raises(NotFoundError) as caught:
+            await links.plan_links(wanted[:2])
+        assert "SHOP-71" in str(caught.value)
+        assert "and so it is" not in str(caught.value)
+        assert not any("entity_id" in request.path for request in sandbox.requests)
+
+    async def test_what_is_no_link_is_refused(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Before anything is sent."""
+        with pytest.raises(InvalidLinkError, match="not of 'SHOP-1'"):
+            await links.plan_links([A.blocks(B), "SHOP-1"])  # type: ignore[list-item]
+        assert asked(sandbox) == {}
+
+    async def test_two_names_of_one_case(self, links: CaseLinksClient) -> None:
+        """Show when the key is looked up, and no case is linked to itself."""
+        with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
+            await links.plan_links([parse_link("SHOP-1", "blocks", A)])
+
+    async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
+        """The lists that are under way are cancelled, and nothing is left of them."""
+        async with (
+            leaving_nothing(),
+            Server(Held(), answers(401)) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(AuthenticationError):
+                await in_no_time(clock, links.plan_links([A.blocks(B), C.blocks(D)]))
+            assert len(server.seen) == 2
+
+
+class TestWarnings:
+    async def test_a_cycle_with_what_is_there(self, links: CaseLinksClient) -> None:
+        """Named by the keys that were looked up; the links tell which of them are there."""
+        kept, closing = [await links.create_link(new) for new in (A.blocks(B), C.blocks(A))]
+        wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-2", "blocks", "SHOP-3")]
+        [warning] = (await links.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
+        assert warning.kind is ContradictionKind.CYCLE
+        assert set(warning.links) == {kept, B.blocks(C), closing}
+        assert str(warning) == "a cycle: SHOP-2 BLOCKS SHOP-3 BLOCKS SHOP-1 BLOCKS SHOP-2"
+
+    async def test_not_of_what_will_be_gone(self, links: CaseLinksClient) -> None:
+        """A link that turns round is no cycle once the old one is deleted."""
+        await links.create_link(A.blocks(B))
+        assert len((await links.plan_links([B.blocks(A)])).warnings) == 1
+        assert (await links.plan_links([B.blocks(A)], prune=True)).warnings == ()
+
+    async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """They are known from the links that were listed."""
+        plan = await links.plan_links([A.blocks(B), B.blocks(A), A.duplicates(B), B.duplicates(A)])
+        assert len(plan.warnings) == 3
+        assert asked(sandbox) == {"GET": 1}
+
+
+class TestText:
+    async def test_it_is_the_difference(self, links: CaseLinksClient) -> None:
+        """A line for each link that comes or goes, by the keys that were looked up and else by the ids."""
+        await links.create_link(A.causes(B))
+        wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
+        plan = await links.plan_links(wanted, prune=True)
+        assert str(plan).splitlines() == [
+            "+ SHOP-1 BLOCKS SHOP-2",
+            f"+ SHOP-1 CAUSES incident:{OUTAGE.id}",
+            "- SHOP-1 CAUSES SHOP-2",
+        ]
+        assert plan.named(C) == C.id
+        assert plan.cases[A].title == "Title 1"
+
+    def test_without_a_difference_it_is_empty(self) -> None:
+        """As of any program that compares."""
+        assert str(LinkPlan(keep=(there("x", A.blocks(B)),))) == ""
+
+
+class TestApplyPlan:
+    async def test_what_became_of_each_link(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """An outcome for each link to create and to delete, with its index; and so the links are."""
+        old = [await links.create_link(new) for new in (A.causes(B), B.causes(C))]
+        plan = await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)
+        outcomes = await applied(links, plan)
+        assert Counter(map(type, outcomes)) == {Created: 2, Deleted: 2}
+        assert {outcome.index for outcome in outcomes[:2]} == {0, 1}
+        assert all(isinstance(each, Created) and each.new == plan.create[each.index] for each in outcomes[:2])
+        assert {(each.link, each.index) for each in outcomes if isinstance(each, Deleted)} == {
+            (old[0], 0),
+            (old[1], 1),
+        }
+        assert (await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)).keep == tuple(
+            outcome.link
+            for outcome in sorted(outcomes[:2], key=lambda each: each.index)
+            if isinstance(outcome, Created)
+        )
+        assert len(sandbox.links) == 2
+
+    async def test_twice_changes_nothing(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """By the sandbox's own count, whether the same plan is applied once more or a new one is made."""
+        wanted = [A.blocks(B), B.blocks(C), C.relates_to(A)]
+        for new in (A.causes(B), B.blocks(C), B.blocks(C)):
+            await links.create_link(new)
+        plan = await links.plan_links(wanted, prune=True)
+        await applied(links, plan)
+        after = ids(sandbox)
+        assert len(after) == 3
+        again = await applied(links, plan)
+        assert Counter(map(type, again)) == {AlreadyLinked: 2, Deleted: 2}
+        assert ids(sandbox) == after
+        second = await links.plan_links(wanted, prune=True)
+        assert (second.create, second.delete, len(second.keep)) == ((), (), 3)
+        assert await applied(links, second) == []
+        assert ids(sandbox) == after
+
+    async def test_another_writer_in_between(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """What somebody else has made is not made again, and what somebody else has deleted is gone."""
+        old = await links.create_link(A.causes(B))
+        plan = await links.plan_links([A.blocks(B)], prune=True)
+        theirs = await links.create_link(A.blocks(B))
+        await links.delete_link(old)
+        assert await applied(links, plan) == [AlreadyLinked(A.blocks(B), theirs, 0), Deleted(old, 0)]
+        assert ids(sandbox) == [theirs.id]
+
+    async def test_creates_come_before_deletes(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """A link that takes the place of another is there before that one is gone."""
+        wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
+        for new in wanted[:10]:
+            await links.create_link(new.parent.causes(new.child))
+        plan = await links.plan_links(wanted, prune=True)
+        before = len(sandbox.requests)
+        await applied(links, plan)
+        methods = [request.method for request in list(sandbox.requests)[before:]]
+        assert "POST" not in methods[methods.index("DELETE") :]
+        assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
+
+    async def test_where_a_create_fails_nothing_is_deleted(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """What was to take the place of the old links may be missing, so they stay."""
+        api = Api()
+
+        async def meet(exchange: Exchange) -> None:
+            is_refused = exchange.seen.method == "POST" and C.id.encode() in exchange.seen.body
+            await (answers(400) if is_refused else api)(exchange)
+
+        old = there("x", A.causes(B))
+        async with Server(meet) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
+            outcomes = await applied(links, LinkPlan((A.blocks(B), A.blocks(C)), (), (old,)))
+        assert Counter(map(type, outcomes)) == {Created: 1, Failed: 1, NotDeleted: 1}
+        assert isinstance(last := outcomes[-1], NotDeleted)
+        assert (last.link, last.index) == (old, 0)
+        assert str(last.error) == (
+            f"{old} was left as it is, since not all links of the plan were created: plan and apply once more"
+        )
+        assert "DELETE" not in server.methods
+
+    async def test_a_delete_that_fails(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+        """Is an outcome with its error, and the others go on."""
+        for new in (A.causes(B), B.causes(A)):
+            await links.create_link(new)
+        plan = await links.plan_links([A.blocks(B)], prune=True)
+        reader = CaseLinksClient(sandbox.site, sandbox.credentials_without_scope)
+        async with reader:
+            outcomes = await applied(reader, LinkPlan(delete=plan.delete))
+        assert [type(outcome) for outcome in outcomes] == [NotDeleted] * 2
+        for outcome in outcomes:
+            assert isinstance(outcome, NotDeleted)
+            assert outcome.link == plan.delete[outcome.index]
+            assert type(outcome.error) is PermissionDeniedError
+
+    @pytest.mark.parametrize("method", ["POST", "DELETE"])
+    async def test_breaking_off_leaves_nothing_behind(self, method: str, keys: ApiKeys) -> None:
+        """What is under way is cancelled, of creates and of deletes."""
+        api, held = Api(), Held()
+
+        async def meet(exchange: Exchange) -> None:
+            await (held if exchange.seen.method == method and len(seen()) > 1 else api)(exchange)
+
+        def seen() -> list[str]:
+            return [each for each in server.methods if each == method]
+
+        new = [A.blocks(case(some_id(number))) for number in range(20, 25)]
+        plan = LinkPlan(tuple(new), (), tuple(there(f"x{n}", each) for n, each in enumerate(new)))
+        if method == "DELETE":
+            plan = LinkPlan(delete=plan.delete)
+        async with leaving_nothing(), Server(meet) as server, CaseLinksClient(server.url, keys) as links:
+            async with contextlib.aclosing(links.apply_plan(plan)) as outcomes:
+                await anext(outcomes)
+            assert set(server.methods) == ({"DELETE"} if method == "DELETE" else {"GET", "POST"})
+
+    async def test_bounded_concurrency(self, keys: ApiKeys, clock: Clock) -> None:
+        """No more is under way than the client's ``max_concurrency``."""
+        held = Held(Api())
+        new = [A.blocks(case(some_id(number))) for number in range(20, 40)]
+        plan = LinkPlan(delete=tuple(there(f"x{number}", each) for number, each in enumerate(new)))
+        async with Server(held) as server, CaseLinksClient(server.url, keys, max_concurrency=3) as links:
+            task = asyncio.create_task(applied(links, plan))
+            await in_no_time(clock, server.until_seen(3))
+            held.release(20)
+            assert len(await task) == 20
+        assert server.most_busy == 3
+
+
+ENDS = [A, B, C, OUTAGE]
+drawn = st.builds(
+    lambda ends, relationship: NewCaseLink(ends[0], relationship, ends[1]),
+    st.lists(st.sampled_from(ENDS), min_size=2, max_size=2, unique=True),
+    st.sampled_from([Relationship.RELATES_TO, Relationship.BLOCKS]),
+)
+many = st.lists(drawn, max_size=12)
+
+
+def after(plan: LinkPlan, before: Iterable[CaseLink]) -> list[CaseLink]:
+    made = [there(f"new {number}", new) for number, new in enumerate(plan.create)]
+    return [*made, *(link for link in before if link not in plan.delete)]
+
+
+class TestCompare:
+    @given(many, many, st.booleans())
+    def test_then_the_links_are_as_they_are_wanted(
+        self, wanted: list[NewCaseLink], standing: list[NewCaseLink], prune: bool
+    ) -> None:
+        """Each wanted link is there; with prune once, and no other among them. Then nothing is to do."""
+        before = [there(f"{number}", new) for number, new in enumerate(standing)]
+        plan = compare(wanted, before, prune=prune, cases={})
+        now = after(plan, before)
+        named = {end for new in wanted for end in (new.parent, new.child)}
+        among = Counter(identity(link) for link in now if {link.parent, link.child} <= named)
+        assert set(map(identity, wanted)) <= set(among)
+        if prune:
+            assert among == Counter(set(map(identity, wanted)))
+        else:
+            assert set(before) <= set(now)
+        second = compare(wanted, now, prune=prune, cases={})
+        assert (second.create, second.delete) == ((), ())
+
+    @given(many, many, st.randoms(use_true_random=False))
+    def test_whatever_the_order_of_the_lists_the_same_link_is_kept(
+        self, wanted: list[NewCaseLink], standing: list[NewCaseLink], draw: Random
+    ) -> None:
+        """Two who prune at once, and are told equal links in another order, do not delete both of them."""
+        before = [there(f"{number}", new) for number, new in enumerate(standing * 2)]
+        shuffled = draw.sample(before, len(before))
+        one, other = (compare(wanted, each, prune=True, cases={}) for each in (before, shuffled))
+        assert (one.create, one.keep, set(one.delete)) == (other.create, other.keep, set(other.delete))

@@ -1,0 +1,717 @@
+"""The gate on a real event loop whose time stands still until it is moved, so that no speed matters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from datadog_caselinks.errors import (
+    CaseLinksError,
+    ConnectError,
+    RateLimitedError,
+    RequestTimeoutError,
+    TransportError,
+)
+from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.rate_limit import RateLimit
+from tests.servers import Clock, settle
+
+NOON: Final = 4096.0
+"""Seconds at which every test begins: a power of two, so that sums are exact."""
+
+HOUR: Final = 3600.0
+
+
+@pytest.fixture
+async def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(clock, "_real", lambda: NOON)
+    return clock
+
+
+@pytest.fixture
+async def gate(clock: Clock) -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+async def timers(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.TimerHandle]:
+    loop = asyncio.get_running_loop()
+    set_by_now: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def record(*arguments: Any) -> asyncio.TimerHandle:
+        set_by_now.append(call_later(*arguments))
+        return set_by_now[-1]
+
+    monkeypatch.setattr(loop, "call_later", record)
+    return set_by_now
+
+
+def pending(timers: list[asyncio.TimerHandle], now: float) -> list[float]:
+    """Seconds to each timer that is still to fire."""
+    return [timer.when() - now for timer in timers if not timer.cancelled() and timer.when() > now]
+
+
+def told(remaining: int | None, *, reset: float = 60.0, name: str | None = None) -> RateLimit:
+    return RateLimit(10, remaining, 60.0, reset, name)
+
+
+async def ask(
+    gate: Gate, limit: RateLimit | None, operation: str = "create", *, retry_after: float | None = None
+) -> None:
+    """Make one request, which is answered at once; with ``retry_after`` by a 429."""
+    with await gate.turn(operation, max_wait=HOUR) as turn:
+        turn.answered(limit, is_rejected=retry_after is not None, retry_after=retry_after)
+
+
+class Caller:
+    """One who asks for a turn and keeps it until told what comes of the request."""
+
+    def __init__(
+        self, gate: Gate, order: list[Caller] | None = None, operation: str = "create", max_wait: float = HOUR
+    ) -> None:
+        self.has_turn = False
+        self._turn = gate.turn(operation, max_wait=max_wait)
+        self._order = order
+        self.outcome: asyncio.Future[RateLimit | None] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self._call())
+
+    async def _call(self) -> None:
+        with await self._turn as turn:
+            self.has_turn = True
+            if self._order is not None:
+                self._order.append(self)
+            limit = await self.outcome
+            turn.answered(limit, is_rejected=False, retry_after=None)
+
+    async def hear(self, limit: RateLimit | None) -> None:
+        self.outcome.set_result(limit)
+        await settle()
+        await self.task
+
+    async def fail(self, error: BaseException) -> None:
+        self.outcome.set_exception(error)
+        await settle()
+        with pytest.raises(type(error)):
+            await self.task
+
+    async def cancel(self) -> None:
+        self.task.cancel()
+        await settle()
+        assert self.task.cancelled()
+
+
+def callers(gate: Gate, count: int, **options: Any) -> list[Caller]:
+    return [Caller(gate, **options) for _ in range(count)]
+
+
+def turns(callers: list[Caller]) -> list[bool]:
+    return [caller.has_turn for caller in callers]
+
+
+@pytest.fixture
+async def leftover(gate: Gate) -> AsyncIterator[list[Caller]]:
+    """Callers who are ended with the test."""
+    found: list[Caller] = []
+    yield found
+    for caller in found:
+        caller.task.cancel()
+    await asyncio.gather(*(caller.task for caller in found), return_exceptions=True)
+
+
+class TestOrder:
+    async def test_first_come_first_served(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
+        """Turns come in the order of asking, across answers and windows."""
+        order: list[Caller] = []
+        asked = leftover[:] = callers(gate, 30, order=order)
+        left = 10
+        await settle()
+        while not all(turns(asked)):
+            for caller in [caller for caller in order if not caller.task.done()]:
+                left -= 1
+                await caller.hear(told(left))
+            if not left:
+                clock.advance(60)
+                left = 10
+                await settle()
+        assert order == asked
+
+    async def test_nobody_is_overtaken(self, gate: Gate, leftover: list[Caller]) -> None:
+        """Who comes just as something is left goes behind those who wait."""
+        first, second = leftover[:] = callers(gate, 2)
+        await settle()
+        first.outcome.set_result(told(1))
+        third = Caller(gate)
+        leftover.append(third)
+        await settle()
+        assert turns([first, second, third]) == [True, True, False]
+        await second.hear(told(1))
+        assert third.has_turn
+
+    async def test_nobody_is_overtaken_when_the_window_ends(
+        self, gate: Gate, clock: Clock, leftover: list[Caller]
+    ) -> None:
+        """Also not by one who comes after the end and before the timer fires."""
+        await ask(gate, told(0))
+        leftover[:] = callers(gate, 1)
+        await settle()
+        clock.advance(60)
+        leftover.append(Caller(gate))  # runs before the timer does
+        await settle()
+        assert turns(leftover) == [True, False]
+
+    async def test_without_waiting_where_nothing_is_in_the_way(
+        self, gate: Gate, timers: list[asyncio.TimerHandle]
+    ) -> None:
+        """A turn that is free costs no round of the event loop."""
+        turn = gate.turn("create", max_wait=0)
+        with pytest.raises(StopIteration):
+            turn.send(None)
+        assert timers == []
+
+
+class TestCancelling:
+    async def test_a_waiter_takes_no_turn_along(self, gate: Gate, leftover: list[Caller]) -> None:
+        """At the head, in the middle or at the end of the queue: the others go on in their order."""
+        order: list[Caller] = []
+        asked = leftover[:] = callers(gate, 7, order=order)
+        await settle()
+        for number in (1, 3, 6):
+            await asked[number].cancel()
+        left = 10
+        for number in (0, 2, 4, 5):
+            assert asked[number].has_turn
+            left -= 1
+            await asked[number].hear(told(left))
+        assert order == [asked[number] for number in (0, 2, 4, 5)]
+        assert gate.rate_limit("create") == told(6)
+
+    async def test_waiters_that_left_are_forgotten(self, gate: Gate, leftover: list[Caller]) -> None:
+        """However many give up behind one who waits on."""
+        await ask(gate, told(0))
+        leftover[:] = callers(gate, 1)
+        await settle()
+        for caller in callers(gate, 50):
+            await settle()
+            await caller.cancel()
+        assert len(gate._first._waiting) == 1
+
+    async def test_a_turn_that_was_just_given_goes_to_the_next(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """Cancelled before it has run, it has sent nothing."""
+        first, second, third = leftover[:] = callers(gate, 3)
+        await settle()
+        first.outcome.set_exception(ConnectError("refused"))
+        await asyncio.sleep(0)  # now the second has its turn, and has not run
+        second.task.cancel()
+        await settle()
+        assert turns([second, third]) == [False, True]
+        await third.hear(told(9))
+        assert gate.rate_limit("create") == told(9)
+
+    async def test_all_at_once_leave_nothing_behind(
+        self, gate: Gate, clock: Clock, timers: list[asyncio.TimerHandle]
+    ) -> None:
+        """No timer, no turn taken, and the next one goes at once after the window."""
+        await ask(gate, told(0))
+        asked = callers(gate, 100)
+        await settle()
+        assert pending(timers, clock.time()) == [60.0]
+        for caller in asked:
+            caller.task.cancel()
+        await settle()
+        assert pending(timers, clock.time()) == []
+        clock.advance(60)
+        await ask(gate, told(9))
+        assert gate.rate_limit("create") == told(9)
+
+    async def test_at_the_head_while_others_wait_keeps_the_timer(
+        self, gate: Gate, clock: Clock, leftover: list[Caller], timers: list[asyncio.TimerHandle]
+    ) -> None:
+        """The one timer is for whoever is first."""
+        await ask(gate, told(0))
+        first, second = leftover[:] = callers(gate, 2)
+        await settle()
+        await first.cancel()
+        assert pending(timers, clock.time()) == [60.0]
+        clock.advance(60)
+        await settle()
+        assert second.has_turn
+
+    async def test_a_waiter_that_is_refused_meanwhile(
+        self, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Cancelled with the error just given, it is cancelled, and nothing is counted."""
+        first, second = Caller(gate), Caller(gate, max_wait=1)
+        await settle()
+        first.outcome.set_result(told(0))
+        await asyncio.sleep(0)  # now the second is refused, and has not run
+        second.task.cancel()
+        await settle()
+        assert second.task.cancelled()
+        assert not second.has_turn
+
+    async def test_a_waiter_that_is_passed_over_before_it_knows(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """An answer that comes just before takes it out of the queue, and lets the next one go."""
+        first, second, third = leftover[:] = callers(gate, 3)
+        await settle()
+        first.outcome.set_result(told(1))
+        await second.cancel()
+        assert turns([second, third]) == [False, True]
+
+    async def test_a_waiter_behind_others_who_would_be_refused(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """Cancelled just before, it is passed over."""
+        first, _, third = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (1, HOUR, 1)]
+        await settle()
+        first.outcome.set_result(told(0))
+        third.task.cancel()
+        await settle()
+        assert third.task.cancelled()
+        await first.task
+
+    async def test_a_request_under_way_may_have_been_counted(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """The server may have it already."""
+        await ask(gate, told(9))
+        (caller,) = leftover[:] = callers(gate, 1)
+        await settle()
+        await caller.cancel()
+        assert gate.rate_limit("create") == told(8)
+
+
+class TestWaiting:
+    async def test_waiters_go_when_the_window_ends(
+        self, gate: Gate, clock: Clock, leftover: list[Caller]
+    ) -> None:
+        """One probe first, and the other by what it hears."""
+        await ask(gate, told(0))
+        asked = leftover[:] = callers(gate, 2)
+        await settle()
+        clock.advance(59.5)
+        await settle()
+        assert turns(asked) == [False, False]
+        clock.advance(0.5)
+        await settle()
+        assert turns(asked) == [True, False]
+        await asked[0].hear(told(9))
+        assert turns(asked) == [True, True]
+
+    async def test_a_probe_without_an_answer_holds_nobody_up(
+        self, gate: Gate, clock: Clock, leftover: list[Caller]
+    ) -> None:
+        """The next one goes after a second."""
+        asked = leftover[:] = callers(gate, 3)
+        await settle()
+        assert turns(asked) == [True, False, False]
+        clock.advance(1)
+        await settle()
+        assert turns(asked) == [True, True, False]
+
+    async def test_a_429_holds_everyone(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
+        """Not only the one who got it, and those who come later as well."""
+        await ask(gate, told(9))
+        await ask(gate, told(8), retry_after=5)
+        asked = leftover[:] = callers(gate, 2)
+        await settle()
+        other = Caller(gate, operation="list")
+        leftover.append(other)
+        clock.advance(4.5)
+        await settle()
+        assert turns(leftover) == [False, False, False]
+        clock.advance(0.5)
+        await settle()
+        assert asked[0].has_turn
+
+    async def test_too_long_a_wait_is_an_error_at_once(self, gate: Gate, clock: Clock) -> None:
+        """It says how long it would be, and what to do."""
+        await ask(gate, told(0))
+        with pytest.raises(RateLimitedError) as caught, await gate.turn("create", max_wait=59.5):
+            raise AssertionError
+        assert clock.time() == NOON
+        assert str(caught.value) == (
+            "the rate limit leaves nothing for another 60 s, and max_wait is 60 s: "
+            "try later, or raise max_wait of the RetryPolicy"
+        )
+        assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
+        assert caught.value.rate_limit == told(0)
+
+    async def test_exactly_max_wait_is_waited(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
+        """Only more than it is too long."""
+        await ask(gate, told(0))
+        (caller,) = leftover[:] = callers(gate, 1, max_wait=60)
+        await settle()
+        clock.advance(60)
+        await settle()
+        assert caller.has_turn
+
+    async def test_one_who_cannot_wait_ends_although_another_before_can(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """Clients that share a gate may have different patience."""
+        await ask(gate, told(0))
+        _, hasty, _ = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (HOUR, 5, HOUR)]
+        await settle()
+        assert [caller.task.done() for caller in leftover] == [False, True, False]
+        with pytest.raises(RateLimitedError, match="max_wait is 5 s"):
+            await hasty.task
+
+    async def test_waiting_becomes_too_long(self, gate: Gate, leftover: list[Caller]) -> None:
+        """An answer that closes the gate for longer ends all who cannot wait for that, in any place."""
+        first, *others = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (1, 1, HOUR, 1)]
+        await settle()
+        await first.hear(told(0))
+        assert [caller.task.done() for caller in others] == [True, False, True]
+        for hasty in (others[0], others[2]):
+            with pytest.raises(RateLimitedError, match="nothing for another 60 s") as caught:
+                await hasty.task
+            assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, told(0))
+
+    async def test_a_wait_is_logged_once(
+        self, gate: Gate, clock: Clock, leftover: list[Caller], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Not for each of a thousand who wait, and again for the next wait."""
+        caplog.set_level(logging.INFO, "datadog_caselinks.http.gate")
+        await ask(gate, told(0))
+        asked = leftover[:] = callers(gate, 1000)
+        await settle()
+        clock.advance(30)
+        await asked.pop().cancel()
+        await asked.pop(0).cancel()
+        assert _logged(caplog) == [(logging.INFO, "the rate limit is used up; waiting 60.0 s", 60.0)]
+        clock.advance(30)
+        await settle()
+        await asked[0].hear(told(0, reset=0.5))
+        assert _logged(caplog)[1:] == [(logging.INFO, "the rate limit is used up; waiting 0.5 s", 0.5)]
+
+    async def test_no_wait_is_not_logged(
+        self, gate: Gate, leftover: list[Caller], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """To wait for an answer is not to wait for the limit."""
+        caplog.set_level(logging.INFO, "datadog_caselinks.http.gate")
+        leftover[:] = callers(gate, 3)
+        await settle()
+        assert _logged(caplog) == []
+
+    async def test_there_is_one_timer(
+        self, gate: Gate, clock: Clock, leftover: list[Caller], timers: list[asyncio.TimerHandle]
+    ) -> None:
+        """However many wait, and whatever is answered meanwhile."""
+        leftover[:] = callers(gate, 50)
+        await settle()
+        assert pending(timers, clock.time()) == [1.0]
+        await leftover[0].hear(told(0))
+        assert pending(timers, clock.time()) == [60.0]
+
+    async def test_what_is_left_can_be_asked_from_anywhere(self, gate: Gate) -> None:
+        """A thread that collects metrics has no event loop, and may ask before anything was sent."""
+        assert await asyncio.to_thread(gate.rate_limit, "create") is None
+        await ask(gate, told(9))
+        assert await asyncio.to_thread(gate.rate_limit, "create") == told(9)
+
+
+def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
+    """Level, message and, for machines, the seconds."""
+    return [
+        (record.levelno, record.getMessage(), vars(record)["wait_seconds"])
+        for record in caplog.records
+        if record.name == "datadog_caselinks.http.gate"
+    ]
+
+
+class TestWhatBecameOfARequest:
+    @pytest.mark.parametrize("error", [ConnectError("refused"), RequestTimeoutError("too slow")])
+    async def test_nothing_was_sent(self, gate: Gate, leftover: list[Caller], error: CaseLinksError) -> None:
+        """The place is given back, and the next one goes at once."""
+        await ask(gate, told(1))
+        first, second = leftover[:] = callers(gate, 2)
+        await settle()
+        assert turns(leftover) == [True, False]
+        await first.fail(error)
+        assert second.has_turn
+        assert gate.rate_limit("create") == told(1)
+
+    @pytest.mark.parametrize("error", [TransportError("reset"), RuntimeError("a bug")])
+    async def test_perhaps_sent(self, gate: Gate, leftover: list[Caller], error: Exception) -> None:
+        """The server may have counted it."""
+        await ask(gate, told(9))
+        (caller,) = leftover[:] = callers(gate, 1)
+        await settle()
+        await caller.fail(error)
+        assert gate.rate_limit("create") == told(8)
+
+    async def test_perhaps_sent_is_cleared_up_by_the_next_answer(
+        self, gate: Gate, clock: Clock, leftover: list[Caller]
+    ) -> None:
+        """The server did not count it, as the answer to what was sent after it tells."""
+        await ask(gate, told(9))
+        (caller,) = leftover[:] = callers(gate, 1)
+        await settle()
+        await caller.fail(TransportError("reset"))
+        clock.advance(1)
+        await ask(gate, told(8, reset=59.0))
+        assert gate.rate_limit("create") == told(8, reset=59.0)
+
+    async def test_left_without_a_word(self, gate: Gate) -> None:
+        """An answer that says nothing of the limit may yet have been counted."""
+        await ask(gate, told(9))
+        with await gate.turn("create", max_wait=0):
+            pass
+        assert gate.rate_limit("create") == told(8)
+
+    async def test_an_error_after_the_answer_changes_nothing(self, gate: Gate) -> None:
+        """What the answer said is known."""
+        with contextlib.suppress(TransportError), await gate.turn("create", max_wait=0) as turn:
+            turn.answered(told(9), is_rejected=False, retry_after=None)
+            raise TransportError
+        assert gate.rate_limit("create") == told(9)
+
+    async def test_a_lost_probe_lets_the_next_one_go(self, gate: Gate, leftover: list[Caller]) -> None:
+        """Without waiting out the patience with it."""
+        first, second = leftover[:] = callers(gate, 2)
+        await settle()
+        await first.fail(TransportError("reset"))
+        assert second.has_turn
+
+
+class TestBuckets:
+    async def test_operations_share_one_until_it_is_named(self, gate: Gate, leftover: list[Caller]) -> None:
+        """Nothing says yet that they are counted apart."""
+        await ask(gate, told(0))
+        assert gate.rate_limit("list") == gate.rate_limit("create") == told(0)
+        (other,) = leftover[:] = callers(gate, 1, operation="list")
+        await settle()
+        assert not other.has_turn
+
+    async def test_other_names_are_other_buckets(self, gate: Gate, leftover: list[Caller]) -> None:
+        """One that is used up does not hold the other."""
+        await ask(gate, told(9, name="a"), "create")
+        await ask(gate, told(8, name="b"), "list")
+        await ask(gate, told(0, name="a"), "create")
+        assert gate.rate_limit("create") == told(0, name="a")
+        assert gate.rate_limit("list") == told(8, name="b")
+        creating, listing = leftover[:] = [Caller(gate, operation=name) for name in ("create", "list")]
+        await settle()
+        assert turns([creating, listing]) == [False, True]
+
+    async def test_the_same_name_is_the_same_bucket(self, gate: Gate) -> None:
+        """Several operations may be counted together."""
+        await ask(gate, told(9, name="a"), "create")
+        await ask(gate, told(8, name="b"), "list")
+        await ask(gate, told(7, name="b"), "delete")
+        assert gate.rate_limit("list") == gate.rate_limit("delete") == told(7, name="b")
+        await ask(gate, told(3, name="b"), "list")
+        assert gate.rate_limit("delete") == told(3, name="b")
+        assert gate.rate_limit("create") == told(9, name="a")
+
+    async def test_the_first_name_keeps_what_is_known(self, gate: Gate, leftover: list[Caller]) -> None:
+        """It is of the bucket in which all began, and those who wait there go on."""
+        await ask(gate, told(9))
+        await ask(gate, told(8, name="a"), "create")
+        assert gate.rate_limit("create") == gate.rate_limit("list") == told(8)
+
+    async def test_the_last_answer_of_a_window_lets_nobody_slip_by(
+        self, gate: Gate, leftover: list[Caller]
+    ) -> None:
+        """Its place is not free before what it says is known."""
+        await ask(gate, told(1, name="a"))
+        first, second = leftover[:] = callers(gate, 2)
+        await settle()
+        await first.hear(told(0, name="a"))
+        assert not second.has_turn
+
+    async def test_names_without_end_are_forgotten(self, gate: Gate) -> None:
+        """A server that names another with each answer fills no memory; the latest ones are known."""
+        counts = weakref.WeakSet[object]()
+        for number in range(100):
+            await ask(gate, told(9, name=f"name {number}"))
+            counts.add(gate.named("create", f"name {number}"))
+        gc.collect()
+        assert len(counts) == 17  # with the one in which all began
+        await ask(gate, told(5, name="name 98"), "list")
+        assert gate.rate_limit("list") == told(5, name="name 98")
+
+    async def test_an_operation_may_move(self, gate: Gate, leftover: list[Caller]) -> None:
+        """A request that turns out to be counted elsewhere does not count here, and lets the next one go."""
+        await ask(gate, told(1, name="a"), "create")
+        listing, creating = leftover[:] = [Caller(gate, operation=name) for name in ("list", "create")]
+        await settle()
+        assert turns(leftover) == [True, False]
+        await listing.hear(told(5, name="b"))
+        assert creating.has_turn
+        assert gate.rate_limit("create") == told(1, name="a")
+        assert gate.rate_limit("list") == told(5, name="b")
+
+    async def test_a_late_answer_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
+        """Only a name that is another than the one it was asked under is news."""
+        await ask(gate, told(9, name="a"), "list")
+        late, moved = leftover[:] = callers(gate, 2, operation="list")
+        await settle()
+        await moved.hear(told(5, name="b"))
+        await late.hear(told(8, name="a"))
+        assert gate.rate_limit("list") == told(5, name="b")
+
+    async def test_a_late_answer_of_another_name_closes_nothing(
+        self, gate: Gate, clock: Clock, leftover: list[Caller]
+    ) -> None:
+        """It was sent in an older window of that bucket, and nothing remained of that one."""
+        await ask(gate, told(9, name="a"), "create")
+        (late,) = leftover[:] = callers(gate, 1, operation="list")
+        await settle()
+        clock.advance(60)
+        await ask(gate, told(9, name="b"), "delete")
+        await late.hear(told(0, name="b"))
+        assert gate.rate_limit("delete") == gate.rate_limit("list") == told(8, name="b")
+        clock.advance(60)
+        leftover.extend(callers(gate, 2, operation="list"))
+        await settle()
+        assert turns(leftover) == [True, True, False]  # one probe, as ever
+        await leftover[1].fail(ConnectError("refused"))
+        assert leftover[2].has_turn
+
+    async def test_before_any_answer_and_after_the_window_there_is_none(
+        self, gate: Gate, clock: Clock
+    ) -> None:
+        """``rate_limit`` tells the current window only."""
+        assert gate.rate_limit("create") is None
+        await ask(gate, told(9))
+        clock.advance(59.5)
+        assert gate.rate_limit("create") == told(9, reset=0.5)
+        clock.advance(0.5)
+        assert gate.rate_limit("create") is None
+
+    async def test_a_limit_without_a_name_leaves_the_bucket(self, gate: Gate) -> None:
+        """An answer without any headers is of the bucket that was asked."""
+        await ask(gate, told(9, name="a"), "create")
+        await ask(gate, told(8, name="b"), "list")
+        await ask(gate, told(7), "list")
+        await ask(gate, None, "list")
+        assert gate.rate_limit("list") == told(6, name="b")
+
+
+OPERATIONS: Final = ["create", "list", "delete"]
+NUMBERS: Final = st.sampled_from(
+    ["0", "1", "3", "0.5", "1e-300", "1e300", "9" * 400, "3600", "4102444800", "-1", "soon", ""]
+)
+HEADERS: Final = st.lists(
+    st.tuples(
+        st.sampled_from([f"X-RateLimit-{name}" for name in ("Limit", "Remaining", "Period", "Reset")]),
+        NUMBERS | st.integers(0, 20).map(str) | st.floats().map(str),
+    )
+    | st.tuples(st.just("X-RateLimit-Name"), st.sampled_from(["a", "b", " "]))
+    | st.just(("Date", "Fri, 01 Jan 2100 00:00:00 GMT")),
+    max_size=8,
+).map(CIMultiDict[str])
+STEPS: Final = st.lists(
+    st.tuples(st.just("ask"), st.sampled_from(OPERATIONS), st.sampled_from([0.0, 10.0, 1e9]))
+    | st.tuples(st.just("answer"), HEADERS, st.none() | st.sampled_from([-1.0, 0.0, 0.5, 1e300]))
+    | st.tuples(st.sampled_from(["lose", "withdraw", "cancel"]))
+    | st.tuples(st.just("wait"), st.sampled_from([0.25, 1.0, 60.0, HOUR])),
+    max_size=40,
+)
+
+
+class Story:
+    """Requests and answers as they are made up: with a hint it is a 429, and -1 is one without a hint."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.gate = Gate()
+        self.asked: list[asyncio.Task[None]] = []
+        self.under_way: list[tuple[asyncio.Future[Any], str]] = []
+
+    async def ask(self, operation: str, max_wait: float) -> None:
+        self.asked.append(asyncio.create_task(self._request(operation, max_wait)))
+
+    async def _request(self, operation: str, max_wait: float) -> None:
+        outcome = asyncio.get_running_loop().create_future()
+        with await self.gate.turn(operation, max_wait=max_wait) as turn:
+            self.under_way.append((outcome, operation))
+            limit, hint = await outcome
+            turn.answered(limit, is_rejected=hint is not None, retry_after=hint if hint != -1 else None)
+
+    async def answer(self, headers: CIMultiDict[str], hint: float | None) -> None:
+        self._end((RateLimit.from_headers(headers), hint))
+
+    async def lose(self) -> None:
+        self._end(TransportError())
+
+    async def withdraw(self) -> None:
+        self._end(ConnectError())
+
+    async def cancel(self) -> None:
+        for task in self.asked[::2]:
+            task.cancel()
+
+    async def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    def _end(self, outcome: Any) -> None:
+        while self.under_way:
+            future, _ = self.under_way.pop(0)
+            if not future.done():
+                future.set_exception(outcome) if isinstance(outcome, Exception) else future.set_result(
+                    outcome
+                )
+                return
+
+    async def tell(self, steps: list[tuple[Any, ...]]) -> None:
+        for name, *arguments in steps:
+            await getattr(self, name)(*arguments)
+            await settle(4)
+            for operation in OPERATIONS:
+                if current := self.gate.rate_limit(operation):
+                    assert current.remaining is not None
+                    assert current.remaining >= 0
+                    assert current.reset is not None
+                    assert 0 < current.reset <= HOUR
+        while self.under_way:
+            await self.lose()
+            await settle(4)
+        for task in self.asked:
+            task.cancel()
+        for error in await asyncio.gather(*self.asked, return_exceptions=True):
+            assert error is None or isinstance(error, CaseLinksError | asyncio.CancelledError)
+        self.clock.advance(HOUR)
+        for operation in OPERATIONS:
+            await ask(self.gate, None, operation)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@given(steps=STEPS)
+def test_no_answer_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]]) -> None:
+    """Whatever the headers say: nothing breaks, no count is negative, in an hour something may be sent."""
+    loop = runner.get_loop()
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(loop)
+        patch.setattr(clock, "_real", lambda: NOON)
+        patch.setattr(loop, "time", clock.time)
+        task = loop.create_task(Story(clock).tell(steps))
+        # Time stands still: a story that hangs would do so for ever.
+        for _ in range(100_000):
+            if task.done():
+                break
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        assert task.done()
+        task.result()

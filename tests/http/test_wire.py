@@ -1,0 +1,984 @@
+"""What is sent is what the API documents, and whatever comes back is a link or an error of ours.
+
+Every test here runs with both JSON libraries, orjson of the extra ``speed`` and the standard one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import re
+import sys
+import tracemalloc
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+from yarl import URL
+
+import datadog_caselinks.http.envelope
+import datadog_caselinks.http.wire
+from datadog_caselinks import (
+    AuthenticationError,
+    BadRequestError,
+    Case,
+    CaseLink,
+    CaseLinksError,
+    ConflictError,
+    Entity,
+    InvalidLinkError,
+    MalformedResponseError,
+    NewCaseLink,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimit,
+    RateLimitedError,
+    Relationship,
+    ResponseError,
+    ResponseTooLargeError,
+    ServerError,
+    case,
+    incident,
+)
+from datadog_caselinks.http.wire import Answer
+from datadog_caselinks.messages import shortened
+from tests.strategies import json_values, links, new_links
+
+A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+B = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+LINK_ID = "804cd682-55f6-4541-ab00-b608b282ea7d"
+
+# The example of the API reference.
+REQUEST = {
+    "data": {
+        "attributes": {
+            "child_entity_id": B,
+            "child_entity_type": "CASE",
+            "parent_entity_id": A,
+            "parent_entity_type": "CASE",
+            "relationship": "BLOCKS",
+        },
+        "type": "link",
+    }
+}
+ANSWER = {"data": {**REQUEST["data"], "id": LINK_ID}}
+LINK = CaseLink(LINK_ID, case(A), Relationship.BLOCKS, case(B))
+
+
+def with_standard_json() -> ModuleType:
+    """The envelope as it is where orjson is not installed."""
+    name = "datadog_caselinks.envelope_with_standard_json"
+    spec = importlib.util.spec_from_file_location(name, datadog_caselinks.http.envelope.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cattrs.preconf.orjson", None)
+        sys.modules[name] = module  # attrs and cattrs look up annotations there
+        spec.loader.exec_module(module)
+    return module
+
+
+ENVELOPES = {"standard": with_standard_json()}
+if importlib.util.find_spec("orjson"):
+    ENVELOPES["orjson"] = datadog_caselinks.http.envelope
+
+
+@pytest.fixture(params=list(ENVELOPES.values()), ids=list(ENVELOPES))
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(datadog_caselinks.http.wire, "_codec", lambda: request.param)
+    return datadog_caselinks.http.wire
+
+
+# The fixture is a module, which no example can change.
+any_wire = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def answer(
+    body: object = b"",
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    *,
+    complete: bool = True,
+) -> Answer:
+    """An answer to the creation of the reference's example; what is not bytes is encoded as JSON."""
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
+    return Answer(request, status, CIMultiDict(headers or {}), encoded, complete=complete)
+
+
+def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str, str] | None = None) -> Any:
+    """The error that an answer is."""
+    with pytest.raises(ResponseError) as caught:
+        wire.read_link(answer(body, status, headers))
+    return caught.value
+
+
+def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
+    """The switch is the import of the converter, and nothing else differs."""
+    library = "json" if wire._codec() is ENVELOPES["standard"] else "orjson"
+    assert wire._codec().make_converter.__module__ == f"cattrs.preconf.{library}"
+
+
+@pytest.mark.parametrize(
+    ("make", "operation", "about"),
+    [
+        (
+            lambda wire: wire.create_request(case(A).blocks(case(B))),
+            "create",
+            f"create CASE {A} BLOCKS CASE {B}",
+        ),
+        (lambda wire: wire.list_request(case(A), None), "list", f"list the links of CASE {A}"),
+        (lambda wire: wire.list_request(case(A), Relationship.BLOCKS), "list", f"list the links of CASE {A}"),
+        (lambda wire: wire.delete_request(LINK_ID), "delete", f"delete link {LINK_ID}"),
+        (lambda wire: wire.case_request("SHOP-1"), "get", "get case SHOP-1"),
+    ],
+)
+def test_each_request_names_its_operation(
+    wire: ModuleType, make: Callable[[ModuleType], Any], operation: str, about: str
+) -> None:
+    """The server may count each of the four by itself, the gate keeps them apart; errors say it in words."""
+    request = make(wire)
+    assert (request.operation, request.about) == (operation, about)
+
+
+class TestCreateRequest:
+    def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
+        """Method, path and, to the letter, the body of the API reference's example."""
+        request = wire.create_request(case(A).blocks(case(B)))
+        assert (request.method, request.target) == ("POST", "/api/v2/cases/link")
+        assert json.loads(request.body) == REQUEST
+        assert isinstance(request.body, bytes)
+
+    def test_a_body_holds_no_more_than_itself(self, wire: ModuleType) -> None:
+        """Ten thousand calls that wait for their turn hold what they are to send, and no room beside it."""
+        new = case(A).blocks(case(B))
+        length = sys.getsizeof(wire.create_request(new).body)
+        tracemalloc.start()
+        try:
+            bodies = [wire.create_request(new).body for _ in range(100)]
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 1.5 * length * len(bodies)
+
+    @any_wire
+    @given(new_links())
+    def test_each_part_has_its_place(self, wire: ModuleType, new: NewCaseLink) -> None:
+        """No part is swapped with another, and everything is a plain string."""
+        assert json.loads(wire.create_request(new).body) == {
+            "data": {
+                "type": "link",
+                "attributes": {
+                    "parent_entity_id": new.parent.id,
+                    "parent_entity_type": str(new.parent.type),
+                    "relationship": str(new.relationship),
+                    "child_entity_id": new.child.id,
+                    "child_entity_type": str(new.child.type),
+                },
+            }
+        }
+
+    @any_wire
+    @given(new_links(), st.text(min_size=1))
+    def test_what_was_sent_is_what_comes_back(self, wire: ModuleType, new: NewCaseLink, id: str) -> None:
+        """The server answers with what it was sent and an id, and that is read as an equal link."""
+        document = json.loads(wire.create_request(new).body)
+        document["data"]["id"] = id
+        assert wire.read_link(answer(document, 201)) == CaseLink(id, new.parent, new.relationship, new.child)
+
+
+class TestListRequest:
+    def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
+        """The entity is two query parameters; without a relationship there is no third."""
+        request = wire.list_request(incident(A), None)
+        path, _, query = request.target.partition("?")
+        assert (request.method, path, request.body) == ("GET", "/api/v2/cases/link", None)
+        assert parse_qs(query) == {"entity_type": ["INCIDENT"], "entity_id": [A]}
+
+    @pytest.mark.parametrize("relationship", [*Relationship, *(member.value for member in Relationship)])
+    def test_a_relationship_narrows_it(self, wire: ModuleType, relationship: Relationship) -> None:
+        """Given as a member or by its name."""
+        query = parse_qs(wire.list_request(case(A), relationship).target.partition("?")[2])
+        assert query == {"entity_type": ["CASE"], "entity_id": [A], "relationship": [str(relationship)]}
+
+    @pytest.mark.parametrize("odd", [None, "x", A])
+    def test_what_is_no_entity_is_refused(self, wire: ModuleType, odd: Any) -> None:
+        """An id alone does not say of what it is."""
+        with pytest.raises(InvalidLinkError, match="links are listed of an Entity") as caught:
+            wire.list_request(odd, None)
+        assert str(caught.value).endswith(f"not of {shortened(odd)}")
+
+    @pytest.mark.parametrize("relationship", ["LIKES", "blocks", ""])
+    def test_an_unknown_relationship_is_refused(self, wire: ModuleType, relationship: Any) -> None:
+        """With the known ones, and by an error of ours."""
+        with pytest.raises(InvalidLinkError, match=f"{relationship!r}.*RELATES_TO, CAUSES, .*ESCALATES_TO"):
+            wire.list_request(case(A), relationship)
+
+    @pytest.mark.parametrize("entity", [Entity("x", "CASE"), Entity(A, "WIDGET")])
+    def test_an_unknown_entity_is_refused(self, wire: ModuleType, entity: Entity) -> None:
+        """What the API would refuse is not sent."""
+        with pytest.raises(InvalidLinkError):
+            wire.list_request(entity, None)
+
+
+class TestDeleteRequest:
+    def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
+        """The id is the last part of the path."""
+        request = wire.delete_request(LINK_ID)
+        assert (request.method, request.target, request.body) == (
+            "DELETE",
+            f"/api/v2/cases/link/{LINK_ID}",
+            None,
+        )
+
+    @pytest.mark.parametrize(
+        ("id", "last"),
+        [("...x", "...x"), ("X..X", "X..X"), ("a/b", "a%2Fb"), ("a b", "a%20b"), ("é", "%C3%A9")],
+    )
+    def test_anything_else_than_dots_alone_is_an_id(self, wire: ModuleType, id: str, last: str) -> None:
+        """The API says of an id that it is a string, and no more."""
+        assert wire.delete_request(id).target == f"/api/v2/cases/link/{last}"
+
+    @any_wire
+    @given(st.text() | st.text("./%?#\\ a", max_size=6))
+    @example(".a")
+    @example("a/../..")
+    @example("%2e%2e")
+    def test_an_id_is_one_part_of_the_path_or_refused(self, wire: ModuleType, id: str) -> None:
+        """Whatever is in an id, no other resource is deleted than the one it names."""
+        try:
+            target = wire.delete_request(id).target
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - most ids are accepted
+            return
+        for url in (URL(f"https://x{target}", encoded=True), URL(f"https://x{target}")):
+            *parents, last = url.raw_path.split("/")
+            assert parents == ["", "api", "v2", "cases", "link"]
+            assert (unquote(last), url.raw_query_string, url.raw_fragment) == (id, "", "")
+
+    @pytest.mark.parametrize(
+        "id", ["", ".", "..", "...", "a\n", "a\r\nHost: evil", "\0", "\ud800", "\0" * 999, None, 7, b"x"]
+    )
+    def test_what_is_no_id_is_refused(self, wire: ModuleType, id: object) -> None:
+        """Dots would name the collection, control characters end the request line."""
+        with pytest.raises(InvalidLinkError, match="is no id of a link") as caught:
+            wire.delete_request(id)
+        assert str(caught.value).startswith(f"{shortened(id)} is")
+
+
+class TestCaseRequest:
+    @pytest.mark.parametrize(
+        ("given_as", "last"),
+        [("DDFC-98813", "DDFC-98813"), ("ddfc-1", "ddfc-1"), (A, A), (A.upper(), A.upper()), (UUID(A), A)],
+    )
+    def test_it_is_the_documented_one(self, wire: ModuleType, given_as: str | UUID, last: str) -> None:
+        """A key or a UUID is the last part of the path, as it was written."""
+        request = wire.case_request(given_as)
+        assert (request.method, request.target, request.body) == ("GET", f"/api/v2/cases/{last}", None)
+        assert request.about == f"get case {last}"
+
+    @any_wire
+    @given(st.text() | st.text("SHOP-1/.%?#\\\n", max_size=8))
+    @example("link")
+    @example("SHOP-1/..")
+    @example("SHOP-1\n")
+    def test_a_name_is_one_part_of_the_path_or_refused(self, wire: ModuleType, name: str) -> None:
+        """No text asks for anything but one case: neither for the links nor for a path above."""
+        try:
+            target = wire.case_request(name).target
+        except InvalidLinkError as error:
+            assert str(error).isprintable()  # noqa: PT017 - some names are good
+            return
+        url = URL(f"https://x{target}")
+        assert (url.parts, url.raw_query_string, url.raw_fragment) == (
+            ("/", "api", "v2", "cases", name),
+            "",
+            "",
+        )
+
+    @pytest.mark.parametrize(
+        "odd",
+        ["", "x", "link", "SHOP", "..", f" {A}", "https://app.datadoghq.com/cases/SHOP-1", None, 7, b"A-1"],
+    )
+    def test_what_is_neither_is_refused(self, wire: ModuleType, odd: Any) -> None:
+        """The message shows what was given."""
+        with pytest.raises(InvalidLinkError) as caught:
+            wire.case_request(odd)
+        assert str(caught.value) == f"{odd!r} is neither the key of a case nor a UUID"
+
+
+class TestReadLink:
+    @pytest.mark.parametrize("status", [200, 201, 202])
+    def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
+        """The API reference's example; any success will do."""
+        assert wire.read_link(answer(ANSWER, status)) == LINK
+
+    @pytest.mark.parametrize("odd", [None, "x", LINK])
+    def test_only_a_new_link_is_created(self, wire: ModuleType, odd: Any) -> None:
+        """A link that exists already is an easy slip; nothing is sent of it."""
+        with pytest.raises(InvalidLinkError, match="only a NewCaseLink can be created") as caught:
+            wire.create_request(odd)
+        assert str(caught.value).endswith(f"not {shortened(odd)}")
+
+    @any_wire
+    @given(links)
+    def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType, link: CaseLink) -> None:
+        """Any id, and types and relationships of a later API, as plain strings."""
+        assert wire.read_link(answer({"data": _resource(link)})) == link
+
+    def test_known_values_become_members(self, wire: ModuleType) -> None:
+        """A user compares with ``is`` and matches on members."""
+        link = wire.read_link(answer(ANSWER))
+        assert link.relationship is Relationship.BLOCKS
+        assert (type(link.parent.type), type(link.id)) == (type(case(A).type), str)
+
+    def test_ids_in_upper_case_are_the_same_ids(self, wire: ModuleType) -> None:
+        """However the server writes them, the entities equal the user's."""
+        document = json.loads(json.dumps(ANSWER).replace(A, A.upper()))
+        assert wire.read_link(answer(document)) == LINK
+
+    def test_unknown_members_are_ignored(self, wire: ModuleType) -> None:
+        """On every level; the API is in preview."""
+        data = cast("dict[str, Any]", ANSWER["data"])
+        document: dict[str, Any] = {
+            "data": {**data, "attributes": {**data["attributes"], "new": 1}, "relationships": {}},
+            "meta": [],
+            "included": None,
+        }
+        assert wire.read_link(answer(document)) == LINK
+
+    def test_the_type_of_the_resource_does_not_matter(self, wire: ModuleType) -> None:
+        """What has an id and the five attributes is a link, also without a type."""
+        data = {key: value for key, value in ANSWER["data"].items() if key != "type"}
+        assert wire.read_link(answer({"data": data})) == LINK
+        assert wire.read_link(answer({"data": {**data, "type": 7}})) == LINK
+
+    @pytest.mark.parametrize("name", sorted(cast("dict[str, Any]", REQUEST["data"]["attributes"])))
+    @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["CASE"], ...])
+    def test_each_attribute_must_be_a_non_empty_string(
+        self, wire: ModuleType, name: str, value: object
+    ) -> None:
+        """Anything else, or none at all, is malformed, and the message says which."""
+        document = json.loads(json.dumps(ANSWER))
+        document["data"]["attributes"][name] = value
+        if value is ...:
+            del document["data"]["attributes"][name]
+        with pytest.raises(MalformedResponseError, match=rf"attributes\.{name} is (missing|no text)"):
+            wire.read_link(answer(document))
+
+    @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["x"], ...])
+    def test_the_id_must_be_a_non_empty_string(self, wire: ModuleType, value: object) -> None:
+        """A link without an id could not be deleted."""
+        document = json.loads(json.dumps(ANSWER))
+        document["data"]["id"] = value
+        if value is ...:
+            del document["data"]["id"]
+        with pytest.raises(MalformedResponseError, match=r"\bid is (missing|no text) @ answer\.data"):
+            wire.read_link(answer(document))
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b" ",
+            b"null",
+            b"true",
+            b"7",
+            b'"data"',
+            b"[]",
+            b"{}",
+            b'{"data": null}',
+            b'{"data": []}',
+            b'{"data": ""}',
+            b'{"data": "link"}',
+            b'{"data": {}}',
+            b'{"data": {"attributes": [], "id": "x"}}',
+            b'{"data": {"attributes": "", "id": "x"}}',
+            json.dumps({"data": [ANSWER["data"]]}).encode(),
+            json.dumps(ANSWER["data"]).encode(),
+            json.dumps(ANSWER).encode()[:-1],
+            json.dumps(ANSWER).encode() + b"}",
+            b"<html>",
+        ],
+    )
+    def test_what_is_no_link_is_malformed(self, wire: ModuleType, body: bytes) -> None:
+        """The message says what was asked and how it was answered; the body is kept."""
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_link(answer(body, 201))
+        assert str(caught.value).startswith(
+            f"cannot create CASE {A} BLOCKS CASE {B}: 201 with a malformed answer: "
+        )
+        assert type(caught.value) is MalformedResponseError
+        assert caught.value.body == body.decode()
+
+    @pytest.mark.parametrize(
+        "data", [None, "", [], 7, {}, {"id": "x", "attributes": 7}, {"id": "x", "attributes": []}]
+    )
+    def test_names_of_our_own_classes_are_not_told(self, wire: ModuleType, data: object) -> None:
+        """Nobody outside knows what an ``_Attributes`` is."""
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_link(answer({"data": data}))
+        assert not re.search(r"\b_", str(caught.value))
+
+    @pytest.mark.parametrize("value", [LINK_ID, A, B, "BLOCKS", "CASE"])
+    def test_half_a_character_is_no_text(self, wire: ModuleType, value: str) -> None:
+        """It could be neither sent again nor kept in a file."""
+        body = json.dumps(ANSWER).replace(value, "\\ud800").encode()
+        with pytest.raises(MalformedResponseError):
+            wire.read_link(answer(body))
+
+    def test_half_an_answer_is_malformed(self, wire: ModuleType) -> None:
+        """Of a body that was cut off, not even a beginning that is a document counts."""
+        with pytest.raises(ResponseTooLargeError, match="longer than this client reads"):
+            wire.read_link(answer(ANSWER, complete=False))
+
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case"])
+    def test_half_an_answer_is_told_apart_from_a_malformed_one(self, wire: ModuleType, read: str) -> None:
+        """It would be as long when asked for again; the beginning is kept, and no secret in it."""
+        cut = answer(b"the-key" + b"x" * 100_000, complete=False)
+        with pytest.raises(ResponseTooLargeError) as caught:
+            getattr(wire, read)(cut._replace(redact=lambda text: text.replace("the-key", "***")))
+        assert str(caught.value) == (
+            f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed answer: "
+            "longer than this client reads"
+        )
+        assert caught.value.body == "***" + "x" * 997
+
+    def test_half_an_error_is_that_error(self, wire: ModuleType) -> None:
+        """A proxy's page of many megabytes is still its status, and is repeated or not by that."""
+        with pytest.raises(ServerError):
+            wire.read_link(answer(b"x" * 100, 502, complete=False))
+
+
+class TestReadLinks:
+    def test_none(self, wire: ModuleType) -> None:
+        """An entity may have no links."""
+        assert wire.read_links(answer({"data": []})) == []
+
+    @any_wire
+    @given(st.lists(links, max_size=5))
+    def test_all_of_them_in_their_order(self, wire: ModuleType, wanted: list[CaseLink]) -> None:
+        """Each is read as a single one would be."""
+        assert wire.read_links(answer({"data": [_resource(link) for link in wanted]})) == wanted
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"data": {}}',
+            b'{"data": ""}',
+            b'{"data": null}',
+            b"{}",
+            b"[]",
+            b'{"data": "x"}',
+            b'{"data": 7}',
+            b"",
+        ],
+    )
+    def test_what_is_no_list_is_malformed(self, wire: ModuleType, body: bytes) -> None:
+        """In particular it is not an empty one: that would read as "no links"."""
+        with pytest.raises(MalformedResponseError):
+            wire.read_links(answer(body))
+
+    @pytest.mark.parametrize("odd", [None, 7, "", [], {}, {"id": "x"}])
+    def test_one_that_is_no_link_is_malformed_as_a_whole(self, wire: ModuleType, odd: object) -> None:
+        """A list with a gap would be taken for complete; the message says which item it is."""
+        with pytest.raises(MalformedResponseError, match=r"answer\.data\[1\]"):
+            wire.read_links(answer({"data": [ANSWER["data"], odd]}))
+
+    def test_the_first_that_is_no_link_ends_it(self, wire: ModuleType) -> None:
+        """A hostile answer has room for a million, and each would take a traceback."""
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_links(answer({"data": [ANSWER["data"], {"id": "x"}, 7, {}]}))
+        assert str(caught.value).endswith("answer: attributes is missing @ answer.data[1]")
+
+    def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
+        """The API answers with a list also for one."""
+        with pytest.raises(MalformedResponseError):
+            wire.read_links(answer(ANSWER))
+
+
+# As it was recorded, cut down to a few of its members.
+CASE = {
+    "data": {
+        "attributes": {
+            "archived_at": None,
+            "key": "DDFC-98813",
+            "priority": "P2",
+            "public_id": "98813",
+            "status": "IN_PROGRESS",
+            "status_name": "In Progress",
+            "title": "Checkout hangs",
+        },
+        "id": A,
+        "relationships": {"assignee": {"data": None}},
+        "type": "case",
+    }
+}
+
+
+class TestReadCase:
+    @pytest.mark.parametrize("status", [200, 203])
+    def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
+        """Each attribute has its place; other members are ignored."""
+        found = wire.read_case(answer(CASE, status))
+        assert found == Case(A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2")
+
+    @pytest.mark.parametrize("name", ["key", "title", "status", "priority"])
+    @pytest.mark.parametrize("value", [None, 7, True, [], {}, ["x"], "", ...])
+    def test_what_is_missing_or_no_text_is_empty(self, wire: ModuleType, name: str, value: object) -> None:
+        """To link a case its id is enough; the rest is for people to read."""
+        document = json.loads(json.dumps(CASE))
+        document["data"]["attributes"][name] = value
+        if value is ...:
+            del document["data"]["attributes"][name]
+        expected = {"key": "DDFC-98813", "title": "Checkout hangs", "status": "IN_PROGRESS", "priority": "P2"}
+        assert wire.read_case(answer(document)) == Case(A, **{**expected, name: ""})
+
+    @pytest.mark.parametrize("attributes", [None, {}, "", [], ...])
+    def test_no_attributes_at_all(self, wire: ModuleType, attributes: object) -> None:
+        """The id alone makes it a case."""
+        data = {"id": A} if attributes is ... else {"id": A, "attributes": attributes}
+        assert wire.read_case(answer({"data": data})) == Case(A, "", "", "", "")
+
+    def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType) -> None:
+        """An id that is no UUID, a status of a later API, a type of another resource."""
+        data = {"id": "x", "type": "task", "attributes": {"key": "a", "status": "PARKED", "priority": "P9"}}
+        assert wire.read_case(answer({"data": data})) == Case("x", "a", "", "PARKED", "P9")
+
+    @pytest.mark.parametrize("attributes", [7, True, "x", ["x"]])
+    def test_attributes_that_are_none(self, wire: ModuleType, attributes: object) -> None:
+        """They are malformed, which is said without a word of Python's."""
+        with pytest.raises(MalformedResponseError, match=r"answer: malformed @ answer\.data$"):
+            wire.read_case(answer({"data": {"id": A, "attributes": attributes}}))
+
+    @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["x"], ...])
+    def test_the_id_must_be_a_non_empty_string(self, wire: ModuleType, value: object) -> None:
+        """Without it nothing could be linked."""
+        document = json.loads(json.dumps(CASE))
+        document["data"]["id"] = value
+        if value is ...:
+            del document["data"]["id"]
+        with pytest.raises(MalformedResponseError, match=r"\bid is (missing|no text) @ answer\.data"):
+            wire.read_case(answer(document))
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{}",
+            b'{"data": null}',
+            b'{"data": []}',
+            b'{"data": "case"}',
+            b'{"data": 7}',
+            json.dumps({"data": [CASE["data"]]}).encode(),
+            json.dumps(CASE["data"]).encode(),
+            json.dumps(CASE).encode()[:-1],
+            b"<html>",
+        ],
+    )
+    def test_what_is_no_case_is_malformed(self, wire: ModuleType, body: bytes) -> None:
+        """The message says what was asked and how it was answered, without names of our own."""
+        asked = answer(body)._replace(request=wire.case_request("SHOP-1"))
+        with pytest.raises(MalformedResponseError) as caught:
+            wire.read_case(asked)
+        assert str(caught.value).startswith("cannot get case SHOP-1: 200 with a malformed answer: ")
+        assert not re.search(r"\b_", str(caught.value))
+        assert caught.value.body == body.decode()
+
+
+class TestReadDeleted:
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    @pytest.mark.parametrize("body", [b"", b"ok", b"{}"])
+    @pytest.mark.parametrize("complete", [True, False])
+    def test_any_success_will_do(self, wire: ModuleType, status: int, body: bytes, complete: bool) -> None:
+        """There is nothing to read, so nothing can be malformed or too long."""
+        wire.read_deleted(answer(body, status, complete=complete))
+
+    def test_anything_else_is_an_error(self, wire: ModuleType) -> None:
+        """Of the same classes as everywhere."""
+        with pytest.raises(NotFoundError):
+            wire.read_deleted(answer(b"", 404))
+
+
+STATUSES = {
+    **dict.fromkeys([300, 301, 302, 303, 304, 307, 308, 399], ResponseError),
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: ResponseError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: ResponseError,
+    408: ResponseError,
+    409: ConflictError,
+    410: ResponseError,
+    413: ResponseError,
+    418: ResponseError,
+    422: BadRequestError,
+    429: RateLimitedError,
+    499: ResponseError,
+    **dict.fromkeys([500, 501, 502, 503, 504, 520, 599, 999], ServerError),
+    **dict.fromkeys([0, 100, 101, 199], ResponseError),
+}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case", "read_deleted"])
+    def test_the_status_is_the_class(
+        self, wire: ModuleType, read: str, status: int, kind: type[ResponseError]
+    ) -> None:
+        """Exactly it, whatever the body: a good link in an answer of 500 is no link."""
+        with pytest.raises(ResponseError) as caught:
+            getattr(wire, read)(answer(ANSWER, status))
+        assert type(caught.value) is kind
+        assert caught.value.status == status
+
+    @pytest.mark.parametrize(
+        ("status", "advice"),
+        [
+            *(
+                (status, "redirects are not followed, they would carry the keys: check the site")
+                for status in (300, 399)
+            ),
+            (400, "the request is wrong and would be refused again"),
+            (401, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
+            (403, "give the application key or token the scope cases_write"),
+            (404, "what it names is not on this site, or these credentials may not see it"),
+            (408, "the server gave up waiting"),
+            (409, "it contradicts what is there"),
+            (418, "see the answer's body"),
+            (422, "the request is wrong and would be refused again"),
+            (429, "wait, or ask for fewer at a time"),
+            (500, "the fault is the server's"),
+        ],
+    )
+    def test_the_message_says_what_to_do(self, wire: ModuleType, status: int, advice: str) -> None:
+        """What was asked, what came back, and what to do next."""
+        error = refused(wire, {"errors": ["because"]}, status)
+        assert str(error).startswith(f"cannot create CASE {A} BLOCKS CASE {B}: {status}, because; {advice}")
+
+    @pytest.mark.parametrize(
+        ("make", "scope"),
+        [
+            (lambda wire: wire.create_request(case(A).blocks(case(B))), "cases_write"),
+            (lambda wire: wire.list_request(case(A), None), "cases_read"),
+            (lambda wire: wire.delete_request("x"), "cases_write"),
+            (lambda wire: wire.case_request("SHOP-1"), "cases_read"),
+        ],
+    )
+    def test_a_403_names_the_scope(
+        self, wire: ModuleType, make: Callable[[ModuleType], Any], scope: str
+    ) -> None:
+        """The one that this operation needs."""
+        with pytest.raises(PermissionDeniedError, match=f"the scope {scope}$"):
+            wire.read_deleted(Answer(make(wire), 403, CIMultiDict(), b""))
+
+    @pytest.mark.parametrize(
+        ("body", "said", "message"),
+        [
+            ({"errors": ["one", "two"]}, ("one", "two"), "one; two"),
+            (
+                {"errors": [{"status": "400", "title": "Bad Request", "detail": "no such case"}]},
+                ("Bad Request: no such case",),
+                "Bad Request: no such case",
+            ),
+            (
+                {"errors": [{"code": "resource_not_found", "title": "case not found"}]},
+                ("case not found",),
+                "case not found",
+            ),
+            ({"errors": [{"detail": "only that"}]}, ("only that",), "only that"),
+            ({"errors": [{"code": "only_that"}]}, ("only_that",), "only_that"),
+            ({"errors": [{"title": "", "detail": None, "code": "c"}]}, ("c",), "c"),
+            ({"errors": [{"id": 7}]}, ("{'id': 7}",), "{'id': 7}"),
+            ({"errors": ["a", {"title": "b"}]}, ("a", "b"), "a; b"),
+            ({"errors": [7, None]}, ("7", "None"), "7; None"),
+            ({"errors": []}, (), '{"errors": []}'),
+            ({"errors": "oops"}, (), '{"errors": "oops"}'),
+            ({"message": "oops"}, (), '{"message": "oops"}'),
+            (["oops"], (), '["oops"]'),
+            (b"", (), "no reason given"),
+            (b" \n", (), "no reason given"),
+            (b"upstream connect error", (), "upstream connect error"),
+            (b"<html><head><title>403\n Forbidden</title></head><body>", (), "403 Forbidden"),
+            (b'<HTML><TITLE lang="en">502 Bad Gateway</TITLE>', (), "502 Bad Gateway"),
+            (b"<html>no title", (), "<html>no title"),
+            (b"\xff\xff", (), "\ufffd\ufffd"),
+            (b"[" * 100_000, (), "[" * 300 + "\u2026"),
+            (b'{"errors": ["x"', (), '{"errors": ["x"'),
+            ('{"errors": ["x"]}'.encode("utf-16"), ("x",), "x"),
+            ('{"errors": ["x"]}'.encode("utf-32-be"), ("x",), "x"),
+        ],
+    )
+    def test_every_form_of_error_is_told(
+        self, wire: ModuleType, body: object, said: tuple[str, ...], message: str
+    ) -> None:
+        """Strings, objects with all, some or none of the fields, HTML, plain text, nothing."""
+        error = refused(wire, body)
+        assert error.errors == said
+        assert str(error) == (
+            f"cannot create CASE {A} BLOCKS CASE {B}: 400, {message}; "
+            "the request is wrong and would be refused again"
+        )
+
+    def test_a_status_is_told_once(self, wire: ModuleType) -> None:
+        """Pages of errors begin with it, as the message does; elsewhere in the reason it stays."""
+        page = b"<title>503 Service Unavailable</title>"
+        assert ": 503, Service Unavailable; " in str(refused(wire, page, 503))
+        assert ": 503, error 503; " in str(refused(wire, {"errors": ["error 503 "]}, 503))
+
+    def test_the_errors_are_kept_as_they_came(self, wire: ModuleType) -> None:
+        """Whoever wants a ``code`` or a ``source`` finds it."""
+        raw = ["a", {"code": "x", "source": {"pointer": "/data"}}]
+        assert refused(wire, {"errors": raw}).raw_errors == tuple(raw)
+
+    def test_the_body_is_kept_up_to_a_length(self, wire: ModuleType) -> None:
+        """Its beginning is enough, and a megabyte of HTML in an exception is not."""
+        assert refused(wire, b"abc").body == "abc"
+        assert refused(wire, b"x" * 100_000).body == "x" * 1000
+        assert refused(wire, "\u00e9".encode() * 100_000).body == "\u00e9" * 1000
+
+    @pytest.mark.parametrize("levels", [19, 20, 50, *range(200, 1000, 7)])
+    def test_errors_of_any_depth_can_be_told(self, wire: ModuleType, levels: int) -> None:
+        """Those that Python could read, and then neither print nor pickle, are quoted as text."""
+        body = b'{"errors":[' + b"[" * (levels - 1) + b'"odd"' + b"]" * (levels - 1) + b"]}"
+        error = refused(wire, body)
+        assert pickle.loads(pickle.dumps(error)).raw_errors == error.raw_errors
+        assert bool(error.raw_errors) is (levels < 20)
+        assert error.body == body.decode()[:1000]
+
+    def test_a_body_is_cut_between_characters(self, wire: ModuleType) -> None:
+        """Where the last that fits takes several bytes, it is there or not."""
+        assert "\ufffd" not in refused(wire, b"xx" + "\u20ac".encode() * 1000).body
+
+    @pytest.mark.parametrize("place", ["list", "title", "detail", "code", "html", "text", "json"])
+    def test_nothing_unprintable_reaches_the_message(self, wire: ModuleType, place: str) -> None:
+        """Control characters, terminal escapes, bidirectional overrides: a terminal sees none of them."""
+        bad = "a\x1b[31mb\x07c\r\nd\u202ee\x9bf\u2028g\0h\x7fi"
+        body = {
+            "list": {"errors": [bad]},
+            "title": {"errors": [{"title": bad}]},
+            "detail": {"errors": [{"title": "t", "detail": bad}]},
+            "code": {"errors": [{"code": bad}]},
+            "html": f"<title>{bad}</title>".encode(),
+            "text": bad.encode(),
+            "json": {"message": bad},
+        }[place]
+        message = str(refused(wire, body))
+        assert message.isprintable()
+        assert "b" in message
+
+    def test_a_long_reason_is_cut(self, wire: ModuleType) -> None:
+        """The advice at the end of the message stays in sight."""
+        message = str(refused(wire, {"errors": ["x" * 10_000]}, 403))
+        assert len(message) < 600
+        assert message.endswith("the scope cases_write")
+
+    def test_braces_in_a_reason_are_kept(self, wire: ModuleType) -> None:
+        """What the server says is no template."""
+        assert "{scope}{0}" in str(refused(wire, {"errors": ["{scope}{0}"]}, 403))
+
+    @pytest.mark.parametrize("nest", [lambda inner: {"a": inner}, lambda inner: [inner]])
+    def test_what_is_nested_too_deeply_is_not_kept(self, nest: Callable[[object], object]) -> None:
+        """It could be neither printed nor pickled; 19 levels within the list of errors can."""
+        told: object = "x"
+        for _ in range(18):
+            told = nest(told)
+        wire = datadog_caselinks.http.wire
+        assert refused(wire, {"errors": [told]}).raw_errors == (told,)
+        assert refused(wire, {"errors": [nest(told)]}).raw_errors == ()
+
+
+class TestSecrets:
+    def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
+        """A short key may stand in any id; only what an error keeps of a body is blotted out."""
+        blotted = answer(ANSWER, 201)._replace(redact=lambda text: text.replace("8", "[redacted]"))
+        assert wire.read_link(blotted) == LINK
+
+    @pytest.mark.parametrize(("status", "kind"), [(400, ResponseError), (201, MalformedResponseError)])
+    def test_what_an_error_keeps_is_blotted_out(
+        self, wire: ModuleType, status: int, kind: type[Exception]
+    ) -> None:
+        """A server or proxy may echo the request's headers."""
+        body = {"errors": ["the-key was refused"]}
+        blotted = answer(body, status)._replace(redact=lambda text: text.replace("the-key", "***"))
+        with pytest.raises(kind) as caught:
+            wire.read_link(blotted)
+        assert "the-key" not in repr(vars(caught.value)) + str(caught.value)
+        assert "***" in caught.value.body  # type: ignore[attr-defined]
+
+    def test_nor_does_a_limit_have_it_as_its_name(self) -> None:
+        """The name alone is the server's own text; the figures stay."""
+        headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
+        told = answer(b"", 201, headers)
+        assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
+        blotted = told._replace(redact=lambda text: text.replace("the-key", "***"))
+        assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
+
+    def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:
+        """Of 256 KiB the last 48 Ki characters: so long a header may be, escaped."""
+        body = b"x" * 2**18
+        assert answer(body).text() == body.decode()
+        assert answer(body + b"x").text() == "x" * (2**18 - 6 * 2**13)
+
+
+class TestHints:
+    @pytest.mark.parametrize(
+        ("status", "headers", "retry_after"),
+        [
+            (429, {}, None),
+            (429, {"X-RateLimit-Reset": "7"}, 7),
+            (429, {"X-RateLimit-Reset": "0"}, 0),
+            (429, {"X-RateLimit-Limit": "60"}, None),
+            (429, {"Retry-After": "3"}, 3),
+            (429, {"Retry-After": "3", "X-RateLimit-Reset": "7"}, 7),
+            (429, {"Retry-After": "0", "X-RateLimit-Reset": "7"}, 7),
+            (429, {"Retry-After": "9", "X-RateLimit-Reset": "7"}, 9),
+            (429, {"Retry-After": "soon", "X-RateLimit-Reset": "7"}, 7),
+            (503, {"Retry-After": "3"}, 3),
+            (
+                503,
+                {"Retry-After": "Wed, 21 Oct 2015 07:29:30 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"},
+                90,
+            ),
+            (503, {"X-RateLimit-Reset": "7"}, None),
+            (400, {"Retry-After": "3"}, 3),
+        ],
+    )
+    def test_what_the_server_asks_for(
+        self, wire: ModuleType, status: int, headers: dict[str, str], retry_after: float | None
+    ) -> None:
+        """``Retry-After``, or on 429, where it is the reason, the end of the window if that is later."""
+        assert refused(wire, b"", status, headers).retry_after == retry_after
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "advice"),
+        [
+            (429, {"X-RateLimit-Reset": "7"}, "the server asks for 7 s; wait, or ask for fewer at a time"),
+            (429, {"Retry-After": "2.5"}, "the server asks for 2.5 s; wait, or ask for fewer at a time"),
+            (429, {}, "wait, or ask for fewer at a time"),
+            (503, {"Retry-After": "7"}, "the fault is the server's"),
+        ],
+    )
+    def test_a_429_says_how_long(
+        self, wire: ModuleType, status: int, headers: dict[str, str], advice: str
+    ) -> None:
+        """Where to wait is what to do, and the server says for how long, the message says it too."""
+        message = str(refused(wire, {"errors": ["because"]}, status, headers))
+        assert message == f"cannot create CASE {A} BLOCKS CASE {B}: {status}, because; {advice}"
+
+    @pytest.mark.parametrize("status", [400, 429, 503])
+    def test_the_rate_limit_is_on_every_error(self, wire: ModuleType, status: int) -> None:
+        """As it was sent, or ``None``."""
+        headers = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Name": "case_links"}
+        assert refused(wire, b"", status, headers).rate_limit == RateLimit(60, 0, name="case_links")
+        assert refused(wire, b"", status).rate_limit is None
+
+
+VALID = json.dumps({"data": [ANSWER["data"]]}).encode()
+
+mutated = st.builds(
+    lambda document, at, length, new: document[:at] + new + document[at + length :],
+    st.sampled_from([VALID, json.dumps(ANSWER).encode(), b'{"errors": [{"title": "t", "detail": "d"}]}']),
+    st.integers(0, 300),
+    st.integers(0, 20),
+    st.binary(max_size=10)
+    | st.sampled_from([b"NaN", b"1e999", b"-Infinity", b"[]", b"null", b'"\\ud800"', b"\xff"]),
+)
+
+envelopes = st.builds(
+    lambda name, inner: json.dumps({name: inner}).encode(), st.sampled_from(["data", "errors"]), json_values
+)
+
+
+class TestAnyAnswer:
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case", "read_deleted"])
+    @any_wire
+    @given(
+        st.binary() | mutated | envelopes | json_values.map(lambda value: json.dumps(value).encode()),
+        st.sampled_from([200, 201, 204]) | st.integers(100, 999),
+        st.booleans(),
+    )
+    def test_is_read_or_is_an_error_of_ours(
+        self, wire: ModuleType, read: str, body: bytes, status: int, complete: bool
+    ) -> None:
+        """No bytes and no status bring up anything but a value or a ``CaseLinksError``, cleanly told."""
+        _require_read_or_refused(wire, read, answer(body, status, complete=complete))
+
+    @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case", "read_deleted"])
+    @pytest.mark.parametrize("status", [200, 400, 500])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"[" * 200_000,
+            b'{"data":' * 100_000,
+            b'{"data":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
+            b'{"errors":[' + b"[" * 900 + b"]" * 900 + b"]}",
+            b'{"errors":' * 100_000,
+            b'{"data":' + b"9" * 100_000 + b"}",
+            b'{"errors":[' + b"9" * 100_000 + b"]}",
+            b'{"data":NaN}',
+            b'{"data":[NaN,Infinity,-Infinity]}',
+            b'{"errors":[NaN,1e999]}',
+            b'{"data":{"id":"\\ud800","attributes":{}}}',
+            json.dumps(ANSWER).replace(LINK_ID, "\ud800").encode("utf-8", "surrogatepass"),
+            json.dumps(ANSWER).replace(LINK_ID, "\\udfff").encode(),
+            b'{"errors":["\\ud800"]}',
+            b'{"errors":[{"title":"\\udfff","detail":"\\ud800"}]}',
+            b'{"data":[],"data":{}}',
+            b'{"data":{},"data":[]}',
+            b'{"errors":["a"],"errors":7}',
+            b'{"data":"\xff\xfe"}',
+            b"\xef\xbb\xbf" + VALID,
+            VALID.decode().encode("utf-16"),
+            VALID.decode().encode("utf-32"),
+            b"\0" * 1000,
+            b"<title>" * 10_000,
+        ],
+    )
+    def test_what_is_made_to_break_parsers(
+        self, wire: ModuleType, read: str, status: int, body: bytes
+    ) -> None:
+        """Depth, huge numbers, lone surrogates, repeated keys, other encodings."""
+        _require_read_or_refused(wire, read, answer(body, status))
+
+
+def _require_read_or_refused(wire: ModuleType, read: str, any_answer: Answer) -> None:
+    try:
+        getattr(wire, read)(any_answer)
+    except CaseLinksError as error:
+        assert str(error).isprintable()  # noqa: PT017 - some answers are good
+        assert len(str(error)) < 1000  # noqa: PT017
+    else:
+        assert 200 <= any_answer.status < 300
+
+
+def _resource(link: CaseLink) -> dict[str, Any]:
+    """The resource object as a server writes it."""
+    return {
+        "id": link.id,
+        "type": "link",
+        "attributes": {
+            "parent_entity_id": link.parent.id,
+            "parent_entity_type": link.parent.type,
+            "relationship": link.relationship,
+            "child_entity_id": link.child.id,
+            "child_entity_type": link.child.type,
+        },
+    }
+
+
+def test_half_a_character_is_no_id_of_a_case() -> None:
+    """Which the standard library lets pass and orjson does not."""
+    with pytest.raises(ValueError, match=r".+"):
+        datadog_caselinks.http.envelope.decode_case(b'{"data": {"id": "\\ud800", "attributes": {}}}')
