@@ -56,7 +56,7 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
             await _all(run(tree))
             # What is imported when it is needed is imported by now.
             await _all(client.apply_plan(await client.plan_links(tree)))
-            await client.graph(tree[0].parent)
+            await client.read_graph(tree[0].parent)
             gathered = [client.create_link(new) for new in wanted(links)]
             await measure(f"{links:,} gathered creates", partial(asyncio.gather, *gathered))
             some = wanted(links)
@@ -66,9 +66,9 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
             await measure("the same once more", lambda: _all(run(some)))
             await measure(f"a list of {listed:,} links", lambda: client.list_links(hub))
             await measure(
-                f"a graph of {len(tree) + 1:,} cases", lambda: client.graph(tree[0].parent, depth=99)
+                f"a graph of {len(tree) + 1:,} cases", lambda: client.read_graph(tree[0].parent, depth=99)
             )
-            await measure(f"a graph beside {listed:,} links", lambda: client.graph(hub, depth=1))
+            await measure(f"a graph beside {listed:,} links", lambda: client.read_graph(hub, depth=1))
             some += wanted(links)
             plan = await measure(f"a plan of {len(some):,} links", lambda: client.plan_links(some))
             await measure("applying it", lambda: _all(client.apply_plan(plan)))

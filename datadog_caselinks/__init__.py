@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
     from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
     from datadog_caselinks.client import CaseLinksClient, ClientOptions
-    from datadog_caselinks.concurrency import TellProgress
+    from datadog_caselinks.concurrency import OnProgress
     from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
     from datadog_caselinks.errors import (
         AmbiguousResultError,
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
         LinkFileError,
         MalformedResponseError,
         NotFoundError,
+        ParameterError,
         PermissionDeniedError,
         ProxyAuthenticationError,
-        RateLimitedError,
+        RateLimitError,
         RequestTimeoutError,
         ResponseError,
         ResponseTooLargeError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         CaseLink,
         Entity,
         EntityType,
+        LinkStatus,
         NewCaseLink,
         Relationship,
         agent_conversation,
@@ -126,18 +128,21 @@ __all__ = [
     "LinkPlan",
     "LinkReference",
     "LinkState",
+    "LinkStatus",
     "MalformedLine",
     "MalformedResponseError",
     "NewCaseLink",
     "NotDeleted",
     "NotFoundError",
     "OnEvent",
+    "OnProgress",
     "Outcome",
+    "ParameterError",
     "PermissionDeniedError",
     "PlanOutcome",
     "ProxyAuthenticationError",
     "RateLimit",
-    "RateLimitedError",
+    "RateLimitError",
     "Reference",
     "Relationship",
     "RequestTimeoutError",
@@ -151,7 +156,6 @@ __all__ = [
     "Site",
     "StaleConnectionError",
     "TLSError",
-    "TellProgress",
     "TransportError",
     "WantedLink",
     "agent_conversation",
@@ -168,7 +172,7 @@ __all__ = [
 # no SQLite. The check of the public names holds this against the imports above.
 _MODULES = {
     "bulk.create_links": ("AlreadyLinked", "Created", "Failed", "Outcome"),
-    "concurrency": ("TellProgress",),
+    "concurrency": ("OnProgress",),
     "client": ("CaseLinksClient", "ClientOptions"),
     "graph.contradictions": ("Contradiction", "ContradictionKind"),
     "credentials": ("ApiKeys", "BearerToken", "Credentials"),
@@ -187,9 +191,10 @@ _MODULES = {
         "LinkFileError",
         "MalformedResponseError",
         "NotFoundError",
+        "ParameterError",
         "PermissionDeniedError",
         "ProxyAuthenticationError",
-        "RateLimitedError",
+        "RateLimitError",
         "RequestTimeoutError",
         "ResponseError",
         "ResponseTooLargeError",
@@ -207,6 +212,7 @@ _MODULES = {
         "CaseLink",
         "Entity",
         "EntityType",
+        "LinkStatus",
         "NewCaseLink",
         "Relationship",
         "agent_conversation",

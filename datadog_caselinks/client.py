@@ -16,20 +16,20 @@ import aiohttp
 from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
+from datadog_caselinks.events import sent
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Answer, Request
 from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
-from datadog_caselinks.observation import sent
 from datadog_caselinks.rate_limit import RateLimit, retry_after
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 from datadog_caselinks.sites import Site, site_from_env
 
 if TYPE_CHECKING:
     from datadog_caselinks.bulk.create_links import MakeWanted, Outcome
-    from datadog_caselinks.concurrency import TellProgress
+    from datadog_caselinks.concurrency import OnProgress
     from datadog_caselinks.events import Observer, OnEvent
     from datadog_caselinks.graph.link_graph import LinkGraph
     from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
@@ -239,7 +239,7 @@ class CaseLinksClient:
         wanted: Iterable[WantedLink] | AsyncIterable[WantedLink],
         *,
         prune: bool = False,
-        progress: TellProgress | None = None,
+        progress: OnProgress | None = None,
     ) -> LinkPlan:
         """Compare the links that are ``wanted`` with those that are there. Changes nothing.
 
@@ -291,13 +291,13 @@ class CaseLinksClient:
         """List the links in which ``entity`` stands on either side, all or those of one ``relationship``."""
         return await self._list(wire.list_request(entity, relationship))
 
-    async def graph(
+    async def read_graph(
         self,
         entity: Reference | str,
         *,
         depth: int = 2,
         max_nodes: int = 500,
-        progress: TellProgress | None = None,
+        progress: OnProgress | None = None,
     ) -> LinkGraph:
         """Read the links around ``entity``, as far as ``depth`` links away from it, and what they link.
 
@@ -314,10 +314,10 @@ class CaseLinksClient:
         if max_nodes < 1:
             raise ConfigurationError(f"max_nodes must be at least 1, not {max_nodes!r}")
         from datadog_caselinks.concurrency import Progress
-        from datadog_caselinks.graph.link_graph import read_graph
+        from datadog_caselinks.graph.link_graph import read_graph as read_graph_around
 
         resolver = self.resolver()
-        return await read_graph(
+        return await read_graph_around(
             await resolver.entity(entity),
             self.list_links,
             resolver.case,

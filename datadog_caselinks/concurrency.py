@@ -53,14 +53,14 @@ async def each(
             await asyncio.gather(finisher, *workers, return_exceptions=True)
 
 
-TellProgress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Is called with how many questions are answered, and of how many, as far as is known."""
 
 
 class Progress:
     """Counts the questions of a run that asks in rounds, and tells of each that is answered."""
 
-    def __init__(self, tell: TellProgress | None) -> None:
+    def __init__(self, tell: OnProgress | None) -> None:
         self._tell = tell
         self._asked = self._answered = 0
 

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
-from datadog_caselinks import observation
+from datadog_caselinks import events
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     BadRequestError,
@@ -153,7 +153,7 @@ class Creator:
             raise ambiguous from creation.doubt
         creation.doubt = None
         if link:
-            observation.reconciled()
+            events.reconciled()
         return link
 
     async def _equal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:

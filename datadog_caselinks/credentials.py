@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.base_errors import ConfigurationError
 
 _REDACTED: Final = "[redacted]"
 

@@ -4,11 +4,12 @@
 
     CaseLinksError
     ├── InvalidLinkError              refused before sending (also a ValueError)
-    ├── LinkFileError                 a file that is no list of links (also a ValueError)
     ├── ConfigurationError            site or credentials missing or malformed (also a ValueError)
-    ├── CycleError                    links that were to give an order go round
+    ├── ParameterError                an argument that cannot work (also a ValueError)
+    ├── LinkFileError                 a file that is not a list of links (also a ValueError)
+    ├── CycleError                    the links contain a cycle, so they give no order
     ├── JournalError                  a journal in use, of another site, or unusable
-    ├── FleetError                    a fleet's database is away, or has not its tables
+    ├── FleetError                    a fleet's database is unreachable, or has no fleet tables
     ├── SessionError                  closed, or another event loop's (also a RuntimeError)
     ├── TransportError                no answer
     │   ├── ConnectError              never sent: refused, DNS, connect or handshake timeout
@@ -25,46 +26,30 @@
         ├── PermissionDeniedError     403
         ├── NotFoundError             404
         ├── ConflictError             409
-        ├── RateLimitedError          429
+        ├── RateLimitError          429
         └── ServerError               5xx
 
-Every error pickles, attributes and all, and none carries a key.
+Which error for bad input: ``InvalidLinkError`` is about a link or an entity, ``LinkFileError`` about a file,
+``ConfigurationError`` about the site, the credentials or what is installed, and ``ParameterError`` about any
+other argument.
+
+Every error can be pickled with its attributes, and none contains a key.
 """
 
 from __future__ import annotations
 
-import copyreg
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datadog_caselinks.base_errors import CaseLinksError as CaseLinksError
+from datadog_caselinks.base_errors import ConfigurationError as ConfigurationError
+from datadog_caselinks.base_errors import InvalidLinkError as InvalidLinkError
+from datadog_caselinks.base_errors import ParameterError as ParameterError
+from datadog_caselinks.models import CaseLink, NewCaseLink
 from datadog_caselinks.rate_limit import RateLimit
-
-if TYPE_CHECKING:
-    from datadog_caselinks.models import CaseLink, NewCaseLink
-
-
-class CaseLinksError(Exception):
-    """What every error of this package is.
-
-    ``during_outage`` is true where it was not tried again because most requests of the client failed.
-    """
-
-    during_outage: bool = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle as cls(*args), which leaves out keyword-only parameters.
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
-
-
-class InvalidLinkError(CaseLinksError, ValueError):
-    """The API documents this as wrong, so it was refused before anything was sent."""
 
 
 class LinkFileError(CaseLinksError, ValueError):
     """A file as a whole is no list of links: empty, binary, or without the columns that are needed."""
-
-
-class ConfigurationError(CaseLinksError, ValueError):
-    """The site, the credentials or another setting is missing or malformed."""
 
 
 class CycleError(CaseLinksError):
@@ -199,7 +184,7 @@ class ConflictError(ResponseError):
     existing: CaseLink | None = None
 
 
-class RateLimitedError(ResponseError):
+class RateLimitError(ResponseError):
     """429: over the rate limit. Nothing was applied."""
 
 

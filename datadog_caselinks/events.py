@@ -7,12 +7,12 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, TypeVar
 
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
-from datadog_caselinks.observation import current
 
 _logger = logging.getLogger(__name__)
 
@@ -211,3 +211,50 @@ def _success(result: object) -> str:
             return "already_linked"
         case _:
             return "done"
+
+
+current: Final[ContextVar[Call | None]] = ContextVar("datadog_caselinks.call", default=None)
+"""The call that this task does something for, if it is watched."""
+
+
+def sent(operation: str) -> None:
+    """A request of this operation is sent now."""
+    if call := _observed():
+        call.sent(operation)
+
+
+@contextlib.contextmanager
+def waiting(seconds: float) -> Iterator[None]:
+    """The rate limit holds the call back, as far as is known for so long."""
+    call = _observed()
+    if call is None:
+        yield
+        return
+    time = asyncio.get_running_loop().time
+    began = time()
+    call.held_back(seconds)
+    try:
+        yield
+    finally:
+        call.waited += time() - began
+
+
+def retrying(error: CaseLinksError, seconds: float) -> None:
+    """The call is repeated after so long."""
+    if call := _observed():
+        call.retried(error, seconds)
+
+
+def reconciled() -> None:
+    """The link of the call was found, after it was not known whether it had been made."""
+    if call := _observed():
+        call.reconciled()
+
+
+def _observed() -> Call | None:
+    """The call that this happens in.
+
+    A look that several calls wait for goes on when the one that began it was cancelled, and is then of none.
+    """
+    call = current.get()
+    return call if call and call.outcome is None else None

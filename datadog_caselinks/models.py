@@ -9,7 +9,7 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import InvalidLinkError
+from datadog_caselinks.base_errors import InvalidLinkError
 from datadog_caselinks.messages import shortened
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -35,6 +35,19 @@ class Relationship(StrEnum):
     PARENT_OF = "PARENT_OF"
     SUCCESSOR_OF = "SUCCESSOR_OF"
     ESCALATES_TO = "ESCALATES_TO"
+
+
+class LinkStatus(StrEnum):
+    """The outcome of one link, under the same name in the library, events, journals, the fleet and JSON.
+
+    ``AMBIGUOUS``: the link may have been created. ``MALFORMED``: a line of a file that is not a link.
+    """
+
+    CREATED = "created"
+    ALREADY_LINKED = "already_linked"
+    FAILED = "failed"
+    AMBIGUOUS = "ambiguous"
+    MALFORMED = "malformed"
 
 
 # A preview API may add others, which stay plain strings.

@@ -11,14 +11,14 @@ from typing import Any, ParamSpec, TypeVar
 import backoff
 from attrs import field, frozen
 
-from datadog_caselinks import observation
+from datadog_caselinks import events
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
     ConnectError,
     MalformedResponseError,
     ProxyAuthenticationError,
-    RateLimitedError,
+    RateLimitError,
     RequestTimeoutError,
     ResponseError,
     ResponseTooLargeError,
@@ -147,7 +147,7 @@ def waits(
         hint = error.retry_after if isinstance(error, ResponseError) else None
         if hint is not None and hint > policy.max_wait:
             raise error
-        if isinstance(error, RateLimitedError):
+        if isinstance(error, RateLimitError):
             rate_limited += 1
             if rate_limited > policy.max_rate_limited:
                 raise error
@@ -178,9 +178,9 @@ def waits(
 
 
 def _log(details: Any) -> None:
-    if isinstance(details["exception"], RateLimitedError):
+    if isinstance(details["exception"], RateLimitError):
         return  # the gate says how long it holds all
-    observation.retrying(details["exception"], details["wait"])
+    events.retrying(details["exception"], details["wait"])
     _logger.info(
         "attempt %d: %s; next in %.2f s",
         *(details["tries"], details["exception"], details["wait"]),

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from attrs import frozen
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.base_errors import ConfigurationError
 from datadog_caselinks.messages import one_line
 
 # A first label that Datadog itself gives to its sites: "us5" is one, "us9" would be one.

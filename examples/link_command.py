@@ -16,7 +16,7 @@ from datadog_caselinks import (
     InvalidLinkError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitedError,
+    RateLimitError,
     Resolver,
     parse_link,
 )
@@ -60,7 +60,7 @@ def advice(error: CaseLinksError) -> str:
             return "Not linked: Datadog does not let me. Please tell whoever runs this bot; its log says why."
         case AmbiguousResultError():
             return "Perhaps linked: Datadog did not say. Send it again in a minute; it is not linked twice."
-        case RateLimitedError(retry_after=float(seconds)):
+        case RateLimitError(retry_after=float(seconds)):
             return f"Not linked: Datadog is asked too often. Send it again in {seconds:.0f} seconds."
         case _:
             return "Not linked: Datadog does not answer as it should. Send it again in a few minutes."

@@ -118,7 +118,7 @@ async def creates_many_with_a_journal(run: Run) -> None:
 
 async def reads_a_graph(run: Run) -> None:
     await run.links.ensure_link(run.wanted[0])
-    await run.links.graph(run.wanted[0].parent)
+    await run.links.read_graph(run.wanted[0].parent)
 
 
 async def plans_and_applies(run: Run) -> None:

@@ -30,7 +30,7 @@ from datadog_caselinks import (
     MalformedResponseError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitedError,
+    RateLimitError,
     Relationship,
     ResponseError,
     RetryPolicy,
@@ -219,7 +219,7 @@ class TestCreate:
         """Above ``max_wait`` the 429 comes out at once, with the seconds."""
         step = answers(429, Retry_After="121")
         async with Server(step) as server, CaseLinksClient(server.url, keys) as links:
-            with pytest.raises(RateLimitedError) as caught:
+            with pytest.raises(RateLimitError) as caught:
                 await links.create_link(NEW)
         assert caught.value.retry_after == 121
         assert len(server.seen) == 1
@@ -902,7 +902,7 @@ class TestRateLimit:
         ):
             with pytest.raises(PermissionDeniedError):
                 await links.create_link(NEW)
-            with pytest.raises(RateLimitedError, match="max_wait") as caught:
+            with pytest.raises(RateLimitError, match="max_wait") as caught:
                 await links.create_link(NEW)
         assert caught.value.retry_after
         assert 29 < caught.value.retry_after <= 30

@@ -35,7 +35,7 @@ from datadog_caselinks import (
     NotFoundError,
     PermissionDeniedError,
     ProxyAuthenticationError,
-    RateLimitedError,
+    RateLimitError,
     ResponseError,
     RetryPolicy,
     ServerError,
@@ -288,7 +288,7 @@ class TestRefused:
             Server(answers(429, Retry_After="7")) as server,
             CaseLinksClient(server.url, keys, retry=policy) as links,
         ):
-            with pytest.raises(RateLimitedError):
+            with pytest.raises(RateLimitError):
                 await in_no_time(clock, links.create_link(NEW))
         assert server.methods == ["POST"] * 3
 

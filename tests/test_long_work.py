@@ -116,5 +116,5 @@ async def test_a_graph_is_joined_in_a_thread(links: CaseLinksClient, monkeypatch
     await make(links, FEW)
     steps = threads_of(monkeypatch, link_graph._Walk, "step")
     made = threads_of(monkeypatch, link_graph._Walk, "graph")
-    assert len((await links.graph(OUTAGE)).links) == FEW
+    assert len((await links.read_graph(OUTAGE)).links) == FEW
     assert steps == made == {False}

@@ -127,8 +127,8 @@ from datadog_caselinks import (
     AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, Case, CaseKey, CaseLink,
     CaseLinksClient, ConflictError, ContradictionKind, Created, Deleted, Entity, EntityType, Failed,
     JournalError, LinkPlan, LinkReference, MalformedResponseError, NewCaseLink, NotDeleted, OnEvent,
-    RateLimit, RateLimitedError, Reference, Relationship, Resolver, ResponseTooLargeError,
-    RetryPolicy, Site, TellProgress, WantedLink, case, incident, parse_link, parse_reference,
+    RateLimit, RateLimitError, Reference, Relationship, Resolver, ResponseTooLargeError,
+    RetryPolicy, Site, OnProgress, WantedLink, case, incident, parse_link, parse_reference,
 )
 
 
@@ -154,7 +154,7 @@ async def main() -> None:
         many: list[CaseLink] = await asyncio.gather(*(links.create_link(each) for each in [new, new]))
         await links.delete_link(link)
         await links.delete_link(link.id)
-        tell: TellProgress = lambda answered, asked: print(answered + asked)
+        tell: OnProgress = lambda answered, asked: print(answered + asked)
         wanted_links: list[WantedLink] = [new, parse_link("SHOP-1", "blocks", "SHOP-2")]
         plan: LinkPlan = await links.plan_links(wanted_links, prune=True, progress=tell)
         async for done in links.apply_plan(plan):
@@ -181,7 +181,7 @@ async def main() -> None:
                     link.id
                 case Failed(error=AmbiguousResultError(new=asked)):
                     asked.parent
-                case Failed(error=RateLimitedError(retry_after=seconds)):
+                case Failed(error=RateLimitError(retry_after=seconds)):
                     seconds and seconds + 1
     kind: EntityType | str = link.parent.type
     print(link.id.upper(), kind, around, many)

@@ -32,9 +32,10 @@ from datadog_caselinks import (
     LinkFileError,
     MalformedResponseError,
     NotFoundError,
+    ParameterError,
     PermissionDeniedError,
     ProxyAuthenticationError,
-    RateLimitedError,
+    RateLimitError,
     RequestTimeoutError,
     ResponseError,
     ResponseTooLargeError,
@@ -57,6 +58,7 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (InvalidLinkError("x"), False, False),
     (LinkFileError("x"), False, False),
     (ConfigurationError("x"), False, False),
+    (ParameterError("x"), False, False),
     (CycleError("x", links=()), False, False),
     (FleetError("x"), False, False),
     (JournalError("x"), False, False),
@@ -81,11 +83,11 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (PermissionDeniedError("x", status=403), False, False),
     (NotFoundError("x", status=404), False, False),
     (ConflictError("x", status=409), False, False),
-    (RateLimitedError("x", status=429), True, False),
+    (RateLimitError("x", status=429), True, False),
     *((ServerError("x", status=status), True, True) for status in (500, 501, 502, 503, 504, 520)),
 ]
 REPEATED = [error for error, is_repeated, _ in TABLE if is_repeated]
-FAILURES = [error for error in REPEATED if not isinstance(error, RateLimitedError)]
+FAILURES = [error for error in REPEATED if not isinstance(error, RateLimitError)]
 FINAL = [error for error, is_repeated, _ in TABLE if not is_repeated]
 
 
@@ -118,8 +120,8 @@ def started(
     return generator
 
 
-def limited(retry_after: float | None = None) -> RateLimitedError:
-    return RateLimitedError("too many", status=429, retry_after=retry_after)
+def limited(retry_after: float | None = None) -> RateLimitError:
+    return RateLimitError("too many", status=429, retry_after=retry_after)
 
 
 def unavailable(retry_after: float | None = None) -> ServerError:
@@ -235,7 +237,7 @@ class TestWaits:
         generator = started(RetryPolicy(max_attempts=3, max_rate_limited=4))
         for error in (limited(), limited(), TransportError("1"), limited(), unavailable(), limited()):
             generator.send(error)
-        with pytest.raises(RateLimitedError):
+        with pytest.raises(RateLimitError):
             generator.send(limited())
 
     def test_rate_limits_do_not_use_up_attempts(self) -> None:
@@ -250,7 +252,7 @@ class TestWaits:
 
     def test_an_allowance_of_none_raises_the_first(self) -> None:
         """``max_rate_limited=0`` leaves 429 to the caller."""
-        with pytest.raises(RateLimitedError):
+        with pytest.raises(RateLimitError):
             started(RetryPolicy(max_rate_limited=0)).send(limited(0))
 
     @pytest.mark.parametrize(
@@ -645,7 +647,7 @@ class TestRetryBudget:
         if not left:
             budget.failed()
         error = limited()
-        with pytest.raises(RateLimitedError) as caught:
+        with pytest.raises(RateLimitError) as caught:
             started(RetryPolicy(max_rate_limited=0), budget=budget).send(error)
         assert (str(caught.value), caught.value.during_outage) == ("too many", False)
         assert budget.is_spent is (left == 0)

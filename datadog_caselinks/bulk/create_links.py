@@ -14,7 +14,7 @@ from datadog_caselinks.errors import (
     ConnectError,
     JournalError,
     PermissionDeniedError,
-    RateLimitedError,
+    RateLimitError,
     SessionError,
 )
 from datadog_caselinks.models import CaseLink
@@ -53,7 +53,7 @@ def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:
     if isinstance(error, PermissionDeniedError):
         return not has_created  # else it is only this case that may not be linked
     return error.during_outage or isinstance(
-        error, AuthenticationError | ConnectError | RateLimitedError | SessionError
+        error, AuthenticationError | ConnectError | RateLimitError | SessionError
     )
 
 

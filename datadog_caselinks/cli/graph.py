@@ -118,7 +118,7 @@ def graph(
     async def read() -> LinkGraph:
         async with client(settings) as links:
             screen.start(None)
-            return await links.graph(entity, depth=depth, max_nodes=max_nodes, progress=screen.answered)
+            return await links.read_graph(entity, depth=depth, max_nodes=max_nodes, progress=screen.answered)
 
     with logging_to(screen, settings):
         try:

@@ -14,7 +14,7 @@ from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import RateLimitedError
+from datadog_caselinks.errors import RateLimitError
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, Tell
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
@@ -122,7 +122,7 @@ class _Worker:
 
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail alike."""
-        asked = (error.retry_after or 0.0) if isinstance(error, RateLimitedError) else 0.0
+        asked = (error.retry_after or 0.0) if isinstance(error, RateLimitError) else 0.0
         seconds = max(asked, self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
         _logger.warning("no link can be created: %s; next try in %.0f s", error, seconds)

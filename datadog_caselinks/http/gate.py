@@ -9,8 +9,8 @@ from collections import deque
 from types import TracebackType
 from typing import Final, Self
 
-from datadog_caselinks import observation
-from datadog_caselinks.errors import CaseLinksError, RateLimitedError
+from datadog_caselinks import events
+from datadog_caselinks.errors import CaseLinksError, RateLimitError
 from datadog_caselinks.http.window import Sent, Window
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.retry import may_have_been_applied
@@ -36,7 +36,7 @@ class Gate:
     async def turn(self, operation: str, *, max_wait: float) -> Turn:
         """Wait for the turn of one request; what it gives is entered with ``with`` at once.
 
-        Raises :class:`RateLimitedError` if the limit leaves nothing for more than ``max_wait`` seconds.
+        Raises :class:`RateLimitError` if the limit leaves nothing for more than ``max_wait`` seconds.
         """
         bucket = self._of_operation.get(operation, self._first)
         return Turn(self, operation, bucket, bucket.pass_by() or await bucket.enter(max_wait))
@@ -121,7 +121,7 @@ class _Bucket:
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
             raise _too_long(wait, max_wait, self._window.current(now))
-        with observation.waiting(max(0.0, wait)):
+        with events.waiting(max(0.0, wait)):
             return await self._queue(max_wait)
 
     async def _queue(self, max_wait: float) -> Sent:
@@ -197,8 +197,8 @@ class _Bucket:
             _logger.info("the rate limit is used up; waiting %.1f s", wait, extra={"wait_seconds": wait})
 
 
-def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitedError:
-    return RateLimitedError(
+def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitError:
+    return RateLimitError(
         f"the rate limit leaves nothing for another {wait:.0f} s, and max_wait is {max_wait:.0f} s: "
         "try later, or raise max_wait of the RetryPolicy",
         status=429,

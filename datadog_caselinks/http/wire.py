@@ -244,7 +244,7 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
     408: (ResponseError, "the server gave up waiting"),
     409: (errors.ConflictError, "it contradicts what is there: list the links of both sides"),
     422: (errors.BadRequestError, "the request is wrong and would be refused again"),
-    429: (errors.RateLimitedError, "wait, or ask for fewer at a time"),
+    429: (errors.RateLimitError, "wait, or ask for fewer at a time"),
 }
 
 

@@ -1,6 +1,6 @@
 """The code that is tested on the page."""
 
-from datadog_caselinks import CaseLinksClient, CaseLinksError, RateLimitedError, case
+from datadog_caselinks import CaseLinksClient, CaseLinksError, RateLimitError, case
 
 
 async def mark_duplicates(links: CaseLinksClient, original: str, copies: list[str]) -> list[str]:
@@ -9,7 +9,7 @@ async def mark_duplicates(links: CaseLinksClient, original: str, copies: list[st
     for copy in copies:
         try:
             await links.ensure_link(case(copy).duplicates(case(original)))
-        except RateLimitedError:
+        except RateLimitError:
             raise  # the others would fare no better
         except CaseLinksError:
             failed.append(copy)

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 import duplicates
-from datadog_caselinks import CaseLinksClient, RateLimitedError, case
+from datadog_caselinks import CaseLinksClient, RateLimitError, case
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 ORIGINAL, COPY, OTHER = (str(uuid4()) for _ in range(3))
@@ -47,7 +47,7 @@ async def test_the_rate_limit_ends_the_run(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
     caselinks_sandbox.rate_limit = "3/1h"  # one copy takes two requests, a look and a create
-    with pytest.raises(RateLimitedError) as limited:
+    with pytest.raises(RateLimitError) as limited:
         await duplicates.mark_duplicates(caselinks_client, ORIGINAL, [COPY, OTHER])
     assert limited.value.retry_after
     assert len(caselinks_sandbox.links) == 1

@@ -28,7 +28,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 async def read(sandbox: Sandbox, depth: int = 2) -> LinkGraph:
     async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
-        return await links.graph("SHOP-2", depth=depth)
+        return await links.read_graph("SHOP-2", depth=depth)
 
 
 async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandbox: Sandbox) -> None:
@@ -72,7 +72,7 @@ async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-23", "--output", "json")
     told = json.loads(done.out)
     async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
-        made = await links.graph("SHOP-23")
+        made = await links.read_graph("SHOP-23")
     assert list(told) == ["root", "depth", "entities", "links", "cycles", "left_out", "unread"]
     assert (told["root"]["key"], told["depth"], told["left_out"], told["unread"]) == ("SHOP-23", 2, 0, [])
     assert {each["id"]: each["distance"] for each in told["entities"]} == {

@@ -58,7 +58,7 @@ def keys(graph: LinkGraph, entities: Iterable[Entity]) -> list[str]:
 class TestGraphOfTheDemo:
     async def test_depth_0_is_the_entity_alone(self, client: CaseLinksClient) -> None:
         """It has its title, and none of its links."""
-        graph = await client.graph("SHOP-2", depth=0)
+        graph = await client.read_graph("SHOP-2", depth=0)
 
         assert (graph.entities, graph.links) == ((graph.root,), ())
         assert graph.cases[graph.root].title == "orders-db has no free connections"
@@ -66,7 +66,7 @@ class TestGraphOfTheDemo:
 
     async def test_depth_1_is_its_own_links(self, client: CaseLinksClient) -> None:
         """What list_links tells, with the titles of the cases at the other ends."""
-        graph = await client.graph("SHOP-23", depth=1)
+        graph = await client.read_graph("SHOP-23", depth=1)
 
         assert set(graph.links) == set(await client.list_links(graph.root))
         assert keys(graph, graph.entities) == ["SHOP-23", *(f"SHOP-{n}" for n in range(24, 30)), "SHOP-19"]
@@ -74,7 +74,7 @@ class TestGraphOfTheDemo:
 
     async def test_each_link_and_entity_once(self, client: CaseLinksClient) -> None:
         """However many ways lead to it, and however deep the walk is to go: it ends where nothing is new."""
-        graph = await client.graph("SHOP-2", depth=99)
+        graph = await client.read_graph("SHOP-2", depth=99)
 
         assert len({link.id for link in graph.links}) == len(graph.links)
         assert len(set(graph.entities)) == len(graph.entities)
@@ -83,7 +83,7 @@ class TestGraphOfTheDemo:
 
     async def test_asks_once_for_each(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """One list of links for each entity within, one case for each title, by key or by id."""
-        graph = await client.graph("SHOP-2", depth=3)
+        graph = await client.read_graph("SHOP-2", depth=3)
 
         asked = Counter(request.path for request in sandbox.requests)
         inner = [each for each in graph.entities if graph.distances[each] < 3]
@@ -92,20 +92,22 @@ class TestGraphOfTheDemo:
 
     async def test_is_the_same_each_time(self, client: CaseLinksClient) -> None:
         """Answers come in any order, and the graph does not show it."""
-        assert repr(await client.graph("SHOP-2", depth=4)) == repr(await client.graph("SHOP-2", depth=4))
+        assert repr(await client.read_graph("SHOP-2", depth=4)) == repr(
+            await client.read_graph("SHOP-2", depth=4)
+        )
 
     async def test_an_entity_instead_of_a_key(self, client: CaseLinksClient) -> None:
         """An incident has no title, and may be the root all the same."""
-        shop = await client.graph("SHOP-1", depth=1)
+        shop = await client.read_graph("SHOP-1", depth=1)
         root = next(each for each in shop.entities if each.type == "INCIDENT")
 
-        assert (await client.graph(root, depth=1)).root == root
-        assert (await client.graph(f"incident:{root.id}", depth=1)).root == root
+        assert (await client.read_graph(root, depth=1)).root == root
+        assert (await client.read_graph(f"incident:{root.id}", depth=1)).root == root
 
     async def test_progress(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """Each answer is told of, with how many are waited for by then. The root is asked for once."""
         told: list[tuple[int, int]] = []
-        await client.graph("SHOP-2", depth=3, progress=lambda done, total: told.append((done, total)))
+        await client.read_graph("SHOP-2", depth=3, progress=lambda done, total: told.append((done, total)))
 
         assert [done for done, _ in told] == list(range(1, len(told) + 1))
         totals = [total for _, total in told]
@@ -115,24 +117,24 @@ class TestGraphOfTheDemo:
 
     async def test_max_nodes(self, client: CaseLinksClient) -> None:
         """The walk ends with so many entities, and tells how far it got and how many it met besides."""
-        graph = await client.graph("SHOP-2", depth=9, max_nodes=15)
+        graph = await client.read_graph("SHOP-2", depth=9, max_nodes=15)
 
-        whole = await client.graph("SHOP-2", depth=graph.depth)
+        whole = await client.read_graph("SHOP-2", depth=graph.depth)
         assert len(graph.entities) == 15
         assert graph.left_out == len(whole.entities) - 15
         assert not graph.is_complete
         assert set(graph.links) < set(whole.links)
-        nearer = await client.graph("SHOP-2", depth=graph.depth - 1)
+        nearer = await client.read_graph("SHOP-2", depth=graph.depth - 1)
         assert set(nearer.entities) < set(graph.entities)
 
     async def test_exactly_max_nodes_is_complete(self, client: CaseLinksClient) -> None:
         """Nothing was left out, so nothing is said of it."""
-        whole = await client.graph("SHOP-2", depth=2)
-        assert await client.graph("SHOP-2", depth=2, max_nodes=len(whole.entities)) == whole
+        whole = await client.read_graph("SHOP-2", depth=2)
+        assert await client.read_graph("SHOP-2", depth=2, max_nodes=len(whole.entities)) == whole
 
     async def test_the_cycle_that_nobody_has_noticed(self, client: CaseLinksClient) -> None:
         """Three remedies wait for each other; each link of the cycle begins where the one before ends."""
-        graph = await client.graph("SHOP-23", depth=2)
+        graph = await client.read_graph("SHOP-23", depth=2)
 
         (cycle,) = graph.cycles
         assert {link.relationship for link in cycle} == {"BLOCKS"}
@@ -142,21 +144,21 @@ class TestGraphOfTheDemo:
     async def test_refuses_what_makes_no_sense(self, client: CaseLinksClient) -> None:
         """The message names the parameter and what was given."""
         with pytest.raises(ConfigurationError, match="depth must be at least 0, not -1"):
-            await client.graph("SHOP-2", depth=-1)
+            await client.read_graph("SHOP-2", depth=-1)
         with pytest.raises(ConfigurationError, match="max_nodes must be at least 1, not 0"):
-            await client.graph("SHOP-2", max_nodes=0)
+            await client.read_graph("SHOP-2", max_nodes=0)
 
     async def test_a_root_that_is_not_there(self, client: CaseLinksClient) -> None:
         """There is no graph around nothing."""
         with pytest.raises(NotFoundError):
-            await client.graph("SHOP-999")
+            await client.read_graph("SHOP-999")
 
     async def test_a_case_that_has_no_title(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Links to cases that are not there, or not to be seen, are in the graph without a title."""
         root, other = (entity(name) for name in "ab")
         await client.create_link(root.blocks(other))
 
-        graph = await client.graph(root, depth=2)
+        graph = await client.read_graph(root, depth=2)
         assert (graph.entities, graph.cases) == ((root, other), {})
         assert graph.is_complete
 
@@ -165,7 +167,7 @@ class TestGraphOfTheDemo:
         root = (await client.get_case("SHOP-2")).entity
         async with CaseLinksClient(sandbox.url, ApiKeys(api_key="wrong", app_key="wrong")) as stranger:
             with pytest.raises(AuthenticationError):
-                await stranger.graph(root)
+                await stranger.read_graph(root)
 
 
 async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
@@ -175,7 +177,7 @@ async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
         CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
     ):
         with pytest.raises(ServerError):
-            await client.graph(entity("a"))
+            await client.read_graph(entity("a"))
         assert asyncio.all_tasks() - server._tasks == {asyncio.current_task()}
 
 
@@ -426,6 +428,6 @@ class TestAddress:
 
     async def test_elsewhere_there_is_none(self, client: CaseLinksClient) -> None:
         """A server of one's own need have no pages for cases."""
-        made = await client.graph("SHOP-2", depth=0)
+        made = await client.read_graph("SHOP-2", depth=0)
         assert made.site == client.site
         assert made.address(made.root) is None

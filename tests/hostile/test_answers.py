@@ -16,7 +16,7 @@ from datadog_caselinks import (
     CaseLinksClient,
     CaseLinksError,
     MalformedResponseError,
-    RateLimitedError,
+    RateLimitError,
     ResponseError,
     RetryPolicy,
     TransportError,
@@ -168,7 +168,7 @@ async def test_limits_that_no_server_means(
     if status:
         require_error(outcome, ResponseError, AmbiguousResultError)
     else:
-        assert outcome == OPERATIONS[operation][1] or isinstance(outcome, RateLimitedError)
+        assert outcome == OPERATIONS[operation][1] or isinstance(outcome, RateLimitError)
     world.clock.advance(HOUR)
     await require_good_again(world, operation)
 

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConnectError,
-    RateLimitedError,
+    RateLimitError,
     RequestTimeoutError,
     TransportError,
 )
@@ -341,7 +341,7 @@ class TestWaiting:
     async def test_too_long_a_wait_is_an_error_at_once(self, gate: Gate, clock: Clock) -> None:
         """It says how long it would be, and what to do."""
         await ask(gate, told(0))
-        with pytest.raises(RateLimitedError) as caught, await gate.turn("create", max_wait=59.5):
+        with pytest.raises(RateLimitError) as caught, await gate.turn("create", max_wait=59.5):
             raise AssertionError
         assert clock.time() == NOON
         assert str(caught.value) == (
@@ -368,7 +368,7 @@ class TestWaiting:
         _, hasty, _ = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (HOUR, 5, HOUR)]
         await settle()
         assert [caller.task.done() for caller in leftover] == [False, True, False]
-        with pytest.raises(RateLimitedError, match="max_wait is 5 s"):
+        with pytest.raises(RateLimitError, match="max_wait is 5 s"):
             await hasty.task
 
     async def test_waiting_becomes_too_long(self, gate: Gate, leftover: list[Caller]) -> None:
@@ -378,7 +378,7 @@ class TestWaiting:
         await first.hear(told(0))
         assert [caller.task.done() for caller in others] == [True, False, True]
         for hasty in (others[0], others[2]):
-            with pytest.raises(RateLimitedError, match="nothing for another 60 s") as caught:
+            with pytest.raises(RateLimitError, match="nothing for another 60 s") as caught:
                 await hasty.task
             assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, told(0))
 

@@ -34,7 +34,7 @@ from datadog_caselinks import (
     NotFoundError,
     PermissionDeniedError,
     ProxyAuthenticationError,
-    RateLimitedError,
+    RateLimitError,
     RequestTimeoutError,
     ResponseError,
     RetryPolicy,
@@ -469,7 +469,7 @@ ANSWERED: dict[str, tuple[Setting, type[CaseLinksError]]] = {
     "409": (serving(echoes(409)), ConflictError),
     "418": (serving(echoes(418)), ResponseError),
     "422": (serving(echoes(422)), BadRequestError),
-    "429": (holding_back(echoes(429)), RateLimitedError),
+    "429": (holding_back(echoes(429)), RateLimitError),
     "500": (serving(echoes(500)), AmbiguousResultError),
     "503": (serving(echoes(503)), AmbiguousResultError),
     "201 with no link": (serving(echoes(201)), AmbiguousResultError),
@@ -761,7 +761,7 @@ class TestRetries:
         async with setting(world) as place:
             error = await raised_by(place, BearerToken(TOKEN), "create")
             assert type(error) is kind
-            assert place.posts() == (3 if kind is RateLimitedError else 1)
+            assert place.posts() == (3 if kind is RateLimitError else 1)
             looks = {AmbiguousResultError: 3, ConflictError: 1}.get(kind, 0) if place.proxy is None else 0
             if name == "201 without an end":
                 looks = 1  # it would be as large again

@@ -17,7 +17,7 @@ from datadog_caselinks import (
     Entity,
     NewCaseLink,
     NotFoundError,
-    RateLimitedError,
+    RateLimitError,
     Relationship,
     SessionManager,
     Site,
@@ -96,7 +96,7 @@ class Probe:
             exchange = Exchange(request, await transport.send(request), self.now() - begun)
             self.seen.append(exchange)
             rejection = exchange.error()
-            if not isinstance(rejection, RateLimitedError):
+            if not isinstance(rejection, RateLimitError):
                 break
             await self.sleep(min(rejection.retry_after or 1.0, _LONGEST_WAIT))
         return exchange

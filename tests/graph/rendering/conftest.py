@@ -18,7 +18,7 @@ HOSTILE = (
 async def demo() -> LinkGraph:
     """The demonstration of the sandbox, with its cycle."""
     async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
-        return await links.graph("SHOP-2", depth=4)
+        return await links.read_graph("SHOP-2", depth=4)
 
 
 @pytest.fixture

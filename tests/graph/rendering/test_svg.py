@@ -130,7 +130,7 @@ def test_is_the_same_each_time(hostile: LinkGraph) -> None:
 async def test_the_documentation_shows_it() -> None:
     """As it is drawn today: ``caselinks graph --sandbox SHOP-24 -o docs/graph.svg``."""
     async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
-        made = await links.graph("SHOP-24")
+        made = await links.read_graph("SHOP-24")
     assert (Path(__file__).parents[3] / "docs" / "graph.svg").read_text("utf-8") == svg(made)
 
 

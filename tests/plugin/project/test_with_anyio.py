@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from datadog_caselinks import CaseLinksClient, RateLimitedError, case
+from datadog_caselinks import CaseLinksClient, RateLimitError, case
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
@@ -47,7 +47,7 @@ async def test_a_fault_and_the_rate_limit(
     await caselinks_client.create_link(NEW)
     caselinks_sandbox.rate_limit = "1/1h"
     await caselinks_client.create_link(NEW)
-    with pytest.raises(RateLimitedError):
+    with pytest.raises(RateLimitError):
         await caselinks_client.create_link(NEW)
     assert len(caselinks_sandbox.links) == 2
 

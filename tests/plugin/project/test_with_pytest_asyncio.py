@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, RateLimitedError, case
+from datadog_caselinks import CaseLinksClient, RateLimitError, case
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
@@ -45,7 +45,7 @@ async def test_the_rate_limit(caselinks_client: CaseLinksClient, caselinks_sandb
     """What would have to wait raises."""
     caselinks_sandbox.rate_limit = "1/1h"
     await caselinks_client.create_link(NEW)
-    with pytest.raises(RateLimitedError):
+    with pytest.raises(RateLimitError):
         await caselinks_client.create_link(NEW)
 
 
