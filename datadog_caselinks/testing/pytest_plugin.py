@@ -47,7 +47,7 @@ def caselinks_client(caselinks_sandbox: Sandbox) -> Iterator[CaseLinksClient]:
     It repeats what the default RetryPolicy repeats, without a pause, and raises where a server asks it to
     wait. It belongs to the event loop that first uses it.
     """
-    from datadog_caselinks.testing import client_for
+    from datadog_caselinks.testing.client import client_for
 
     with client_for(caselinks_sandbox) as client:
         yield client
@@ -68,7 +68,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Resul
     report = outcome.get_result()
     sandbox = item.stash.get(_running, None)
     if sandbox is not None and report.when == "call" and report.failed:
-        from datadog_caselinks.testing import story
+        from datadog_caselinks.testing.client import story
 
         try:
             seen = story(sandbox)
