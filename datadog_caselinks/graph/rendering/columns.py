@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, Final
 
 from attrs import frozen
 
 from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.search import depth_first
 from datadog_caselinks.models import Entity
 
 # Pixels, as all lengths here.
@@ -46,30 +47,18 @@ class Grid:
 
 
 def rank(graph: LinkGraph) -> dict[Entity, int]:
-    """A number for each entity: greater than those of its parents, but where links go round.
+    """Return a number for each entity that is greater than its parents' numbers, except within cycles.
 
-    It is the order in which a search in depth leaves them, reversed.
+    The numbers are the reverse postorder of a depth-first search.
     """
-    children: dict[Entity, list[Entity]] = {entity: [] for entity in graph.entities}
+    children: dict[Entity, list[Entity]] = defaultdict(list)
     has_parent = set()
     for link in graph.links:
         children[link.parent].append(link.child)
         has_parent.add(link.child)
-    seen: set[Entity] = set()
-    left: list[Entity] = []
-    for start in sorted(graph.entities, key=has_parent.__contains__):
-        way = [] if start in seen else [(start, iter(children[start]))]
-        seen.add(start)
-        while way:
-            entity, remaining = way[-1]
-            child = next((child for child in remaining if child not in seen), None)
-            if child is None:
-                left.append(entity)
-                way.pop()
-            else:
-                seen.add(child)
-                way.append((child, iter(children[child])))
-    return {entity: -number for number, entity in enumerate(left)}
+    roots = sorted(graph.entities, key=has_parent.__contains__)
+    postorder = chain.from_iterable(depth_first(roots, children))
+    return {entity: -number for number, entity in enumerate(postorder)}
 
 
 def arrange(graph: LinkGraph, edges: Sequence[Pair], heights: Mapping[Entity, float]) -> Grid:
@@ -95,20 +84,34 @@ def _parts(edges: Sequence[Pair], heights: Mapping[Entity, float]) -> list[Grid]
         ) from None
     if not edges:
         return []
-    # By numbers: the order of anything else would change from one run to the next.
-    entities = list(dict.fromkeys(end for pair in edges for end in pair))
-    number = {entity: index for index, entity in enumerate(entities)}
-    placed = from_edges(
-        [(number[left], number[right]) for left, right in edges],
-        minimum_length=1,
-        vertex_spacing=1.0,
-        dummy_vertices=True,
-        dummy_size=1.0,
-        ranking_type="minimize",
-        crossing_minimization="barycenter",
-        check_layout=False,
-    )
-    return [_part(entities, dict(found), steps or (), heights) for found, _, _, steps in placed]
+    neighbours: dict[Entity, list[Entity]] = defaultdict(list)
+    for left, right in edges:
+        neighbours[left].append(right)
+        neighbours[right].append(left)
+    ends = list(dict.fromkeys(end for pair in edges for end in pair))
+    part_of = {end: part for part, tree in enumerate(depth_first(ends, neighbours)) for end in tree}
+    ends_of, edges_of = defaultdict[int, list[Entity]](list), defaultdict[int, list[Pair]](list)
+    for end in ends:
+        ends_of[part_of[end]].append(end)
+    for pair in edges:
+        edges_of[part_of[pair[0]]].append(pair)
+    parts = []
+    # One call for each part: given several, fast-sugiyama 0.5.3 may use the number of an entity for a dummy.
+    for part, entities in ends_of.items():
+        # By number, since the order of anything else would change between runs.
+        number = {entity: index for index, entity in enumerate(entities)}
+        placed = from_edges(
+            [(number[left], number[right]) for left, right in edges_of[part]],
+            minimum_length=1,
+            vertex_spacing=1.0,
+            dummy_vertices=True,
+            dummy_size=1.0,
+            ranking_type="minimize",
+            crossing_minimization="barycenter",
+            check_layout=False,
+        )
+        parts += [_part(entities, dict(found), steps or (), heights) for found, _, _, steps in placed]
+    return parts
 
 
 def _part(

@@ -134,6 +134,12 @@ def test_parts_stand_side_by_side() -> None:
     assert tops[2][1] > plan.boxes[entity("a")].height
 
 
+def test_parts_with_waypoints() -> None:
+    """A long line in one of several parts keeps its own waypoints."""
+    made = graph("1 RELATES_TO 4", "2 BLOCKS 3", "2 PARENT_OF 5", "0 BLOCKS 3", "5 RELATES_TO 0")
+    assert_is_tidy(made, layout(made))
+
+
 def test_the_root_alone() -> None:
     """A graph without links is one box."""
     assert layout(LinkGraph(entity("a"), ())).boxes[entity("a")].y == 0
