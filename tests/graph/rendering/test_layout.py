@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadog_caselinks import ConfigurationError, Entity, LinkGraph
-from datadog_caselinks.graph.rendering.columns import _apart
+from datadog_caselinks.graph.rendering.columns import _space_out
 from datadog_caselinks.graph.rendering.layout import BOX_WIDTH, Layout, layout
 from tests.graphs import entity, graph
 
@@ -167,7 +167,7 @@ def test_as_near_as_can_be(items: list[tuple[float, int, float]]) -> None:
     wishes = [wish for wish, _, _ in items]
     forces = [float(force) for _, force, _ in items]
     gaps = [0.0, *(gap for _, _, gap in items[1:])]
-    levels = list(_apart(wishes, forces, gaps))
+    levels = list(_space_out(wishes, forces, gaps))
 
     def cost(levels: list[float]) -> float:
         return sum(
