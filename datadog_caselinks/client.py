@@ -15,7 +15,13 @@ import aiohttp
 
 from datadog_caselinks.creation import Creator, Make
 from datadog_caselinks.credentials import Credentials, credentials_from_env
-from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError, SessionError
+from datadog_caselinks.errors import (
+    CaseLinksError,
+    ConfigurationError,
+    NotFoundError,
+    ParameterError,
+    SessionError,
+)
 from datadog_caselinks.events import sent
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.sessions import SessionManager
@@ -310,11 +316,11 @@ class CaseLinksClient:
         Raises as :meth:`list_links` and :meth:`get_case`.
         """
         if depth < 0:
-            raise ConfigurationError(f"depth must be at least 0, not {depth!r}")
+            raise ParameterError(f"depth must be at least 0, not {depth!r}")
         if max_nodes < 1:
-            raise ConfigurationError(f"max_nodes must be at least 1, not {max_nodes!r}")
+            raise ParameterError(f"max_nodes must be at least 1, not {max_nodes!r}")
         from datadog_caselinks.concurrency import Progress
-        from datadog_caselinks.graph.link_graph import read_graph as read_graph_around
+        from datadog_caselinks.graph.reading import read_graph as read_graph_around
 
         resolver = self.resolver()
         return await read_graph_around(

@@ -1,8 +1,7 @@
-"""The pictures of how-it-works.md, drawn from what the code does: ``python -m docs.pictures`` writes them.
+"""The pictures of how-it-works.md, drawn from real runs: ``python -m docs.pictures`` writes them.
 
-A lost answer is one of the sandbox's, and the time of the gate is the real gate's, against the sandbox's rate
-limit in an event loop whose time jumps from one timer to the next. So they come out the same each time, and a
-test holds the files against them.
+The sandbox loses the responses, and the real gate runs against its rate limit, in an event loop whose
+time jumps from one timer to the next. The pictures are therefore reproducible, and a test compares the files.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MARGIN: Final = 20
 
 
 def pictures() -> dict[str, str]:
-    """All pictures by the names of their files."""
+    """Return all pictures by file name."""
     return {
         "lost-answer.svg": sequence("Lost after the link was made", Fault.LOST_ANSWER),
         "lost-request.svg": sequence("Lost before the link was made", Fault.RESET),
@@ -44,7 +43,7 @@ def _text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "star
     return f'<text{shown_as} x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-# What a create does that suffers a fault
+# A create that hits a fault
 
 _CLIENT: Final = 62
 _DATADOG: Final = WIDTH - 62
@@ -53,16 +52,16 @@ _ASKS, _HEARS, _HEARS_NOTHING, _DOES = "asks", "hears", "hears nothing", "does"
 
 
 def sequence(title: str, fault: Fault) -> str:
-    """The requests of a create that suffers ``fault``, as arrows there and back, from the top down."""
+    """Draw the requests and responses of a create that hits ``fault`` as arrows, top to bottom."""
     y = 104.0
     heads = [
         _text(_MARGIN, 32, title, kind="title"),
         _text(_CLIENT, 62, "this client", anchor="middle"),
         _text(_DATADOG, 62, "Datadog", anchor="middle"),
     ]
-    parts, told = list[str](), list[str]()
+    parts, steps = list[str](), list[str]()
     for kind, words in _steps(asyncio.run(_requests(fault))):
-        told.append(f"the client {kind}: {words}")
+        steps.append(f"the client {kind}: {words}")
         if kind == _DOES:
             parts.append(_text(_CLIENT + 10, y - 4, words, kind="quiet"))
             y += 40
@@ -71,7 +70,7 @@ def sequence(title: str, fault: Fault) -> str:
             y += 46
     ends = y - 40
     lines = [f'<path class="line" d="M{x} 72V{ends:g}"/>' for x in (_CLIENT, _DATADOG)]
-    return svg(title, "; ".join(told), ends + 18, [*heads, *lines, *parts])
+    return svg(title, "; ".join(steps), ends + 18, [*heads, *lines, *parts])
 
 
 async def _requests(fault: Fault) -> list[SeenRequest]:
@@ -88,7 +87,7 @@ async def _requests(fault: Fault) -> list[SeenRequest]:
 
 
 def _steps(requests: list[SeenRequest]) -> Iterator[tuple[str, str]]:
-    """What the client does, in words. The last POST made the link: nothing is asked for once it is there."""
+    """Yield the steps of the client in words."""
     made_by = [request for request in requests if request.method == "POST"][-1]
     for request in requests:
         is_made = "the link is made" if request is made_by else "the link is not made"
@@ -123,21 +122,21 @@ _ARROWS: Final = {
 _RULE: Final = RateLimitRule.parse("200/2s")
 _SLOTS: Final = 100
 _INTO_THE_WINDOW: Final = 0.6
-"""Seconds of the first window that are over when a run begins."""
+"""Seconds of the first window that have passed when a run starts."""
 
 _SHOWN: Final = 6.2
-"""Seconds of a run."""
+"""Length of a run in seconds."""
 
 _KINDS: Final = {"other": "the other process", "ours": "this client", "refused": "refused (429)"}
-"""What is counted, as the style calls it and in words, from the bottom of a bar to its top."""
+"""The CSS class and the label of each part of a bar, from bottom to top."""
 
 _PLOT: Final = 110
 _HIGHEST: Final = 150
-"""Units of a bar, and the requests that it stands for."""
+"""The number of requests that fills the height of a plot."""
 
 
 class _Jump(selectors.SelectSelector):
-    """Waits for nothing: where the loop would, its time moves on instead."""
+    """A selector that never waits: it advances the loop's time instead."""
 
     now = 0.0
 
@@ -156,14 +155,14 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
 
 
 def in_no_time(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What comes of ``coroutine``, which may wait for timers alone."""
+    """Return the result of ``coroutine``, which may only wait for timers."""
     with asyncio.Runner(loop_factory=_JumpingLoop) as runner:
         return runner.run(coroutine)
 
 
 @frozen
 class Request:
-    """When it was sent in seconds, by whom, and what came of it."""
+    """A request: when it was sent (seconds), by which process, and whether it was refused."""
 
     at: float
     is_ours: bool
@@ -171,7 +170,7 @@ class Request:
 
     @property
     def kind(self) -> str | None:
-        """What it counts as; the other process's own refusals are no matter here."""
+        """The part of a bar it counts for; refused requests of the other process are ignored."""
         if self.is_ours:
             return "refused" if self.is_refused else "ours"
         return None if self.is_refused else "other"
@@ -212,7 +211,7 @@ async def run(count: int, others: float = 0) -> list[Request]:
 
 
 def gate() -> str:
-    """Two runs against one limit: alone on it, and beside a process that takes of it too."""
+    """Draw two runs against one limit: alone, and next to a process that uses the same limit."""
     alone, shared = in_no_time(run(700)), in_no_time(run(500, others=50))
     title = f"A limit of {_RULE.limit} requests in {_RULE.period:g} seconds"
     headings = (
@@ -236,7 +235,7 @@ def _refused(requests: list[Request]) -> str:
 
 
 def _plot(top: int, heading: str, requests: list[Request]) -> list[str]:
-    """One run, with a bar for each tenth of a second and a line where each window begins."""
+    """Draw one run, with a bar for each tenth of a second and a line at the start of each window."""
     bottom = top + 14 + _PLOT
     windows = range(1, int((_SHOWN + _INTO_THE_WINDOW) / _RULE.period) + 1)
     begins = [_x(window * _RULE.period - _INTO_THE_WINDOW) for window in windows]
@@ -256,7 +255,7 @@ def _bars(bottom: int, requests: list[Request]) -> Iterator[str]:
         y = float(bottom)
         for kind in _KINDS:
             if count := counts[tenth, kind]:
-                height = max(count / _HIGHEST * _PLOT, 2.0)  # a single one is to be seen too
+                height = max(count / _HIGHEST * _PLOT, 2.0)  # keeps a single request visible
                 y -= height
                 size = f'width="{width:.1f}" height="{height:.1f}"'
                 yield f'<rect class="{kind}" x="{_x(tenth / 10):.1f}" y="{y:.1f}" {size}/>'

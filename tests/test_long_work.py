@@ -18,7 +18,7 @@ from datadog_caselinks import (
     case,
     incident,
 )
-from datadog_caselinks.graph import link_graph, plan
+from datadog_caselinks.graph import plan, reading
 from datadog_caselinks.http import wire
 from datadog_caselinks.sandbox import Sandbox
 from tests.servers import Server, answers, leaving_nothing, some_id
@@ -106,7 +106,7 @@ async def test_a_plan_is_compared_in_a_thread(
 ) -> None:
     """What it compares, and what it has to list for that."""
     compared = threads_of(monkeypatch, plan, "compare")
-    looked_for = threads_of(monkeypatch, plan, "_to_list")
+    looked_for = threads_of(monkeypatch, plan, "_entities_to_list")
     assert len((await links.plan_links(wanted)).create) == MANY
     assert compared == looked_for == {False}
 
@@ -114,7 +114,7 @@ async def test_a_plan_is_compared_in_a_thread(
 async def test_a_graph_is_joined_in_a_thread(links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step from the links that were read to what they lead to, and the graph that comes of it."""
     await make(links, FEW)
-    steps = threads_of(monkeypatch, link_graph._Walk, "step")
-    made = threads_of(monkeypatch, link_graph._Walk, "graph")
+    steps = threads_of(monkeypatch, reading._Walk, "advance")
+    made = threads_of(monkeypatch, reading._Walk, "build_graph")
     assert len((await links.read_graph(OUTAGE)).links) == FEW
     assert steps == made == {False}

@@ -123,7 +123,7 @@ def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
     with records(screen, settings.output) as shown:
         for sign, link in chain.from_iterable(changes.values()):
             record = {"action": _ACTIONS[sign], "link": link_record(link, planned.cases)}
-            shown.add(record, [f"{sign} {planned.told(link)}"])
+            shown.add(record, [f"{sign} {planned.describe(link)}"])
 
 
 def _told(planned: LinkPlan) -> str:
@@ -177,7 +177,7 @@ class _Application:
         link = planned.create[outcome.index] if isinstance(outcome, Failed) else outcome.link
         record = {"outcome": became.replace(" ", "_"), "link": link_record(link, planned.cases)}
         if isinstance(outcome, Failed | NotDeleted):
-            self._screen.problem(f"{planned.told(link)}: {became}: {outcome.error}")
+            self._screen.problem(f"{planned.describe(link)}: {became}: {outcome.error}")
             record["error"] = str(outcome.error)
         shown.add(record, [])
         self._screen.advance(done=self._counts.total(), failed=self._failed)

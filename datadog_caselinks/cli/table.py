@@ -63,7 +63,7 @@ def draw_changes(planned: LinkPlan, changes: Mapping[Entity, Sequence[Change]]) 
 def _named(planned: LinkPlan, entity: Entity, style: str) -> list[tuple[str, str]]:
     case = planned.cases.get(entity)
     title = one_line(case.title) if case else ""
-    return [(one_line(planned.named(entity)), style), (f"  {title}", "dim")]
+    return [(one_line(planned.name_of(entity)), style), (f"  {title}", "dim")]
 
 
 def _row(link: CaseLink, cases: Mapping[Entity, Case], around: Entity) -> list[str]:

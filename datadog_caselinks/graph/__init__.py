@@ -1,1 +1,1 @@
-"""The links around an entity as a graph; plans; pictures."""
+"""Graphs of links, plans that compare wanted with existing links, and pictures."""

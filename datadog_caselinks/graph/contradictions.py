@@ -1,4 +1,4 @@
-"""What links say that cannot all be true. Knows the models and their names alone."""
+"""Contradictions between links: cycles, and children with several parents."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from typing import Final
 
 from attrs import frozen
 
-from datadog_caselinks.graph.cycles import DIRECTED, cycles
+from datadog_caselinks.graph.cycles import find_cycles
 from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.references import named
 
-_SHOWN: Final = 10
-"""Links of a cycle, or parents of a child, that a message names; of more it tells the number."""
+_MAX_NAMES: Final = 10
+"""Links of a cycle, or parents of a child, that a message names before it only counts the rest."""
 
 Link = NewCaseLink | CaseLink
 Name = Callable[[Entity], str]
 
 
 class ContradictionKind(StrEnum):
-    """Why links cannot all be true."""
+    """The rule that a :class:`Contradiction` breaks."""
 
     CYCLE = "cycle"
-    """``BLOCKS``, ``PARENT_OF``, ``SUCCESSOR_OF`` or ``CAUSES`` leads from an entity back to itself."""
+    """Links of one relationship lead from an entity back to itself.
 
-    NO_ORIGINAL = "no-original"
-    """Each of some entities ``DUPLICATES`` another one of them, so that none is the original."""
+    Checked for ``BLOCKS``, ``PARENT_OF``, ``SUCCESSOR_OF``, ``CAUSES`` and ``DUPLICATES``.
+    """
 
     SEVERAL_PARENTS = "several-parents"
     """An entity is the child of several others by ``PARENT_OF``, which is a hierarchy."""
 
-    SAME_AND_DIFFERENT = "same-and-different"
-    """One entity ``DUPLICATES`` another, and one also blocks, causes, follows or contains the other."""
-
 
 @frozen
 class Contradiction:
-    """``links`` that cannot all be true, and a ``message`` that names them.
+    """Links that cannot all be right, found in a :class:`LinkPlan` before anything is sent.
 
-    A link that is to be created is a :class:`NewCaseLink`, one that is there a :class:`CaseLink`. Those of a
-    cycle are in their order: the child of each is the parent of the next.
+    ``str()`` returns the message.
+
+    ``kind``
+        The rule that the links break.
+    ``links``
+        The links concerned: a :class:`NewCaseLink` is to be created, a :class:`CaseLink` exists. In a cycle
+        the child of each link is the parent of the next one.
+    ``message``
+        One line for people that names the entities.
     """
 
     kind: ContradictionKind
@@ -52,30 +56,23 @@ class Contradiction:
         return self.message
 
 
-def contradictions(links: Iterable[Link], *, name: Name = named) -> list[Contradiction]:
-    """The contradictions among ``links``, kind by kind. ``name`` is what a message calls an entity.
+def find_contradictions(links: Iterable[Link], *, name: Name = named) -> list[Contradiction]:
+    """Return the contradictions between ``links``: first the cycles, then the children with several parents.
 
-    Of cycles that have an entity in common one is told, a short one. What is merely odd is not told, such
-    as a case that blocks its own parent.
+    Unusual links are fine, such as a case that blocks its own parent. ``name`` returns what a message calls
+    an entity.
     """
     links = list(links)
-    return [
-        *_cycles(links, name),
-        *_without_original(links, name),
-        *_several_parents(links, name),
-        *_same_and_different(links, name),
-    ]
+    return [*_cycles(links, name), *_several_parents(links, name)]
 
 
 def _cycles(links: Sequence[Link], name: Name) -> Iterator[Contradiction]:
-    for cycle in cycles(links):
-        yield Contradiction(ContradictionKind.CYCLE, cycle, f"a cycle: {_path(cycle, name)}")
-
-
-def _without_original(links: Sequence[Link], name: Name) -> Iterator[Contradiction]:
-    for cycle in cycles(links, relationships=[Relationship.DUPLICATES]):
-        message = f"duplicates of each other, and none is the original: {_path(cycle, name)}"
-        yield Contradiction(ContradictionKind.NO_ORIGINAL, cycle, message)
+    for cycle in find_cycles(links):
+        steps = [f"{link.relationship} {name(link.child)}" for link in cycle]
+        if len(steps) > _MAX_NAMES:
+            steps = [*steps[: _MAX_NAMES - 1], f"… ({len(steps) - _MAX_NAMES} more)", steps[-1]]
+        message = f"a cycle: {' '.join([name(cycle[0].parent), *steps])}"
+        yield Contradiction(ContradictionKind.CYCLE, cycle, message)
 
 
 def _several_parents(links: Sequence[Link], name: Name) -> Iterator[Contradiction]:
@@ -85,29 +82,8 @@ def _several_parents(links: Sequence[Link], name: Name) -> Iterator[Contradictio
             parents[link.child].setdefault(link.parent, link)
     for child, by_parent in parents.items():
         if len(by_parent) > 1:
-            shown = [name(parent) for parent in by_parent]
-            if len(shown) > _SHOWN:
-                shown = [*shown[:_SHOWN], f"… ({len(shown) - _SHOWN} more)"]
-            message = f"{len(by_parent)} parents of {name(child)}: {', '.join(shown)}"
+            names = [name(parent) for parent in by_parent]
+            if len(names) > _MAX_NAMES:
+                names = [*names[:_MAX_NAMES], f"… ({len(names) - _MAX_NAMES} more)"]
+            message = f"{name(child)} has {len(by_parent)} parents: {', '.join(names)}"
             yield Contradiction(ContradictionKind.SEVERAL_PARENTS, tuple(by_parent.values()), message)
-
-
-def _same_and_different(links: Sequence[Link], name: Name) -> Iterator[Contradiction]:
-    pairs = defaultdict[frozenset[Entity], dict[Relationship | str, Link]](dict)
-    for link in links:
-        pairs[frozenset((link.parent, link.child))].setdefault(link.relationship, link)
-    for between in pairs.values():
-        others = [between[relationship] for relationship in DIRECTED if relationship in between]
-        same = between.get(Relationship.DUPLICATES)
-        if same and others:
-            told = " and ".join(_path([link], name) for link in others)
-            message = f"a duplicate that is not the same: {_path([same], name)}, but {told}"
-            yield Contradiction(ContradictionKind.SAME_AND_DIFFERENT, (same, *others), message)
-
-
-def _path(links: Sequence[Link], name: Name) -> str:
-    """``links``, each of which begins where the one before it ends, as a chain of names."""
-    steps = [f"{link.relationship} {name(link.child)}" for link in links]
-    if len(steps) > _SHOWN:
-        steps = [*steps[: _SHOWN - 1], f"… ({len(steps) - _SHOWN} more)", steps[-1]]
-    return " ".join([name(links[0].parent), *steps])

@@ -1,32 +1,22 @@
-"""The links around an entity as a graph, and the walk that reads them. Knows no HTTP."""
+"""The links around an entity as a value: cycles, blockers, an order, and a networkx graph."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property
 from graphlib import TopologicalSorter
-from operator import call
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from attrs import field, frozen
 
-from datadog_caselinks.concurrency import Progress, of_each
-from datadog_caselinks.errors import (
-    ConfigurationError,
-    CycleError,
-    InvalidLinkError,
-    NotFoundError,
-    PermissionDeniedError,
-)
-from datadog_caselinks.graph.cycles import cycles
+from datadog_caselinks.errors import ConfigurationError, CycleError, ParameterError
+from datadog_caselinks.graph.cycles import find_cycles
+from datadog_caselinks.graph.search import distances_from
 from datadog_caselinks.models import (
     Case,
     CaseLink,
     Entity,
-    EntityType,
     Relationship,
     require_known_relationship,
 )
@@ -37,36 +27,33 @@ if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
 Cycle = tuple[CaseLink, ...]
-"""Links of one relationship, each beginning where the one before it ends, the first where the last ends."""
-
-# An entity that these credentials may not see, or that this version does not know.
-_UNREADABLE: Final = (NotFoundError, PermissionDeniedError, InvalidLinkError)
+"""Links of one relationship. The child of each is the parent of the next, and the last leads to the first."""
 
 
 @frozen
 class LinkGraph:
-    """The links around ``root``, as far as ``depth`` links away from it.
+    """The links around ``root``, up to ``depth`` links away from it.
 
     ``root``
-        The entity that it begins with.
+        The entity at which reading started.
     ``links``
-        Each once, in the order in which they were read.
+        Every link once, in the order in which they were read.
     ``cases``
-        Keys, titles and statuses, of the cases that could be read.
+        Key, title and status of each case that could be read.
     ``depth``
-        How many links from ``root`` the farthest entities can be.
+        The largest possible distance from ``root``, in links.
     ``left_out``
-        How many entities were met and not taken up, since there were ``max_nodes`` already. They are
-        ``depth`` links away: what is nearer is all there.
+        How many entities were found but not added because the graph already had ``max_nodes``. They are at
+        distance ``depth``; everything nearer is included.
     ``unread``
-        The entities whose own links could not be read: these credentials may not see them, or they are of a
-        type that this version does not know.
+        The entities whose own links could not be read, because the credentials cannot access them or this
+        version does not know their type.
     ``site``
-        Where it was read, if that is known.
+        The site it was read from, if known.
     ``distances``
-        How many links each entity is away from ``root``, in whichever direction the links go.
+        How many links each entity is away from ``root``, ignoring the direction of the links.
     ``entities``
-        All of them: ``root``, then the others by their distance.
+        All entities: ``root`` first, then the others by distance.
     """
 
     root: Entity
@@ -80,97 +67,111 @@ class LinkGraph:
     entities: tuple[Entity, ...] = field(init=False, repr=False, eq=False)
 
     @distances.default
-    def _measured(self) -> Mapping[Entity, int]:
+    def _default_distances(self) -> Mapping[Entity, int]:
         neighbours: dict[Entity, list[Entity]] = {}
         for link in self.links:
             neighbours.setdefault(link.parent, []).append(link.child)
             neighbours.setdefault(link.child, []).append(link.parent)
-        return _reached(self.root, neighbours)
+        return distances_from(self.root, neighbours)
 
     @entities.default
-    def _in_order(self) -> tuple[Entity, ...]:
+    def _default_entities(self) -> tuple[Entity, ...]:
         ends = (end for link in self.links for end in (link.parent, link.child))
         return tuple(dict.fromkeys((*self.distances, *ends)))
 
     def address(self, entity: Entity) -> str | None:
-        """Where a browser shows ``entity``, if it is a case on one of Datadog's sites, with a known key."""
+        """Return the address of ``entity`` in Datadog's web interface.
+
+        Returns:
+            The address, or None unless ``entity`` is a case with a known key on one of Datadog's sites.
+        """
         case = self.cases.get(entity)
         web = self.site and self.site.web_url
         return f"{web}/cases/{quote(case.key, safe='')}" if web and case and case.key else None
 
     @property
     def is_complete(self) -> bool:
-        """Whether every link is here that leads to an entity within ``depth``."""
+        """Whether the graph has every link that leads to an entity within ``depth``."""
         return not (self.left_out or self.unread)
 
     @cached_property
     def cycles(self) -> tuple[Cycle, ...]:
-        """What blocks, causes, is the parent of or the successor of itself, by way of others or directly.
+        """Cycles of links by which an entity blocks, causes, contains, succeeds or duplicates itself.
 
-        Each relationship is looked at by itself. Of cycles that have entities in common a short one is told.
+        Relationships are searched separately. Of cycles that share entities, one short cycle is included.
         """
-        return tuple(cycles(self.links))
+        return tuple(find_cycles(self.links))
 
     def blockers_of(self, case: Case | Entity | str) -> tuple[Entity, ...]:
-        """What must be done before ``case`` can go on, the nearest first: what blocks it, what blocks that …
+        """Return everything that blocks ``case``, directly or through other blockers, nearest first.
 
-        As far as this graph reaches. A text is read as :func:`parse_reference` does. Raises
-        :class:`ConfigurationError` if ``case`` is not in the graph.
+        Only blockers within this graph are found.
+
+        Args:
+            case: An entity or a case, or a text that :func:`parse_reference` accepts.
+
+        Raises:
+            ParameterError: ``case`` is not in this graph.
+            InvalidLinkError: The text does not name an entity.
         """
-        blocked = self._found(case)
+        blocked = self._resolve(case)
         if blocked not in self.entities:
-            raise ConfigurationError(f"{case} is not in this graph, which begins at {self.root}")
+            raise ParameterError(f"{case} is not in this graph, which starts at {self.root}")
         blockers: dict[Entity, list[Entity]] = {}
-        for link in self._of(Relationship.BLOCKS):
+        for link in self._links_of(Relationship.BLOCKS):
             blockers.setdefault(link.child, []).append(link.parent)
-        return tuple(_reached(blocked, blockers))[1:]
+        return tuple(distances_from(blocked, blockers))[1:]
 
     def topological_order(self, relationship: Relationship = Relationship.BLOCKS) -> tuple[Entity, ...]:
-        """The entities that ``relationship`` links, each after all that are its parents.
+        """Return the entities linked by ``relationship``, each after all of its parents.
 
-        By ``BLOCKS`` this is an order in which everything can be done. Raises :class:`CycleError`, with one
-        of the cycles, where there is no such order, and :class:`ConfigurationError` for ``RELATES_TO``,
-        which has no direction. A text that is no relationship is an :class:`InvalidLinkError`.
+        For ``BLOCKS`` this is an order in which all cases can be worked on.
+
+        Raises:
+            CycleError: The links contain a cycle, so there is no such order. The error holds one cycle.
+            ParameterError: ``relationship`` is ``RELATES_TO``, which has no direction.
+            InvalidLinkError: ``relationship`` is not a relationship.
         """
         require_known_relationship(relationship)
         if relationship == Relationship.RELATES_TO:
-            raise ConfigurationError("RELATES_TO has no direction, so it gives no order")
-        for cycle in cycles(self.links, relationships=[relationship]):
+            raise ParameterError("relationship must not be RELATES_TO: it has no direction, so no order")
+        for cycle in find_cycles(self.links, relationships=[relationship]):
             ends = (cycle[0].parent, *(link.child for link in cycle))
-            way = " -> ".join(name_of(end, self.cases) for end in ends)
-            raise CycleError(f"{relationship} gives no order, since it goes round: {way}", links=cycle)
-        links = self._of(relationship)
+            path = " -> ".join(name_of(end, self.cases) for end in ends)
+            raise CycleError(f"cannot order by {relationship}: the links form a cycle: {path}", links=cycle)
+        links = self._links_of(relationship)
         linked = {end for link in links for end in (link.parent, link.child)}
-        # Told of all of them first, in their order, it keeps to that where the links allow several.
+        # Adding all entities first, in their order, makes the sorter keep that order where links allow it.
         sorter = TopologicalSorter({entity: () for entity in self.entities if entity in linked})
         for link in links:
             sorter.add(link.child, link.parent)
         return tuple(sorter.static_order())
 
     def to_networkx(self) -> MultiDiGraph[Entity]:
-        """The graph as networkx has it: entities as nodes, and as edges the links, by their ids.
+        """Return the graph as a networkx ``MultiDiGraph``: entities are nodes, and links are edges.
 
-        Nodes carry ``type`` and ``distance`` and, of cases that could be read, ``key``, ``title``, ``status``
-        and ``priority``; edges carry ``relationship``.
+        Nodes have ``type`` and ``distance``, and for cases that could be read also ``key``, ``title``,
+        ``status`` and ``priority``. Edges have the link's id as their key, and ``relationship``.
 
-        Raises :class:`ConfigurationError` if networkx is not installed.
+        Raises:
+            ConfigurationError: networkx is not installed.
         """
         try:
             from networkx import MultiDiGraph
         except ModuleNotFoundError:
-            raise ConfigurationError("this needs networkx: pip install networkx") from None
+            raise ConfigurationError("networkx is not installed; run: pip install networkx") from None
         graph: MultiDiGraph[Entity] = MultiDiGraph()
         for entity in self.entities:
             case = self.cases.get(entity)
-            told = {name: getattr(case, name) for name in ("key", "title", "status", "priority") if case}
+            details = {name: getattr(case, name) for name in ("key", "title", "status", "priority") if case}
             distance = {"distance": self.distances[entity]} if entity in self.distances else {}
-            graph.add_node(entity, type=str(entity.type), **distance, **told)
+            graph.add_node(entity, type=str(entity.type), **distance, **details)
         for link in self.links:
             graph.add_edge(link.parent, link.child, key=link.id, relationship=str(link.relationship))
         return graph
 
-    def _found(self, case: Case | Entity | str) -> Entity | None:
-        """The entity, but for a key that no case of this graph has."""
+    def _resolve(self, case: Case | Entity | str) -> Entity | None:
+        """Return the entity, or None for a key that no case of this graph has."""
         if isinstance(case, Case):
             return case.entity
         reference = parse_reference(case) if isinstance(case, str) else case
@@ -179,119 +180,5 @@ class LinkGraph:
         keys = {known.key.upper(): entity for entity, known in self.cases.items()}
         return keys.get(reference.key)
 
-    def _of(self, relationship: Relationship) -> list[CaseLink]:
+    def _links_of(self, relationship: Relationship) -> list[CaseLink]:
         return [link for link in self.links if link.relationship == relationship]
-
-
-def _reached(start: Entity, neighbours: Mapping[Entity, Iterable[Entity]]) -> dict[Entity, int]:
-    """How many steps away from ``start`` each entity is, the nearest first."""
-    steps = {start: 0}
-    queue = deque([start])
-    while queue:
-        entity = queue.popleft()
-        for neighbour in neighbours.get(entity, ()):
-            if neighbour not in steps:
-                steps[neighbour] = steps[entity] + 1
-                queue.append(neighbour)
-    return steps
-
-
-ListLinks = Callable[[Entity], Awaitable[list[CaseLink]]]
-GetCase = Callable[[Entity], Awaitable[Case]]
-
-
-async def read_graph(
-    root: Entity,
-    list_links: ListLinks,
-    get_case: GetCase,
-    *,
-    depth: int,
-    max_nodes: int,
-    concurrency: int,
-    progress: Progress,
-    site: Site | None = None,
-) -> LinkGraph:
-    """Read the links around ``root``, and what they lead to, up to ``depth`` links away.
-
-    What is to be asked at one distance is asked at once, ``concurrency`` questions at a time. It ends early
-    where there are no further links, or more than ``max_nodes`` entities. A case that cannot be seen is
-    without a title; any other error is raised, once what else is under way is cancelled.
-    """
-    walk = _Walk(root, list_links, get_case, max_nodes)
-    distance = 0
-    while True:
-        is_last = distance == depth or bool(walk.left_out)
-        questions = walk.questions(with_links=not is_last)
-        await of_each(call, questions, concurrency=concurrency, progress=progress)
-        # In threads, since ten thousand links take some hundredths of a second, in which all else would wait.
-        if is_last or not await asyncio.to_thread(walk.step):
-            return await asyncio.to_thread(walk.graph, distance, site)
-        distance += 1
-
-
-class _Walk:
-    """What a walk has met so far, and the entities that it has come to."""
-
-    def __init__(self, root: Entity, list_links: ListLinks, get_case: GetCase, max_nodes: int) -> None:
-        self._root = root
-        self._list_links = list_links
-        self._get_case = get_case
-        self._max_nodes = max_nodes
-        self._found = {root}
-        self._level = [root]
-        self._links: dict[str, CaseLink] = {}
-        self._lists: dict[Entity, list[CaseLink] | None] = {}
-        self._cases: dict[Entity, Case] = {}
-        self._unread: list[Entity] = []
-        self.left_out: set[Entity] = set()
-
-    def questions(self, *, with_links: bool) -> list[Callable[[], Awaitable[None]]]:
-        """What is to be asked about the entities that it has come to."""
-        titles = [partial(self._read_case, each) for each in self._level if each.type == EntityType.CASE]
-        return [*(partial(self._read_links, each) for each in self._level if with_links), *titles]
-
-    def graph(self, depth: int, site: Site | None) -> LinkGraph:
-        """What it has met."""
-        links, cases = tuple(self._links.values()), dict(self._cases)
-        return LinkGraph(self._root, links, cases, depth, len(self.left_out), tuple(self._unread), site)
-
-    def step(self) -> bool:
-        """Go on to what the links that were read lead to. Whether there is anything new to tell."""
-        before = self._extent()
-        level, self._level = self._level, []
-        for entity in level:
-            links = self._lists.pop(entity)
-            if links is None:
-                self._unread.append(entity)
-                continue
-            for link in links:
-                self._take(link)
-        return self._extent() > before
-
-    def _extent(self) -> int:
-        return len(self._links) + len(self.left_out) + len(self._unread)
-
-    def _take(self, link: CaseLink) -> None:
-        for end in (link.parent, link.child):
-            if end in self._found:
-                continue
-            if len(self._found) == self._max_nodes:
-                self.left_out.add(end)
-                return
-            self._found.add(end)
-            self._level.append(end)
-        self._links.setdefault(link.id, link)
-
-    async def _read_links(self, entity: Entity) -> None:
-        try:
-            self._lists[entity] = await self._list_links(entity)
-        except _UNREADABLE:
-            if entity == self._root:
-                raise
-            self._lists[entity] = None
-
-    async def _read_case(self, entity: Entity) -> None:
-        try:
-            self._cases[entity] = await self._get_case(entity)
-        except _UNREADABLE:
-            return  # it stays without a title

@@ -1,4 +1,4 @@
-"""Links as they should be, against those that are there: what to create and what to delete. Knows no HTTP."""
+"""Plans: compare the wanted links with the existing ones, then create and delete the difference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attrs import field, frozen
 from datadog_caselinks.bulk.create_links import Failed, MakeWanted, Outcome, create_links
 from datadog_caselinks.concurrency import Progress, each, numbered, of_each
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
-from datadog_caselinks.graph.contradictions import Contradiction, contradictions
+from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import shortened
 from datadog_caselinks.models import (
     Case,
@@ -29,18 +29,20 @@ from datadog_caselinks.references import CaseKey, LinkReference, Resolver, Wante
 
 @frozen
 class LinkPlan:
-    """What to do so that the links are as they should be. ``str`` of it is the difference, a line for a link.
+    """The links to create and to delete so that the wanted links exist.
+
+    ``str()`` returns the difference, one line for each link to create or delete.
 
     ``create``
-        Links that are wanted and not there.
+        The wanted links that do not exist yet.
     ``keep``
-        Links that are wanted and there.
+        The existing links that are wanted.
     ``delete``
-        Links to delete: none, unless that was asked for.
+        The existing links to delete. Empty unless the plan was made with ``prune``.
     ``warnings``
-        What of this cannot all be true, among the links that there will be, as far as they were looked at.
+        Contradictions between the links that will exist, as far as those were listed.
     ``cases``
-        The cases that were looked up by their keys.
+        The cases that were looked up by key.
     """
 
     create: tuple[NewCaseLink, ...] = ()
@@ -49,23 +51,29 @@ class LinkPlan:
     warnings: tuple[Contradiction, ...] = ()
     cases: Mapping[Entity, Case] = field(factory=dict, eq=False, repr=False)
 
-    def named(self, entity: Entity) -> str:
-        """``entity`` by its key, if it was looked up; else as :func:`parse_reference` reads it."""
+    def name_of(self, entity: Entity) -> str:
+        """Return the key of ``entity`` if known, else a text that :func:`parse_reference` accepts."""
         return name_of(entity, self.cases)
 
-    def told(self, link: NewCaseLink | CaseLink) -> str:
-        """``link`` with the names of its ends, such as ``SHOP-1 BLOCKS SHOP-2``."""
-        return f"{self.named(link.parent)} {link.relationship} {self.named(link.child)}"
+    def describe(self, link: NewCaseLink | CaseLink) -> str:
+        """Return ``link`` with the names of its entities, such as ``SHOP-1 BLOCKS SHOP-2``."""
+        return f"{self.name_of(link.parent)} {link.relationship} {self.name_of(link.child)}"
 
     def __str__(self) -> str:
-        come = [f"+ {self.told(new)}" for new in self.create]
-        go = [f"- {self.told(link)}" for link in self.delete]
-        return "\n".join([*come, *go])
+        created = [f"+ {self.describe(new)}" for new in self.create]
+        deleted = [f"- {self.describe(link)}" for link in self.delete]
+        return "\n".join([*created, *deleted])
 
 
 @frozen
 class Deleted:
-    """``link`` is deleted, or was gone already. ``index`` counts ``LinkPlan.delete`` from 0."""
+    """The outcome of a planned delete after which the link does not exist.
+
+    ``link``
+        The link, which ``apply_plan`` deleted or found already deleted.
+    ``index``
+        The position of the link in ``LinkPlan.delete``, from 0.
+    """
 
     link: CaseLink
     index: int
@@ -73,7 +81,16 @@ class Deleted:
 
 @frozen
 class NotDeleted:
-    """``link`` was not deleted, or not surely, because of ``error``. ``index`` counts ``LinkPlan.delete``."""
+    """The outcome of a planned delete that failed or was skipped; the link may still exist.
+
+    ``link``
+        The link that was to be deleted.
+    ``error``
+        The reason. After a failed create it says that all deletes were skipped. After a timeout the server
+        may have deleted the link nevertheless; plan and apply again to find out.
+    ``index``
+        The position of the link in ``LinkPlan.delete``, from 0.
+    """
 
     link: CaseLink
     error: CaseLinksError
@@ -81,7 +98,7 @@ class NotDeleted:
 
 
 PlanOutcome = Outcome | Deleted | NotDeleted
-"""What became of one link of ``apply_plan``."""
+"""The outcome of one link of a plan: of a create, or of a delete."""
 
 
 async def plan_links(
@@ -93,39 +110,38 @@ async def plan_links(
     concurrency: int,
     progress: Progress,
 ) -> LinkPlan:
-    """Look up what ``wanted`` names, list the links that are there, and compare."""
+    """Look up the keys in ``wanted``, list the existing links, and compare."""
     async with contextlib.aclosing(numbered(wanted)) as items:
-        asked = [_checked(link) async for _, link in items]
+        references = [_checked(link) async for _, link in items]
     keys = dict.fromkeys(
-        end for link in asked for end in (link.parent, link.child) if isinstance(end, CaseKey)
+        end for link in references for end in (link.parent, link.child) if isinstance(end, CaseKey)
     )
-    found = await _cases(resolver, list(keys), concurrency, progress)
-    links = [await resolver.link(link) for link in asked]  # which asks nobody any more
-    # What goes over all links is done in threads: ten thousand take it a fifth of a second, in which all else
-    # in the event loop would stand still.
-    to_list = await asyncio.to_thread(_to_list, links, prune=prune)
+    found = await _find_cases(resolver, list(keys), concurrency, progress)
+    links = [await resolver.link(link) for link in references]  # sends no requests: all keys are known
+    # In threads: 10,000 links take a fifth of a second, which would block the event loop.
+    to_list = await asyncio.to_thread(_entities_to_list, links, prune=prune)
     lists = await of_each(list_links, to_list, concurrency=concurrency, progress=progress)
-    there = {link.id: link for around in lists.values() for link in around}
+    existing = {link.id: link for listed in lists.values() for link in listed}
     cases = {case.entity: case for case in found.values()}
-    return await asyncio.to_thread(compare, links, list(there.values()), prune=prune, cases=cases)
+    return await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, cases=cases)
 
 
 def compare(
     wanted: Iterable[NewCaseLink],
-    there: Iterable[CaseLink],
+    existing: Iterable[CaseLink],
     *,
     prune: bool,
     cases: Mapping[Entity, Case],
 ) -> LinkPlan:
-    """The plan that makes of the links that are ``there`` those that are ``wanted``."""
+    """Return the plan that turns the ``existing`` links into the ``wanted`` ones."""
     new: dict[Identity, NewCaseLink] = {}
-    for one in wanted:
-        new.setdefault(identity(one), one)
+    for link in wanted:
+        new.setdefault(identity(link), link)
     equal = defaultdict[Identity, list[CaseLink]](list)
-    for link in there:
-        equal[identity(link)].append(link)
-    # Of equal links the one with the least id, and not the first: in what order a server lists them is not
-    # documented, and of two who prune at once neither may delete the one that the other keeps.
+    for found in existing:
+        equal[identity(found)].append(found)
+    # Of equal links, keep the one with the smallest id. The order of a list is not documented, so keeping the
+    # first could make two people who prune at the same time delete both links.
     keep = {each: min(equal[each], key=_id) for each in new if each in equal}
     entities = _ends(new.values())
     delete = {
@@ -135,12 +151,12 @@ def compare(
         if prune and _could_be_wanted(link, entities) and link != keep.get(each)
     }
     create = [link for each, link in new.items() if each not in keep]
-    rest = [link for links in equal.values() for link in links if link.id not in delete]
+    remaining = [link for links in equal.values() for link in links if link.id not in delete]
     return LinkPlan(
         tuple(create),
         tuple(keep.values()),
         tuple(delete.values()),
-        tuple(contradictions([*create, *rest], name=partial(name_of, cases=cases))),
+        tuple(find_contradictions([*create, *remaining], name=partial(name_of, cases=cases))),
         cases,
     )
 
@@ -152,41 +168,43 @@ async def apply_plan(
     delete: Callable[[CaseLink], Awaitable[None]],
     concurrency: int,
 ) -> AsyncGenerator[PlanOutcome, None]:
-    """Create what is to be created, then delete what is to be deleted; yield what came of each link."""
+    """Create the missing links, then delete the unwanted ones, and yield the outcome of each link."""
     failed = 0
     creating = create_links(ensure, plan.create, concurrency=concurrency)
     async with contextlib.aclosing(creating) as outcomes:
         async for outcome in outcomes:
             failed += isinstance(outcome, Failed)
             yield outcome
-    deleting = each(partial(_deletion, _refuse if failed else delete), plan.delete, concurrency=concurrency)
+    deleting = each(
+        partial(_delete_one, _skip_delete if failed else delete), plan.delete, concurrency=concurrency
+    )
     async with contextlib.aclosing(deleting) as deletions:
         async for deletion in deletions:
             yield deletion
 
 
-async def _deletion(
+async def _delete_one(
     delete: Callable[[CaseLink], Awaitable[None]], index: int, link: CaseLink
 ) -> Deleted | NotDeleted:
     try:
         await delete(link)
     except NotFoundError:
-        pass  # somebody else has deleted it
+        pass  # already deleted by someone else
     except CaseLinksError as error:
         return NotDeleted(link, error, index)
     return Deleted(link, index)
 
 
-async def _refuse(link: CaseLink) -> None:
+async def _skip_delete(link: CaseLink) -> None:
     raise CaseLinksError(
-        f"{link} was left as it is, since not all links of the plan were created: plan and apply once more"
+        f"{link} was not deleted, because some links could not be created. Plan and apply again."
     )
 
 
-async def _cases(
+async def _find_cases(
     resolver: Resolver, keys: Sequence[CaseKey], concurrency: int, progress: Progress
 ) -> dict[CaseKey, Case]:
-    """The case of each key. Whoever misspelt several learns of them all at once."""
+    """Return the case of each key. The error for unknown keys names all of them, not only the first."""
 
     missing: dict[CaseKey, NotFoundError] = {}
 
@@ -202,7 +220,7 @@ async def _cases(
         first, *others = (key for key in keys if key in missing)
         error = missing[first]
         if others:
-            error.args = (f"{error}; and so it is with {', '.join(map(str, others))}",)
+            error.args = (f"{error}; also not found: {', '.join(map(str, others))}",)
         raise error
     return {key: case for key, case in found.items() if case}
 
@@ -210,21 +228,21 @@ async def _cases(
 def _checked(link: WantedLink) -> WantedLink:
     if not isinstance(link, NewCaseLink | LinkReference):
         raise InvalidLinkError(
-            f"a plan is of links such as case(a).blocks(case(b)) or parse_link(…), not of {shortened(link)}"
+            f"a plan takes links such as case(a).blocks(case(b)) or parse_link(…), not {shortened(link)}"
         )
     return link
 
 
-def _to_list(wanted: Sequence[NewCaseLink], *, prune: bool) -> list[Entity]:
-    """The entities whose links must be listed: a list of either end of a link tells whether it is there."""
+def _entities_to_list(wanted: Sequence[NewCaseLink], *, prune: bool) -> list[Entity]:
+    """Return entities whose lists show whether each wanted link exists: one end of each link is enough."""
     if prune:
         return list(_ends(wanted))
-    shared = Counter(end for link in wanted for end in (link.parent, link.child))
+    degree = Counter(end for link in wanted for end in (link.parent, link.child))
     listed: dict[Entity, None] = {}
     for link in wanted:
         if link.parent not in listed and link.child not in listed:
-            # The end that more of the links share, so that one list tells of them all.
-            listed[max(link.child, link.parent, key=shared.__getitem__)] = None
+            # The end with more wanted links: one list may then show all of them.
+            listed[max(link.child, link.parent, key=degree.__getitem__)] = None
     return list(listed)
 
 
@@ -233,7 +251,7 @@ def _ends(links: Iterable[NewCaseLink]) -> dict[Entity, None]:
 
 
 def _could_be_wanted(link: CaseLink, entities: Mapping[Entity, None]) -> bool:
-    """Whether it is between ``entities``, and of a relationship that a link can be wanted of."""
+    """Return whether ``link`` could be wanted: its relationship is known and both ends are ``entities``."""
     return isinstance(link.relationship, Relationship) and link.parent in entities and link.child in entities
 
 

@@ -236,7 +236,7 @@ async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) 
     done = await caselinks(variables, "graph", "SHOP-2", "--format", "svg")
     assert (done.status, done.err) == (
         2,
-        "Error: this picture needs an extra: pip install 'datadog_caselinks[pictures]'\n",
+        "Error: this picture needs the extra pictures; run: pip install 'datadog_caselinks[pictures]'\n",
     )
     assert not sandbox.requests
     assert (await caselinks(variables, "graph", "SHOP-2")).status == 0

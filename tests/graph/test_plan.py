@@ -1,4 +1,4 @@
-"""Plans: the links become those that are wanted, and applying a plan twice changes nothing."""
+"""Plans: the wanted links exist afterwards, and applying a plan twice changes nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def there(link_id: str, new: NewCaseLink) -> CaseLink:
 
 
 def asked(sandbox: Sandbox) -> Counter[str]:
-    """How many requests of each method came in."""
+    """Return how many requests of each method the sandbox received."""
     return Counter(request.method for request in sandbox.requests)
 
 
@@ -78,14 +78,14 @@ async def applied(links: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
 
 class TestPlanLinks:
     async def test_what_is_not_there_is_to_be_created(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """In the order in which it is wanted; nothing is written, and each key is asked for once."""
+        """Missing links are planned in order; nothing is written, and each key is looked up once."""
         wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await links.plan_links(wanted)
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
         assert asked(sandbox) == {"GET": 3}  # two cases, and the links of the one that both links share
 
     async def test_progress(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """Each answer is told of, with how many are waited for by then: first the keys, then the lists."""
+        """Progress is reported after each response, with the total so far: first keys, then lists."""
         told: list[tuple[int, int]] = []
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
         await links.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
@@ -93,18 +93,18 @@ class TestPlanLinks:
         assert asked(sandbox) == {"GET": 6}
 
     async def test_what_is_there_is_kept(self, links: CaseLinksClient) -> None:
-        """For ``RELATES_TO`` either way round."""
+        """An existing link is kept; for ``RELATES_TO`` in either direction."""
         made = [await links.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
         plan = await links.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
         assert plan == LinkPlan(create=(B.blocks(C),), keep=(made[1], made[0]))
 
     async def test_equal_links_are_one(self, links: CaseLinksClient) -> None:
-        """Whether by key or by id, and the first counts."""
+        """Equal links count once, by key or by id, and the first one is used."""
         wanted = [A.relates_to(B), parse_link("SHOP-1", "relates_to", "SHOP-2"), B.relates_to(A)]
         assert await links.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
 
     async def test_sources_of_either_kind(self, links: CaseLinksClient) -> None:
-        """As for :meth:`create_links`; without a link there is nothing to do."""
+        """Sync and async sources both work, and an empty source gives an empty plan."""
 
         async def slowly() -> AsyncIterator[WantedLink]:
             yield A.blocks(B)
@@ -113,13 +113,13 @@ class TestPlanLinks:
         assert await links.plan_links([], prune=True) == LinkPlan()
 
     async def test_without_prune_nothing_is_deleted(self, links: CaseLinksClient) -> None:
-        """Other links of the same entities, and links that are there twice, are left as they are."""
+        """Without ``prune``, other links and duplicate links stay unchanged."""
         first = min([await links.create_link(A.blocks(B)) for _ in range(2)], key=lambda link: link.id)
         await links.create_link(A.causes(B))
         assert await links.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
 
     async def test_prune_deletes_among_the_entities_that_are_named(self, links: CaseLinksClient) -> None:
-        """What leads to another entity is none of this file's business."""
+        """Prune keeps links to entities that the wanted links do not name."""
         kept, unwanted, other = [
             await links.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
         ]
@@ -128,13 +128,13 @@ class TestPlanLinks:
         assert other not in plan.delete
 
     async def test_prune_leaves_one_of_equal_links(self, links: CaseLinksClient) -> None:
-        """The surplus is not wanted."""
+        """Prune deletes all but one of equal links."""
         made = [await links.create_link(new) for new in (A.relates_to(B), B.relates_to(A), A.relates_to(B))]
         plan = await links.plan_links([A.relates_to(B)], prune=True)
         assert (len(plan.keep), len(plan.delete), {*plan.keep, *plan.delete}) == (1, 2, set(made))
 
     async def test_prune_leaves_what_no_file_could_name(self, keys: ApiKeys) -> None:
-        """A relationship that this version does not know cannot be wanted, and so is not unwanted."""
+        """Prune keeps links with a relationship that this version does not know."""
         api = Api()
         ends = {"parent_entity_type": "CASE", "parent_entity_id": A.id}
         ends |= {"child_entity_type": "CASE", "child_entity_id": B.id}
@@ -158,30 +158,30 @@ class TestPlanLinks:
     async def test_keys_without_a_case_are_named_all_at_once(
         self, sandbox: Sandbox, links: CaseLinksClient
     ) -> None:
-        """Whoever misspelt three keys corrects them in one go; no list is asked for."""
+        """The error names every unknown key, and no links are listed."""
         wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
         with pytest.raises(NotFoundError, match="SHOP-71") as caught:
             await links.plan_links(wanted)
-        assert str(caught.value).endswith("; and so it is with SHOP-72, SHOP-73")
+        assert str(caught.value).endswith("; also not found: SHOP-72, SHOP-73")
         with pytest.raises(NotFoundError) as caught:
             await links.plan_links(wanted[:2])
         assert "SHOP-71" in str(caught.value)
-        assert "and so it is" not in str(caught.value)
+        assert "also not found" not in str(caught.value)
         assert not any("entity_id" in request.path for request in sandbox.requests)
 
     async def test_what_is_no_link_is_refused(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """Before anything is sent."""
-        with pytest.raises(InvalidLinkError, match="not of 'SHOP-1'"):
+        """A value that is not a link is refused before anything is sent."""
+        with pytest.raises(InvalidLinkError, match="not 'SHOP-1'"):
             await links.plan_links([A.blocks(B), "SHOP-1"])  # type: ignore[list-item]
         assert asked(sandbox) == {}
 
     async def test_two_names_of_one_case(self, links: CaseLinksClient) -> None:
-        """Show when the key is looked up, and no case is linked to itself."""
+        """A key and an id of one case are detected after the lookup; a case cannot be linked to itself."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
             await links.plan_links([parse_link("SHOP-1", "blocks", A)])
 
     async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-        """The lists that are under way are cancelled, and nothing is left of them."""
+        """The first error cancels the requests in flight and leaves no task behind."""
         async with (
             leaving_nothing(),
             Server(Held(), answers(401)) as server,
@@ -194,7 +194,7 @@ class TestPlanLinks:
 
 class TestWarnings:
     async def test_a_cycle_with_what_is_there(self, links: CaseLinksClient) -> None:
-        """Named by the keys that were looked up; the links tell which of them are there."""
+        """A cycle through existing links is reported with the keys that were looked up."""
         kept, closing = [await links.create_link(new) for new in (A.blocks(B), C.blocks(A))]
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-2", "blocks", "SHOP-3")]
         [warning] = (await links.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
@@ -203,21 +203,21 @@ class TestWarnings:
         assert str(warning) == "a cycle: SHOP-2 BLOCKS SHOP-3 BLOCKS SHOP-1 BLOCKS SHOP-2"
 
     async def test_not_of_what_will_be_gone(self, links: CaseLinksClient) -> None:
-        """A link that turns round is no cycle once the old one is deleted."""
+        """Links that the plan deletes are not part of a cycle."""
         await links.create_link(A.blocks(B))
         assert len((await links.plan_links([B.blocks(A)])).warnings) == 1
         assert (await links.plan_links([B.blocks(A)], prune=True)).warnings == ()
 
     async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """They are known from the links that were listed."""
+        """Warnings need no requests beyond the lists."""
         plan = await links.plan_links([A.blocks(B), B.blocks(A), A.duplicates(B), B.duplicates(A)])
-        assert len(plan.warnings) == 3
+        assert len(plan.warnings) == 2
         assert asked(sandbox) == {"GET": 1}
 
 
 class TestText:
     async def test_it_is_the_difference(self, links: CaseLinksClient) -> None:
-        """A line for each link that comes or goes, by the keys that were looked up and else by the ids."""
+        """``str()`` has one line for each created or deleted link, with keys where they are known."""
         await links.create_link(A.causes(B))
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await links.plan_links(wanted, prune=True)
@@ -226,17 +226,17 @@ class TestText:
             f"+ SHOP-1 CAUSES incident:{OUTAGE.id}",
             "- SHOP-1 CAUSES SHOP-2",
         ]
-        assert plan.named(C) == C.id
+        assert plan.name_of(C) == C.id
         assert plan.cases[A].title == "Title 1"
 
     def test_without_a_difference_it_is_empty(self) -> None:
-        """As of any program that compares."""
+        """A plan without changes is an empty string."""
         assert str(LinkPlan(keep=(there("x", A.blocks(B)),))) == ""
 
 
 class TestApplyPlan:
     async def test_what_became_of_each_link(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """An outcome for each link to create and to delete, with its index; and so the links are."""
+        """Each create and each delete has an outcome with its index."""
         old = [await links.create_link(new) for new in (A.causes(B), B.causes(C))]
         plan = await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)
         outcomes = await applied(links, plan)
@@ -255,7 +255,7 @@ class TestApplyPlan:
         assert len(sandbox.links) == 2
 
     async def test_twice_changes_nothing(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """By the sandbox's own count, whether the same plan is applied once more or a new one is made."""
+        """Applying the same plan or a new one again leaves the sandbox unchanged."""
         wanted = [A.blocks(B), B.blocks(C), C.relates_to(A)]
         for new in (A.causes(B), B.blocks(C), B.blocks(C)):
             await links.create_link(new)
@@ -272,7 +272,7 @@ class TestApplyPlan:
         assert ids(sandbox) == after
 
     async def test_another_writer_in_between(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """What somebody else has made is not made again, and what somebody else has deleted is gone."""
+        """A link created by someone else is not created again, and one they deleted counts as deleted."""
         old = await links.create_link(A.causes(B))
         plan = await links.plan_links([A.blocks(B)], prune=True)
         theirs = await links.create_link(A.blocks(B))
@@ -281,7 +281,7 @@ class TestApplyPlan:
         assert ids(sandbox) == [theirs.id]
 
     async def test_creates_come_before_deletes(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """A link that takes the place of another is there before that one is gone."""
+        """All creates are finished before the first delete is sent."""
         wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         for new in wanted[:10]:
             await links.create_link(new.parent.causes(new.child))
@@ -293,7 +293,7 @@ class TestApplyPlan:
         assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
 
     async def test_where_a_create_fails_nothing_is_deleted(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """What was to take the place of the old links may be missing, so they stay."""
+        """After a failed create nothing is deleted, because a replacement may be missing."""
         api = Api()
 
         async def meet(exchange: Exchange) -> None:
@@ -307,12 +307,12 @@ class TestApplyPlan:
         assert isinstance(last := outcomes[-1], NotDeleted)
         assert (last.link, last.index) == (old, 0)
         assert str(last.error) == (
-            f"{old} was left as it is, since not all links of the plan were created: plan and apply once more"
+            f"{old} was not deleted, because some links could not be created. Plan and apply again."
         )
         assert "DELETE" not in server.methods
 
     async def test_a_delete_that_fails(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
-        """Is an outcome with its error, and the others go on."""
+        """A failed delete is an outcome with its error, and the other deletes continue."""
         for new in (A.causes(B), B.causes(A)):
             await links.create_link(new)
         plan = await links.plan_links([A.blocks(B)], prune=True)
@@ -327,7 +327,7 @@ class TestApplyPlan:
 
     @pytest.mark.parametrize("method", ["POST", "DELETE"])
     async def test_breaking_off_leaves_nothing_behind(self, method: str, keys: ApiKeys) -> None:
-        """What is under way is cancelled, of creates and of deletes."""
+        """Closing the generator cancels the creates and deletes in flight."""
         api, held = Api(), Held()
 
         async def meet(exchange: Exchange) -> None:
@@ -346,7 +346,7 @@ class TestApplyPlan:
             assert set(server.methods) == ({"DELETE"} if method == "DELETE" else {"GET", "POST"})
 
     async def test_bounded_concurrency(self, keys: ApiKeys, clock: Clock) -> None:
-        """No more is under way than the client's ``max_concurrency``."""
+        """At most ``max_concurrency`` requests are in flight."""
         held = Held(Api())
         new = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         plan = LinkPlan(delete=tuple(there(f"x{number}", each) for number, each in enumerate(new)))
@@ -377,7 +377,7 @@ class TestCompare:
     def test_then_the_links_are_as_they_are_wanted(
         self, wanted: list[NewCaseLink], standing: list[NewCaseLink], prune: bool
     ) -> None:
-        """Each wanted link is there; with prune once, and no other among them. Then nothing is to do."""
+        """Afterwards the wanted links exist, with prune once and alone; a second plan is empty."""
         before = [there(f"{number}", new) for number, new in enumerate(standing)]
         plan = compare(wanted, before, prune=prune, cases={})
         now = after(plan, before)
@@ -395,7 +395,7 @@ class TestCompare:
     def test_whatever_the_order_of_the_lists_the_same_link_is_kept(
         self, wanted: list[NewCaseLink], standing: list[NewCaseLink], draw: Random
     ) -> None:
-        """Two who prune at once, and are told equal links in another order, do not delete both of them."""
+        """Plans keep the same one of equal links, in whatever order the server lists them."""
         before = [there(f"{number}", new) for number, new in enumerate(standing * 2)]
         shuffled = draw.sample(before, len(before))
         one, other = (compare(wanted, each, prune=True, cases={}) for each in (before, shuffled))

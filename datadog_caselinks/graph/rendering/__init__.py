@@ -1,7 +1,7 @@
-"""Pictures of a graph of links: for a terminal, as Mermaid, DOT and SVG, and as a page. Knows no HTTP.
+"""Pictures of a graph: a tree for terminals, Mermaid, DOT, SVG, and an HTML page.
 
-Each is a function of the graph alone, and makes of the same graph the same text. None needs the network,
-and what others wrote into titles stays text in all of them.
+Each function returns the same text for the same graph. The pictures need no network, and titles always
+appear as plain text, never as markup.
 """
 
 from datadog_caselinks.graph.rendering.dot import dot

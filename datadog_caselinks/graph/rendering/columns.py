@@ -1,37 +1,38 @@
-"""Which column each entity stands in and how far down, by a layout in layers. Knows boxes by their height."""
+"""Layered layout: the column and the vertical position of each entity."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, Final
 
 from attrs import frozen
 
 from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.search import depth_first
 from datadog_caselinks.models import Entity
 
-# Pixels, as all lengths here.
+# All lengths are in pixels.
 _BETWEEN_BOXES: Final = 18.0
 _BETWEEN_LINES: Final = 14.0
 _BETWEEN_PARTS: Final = 70.0
 
-# How hard a line pulls to be level: between two boxes, before or after a box, and where it passes columns.
+# How strongly a line is straightened: between two boxes, between a box and a waypoint, between waypoints.
 _FORCES: Final = (1, 2, 8)
 _SWEEPS: Final = 24
 
-# Parts that no link connects stand side by side up to so many columns.
+# Unconnected parts are placed side by side, up to at least this many columns.
 _LEAST_COLUMNS: Final = 4
 
 Pair = tuple[Entity, Entity]
-"""What stands at the left end of a line, and what at its right one."""
+"""The entities at the left and the right end of a line."""
 
 
 @frozen
 class Place:
-    """A column, counted from the left, and how far down the middle is, in pixels."""
+    """A column, counted from the left, and the vertical centre in pixels."""
 
     column: int
     y: float
@@ -39,76 +40,79 @@ class Place:
 
 @frozen
 class Grid:
-    """Where each entity stands, and where the line between two passes the columns between them."""
+    """The place of each entity, and the places where lines cross the columns between their ends."""
 
     places: Mapping[Entity, Place]
     passes: Mapping[Pair, Sequence[Place]]
 
 
 def rank(graph: LinkGraph) -> dict[Entity, int]:
-    """A number for each entity: greater than those of its parents, but where links go round.
+    """Return a number for each entity that is greater than its parents' numbers, except within cycles.
 
-    It is the order in which a search in depth leaves them, reversed.
+    The numbers are the reverse postorder of a depth-first search.
     """
-    children: dict[Entity, list[Entity]] = {entity: [] for entity in graph.entities}
+    children: dict[Entity, list[Entity]] = defaultdict(list)
     has_parent = set()
     for link in graph.links:
         children[link.parent].append(link.child)
         has_parent.add(link.child)
-    seen: set[Entity] = set()
-    left: list[Entity] = []
-    for start in sorted(graph.entities, key=has_parent.__contains__):
-        way = [] if start in seen else [(start, iter(children[start]))]
-        seen.add(start)
-        while way:
-            entity, remaining = way[-1]
-            child = next((child for child in remaining if child not in seen), None)
-            if child is None:
-                left.append(entity)
-                way.pop()
-            else:
-                seen.add(child)
-                way.append((child, iter(children[child])))
-    return {entity: -number for number, entity in enumerate(left)}
+    roots = sorted(graph.entities, key=has_parent.__contains__)
+    postorder = chain.from_iterable(depth_first(roots, children))
+    return {entity: -number for number, entity in enumerate(postorder)}
 
 
 def arrange(graph: LinkGraph, edges: Sequence[Pair], heights: Mapping[Entity, float]) -> Grid:
-    """A place for each entity of ``graph``, and a way for each of ``edges``, which lead from left to right.
+    """Return a place for each entity of ``graph``, and the waypoints of each of ``edges``, left to right.
 
-    Raises :class:`ConfigurationError` if the library that does it is not installed.
+    Raises:
+        ConfigurationError: The extra ``pictures`` is not installed.
     """
     parts = _parts(edges, heights)
     linked = {end for pair in edges for end in pair}
     parts += [Grid({entity: Place(0, 0.0)}, {}) for entity in graph.entities if entity not in linked]
     first = {entity: number for number, entity in enumerate(graph.entities)}
     parts.sort(key=lambda part: min(first[entity] for entity in part.places))
-    return _side_by_side(parts, heights)
+    return _pack(parts, heights)
 
 
 def _parts(edges: Sequence[Pair], heights: Mapping[Entity, float]) -> list[Grid]:
-    """A grid for each part that is connected."""
+    """Return a grid for each connected part of the graph."""
     try:
         from fast_sugiyama import from_edges
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "this picture needs an extra: pip install 'datadog_caselinks[pictures]'"
+            "this picture needs the extra pictures; run: pip install 'datadog_caselinks[pictures]'"
         ) from None
     if not edges:
         return []
-    # By numbers: the order of anything else would change from one run to the next.
-    entities = list(dict.fromkeys(end for pair in edges for end in pair))
-    number = {entity: index for index, entity in enumerate(entities)}
-    placed = from_edges(
-        [(number[left], number[right]) for left, right in edges],
-        minimum_length=1,
-        vertex_spacing=1.0,
-        dummy_vertices=True,
-        dummy_size=1.0,
-        ranking_type="minimize",
-        crossing_minimization="barycenter",
-        check_layout=False,
-    )
-    return [_part(entities, dict(found), steps or (), heights) for found, _, _, steps in placed]
+    neighbours: dict[Entity, list[Entity]] = defaultdict(list)
+    for left, right in edges:
+        neighbours[left].append(right)
+        neighbours[right].append(left)
+    ends = list(dict.fromkeys(end for pair in edges for end in pair))
+    part_of = {end: part for part, tree in enumerate(depth_first(ends, neighbours)) for end in tree}
+    ends_of, edges_of = defaultdict[int, list[Entity]](list), defaultdict[int, list[Pair]](list)
+    for end in ends:
+        ends_of[part_of[end]].append(end)
+    for pair in edges:
+        edges_of[part_of[pair[0]]].append(pair)
+    parts = []
+    # One call for each part: given several, fast-sugiyama 0.5.3 may use the number of an entity for a dummy.
+    for part, entities in ends_of.items():
+        # By number, since the order of anything else would change between runs.
+        number = {entity: index for index, entity in enumerate(entities)}
+        placed = from_edges(
+            [(number[left], number[right]) for left, right in edges_of[part]],
+            minimum_length=1,
+            vertex_spacing=1.0,
+            dummy_vertices=True,
+            dummy_size=1.0,
+            ranking_type="minimize",
+            crossing_minimization="barycenter",
+            check_layout=False,
+        )
+        parts += [_part(entities, dict(found), steps or (), heights) for found, _, _, steps in placed]
+    return parts
 
 
 def _part(
@@ -117,10 +121,10 @@ def _part(
     steps: Iterable[tuple[Any, Any]],
     heights: Mapping[Entity, float],
 ) -> Grid:
-    """The library's layers are our columns. It numbers the points where lines pass them after the entities.
+    """Turn the layers of fast-sugiyama into columns. It numbers waypoints after the entities.
 
-    Its layers are used and the order in each, but not how far apart things are: it leaves much room empty,
-    and knows one size for all.
+    Only the layers and the order in each are used. Its distances leave too much empty space, because it
+    assumes boxes of equal size.
     """
     top = max(y for _, y in found.values())
     columns: dict[int, list[int]] = defaultdict(list)
@@ -135,7 +139,7 @@ def _part(
         force = _FORCES[is_pass(one) + is_pass(other)]
         pulls[one].append((other, force))
         pulls[other].append((one, force))
-    level = _levelled([columns[number] for number in sorted(columns)], pulls, room)
+    level = _align([columns[number] for number in sorted(columns)], pulls, room)
     places = {each: Place(number, level[each]) for number, column in columns.items() for each in column}
 
     after = {one: other for one, other in steps if is_pass(one)}
@@ -150,12 +154,12 @@ def _part(
     return Grid({entities[each]: places[each] for each in sorted(places) if not is_pass(each)}, passes)
 
 
-def _levelled(
+def _align(
     columns: Sequence[Sequence[int]],
     pulls: Mapping[int, Sequence[tuple[int, int]]],
     room: Mapping[int, float],
 ) -> dict[int, float]:
-    """How far down each vertex is: as level with its neighbours as the order and the room of all allow."""
+    """Return vertical positions that keep the order and the spacing, and make lines as level as possible."""
     level: dict[int, float] = {}
     for column in columns:
         down = -sum(room[each] for each in column) / 2
@@ -170,14 +174,14 @@ def _levelled(
                 for each, total in zip(column, forces, strict=True)
             ]
             gaps = [0.0, *((room[above] + room[below]) / 2 for above, below in pairwise(column))]
-            level |= zip(column, _apart(wishes, forces, gaps), strict=True)
+            level |= zip(column, _space_out(wishes, forces, gaps), strict=True)
     return level
 
 
-def _apart(wishes: Sequence[float], forces: Sequence[float], gaps: Iterable[float]) -> Iterator[float]:
-    """Levels as near to ``wishes`` as can be that keep the order, with ``gaps`` before each at least.
+def _space_out(wishes: Sequence[float], forces: Sequence[float], gaps: Iterable[float]) -> Iterator[float]:
+    """Return the levels nearest to ``wishes`` that keep the order and at least the ``gaps`` before each.
 
-    That is an isotonic regression, by pooling adjacent violators.
+    This is an isotonic regression, solved by pooling adjacent violators.
     """
     offsets = list(accumulate(gaps))
     pools: list[tuple[float, float, int]] = []  # level, force, how many
@@ -192,8 +196,8 @@ def _apart(wishes: Sequence[float], forces: Sequence[float], gaps: Iterable[floa
     return (level + offset for level, offset in zip(levels, offsets, strict=True))
 
 
-def _side_by_side(parts: Sequence[Grid], heights: Mapping[Entity, float]) -> Grid:
-    """All parts in one grid, in lines as one writes words, and no line longer than the longest of them."""
+def _pack(parts: Sequence[Grid], heights: Mapping[Entity, float]) -> Grid:
+    """Combine all parts into one grid, in rows as wide as the widest part."""
     wides = [max(place.column for place in part.places.values()) + 1 for part in parts]
     columns = max([_LEAST_COLUMNS, *wides])
     places: dict[Entity, Place] = {}

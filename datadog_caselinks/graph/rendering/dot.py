@@ -1,4 +1,4 @@
-"""A graph in DOT, the language of Graphviz and of what reads its files."""
+"""A graph in DOT, the language of Graphviz and compatible tools."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.graph.rendering.words import has_direction, heading, in_cycles, told, words
+from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, heading, is_directed, words
 from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
 
-# A form for each type, so that none is told by colour alone.
-_FORMS: Final[Mapping[str, str]] = {
+# A shape for each type, so that types differ without colour.
+_SHAPES: Final[Mapping[str, str]] = {
     EntityType.CASE: "box",
     EntityType.INCIDENT: "octagon",
     EntityType.PAGE: "ellipse",
     EntityType.AGENT_CONVERSATION: "note",
 }
-_OTHER_FORM: Final = "diamond"
+_OTHER_SHAPE: Final = "diamond"
 _LINES: Final[Mapping[str, str]] = {
     Relationship.RELATES_TO: "dotted",
     Relationship.DUPLICATES: "dashed",
@@ -25,9 +25,9 @@ _LINES: Final[Mapping[str, str]] = {
 
 
 def dot(graph: LinkGraph) -> str:
-    """``graph`` as the text of a DOT file."""
+    """Return ``graph`` as the text of a DOT file."""
     number = {entity: index for index, entity in enumerate(graph.entities)}
-    cyclic = in_cycles(graph)
+    cyclic = cycle_link_ids(graph)
     lines = [
         "digraph links {",
         f"    graph [rankdir=LR, label={_quoted(heading(graph))}, labelloc=t, fontname=Helvetica]",
@@ -43,10 +43,10 @@ def dot(graph: LinkGraph) -> str:
 
 
 def _node(graph: LinkGraph, entity: Entity) -> str:
-    its = told(graph, entity)
+    its = describe(graph, entity)
     label = _quoted(*filter(None, (its.key, its.title, its.state)))
     weight = ", penwidth=3" if entity == graph.root else ""
-    form = _FORMS.get(entity.type, _OTHER_FORM)
+    form = _SHAPES.get(entity.type, _OTHER_SHAPE)
     address = graph.address(entity)
     link = f", URL={_quoted(address)}" if address else ""
     return f"[label={label}, shape={form}, tooltip={_quoted(its.reference)}{link}{weight}]"
@@ -55,12 +55,12 @@ def _node(graph: LinkGraph, entity: Entity) -> str:
 def _edge(link: CaseLink, *, is_in_cycle: bool) -> str:
     label = _quoted(f"{'↻ ' * is_in_cycle}{words(link.relationship)}")
     style = "bold" if is_in_cycle else _LINES.get(link.relationship, "solid")
-    ends = "" if has_direction(link) else ", dir=none"
+    ends = "" if is_directed(link) else ", dir=none"
     mark = ', color="#c0392b", penwidth=3' if is_in_cycle else ""
     return f"[label={label}, style={style}{ends}{mark}]"
 
 
 def _quoted(*lines: str) -> str:
-    """Lines in quotes. Graphviz reads escapes that begin with a backslash, and HTML's entities."""
+    """Return quoted lines, with backslashes, quotes and HTML entities escaped."""
     escaped = (line.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines)
     return '"' + "\\n".join(escaped) + '"'

@@ -1,4 +1,4 @@
-"""Where everything is in a picture: the boxes with their ports, and the lines between them."""
+"""Positions in a picture: the boxes with their ports, and the lines between them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering.columns import Grid, Pair, arrange, rank
-from datadog_caselinks.graph.rendering.words import has_direction, in_cycles, told, wrapped
+from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, is_directed, wrapped
 from datadog_caselinks.models import CaseLink, Entity, Relationship
 
-# Pixels at the size in which text is best read.
+# Pixels at the default zoom.
 BOX_WIDTH: Final = 224.0
 BOX_PADDING: Final = 12.0
 TITLE_SIZE: Final = 12.5
@@ -32,7 +32,7 @@ Point = tuple[float, float]
 
 @frozen
 class Box:
-    """An entity: the upper left corner, the height, and the lines that its title is broken into."""
+    """The box of an entity: its upper left corner, its height, and the lines of its title."""
 
     x: float
     y: float
@@ -41,17 +41,17 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """Half-way down."""
+        """The vertical centre."""
         return self.y + self.height / 2
 
 
 @frozen
 class Way:
-    """The line of a link, from its left end to its right one.
+    """The line of a link, from its left end to its right end.
 
-    Between two of its ``points`` it is straight where they are at one height, and else bends from level to
-    level. ``is_backward`` says that the parent is at the right. ``label`` is where the straight piece begins
-    that is for the name of the relationship; links of one name that begin together share it.
+    The line is straight between ``points`` at the same height, and curved otherwise. ``is_backward`` means
+    that the parent is on the right. ``label`` is the start of the straight piece with the name of the
+    relationship. Links of the same kind that start together share a label.
     """
 
     link: CaseLink
@@ -63,7 +63,7 @@ class Way:
 
 @frozen
 class Layout:
-    """A graph on a plane, in pixels, from 0 to ``width`` and to ``height``."""
+    """The positions of a whole graph, in pixels, within ``width`` and ``height``."""
 
     boxes: Mapping[Entity, Box]
     ways: Sequence[Way]
@@ -72,15 +72,19 @@ class Layout:
 
 
 def layout(graph: LinkGraph) -> Layout:
-    """Find a place for each entity, and a way for each link that leads past the others.
+    """Return a place for each entity, and a line for each link that avoids the boxes.
 
-    Parents stand at the left of their children wherever that can be. Raises :class:`ConfigurationError` if
-    the library that does it is not installed.
+    Parents are to the left of their children, except within cycles.
+
+    Raises:
+        ConfigurationError: The extra ``pictures`` is not installed.
     """
     legs = _legs(graph)
     ports = _Ports(legs)
     room = BOX_WIDTH - 2 * BOX_PADDING
-    titles = {each: tuple(wrapped(told(graph, each).title, room, TITLE_SIZE, 2)) for each in graph.entities}
+    titles = {
+        each: tuple(wrapped(describe(graph, each).title, room, TITLE_SIZE, 2)) for each in graph.entities
+    }
     heights = {each: max(content_height(title), ports.room(each)) for each, title in titles.items()}
     edges = list(dict.fromkeys(leg.pair for leg in legs if leg.pair[0] != leg.pair[1]))
     grid = arrange(graph, edges, heights)
@@ -98,17 +102,17 @@ def layout(graph: LinkGraph) -> Layout:
 
 
 def content_height(title: Sequence[str]) -> float:
-    """What the text of a box takes, whose title has these lines."""
+    """Return the height of a box's text, including the lines of its ``title``."""
     return _HEAD_HEIGHT + (TITLE_LINE * len(title) + 2 if title else 0)
 
 
 _Kind = tuple[Relationship | str, bool, bool]
-"""What links must have in common to begin, or to end, at one port."""
+"""The properties that links sharing a port have in common."""
 
 
 @frozen
 class _Leg:
-    """A link, and which of its ends stands at the left."""
+    """A link, and its left and right ends."""
 
     link: CaseLink
     pair: Pair
@@ -116,7 +120,7 @@ class _Leg:
 
     @property
     def is_backward(self) -> bool:
-        return has_direction(self.link) and self.link.parent != self.pair[0]
+        return is_directed(self.link) and self.link.parent != self.pair[0]
 
     @property
     def kind(self) -> _Kind:
@@ -125,7 +129,7 @@ class _Leg:
 
 def _legs(graph: LinkGraph) -> list[_Leg]:
     number = rank(graph)
-    cyclic = in_cycles(graph)
+    cyclic = cycle_link_ids(graph)
     return [
         _Leg(link, (min(ends, key=number.__getitem__), max(ends, key=number.__getitem__)), link.id in cyclic)
         for link in graph.links
@@ -134,11 +138,11 @@ def _legs(graph: LinkGraph) -> list[_Leg]:
 
 
 _Port = tuple[Entity, bool, _Kind]
-"""Where links begin or end: on an entity's right side or on the left one."""
+"""A point on the right (True) or left side of an entity's box where links of a kind start or end."""
 
 
 class _Ports:
-    """The kinds of links at each side of each box: as many ports as kinds."""
+    """The ports of each box: one on each side for each kind of link there."""
 
     def __init__(self, legs: Iterable[_Leg]) -> None:
         self._legs = legs
@@ -150,11 +154,11 @@ class _Ports:
                 self._sides[right, False].add(leg.kind)
 
     def room(self, entity: Entity) -> float:
-        """How high the box must be."""
+        """Return the height that the ports need."""
         return _BETWEEN_PORTS * max(len(self._sides.get((entity, side), ())) for side in (True, False))
 
     def offsets(self, grid: Grid) -> dict[_Port, float]:
-        """How far below the middle of its box each is: in the order in which the links go away from there."""
+        """Return the offset of each port from the centre of its box, ordered by where its links lead."""
         levels: dict[_Port, list[float]] = defaultdict(list)
         for leg in self._legs:
             left, right = leg.pair
@@ -177,7 +181,7 @@ def _ways(
     for leg in legs:
         left, right = leg.pair
         lane = (taken[leg.pair] - (lanes[leg.pair] - 1) / 2) * _BETWEEN_LANES
-        aside = taken[leg.pair, leg.kind] * _BETWEEN_LANES  # of equal links, which share their ports
+        aside = taken[leg.pair, leg.kind] * _BETWEEN_LANES  # separates equal links, which share their ports
         taken.update([leg.pair, (leg.pair, leg.kind)])
         x, y = boxes[left].x + BOX_WIDTH, boxes[left].middle + offsets[left, True, leg.kind]
         if left == right:

@@ -1,4 +1,4 @@
-"""A graph as a Mermaid flowchart, which GitHub, GitLab and many wikis draw from its text."""
+"""A graph as a Mermaid flowchart, which GitHub, GitLab and many wikis render."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Mapping
 from typing import Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.graph.rendering.words import has_direction, in_cycles, told, words
+from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, is_directed, words
 from datadog_caselinks.models import CaseLink, Entity, EntityType
 
-# A form for each type, so that none is told by colour alone.
-_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+# A shape for each type, so that types differ without colour.
+_SHAPES: Final[Mapping[str, tuple[str, str]]] = {
     EntityType.CASE: ('["', '"]'),
     EntityType.INCIDENT: ('{{"', '"}}'),
     EntityType.PAGE: ('(["', '"])'),
     EntityType.AGENT_CONVERSATION: ('>"', '"]'),
 }
-_OTHER_FORM: Final = ('("', '")')
-# A hyphen or a full stop means nothing between letters, and else may begin a list.
-_READ_OTHERWISE: Final = re.compile(r"(?<!\w)[-.]|[-.](?!\w)|[^\w .,…↻○◐✓-]|_")
+_OTHER_SHAPE: Final = ('("', '")')
+# A hyphen or a full stop is safe between letters; elsewhere it may start a list.
+_UNSAFE: Final = re.compile(r"(?<!\w)[-.]|[-.](?!\w)|[^\w .,…↻○◐✓-]|_")
 _ROOT_STYLE: Final = "stroke-width:3px"
 _CYCLE_STYLE: Final = "stroke:#c0392b,stroke-width:3px"
 
 
 def mermaid(graph: LinkGraph) -> str:
-    """``graph`` as the text of a Mermaid flowchart."""
+    """Return ``graph`` as the text of a Mermaid flowchart."""
     number = {entity: index for index, entity in enumerate(graph.entities)}
-    cyclic = in_cycles(graph)
+    cyclic = cycle_link_ids(graph)
     lines = ["flowchart LR"]
     lines += [f"    {_node(graph, entity, index)}" for entity, index in number.items()]
     lines += [
@@ -41,9 +41,9 @@ def mermaid(graph: LinkGraph) -> str:
 
 
 def _node(graph: LinkGraph, entity: Entity, index: int) -> str:
-    its = told(graph, entity)
+    its = describe(graph, entity)
     text = "<br>".join(_escaped(line) for line in (its.key, its.title, its.state) if line)
-    opening, closing = _FORMS.get(entity.type, _OTHER_FORM)
+    opening, closing = _SHAPES.get(entity.type, _OTHER_SHAPE)
     return f"n{index}{opening}{text}{closing}"
 
 
@@ -51,9 +51,9 @@ def _arrow(link: CaseLink, *, is_in_cycle: bool) -> str:
     name = _escaped(f"{'↻ ' * is_in_cycle}{words(link.relationship)}")
     if is_in_cycle:
         return f'== "{name}" ==>'
-    return f'-- "{name}" -->' if has_direction(link) else f'-. "{name}" .-'
+    return f'-- "{name}" -->' if is_directed(link) else f'-. "{name}" .-'
 
 
 def _escaped(text: str) -> str:
-    """``text`` inside quotes: anything that Mermaid, Markdown or HTML could read otherwise, by its number."""
-    return _READ_OTHERWISE.sub(lambda found: f"#{ord(found[0])};", text)
+    """Replace characters that Mermaid, Markdown or HTML could interpret by their numbers."""
+    return _UNSAFE.sub(lambda found: f"#{ord(found[0])};", text)

@@ -1,4 +1,4 @@
-"""A graph as one HTML page to pan, zoom, search and click. It holds all that it needs and fetches nothing."""
+"""A graph as a self-contained HTML page to pan, zoom, search and click."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering.svg import STYLE, draw, legend
-from datadog_caselinks.graph.rendering.words import has_direction, heading, notes, plain, told, words
+from datadog_caselinks.graph.rendering.words import describe, heading, is_directed, notes, plain, words
 
 _FILES: Final = resources.files(__package__)
 _TEMPLATE: Final = _FILES.joinpath("page.html").read_text("utf-8")
@@ -21,10 +21,12 @@ _STYLE: Final = STYLE + _FILES.joinpath("page.css").read_text("utf-8")
 
 
 def page(graph: LinkGraph) -> str:
-    """``graph`` as an HTML page that needs no network and no other file.
+    """Return ``graph`` as an HTML page that needs no network and no other file.
 
-    It is light or dark as its reader has it. Raises :class:`ConfigurationError` without the extra
-    ``pictures``.
+    The page follows the reader's light or dark mode.
+
+    Raises:
+        ConfigurationError: The extra ``pictures`` is not installed.
     """
     drawing = draw(graph)
     parts = {
@@ -43,7 +45,7 @@ def page(graph: LinkGraph) -> str:
             f"{escape(text)}</li>"
             for sample, width, text in legend(graph)
         ),
-        # Without a "<" nothing in it can end the element that it stands in.
+        # Without a "<" the data cannot end the script element that contains it.
         "DATA": json.dumps(_data(graph), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     return re.sub("__([A-Z]+)__", lambda match: parts[match[1]], _TEMPLATE)
@@ -54,7 +56,7 @@ def _hash(text: str) -> str:
 
 
 def _data(graph: LinkGraph) -> dict[str, Any]:
-    """What the script tells about the boxes and lines, each at the number that these carry."""
+    """Return what the script shows about boxes and lines, indexed by the numbers in the drawing."""
     number = {entity: index for index, entity in enumerate(graph.entities)}
     link_number = {link.id: index for index, link in enumerate(graph.links)}
     return {
@@ -71,14 +73,14 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
                 "isUnread": entity in graph.unread,
             }
             for entity in graph.entities
-            for its in [told(graph, entity)]
+            for its in [describe(graph, entity)]
         ],
         "links": [
             {
                 "parent": number[link.parent],
                 "child": number[link.child],
                 "relationship": words(link.relationship),
-                "hasDirection": has_direction(link),
+                "hasDirection": is_directed(link),
             }
             for link in graph.links
         ],

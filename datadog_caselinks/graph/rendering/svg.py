@@ -1,4 +1,4 @@
-"""A graph as SVG: one drawing for a document of its own and for the page. Fetches nothing."""
+"""A graph as SVG, for a document of its own and for the HTML page."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from datadog_caselinks.graph.rendering.layout import (
     layout,
 )
 from datadog_caselinks.graph.rendering.words import (
-    Told,
+    Description,
+    describe,
     fitted,
-    has_direction,
     heading,
+    is_directed,
     notes,
-    told,
     width,
     words,
 )
@@ -37,15 +37,15 @@ from datadog_caselinks.models import Entity, EntityType, Relationship
 
 STYLE: Final = resources.files(__package__).joinpath("drawing.css").read_text("utf-8")
 
-_KEY_SIZE: Final = 14.0  # of letters that are as wide as the bold ones of 13
+_KEY_SIZE: Final = 14.0  # the bold letters of size 13 are this wide
 _SMALL_SIZE: Final = 11.0
 _MARGIN: Final = 28.0
 _HEAD_ROOM: Final = 66.0
 _LEGEND_ROOM: Final = 40.0
 _SAMPLE: Final = 44.0
-_LEAST_SAID: Final = 6  # characters, of which less would tell nothing
+_LEAST_SHOWN: Final = 6  # characters; a shorter text would be meaningless
 
-# In a square of 16, to be seen at that size.
+# Drawn in a square of 16 pixels.
 _TYPE_GLYPHS: Final[Mapping[str, str]] = {
     EntityType.CASE: '<rect class="full" x="2" y="3" width="12" height="10" rx="2"/>',
     EntityType.INCIDENT: '<path class="full" d="M8 2.2 14.2 13.4H1.8z"/>',
@@ -62,7 +62,7 @@ _STATUS_GLYPHS: Final[Mapping[str, str]] = {
 
 @frozen
 class Drawing:
-    """What is drawn, as SVG's elements, and its size in pixels."""
+    """The SVG elements of a drawing, and its size in pixels."""
 
     markup: str
     width: float
@@ -70,11 +70,10 @@ class Drawing:
 
 
 def draw(graph: LinkGraph) -> Drawing:
-    """The boxes and lines of ``graph``.
+    """Draw the boxes and lines of ``graph``.
 
-    Each entity is a ``g`` with ``data-entity``, its number in ``graph.entities``, and each link one with
-    ``data-link``, its number in ``graph.links``; a name that stands on lines has ``data-links``, the numbers
-    of all of these.
+    Each entity is a ``g`` with its index in ``graph.entities`` as ``data-entity``, and each link a ``g`` with
+    its index in ``graph.links`` as ``data-link``. A label has the indexes of its links as ``data-links``.
     """
     plan = layout(graph)
     named: dict[Point, list[int]] = defaultdict(list)
@@ -90,10 +89,10 @@ def draw(graph: LinkGraph) -> Drawing:
 
 
 def svg(graph: LinkGraph) -> str:
-    """``graph`` as an SVG document, for a browser and for a document that shows pictures.
+    """Return ``graph`` as an SVG document that follows the reader's light or dark mode.
 
-    It is light or dark as its reader has it. Raises :class:`ConfigurationError` without the extra
-    ``pictures``.
+    Raises:
+        ConfigurationError: The extra ``pictures`` is not installed.
     """
     drawing = draw(graph)
     signs, signs_width = _legend_line(graph)
@@ -123,7 +122,7 @@ width="{_n(wide)}" height="{_n(high)}" viewBox="0 0 {_n(wide)} {_n(high)}">
 
 def _way(graph: LinkGraph, number: int, way: Way) -> str:
     link = way.link
-    said = f"{told(graph, link.parent)} {words(link.relationship)} {told(graph, link.child)}"
+    said = f"{describe(graph, link.parent)} {words(link.relationship)} {describe(graph, link.child)}"
     points = way.points
     if link.parent == link.child:
         (x, y), (end_x, end_y) = points
@@ -131,7 +130,7 @@ def _way(graph: LinkGraph, number: int, way: Way) -> str:
             f"M{_p(x, y)}C{_p(x + LABEL_ROOM, y)} {_p(end_x, end_y + LABEL_ROOM / 2)} {_p(end_x, end_y + 9)}"
         )
         head = f"M{_p(end_x, end_y)}l-4.5 9h9z"
-    elif not has_direction(link):
+    elif not is_directed(link):
         path, head = _path(points), ""
     elif way.is_backward:
         (x, y), *_ = points
@@ -176,7 +175,7 @@ def _link_class(way: Way, name: str = "link") -> str:
 
 
 def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
-    its = told(graph, entity)
+    its = describe(graph, entity)
     status = graph.cases[entity].status if entity in graph.cases else ""
     marks = f"{' root' * (entity == graph.root)}{' closed' * (status == 'CLOSED')}"
     base = (box.height - content_height(box.title)) / 2 + 23
@@ -196,20 +195,20 @@ def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
     )
 
 
-def _head(entity: Entity, its: Told, status: str, base: float) -> Iterator[str]:
-    """The first line of a box: at the left what it is, at the right how it is, in letters and by a sign."""
+def _head(entity: Entity, its: Description, status: str, base: float) -> Iterator[str]:
+    """Draw the first line of a box: type and key on the left, status on the right."""
     left, right = BOX_PADDING + 22, BOX_WIDTH - BOX_PADDING
     yield _glyph(_TYPE_GLYPHS.get(entity.type, _OTHER_GLYPH), BOX_PADDING, base - 12.5)
     if status:
         yield _glyph(status, right - 15, base - 12)
         right -= 20
-    # An incident has no key, and its id tells a reader little.
+    # Only cases have keys; the id of an incident means little to readers.
     name, aside = (its.key, its.status) if entity.type == EntityType.CASE else (its.type, its.key)
     room = right - left - 8
     name = fitted(name, room, _KEY_SIZE)
     yield _text("key", left, base, name)
     shown = fitted(aside, room - width(name, _KEY_SIZE), _SMALL_SIZE)
-    if shown == aside or len(shown) >= _LEAST_SAID:
+    if shown == aside or len(shown) >= _LEAST_SHOWN:
         yield _text("status", right, base, shown)
 
 
@@ -226,7 +225,7 @@ def _glyph(markup: str, x: float, y: float) -> str:
 
 
 def _body(entity: Entity, height: float) -> str:
-    """The outline, by which a type is told from afar."""
+    """Draw the outline, whose shape identifies the type from a distance."""
     wide, low, cut = BOX_WIDTH, height, 9
     match entity.type:
         case EntityType.CASE:
@@ -248,7 +247,7 @@ def _body(entity: Entity, height: float) -> str:
 
 
 def legend(graph: LinkGraph) -> list[tuple[str, float, str]]:
-    """The forms that occur in ``graph``: each as SVG's elements, how wide it is, and what it stands for."""
+    """Return the legend of ``graph``: for each symbol its SVG elements, its width and its meaning."""
     types = {_type_class(entity) for entity in graph.entities}
     statuses = {case.status for case in graph.cases.values()}
     relationships = {link.relationship for link in graph.links}
@@ -271,13 +270,13 @@ def legend(graph: LinkGraph) -> list[tuple[str, float, str]]:
 
 
 def _sample(*, has_head: bool) -> str:
-    """A piece of a line."""
+    """Draw a sample of a line."""
     head = f'<path class="head" d="M{_n(_SAMPLE)} 8l-9-4.5v9z"/>' if has_head else ""
     return f'<path class="way" d="M0 8H{_n(_SAMPLE - 9 * has_head)}"/>{head}'
 
 
 def _legend_line(graph: LinkGraph) -> tuple[str, float]:
-    """All of the legend side by side, and how wide that is."""
+    """Draw the whole legend in one row, and return it with its width."""
     made: list[str] = []
     x = 0.0
     for sample, room, text in legend(graph):
@@ -290,7 +289,7 @@ def _legend_line(graph: LinkGraph) -> tuple[str, float]:
 
 
 def _n(number: float) -> str:
-    """A number of pixels, to a tenth."""
+    """Format a number of pixels, rounded to a tenth."""
     return f"{round(number, 1) + 0.0:g}" if abs(number) < 1e5 else f"{number:.0f}"
 
 

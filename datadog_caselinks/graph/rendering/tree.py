@@ -1,4 +1,4 @@
-"""A graph as a tree of lines for a terminal: text, and what kind of text it is, but no colours."""
+"""A graph as a tree for terminals, in pieces of text with a style but without colours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.graph.rendering.words import has_direction, in_cycles, notes, told, words
+from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, is_directed, notes, words
 from datadog_caselinks.models import CaseLink, Entity, EntityType
 
 
 class Style(StrEnum):
-    """What a piece of a line is."""
+    """The meaning of a piece of a line."""
 
     BRANCH = "branch"
     RELATIONSHIP = "relationship"
@@ -28,7 +28,7 @@ class Style(StrEnum):
 
 @frozen
 class Piece:
-    """Some text of one style."""
+    """A text of one style."""
 
     text: str
     style: Style
@@ -46,22 +46,22 @@ _OTHER_SIGN: Final = "·"
 
 
 def tree(graph: LinkGraph) -> str:
-    """``graph`` as the lines of a tree."""
+    """Return ``graph`` as a tree in plain text."""
     return "".join("".join(piece.text for piece in line) + "\n" for line in tree_lines(graph))
 
 
 def tree_lines(graph: LinkGraph) -> Iterator[Line]:
-    """The lines of a tree that begins at the root.
+    """Yield the lines of a tree that starts at the root, one for each link.
 
-    Each entity has its links below it in one place, as near to the root as can be. Where a link leads to one
-    that has them elsewhere, an arrow says whether to look above or below. Each link stands on one line.
+    The links of an entity are listed once, as near to the root as possible. Where the entity appears again,
+    an arrow points up or down to that place.
     """
     return _Tree(graph).lines()
 
 
 @frozen
 class _Row:
-    """A link on a line below ``above``, and what it leads to; ``is_home`` where that has its links below."""
+    """A link on a line below ``above`` that leads to ``entity``; ``is_home`` if its links are listed here."""
 
     link: CaseLink
     above: Entity
@@ -73,7 +73,7 @@ class _Row:
 class _Tree:
     def __init__(self, graph: LinkGraph) -> None:
         self._graph = graph
-        self._cyclic = in_cycles(graph)
+        self._cyclic = cycle_link_ids(graph)
         self._below: dict[Entity, list[tuple[CaseLink, Entity, bool]]] = {}
         self._starts: list[Entity] = []
         self._grow()
@@ -96,11 +96,11 @@ class _Tree:
         yield (Piece(" · ".join(notes(self._graph)), Style.NOTE),)
         for cycle in self._graph.cycles:
             ends = [cycle[0].parent, *(link.child for link in cycle)]
-            way = " → ".join(told(self._graph, end).key for end in ends)
+            way = " → ".join(describe(self._graph, end).key for end in ends)
             yield Piece(f"↻ {words(cycle[0].relationship)} ", Style.CYCLE), Piece(way, Style.KEY)
 
     def _grow(self) -> None:
-        """Give each link to its end nearer to the root, and each entity a home where it is first met."""
+        """Assign each link to its end nearer to the root, and each entity a home where it first appears."""
         links: dict[Entity, list[CaseLink]] = defaultdict(list)
         for link in self._graph.links:
             for end in dict.fromkeys((link.parent, link.child)):
@@ -120,7 +120,7 @@ class _Tree:
                     done.add(link.id)
 
     def _rows(self, start: Entity) -> Iterator[_Row]:
-        """What is below ``start``, from top to bottom. Without recursion: a chain can be long."""
+        """Yield the rows below ``start``, top to bottom. Iterative, because a chain can be long."""
         pending = self._branched(start, "")
         while pending:
             row, beneath = pending.pop()
@@ -129,7 +129,7 @@ class _Tree:
                 pending += self._branched(row.entity, beneath)
 
     def _branched(self, entity: Entity, beneath: str) -> list[tuple[_Row, str]]:
-        """The rows right below ``entity``, first one last, each with the branches for those below it."""
+        """Return the rows directly below ``entity`` in reverse, each with the branches for its own rows."""
         below = self._below[entity]
         rows = [
             (
@@ -145,12 +145,12 @@ class _Tree:
         is_cyclic = row.link.id in self._cyclic
         name = f"{'↻ ' * is_cyclic}{words(row.link.relationship)}"
         style = Style.CYCLE if is_cyclic else Style.RELATIONSHIP
-        if not has_direction(row.link):
+        if not is_directed(row.link):
             return Piece(f"─ {name} ── ", style)
         return Piece(f"─ {name} → " if row.link.parent == row.above else f"← {name} ── ", style)
 
     def _entity(self, entity: Entity) -> Line:
-        its = told(self._graph, entity)
+        its = describe(self._graph, entity)
         pieces = [Piece(f"{_SIGNS.get(entity.type, _OTHER_SIGN)} {its.reference}", Style.KEY)]
         if its.title:
             pieces.append(Piece(f"  {its.title}", Style.TITLE))

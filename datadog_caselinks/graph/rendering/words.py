@@ -1,4 +1,4 @@
-"""What every picture says of entities and links, and the room that it takes. Draws nothing."""
+"""Texts that all pictures share, and their width."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from datadog_caselinks.models import CaseLink, Entity, Relationship
 from datadog_caselinks.references import named
 
 _STATUS_SIGNS: Final[Mapping[str, str]] = {"open": "○", "in progress": "◐", "closed": "✓"}
-"""A form for each status, by its words."""
+"""A sign for each status."""
 
 
 @frozen
-class Told:
-    """An entity in words, each on one line and empty where it is not known.
+class Description:
+    """The texts about an entity, each on one line and empty if unknown.
 
-    Without a key ``key`` is the beginning of the id. ``reference`` is what :func:`parse_reference` reads.
+    ``key`` falls back to the beginning of the id. :func:`parse_reference` accepts ``reference``.
     """
 
     key: str
@@ -32,12 +32,12 @@ class Told:
 
     @property
     def sign(self) -> str:
-        """The form of its status; empty for one that has none."""
+        """The sign of the status, or an empty string."""
         return _STATUS_SIGNS.get(self.status, "")
 
     @property
     def state(self) -> str:
-        """Its status after its sign; its type where no status is known."""
+        """The status after its sign, or the type if no status is known."""
         return f"{self.sign} {self.status}".strip() or self.type
 
     def __str__(self) -> str:
@@ -45,11 +45,11 @@ class Told:
         return f"{self.key} {self.title}".rstrip() + f" ({kind})"
 
 
-def told(graph: LinkGraph, entity: Entity) -> Told:
-    """``entity`` in words."""
+def describe(graph: LinkGraph, entity: Entity) -> Description:
+    """Return the texts about ``entity``."""
     case = graph.cases.get(entity)
     key = plain(case.key if case else "")
-    return Told(
+    return Description(
         key=key or plain(f"{entity.id[:8]}…" if len(entity.id) > 12 else entity.id),
         title=plain(case.title if case else ""),
         type=words(entity.type),
@@ -59,13 +59,13 @@ def told(graph: LinkGraph, entity: Entity) -> Told:
 
 
 def heading(graph: LinkGraph) -> str:
-    """What the picture is of."""
-    root = told(graph, graph.root)
+    """Return the heading of a picture of ``graph``."""
+    root = describe(graph, graph.root)
     return f"Links around {root.key if root.title else f'{root.type} {root.key}'}"
 
 
 def notes(graph: LinkGraph) -> list[str]:
-    """How much there is in it, and what is not."""
+    """Return the size of ``graph``, and what is missing from it."""
     made = [counted(len(graph.entities), "entity", "entities"), counted(len(graph.links), "link")]
     if cycles := graph.cycles:
         made.append(counted(len(cycles), "cycle"))
@@ -77,37 +77,37 @@ def notes(graph: LinkGraph) -> list[str]:
 
 
 def words(name: str) -> str:
-    """A name of the API as one says it: ``AGENT_CONVERSATION`` is an agent conversation."""
+    """Return an API name as readable words: ``AGENT_CONVERSATION`` becomes ``agent conversation``."""
     return plain(name.replace("_", " ").lower())
 
 
-def has_direction(link: CaseLink) -> bool:
-    """Whether its parent and child differ."""
+def is_directed(link: CaseLink) -> bool:
+    """Return whether the direction of ``link`` has a meaning."""
     return link.relationship != Relationship.RELATES_TO
 
 
-def in_cycles(graph: LinkGraph) -> Set[str]:
-    """The ids of the links that are on a cycle."""
+def cycle_link_ids(graph: LinkGraph) -> Set[str]:
+    """Return the ids of the links that are part of a cycle."""
     return {link.id for cycle in graph.cycles for link in cycle}
 
 
 def plain(text: str) -> str:
-    """``text`` on one line and of what can be seen, whatever somebody has put into a title.
+    """Return ``text`` on one line and without invisible characters.
 
-    Control characters, lone surrogates and what turns the direction of writing would break a document, or
-    make it say something else than it holds.
+    Control characters, lone surrogates and characters that change the writing direction could break a
+    document or make it misleading.
     """
     visible = (" " if _is_unseen(character) else character for character in text)
     return " ".join("".join(visible).split())
 
 
 def _is_unseen(character: str) -> bool:
-    # Joiners are format characters too; emoji and several scripts need them.
+    # Joiners are format characters too, but emoji and several scripts need them.
     is_format = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co")
     return is_format and character not in "\u200c\u200d"
 
 
-# Of DejaVu Sans, the widest of the fonts that pictures are shown in, in parts of the font's size.
+# Character widths of DejaVu Sans, the widest font in use, as fractions of the font size.
 _WIDTHS: Final[Mapping[str, float]] = {
     **dict.fromkeys("ijl'I", 0.3),
     **dict.fromkeys(" .,:;/\\|J", 0.34),
@@ -120,7 +120,7 @@ _USUAL: Final = 0.64
 
 
 def width(text: str, size: float) -> float:
-    """How wide ``text`` is at most, in letters of ``size``."""
+    """Return the maximum width of ``text`` at font size ``size``."""
     return size * sum(_width(character) for character in text)
 
 
@@ -133,7 +133,7 @@ def _width(character: str) -> float:
 
 
 def fitted(text: str, room: float, size: float) -> str:
-    """``text``, or what of it there is room for and an ellipsis."""
+    """Return ``text``, cut with an ellipsis if it is wider than ``room``."""
     if width(text, size) <= room:
         return text
     room -= width("…", size)
@@ -144,7 +144,7 @@ def fitted(text: str, room: float, size: float) -> str:
 
 
 def wrapped(text: str, room: float, size: float, lines: int) -> list[str]:
-    """``text`` in so many lines at most, broken between words where that can be."""
+    """Return ``text`` in at most ``lines`` lines, broken between words where possible."""
     made: list[str] = []
     rest = text
     while rest and len(made) < lines - 1 and width(rest, size) > room:

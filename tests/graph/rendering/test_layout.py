@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadog_caselinks import ConfigurationError, Entity, LinkGraph
-from datadog_caselinks.graph.rendering.columns import _apart
+from datadog_caselinks.graph.rendering.columns import _space_out
 from datadog_caselinks.graph.rendering.layout import BOX_WIDTH, Layout, layout
 from tests.graphs import entity, graph
 
@@ -134,6 +134,12 @@ def test_parts_stand_side_by_side() -> None:
     assert tops[2][1] > plan.boxes[entity("a")].height
 
 
+def test_parts_with_waypoints() -> None:
+    """A long line in one of several parts keeps its own waypoints."""
+    made = graph("1 RELATES_TO 4", "2 BLOCKS 3", "2 PARENT_OF 5", "0 BLOCKS 3", "5 RELATES_TO 0")
+    assert_is_tidy(made, layout(made))
+
+
 def test_the_root_alone() -> None:
     """A graph without links is one box."""
     assert layout(LinkGraph(entity("a"), ())).boxes[entity("a")].y == 0
@@ -161,7 +167,7 @@ def test_as_near_as_can_be(items: list[tuple[float, int, float]]) -> None:
     wishes = [wish for wish, _, _ in items]
     forces = [float(force) for _, force, _ in items]
     gaps = [0.0, *(gap for _, _, gap in items[1:])]
-    levels = list(_apart(wishes, forces, gaps))
+    levels = list(_space_out(wishes, forces, gaps))
 
     def cost(levels: list[float]) -> float:
         return sum(

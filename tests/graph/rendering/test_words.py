@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadog_caselinks import LinkGraph
-from datadog_caselinks.graph.rendering.words import fitted, heading, notes, plain, told, width, wrapped
+from datadog_caselinks.graph.rendering.words import describe, fitted, heading, notes, plain, width, wrapped
 from datadog_caselinks.models import Case, Entity
 from tests.graphs import entity, graph
 
@@ -42,16 +42,16 @@ class TestTold:
     def test_a_case(self) -> None:
         """By its key; its status in words."""
         made = LinkGraph(entity("a"), (), {entity("a"): Case("", "SHOP-1", "It\nis", "IN_PROGRESS", "P1")})
-        assert str(told(made, entity("a"))) == "SHOP-1 It is (case, in progress)"
-        assert told(made, entity("a")).reference == "SHOP-1"
+        assert str(describe(made, entity("a"))) == "SHOP-1 It is (case, in progress)"
+        assert describe(made, entity("a")).reference == "SHOP-1"
 
     def test_what_has_no_key(self) -> None:
         """The beginning of the id, and all of it where parse_reference is to read it."""
         made = graph("a CAUSES i:b")
-        assert told(made, entity("a")).key == "00000000…"
-        assert told(made, entity("a")).reference == entity("a").id
-        assert told(made, entity("i:b")).reference == f"incident:{entity('i:b').id}"
-        assert str(told(made, Entity("short", "ROCKET_SHIP"))) == "short (rocket ship)"
+        assert describe(made, entity("a")).key == "00000000…"
+        assert describe(made, entity("a")).reference == entity("a").id
+        assert describe(made, entity("i:b")).reference == f"incident:{entity('i:b').id}"
+        assert str(describe(made, Entity("short", "ROCKET_SHIP"))) == "short (rocket ship)"
 
 
 class TestHeading:
