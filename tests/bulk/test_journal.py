@@ -680,9 +680,12 @@ class TestRefused:
         assert files(path) == ["links.journal"]
 
     async def test_a_name_that_is_none(self, path: Path) -> None:
-        """What the system itself refuses is told in its words."""
+        """A name that the system does not accept is refused with a JournalError.
+
+        The system's own words are in it only below Python 3.14, where `Path.exists` raises them.
+        """
         wrong = path.parent / ("x" * 1000)
-        assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be used: [Errno ")
+        assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be ")
 
     async def test_a_file_that_may_not_be_written(
         self, path: Path, connecting_with: Callable[[str], None]
