@@ -233,6 +233,7 @@ class TestEntry:
             entry.linked(made(NEW, "2"))
         assert (await enter(path)).link == made(NEW, "2")
 
+    @pytest.mark.slow
     @settings(max_examples=25)  # each with files of its own
     @given(
         st.lists(new_links(), min_size=1, max_size=3),
@@ -465,6 +466,7 @@ def sent_until_killed(path: Path, count: int) -> set[int]:
         return sent | {int(line) for line in process.stdout if line.endswith("\n")}
 
 
+@pytest.mark.slow
 class TestKilled:
     @pytest.mark.parametrize("count", [1, 10, 500])
     async def test_nothing_was_sent_that_is_not_known(self, path: Path, count: int) -> None:

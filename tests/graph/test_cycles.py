@@ -84,6 +84,7 @@ class TestCycles:
         """Is none that is looked at."""
         assert cycles([CaseLink(str(n), *ends) for n, ends in enumerate([(A, "X", B), (B, "X", A)])]) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_closed", [True, False])
     def test_twenty_thousand_in_a_row(self, is_closed: bool) -> None:
         """No recursion, and no time beyond a second, as squares of that number would take."""
