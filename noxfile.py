@@ -10,30 +10,17 @@ from pathlib import Path
 
 import nox
 
-FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13"]
+FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 # Two for each core, since tests wait for programs and servers.
 PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
-# All of hypothesis' examples are tried on one Python: on another, or measured, they would find no more.
-FEW = "--hypothesis-profile=few"
-# What one Python suffices for, since it is about others: browsers, databases, clients, builds, hostile bytes.
-ONCE = [
-    "tests/api",
-    "tests/contract",
-    "tests/documents",
-    "tests/fleet",
-    "tests/fuzz",
-    "tests/hostile",
-    "tests/live",
-    "tests/mutants",
-    "tests/graph/rendering/test_page.py",
-    "tests/plugin",
-    "tests/test_benchmarks.py",
-    "tests/test_soak.py",
-]
-AGAIN = [*PARALLEL, *(f"--ignore={path}" for path in ONCE)]
-# What takes long, and is measured by the other tests already.
-NOT_MEASURED = ["tests/documents", "tests/fleet/test_kills.py"]
-# For which it matters what loop they run on.
+# Tests that do not depend on the version of Python.
+ONCE = "browser or database or documents or hostile or kills or tools"
+AGAIN = [*PARALLEL, "-m", f"not ({ONCE})"]
+# As above, without the tests that start programs: starting a program takes most of their time.
+AGAIN_IN_PROCESS = [*PARALLEL, "-m", f"not ({ONCE} or program)"]
+# These tests cover no line that the others do not cover, and measuring would slow them down.
+NOT_MEASURED = "documents or hostile or kills or tools"
+# The tests that depend on the event loop.
 ON_UVLOOP = [
     f"tests/{name}.py"
     for name in (
@@ -46,7 +33,9 @@ ON_UVLOOP = [
     )
 ]
 PROJECT = nox.project.load_toml("pyproject.toml")
-OPTIONAL = PROJECT["project"]["optional-dependencies"]
+OPTIONAL = {
+    name: extra for name, extra in PROJECT["project"]["optional-dependencies"].items() if name != "dev"
+}
 DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable(OPTIONAL.values())})
 ALL_EXTRAS = f"[{','.join(OPTIONAL)}]"
 
@@ -117,25 +106,30 @@ def tests(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     check_types(session)
-    measured = [f"--ignore={path}" for path in NOT_MEASURED]
-    session.run("coverage", "run", "-m", "pytest", *PARALLEL, FEW, *measured)
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, "-m", f"not ({NOT_MEASURED})")
     session.run("coverage", "combine")
     session.run("coverage", "report")
-    session.run("python", "-m", "pytest", *PARALLEL, FEW, "-p", "tests.on_uvloop", *ON_UVLOOP)
-    session.run("python", "-m", "pytest", *PARALLEL, *NOT_MEASURED)
+    session.run("python", "-m", "pytest", *PARALLEL, "-p", "tests.on_uvloop", *ON_UVLOOP)
+    session.run("python", "-m", "pytest", *PARALLEL, "-m", NOT_MEASURED)
 
 
 @nox.session(python=OTHERS)
 def tests_again(session: nox.Session) -> None:
-    """The tests of what may depend on the version of Python; on the last with the fork of backoff."""
+    """Run the tests that may depend on the version of Python.
+
+    The first version tries all of hypothesis' examples, which would find no more on another one. The last
+    version also runs the tests that start programs, with the fork of backoff, which Python 3.16 will need.
+    """
     install(session, "test")
-    few = []
+    options = AGAIN_IN_PROCESS
+    if session.python == OTHERS[0]:
+        options = [*options, "--hypothesis-profile=patient"]
     if session.python == OTHERS[-1]:
-        few = [FEW]
+        options = AGAIN
         session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
-        # Both install the same files, so in a reused environment the fork seems to be there when it is not.
+        # Both install the same files, so in a reused environment pip would not replace those of backoff.
         session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
-    session.run("python", "-m", "pytest", *(session.posargs or [*AGAIN, *few]))
+    session.run("python", "-m", "pytest", *(session.posargs or options))
 
 
 @nox.session(default=False)
@@ -200,9 +194,9 @@ def live(session: nox.Session) -> None:
 @nox.session(python=FIRST, default=False)
 def lowest(session: nox.Session) -> None:
     """The tests with the lowest version of each dependency that ``pyproject.toml`` allows."""
-    pinned = [line.replace(">=", "==") for line in DEPENDENCIES]
+    pinned = [line.replace(">=", "==", 1) for line in DEPENDENCIES]
     session.install(f".{ALL_EXTRAS}", *pinned, *groups("test"))
-    session.run("python", "-m", "pytest", *(session.posargs or [*AGAIN, FEW]))
+    session.run("python", "-m", "pytest", *(session.posargs or AGAIN))
 
 
 @nox.session(default=False)
@@ -241,7 +235,7 @@ def release(session: nox.Session) -> None:
     session.run("pip", f"--python={fresh}", "install", "--quiet", *groups("test"))
     shutil.rmtree(unpacked / "datadog_caselinks")
     session.chdir(unpacked)
-    tests = session.posargs or [*AGAIN, FEW]
+    tests = session.posargs or AGAIN
     session.run(str(fresh / "bin" / "python"), "-m", "pytest", *tests, external=True)
 
 

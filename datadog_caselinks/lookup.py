@@ -38,9 +38,12 @@ class Lookup:
         if look is None:
             before = self._under_way.get(parent)
             look = self._next[parent] = _Look(asyncio.create_task(self._list(parent, before)))
+            look.task.add_done_callback(_retrieve_error)
         look.waiting += 1
         try:
-            found = await asyncio.shield(look.task)
+            # Unlike asyncio.shield, this reports no error to the event loop when a caller was cancelled.
+            await asyncio.wait([look.task])
+            found = look.task.result()
         finally:
             look.waiting -= 1
             if not look.waiting and not look.task.done():
@@ -61,3 +64,9 @@ class Lookup:
         for looks in (self._next, self._under_way):
             if looks.get(parent) is look:
                 del looks[parent]
+
+
+def _retrieve_error(task: asyncio.Task[Mapping[Identity, CaseLink]]) -> None:
+    """Mark the error of a task as retrieved: asyncio would log it if all callers were cancelled."""
+    if not task.cancelled():
+        task.exception()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import warnings
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -126,7 +127,7 @@ def retrying(
     def wait_for_errors() -> Generator[float, Any, None]:
         return waits(policy, budget, uniform)
 
-    return backoff.on_exception(
+    decorate = backoff.on_exception(
         wait_for_errors,
         CaseLinksError,
         jitter=None,  # backoff's own would shorten what the server asked for
@@ -134,6 +135,16 @@ def retrying(
         on_success=budget.succeeded if is_credited else (),
         logger=None,
     )
+
+    def decorate_quietly(
+        function: Callable[P, Coroutine[Any, Any, R]],
+    ) -> Callable[P, Coroutine[Any, Any, R]]:
+        with warnings.catch_warnings():
+            # backoff 2.2.1 calls asyncio.iscoroutinefunction, which Python 3.14 deprecates.
+            warnings.filterwarnings("ignore", r"'asyncio\.iscoroutinefunction'", DeprecationWarning)
+            return decorate(function)
+
+    return decorate_quietly
 
 
 def waits(

@@ -5,16 +5,41 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
+from _pytest.mark.expression import Expression
 from hypothesis import HealthCheck, Phase, settings
 
 from datadog_caselinks import ApiKeys, RetryPolicy
 from tests.keys import Watch, watching
 from tests.servers import Authority, Clock
 
-# With a deadline a test would depend on the speed of the machine. noxfile.py says where the few are enough.
+ROOT: Final = Path(__file__).parent
+
+MARKERS: Final = {
+    "api": "tools",
+    "cli": "program",
+    "contract": "tools",
+    "documents": "documents",
+    "fleet/test_kills.py": "kills",
+    "fleet": "database",
+    "fuzz": "hostile",
+    "graph/rendering/test_page.py": "browser",
+    "hostile": "hostile",
+    "live": "tools",
+    "mutants": "tools",
+    "plugin": "program",
+    "test_benchmarks.py": "tools",
+    "test_cancellation.py": "slow",
+    "test_long_work.py": "slow",
+    "test_proof.py": "slow",
+    "test_soak.py": "tools",
+}
+"""The marker of all tests in a folder or file, the first that fits. pyproject.toml describes the markers."""
+
+# With a deadline a test would depend on the speed of the machine. One session in noxfile.py runs "patient".
 settings.register_profile("patient", deadline=None)
 settings.register_profile("few", max_examples=20, deadline=None)
 # Each mutant is to meet the same examples, and the first that fails is enough. mutmut runs the tests once for
@@ -27,7 +52,43 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.differing_executors],
 )
-settings.load_profile("patient")
+settings.load_profile("few")
+
+
+def folder_marker(path: Path) -> str | None:
+    """Return the marker of all tests in a file or folder, if it has one."""
+    if ROOT not in path.parents:
+        return None
+    name = path.relative_to(ROOT).as_posix()
+    return next((mark for place, mark in MARKERS.items() if f"{name}/".startswith(f"{place}/")), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run all tests of the paths on the command line, and not only the fast ones among them."""
+    is_worker = hasattr(config, "workerinput")  # gets the paths as arguments even if nobody named them
+    is_default = config.option.markexpr in config.getini("addopts")
+    if is_default and not is_worker and config.args_source is pytest.Config.ArgsSource.ARGS:
+        config.option.markexpr = ""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import tests that are not selected: what they import may not be installed."""
+    marker, selected = folder_marker(collection_path), config.option.markexpr
+    if marker is None or not selected:
+        return None
+
+    def has(name: str, /, **_: str | int | bool | None) -> bool:
+        return name == marker
+
+    return None if Expression.compile(selected).evaluate(has) else True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests as MARKERS says; before pytest deselects by marker."""
+    for item in items:
+        if marker := folder_marker(item.path):
+            item.add_marker(marker)
 
 
 _searched = Counter[str]()

@@ -737,6 +737,7 @@ class TestConcurrency:
             await in_no_time(clock, links.create_link(NEW))
         assert server.methods == ["POST", "POST"]
 
+    @pytest.mark.slow
     async def test_ten_thousand_at_once(self, keys: ApiKeys) -> None:
         """Ten thousand calls under one gather, with the defaults: each link made once, none lost."""
         wanted = [case(some_id(1)).relates_to(case(some_id(number))) for number in range(2, 10_002)]

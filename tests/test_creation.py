@@ -604,6 +604,7 @@ class TestLook:
             await asyncio.gather(*calls)
         assert (server.most_busy, len(api.links)) == (1, 2)
 
+    @pytest.mark.slow
     async def test_a_thousand_of_one_parent_share_a_list(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
         """What many calls look for at once is in one list or two, and each finds its own link."""
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 1002)]

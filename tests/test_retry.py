@@ -507,6 +507,7 @@ class TestRetryBudget:
         await look()
         assert budget.is_spent is not is_credited
 
+    @pytest.mark.slow
     async def test_one_failure_in_ten_never_spends_it(self) -> None:
         """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""
         draw = random.Random(20261)

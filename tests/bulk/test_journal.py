@@ -233,6 +233,7 @@ class TestEntry:
             entry.linked(made(NEW, "2"))
         assert (await enter(path)).link == made(NEW, "2")
 
+    @pytest.mark.slow
     @settings(max_examples=25)  # each with files of its own
     @given(
         st.lists(new_links(), min_size=1, max_size=3),
@@ -465,6 +466,7 @@ def sent_until_killed(path: Path, count: int) -> set[int]:
         return sent | {int(line) for line in process.stdout if line.endswith("\n")}
 
 
+@pytest.mark.slow
 class TestKilled:
     @pytest.mark.parametrize("count", [1, 10, 500])
     async def test_nothing_was_sent_that_is_not_known(self, path: Path, count: int) -> None:
@@ -680,9 +682,12 @@ class TestRefused:
         assert files(path) == ["links.journal"]
 
     async def test_a_name_that_is_none(self, path: Path) -> None:
-        """What the system itself refuses is told in its words."""
+        """A name that the system does not accept is refused with a JournalError.
+
+        The system's own words are in it only below Python 3.14, where `Path.exists` raises them.
+        """
         wrong = path.parent / ("x" * 1000)
-        assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be used: [Errno ")
+        assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be ")
 
     async def test_a_file_that_may_not_be_written(
         self, path: Path, connecting_with: Callable[[str], None]

@@ -117,6 +117,7 @@ def written(links: list[NewCaseLink], form: str) -> bytes:
     return text.getvalue().encode()
 
 
+@pytest.mark.slow
 class TestBothForms:
     @given(
         st.lists(new_links(), min_size=1, max_size=5),

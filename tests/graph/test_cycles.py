@@ -87,6 +87,7 @@ class TestCycles:
             find_cycles([CaseLink(str(n), *ends) for n, ends in enumerate([(A, "X", B), (B, "X", A)])]) == []
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_closed", [True, False])
     def test_chain_of_twenty_thousand(self, is_closed: bool) -> None:
         """A chain of 20,000 links needs neither recursion nor quadratic time."""

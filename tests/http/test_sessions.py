@@ -329,6 +329,7 @@ class TestClose:
             assert sockets_to(server.port) == 0
 
 
+@pytest.mark.slow
 class TestSeveralSites:
     @pytest.mark.parametrize(
         "trouble",

@@ -193,7 +193,7 @@ class Alone(RuleBasedStateMachine):
             self.answer(answer)
 
 
-TestAlone = Alone.TestCase
+TestAlone = pytest.mark.slow(Alone.TestCase)
 TestAlone.settings = settings(max_examples=200, stateful_step_count=40)
 
 
