@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed, Outcome
-    from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
+    from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
     from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
     from datadog_caselinks.client import CaseLinksClient, ClientOptions
     from datadog_caselinks.concurrency import OnProgress
@@ -127,7 +127,6 @@ __all__ = [
     "LinkLine",
     "LinkPlan",
     "LinkReference",
-    "LinkState",
     "LinkStatus",
     "MalformedLine",
     "MalformedResponseError",
@@ -205,7 +204,7 @@ _MODULES = {
         "TransportError",
     ),
     "graph.link_graph": ("LinkGraph",),
-    "bulk.journal_file": ("JournalRecord", "LinkState", "read_journal"),
+    "bulk.journal_file": ("JournalRecord", "read_journal"),
     "bulk.link_files": ("LinkLine", "MalformedLine", "read_link_file"),
     "models": (
         "Case",

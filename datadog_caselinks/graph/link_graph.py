@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-from datadog_caselinks.concurrency import Progress, of_each
+from datadog_caselinks.concurrency import Progress, map_concurrently
 from datadog_caselinks.errors import (
     ConfigurationError,
     CycleError,
@@ -222,7 +222,7 @@ async def read_graph(
     while True:
         is_last = distance == depth or bool(walk.left_out)
         questions = walk.questions(with_links=not is_last)
-        await of_each(call, questions, concurrency=concurrency, progress=progress)
+        await map_concurrently(call, questions, concurrency=concurrency, progress=progress)
         # In threads, since ten thousand links take some hundredths of a second, in which all else would wait.
         if is_last or not await asyncio.to_thread(walk.step):
             return await asyncio.to_thread(walk.graph, distance, site)

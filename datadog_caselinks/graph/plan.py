@@ -10,8 +10,8 @@ from functools import partial
 
 from attrs import field, frozen
 
-from datadog_caselinks.bulk.create_links import Failed, MakeWanted, Outcome, create_links
-from datadog_caselinks.concurrency import Progress, each, numbered, of_each
+from datadog_caselinks.bulk.create_links import Failed, Outcome, create_links
+from datadog_caselinks.concurrency import Progress, enumerate_async, for_each, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, contradictions
 from datadog_caselinks.messages import shortened
@@ -94,7 +94,7 @@ async def plan_links(
     progress: Progress,
 ) -> LinkPlan:
     """Look up what ``wanted`` names, list the links that are there, and compare."""
-    async with contextlib.aclosing(numbered(wanted)) as items:
+    async with contextlib.aclosing(enumerate_async(wanted)) as items:
         asked = [_checked(link) async for _, link in items]
     keys = dict.fromkeys(
         end for link in asked for end in (link.parent, link.child) if isinstance(end, CaseKey)
@@ -104,7 +104,7 @@ async def plan_links(
     # What goes over all links is done in threads: ten thousand take it a fifth of a second, in which all else
     # in the event loop would stand still.
     to_list = await asyncio.to_thread(_to_list, links, prune=prune)
-    lists = await of_each(list_links, to_list, concurrency=concurrency, progress=progress)
+    lists = await map_concurrently(list_links, to_list, concurrency=concurrency, progress=progress)
     there = {link.id: link for around in lists.values() for link in around}
     cases = {case.entity: case for case in found.values()}
     return await asyncio.to_thread(compare, links, list(there.values()), prune=prune, cases=cases)
@@ -148,7 +148,7 @@ def compare(
 async def apply_plan(
     plan: LinkPlan,
     *,
-    ensure: MakeWanted,
+    ensure: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
     delete: Callable[[CaseLink], Awaitable[None]],
     concurrency: int,
 ) -> AsyncGenerator[PlanOutcome, None]:
@@ -159,7 +159,9 @@ async def apply_plan(
         async for outcome in outcomes:
             failed += isinstance(outcome, Failed)
             yield outcome
-    deleting = each(partial(_deletion, _refuse if failed else delete), plan.delete, concurrency=concurrency)
+    deleting = for_each(
+        partial(_deletion, _refuse if failed else delete), plan.delete, concurrency=concurrency
+    )
     async with contextlib.aclosing(deleting) as deletions:
         async for deletion in deletions:
             yield deletion
@@ -197,7 +199,7 @@ async def _cases(
             missing[key] = error
             return None
 
-    found = await of_each(find, keys, concurrency=concurrency, progress=progress)
+    found = await map_concurrently(find, keys, concurrency=concurrency, progress=progress)
     if missing:
         first, *others = (key for key in keys if key in missing)
         error = missing[first]

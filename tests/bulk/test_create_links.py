@@ -28,6 +28,7 @@ from datadog_caselinks import (
     Created,
     Failed,
     LinkReference,
+    LinkStatus,
     NewCaseLink,
     NotFoundError,
     Outcome,
@@ -41,8 +42,8 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.bulk.create_links import would_fail_all
-from datadog_caselinks.bulk.journal_file import LinkState, read_journal
-from datadog_caselinks.concurrency import Progress, each, of_each
+from datadog_caselinks.bulk.journal_file import read_journal
+from datadog_caselinks.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import Exchange, Held, Server, answers, created, drops, is_silent, settle, some_id
@@ -337,7 +338,7 @@ class TestBreakingOff:
                 ended.append(index)
 
         async with leaving_no_task():
-            async with contextlib.aclosing(each(do, Source(), concurrency=3)) as results:
+            async with contextlib.aclosing(for_each(do, Source(), concurrency=3)) as results:
                 await anext(results)
                 await settle()
             assert ended == [1, 2, 3]
@@ -378,7 +379,7 @@ class TestSourceThatRaises:
         assert server.connections == 0
 
 
-class TestOfEach:
+class TestMapConcurrently:
     async def test_in_the_order_of_the_items(self) -> None:
         """Whichever is answered first."""
 
@@ -387,7 +388,7 @@ class TestOfEach:
                 await asyncio.sleep(0)
             return f"answer {item}"
 
-        found = await of_each(ask, [3, 1, 2], concurrency=3, progress=Progress(None))
+        found = await map_concurrently(ask, [3, 1, 2], concurrency=3, progress=Progress(None))
         assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
 
     async def test_so_many_at_a_time(self) -> None:
@@ -399,7 +400,9 @@ class TestOfEach:
             asked.append(item)
             await may_answer.acquire()
 
-        all_of_them = asyncio.create_task(of_each(ask, range(4), concurrency=2, progress=Progress(None)))
+        all_of_them = asyncio.create_task(
+            map_concurrently(ask, range(4), concurrency=2, progress=Progress(None))
+        )
         for expected in ([0, 1], [0, 1, 2], [0, 1, 2, 3]):
             await settle()
             assert asked == expected
@@ -416,7 +419,7 @@ class TestOfEach:
             pass
 
         for items in ("ab", "", "cde"):
-            await of_each(ask, items, concurrency=2, progress=progress)
+            await map_concurrently(ask, items, concurrency=2, progress=progress)
         assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
@@ -431,7 +434,7 @@ class TestOfEach:
         progress = Progress(lambda answered, _: told.append(answered))
         async with leaving_no_task():
             with pytest.raises(LookupError, match="no answer"):
-                await of_each(ask, range(9), concurrency=2, progress=progress)
+                await map_concurrently(ask, range(9), concurrency=2, progress=progress)
         assert told == []
 
 
@@ -568,7 +571,9 @@ class TestKeys:
             second = await outcomes_of(links, [ready, between("shop-1", some_id(2))], journal=journal)
         assert Counter(type(outcome) for outcome in first) == {Created: 1, AlreadyLinked: 1}
         assert [type(outcome) for outcome in second] == [AlreadyLinked] * 2
-        assert [(record.new, record.state) for record in read_journal(journal)] == [(ready, LinkState.LINKED)]
+        assert [(record.new, record.status) for record in read_journal(journal)] == [
+            (ready, LinkStatus.CREATED)
+        ]
         assert len(sandbox.links) == 1
 
     async def test_a_journal_keeps_nothing_of_an_unknown_one(
@@ -621,7 +626,7 @@ class TestJournal:
             [failed] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(failed, Failed)
         [record] = read_journal(journal)
-        assert (record.new, record.state, record.error) == (link(1), LinkState.FAILED, str(failed.error))
+        assert (record.new, record.status, record.error) == (link(1), LinkStatus.FAILED, str(failed.error))
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             [made] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(made, Created)
@@ -638,7 +643,7 @@ class TestJournal:
             [failed] = await outcomes_of(links, [link(1)], journal=journal)
             assert isinstance(failed, Failed)
             assert isinstance(failed.error, AmbiguousResultError)
-            assert [record.state for record in read_journal(journal)] == [LinkState.SENT]
+            assert [record.status for record in read_journal(journal)] == [LinkStatus.AMBIGUOUS]
             [found] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(found, AlreadyLinked)
         assert [stored.id for stored in sandbox.links] == [found.link.id]
@@ -656,7 +661,7 @@ class TestJournal:
         """Before anything is read or sent."""
         source = Source()
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
-            with pytest.raises(JournalError, match="name a file in a directory that exists"):
+            with pytest.raises(JournalError, match="name a file in an existing"):
                 await anext(links.create_links(source, journal=tmp_path / "missing" / "journal"))
         assert (source.taken, len(sandbox.requests)) == (0, 0)
 

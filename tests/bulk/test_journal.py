@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datadog_caselinks import CaseLink, NewCaseLink, Relationship, case, incident
+from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, case, incident
 from datadog_caselinks.bulk.journal import Entry, Journal
-from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
+from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.errors import JournalError
 from tests.servers import settle, some_id
 from tests.strategies import new_links
@@ -37,6 +37,8 @@ def link(number: int) -> NewCaseLink:
 
 
 NEW = link(0)
+LINKED = (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED)
+STATUSES = (*LINKED, LinkStatus.FAILED, LinkStatus.AMBIGUOUS)
 
 
 def made(new: NewCaseLink, id: str = "the-id") -> CaseLink:
@@ -47,8 +49,8 @@ def turned(new: NewCaseLink) -> NewCaseLink:
     return NewCaseLink(new.child, new.relationship, new.parent)
 
 
-def states(path: Path) -> dict[NewCaseLink, LinkState]:
-    return {record.new: record.state for record in read_journal(path)}
+def statuses(path: Path) -> dict[NewCaseLink, LinkStatus]:
+    return {record.new: record.status for record in read_journal(path)}
 
 
 async def enter(path: Path, new: NewCaseLink = NEW) -> Entry:
@@ -64,7 +66,7 @@ async def link_all(path: Path, count: int) -> None:
 
 async def link_one(journal: Journal, new: NewCaseLink) -> None:
     async with asyncio.timeout(60), journal.entry(new) as entry:
-        entry.linked(made(new))
+        entry.linked(made(new), created=True)
 
 
 async def begun(journal: Journal, new: NewCaseLink) -> Entry:
@@ -167,12 +169,12 @@ class TestEntry:
     async def test_a_link_that_is_not_known(self, path: Path) -> None:
         """The journal says nothing of it."""
         entry = await enter(path)
-        assert (entry.before, entry.link) == (None, None)
+        assert (entry.previous, entry.link) == (None, None)
 
     async def test_sent_before_it_can_be_sent(self, path: Path) -> None:
         """When the entry has begun it is on the disk, for any other process to see."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW):
-            assert states(path) == {NEW: LinkState.SENT}
+            assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize("error", [None, LookupError, asyncio.CancelledError])
     async def test_left_without_an_outcome(self, path: Path, error: type[BaseException] | None) -> None:
@@ -183,13 +185,13 @@ class TestEntry:
                     if error:
                         raise error
         entry = await enter(path)
-        assert (entry.before, entry.link) == (LinkState.SENT, None)
+        assert (entry.previous, entry.link) == (LinkStatus.AMBIGUOUS, None)
 
     async def test_linked(self, path: Path) -> None:
         """The next run gets the link, and may delete it by its id."""
         await link_all(path, 1)
         entry = await enter(path)
-        assert (entry.before, entry.link) == (LinkState.LINKED, made(NEW))
+        assert (entry.previous, entry.link) == (LinkStatus.CREATED, made(NEW))
 
     async def test_a_linked_link_is_left_as_it_is(self, path: Path) -> None:
         """An entry that only looks writes nothing."""
@@ -204,8 +206,8 @@ class TestEntry:
             async with journal.entry(NEW) as entry:
                 entry.failed(ValueError("no such case"))
             async with journal.entry(NEW) as entry:
-                assert (entry.before, entry.link) == (LinkState.FAILED, None)
-                assert states(path) == {NEW: LinkState.SENT}
+                assert (entry.previous, entry.link) == (LinkStatus.FAILED, None)
+                assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize(
         ("text", "kept"),
@@ -222,31 +224,31 @@ class TestEntry:
         """It is written though no other entry comes and the journal stays open."""
         async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
             await link_one(journal, NEW)
-            while states(path) != {NEW: LinkState.LINKED}:  # noqa: ASYNC110 # another thread's work
+            while statuses(path) != {NEW: LinkStatus.CREATED}:  # noqa: ASYNC110 # another thread's work
                 await asyncio.sleep(0)
 
     async def test_the_last_outcome_counts(self, path: Path) -> None:
         """They are written in their order."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.failed(ValueError())
-            entry.linked(made(NEW, "1"))
-            entry.linked(made(NEW, "2"))
+            entry.linked(made(NEW, "1"), created=True)
+            entry.linked(made(NEW, "2"), created=True)
         assert (await enter(path)).link == made(NEW, "2")
 
     @settings(max_examples=25)  # each with files of its own
     @given(
         st.lists(new_links(), min_size=1, max_size=3),
-        st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(LinkState)), max_size=6), max_size=4),
+        st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(STATUSES)), max_size=6), max_size=4),
     )
     async def test_as_a_dictionary_would(
-        self, links: list[NewCaseLink], runs: list[list[tuple[int, LinkState]]]
+        self, links: list[NewCaseLink], runs: list[list[tuple[int, LinkStatus]]]
     ) -> None:
         """Each link by itself has the state that it was left in, through any number of runs.
 
         A link and the same turned round are two, unless it is RELATES_TO.
         """
         links = [*links, *map(turned, links)]
-        known: dict[object, LinkState] = {}
+        known: dict[object, LinkStatus] = {}
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "links.journal"
             await enter_and_leave(path, [])
@@ -254,23 +256,23 @@ class TestEntry:
                 steps = [(links[number % len(links)], outcome) for number, outcome in run]
                 for (new, outcome), entry in zip(steps, await enter_and_leave(path, steps), strict=True):
                     before = known.get(identity(new))
-                    link = made(new) if before is LinkState.LINKED else None
-                    assert (entry.before, entry.link) == (before, link)
-                    if before is not LinkState.LINKED or outcome is not LinkState.SENT:
+                    link = made(new) if before in LINKED else None
+                    assert (entry.previous, entry.link) == (before, link)
+                    if before not in LINKED or outcome is not LinkStatus.AMBIGUOUS:
                         known[identity(new)] = outcome
-            assert {identity(record.new): record.state for record in read_journal(path)} == known
+            assert {identity(record.new): record.status for record in read_journal(path)} == known
 
 
-async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkState]]) -> list[Entry]:
+async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkStatus]]) -> list[Entry]:
     """A run in which each link has its outcome; SENT is none."""
     entries = []
     async with Journal(path, site=SITE) as journal:
         for new, outcome in steps:
             async with journal.entry(new) as entry:
                 entries.append(entry)
-                if outcome is LinkState.LINKED:
-                    entry.linked(made(new))
-                elif outcome is LinkState.FAILED:
+                if outcome in LINKED:
+                    entry.linked(made(new), created=outcome is LinkStatus.CREATED)
+                elif outcome is LinkStatus.FAILED:
                     entry.failed(ValueError())
     return entries
 
@@ -292,9 +294,9 @@ class TestTurns:
                 waiting = asyncio.create_task(begun(journal, second))
                 await settle()
                 assert not waiting.done()
-                entry.linked(made(first))
+                entry.linked(made(first), created=True)
             later = await waiting
-        assert (later.before, later.link) == (LinkState.LINKED, made(second))
+        assert (later.previous, later.link) == (LinkStatus.CREATED, made(second))
 
     async def test_another_link_does_not(self, path: Path) -> None:
         """A link in a direction is another one than its reverse, and so is each relationship."""
@@ -306,7 +308,7 @@ class TestTurns:
         ):
             for new in links:
                 entry = await entries.enter_async_context(journal.entry(new))
-                assert entry.before is None
+                assert entry.previous is None
 
     async def test_of_many_that_are_the_same_one_is_made(self, path: Path) -> None:
         """However often and in whatever direction a link stands in the input."""
@@ -314,10 +316,10 @@ class TestTurns:
 
         async def make(journal: Journal, new: NewCaseLink) -> None:
             async with journal.entry(new) as entry:
-                if entry.before is not LinkState.LINKED:
+                if entry.previous is not LinkStatus.CREATED:
                     await asyncio.sleep(0)
                     sent.append(new)
-                    entry.linked(made(new))
+                    entry.linked(made(new), created=True)
 
         async with Journal(path, site=SITE) as journal:
             source = [NEW, EITHER_WAY, link(7), turned(EITHER_WAY), NEW] * 10
@@ -333,8 +335,8 @@ class TestTurns:
                 tasks[0].cancel()
                 tasks[1].cancel()
                 await settle()
-                entry.linked(made(NEW))
-            assert (await tasks[2]).before is LinkState.LINKED
+                entry.linked(made(NEW), created=True)
+            assert (await tasks[2]).previous is LinkStatus.CREATED
             assert tasks[0].cancelled()
             assert tasks[1].cancelled()
 
@@ -348,7 +350,7 @@ class TestTurns:
                 await settle()
                 assert task.cancelled()
             async with asyncio.timeout(60), journal.entry(NEW) as entry:
-                assert entry.before is LinkState.SENT
+                assert entry.previous is LinkStatus.AMBIGUOUS
 
     async def test_nothing_stays_in_memory(self, path: Path) -> None:
         """What is kept belongs to the links that are under way, and not to those that were."""
@@ -360,7 +362,7 @@ class TestTurns:
                 tasks[number % 2].cancel()
                 await asyncio.wait(tasks)
             async with journal.entry(NEW):
-                assert len(journal._under_way) == 1
+                assert len(journal._in_progress) == 1
                 assert journal._pending == []
 
 
@@ -430,7 +432,7 @@ async def work(journal, numbers):
         new = link(number)
         async with journal.entry(new) as entry:
             print(number, flush=True)  # this is the sending
-            entry.linked(CaseLink(str(number), new.parent, new.relationship, new.child))
+            entry.linked(CaseLink(str(number), new.parent, new.relationship, new.child), created=True)
 
 async def main():
     async with Journal(sys.argv[1], site=sys.argv[2]) as journal:
@@ -472,14 +474,14 @@ class TestKilled:
         sent = sent_until_killed(path, count)
         known = {record.new: record for record in read_journal(path)}
         assert {link(number) for number in sent} <= known.keys()
-        assert {record.state for record in known.values()} <= {LinkState.SENT, LinkState.LINKED}
+        assert {record.status for record in known.values()} <= {LinkStatus.AMBIGUOUS, LinkStatus.CREATED}
         # Ten whose outcome was not written yet, and ten that follow them, in the commit that goes on.
-        assert sum(record.state is LinkState.SENT for record in known.values()) <= 20
+        assert sum(record.status is LinkStatus.AMBIGUOUS for record in known.values()) <= 20
         async with Journal(path, site=SITE) as journal:
             for number in sent:
                 async with journal.entry(link(number)) as entry:
-                    assert entry.before is known[link(number)].state
-                    if entry.before is LinkState.LINKED:
+                    assert entry.previous is known[link(number)].status
+                    if entry.previous is LinkStatus.CREATED:
                         assert entry.link == made(link(number), str(number))
 
     async def test_a_run_after_another(self, path: Path) -> None:
@@ -487,7 +489,7 @@ class TestKilled:
         linked: set[NewCaseLink] = set()
         for count in (20, 40, 60):
             sent_until_killed(path, count)
-            now = {new for new, state in states(path).items() if state is LinkState.LINKED}
+            now = {new for new, status in statuses(path).items() if status is LinkStatus.CREATED}
             assert linked <= now
             linked = now
         assert linked
@@ -497,7 +499,7 @@ class TestKilled:
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA application_id = 0x434C4E4B")
         assert list(read_journal(path)) == []
-        assert (await enter(path)).before is None
+        assert (await enter(path)).previous is None
 
 
 class TestOneRun:
@@ -507,9 +509,9 @@ class TestOneRun:
             assert process.stdout
             next(process.stdout)
             assert await refusal(path) == (
-                f"the journal {path} is in use by another run: let it end, or name another file"
+                f"the journal {path} is in use by another run: wait until it ends, or name another file"
             )
-            assert states(path)
+            assert statuses(path)
             process.kill()
             process.wait()
             await enter(path)
@@ -546,9 +548,9 @@ class TestOneRun:
     async def test_a_journal_can_be_opened_again(self, path: Path) -> None:
         """By the same object too."""
         journal = Journal(path, site=SITE)
-        for before in (None, LinkState.SENT):
+        for before in (None, LinkStatus.AMBIGUOUS):
             async with journal, journal.entry(NEW) as entry:
-                assert entry.before is before
+                assert entry.previous is before
 
     async def test_no_file_stays_open(self, path: Path) -> None:
         """Neither after a run nor after one that was refused."""
@@ -584,10 +586,10 @@ class TestRefused:
         """The same link is another one there; both are named."""
         await enter(path)
         assert await refusal(path, "https://api.datadoghq.com") == (
-            f"the journal {path} is of {SITE}, and this run is for https://api.datadoghq.com: "
+            f"the journal {path} belongs to {SITE}, and this run is for https://api.datadoghq.com: "
             "name another file"
         )
-        assert (await enter(path)).before is LinkState.SENT
+        assert (await enter(path)).previous is LinkStatus.AMBIGUOUS
 
     async def test_a_directory(self, path: Path) -> None:
         """It is named as what it is."""
@@ -602,7 +604,7 @@ class TestRefused:
         before = content(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == (
-                f"the journal {path} is another kind of file, and was left as it is: name a new file"
+                f"the journal {path} is not a journal, and was left unchanged: name a new file"
             )
         assert content(path) == before
         assert files(path) == ["links.journal"]
@@ -611,10 +613,22 @@ class TestRefused:
         """What it means is not known here."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA user_version = 2")
+            db.execute("PRAGMA user_version = 3")
         for message in (await refusal(path), unreadable(path)):
             assert message == (
                 f"the journal {path} was written by a newer version of this program: update it"
+            )
+
+    @pytest.mark.parametrize("version", [1, -1])
+    async def test_an_older_version(self, path: Path, version: int) -> None:
+        """A journal with an older file format is refused, and not converted."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
+        for message in (await refusal(path), unreadable(path)):
+            assert message == (
+                f"the journal {path} was written by an older version of this program, and cannot be read: "
+                "name a new file, and use ensure to find the links that exist already"
             )
 
     async def test_a_damaged_file(self, path: Path) -> None:
@@ -624,7 +638,7 @@ class TestRefused:
         for message in (await refusal(path), unreadable(path)):
             assert message == (
                 f"the journal {path} is damaged: "
-                "restore it, or name a new file, which will not know its links"
+                "restore it, or name a new file, which starts without its links"
             )
 
     @pytest.mark.parametrize(
@@ -635,7 +649,8 @@ class TestRefused:
             "parent = x'00'",
             "child = 'CASE a'",
             "relationship = 'LIKES'",
-            "state = 'lost'",
+            "status = 'lost'",
+            "status = 'malformed'",
             "link_id = x'00'",
             "error = x'00'",
             "at = 1e300",
@@ -651,7 +666,7 @@ class TestRefused:
             db.commit()
         assert "is damaged" in unreadable(path)
 
-    @pytest.mark.parametrize("change", ["state = 'lost'", "link_id = x'00'"])
+    @pytest.mark.parametrize("change", ["status = 'lost'", "link_id = x'00'"])
     async def test_a_damaged_row_that_is_met_again(self, path: Path, change: str) -> None:
         """A run goes no further by it."""
         await link_all(path, 1)
@@ -675,7 +690,7 @@ class TestRefused:
         _empty(path)
         wrong = path.parent / place
         assert await refusal(wrong) == (
-            f"the journal {wrong} cannot be opened: name a file in a directory that exists and can be written"
+            f"the journal {wrong} cannot be opened: name a file in an existing, writable directory"
         )
         assert files(path) == ["links.journal"]
 
@@ -690,7 +705,7 @@ class TestRefused:
         """As SQLite tells it."""
         connecting_with(READ_ONLY)
         assert await refusal(path) == (
-            f"the journal {path} may not be written: change its permissions, or name another file"
+            f"the journal {path} is read-only: change its permissions, or name another file"
         )
 
     async def test_a_directory_that_may_not_be_written(
@@ -704,14 +719,14 @@ class TestRefused:
             raise error
 
         monkeypatch.setattr(sqlite3, "connect", refuse)
-        assert "may not be written" in await refusal(path)
+        assert "is read-only" in await refusal(path)
 
     async def test_an_empty_file_is_a_new_journal(self, path: Path) -> None:
         """As one that is missing; a program may have made it for its name."""
         _empty(path)
         assert list(read_journal(path)) == []
-        assert (await enter(path)).before is None
-        assert states(path) == {NEW: LinkState.SENT}
+        assert (await enter(path)).previous is None
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
 
 class TestCannotBeWritten:
@@ -729,11 +744,11 @@ class TestCannotBeWritten:
         with pytest.raises(JournalError) as caught:
             await run()
         assert str(caught.value) == (
-            f"the journal {path} cannot be written, as the disk is full: make room and run again"
+            f"the journal {path} cannot be written because the disk is full: free some space and run again"
         )
         assert [(type(error), str(error)) for error in errors] == [(JournalError, str(caught.value))] * 201
         assert len(set(map(id, errors))) == 201  # each its own, as each gets the traceback of its task
-        assert states(path) == {NEW: LinkState.LINKED}
+        assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_who_came_meanwhile_is_told_too(
         self, path: Path, connecting_with: Callable[[str], None]
@@ -760,14 +775,14 @@ class TestCannotBeWritten:
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
                 async with journal.entry(NEW) as entry:
-                    entry.linked(made(NEW, "\ud800"))
+                    entry.linked(made(NEW, "\ud800"), created=True)
                 errors.extend(await begun_all(journal, 1))
 
         errors: list[object] = []
         with pytest.raises(JournalError, match="surrogates not allowed") as caught:
             await run()
         assert [str(error) for error in errors] == [str(caught.value)]
-        assert states(path) == {NEW: LinkState.SENT}
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     async def test_the_error_of_the_body_comes_first(
         self, path: Path, connecting_with: Callable[[str], None]
@@ -795,8 +810,8 @@ class TestClosing:
         with pytest.raises(JournalError, match="is not open"):
             await begun(journal, NEW)
         with pytest.raises(JournalError, match="is not open"):
-            entry.linked(made(NEW))
-        assert states(path) == {NEW: LinkState.SENT}
+            entry.linked(made(NEW), created=True)
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
     async def test_the_body_raises(self, path: Path, error: type[BaseException]) -> None:
@@ -809,7 +824,7 @@ class TestClosing:
 
         with pytest.raises(error):
             await run()
-        assert states(path) == {NEW: LinkState.LINKED}
+        assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_closes(self, path: Path) -> None:
         """However often: the outcomes are written first, and the event loop is not held up."""
@@ -818,7 +833,7 @@ class TestClosing:
             async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
                 opened.set()
                 await go.wait()
-                entry.linked(made(NEW))
+                entry.linked(made(NEW), created=True)
 
         opened, go = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(run())
@@ -833,7 +848,7 @@ class TestClosing:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert threads() == []
-        assert states(path) == {NEW: LinkState.LINKED}
+        assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_opens(self, path: Path) -> None:
         """The file is free again."""
@@ -847,15 +862,15 @@ class TestClosing:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert threads() == []
-        assert (await enter(path)).before is None
+        assert (await enter(path)).previous is None
 
-    async def test_entries_that_are_under_way(self, path: Path) -> None:
+    async def test_entries_that_are_in_progress(self, path: Path) -> None:
         """Those that the body leaves behind waiting begin, and what they have to say comes too late."""
 
         async def late(journal: Journal) -> None:
             async with journal.entry(NEW) as entry:
                 await closed.wait()
-                entry.linked(made(NEW))
+                entry.linked(made(NEW), created=True)
 
         closed = asyncio.Event()
         async with Journal(path, site=SITE) as journal:
@@ -864,7 +879,7 @@ class TestClosing:
         closed.set()
         with pytest.raises(JournalError, match="is not open"):
             await task
-        assert states(path) == {NEW: LinkState.SENT}
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
 
 async def begun_run(path: Path) -> None:
@@ -878,16 +893,16 @@ class TestReading:
         begin = datetime.now(UTC)
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(link(0)) as entry:
-                entry.linked(made(link(0)))
+                entry.linked(made(link(0)), created=True)
             async with journal.entry(link(1)) as entry:
                 entry.failed(ValueError("no such case"))
             await begun(journal, link(2))
         end = datetime.now(UTC) + timedelta(seconds=1)  # a float of seconds may be rounded up
         records = list(read_journal(path))
         assert records == [
-            JournalRecord(link(0), LinkState.LINKED, "the-id", None, records[0].at),
-            JournalRecord(link(1), LinkState.FAILED, None, "no such case", records[1].at),
-            JournalRecord(link(2), LinkState.SENT, None, None, records[2].at),
+            JournalRecord(link(0), LinkStatus.CREATED, "the-id", None, records[0].at),
+            JournalRecord(link(1), LinkStatus.FAILED, None, "no such case", records[1].at),
+            JournalRecord(link(2), LinkStatus.AMBIGUOUS, None, None, records[2].at),
         ]
         for record in records:
             assert record.at.tzinfo is UTC
@@ -902,7 +917,7 @@ class TestReading:
         """Its ends come in an order of their own."""
         await enter(path, EITHER_WAY)
         await enter(path, turned(EITHER_WAY))
-        assert list(states(path)) == [EITHER_WAY]
+        assert list(statuses(path)) == [EITHER_WAY]
 
     async def test_a_reader_that_takes_its_time(self, path: Path) -> None:
         """It holds nothing up: what a run has written can be put into the file itself meanwhile."""
@@ -932,4 +947,4 @@ class TestReading:
         """A path is a path, whatever it means in a URI."""
         odd = path.parent / "a b?mode=memory#x%41ü:memory:"
         await link_all(odd, 1)
-        assert states(odd) == {NEW: LinkState.LINKED}
+        assert statuses(odd) == {NEW: LinkStatus.CREATED}

@@ -22,13 +22,14 @@ from datadog_caselinks import (
     InvalidLinkError,
     JournalError,
     LinkFileError,
+    LinkStatus,
     NewCaseLink,
     RateLimit,
     Site,
     parse_link,
     parse_reference,
 )
-from datadog_caselinks.bulk.journal_file import LinkState, Store, Write, read_journal
+from datadog_caselinks.bulk.journal_file import Store, Write, read_journal
 from datadog_caselinks.bulk.link_files import count_links, read_link_file
 from datadog_caselinks.bulk.link_yaml import read_rows
 from datadog_caselinks.credentials import AuthHeaders
@@ -138,7 +139,7 @@ def journals(data: bytes) -> None:
         store = Store(path, _SITE)
         with contextlib.suppress(JournalError):
             store.open()
-            store.write([Write(("CASE a", "BLOCKS", "CASE b"), LinkState.SENT)])
+            store.write([Write(("CASE a", "BLOCKS", "CASE b"), LinkStatus.AMBIGUOUS)])
         store.close()
 
 
