@@ -21,6 +21,7 @@ from datadog_caselinks import (
     ApiKeys,
     AuthenticationError,
     BadRequestError,
+    CaseLink,
     CaseLinksClient,
     CaseLinksError,
     ConfigurationError,
@@ -56,6 +57,9 @@ def link(number: int) -> NewCaseLink:
     return PARENT.blocks(case(some_id(number + 2)))
 
 
+MADE = CaseLink("the-id", link(1).parent, link(1).relationship, link(1).child)
+
+
 @pytest.mark.parametrize(
     ("error", "at_first", "later"),
     [
@@ -74,6 +78,23 @@ def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_firs
     in_outage = copy.copy(error)
     in_outage.during_outage = True
     assert would_fail_all(in_outage, has_created=True) is not isinstance(error, PermissionDeniedError)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Created(link(1), MADE, 0), LinkStatus.CREATED),
+        (AlreadyLinked(link(1), MADE, 0), LinkStatus.ALREADY_LINKED),
+        (Failed(link(1), NotFoundError("x", status=404), 0), LinkStatus.FAILED),
+        (
+            Failed(link(1), AmbiguousResultError("x", new=link(1), reason=ConnectError("x")), 0),
+            LinkStatus.AMBIGUOUS,
+        ),
+    ],
+)
+def test_status(outcome: Outcome, status: LinkStatus) -> None:
+    """Each outcome has the status under which journals and events report it."""
+    assert outcome.status is status
 
 
 class Source:

@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 
 from datadog_caselinks import (
     LinkFileError,
+    LinkFileFormat,
     LinkLine,
+    LinkStatus,
     MalformedLine,
     NewCaseLink,
+    ParameterError,
     Site,
     WantedLink,
     agent_conversation,
@@ -71,10 +74,10 @@ class Broken(io.RawIOBase):
 
 
 async def read(
-    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
+    content: str | bytes, length: int = MAX_LINE, *, format: str | None = None, site: Site | None = None
 ) -> list[LinkLine | MalformedLine]:
     encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
+    return [line async for line in read_link_file(InPieces(encoded, length), format=format, site=site)]
 
 
 async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
@@ -88,10 +91,10 @@ async def reason(content: str | bytes) -> str:
     return bad.reason
 
 
-async def refusal(content: str | bytes) -> str:
-    """Why the file as a whole is none."""
+async def refusal(content: str | bytes, *, format: str | None = None) -> str:
+    """Return the message of the error that reading ``content`` raises."""
     with pytest.raises(LinkFileError) as caught:
-        await read(content)
+        await read(content, format=format)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
@@ -303,8 +306,8 @@ class TestEnds:
     @pytest.mark.parametrize("end", ["parent", "child"])
     async def test_both_names_of_an_end(self, end: str) -> None:
         """Which is meant cannot be known: a header with both ends the file, an object its line."""
-        assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header names {end} twice"
-        assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"names {end} twice"
+        assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header contains {end} twice"
+        assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"contains {end} twice"
 
     async def test_a_type_in_a_column_of_its_own(self) -> None:
         """It is that of a UUID; a prefix that says otherwise, and a key, are refused."""
@@ -343,20 +346,20 @@ class TestCsv:
 
     async def test_too_many_columns_are_refused(self) -> None:
         """Something has slipped, and which value is which cannot be known."""
-        assert await reason(f"{HEADER}\n{GOOD},CASE\n") == "has 4 columns, and the header 3"
+        assert await reason(f"{HEADER}\n{GOOD},CASE\n") == "has 4 columns, but the header has 3"
 
     async def test_a_line_end_of_another_system_is_named(self) -> None:
         """A carriage return alone ended lines once; the message says what to do."""
         assert await reason(f"{HEADER}\n{GOOD}\r{GOOD}") == (
-            "has a carriage return within: save the file with Unix or Windows line ends"
+            "contains a carriage return: save the file with Unix or Windows line endings"
         )
 
     async def test_a_column_that_stands_twice_is_refused(self) -> None:
         """Which of the two is meant cannot be known; of what is not read it does not matter."""
         twice = json.dumps(OBJECT)[:-1]
-        assert await reason(f'{twice}, "parent": "{B}"}}') == "names parent twice"
+        assert await reason(f'{twice}, "parent": "{B}"}}') == "contains parent twice"
         assert await read_one(f'{twice}, "note": {{"a": 1, "a": 2}}, "note": 3}}') == LinkLine(1, NEW)
-        assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header names parent twice"
+        assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header contains parent twice"
         assert await read(f"note,{HEADER},note\n,{GOOD},\n") == [LinkLine(2, NEW)]
 
     async def test_quoted_values(self) -> None:
@@ -369,7 +372,7 @@ class TestCsv:
         before, malformed, after = await read(f"{HEADER},note\n{GOOD}\n{bad}\n{GOOD}\n")
         assert isinstance(malformed, MalformedLine)
         assert malformed.number == 3
-        assert malformed.reason.startswith("is no CSV: ")
+        assert malformed.reason.startswith("is not valid CSV: ")
         assert [before, after] == [LinkLine(2, NEW), LinkLine(4, NEW)]
 
     async def test_an_object_among_rows_is_malformed(self) -> None:
@@ -390,7 +393,7 @@ class TestJsonLines:
         before, malformed, after = await read(f"{JSON_LINE}\n{bad}\n{JSON_LINE}\n")
         assert isinstance(malformed, MalformedLine)
         assert malformed.number == 2
-        assert malformed.reason.startswith("is no JSON")
+        assert malformed.reason.startswith(("is not valid JSON: ", "is not a JSON object"))
         assert [before, after] == [LinkLine(1, NEW), LinkLine(3, NEW)]
 
     async def test_the_first_line_may_be_the_bad_one(self) -> None:
@@ -426,7 +429,7 @@ class TestWholeFiles:
     @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n \n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"])
     async def test_an_empty_file(self, content: bytes) -> None:
         """Is mostly a mistake, and nothing would have been linked."""
-        assert await refusal(content) == "the file is empty: it needs a header and a line for each link"
+        assert await refusal(content) == "the file is empty: it must contain at least a header or a link"
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
     @pytest.mark.parametrize("bom", ["", "\ufeff"])
@@ -457,15 +460,19 @@ class TestWholeFiles:
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),
         [
-            ("parent;relationship;child", "parent, relationship, child", "separated by commas"),
-            ("parent\trelationship\tchild", "parent, relationship, child", "separated by commas"),
+            ("parent;relationship;child", "parent, relationship, child", "columns with commas"),
+            (
+                "parent\trelationship\tchild",
+                "parent, relationship, child",
+                "columns with commas",
+            ),
             (
                 "parent,child",
                 "relationship",
-                "the first line must name the columns parent,relationship,child, and may",
+                "the first line of CSV must contain the columns parent,relationship,child; if",
             ),
-            (GOOD, "parent, relationship, child", "the first line must name the columns"),
-            ("hello", "parent, relationship, child", "the first line must name the columns"),
+            (GOOD, "parent, relationship, child", "the first line of CSV must contain the columns"),
+            ("hello", "parent, relationship, child", "the first line of CSV must contain the columns"),
         ],
     )
     async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
@@ -479,7 +486,7 @@ class TestWholeFiles:
     async def test_a_json_array(self, indent: int | None, separators: tuple[str, str] | None) -> None:
         """What many a program exports, on one line or on many: the message says what to write instead."""
         message = await refusal(json.dumps([OBJECT], indent=indent, separators=separators))
-        assert message.endswith("looks like a JSON array: write one object a line instead")
+        assert message.endswith("looks like a JSON array: write one object on each line instead")
 
     @pytest.mark.parametrize(
         "header", [f'"{HEADER}', f'{HEADER},"x"y', "x" * (MAX_LINE + 1), HEADER.replace(",", "\r")]
@@ -506,11 +513,65 @@ class TestWholeFiles:
         except LinkFileError as error:
             assert str(error).isprintable()  # noqa: PT017 - some files are good
             return
-        if count_links(_raw(content)) is None:
-            return  # YAML, of which a line may hold many links
         numbers = [line.number for line in lines]
         assert numbers == sorted(set(numbers))
         assert all(1 <= number <= content.count(b"\n") + 1 for number in numbers)
+
+
+class TestFormat:
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("links.csv", "csv"),
+            ("links.jsonl", "jsonl"),
+            ("LINKS.NDJSON", "jsonl"),
+            ("links.yaml", "yaml"),
+            (b"links.yml", "yaml"),
+            ("links.yaml.txt", None),
+            ("links", None),
+            (7, None),
+        ],
+    )
+    async def test_the_suffix_decides(self, name: object, expected: str | None) -> None:
+        """A known suffix sets the format; another name, or a file descriptor, does not."""
+        contents = {"csv": f"{HEADER}\n{GOOD}", "jsonl": JSON_LINE, "yaml": f"{A}: {{blocks: {B}}}"}
+        for format, text in contents.items():
+            file = InPieces(text.encode(), MAX_LINE)
+            file.name = name  # type: ignore[attr-defined]
+            try:
+                lines = [line async for line in read_link_file(file)]
+            except LinkFileError:
+                lines = []
+            is_read = [line.new for line in lines if isinstance(line, LinkLine)] == [NEW]
+            assert is_read is (format == expected if expected else format != "yaml")
+
+    @pytest.mark.parametrize("format", ["csv", LinkFileFormat.CSV])
+    async def test_an_explicit_format_overrides_the_suffix(self, format: str) -> None:
+        """The caller knows better than the name of the file."""
+        file = InPieces(f"{HEADER}\n{GOOD}".encode(), MAX_LINE)
+        file.name = "links.yaml"  # type: ignore[attr-defined]
+        assert [line async for line in read_link_file(file, format=format)] == [LinkLine(2, NEW)]
+        counted = _raw(f"{HEADER}\n{GOOD}".encode())
+        assert count_links(counted, format=format) == 1
+
+    @pytest.mark.parametrize("format", ["xml", "CSV", ""])
+    async def test_an_unknown_format_is_refused(self, format: str) -> None:
+        """The message lists the formats."""
+        message = f"format must be one of csv, jsonl, yaml, not {format!r}"
+        with pytest.raises(ParameterError) as caught:
+            await read(GOOD, format=format)
+        assert str(caught.value) == message
+        with pytest.raises(ParameterError):
+            count_links(_raw(b""), format=format)
+
+    async def test_yaml_without_a_name_needs_a_format(self) -> None:
+        """Without a name and a format it is read as CSV, and the message says what to do."""
+        message = await refusal("SHOP-1:\n  blocks: SHOP-2\n")
+        assert message.endswith("if the file is not CSV, specify its format")
+
+    def test_a_malformed_line_has_the_status_malformed(self) -> None:
+        """Every outcome of a line has a status."""
+        assert MalformedLine(1, "x").status is LinkStatus.MALFORMED
 
 
 class TestCountLinks:

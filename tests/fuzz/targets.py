@@ -22,6 +22,7 @@ from datadog_caselinks import (
     InvalidLinkError,
     JournalError,
     LinkFileError,
+    LinkFileFormat,
     LinkStatus,
     NewCaseLink,
     RateLimit,
@@ -111,16 +112,17 @@ def links(data: bytes) -> None:
 def files(data: bytes) -> None:
     """A file of links, of whatever kind."""
 
-    async def read() -> int:
-        return len([line async for line in read_link_file(_Raw(data))])
+    async def read(format: str | None) -> int:
+        return len([line async for line in read_link_file(_Raw(data), format=format)])
 
-    count = count_links(_Raw(data))
-    try:
-        lines = asyncio.run(read())
-    except LinkFileError as error:
-        _require_fit_to_be_told(error)
-    else:
-        assert count in (None, lines)
+    for format in (None, *LinkFileFormat):
+        count = count_links(_Raw(data), format=format)
+        try:
+            lines = asyncio.run(read(format))
+        except LinkFileError as error:
+            _require_fit_to_be_told(error)
+        else:
+            assert count in (None, lines)
 
 
 def yaml(data: bytes) -> None:
