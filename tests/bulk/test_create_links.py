@@ -1,4 +1,4 @@
-"""The rules of many links: every outcome once, bounded reading ahead, nothing left behind."""
+"""Bulk linking: one outcome for each link, bounded reading ahead, and no leftover tasks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ MADE = CaseLink("the-id", link(1).parent, link(1).relationship, link(1).child)
     ],
 )
 def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_first: bool, later: bool) -> None:
-    """Of the keys, the network, the limit; a refusal only while nothing was created; any in an outage."""
+    """Invalid keys, network errors and rate limits fail every link; a 403 only before the first creation."""
     assert would_fail_all(error, has_created=False) is at_first
     assert would_fail_all(error, has_created=True) is later
     in_outage = copy.copy(error)
@@ -98,7 +98,7 @@ def test_status(outcome: Outcome, status: LinkStatus) -> None:
 
 
 class Source:
-    """Links without an end, and how many were taken."""
+    """An endless source that counts the links taken."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -133,7 +133,7 @@ class TestOutcomes:
     async def test_one_for_each_link(
         self, is_async: bool, concurrency: int | None, count: int, keys: ApiKeys
     ) -> None:
-        """Each link of a source of either kind has its outcome, with its index and the link made of it."""
+        """Each link of a sync or async source has one outcome, with its index and the created link."""
         source = slowly(count) if is_async else (link(number) for number in range(count))
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             outcomes = [outcome async for outcome in links.create_links(source, concurrency=concurrency)]
@@ -145,7 +145,7 @@ class TestOutcomes:
         assert len(server.seen) == count
 
     async def test_failures_stop_nothing(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A link that fails is an outcome with its error, and the others go on."""
+        """A link that fails is an outcome with its error, and the other links continue."""
 
         async def every_third_fails(exchange: Exchange) -> None:
             if exchange.seen.method == "GET":
@@ -175,7 +175,7 @@ class TestOutcomes:
         assert server.methods.count("POST") == 30
 
     async def test_in_the_order_of_completion(self, keys: ApiKeys) -> None:
-        """A link that is slow does not hold up those behind it."""
+        """A slow link does not delay the links after it."""
         hold = Held()
         async with (
             Server(created, hold, created) as server,
@@ -190,7 +190,7 @@ class TestOutcomes:
         assert got[4] == 0
 
     async def test_a_closed_client_fails_each(self, keys: ApiKeys) -> None:
-        """Its error is the outcome of every link."""
+        """With a closed client, every link fails."""
         async with Server(created) as server:
             links = CaseLinksClient(server.url, keys)
             await links.close()
@@ -201,7 +201,7 @@ class TestOutcomes:
 
 class TestReadingAhead:
     async def test_no_further_than_what_is_being_created(self, keys: ApiKeys) -> None:
-        """While the server holds its answers, as many links are taken as are under way."""
+        """While no response arrives, only the links in progress are taken from the source."""
         source, hold = Source(), Held()
         async with (
             Server(created, hold) as server,
@@ -231,7 +231,7 @@ class TestReadingAhead:
                 assert source.taken == len(server.seen) == consumed + 10
 
     async def test_by_default_as_wide_as_the_client(self, keys: ApiKeys) -> None:
-        """Without ``concurrency`` the slots of the client count."""
+        """Without ``concurrency``, the client's ``max_concurrency`` applies."""
         hold = Held()
         async with (
             Server(created, hold) as server,
@@ -402,7 +402,7 @@ class TestSourceThatRaises:
 
 class TestMapConcurrently:
     async def test_in_the_order_of_the_items(self) -> None:
-        """Whichever is answered first."""
+        """Results are in the order of the items, not of completion."""
 
         async def ask(item: int) -> str:
             for _ in range(item):
@@ -413,7 +413,7 @@ class TestMapConcurrently:
         assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
 
     async def test_so_many_at_a_time(self) -> None:
-        """As soon as one is answered the next is asked."""
+        """A call starts as soon as another one ends."""
         asked: list[int] = []
         may_answer = asyncio.Semaphore(0)
 
@@ -432,7 +432,7 @@ class TestMapConcurrently:
         await all_of_them
 
     async def test_progress_goes_on_from_round_to_round(self) -> None:
-        """Each answer is told once, and of how many; a later round adds to both."""
+        """Each completion is reported once, and a later round adds to both numbers."""
         told: list[tuple[int, int]] = []
         progress = Progress(lambda answered, asked: told.append((answered, asked)))
 
@@ -444,7 +444,7 @@ class TestMapConcurrently:
         assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
-        """It is raised as it is, and whoever waits for an answer is cancelled."""
+        """The first error is raised unchanged, and the other calls are cancelled."""
         told: list[int] = []
 
         async def ask(item: int) -> None:

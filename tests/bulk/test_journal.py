@@ -1,4 +1,4 @@
-"""The rules of a journal: what was sent is known, what is known is not lost, and nobody waits for ever."""
+"""Journals: every link that was sent is recorded, no record is lost, and no task waits forever."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def statuses(path: Path) -> dict[NewCaseLink, LinkStatus]:
 
 
 async def enter(path: Path, new: NewCaseLink = NEW) -> Entry:
-    """What a run of its own finds of ``new``."""
+    """Return the entry of ``new`` in a separate run."""
     async with Journal(path, site=SITE) as journal:
         return await begun(journal, new)
 
@@ -70,37 +70,37 @@ async def link_one(journal: Journal, new: NewCaseLink) -> None:
 
 
 async def begun(journal: Journal, new: NewCaseLink) -> Entry:
-    """An entry without an outcome."""
+    """Begin an entry, and leave it without an outcome."""
     async with asyncio.timeout(60), journal.entry(new) as entry:
         return entry
 
 
 async def refusal(path: Path, site: str = SITE) -> str:
-    """Why a run cannot have the journal."""
+    """Return why a run cannot use the journal."""
     with pytest.raises(JournalError) as caught:
         await Journal(path, site=site).__aenter__()
     return str(caught.value)
 
 
 def unreadable(path: Path) -> str:
-    """Why the journal cannot be read."""
+    """Return why the journal cannot be read."""
     with pytest.raises(JournalError) as caught:
         list(read_journal(path))
     return str(caught.value)
 
 
 def files(path: Path) -> list[str]:
-    """The names of the journal and of all that is beside it."""
+    """Return the names of all files in the journal's directory."""
     return sorted(os.listdir(path.parent))
 
 
 def content(path: Path) -> bytes | None:
-    """What the file holds, if it is one."""
+    """Return the content of the file, if it is a regular file."""
     return path.read_bytes() if path.is_file() else None
 
 
 def cut_off(path: Path) -> None:
-    """Take the last page from the file."""
+    """Remove the last page from the file."""
     os.truncate(path, path.stat().st_size - 4096)
 
 
@@ -110,14 +110,14 @@ def threads() -> list[threading.Thread]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """A journal that is not there yet, alone in its directory. Whatever is done with it ends its thread."""
+    """A path without a journal, alone in its directory. Every test must end the journal's thread."""
     yield tmp_path / "links.journal"
     assert threads() == []
 
 
 @contextlib.contextmanager
 def held(path: Path, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-    """Another program writes to the file, so that a run that wants to must wait."""
+    """Hold a write lock on the file, so that a run must wait."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(begin)
         yield other
@@ -125,7 +125,7 @@ def held(path: Path, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connect
 
 
 class Watched(sqlite3.Connection):
-    """Keeps for each commit the thread and how it is synchronised with the disk (2 is FULL)."""
+    """A connection that records the thread of each commit and its ``synchronous`` mode (2 is FULL)."""
 
     commits: list[tuple[threading.Thread, int]]
 
@@ -146,7 +146,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int
 
 @pytest.fixture
 def connecting_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Every connection from now on begins with a pragma, by which SQLite fails as it does in earnest."""
+    """Start every later connection with a pragma that makes SQLite fail as in production."""
 
     def begin_with(pragma: str) -> None:
         connect = sqlite3.connect
@@ -167,18 +167,18 @@ READ_ONLY = "PRAGMA query_only = 1"
 
 class TestEntry:
     async def test_a_link_that_is_not_known(self, path: Path) -> None:
-        """The journal says nothing of it."""
+        """A link without a record has neither a status nor an id."""
         entry = await enter(path)
         assert (entry.previous, entry.link) == (None, None)
 
     async def test_sent_before_it_can_be_sent(self, path: Path) -> None:
-        """When the entry has begun it is on the disk, for any other process to see."""
+        """When the entry has begun, other processes can read its record."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW):
             assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize("error", [None, LookupError, asyncio.CancelledError])
     async def test_left_without_an_outcome(self, path: Path, error: type[BaseException] | None) -> None:
-        """However it is left: the link may have been made, and the next run is told so."""
+        """The link may have been created, so its record stays ambiguous for the next run."""
         async with Journal(path, site=SITE) as journal:
             with contextlib.suppress(LookupError, asyncio.CancelledError):
                 async with journal.entry(NEW):
@@ -188,20 +188,20 @@ class TestEntry:
         assert (entry.previous, entry.link) == (LinkStatus.AMBIGUOUS, None)
 
     async def test_linked(self, path: Path) -> None:
-        """The next run gets the link, and may delete it by its id."""
+        """The next run gets the link with its id."""
         await link_all(path, 1)
         entry = await enter(path)
         assert (entry.previous, entry.link) == (LinkStatus.CREATED, made(NEW))
 
     async def test_a_linked_link_is_left_as_it_is(self, path: Path) -> None:
-        """An entry that only looks writes nothing."""
+        """An entry of a linked link does not change its record."""
         await link_all(path, 1)
         before = list(read_journal(path))
         await enter(path)
         assert list(read_journal(path)) == before
 
     async def test_failed(self, path: Path) -> None:
-        """It may be tried again, and is SENT when it is."""
+        """A failed link can be sent again, and is ambiguous while it is."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(NEW) as entry:
                 entry.failed(ValueError("no such case"))
@@ -214,21 +214,21 @@ class TestEntry:
         [("", ""), ("x\0y\n\x1b", "x\0y\n\x1b"), ("\ud800", "?"), ("ä" * 999 + "bcd", "ä" * 999 + "b")],
     )
     async def test_the_text_of_an_error(self, path: Path, text: str, kept: str) -> None:
-        """Of any text 1,000 characters are kept as they are, but for what UTF-8 cannot write."""
+        """The first 1,000 characters are stored, with characters that UTF-8 cannot encode replaced."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.failed(ValueError(text))
         (record,) = read_journal(path)
         assert record.error == kept
 
     async def test_an_outcome_waits_for_nobody(self, path: Path) -> None:
-        """It is written though no other entry comes and the journal stays open."""
+        """An outcome is written without a further entry, while the journal is open."""
         async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
             await link_one(journal, NEW)
             while statuses(path) != {NEW: LinkStatus.CREATED}:  # noqa: ASYNC110 # another thread's work
                 await asyncio.sleep(0)
 
     async def test_the_last_outcome_counts(self, path: Path) -> None:
-        """They are written in their order."""
+        """Outcomes are written in order, and the last one counts."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.failed(ValueError())
             entry.linked(made(NEW, "1"), created=True)
@@ -243,9 +243,9 @@ class TestEntry:
     async def test_as_a_dictionary_would(
         self, links: list[NewCaseLink], runs: list[list[tuple[int, LinkStatus]]]
     ) -> None:
-        """Each link by itself has the state that it was left in, through any number of runs.
+        """Each link keeps its own last status, over any number of runs.
 
-        A link and the same turned round are two, unless it is RELATES_TO.
+        A link and its reverse are different links, except for RELATES_TO.
         """
         links = [*links, *map(turned, links)]
         known: dict[object, LinkStatus] = {}
@@ -264,7 +264,7 @@ class TestEntry:
 
 
 async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkStatus]]) -> list[Entry]:
-    """A run in which each link has its outcome; SENT is none."""
+    """Run once, recording the given outcome of each link; ambiguous records none."""
     entries = []
     async with Journal(path, site=SITE) as journal:
         for new, outcome in steps:
@@ -278,17 +278,17 @@ async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkStatus]
 
 
 def identity(new: NewCaseLink) -> object:
-    """What makes it the same link."""
+    """Return a key that equal links share."""
     ends = (new.parent, new.child)
     return (new.relationship, frozenset(ends) if new.relationship is Relationship.RELATES_TO else ends)
 
 
-class TestTurns:
+class TestSameLink:
     @pytest.mark.parametrize(
         ("first", "second"), [(NEW, NEW), (EITHER_WAY, EITHER_WAY), (EITHER_WAY, turned(EITHER_WAY))]
     )
     async def test_the_same_link_waits(self, path: Path, first: NewCaseLink, second: NewCaseLink) -> None:
-        """Until the first is left; then it has the link, and its ends are those that were asked for."""
+        """A second entry for a link waits for the first, and keeps its own order of ends."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(first) as entry:
                 waiting = asyncio.create_task(begun(journal, second))
@@ -299,7 +299,7 @@ class TestTurns:
         assert (later.previous, later.link) == (LinkStatus.CREATED, made(second))
 
     async def test_another_link_does_not(self, path: Path) -> None:
-        """A link in a direction is another one than its reverse, and so is each relationship."""
+        """Links that differ in direction or relationship do not wait for each other."""
         links = (NEW, turned(NEW), PARENT.relates_to(NEW.child), PARENT.causes(NEW.child))
         async with (
             asyncio.timeout(60),
@@ -311,7 +311,7 @@ class TestTurns:
                 assert entry.previous is None
 
     async def test_of_many_that_are_the_same_one_is_made(self, path: Path) -> None:
-        """However often and in whatever direction a link stands in the input."""
+        """A link that appears several times, in either direction, is created once."""
         sent: list[NewCaseLink] = []
 
         async def make(journal: Journal, new: NewCaseLink) -> None:
@@ -327,7 +327,7 @@ class TestTurns:
         assert sent == [NEW, EITHER_WAY, link(7)]
 
     async def test_one_that_stops_waiting(self, path: Path) -> None:
-        """The one after it has its turn all the same."""
+        """A waiting entry that is cancelled does not keep the next one waiting."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(NEW) as entry:
                 tasks = [asyncio.create_task(begun(journal, NEW)) for _ in range(3)]
@@ -341,7 +341,7 @@ class TestTurns:
             assert tasks[1].cancelled()
 
     async def test_one_that_is_cancelled_while_it_is_written(self, path: Path) -> None:
-        """It may be SENT by then, which is safe, and is nobody's turn any more."""
+        """An entry that is cancelled during its commit may be ambiguous, and frees the link."""
         async with Journal(path, site=SITE) as journal:
             with held(path):
                 task = asyncio.create_task(begun(journal, NEW))
@@ -353,7 +353,7 @@ class TestTurns:
                 assert entry.previous is LinkStatus.AMBIGUOUS
 
     async def test_nothing_stays_in_memory(self, path: Path) -> None:
-        """What is kept belongs to the links that are under way, and not to those that were."""
+        """Memory is held for links in progress only."""
         async with Journal(path, site=SITE) as journal:
             for number in range(20):
                 await link_one(journal, link(number))
@@ -367,7 +367,7 @@ class TestTurns:
 
 
 async def begun_all(journal: Journal, count: int) -> list[object]:
-    """What becomes of so many entries at once."""
+    """Return the results of ``count`` concurrent entries."""
     return await asyncio.gather(
         *(begun(journal, link(number)) for number in range(count)), return_exceptions=True
     )
@@ -375,7 +375,7 @@ async def begun_all(journal: Journal, count: int) -> list[object]:
 
 class TestCommits:
     async def test_many_share_one(self, path: Path, commits: list[tuple[threading.Thread, int]]) -> None:
-        """What a hundred workers begin at a time, and what they have ended with, is one commit."""
+        """Concurrent entries and outcomes share one commit."""
 
         async def work(journal: Journal, links: Iterator[NewCaseLink]) -> None:
             for new in links:
@@ -391,7 +391,7 @@ class TestCommits:
     async def test_what_comes_meanwhile_is_the_next(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """However it comes, while a commit takes its time."""
+        """Writes during a commit share the next commit."""
         async with Journal(path, site=SITE) as journal:
             with held(path):
                 commits.clear()
@@ -403,7 +403,7 @@ class TestCommits:
         assert len(commits) == 2
 
     async def test_one_that_is_alone_is_not_held_up(self, path: Path) -> None:
-        """No number of links and no time must be full for a commit."""
+        """A single write is committed immediately, without a batch size or a delay."""
         async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
             for number in range(3):
                 await link_one(journal, link(number))
@@ -411,7 +411,7 @@ class TestCommits:
     async def test_by_one_thread_that_is_not_the_loops(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """The disk is waited for elsewhere, and each commit reaches it before it counts."""
+        """One thread outside of the event loop commits, and syncs each commit to the disk."""
         await link_all(path, 3)
         assert len({thread for thread, _ in commits}) == 1
         assert threading.current_thread() not in {thread for thread, _ in commits}
@@ -445,7 +445,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def other_run(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that links for ever, ten at a time, and prints the number of each link when it sends it."""
+    """A process that links endlessly, ten at a time, and prints the number of each link it sends."""
     command = [sys.executable, "-c", PROGRAM, str(path), SITE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         deadline = threading.Timer(60, process.kill)
@@ -458,7 +458,7 @@ def other_run(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def sent_until_killed(path: Path, count: int) -> set[int]:
-    """The numbers of the links that a run sends, which is killed after ``count``, or soon after."""
+    """Return the numbers of the links sent by a run that is killed after about ``count`` links."""
     with other_run(path) as process:
         assert process.stdout
         sent = {int(next(process.stdout)) for _ in range(count)}
@@ -470,7 +470,7 @@ def sent_until_killed(path: Path, count: int) -> set[int]:
 class TestKilled:
     @pytest.mark.parametrize("count", [1, 10, 500])
     async def test_nothing_was_sent_that_is_not_known(self, path: Path, count: int) -> None:
-        """What went out is SENT or LINKED, by its own id, and no more is open than was under way."""
+        """Every sent link is recorded, and only links in progress are ambiguous."""
         sent = sent_until_killed(path, count)
         known = {record.new: record for record in read_journal(path)}
         assert {link(number) for number in sent} <= known.keys()
@@ -485,7 +485,7 @@ class TestKilled:
                         assert entry.link == made(link(number), str(number))
 
     async def test_a_run_after_another(self, path: Path) -> None:
-        """Killed again and again, a run keeps what those before it have done."""
+        """Runs that are killed repeatedly keep the records of earlier runs."""
         linked: set[NewCaseLink] = set()
         for count in (20, 40, 60):
             sent_until_killed(path, count)
@@ -495,7 +495,7 @@ class TestKilled:
         assert linked
 
     async def test_a_journal_that_was_only_begun(self, path: Path) -> None:
-        """Killed when the file had its mark and nothing else, it is a new journal."""
+        """A file with only the application id is a new journal."""
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA application_id = 0x434C4E4B")
         assert list(read_journal(path)) == []
@@ -504,7 +504,7 @@ class TestKilled:
 
 class TestOneRun:
     async def test_another_process_is_refused(self, path: Path) -> None:
-        """At once, as long as the first lives, and not a moment after it was killed; reading goes on."""
+        """A second process is refused while the first runs, but not after it was killed; reading works."""
         with other_run(path) as process:
             assert process.stdout
             next(process.stdout)
@@ -517,7 +517,7 @@ class TestOneRun:
             await enter(path)
 
     async def test_another_in_this_process_is_refused(self, path: Path) -> None:
-        """By whatever name it has the file; and the first goes on."""
+        """A second journal is refused under any name of the file, and the first continues."""
         other_name = path.parent / "link"
         other_name.symlink_to(path)
         async with Journal(path, site=SITE) as journal:
@@ -527,16 +527,16 @@ class TestOneRun:
         assert (await enter(other_name)).link == made(NEW)
 
     async def test_refused_whatever_the_file_looks_like(self, path: Path) -> None:
-        """Whoever looks without a lock may see it in pieces, while the run that has it writes to it."""
+        """Without a lock a file may look damaged during a write, so the lock is reported first."""
         await link_all(path, 200)
         cut_off(path)
         with held(Path(f"{path}-lock")):
             assert "is in use by another run" in await refusal(path)
 
     async def test_what_stays(self, path: Path) -> None:
-        """After a run there is the journal, and the empty file that keeps runs apart.
+        """A run leaves the journal and the empty lock file.
 
-        During it there are two files more, as with any write-ahead log of SQLite.
+        During a run, the two files of SQLite's write-ahead log exist as well.
         """
         async with Journal(path, site=SITE) as journal:
             await link_one(journal, NEW)
@@ -546,14 +546,14 @@ class TestOneRun:
         assert content(Path(f"{path}-lock")) == b""
 
     async def test_a_journal_can_be_opened_again(self, path: Path) -> None:
-        """By the same object too."""
+        """The same object can be entered again."""
         journal = Journal(path, site=SITE)
         for before in (None, LinkStatus.AMBIGUOUS):
             async with journal, journal.entry(NEW) as entry:
                 assert entry.previous is before
 
     async def test_no_file_stays_open(self, path: Path) -> None:
-        """Neither after a run nor after one that was refused."""
+        """No file stays open after a run, or after a refused run."""
         await enter(path)
         before = len(os.listdir("/dev/fd"))
         await enter(path)
@@ -583,7 +583,7 @@ def _other_application(path: Path) -> None:
 
 class TestRefused:
     async def test_another_site(self, path: Path) -> None:
-        """The same link is another one there; both are named."""
+        """A journal of another site is refused, and the message names both sites."""
         await enter(path)
         assert await refusal(path, "https://api.datadoghq.com") == (
             f"the journal {path} belongs to {SITE}, and this run is for https://api.datadoghq.com: "
@@ -592,14 +592,14 @@ class TestRefused:
         assert (await enter(path)).previous is LinkStatus.AMBIGUOUS
 
     async def test_a_directory(self, path: Path) -> None:
-        """It is named as what it is."""
+        """The message says that the path is a directory."""
         os.mkdir(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == f"the journal {path} is a directory: name a file in it"
 
     @pytest.mark.parametrize("write", [_text, _other_database, _other_application, os.mkfifo])
     async def test_a_file_of_another_kind(self, path: Path, write: Callable[[Path], None]) -> None:
-        """It stays as it was, and alone; nobody waits for what never comes."""
+        """Another file is refused and left unchanged, without waiting."""
         write(path)
         before = content(path)
         for message in (await refusal(path), unreadable(path)):
@@ -610,7 +610,7 @@ class TestRefused:
         assert files(path) == ["links.journal"]
 
     async def test_a_newer_version(self, path: Path) -> None:
-        """What it means is not known here."""
+        """A journal with a newer file format is refused."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA user_version = 3")
@@ -632,7 +632,7 @@ class TestRefused:
             )
 
     async def test_a_damaged_file(self, path: Path) -> None:
-        """The message tells what a new file costs."""
+        """The message says what a new file would lack."""
         await link_all(path, 200)
         cut_off(path)
         for message in (await refusal(path), unreadable(path)):
@@ -659,7 +659,7 @@ class TestRefused:
         ],
     )
     async def test_a_damaged_row(self, path: Path, change: str) -> None:
-        """SQLite hands on whatever stands there; it is told as damage, and not as it came."""
+        """Invalid values are reported as damage."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
@@ -668,7 +668,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("change", ["status = 'lost'", "link_id = x'00'"])
     async def test_a_damaged_row_that_is_met_again(self, path: Path, change: str) -> None:
-        """A run goes no further by it."""
+        """A run that meets a damaged row raises an error."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
@@ -677,7 +677,7 @@ class TestRefused:
             await link_all(path, 1)
 
     async def test_a_journal_of_no_site(self, path: Path) -> None:
-        """The one row that each has from its beginning."""
+        """A journal without its site is damaged."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("DELETE FROM journal")
@@ -686,7 +686,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("place", ["missing/journal", "links.journal/journal"])
     async def test_a_place_where_no_file_can_be(self, path: Path, place: str) -> None:
-        """No directory, or none at all; nothing is made."""
+        """A path without an existing directory is refused, and nothing is created."""
         _empty(path)
         wrong = path.parent / place
         assert await refusal(wrong) == (
@@ -695,14 +695,14 @@ class TestRefused:
         assert files(path) == ["links.journal"]
 
     async def test_a_name_that_is_none(self, path: Path) -> None:
-        """What the system itself refuses is told in its words."""
+        """An error of the operating system is quoted."""
         wrong = path.parent / ("x" * 1000)
         assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be used: [Errno ")
 
     async def test_a_file_that_may_not_be_written(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """As SQLite tells it."""
+        """A read-only file is refused."""
         connecting_with(READ_ONLY)
         assert await refusal(path) == (
             f"the journal {path} is read-only: change its permissions, or name another file"
@@ -711,7 +711,7 @@ class TestRefused:
     async def test_a_directory_that_may_not_be_written(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """SQLite's codes have codes below them; the advice is the same."""
+        """An extended error code gets the advice of its primary code."""
 
         def refuse(*_: object, **__: object) -> sqlite3.Connection:
             error = sqlite3.OperationalError("attempt to write a readonly database")
@@ -722,7 +722,7 @@ class TestRefused:
         assert "is read-only" in await refusal(path)
 
     async def test_an_empty_file_is_a_new_journal(self, path: Path) -> None:
-        """As one that is missing; a program may have made it for its name."""
+        """An empty file is a new journal, like a missing one."""
         _empty(path)
         assert list(read_journal(path)) == []
         assert (await enter(path)).previous is None
@@ -731,7 +731,7 @@ class TestRefused:
 
 class TestCannotBeWritten:
     async def test_whoever_waits_is_told(self, path: Path, connecting_with: Callable[[str], None]) -> None:
-        """Each entry of the commit, each later one, and who leaves; what was written before stays."""
+        """Entries of the failed commit, later entries and the exit raise; earlier records stay."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -753,7 +753,7 @@ class TestCannotBeWritten:
     async def test_who_came_meanwhile_is_told_too(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """Entries that came while the commit went on that failed; but who has gone is not."""
+        """Entries that wait during the failed commit raise too, unless they were cancelled."""
         connecting_with(DISK_FULL)
         journal = await Journal(path, site=SITE).__aenter__()
         with held(path):
@@ -770,7 +770,7 @@ class TestCannotBeWritten:
             assert task.cancelled() if number % 7 == 0 else type(task.exception()) is JournalError
 
     async def test_an_outcome_that_cannot_be_written(self, path: Path) -> None:
-        """Nothing hangs whatever the reason, here an id that UTF-8 cannot write, and the link stays SENT."""
+        """An id that UTF-8 cannot encode raises an error, and the link stays ambiguous."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -787,7 +787,7 @@ class TestCannotBeWritten:
     async def test_the_error_of_the_body_comes_first(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """What the journal has to say at its end does not cover it."""
+        """An error of the body is not replaced by the journal's error."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -801,7 +801,7 @@ class TestCannotBeWritten:
 
 class TestClosing:
     async def test_used_when_it_is_not_open(self, path: Path) -> None:
-        """Before and after, an entry or an outcome: it is refused, and nobody waits."""
+        """Entries and outcomes of a journal that is not open are refused."""
         journal = Journal(path, site=SITE)
         with pytest.raises(JournalError, match="is not open"):
             await begun(journal, NEW)
@@ -815,7 +815,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
     async def test_the_body_raises(self, path: Path, error: type[BaseException]) -> None:
-        """Its outcomes are written, and its error comes out."""
+        """If the body raises, outcomes are written and the error is raised."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -827,7 +827,7 @@ class TestClosing:
         assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_closes(self, path: Path) -> None:
-        """However often: the outcomes are written first, and the event loop is not held up."""
+        """Outcomes are written even if closing is cancelled repeatedly, without blocking the event loop."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
@@ -851,7 +851,7 @@ class TestClosing:
         assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_opens(self, path: Path) -> None:
-        """The file is free again."""
+        """Cancelling the opening releases the file."""
         _empty(path)
         with held(path, "BEGIN EXCLUSIVE"):
             task = asyncio.create_task(begun_run(path))
@@ -865,7 +865,7 @@ class TestClosing:
         assert (await enter(path)).previous is None
 
     async def test_entries_that_are_in_progress(self, path: Path) -> None:
-        """Those that the body leaves behind waiting begin, and what they have to say comes too late."""
+        """Outcomes recorded after the journal was closed are refused."""
 
         async def late(journal: Journal) -> None:
             async with journal.entry(NEW) as entry:
@@ -889,7 +889,7 @@ async def begun_run(path: Path) -> None:
 
 class TestReading:
     async def test_each_state(self, path: Path) -> None:
-        """With what belongs to it, and when it was written."""
+        """Each record has its status, its id or error, and its time."""
         begin = datetime.now(UTC)
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(link(0)) as entry:
@@ -909,18 +909,18 @@ class TestReading:
             assert begin <= record.at <= end
 
     async def test_many(self, path: Path) -> None:
-        """Each once, though they are read in pieces."""
+        """Each record is read once, over several pages."""
         await link_all(path, 2500)
         assert [record.new for record in read_journal(path)] == [link(number) for number in range(2500)]
 
     async def test_relates_to_has_no_direction(self, path: Path) -> None:
-        """Its ends come in an order of their own."""
+        """Both directions of RELATES_TO share one record."""
         await enter(path, EITHER_WAY)
         await enter(path, turned(EITHER_WAY))
         assert list(statuses(path)) == [EITHER_WAY]
 
     async def test_a_reader_that_takes_its_time(self, path: Path) -> None:
-        """It holds nothing up: what a run has written can be put into the file itself meanwhile."""
+        """A slow reader does not prevent checkpoints of the write-ahead log."""
         async with Journal(path, site=SITE) as journal:
             await link_one(journal, link(0))
             await link_one(journal, link(1))
@@ -932,19 +932,19 @@ class TestReading:
             assert [record.new for record in records] == [link(1)]
 
     async def test_a_reader_in_the_midst_of_reading(self, path: Path) -> None:
-        """It holds nothing up either: what it reads is not what is being written."""
+        """A reader within a transaction does not block the writer."""
         async with Journal(path, site=SITE) as journal:
             with held(path, "BEGIN") as reader:
                 reader.execute("SELECT * FROM links").fetchall()
                 await link_one(journal, NEW)
 
     def test_a_missing_file(self, path: Path) -> None:
-        """It is no journal, and none is made by looking."""
+        """Reading a missing file raises an error, and creates nothing."""
         assert unreadable(path) == f"the journal {path} does not exist"
         assert files(path) == []
 
     async def test_odd_names(self, path: Path) -> None:
-        """A path is a path, whatever it means in a URI."""
+        """Characters that are special in a URI are allowed in a path."""
         odd = path.parent / "a b?mode=memory#x%41ü:memory:"
         await link_all(odd, 1)
         assert statuses(odd) == {NEW: LinkStatus.CREATED}

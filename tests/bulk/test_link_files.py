@@ -1,4 +1,4 @@
-"""Files of links: each line is a link or the reason why not, whatever is in the file."""
+"""Files of links: each line is a link or a reason, for any content."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ JSON_LINE = json.dumps(OBJECT)
 
 
 class InPieces(io.RawIOBase):
-    """A stream that gives its content in pieces of a length, as pipes and sockets do."""
+    """A stream that returns its content in pieces of a given length, like a pipe."""
 
     def __init__(self, content: bytes, length: int) -> None:
         self._content = io.BytesIO(content)
@@ -86,7 +86,7 @@ async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
 
 
 async def reason(content: str | bytes) -> str:
-    """Why the only line that is no link is none."""
+    """Return the reason of the only malformed line."""
     (bad,) = [line for line in await read(content) if isinstance(line, MalformedLine)]
     return bad.reason
 
@@ -100,7 +100,7 @@ async def refusal(content: str | bytes, *, format: str | None = None) -> str:
 
 
 def written(links: list[NewCaseLink], form: str) -> bytes:
-    """A file that holds ``links``, by the standard library's own writers."""
+    """Write ``links`` with the standard library, and return the file's content."""
     rows = [
         {
             "parent": new.parent.id,
@@ -130,7 +130,7 @@ class TestBothForms:
     async def test_what_was_written_is_read(
         self, wanted: list[NewCaseLink], form: str, length: int, has_bom: bool
     ) -> None:
-        """Every link on its line, in whatever pieces the file comes, with a byte order mark or without."""
+        """Every link is read, for any size of chunks, with or without a byte order mark."""
         content = b"\xef\xbb\xbf" * has_bom + written(wanted, form)
         first = 1 if form == "json" else 2
         assert await read(content, length) == [
@@ -140,13 +140,13 @@ class TestBothForms:
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     @pytest.mark.parametrize("last_end", [True, False])
     async def test_line_ends(self, end: str, last_end: bool) -> None:
-        """Of Unix and Windows; the last line needs none."""
+        """Unix and Windows line endings are read, and the last line needs none."""
         for content, first in ((f"{HEADER}{end}{GOOD}{end}{GOOD}", 2), (f"{JSON_LINE}{end}{JSON_LINE}", 1)):
             lines = await read(content + end * last_end)
             assert lines == [LinkLine(first, NEW), LinkLine(first + 1, NEW)]
 
     async def test_blank_lines_are_skipped_and_counted(self) -> None:
-        """Numbers are those that an editor shows."""
+        """Blank lines are skipped, and line numbers match those of an editor."""
         assert await read(f"\n \t\r\n{HEADER}\n\n{GOOD}\n\r\n  \n{GOOD}\n\n") == [
             LinkLine(5, NEW),
             LinkLine(8, NEW),
@@ -155,13 +155,13 @@ class TestBothForms:
 
     @pytest.mark.parametrize("is_json", [True, False])
     async def test_types_default_to_case(self, is_json: bool) -> None:
-        """Most links are between cases."""
+        """An end without a type is a case."""
         assert await read(JSON_LINE if is_json else f"{HEADER}\n{GOOD}") == [
             LinkLine(1 if is_json else 2, NEW)
         ]
 
     async def test_types_and_relationships_in_any_letter_case(self) -> None:
-        """People write lower case."""
+        """Types and relationships are case-insensitive."""
         line = await read_one(
             f"child_type,child,relationship,parent,parent_type\nincident,{B},relates_to,{A.upper()},Case"
         )
@@ -174,7 +174,7 @@ class TestBothForms:
         assert line == LinkLine(1, case(A).escalates_to(page(B)))
 
     async def test_other_columns_are_ignored(self) -> None:
-        """Notes beside the links are no harm."""
+        """Unknown columns and keys are ignored."""
         assert await read(f"note,{HEADER},\n1,{GOOD},\n") == [LinkLine(2, NEW)]
         assert await read(json.dumps({**OBJECT, "note": {"deep": [1]}})) == [LinkLine(1, NEW)]
 
@@ -234,7 +234,7 @@ class TestBothForms:
     async def test_a_line_that_is_too_long_is_alone_in_that(
         self, good: str, size: int, length: int, filler: str
     ) -> None:
-        """However many chunks it spans; it takes up one number, and the lines around it are read."""
+        """A line that is too long is malformed, and the lines around it are read."""
         last = good.splitlines()[-1]
         long = (filler * size).encode()[:size].decode(errors="ignore")
         long += "x" * (size - len(long.encode()))
@@ -259,7 +259,7 @@ class TestBothForms:
         ]
 
     async def test_a_reason_fits_a_terminal(self) -> None:
-        """One line of bounded length, whatever stood in the file."""
+        """A reason is one printable line of bounded length."""
         bad = "\x1b[31m" * 8000
         for text in (
             await reason(f"{HEADER}\n{bad},BLOCKS,{B}"),
@@ -428,7 +428,7 @@ class TestJsonLines:
 class TestWholeFiles:
     @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n \n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"])
     async def test_an_empty_file(self, content: bytes) -> None:
-        """Is mostly a mistake, and nothing would have been linked."""
+        """An empty file is refused, because it is usually a mistake."""
         assert await refusal(content) == "the file is empty: it must contain at least a header or a link"
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -607,7 +607,7 @@ class TestCountLinks:
 class TestMemory:
     @pytest.mark.parametrize("start", [f"{HEADER}\n", f"{JSON_LINE}\n", "x"])
     async def test_it_is_bounded(self, start: str) -> None:
-        """However long a line: 20 MB without a line end take up not even one."""
+        """A line of 20 MB takes less than 1 MB of memory."""
         content = start.encode() + b"x" * 20_000_000
         tracemalloc.start()
         try:
@@ -676,7 +676,7 @@ class TestReading:
         assert seen == [LinkLine(2, NEW)]
 
     async def test_what_comes_after_cancelling_is_dropped(self, pipe: Pipe) -> None:
-        """Without a word: the loop has nothing to complain of."""
+        """Data that arrives after the cancellation is dropped without an error."""
         file, writer = pipe
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

@@ -1,4 +1,4 @@
-"""YAML files of links: every scalar as it is written, every reason with its line, nothing ambiguous."""
+"""YAML files of links: scalars are strings, and every reason has its line."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class TestMapping:
         ]
 
     async def test_a_tag_calls_nothing(self) -> None:
-        """With other loaders a file could run whatever is installed."""
+        """Tags do not construct or call anything."""
         (line,) = await read("SHOP-1: {blocks: !!python/object/apply:os.abort x}\n")
         assert isinstance(line, MalformedLine)
 
     @pytest.mark.parametrize("word", ["no", "on", "007", "1e9", "2024-01-01", "0x1F", "!!int 12"])
     async def test_a_scalar_is_what_is_written(self, word: str) -> None:
-        """Neither a boolean nor a number nor a date is made of a name."""
+        """A scalar is never converted to a boolean, number or date."""
         [(_, reason)] = await numbers_and_links(f"SHOP-1:\n  blocks: {word}\n")
         assert reason.startswith(f"{word.removeprefix('!!int ')!r} names no entity")
 
@@ -125,7 +125,7 @@ class TestMapping:
         ],
     )
     async def test_an_alias_of_more_than_a_name_is_refused(self, content: str, line: int) -> None:
-        """A page of them would be a billion links."""
+        """An alias of a list or mapping is refused: a short file could expand to a billion links."""
         assert await refusal(content) == (f"line {line}: an alias repeats this list or mapping: write it out")
 
     async def test_a_key_must_be_a_name(self) -> None:
@@ -176,7 +176,7 @@ class TestWholeFiles:
         ]
 
     async def test_the_loop_runs_on_while_it_is_understood(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A megabyte takes seconds, which are another thread's."""
+        """YAML is parsed in another thread."""
         threads: list[threading.Thread] = []
 
         def read_elsewhere(text: str) -> list[YamlRow]:
@@ -215,7 +215,7 @@ class TestWholeFiles:
         ],
     )
     async def test_what_is_no_yaml(self, content: str, reason: str) -> None:
-        """The message says where it begins to be none."""
+        """The message says where the syntax error is."""
         assert (await refusal(content)).startswith(f"the file is not valid YAML: {reason}")
 
     @pytest.mark.parametrize(
