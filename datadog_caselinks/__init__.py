@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed, Outcome
-    from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
-    from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
+    from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
+    from datadog_caselinks.bulk.link_files import LinkFileFormat, LinkLine, MalformedLine, read_link_file
     from datadog_caselinks.client import CaseLinksClient, ClientOptions
     from datadog_caselinks.concurrency import OnProgress
     from datadog_caselinks.credentials import ApiKeys, BearerToken, Credentials
@@ -123,11 +123,11 @@ __all__ = [
     "JournalError",
     "JournalRecord",
     "LinkFileError",
+    "LinkFileFormat",
     "LinkGraph",
     "LinkLine",
     "LinkPlan",
     "LinkReference",
-    "LinkState",
     "LinkStatus",
     "MalformedLine",
     "MalformedResponseError",
@@ -205,8 +205,8 @@ _MODULES = {
         "TransportError",
     ),
     "graph.link_graph": ("LinkGraph",),
-    "bulk.journal_file": ("JournalRecord", "LinkState", "read_journal"),
-    "bulk.link_files": ("LinkLine", "MalformedLine", "read_link_file"),
+    "bulk.journal_file": ("JournalRecord", "read_journal"),
+    "bulk.link_files": ("LinkFileFormat", "LinkLine", "MalformedLine", "read_link_file"),
     "models": (
         "Case",
         "CaseLink",

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import ssl as tls
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
 import aiohttp
 
-from datadog_caselinks.creation import Creator, Make
+from datadog_caselinks.creation import CreateFunc, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env
 from datadog_caselinks.errors import (
     CaseLinksError,
@@ -34,7 +34,7 @@ from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_appl
 from datadog_caselinks.sites import Site, site_from_env
 
 if TYPE_CHECKING:
-    from datadog_caselinks.bulk.create_links import MakeWanted, Outcome
+    from datadog_caselinks.bulk.create_links import Outcome
     from datadog_caselinks.concurrency import OnProgress
     from datadog_caselinks.events import Observer, OnEvent
     from datadog_caselinks.graph.link_graph import LinkGraph
@@ -225,7 +225,7 @@ class CaseLinksClient:
             create_links as bulk,  # not before it is needed, as further ones below
         )
 
-        make: Make = self._ensure if ensure else self._create
+        make: CreateFunc = self._ensure if ensure else self._create
         async with contextlib.AsyncExitStack() as stack:
             if journal is not None:
                 from datadog_caselinks.bulk.journal import Journal  # which SQLite comes with
@@ -408,7 +408,7 @@ class CaseLinksClient:
             deletion.may_be_done |= may_have_been_applied(error)
             raise
 
-    def _resolving(self, make: Make) -> MakeWanted:
+    def _resolving(self, make: CreateFunc) -> Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]:
         resolver = self.resolver()
 
         async def resolve_and_make(wanted: WantedLink) -> tuple[CaseLink, bool]:

@@ -1,4 +1,4 @@
-"""Many items, so many at a time, in bounded memory; and how far that has come. Knows no links and no HTTP."""
+"""Process many items concurrently, in bounded memory, and report the progress."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def each(
-    do: Callable[[int, T], Awaitable[R]],
+async def for_each(
+    function: Callable[[int, T], Awaitable[R]],
     source: Iterable[T] | AsyncIterable[T],
     *,
     concurrency: int,
 ) -> AsyncGenerator[R, None]:
-    """Do something with each item of ``source`` and its index, so many at a time; yield what comes of it.
+    """Call ``function`` with the index and value of each item of ``source``, and yield the results.
 
-    No more is taken from ``source`` than is being done or waits to be consumed: at most twice
-    ``concurrency``. An error of ``source`` itself, or of ``do``, is raised once the items before it are
-    done. When the consumer stops early, what is under way is cancelled, and a generator closed.
+    At most ``concurrency`` calls run at once, and results are yielded in the order of completion. At most
+    twice ``concurrency`` items are taken from ``source`` ahead of what the consumer has received. If the
+    consumer stops early, the running calls are cancelled. If ``source`` is a generator, it is always closed.
+
+    Raises:
+        Exception: An error of ``source`` or ``function``, after the results of the items before it.
     """
-    async with contextlib.aclosing(numbered(source)) as items:
-        turn = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
+    async with contextlib.aclosing(enumerate_async(source)) as items:
+        source_lock = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
         results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
 
         async def work() -> None:
             while True:
-                async with turn:
+                async with source_lock:
                     item = await anext(items, None)
                 if item is None:
                     return
-                await results.put((await do(*item),))
+                await results.put((await function(*item),))
 
         workers = [asyncio.create_task(work()) for _ in range(concurrency)]
 
@@ -54,58 +57,61 @@ async def each(
 
 
 OnProgress = Callable[[int, int], None]
-"""Is called with how many questions are answered, and of how many, as far as is known."""
+"""A callback that receives the number of completed requests and the number expected so far."""
 
 
 class Progress:
-    """Counts the questions of a run that asks in rounds, and tells of each that is answered."""
+    """A count of completed and expected requests, reported to ``on_progress`` after each completion."""
 
-    def __init__(self, tell: OnProgress | None) -> None:
-        self._tell = tell
-        self._asked = self._answered = 0
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
+        self._expected = self._completed = 0
 
-    def ask(self, count: int) -> None:
-        """Expect ``count`` more answers."""
-        self._asked += count
+    def expect(self, count: int) -> None:
+        """Add ``count`` to the expected requests."""
+        self._expected += count
 
-    def answer(self) -> None:
-        """Count an answer."""
-        self._answered += 1
-        if self._tell:
-            self._tell(self._answered, self._asked)
+    def complete(self) -> None:
+        """Count one completed request, and report it."""
+        self._completed += 1
+        if self._on_progress:
+            self._on_progress(self._completed, self._expected)
 
 
-async def of_each(
-    ask: Callable[[T], Awaitable[R]], items: Sequence[T], *, concurrency: int, progress: Progress
+async def map_concurrently(
+    function: Callable[[T], Awaitable[R]], items: Sequence[T], *, concurrency: int, progress: Progress
 ) -> dict[T, R]:
-    """What ``ask`` returns for each of ``items``, in their order, so many at a time.
+    """Return the result of ``function`` for each of ``items``, in their order.
 
-    The first error cancels what is under way, and is raised.
+    At most ``concurrency`` calls run at once.
+
+    Raises:
+        Exception: The first error of ``function``; the calls still running are cancelled.
     """
 
-    async def answer(_: int, item: T) -> tuple[T, R | Exception]:
+    async def call(_: int, item: T) -> tuple[T, R | Exception]:
         try:
-            return item, await ask(item)
+            return item, await function(item)
         except Exception as error:
             return item, error
 
-    progress.ask(len(items))
-    found = dict[T, R]()
-    async with contextlib.aclosing(each(answer, items, concurrency=concurrency)) as answers:
-        async for item, value in answers:
-            if isinstance(value, Exception):
-                raise value
-            found[item] = value
-            progress.answer()
-    return {item: found[item] for item in items}
+    progress.expect(len(items))
+    results = dict[T, R]()
+    async with contextlib.aclosing(for_each(call, items, concurrency=concurrency)) as completed:
+        async for item, result in completed:
+            if isinstance(result, Exception):
+                raise result
+            results[item] = result
+            progress.complete()
+    return {item: results[item] for item in items}
 
 
-async def numbered(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
-    """The items of a source of either kind, with their indexes. A generator is closed, however this ends."""
+async def enumerate_async(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
+    """Yield the index and value of each item of ``source``, and close it at the end if it is a generator."""
     index = 0
     async with contextlib.AsyncExitStack() as stack:
-        # Here and now: one that was left early would be closed when Python comes to collect it, which after
-        # an error takes long, and for an async one may be when its loop is gone.
+        # Close explicitly: otherwise an abandoned generator stays open until it is garbage-collected, which
+        # may be late after an error, and after the event loop has closed for an async generator.
         if isinstance(source, AsyncGenerator):
             stack.push_async_callback(source.aclose)
         elif isinstance(source, Generator):

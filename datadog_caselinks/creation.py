@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from datadog_caselinks import events
@@ -26,8 +27,16 @@ from datadog_caselinks.lookup import Lookup
 from datadog_caselinks.models import CaseLink, Identity, NewCaseLink, identity
 from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
 
-Make = Callable[[NewCaseLink], Awaitable[tuple[CaseLink, bool]]]
-"""Makes a link or finds it, and tells whether it was made."""
+
+class CreateResult(NamedTuple):
+    """A link, and whether it was created or existed already."""
+
+    link: CaseLink
+    created: bool
+
+
+CreateFunc = Callable[[NewCaseLink], Awaitable[tuple[CaseLink, bool]]]
+"""A function that creates a link or finds an equal one, and returns a :class:`CreateResult`."""
 
 
 class _Creation:

@@ -4,7 +4,7 @@ from importlib import metadata
 
 project = "datadog_caselinks"
 release = metadata.version("datadog_caselinks")
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "benchmark-table.md"]
 highlight_options = {"default": {"stripnl": True}}  # parts of programs end with the lines between
 html_theme = "furo"

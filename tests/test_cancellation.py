@@ -24,12 +24,13 @@ from datadog_caselinks import (
     CaseLinksClient,
     CaseLinksError,
     Failed,
+    LinkStatus,
     NewCaseLink,
     PlanOutcome,
     RetryPolicy,
     case,
 )
-from datadog_caselinks.bulk.journal_file import LinkState, key_of, read_journal
+from datadog_caselinks.bulk.journal_file import key_of, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import leaving_nothing, settle, some_id
 from tests.waits import Waits
@@ -216,10 +217,14 @@ def stored(sandbox: Sandbox) -> Counter[Any]:
 def require_true(run: Run) -> None:
     """A journal says of no link that it is there unless it is, and knows of each that is."""
     there = stored(run.sandbox)
-    said = {key_of(record.new): record.state for record in read_journal(run.journal)}
+    said = {key_of(record.new): record.status for record in read_journal(run.journal)}
     for new in run.wanted:
         key = key_of(new)
-        assert there[key] == 1 if said.get(key) is LinkState.LINKED else key in said or not there[key]
+        assert (
+            there[key] == 1
+            if said.get(key) in (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED)
+            else key in said or not there[key]
+        )
 
 
 def unanswering() -> Sandbox:

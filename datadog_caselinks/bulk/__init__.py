@@ -1,1 +1,1 @@
-"""Many links: one outcome each, files of links, and journals that a run goes on with."""
+"""Bulk linking: concurrent creation, link files, and journals that let a run resume."""

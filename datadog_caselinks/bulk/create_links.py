@@ -1,4 +1,4 @@
-"""Many links: as many at a time as are wanted, in bounded memory, one outcome each. Knows no HTTP."""
+"""Create many links concurrently, in bounded memory, and yield one outcome for each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import partial
 
 from attrs import frozen
 
-from datadog_caselinks.concurrency import each
+from datadog_caselinks.concurrency import for_each
 from datadog_caselinks.errors import (
+    AmbiguousResultError,
     AuthenticationError,
     CaseLinksError,
     ConnectError,
@@ -17,68 +18,98 @@ from datadog_caselinks.errors import (
     RateLimitError,
     SessionError,
 )
-from datadog_caselinks.models import CaseLink
+from datadog_caselinks.models import CaseLink, LinkStatus
 from datadog_caselinks.references import WantedLink
 
 
 @frozen
 class Created:
-    """``new`` was made and is ``link``. ``index`` counts the source from 0."""
+    """The outcome of a link that was created. ``index`` is the position of ``new`` in the source, from 0."""
 
     new: WantedLink
     link: CaseLink
     index: int
+
+    @property
+    def status(self) -> LinkStatus:
+        """Return ``LinkStatus.CREATED``."""
+        return LinkStatus.CREATED
 
 
 @frozen
 class AlreadyLinked:
-    """``new`` was there before as ``link``, or earlier in the source. ``index`` counts the source from 0."""
+    """The outcome of a link that already existed, or was created for an equal link earlier in the source.
+
+    ``index`` is the position of ``new`` in the source, from 0.
+    """
 
     new: WantedLink
     link: CaseLink
     index: int
 
+    @property
+    def status(self) -> LinkStatus:
+        """Return ``LinkStatus.ALREADY_LINKED``."""
+        return LinkStatus.ALREADY_LINKED
+
 
 @frozen
 class Failed:
-    """``new`` was not made, or not surely made, because of ``error``. ``index`` counts the source from 0."""
+    """The outcome of a link that was not created, or may have been, because of ``error``.
+
+    ``index`` is the position of ``new`` in the source, from 0.
+    """
 
     new: WantedLink
     error: CaseLinksError
     index: int
 
+    @property
+    def status(self) -> LinkStatus:
+        """Return ``LinkStatus.AMBIGUOUS`` if the link may have been created, else ``LinkStatus.FAILED``."""
+        return LinkStatus.AMBIGUOUS if isinstance(self.error, AmbiguousResultError) else LinkStatus.FAILED
+
 
 def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:
-    """Whether every further link would fail as well; ``has_created`` tells if any was created before."""
+    """Return whether every further link would fail with ``error`` too.
+
+    ``has_created`` says whether any link was created before: then a 403 concerns one case, not the
+    credentials.
+    """
     if isinstance(error, PermissionDeniedError):
-        return not has_created  # else it is only this case that may not be linked
+        return not has_created
     return error.during_outage or isinstance(
         error, AuthenticationError | ConnectError | RateLimitError | SessionError
     )
 
 
-MakeWanted = Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]]
-"""As ``Make`` of ``creation``, also for a link at an end of which only a key is known."""
-
 Outcome = Created | AlreadyLinked | Failed
-"""What became of one link of ``create_links``."""
+"""The outcome of one link of ``create_links``."""
 
 
 def create_links(
-    make: MakeWanted,
+    create: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
     source: Iterable[WantedLink] | AsyncIterable[WantedLink],
     *,
     concurrency: int,
 ) -> AsyncGenerator[Outcome, None]:
-    """Call ``make`` for each link of ``source``, as :func:`each` does."""
-    return each(partial(_outcome, make), source, concurrency=concurrency)
+    """Call ``create`` for each link of ``source`` through :func:`for_each`, and yield the outcomes.
+
+    ``create`` returns the link and whether it created it.
+
+    Raises:
+        JournalError: The journal cannot be written, so every further link would fail.
+    """
+    return for_each(partial(_outcome, create), source, concurrency=concurrency)
 
 
-async def _outcome(make: MakeWanted, index: int, new: WantedLink) -> Outcome:
+async def _outcome(
+    create: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]], index: int, new: WantedLink
+) -> Outcome:
     try:
-        link, is_new = await make(new)
+        link, is_new = await create(new)
     except JournalError:
-        raise  # which would fail every link to come
+        raise
     except CaseLinksError as error:
         return Failed(new, error, index)
     return Created(new, link, index) if is_new else AlreadyLinked(new, link, index)

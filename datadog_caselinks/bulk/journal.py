@@ -1,6 +1,6 @@
-"""Each link once, over all runs with one journal: written before it is sent and after its outcome.
+"""Create each link once over all runs with one journal: record it before the request and after the outcome.
 
-Knows the file and the one thread that it blocks; no HTTP. Of a link that it does not know nothing was sent.
+A link that the journal does not contain was never sent.
 """
 
 from __future__ import annotations
@@ -15,52 +15,53 @@ from typing import Self, TypeVar
 
 from attrs import frozen
 
-from datadog_caselinks.bulk.journal_file import Before, Key, LinkState, Store, Write, key_of
-from datadog_caselinks.creation import Make
+from datadog_caselinks.bulk.journal_file import Key, Previous, Store, Write, key_of
+from datadog_caselinks.creation import CreateFunc, CreateResult
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError
 from datadog_caselinks.messages import storable
-from datadog_caselinks.models import CaseLink, NewCaseLink
+from datadog_caselinks.models import CaseLink, LinkStatus, NewCaseLink
 
 _Result = TypeVar("_Result")
 
 
 @frozen(eq=False)
 class Entry:
-    """One link while it is being made; left without an outcome, it stays SENT.
+    """The journal's entry for one link that is being created; without an outcome it stays ambiguous.
 
-    ``before`` is what the journal said of it until now, ``None`` if nothing, and ``link`` the link that was
-    made earlier, if ``before`` is LINKED. An outcome goes along with the next commit, which comes at once
-    and is not waited for: until then the link is SENT, which is true as well.
+    ``previous`` is the status that the journal held before, ``None`` if it did not contain the link, and
+    ``link`` is the link if an earlier entry created or found it. An outcome is written with the next commit,
+    which starts immediately and is not awaited.
     """
 
-    before: LinkState | None
+    previous: LinkStatus | None
     link: CaseLink | None
-    _put: Callable[[LinkState, str | None, str | None], None]
+    _put: Callable[[LinkStatus, str | None, str | None], None]
 
-    def linked(self, link: CaseLink) -> None:
-        """It is there, as ``link``."""
-        self._put(LinkState.LINKED, link.id, None)
+    def linked(self, link: CaseLink, *, created: bool) -> None:
+        """Record that the link exists as ``link``, and whether this run created it."""
+        self._put(LinkStatus.CREATED if created else LinkStatus.ALREADY_LINKED, link.id, None)
 
     def failed(self, error: Exception) -> None:
-        """It was surely not made, because of ``error``, of whose text 1,000 characters are kept."""
-        self._put(LinkState.FAILED, None, storable(str(error)))
+        """Record that the link was not created, and the first 1,000 characters of ``error``."""
+        self._put(LinkStatus.FAILED, None, storable(str(error)))
 
 
 class Journal:
-    """The one run that writes the journal at ``path``: ``async with Journal(path, site=…) as journal``.
+    """The journal at ``path`` for one run, used as ``async with Journal(path, site=…) as journal``.
 
-    ``site`` is the API URL that all its links belong to. A missing or empty file is a new journal. Beside it
-    an empty file stays, ``path`` with ``-lock`` at its end, by which a second run is refused at once; the
-    lock is free again however this process ends.
+    ``site`` is the API URL of all its links. A missing or empty file becomes a new journal. Next to it, an
+    empty file with the suffix ``-lock`` keeps a second run out; the lock is released however the process
+    ends.
 
-    Entering raises :class:`JournalError` if another run has the file, or it is of another site or cannot be
-    used. Leaving raises it if something could not be written since.
+    Raises:
+        JournalError: On entering, if another run uses the file, or it belongs to another site or cannot be
+            used. On leaving, if something could not be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, site: str) -> None:
         self._store = Store(path, site)
-        self._under_way: dict[Key, asyncio.Event] = {}
-        self._pending: list[tuple[Write, asyncio.Future[Before] | None]] = []
+        self._in_progress: dict[Key, asyncio.Event] = {}
+        self._pending: list[tuple[Write, asyncio.Future[Previous] | None]] = []
         self._is_committing = False
         self._is_open = False
 
@@ -69,7 +70,7 @@ class Journal:
         try:
             await self._in_thread(self._store.open)
         except BaseException:
-            await self._end()
+            await self._close()
             raise
         self._is_open = True
         return self
@@ -77,69 +78,73 @@ class Journal:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._is_open = False
         self._commit()
-        failure = await self._end()
+        failure = await self._close()
         if failure and kind is None:
             raise JournalError(failure)
 
-    def once(self, make: Make, resume: Make) -> Make:
-        """As ``make``, for each link once over all runs.
+    def once(self, create: CreateFunc, resume: CreateFunc) -> CreateFunc:
+        """Return a function that calls ``create`` for each link once over all runs.
 
-        ``resume`` is asked instead where an earlier run sent the link and did not learn what came of it.
+        It calls ``resume`` instead if an earlier run sent the link and did not learn the outcome.
         """
 
-        async def make_once(new: NewCaseLink) -> tuple[CaseLink, bool]:
+        async def create_once(new: NewCaseLink) -> CreateResult:
             if not isinstance(new, NewCaseLink):
-                return await make(new)  # which refuses it
+                return CreateResult(*await create(new))  # raises InvalidLinkError
             async with self.entry(new) as entry:
                 if entry.link:
-                    return entry.link, False
+                    return CreateResult(entry.link, False)
+                is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
                 try:
-                    link, is_new = await (resume if entry.before is LinkState.SENT else make)(new)
+                    link, created = await (resume if is_ambiguous else create)(new)
                 except AmbiguousResultError:
-                    raise  # it stays sent
+                    raise  # the entry is ambiguous already
                 except CaseLinksError as error:
                     entry.failed(error)
                     raise
-                entry.linked(link)
-                return link, is_new
+                entry.linked(link, created=created)
+                return CreateResult(link, created)
 
-        return make_once
+        return create_once
 
     @contextlib.asynccontextmanager
     async def entry(self, new: NewCaseLink) -> AsyncGenerator[Entry, None]:
-        """Begin with ``new``: unless it is LINKED, it is SENT from here on, safely on the disk.
+        """Record on the disk that ``new`` is about to be sent, and yield its entry.
 
-        A link has one entry at a time; a second one waits until the first is left, and begins with its
-        outcome. Raises :class:`JournalError` if the journal is not open, or something could not be written.
+        A link that was created or found before is left unchanged. A second entry for the same link waits
+        until the first is left, and starts with its outcome.
+
+        Raises:
+            JournalError: The journal is not open, or something could not be written.
         """
         key = key_of(new)
-        while key in self._under_way:
-            await self._under_way[key].wait()
-        left = self._under_way[key] = asyncio.Event()
+        while key in self._in_progress:
+            await self._in_progress[key].wait()
+        left = self._in_progress[key] = asyncio.Event()
         try:
-            before, link_id = await self._begin(key)
+            previous, link_id = await self._begin(key)
             link = CaseLink(link_id, new.parent, new.relationship, new.child) if link_id else None
-            yield Entry(before, link, lambda *outcome: self._put(Write(key, *outcome)))
+            yield Entry(previous, link, lambda *outcome: self._put(Write(key, *outcome)))
         finally:
-            del self._under_way[key]
+            del self._in_progress[key]
             left.set()
 
-    async def _begin(self, key: Key) -> Before:
-        begun: asyncio.Future[Before] = asyncio.get_running_loop().create_future()
-        self._put(Write(key, LinkState.SENT), begun)
+    async def _begin(self, key: Key) -> Previous:
+        begun: asyncio.Future[Previous] = asyncio.get_running_loop().create_future()
+        self._put(Write(key, LinkStatus.AMBIGUOUS), begun)
         return await begun
 
-    def _put(self, write: Write, begun: asyncio.Future[Before] | None = None) -> None:
+    def _put(self, write: Write, begun: asyncio.Future[Previous] | None = None) -> None:
         if not self._is_open:
             raise JournalError("the journal is not open: use it within 'async with'")
         self._pending.append((write, begun))
         if not self._is_committing:
             self._is_committing = True
-            # Not yet: what other tasks put in this round of the event loop goes along.
+            # Deferred, so that writes of other tasks in this iteration of the event loop share the commit.
             asyncio.get_running_loop().call_soon(self._commit)
 
     def _commit(self) -> None:
-        """Write what is pending, in one transaction; what comes meanwhile is the next."""
+        """Write what is pending in one transaction; later writes wait for the next one."""
         batch, self._pending = self._pending, []
         self._is_committing = bool(batch)
         if batch:
@@ -147,7 +152,7 @@ class Journal:
             written.add_done_callback(partial(self._committed, [begun for _, begun in batch]))
 
     def _committed(
-        self, batch: list[asyncio.Future[Before] | None], written: asyncio.Future[list[Before]]
+        self, batch: list[asyncio.Future[Previous] | None], written: asyncio.Future[list[Previous]]
     ) -> None:
         error = written.exception()
         for number, begun in enumerate(batch):
@@ -159,8 +164,8 @@ class Journal:
                 begun.set_result(written.result()[number])
         self._commit()
 
-    async def _end(self) -> str | None:
-        """Close the file after all that is to be written, and end the thread, even if cancelled meanwhile."""
+    async def _close(self) -> str | None:
+        """Close the file after all pending writes, and end the thread, even if cancelled while waiting."""
         closed = self._in_thread(self._store.close)
         cancelled = None
         while not closed.done():
@@ -168,7 +173,7 @@ class Journal:
                 await asyncio.wait([closed])
             except asyncio.CancelledError as error:
                 cancelled = error
-        self._thread.shutdown()  # does not block: nothing is left to be done
+        self._thread.shutdown()  # does not block, because the thread has no work left
         if cancelled:
             raise cancelled
         return closed.result()

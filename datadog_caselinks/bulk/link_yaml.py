@@ -1,4 +1,4 @@
-"""Links as people write them for review, in YAML: read as rows like those of CSV. Knows no links."""
+"""Read YAML files of links as rows, like those of CSV."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ _NULL: Final = "tag:yaml.org,2002:null"
 
 @frozen
 class YamlRow:
-    """The fields of a link as they are written, or why there are none. ``number`` is its line, from 1."""
+    """The fields of one link, or the reason why it is malformed. ``number`` is its line, from 1."""
 
     number: int
     fields: Mapping[str, str] | str
 
 
 def read_rows(text: str) -> list[YamlRow]:
-    """The rows of a document, which is a mapping of parents or a list of mappings.
+    """Return the rows of a document, which is a mapping of parents or a list of mappings.
 
-    Of a mapping the keys are parents, and the values map a relationship to a child or a list of them. In
-    a list each mapping has the names of the columns of CSV. Scalars are taken as they are written: a
-    child ``no`` is no boolean.
+    In a mapping, the keys are parents, and the values map a relationship to a child or a list of children.
+    In a list, each mapping uses the column names of CSV. Scalars are strings: a child ``no`` is not a
+    boolean.
 
-    Raises :class:`LinkFileError` for what is no YAML, for any other form, for a key that stands twice in one
-    mapping, and for a mapping or list that stands in two places by an alias.
+    Raises:
+        LinkFileError: The text is not valid YAML, has another structure, or contains a duplicate key or an
+            alias of a mapping or list.
     """
     root = _composed(text)
     if root is None:
@@ -44,7 +45,7 @@ def read_rows(text: str) -> list[YamlRow]:
 
 def _composed(text: str) -> Node | None:
     try:
-        # Nodes and no objects: they know their lines, and no tag makes anything of them.
+        # Nodes instead of objects: nodes have line numbers, and their tags do not construct anything.
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         reason = ", ".join(
@@ -54,16 +55,16 @@ def _composed(text: str) -> Node | None:
         )
     except yaml.YAMLError as error:
         reason = str(error)
-    except (ValueError, OverflowError):  # of the number of a character, or of a version
+    except (ValueError, OverflowError):  # from a character escape or a version number
         reason = "a number in it is too large"
     except RecursionError:
         reason = "it is nested too deeply"
-    raise LinkFileError(f"the file is no YAML: {' '.join(reason.split())}")
+    raise LinkFileError(f"the file is not valid YAML: {' '.join(reason.split())}")
 
 
 @define
 class _Document:
-    """Reads the nodes of ``text``, each once."""
+    """A reader of the nodes of ``text``, each of which may be used once."""
 
     _text: str
     _line_ends: list[int] = field(init=False)
@@ -73,17 +74,17 @@ class _Document:
         self._line_ends = [match.start() for match in re.finditer("\n", self._text)]
 
     def rows(self, root: Node) -> Iterator[YamlRow]:
-        """What the whole document holds."""
+        """Yield the rows of the whole document."""
         if isinstance(root, MappingNode):
             for parent, relationships in self._pairs(root):
-                yield from self._of_parent(parent, relationships)
+                yield from self._parent_rows(parent, relationships)
         elif isinstance(root, SequenceNode):
             for item in self._items(root):
                 yield YamlRow(self._line(item), self._fields(item))
         else:
-            raise LinkFileError(f"the file is no list of links: {_FORM}")
+            raise LinkFileError(f"the file is not a list of links: {_FORM}")
 
-    def _of_parent(self, parent: ScalarNode, relationships: Node) -> Iterator[YamlRow]:
+    def _parent_rows(self, parent: ScalarNode, relationships: Node) -> Iterator[YamlRow]:
         if not isinstance(relationships, MappingNode):
             yield YamlRow(self._line(parent), f"{shortened(parent.value)} has no relationships: {_FORM}")
             return
@@ -93,12 +94,12 @@ class _Document:
                     link = {"parent": parent.value, "relationship": relationship.value, "child": child.value}
                     yield YamlRow(self._line(child), link)
                 else:
-                    reason = f"{shortened(relationship.value)} needs the name of a child, or a list of names"
+                    reason = f"{shortened(relationship.value)} needs the name of a child or a list of names"
                     yield YamlRow(self._line(child), reason)
 
     def _fields(self, item: Node) -> Mapping[str, str] | str:
         if not isinstance(item, MappingNode):
-            return "is no mapping: write parent, relationship and child, or keys that are the parents"
+            return "is not a mapping: write parent, relationship and child, or use the parents as keys"
         pairs = self._pairs(item)
         if odd := [name.value for name, value in pairs if not isinstance(value, ScalarNode)]:
             return f"{shortened(odd[0])} must be a string"
@@ -109,15 +110,13 @@ class _Document:
         first: dict[str, ScalarNode] = {}
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
-                raise LinkFileError(
-                    f"line {self._line(key)}: a key must be a name, and not a list or mapping"
-                )
-            # As they are read: in upper or lower case, a relationship with hyphens too.
+                raise LinkFileError(f"line {self._line(key)}: a key must be a name, not a list or mapping")
+            # Normalized as when parsed: case-insensitive, and hyphens equal underscores.
             name = key.value.strip().upper().replace("-", "_")
             if before := first.get(name):
                 raise LinkFileError(
-                    f"line {self._line(key)}: {shortened(key.value)} stands in line {self._line(before)} "
-                    "already: write what both hold under one of them"
+                    f"line {self._line(key)}: {shortened(key.value)} already appears in line "
+                    f"{self._line(before)}: combine both under one key"
                 )
             first[name] = key
         return list(node.value)
@@ -127,15 +126,15 @@ class _Document:
         return list(node.value)
 
     def _require_unread(self, node: Node) -> None:
-        """Refuse aliases, by which a short file stands for a million links. Those of scalars are no harm."""
+        """Refuse aliases of lists and mappings: a short file could expand to millions of links."""
         if id(node) in self._read:
             raise LinkFileError(
-                f"line {self._line(node)}: what stands here is used once more by an alias: write it out"
+                f"line {self._line(node)}: an alias repeats this list or mapping: write it out"
             )
         self._read.add(id(node))
 
     def _line(self, node: Node) -> int:
-        # Not that of the mark, which counts line ends that editors do not.
+        # Not the mark's line number: it counts line endings that editors do not.
         return bisect_left(self._line_ends, node.start_mark.index) + 1
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import click
 
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, count_links, read_link_file
-from datadog_caselinks.cli.files import opened
+from datadog_caselinks.cli.files import format_option, opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
 from datadog_caselinks.cli.report import Report
@@ -25,6 +25,7 @@ from datadog_caselinks.retry import RetryPolicy
 
 @click.command(epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")
 @click.argument("file")
+@format_option
 @click.option(
     "--strict", is_flag=True, help="Read the whole file first; send nothing if a line is malformed."
 )
@@ -60,6 +61,7 @@ from datadog_caselinks.retry import RetryPolicy
 def bulk(
     context: click.Context,
     file: str,
+    format: str | None,
     strict: bool,
     concurrency: int,
     attempts: int,
@@ -91,7 +93,14 @@ def bulk(
     ):
         report = Report(screen, None if settings.quiet else shown, journal)
         work = _create_all(
-            report, stream, settings, strict=strict, ensure=ensure, journal=journal, options=options
+            report,
+            stream,
+            settings,
+            format=format,
+            strict=strict,
+            ensure=ensure,
+            journal=journal,
+            options=options,
         )
         try:
             run(work)
@@ -108,6 +117,7 @@ async def _create_all(
     stream: io.RawIOBase,
     settings: Settings,
     *,
+    format: str | None,
     strict: bool,
     ensure: bool,
     journal: str | None,
@@ -115,8 +125,10 @@ async def _create_all(
 ) -> None:
     is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     async with client(settings, **options) as links:
-        report.start(count_links(stream) if is_regular else None)
-        lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(stream, site=links.site)
+        report.start(count_links(stream, format=format) if is_regular else None)
+        lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(
+            stream, format=format, site=links.site
+        )
         wanted = report.wanted(await _all_well_formed(report, lines) if strict else lines)
         outcomes = links.create_links(wanted, ensure=ensure, journal=journal)
         async with contextlib.aclosing(outcomes):

@@ -1,4 +1,4 @@
-"""The file that a subcommand reads."""
+"""The file that a subcommand reads, and the option for its format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import contextlib
 import io
 import sys
 
+import click
+
+from datadog_caselinks.bulk.link_files import LinkFileFormat
 from datadog_caselinks.errors import LinkFileError
+
+format_option = click.option(
+    "--format",
+    type=click.Choice([format.value for format in LinkFileFormat]),
+    help="The format of FILE. By default its suffix decides; YAML on standard input needs this option.",
+)
 
 
 def opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:

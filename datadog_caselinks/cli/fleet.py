@@ -12,7 +12,7 @@ from attrs import asdict
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
-from datadog_caselinks.cli.files import opened
+from datadog_caselinks.cli.files import format_option, opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
 from datadog_caselinks.cli.run import (
@@ -94,10 +94,11 @@ def init(database: str) -> None:
 
 @fleet.command(epilog="Example: caselinks fleet submit examples/postmortem.csv")
 @click.argument("file")
+@format_option
 @_database_option
 @site_option
 @_quiet_option
-def submit(file: str, database: str, site: str | None, quiet: bool) -> None:
+def submit(file: str, format: str | None, database: str, site: str | None, quiet: bool) -> None:
     """Hand the links that FILE lists to the workers; - is standard input.
 
     FILE is as for bulk. If a line is malformed nothing is submitted. Standard output is the number of the
@@ -108,7 +109,7 @@ def submit(file: str, database: str, site: str | None, quiet: bool) -> None:
     async def hand_over() -> None:
         async with connected(database) as app:
             belong_to = site_of(site)
-            lines = _well_formed(screen, read_link_file(stream, site=belong_to))
+            lines = _well_formed(screen, read_link_file(stream, format=format, site=belong_to))
             done = await submit_lines(app, lines, site=belong_to, source=file)
         screen.data(str(done.run))
         if done.repeated:

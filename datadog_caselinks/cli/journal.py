@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import click
 
-from datadog_caselinks.bulk.journal_file import LinkState, read_journal
+from datadog_caselinks.bulk.journal_file import read_journal
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.messages import MAX_STORED, one_line
+from datadog_caselinks.models import LinkStatus
+
+_STATUSES: Final = (LinkStatus.AMBIGUOUS, LinkStatus.CREATED, LinkStatus.ALREADY_LINKED, LinkStatus.FAILED)
 
 
 @click.group()
@@ -16,18 +20,18 @@ def journal() -> None:
     """Look at the journal of a bulk run."""
 
 
-@journal.command(epilog="Example: caselinks journal show run.journal --state sent")
+@journal.command(epilog="Example: caselinks journal show run.journal --status ambiguous")
 @click.argument("file")
 @click.option(
-    "--state", type=click.Choice([state.value for state in LinkState]), help="Show these links only."
+    "--status", type=click.Choice([status.value for status in _STATUSES]), help="Show these links only."
 )
-def show(file: str, state: str | None) -> None:
+def show(file: str, status: str | None) -> None:
     """List the links of the journal FILE; a run may be writing it meanwhile.
 
     \b
     Each line holds, with tabs between:
-      the state   linked (it is there), failed (it was not made), or
-                  sent (it may have been made; the next run looks for it)
+      the status  created, already_linked, failed, or ambiguous
+                  (it may have been created; the next run looks for it)
       the time    when that was written, in UTC
       the link    parent, relationship and child
       the rest    the id of the link, or why it was not made
@@ -35,8 +39,8 @@ def show(file: str, state: str | None) -> None:
     screen = Screen()
     counts: Counter[str] = Counter()
     for record in read_journal(file):
-        counts[record.state] += 1
-        if state in (None, record.state):
+        counts[record.status] += 1
+        if status in (None, record.status):
             told = one_line(record.link_id or record.error or "", limit=MAX_STORED)
-            screen.data(f"{record.state}\t{record.at:%Y-%m-%dT%H:%M:%SZ}\t{record.new}\t{told}".rstrip())
-    screen.note(", ".join(f"{counts[each]} {each}" for each in LinkState) + ".")
+            screen.data(f"{record.status}\t{record.at:%Y-%m-%dT%H:%M:%SZ}\t{record.new}\t{told}".rstrip())
+    screen.note(", ".join(f"{counts[each]} {each}" for each in _STATUSES) + ".")

@@ -13,7 +13,7 @@ import click
 
 from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed
 from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
-from datadog_caselinks.cli.files import opened
+from datadog_caselinks.cli.files import format_option, opened
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
@@ -40,13 +40,20 @@ _UNCLEAR: Final = "perhaps created"
 
 @click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
 @click.argument("file")
+@format_option
 @click.option("--prune", is_flag=True, help="Also delete links between entities of FILE that FILE lacks.")
 @click.option("--apply", "applies", is_flag=True, help="Do it, after asking.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_settings()
 @click.pass_context
 def plan(
-    context: click.Context, file: str, prune: bool, applies: bool, yes: bool, settings: Settings
+    context: click.Context,
+    file: str,
+    format: str | None,
+    prune: bool,
+    applies: bool,
+    yes: bool,
+    settings: Settings,
 ) -> None:
     """Show what to create and delete so that the links are as FILE states them.
 
@@ -66,7 +73,7 @@ def plan(
 
     async def work() -> None:
         async with client(settings) as links:
-            wanted = await _wanted(screen, file, links)
+            wanted = await _wanted(screen, file, format, links)
             screen.start(None)
             planned = await links.plan_links(wanted, prune=prune, progress=screen.answered)
             screen.close()
@@ -99,10 +106,10 @@ def plan(
     context.exit(application.exit_status)
 
 
-async def _wanted(screen: Screen, file: str, links: CaseLinksClient) -> list[WantedLink]:
+async def _wanted(screen: Screen, file: str, format: str | None, links: CaseLinksClient) -> list[WantedLink]:
     """The links that ``file`` states, each of which must be well-formed."""
     with opened(file) as stream:
-        lines = [line async for line in read_link_file(stream, site=links.site)]
+        lines = [line async for line in read_link_file(stream, format=format, site=links.site)]
     malformed = [line for line in lines if isinstance(line, MalformedLine)]
     for line in malformed:
         screen.problem(f"line {line.number}: {line.reason}")

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
-from datadog_caselinks.concurrency import numbered
+from datadog_caselinks.concurrency import enumerate_async
 from datadog_caselinks.fleet.database import explained, pool_of
 from datadog_caselinks.references import WantedLink, named
 from datadog_caselinks.sites import Site
@@ -169,7 +169,7 @@ async def submit(
 
     Raises :class:`FleetError` if the database cannot be used, and what ``wanted`` raises.
     """
-    lines = (LinkLine(index + 1, new) async for index, new in numbered(wanted))
+    lines = (LinkLine(index + 1, new) async for index, new in enumerate_async(wanted))
     return await submit_lines(app, lines, site=site, source=source, chunk=chunk)
 
 

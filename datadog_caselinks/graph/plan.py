@@ -10,8 +10,8 @@ from functools import partial
 
 from attrs import field, frozen
 
-from datadog_caselinks.bulk.create_links import Failed, MakeWanted, Outcome, create_links
-from datadog_caselinks.concurrency import Progress, each, numbered, of_each
+from datadog_caselinks.bulk.create_links import Failed, Outcome, create_links
+from datadog_caselinks.concurrency import Progress, enumerate_async, for_each, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import shortened
@@ -111,7 +111,7 @@ async def plan_links(
     progress: Progress,
 ) -> LinkPlan:
     """Look up the keys in ``wanted``, list the existing links, and compare."""
-    async with contextlib.aclosing(numbered(wanted)) as items:
+    async with contextlib.aclosing(enumerate_async(wanted)) as items:
         references = [_checked(link) async for _, link in items]
     keys = dict.fromkeys(
         end for link in references for end in (link.parent, link.child) if isinstance(end, CaseKey)
@@ -120,7 +120,7 @@ async def plan_links(
     links = [await resolver.link(link) for link in references]  # sends no requests: all keys are known
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
     to_list = await asyncio.to_thread(_entities_to_list, links, prune=prune)
-    lists = await of_each(list_links, to_list, concurrency=concurrency, progress=progress)
+    lists = await map_concurrently(list_links, to_list, concurrency=concurrency, progress=progress)
     existing = {link.id: link for listed in lists.values() for link in listed}
     cases = {case.entity: case for case in found.values()}
     return await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, cases=cases)
@@ -164,7 +164,7 @@ def compare(
 async def apply_plan(
     plan: LinkPlan,
     *,
-    ensure: MakeWanted,
+    ensure: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
     delete: Callable[[CaseLink], Awaitable[None]],
     concurrency: int,
 ) -> AsyncGenerator[PlanOutcome, None]:
@@ -175,7 +175,7 @@ async def apply_plan(
         async for outcome in outcomes:
             failed += isinstance(outcome, Failed)
             yield outcome
-    deleting = each(
+    deleting = for_each(
         partial(_delete_one, _skip_delete if failed else delete), plan.delete, concurrency=concurrency
     )
     async with contextlib.aclosing(deleting) as deletions:
@@ -215,7 +215,7 @@ async def _find_cases(
             missing[key] = error
             return None
 
-    found = await of_each(find, keys, concurrency=concurrency, progress=progress)
+    found = await map_concurrently(find, keys, concurrency=concurrency, progress=progress)
     if missing:
         first, *others = (key for key in keys if key in missing)
         error = missing[first]

@@ -8,7 +8,7 @@ from functools import partial
 from operator import call
 from typing import Final
 
-from datadog_caselinks.concurrency import Progress, of_each
+from datadog_caselinks.concurrency import Progress, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, NotFoundError, PermissionDeniedError
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.models import Case, CaseLink, Entity, EntityType
@@ -43,7 +43,7 @@ async def read_graph(
     while True:
         is_last = distance == depth or bool(walk.left_out)
         requests = walk.requests(with_links=not is_last)
-        await of_each(call, requests, concurrency=concurrency, progress=progress)
+        await map_concurrently(call, requests, concurrency=concurrency, progress=progress)
         # In threads: 10,000 links take some hundredths of a second, which would block the event loop.
         if is_last or not await asyncio.to_thread(walk.advance):
             return await asyncio.to_thread(walk.build_graph, distance, site)

@@ -1,4 +1,4 @@
-"""The rules of many links: every outcome once, bounded reading ahead, nothing left behind."""
+"""Bulk linking: one outcome for each link, bounded reading ahead, and no leftover tasks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from datadog_caselinks import (
     ApiKeys,
     AuthenticationError,
     BadRequestError,
+    CaseLink,
     CaseLinksClient,
     CaseLinksError,
     ConfigurationError,
@@ -28,6 +29,7 @@ from datadog_caselinks import (
     Created,
     Failed,
     LinkReference,
+    LinkStatus,
     NewCaseLink,
     NotFoundError,
     Outcome,
@@ -41,8 +43,8 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.bulk.create_links import would_fail_all
-from datadog_caselinks.bulk.journal_file import LinkState, read_journal
-from datadog_caselinks.concurrency import Progress, each, of_each
+from datadog_caselinks.bulk.journal_file import read_journal
+from datadog_caselinks.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.servers import Exchange, Held, Server, answers, created, drops, is_silent, settle, some_id
@@ -53,6 +55,9 @@ OUTAGE = incident(some_id(1))
 
 def link(number: int) -> NewCaseLink:
     return PARENT.blocks(case(some_id(number + 2)))
+
+
+MADE = CaseLink("the-id", link(1).parent, link(1).relationship, link(1).child)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def link(number: int) -> NewCaseLink:
     ],
 )
 def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_first: bool, later: bool) -> None:
-    """Of the keys, the network, the limit; a refusal only while nothing was created; any in an outage."""
+    """Invalid keys, network errors and rate limits fail every link; a 403 only before the first creation."""
     assert would_fail_all(error, has_created=False) is at_first
     assert would_fail_all(error, has_created=True) is later
     in_outage = copy.copy(error)
@@ -75,8 +80,25 @@ def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_firs
     assert would_fail_all(in_outage, has_created=True) is not isinstance(error, PermissionDeniedError)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Created(link(1), MADE, 0), LinkStatus.CREATED),
+        (AlreadyLinked(link(1), MADE, 0), LinkStatus.ALREADY_LINKED),
+        (Failed(link(1), NotFoundError("x", status=404), 0), LinkStatus.FAILED),
+        (
+            Failed(link(1), AmbiguousResultError("x", new=link(1), reason=ConnectError("x")), 0),
+            LinkStatus.AMBIGUOUS,
+        ),
+    ],
+)
+def test_status(outcome: Outcome, status: LinkStatus) -> None:
+    """Each outcome has the status under which journals and events report it."""
+    assert outcome.status is status
+
+
 class Source:
-    """Links without an end, and how many were taken."""
+    """An endless source that counts the links taken."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -111,7 +133,7 @@ class TestOutcomes:
     async def test_one_for_each_link(
         self, is_async: bool, concurrency: int | None, count: int, keys: ApiKeys
     ) -> None:
-        """Each link of a source of either kind has its outcome, with its index and the link made of it."""
+        """Each link of a sync or async source has one outcome, with its index and the created link."""
         source = slowly(count) if is_async else (link(number) for number in range(count))
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             outcomes = [outcome async for outcome in links.create_links(source, concurrency=concurrency)]
@@ -123,7 +145,7 @@ class TestOutcomes:
         assert len(server.seen) == count
 
     async def test_failures_stop_nothing(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A link that fails is an outcome with its error, and the others go on."""
+        """A link that fails is an outcome with its error, and the other links continue."""
 
         async def every_third_fails(exchange: Exchange) -> None:
             if exchange.seen.method == "GET":
@@ -153,7 +175,7 @@ class TestOutcomes:
         assert server.methods.count("POST") == 30
 
     async def test_in_the_order_of_completion(self, keys: ApiKeys) -> None:
-        """A link that is slow does not hold up those behind it."""
+        """A slow link does not delay the links after it."""
         hold = Held()
         async with (
             Server(created, hold, created) as server,
@@ -168,7 +190,7 @@ class TestOutcomes:
         assert got[4] == 0
 
     async def test_a_closed_client_fails_each(self, keys: ApiKeys) -> None:
-        """Its error is the outcome of every link."""
+        """With a closed client, every link fails."""
         async with Server(created) as server:
             links = CaseLinksClient(server.url, keys)
             await links.close()
@@ -179,7 +201,7 @@ class TestOutcomes:
 
 class TestReadingAhead:
     async def test_no_further_than_what_is_being_created(self, keys: ApiKeys) -> None:
-        """While the server holds its answers, as many links are taken as are under way."""
+        """While no response arrives, only the links in progress are taken from the source."""
         source, hold = Source(), Held()
         async with (
             Server(created, hold) as server,
@@ -209,7 +231,7 @@ class TestReadingAhead:
                 assert source.taken == len(server.seen) == consumed + 10
 
     async def test_by_default_as_wide_as_the_client(self, keys: ApiKeys) -> None:
-        """Without ``concurrency`` the slots of the client count."""
+        """Without ``concurrency``, the client's ``max_concurrency`` applies."""
         hold = Held()
         async with (
             Server(created, hold) as server,
@@ -337,7 +359,7 @@ class TestBreakingOff:
                 ended.append(index)
 
         async with leaving_no_task():
-            async with contextlib.aclosing(each(do, Source(), concurrency=3)) as results:
+            async with contextlib.aclosing(for_each(do, Source(), concurrency=3)) as results:
                 await anext(results)
                 await settle()
             assert ended == [1, 2, 3]
@@ -378,20 +400,20 @@ class TestSourceThatRaises:
         assert server.connections == 0
 
 
-class TestOfEach:
+class TestMapConcurrently:
     async def test_in_the_order_of_the_items(self) -> None:
-        """Whichever is answered first."""
+        """Results are in the order of the items, not of completion."""
 
         async def ask(item: int) -> str:
             for _ in range(item):
                 await asyncio.sleep(0)
             return f"answer {item}"
 
-        found = await of_each(ask, [3, 1, 2], concurrency=3, progress=Progress(None))
+        found = await map_concurrently(ask, [3, 1, 2], concurrency=3, progress=Progress(None))
         assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
 
     async def test_so_many_at_a_time(self) -> None:
-        """As soon as one is answered the next is asked."""
+        """A call starts as soon as another one ends."""
         asked: list[int] = []
         may_answer = asyncio.Semaphore(0)
 
@@ -399,7 +421,9 @@ class TestOfEach:
             asked.append(item)
             await may_answer.acquire()
 
-        all_of_them = asyncio.create_task(of_each(ask, range(4), concurrency=2, progress=Progress(None)))
+        all_of_them = asyncio.create_task(
+            map_concurrently(ask, range(4), concurrency=2, progress=Progress(None))
+        )
         for expected in ([0, 1], [0, 1, 2], [0, 1, 2, 3]):
             await settle()
             assert asked == expected
@@ -408,7 +432,7 @@ class TestOfEach:
         await all_of_them
 
     async def test_progress_goes_on_from_round_to_round(self) -> None:
-        """Each answer is told once, and of how many; a later round adds to both."""
+        """Each completion is reported once, and a later round adds to both numbers."""
         told: list[tuple[int, int]] = []
         progress = Progress(lambda answered, asked: told.append((answered, asked)))
 
@@ -416,11 +440,11 @@ class TestOfEach:
             pass
 
         for items in ("ab", "", "cde"):
-            await of_each(ask, items, concurrency=2, progress=progress)
+            await map_concurrently(ask, items, concurrency=2, progress=progress)
         assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
-        """It is raised as it is, and whoever waits for an answer is cancelled."""
+        """The first error is raised unchanged, and the other calls are cancelled."""
         told: list[int] = []
 
         async def ask(item: int) -> None:
@@ -431,7 +455,7 @@ class TestOfEach:
         progress = Progress(lambda answered, _: told.append(answered))
         async with leaving_no_task():
             with pytest.raises(LookupError, match="no answer"):
-                await of_each(ask, range(9), concurrency=2, progress=progress)
+                await map_concurrently(ask, range(9), concurrency=2, progress=progress)
         assert told == []
 
 
@@ -568,7 +592,9 @@ class TestKeys:
             second = await outcomes_of(links, [ready, between("shop-1", some_id(2))], journal=journal)
         assert Counter(type(outcome) for outcome in first) == {Created: 1, AlreadyLinked: 1}
         assert [type(outcome) for outcome in second] == [AlreadyLinked] * 2
-        assert [(record.new, record.state) for record in read_journal(journal)] == [(ready, LinkState.LINKED)]
+        assert [(record.new, record.status) for record in read_journal(journal)] == [
+            (ready, LinkStatus.CREATED)
+        ]
         assert len(sandbox.links) == 1
 
     async def test_a_journal_keeps_nothing_of_an_unknown_one(
@@ -621,7 +647,7 @@ class TestJournal:
             [failed] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(failed, Failed)
         [record] = read_journal(journal)
-        assert (record.new, record.state, record.error) == (link(1), LinkState.FAILED, str(failed.error))
+        assert (record.new, record.status, record.error) == (link(1), LinkStatus.FAILED, str(failed.error))
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             [made] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(made, Created)
@@ -638,7 +664,7 @@ class TestJournal:
             [failed] = await outcomes_of(links, [link(1)], journal=journal)
             assert isinstance(failed, Failed)
             assert isinstance(failed.error, AmbiguousResultError)
-            assert [record.state for record in read_journal(journal)] == [LinkState.SENT]
+            assert [record.status for record in read_journal(journal)] == [LinkStatus.AMBIGUOUS]
             [found] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(found, AlreadyLinked)
         assert [stored.id for stored in sandbox.links] == [found.link.id]
@@ -656,7 +682,7 @@ class TestJournal:
         """Before anything is read or sent."""
         source = Source()
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
-            with pytest.raises(JournalError, match="name a file in a directory that exists"):
+            with pytest.raises(JournalError, match="name a file in an existing"):
                 await anext(links.create_links(source, journal=tmp_path / "missing" / "journal"))
         assert (source.taken, len(sandbox.requests)) == (0, 0)
 

@@ -1,4 +1,4 @@
-"""The rules of a journal: what was sent is known, what is known is not lost, and nobody waits for ever."""
+"""Journals: every link that was sent is recorded, no record is lost, and no task waits forever."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datadog_caselinks import CaseLink, NewCaseLink, Relationship, case, incident
+from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, case, incident
 from datadog_caselinks.bulk.journal import Entry, Journal
-from datadog_caselinks.bulk.journal_file import JournalRecord, LinkState, read_journal
+from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.errors import JournalError
 from tests.servers import settle, some_id
 from tests.strategies import new_links
@@ -37,6 +37,8 @@ def link(number: int) -> NewCaseLink:
 
 
 NEW = link(0)
+LINKED = (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED)
+STATUSES = (*LINKED, LinkStatus.FAILED, LinkStatus.AMBIGUOUS)
 
 
 def made(new: NewCaseLink, id: str = "the-id") -> CaseLink:
@@ -47,12 +49,12 @@ def turned(new: NewCaseLink) -> NewCaseLink:
     return NewCaseLink(new.child, new.relationship, new.parent)
 
 
-def states(path: Path) -> dict[NewCaseLink, LinkState]:
-    return {record.new: record.state for record in read_journal(path)}
+def statuses(path: Path) -> dict[NewCaseLink, LinkStatus]:
+    return {record.new: record.status for record in read_journal(path)}
 
 
 async def enter(path: Path, new: NewCaseLink = NEW) -> Entry:
-    """What a run of its own finds of ``new``."""
+    """Return the entry of ``new`` in a separate run."""
     async with Journal(path, site=SITE) as journal:
         return await begun(journal, new)
 
@@ -64,41 +66,41 @@ async def link_all(path: Path, count: int) -> None:
 
 async def link_one(journal: Journal, new: NewCaseLink) -> None:
     async with asyncio.timeout(60), journal.entry(new) as entry:
-        entry.linked(made(new))
+        entry.linked(made(new), created=True)
 
 
 async def begun(journal: Journal, new: NewCaseLink) -> Entry:
-    """An entry without an outcome."""
+    """Begin an entry, and leave it without an outcome."""
     async with asyncio.timeout(60), journal.entry(new) as entry:
         return entry
 
 
 async def refusal(path: Path, site: str = SITE) -> str:
-    """Why a run cannot have the journal."""
+    """Return why a run cannot use the journal."""
     with pytest.raises(JournalError) as caught:
         await Journal(path, site=site).__aenter__()
     return str(caught.value)
 
 
 def unreadable(path: Path) -> str:
-    """Why the journal cannot be read."""
+    """Return why the journal cannot be read."""
     with pytest.raises(JournalError) as caught:
         list(read_journal(path))
     return str(caught.value)
 
 
 def files(path: Path) -> list[str]:
-    """The names of the journal and of all that is beside it."""
+    """Return the names of all files in the journal's directory."""
     return sorted(os.listdir(path.parent))
 
 
 def content(path: Path) -> bytes | None:
-    """What the file holds, if it is one."""
+    """Return the content of the file, if it is a regular file."""
     return path.read_bytes() if path.is_file() else None
 
 
 def cut_off(path: Path) -> None:
-    """Take the last page from the file."""
+    """Remove the last page from the file."""
     os.truncate(path, path.stat().st_size - 4096)
 
 
@@ -108,14 +110,14 @@ def threads() -> list[threading.Thread]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """A journal that is not there yet, alone in its directory. Whatever is done with it ends its thread."""
+    """A path without a journal, alone in its directory. Every test must end the journal's thread."""
     yield tmp_path / "links.journal"
     assert threads() == []
 
 
 @contextlib.contextmanager
 def held(path: Path, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-    """Another program writes to the file, so that a run that wants to must wait."""
+    """Hold a write lock on the file, so that a run must wait."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(begin)
         yield other
@@ -123,7 +125,7 @@ def held(path: Path, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connect
 
 
 class Watched(sqlite3.Connection):
-    """Keeps for each commit the thread and how it is synchronised with the disk (2 is FULL)."""
+    """A connection that records the thread of each commit and its ``synchronous`` mode (2 is FULL)."""
 
     commits: list[tuple[threading.Thread, int]]
 
@@ -144,7 +146,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int
 
 @pytest.fixture
 def connecting_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Every connection from now on begins with a pragma, by which SQLite fails as it does in earnest."""
+    """Start every later connection with a pragma that makes SQLite fail as in production."""
 
     def begin_with(pragma: str) -> None:
         connect = sqlite3.connect
@@ -165,89 +167,89 @@ READ_ONLY = "PRAGMA query_only = 1"
 
 class TestEntry:
     async def test_a_link_that_is_not_known(self, path: Path) -> None:
-        """The journal says nothing of it."""
+        """A link without a record has neither a status nor an id."""
         entry = await enter(path)
-        assert (entry.before, entry.link) == (None, None)
+        assert (entry.previous, entry.link) == (None, None)
 
     async def test_sent_before_it_can_be_sent(self, path: Path) -> None:
-        """When the entry has begun it is on the disk, for any other process to see."""
+        """When the entry has begun, other processes can read its record."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW):
-            assert states(path) == {NEW: LinkState.SENT}
+            assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize("error", [None, LookupError, asyncio.CancelledError])
     async def test_left_without_an_outcome(self, path: Path, error: type[BaseException] | None) -> None:
-        """However it is left: the link may have been made, and the next run is told so."""
+        """The link may have been created, so its record stays ambiguous for the next run."""
         async with Journal(path, site=SITE) as journal:
             with contextlib.suppress(LookupError, asyncio.CancelledError):
                 async with journal.entry(NEW):
                     if error:
                         raise error
         entry = await enter(path)
-        assert (entry.before, entry.link) == (LinkState.SENT, None)
+        assert (entry.previous, entry.link) == (LinkStatus.AMBIGUOUS, None)
 
     async def test_linked(self, path: Path) -> None:
-        """The next run gets the link, and may delete it by its id."""
+        """The next run gets the link with its id."""
         await link_all(path, 1)
         entry = await enter(path)
-        assert (entry.before, entry.link) == (LinkState.LINKED, made(NEW))
+        assert (entry.previous, entry.link) == (LinkStatus.CREATED, made(NEW))
 
     async def test_a_linked_link_is_left_as_it_is(self, path: Path) -> None:
-        """An entry that only looks writes nothing."""
+        """An entry of a linked link does not change its record."""
         await link_all(path, 1)
         before = list(read_journal(path))
         await enter(path)
         assert list(read_journal(path)) == before
 
     async def test_failed(self, path: Path) -> None:
-        """It may be tried again, and is SENT when it is."""
+        """A failed link can be sent again, and is ambiguous while it is."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(NEW) as entry:
                 entry.failed(ValueError("no such case"))
             async with journal.entry(NEW) as entry:
-                assert (entry.before, entry.link) == (LinkState.FAILED, None)
-                assert states(path) == {NEW: LinkState.SENT}
+                assert (entry.previous, entry.link) == (LinkStatus.FAILED, None)
+                assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize(
         ("text", "kept"),
         [("", ""), ("x\0y\n\x1b", "x\0y\n\x1b"), ("\ud800", "?"), ("ä" * 999 + "bcd", "ä" * 999 + "b")],
     )
     async def test_the_text_of_an_error(self, path: Path, text: str, kept: str) -> None:
-        """Of any text 1,000 characters are kept as they are, but for what UTF-8 cannot write."""
+        """The first 1,000 characters are stored, with characters that UTF-8 cannot encode replaced."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.failed(ValueError(text))
         (record,) = read_journal(path)
         assert record.error == kept
 
     async def test_an_outcome_waits_for_nobody(self, path: Path) -> None:
-        """It is written though no other entry comes and the journal stays open."""
+        """An outcome is written without a further entry, while the journal is open."""
         async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
             await link_one(journal, NEW)
-            while states(path) != {NEW: LinkState.LINKED}:  # noqa: ASYNC110 # another thread's work
+            while statuses(path) != {NEW: LinkStatus.CREATED}:  # noqa: ASYNC110 # another thread's work
                 await asyncio.sleep(0)
 
     async def test_the_last_outcome_counts(self, path: Path) -> None:
-        """They are written in their order."""
+        """Outcomes are written in order, and the last one counts."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.failed(ValueError())
-            entry.linked(made(NEW, "1"))
-            entry.linked(made(NEW, "2"))
+            entry.linked(made(NEW, "1"), created=True)
+            entry.linked(made(NEW, "2"), created=True)
         assert (await enter(path)).link == made(NEW, "2")
 
     @pytest.mark.slow
     @settings(max_examples=25)  # each with files of its own
     @given(
         st.lists(new_links(), min_size=1, max_size=3),
-        st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(LinkState)), max_size=6), max_size=4),
+        st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(STATUSES)), max_size=6), max_size=4),
     )
     async def test_as_a_dictionary_would(
-        self, links: list[NewCaseLink], runs: list[list[tuple[int, LinkState]]]
+        self, links: list[NewCaseLink], runs: list[list[tuple[int, LinkStatus]]]
     ) -> None:
-        """Each link by itself has the state that it was left in, through any number of runs.
+        """Each link keeps its own last status, over any number of runs.
 
-        A link and the same turned round are two, unless it is RELATES_TO.
+        A link and its reverse are different links, except for RELATES_TO.
         """
         links = [*links, *map(turned, links)]
-        known: dict[object, LinkState] = {}
+        known: dict[object, LinkStatus] = {}
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "links.journal"
             await enter_and_leave(path, [])
@@ -255,50 +257,50 @@ class TestEntry:
                 steps = [(links[number % len(links)], outcome) for number, outcome in run]
                 for (new, outcome), entry in zip(steps, await enter_and_leave(path, steps), strict=True):
                     before = known.get(identity(new))
-                    link = made(new) if before is LinkState.LINKED else None
-                    assert (entry.before, entry.link) == (before, link)
-                    if before is not LinkState.LINKED or outcome is not LinkState.SENT:
+                    link = made(new) if before in LINKED else None
+                    assert (entry.previous, entry.link) == (before, link)
+                    if before not in LINKED or outcome is not LinkStatus.AMBIGUOUS:
                         known[identity(new)] = outcome
-            assert {identity(record.new): record.state for record in read_journal(path)} == known
+            assert {identity(record.new): record.status for record in read_journal(path)} == known
 
 
-async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkState]]) -> list[Entry]:
-    """A run in which each link has its outcome; SENT is none."""
+async def enter_and_leave(path: Path, steps: list[tuple[NewCaseLink, LinkStatus]]) -> list[Entry]:
+    """Run once, recording the given outcome of each link; ambiguous records none."""
     entries = []
     async with Journal(path, site=SITE) as journal:
         for new, outcome in steps:
             async with journal.entry(new) as entry:
                 entries.append(entry)
-                if outcome is LinkState.LINKED:
-                    entry.linked(made(new))
-                elif outcome is LinkState.FAILED:
+                if outcome in LINKED:
+                    entry.linked(made(new), created=outcome is LinkStatus.CREATED)
+                elif outcome is LinkStatus.FAILED:
                     entry.failed(ValueError())
     return entries
 
 
 def identity(new: NewCaseLink) -> object:
-    """What makes it the same link."""
+    """Return a key that equal links share."""
     ends = (new.parent, new.child)
     return (new.relationship, frozenset(ends) if new.relationship is Relationship.RELATES_TO else ends)
 
 
-class TestTurns:
+class TestSameLink:
     @pytest.mark.parametrize(
         ("first", "second"), [(NEW, NEW), (EITHER_WAY, EITHER_WAY), (EITHER_WAY, turned(EITHER_WAY))]
     )
     async def test_the_same_link_waits(self, path: Path, first: NewCaseLink, second: NewCaseLink) -> None:
-        """Until the first is left; then it has the link, and its ends are those that were asked for."""
+        """A second entry for a link waits for the first, and keeps its own order of ends."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(first) as entry:
                 waiting = asyncio.create_task(begun(journal, second))
                 await settle()
                 assert not waiting.done()
-                entry.linked(made(first))
+                entry.linked(made(first), created=True)
             later = await waiting
-        assert (later.before, later.link) == (LinkState.LINKED, made(second))
+        assert (later.previous, later.link) == (LinkStatus.CREATED, made(second))
 
     async def test_another_link_does_not(self, path: Path) -> None:
-        """A link in a direction is another one than its reverse, and so is each relationship."""
+        """Links that differ in direction or relationship do not wait for each other."""
         links = (NEW, turned(NEW), PARENT.relates_to(NEW.child), PARENT.causes(NEW.child))
         async with (
             asyncio.timeout(60),
@@ -307,18 +309,18 @@ class TestTurns:
         ):
             for new in links:
                 entry = await entries.enter_async_context(journal.entry(new))
-                assert entry.before is None
+                assert entry.previous is None
 
     async def test_of_many_that_are_the_same_one_is_made(self, path: Path) -> None:
-        """However often and in whatever direction a link stands in the input."""
+        """A link that appears several times, in either direction, is created once."""
         sent: list[NewCaseLink] = []
 
         async def make(journal: Journal, new: NewCaseLink) -> None:
             async with journal.entry(new) as entry:
-                if entry.before is not LinkState.LINKED:
+                if entry.previous is not LinkStatus.CREATED:
                     await asyncio.sleep(0)
                     sent.append(new)
-                    entry.linked(made(new))
+                    entry.linked(made(new), created=True)
 
         async with Journal(path, site=SITE) as journal:
             source = [NEW, EITHER_WAY, link(7), turned(EITHER_WAY), NEW] * 10
@@ -326,7 +328,7 @@ class TestTurns:
         assert sent == [NEW, EITHER_WAY, link(7)]
 
     async def test_one_that_stops_waiting(self, path: Path) -> None:
-        """The one after it has its turn all the same."""
+        """A waiting entry that is cancelled does not keep the next one waiting."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(NEW) as entry:
                 tasks = [asyncio.create_task(begun(journal, NEW)) for _ in range(3)]
@@ -334,13 +336,13 @@ class TestTurns:
                 tasks[0].cancel()
                 tasks[1].cancel()
                 await settle()
-                entry.linked(made(NEW))
-            assert (await tasks[2]).before is LinkState.LINKED
+                entry.linked(made(NEW), created=True)
+            assert (await tasks[2]).previous is LinkStatus.CREATED
             assert tasks[0].cancelled()
             assert tasks[1].cancelled()
 
     async def test_one_that_is_cancelled_while_it_is_written(self, path: Path) -> None:
-        """It may be SENT by then, which is safe, and is nobody's turn any more."""
+        """An entry that is cancelled during its commit may be ambiguous, and frees the link."""
         async with Journal(path, site=SITE) as journal:
             with held(path):
                 task = asyncio.create_task(begun(journal, NEW))
@@ -349,10 +351,10 @@ class TestTurns:
                 await settle()
                 assert task.cancelled()
             async with asyncio.timeout(60), journal.entry(NEW) as entry:
-                assert entry.before is LinkState.SENT
+                assert entry.previous is LinkStatus.AMBIGUOUS
 
     async def test_nothing_stays_in_memory(self, path: Path) -> None:
-        """What is kept belongs to the links that are under way, and not to those that were."""
+        """Memory is held for links in progress only."""
         async with Journal(path, site=SITE) as journal:
             for number in range(20):
                 await link_one(journal, link(number))
@@ -361,12 +363,12 @@ class TestTurns:
                 tasks[number % 2].cancel()
                 await asyncio.wait(tasks)
             async with journal.entry(NEW):
-                assert len(journal._under_way) == 1
+                assert len(journal._in_progress) == 1
                 assert journal._pending == []
 
 
 async def begun_all(journal: Journal, count: int) -> list[object]:
-    """What becomes of so many entries at once."""
+    """Return the results of ``count`` concurrent entries."""
     return await asyncio.gather(
         *(begun(journal, link(number)) for number in range(count)), return_exceptions=True
     )
@@ -374,7 +376,7 @@ async def begun_all(journal: Journal, count: int) -> list[object]:
 
 class TestCommits:
     async def test_many_share_one(self, path: Path, commits: list[tuple[threading.Thread, int]]) -> None:
-        """What a hundred workers begin at a time, and what they have ended with, is one commit."""
+        """Concurrent entries and outcomes share one commit."""
 
         async def work(journal: Journal, links: Iterator[NewCaseLink]) -> None:
             for new in links:
@@ -390,7 +392,7 @@ class TestCommits:
     async def test_what_comes_meanwhile_is_the_next(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """However it comes, while a commit takes its time."""
+        """Writes during a commit share the next commit."""
         async with Journal(path, site=SITE) as journal:
             with held(path):
                 commits.clear()
@@ -402,7 +404,7 @@ class TestCommits:
         assert len(commits) == 2
 
     async def test_one_that_is_alone_is_not_held_up(self, path: Path) -> None:
-        """No number of links and no time must be full for a commit."""
+        """A single write is committed immediately, without a batch size or a delay."""
         async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
             for number in range(3):
                 await link_one(journal, link(number))
@@ -410,7 +412,7 @@ class TestCommits:
     async def test_by_one_thread_that_is_not_the_loops(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """The disk is waited for elsewhere, and each commit reaches it before it counts."""
+        """One thread outside of the event loop commits, and syncs each commit to the disk."""
         await link_all(path, 3)
         assert len({thread for thread, _ in commits}) == 1
         assert threading.current_thread() not in {thread for thread, _ in commits}
@@ -431,7 +433,7 @@ async def work(journal, numbers):
         new = link(number)
         async with journal.entry(new) as entry:
             print(number, flush=True)  # this is the sending
-            entry.linked(CaseLink(str(number), new.parent, new.relationship, new.child))
+            entry.linked(CaseLink(str(number), new.parent, new.relationship, new.child), created=True)
 
 async def main():
     async with Journal(sys.argv[1], site=sys.argv[2]) as journal:
@@ -444,7 +446,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def other_run(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that links for ever, ten at a time, and prints the number of each link when it sends it."""
+    """A process that links endlessly, ten at a time, and prints the number of each link it sends."""
     command = [sys.executable, "-c", PROGRAM, str(path), SITE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         deadline = threading.Timer(60, process.kill)
@@ -457,7 +459,7 @@ def other_run(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def sent_until_killed(path: Path, count: int) -> set[int]:
-    """The numbers of the links that a run sends, which is killed after ``count``, or soon after."""
+    """Return the numbers of the links sent by a run that is killed after about ``count`` links."""
     with other_run(path) as process:
         assert process.stdout
         sent = {int(next(process.stdout)) for _ in range(count)}
@@ -470,54 +472,54 @@ def sent_until_killed(path: Path, count: int) -> set[int]:
 class TestKilled:
     @pytest.mark.parametrize("count", [1, 10, 500])
     async def test_nothing_was_sent_that_is_not_known(self, path: Path, count: int) -> None:
-        """What went out is SENT or LINKED, by its own id, and no more is open than was under way."""
+        """Every sent link is recorded, and only links in progress are ambiguous."""
         sent = sent_until_killed(path, count)
         known = {record.new: record for record in read_journal(path)}
         assert {link(number) for number in sent} <= known.keys()
-        assert {record.state for record in known.values()} <= {LinkState.SENT, LinkState.LINKED}
+        assert {record.status for record in known.values()} <= {LinkStatus.AMBIGUOUS, LinkStatus.CREATED}
         # Ten whose outcome was not written yet, and ten that follow them, in the commit that goes on.
-        assert sum(record.state is LinkState.SENT for record in known.values()) <= 20
+        assert sum(record.status is LinkStatus.AMBIGUOUS for record in known.values()) <= 20
         async with Journal(path, site=SITE) as journal:
             for number in sent:
                 async with journal.entry(link(number)) as entry:
-                    assert entry.before is known[link(number)].state
-                    if entry.before is LinkState.LINKED:
+                    assert entry.previous is known[link(number)].status
+                    if entry.previous is LinkStatus.CREATED:
                         assert entry.link == made(link(number), str(number))
 
     async def test_a_run_after_another(self, path: Path) -> None:
-        """Killed again and again, a run keeps what those before it have done."""
+        """Runs that are killed repeatedly keep the records of earlier runs."""
         linked: set[NewCaseLink] = set()
         for count in (20, 40, 60):
             sent_until_killed(path, count)
-            now = {new for new, state in states(path).items() if state is LinkState.LINKED}
+            now = {new for new, status in statuses(path).items() if status is LinkStatus.CREATED}
             assert linked <= now
             linked = now
         assert linked
 
     async def test_a_journal_that_was_only_begun(self, path: Path) -> None:
-        """Killed when the file had its mark and nothing else, it is a new journal."""
+        """A file with only the application id is a new journal."""
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA application_id = 0x434C4E4B")
         assert list(read_journal(path)) == []
-        assert (await enter(path)).before is None
+        assert (await enter(path)).previous is None
 
 
 class TestOneRun:
     async def test_another_process_is_refused(self, path: Path) -> None:
-        """At once, as long as the first lives, and not a moment after it was killed; reading goes on."""
+        """A second process is refused while the first runs, but not after it was killed; reading works."""
         with other_run(path) as process:
             assert process.stdout
             next(process.stdout)
             assert await refusal(path) == (
-                f"the journal {path} is in use by another run: let it end, or name another file"
+                f"the journal {path} is in use by another run: wait until it ends, or name another file"
             )
-            assert states(path)
+            assert statuses(path)
             process.kill()
             process.wait()
             await enter(path)
 
     async def test_another_in_this_process_is_refused(self, path: Path) -> None:
-        """By whatever name it has the file; and the first goes on."""
+        """A second journal is refused under any name of the file, and the first continues."""
         other_name = path.parent / "link"
         other_name.symlink_to(path)
         async with Journal(path, site=SITE) as journal:
@@ -527,16 +529,16 @@ class TestOneRun:
         assert (await enter(other_name)).link == made(NEW)
 
     async def test_refused_whatever_the_file_looks_like(self, path: Path) -> None:
-        """Whoever looks without a lock may see it in pieces, while the run that has it writes to it."""
+        """Without a lock a file may look damaged during a write, so the lock is reported first."""
         await link_all(path, 200)
         cut_off(path)
         with held(Path(f"{path}-lock")):
             assert "is in use by another run" in await refusal(path)
 
     async def test_what_stays(self, path: Path) -> None:
-        """After a run there is the journal, and the empty file that keeps runs apart.
+        """A run leaves the journal and the empty lock file.
 
-        During it there are two files more, as with any write-ahead log of SQLite.
+        During a run, the two files of SQLite's write-ahead log exist as well.
         """
         async with Journal(path, site=SITE) as journal:
             await link_one(journal, NEW)
@@ -546,14 +548,14 @@ class TestOneRun:
         assert content(Path(f"{path}-lock")) == b""
 
     async def test_a_journal_can_be_opened_again(self, path: Path) -> None:
-        """By the same object too."""
+        """The same object can be entered again."""
         journal = Journal(path, site=SITE)
-        for before in (None, LinkState.SENT):
+        for before in (None, LinkStatus.AMBIGUOUS):
             async with journal, journal.entry(NEW) as entry:
-                assert entry.before is before
+                assert entry.previous is before
 
     async def test_no_file_stays_open(self, path: Path) -> None:
-        """Neither after a run nor after one that was refused."""
+        """No file stays open after a run, or after a refused run."""
         await enter(path)
         before = len(os.listdir("/dev/fd"))
         await enter(path)
@@ -583,50 +585,62 @@ def _other_application(path: Path) -> None:
 
 class TestRefused:
     async def test_another_site(self, path: Path) -> None:
-        """The same link is another one there; both are named."""
+        """A journal of another site is refused, and the message names both sites."""
         await enter(path)
         assert await refusal(path, "https://api.datadoghq.com") == (
-            f"the journal {path} is of {SITE}, and this run is for https://api.datadoghq.com: "
+            f"the journal {path} belongs to {SITE}, and this run is for https://api.datadoghq.com: "
             "name another file"
         )
-        assert (await enter(path)).before is LinkState.SENT
+        assert (await enter(path)).previous is LinkStatus.AMBIGUOUS
 
     async def test_a_directory(self, path: Path) -> None:
-        """It is named as what it is."""
+        """The message says that the path is a directory."""
         os.mkdir(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == f"the journal {path} is a directory: name a file in it"
 
     @pytest.mark.parametrize("write", [_text, _other_database, _other_application, os.mkfifo])
     async def test_a_file_of_another_kind(self, path: Path, write: Callable[[Path], None]) -> None:
-        """It stays as it was, and alone; nobody waits for what never comes."""
+        """Another file is refused and left unchanged, without waiting."""
         write(path)
         before = content(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == (
-                f"the journal {path} is another kind of file, and was left as it is: name a new file"
+                f"the journal {path} is not a journal, and was left unchanged: name a new file"
             )
         assert content(path) == before
         assert files(path) == ["links.journal"]
 
     async def test_a_newer_version(self, path: Path) -> None:
-        """What it means is not known here."""
+        """A journal with a newer file format is refused."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA user_version = 2")
+            db.execute("PRAGMA user_version = 3")
         for message in (await refusal(path), unreadable(path)):
             assert message == (
                 f"the journal {path} was written by a newer version of this program: update it"
             )
 
+    @pytest.mark.parametrize("version", [1, -1])
+    async def test_an_older_version(self, path: Path, version: int) -> None:
+        """A journal with an older file format is refused, and not converted."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
+        for message in (await refusal(path), unreadable(path)):
+            assert message == (
+                f"the journal {path} was written by an older version of this program, and cannot be read: "
+                "name a new file, and use ensure to find the links that exist already"
+            )
+
     async def test_a_damaged_file(self, path: Path) -> None:
-        """The message tells what a new file costs."""
+        """The message says what a new file would lack."""
         await link_all(path, 200)
         cut_off(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == (
                 f"the journal {path} is damaged: "
-                "restore it, or name a new file, which will not know its links"
+                "restore it, or name a new file, which starts without its links"
             )
 
     @pytest.mark.parametrize(
@@ -637,7 +651,8 @@ class TestRefused:
             "parent = x'00'",
             "child = 'CASE a'",
             "relationship = 'LIKES'",
-            "state = 'lost'",
+            "status = 'lost'",
+            "status = 'malformed'",
             "link_id = x'00'",
             "error = x'00'",
             "at = 1e300",
@@ -646,16 +661,16 @@ class TestRefused:
         ],
     )
     async def test_a_damaged_row(self, path: Path, change: str) -> None:
-        """SQLite hands on whatever stands there; it is told as damage, and not as it came."""
+        """Invalid values are reported as damage."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
             db.commit()
         assert "is damaged" in unreadable(path)
 
-    @pytest.mark.parametrize("change", ["state = 'lost'", "link_id = x'00'"])
+    @pytest.mark.parametrize("change", ["status = 'lost'", "link_id = x'00'"])
     async def test_a_damaged_row_that_is_met_again(self, path: Path, change: str) -> None:
-        """A run goes no further by it."""
+        """A run that meets a damaged row raises an error."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
@@ -664,7 +679,7 @@ class TestRefused:
             await link_all(path, 1)
 
     async def test_a_journal_of_no_site(self, path: Path) -> None:
-        """The one row that each has from its beginning."""
+        """A journal without its site is damaged."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("DELETE FROM journal")
@@ -673,11 +688,11 @@ class TestRefused:
 
     @pytest.mark.parametrize("place", ["missing/journal", "links.journal/journal"])
     async def test_a_place_where_no_file_can_be(self, path: Path, place: str) -> None:
-        """No directory, or none at all; nothing is made."""
+        """A path without an existing directory is refused, and nothing is created."""
         _empty(path)
         wrong = path.parent / place
         assert await refusal(wrong) == (
-            f"the journal {wrong} cannot be opened: name a file in a directory that exists and can be written"
+            f"the journal {wrong} cannot be opened: name a file in an existing, writable directory"
         )
         assert files(path) == ["links.journal"]
 
@@ -692,16 +707,16 @@ class TestRefused:
     async def test_a_file_that_may_not_be_written(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """As SQLite tells it."""
+        """A read-only file is refused."""
         connecting_with(READ_ONLY)
         assert await refusal(path) == (
-            f"the journal {path} may not be written: change its permissions, or name another file"
+            f"the journal {path} is read-only: change its permissions, or name another file"
         )
 
     async def test_a_directory_that_may_not_be_written(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """SQLite's codes have codes below them; the advice is the same."""
+        """An extended error code gets the advice of its primary code."""
 
         def refuse(*_: object, **__: object) -> sqlite3.Connection:
             error = sqlite3.OperationalError("attempt to write a readonly database")
@@ -709,19 +724,19 @@ class TestRefused:
             raise error
 
         monkeypatch.setattr(sqlite3, "connect", refuse)
-        assert "may not be written" in await refusal(path)
+        assert "is read-only" in await refusal(path)
 
     async def test_an_empty_file_is_a_new_journal(self, path: Path) -> None:
-        """As one that is missing; a program may have made it for its name."""
+        """An empty file is a new journal, like a missing one."""
         _empty(path)
         assert list(read_journal(path)) == []
-        assert (await enter(path)).before is None
-        assert states(path) == {NEW: LinkState.SENT}
+        assert (await enter(path)).previous is None
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
 
 class TestCannotBeWritten:
     async def test_whoever_waits_is_told(self, path: Path, connecting_with: Callable[[str], None]) -> None:
-        """Each entry of the commit, each later one, and who leaves; what was written before stays."""
+        """Entries of the failed commit, later entries and the exit raise; earlier records stay."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -734,16 +749,16 @@ class TestCannotBeWritten:
         with pytest.raises(JournalError) as caught:
             await run()
         assert str(caught.value) == (
-            f"the journal {path} cannot be written, as the disk is full: make room and run again"
+            f"the journal {path} cannot be written because the disk is full: free some space and run again"
         )
         assert [(type(error), str(error)) for error in errors] == [(JournalError, str(caught.value))] * 201
         assert len(set(map(id, errors))) == 201  # each its own, as each gets the traceback of its task
-        assert states(path) == {NEW: LinkState.LINKED}
+        assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_who_came_meanwhile_is_told_too(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """Entries that came while the commit went on that failed; but who has gone is not."""
+        """Entries that wait during the failed commit raise too, unless they were cancelled."""
         connecting_with(DISK_FULL)
         journal = await Journal(path, site=SITE).__aenter__()
         with held(path):
@@ -760,24 +775,24 @@ class TestCannotBeWritten:
             assert task.cancelled() if number % 7 == 0 else type(task.exception()) is JournalError
 
     async def test_an_outcome_that_cannot_be_written(self, path: Path) -> None:
-        """Nothing hangs whatever the reason, here an id that UTF-8 cannot write, and the link stays SENT."""
+        """An id that UTF-8 cannot encode raises an error, and the link stays ambiguous."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
                 async with journal.entry(NEW) as entry:
-                    entry.linked(made(NEW, "\ud800"))
+                    entry.linked(made(NEW, "\ud800"), created=True)
                 errors.extend(await begun_all(journal, 1))
 
         errors: list[object] = []
         with pytest.raises(JournalError, match="surrogates not allowed") as caught:
             await run()
         assert [str(error) for error in errors] == [str(caught.value)]
-        assert states(path) == {NEW: LinkState.SENT}
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     async def test_the_error_of_the_body_comes_first(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """What the journal has to say at its end does not cover it."""
+        """An error of the body is not replaced by the journal's error."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -791,7 +806,7 @@ class TestCannotBeWritten:
 
 class TestClosing:
     async def test_used_when_it_is_not_open(self, path: Path) -> None:
-        """Before and after, an entry or an outcome: it is refused, and nobody waits."""
+        """Entries and outcomes of a journal that is not open are refused."""
         journal = Journal(path, site=SITE)
         with pytest.raises(JournalError, match="is not open"):
             await begun(journal, NEW)
@@ -800,12 +815,12 @@ class TestClosing:
         with pytest.raises(JournalError, match="is not open"):
             await begun(journal, NEW)
         with pytest.raises(JournalError, match="is not open"):
-            entry.linked(made(NEW))
-        assert states(path) == {NEW: LinkState.SENT}
+            entry.linked(made(NEW), created=True)
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
     async def test_the_body_raises(self, path: Path, error: type[BaseException]) -> None:
-        """Its outcomes are written, and its error comes out."""
+        """If the body raises, outcomes are written and the error is raised."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -814,16 +829,16 @@ class TestClosing:
 
         with pytest.raises(error):
             await run()
-        assert states(path) == {NEW: LinkState.LINKED}
+        assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_closes(self, path: Path) -> None:
-        """However often: the outcomes are written first, and the event loop is not held up."""
+        """Outcomes are written even if closing is cancelled repeatedly, without blocking the event loop."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
                 opened.set()
                 await go.wait()
-                entry.linked(made(NEW))
+                entry.linked(made(NEW), created=True)
 
         opened, go = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(run())
@@ -838,10 +853,10 @@ class TestClosing:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert threads() == []
-        assert states(path) == {NEW: LinkState.LINKED}
+        assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_opens(self, path: Path) -> None:
-        """The file is free again."""
+        """Cancelling the opening releases the file."""
         _empty(path)
         with held(path, "BEGIN EXCLUSIVE"):
             task = asyncio.create_task(begun_run(path))
@@ -852,15 +867,15 @@ class TestClosing:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert threads() == []
-        assert (await enter(path)).before is None
+        assert (await enter(path)).previous is None
 
-    async def test_entries_that_are_under_way(self, path: Path) -> None:
-        """Those that the body leaves behind waiting begin, and what they have to say comes too late."""
+    async def test_entries_that_are_in_progress(self, path: Path) -> None:
+        """Outcomes recorded after the journal was closed are refused."""
 
         async def late(journal: Journal) -> None:
             async with journal.entry(NEW) as entry:
                 await closed.wait()
-                entry.linked(made(NEW))
+                entry.linked(made(NEW), created=True)
 
         closed = asyncio.Event()
         async with Journal(path, site=SITE) as journal:
@@ -869,7 +884,7 @@ class TestClosing:
         closed.set()
         with pytest.raises(JournalError, match="is not open"):
             await task
-        assert states(path) == {NEW: LinkState.SENT}
+        assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
 
 async def begun_run(path: Path) -> None:
@@ -879,38 +894,38 @@ async def begun_run(path: Path) -> None:
 
 class TestReading:
     async def test_each_state(self, path: Path) -> None:
-        """With what belongs to it, and when it was written."""
+        """Each record has its status, its id or error, and its time."""
         begin = datetime.now(UTC)
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(link(0)) as entry:
-                entry.linked(made(link(0)))
+                entry.linked(made(link(0)), created=True)
             async with journal.entry(link(1)) as entry:
                 entry.failed(ValueError("no such case"))
             await begun(journal, link(2))
         end = datetime.now(UTC) + timedelta(seconds=1)  # a float of seconds may be rounded up
         records = list(read_journal(path))
         assert records == [
-            JournalRecord(link(0), LinkState.LINKED, "the-id", None, records[0].at),
-            JournalRecord(link(1), LinkState.FAILED, None, "no such case", records[1].at),
-            JournalRecord(link(2), LinkState.SENT, None, None, records[2].at),
+            JournalRecord(link(0), LinkStatus.CREATED, "the-id", None, records[0].at),
+            JournalRecord(link(1), LinkStatus.FAILED, None, "no such case", records[1].at),
+            JournalRecord(link(2), LinkStatus.AMBIGUOUS, None, None, records[2].at),
         ]
         for record in records:
             assert record.at.tzinfo is UTC
             assert begin <= record.at <= end
 
     async def test_many(self, path: Path) -> None:
-        """Each once, though they are read in pieces."""
+        """Each record is read once, over several pages."""
         await link_all(path, 2500)
         assert [record.new for record in read_journal(path)] == [link(number) for number in range(2500)]
 
     async def test_relates_to_has_no_direction(self, path: Path) -> None:
-        """Its ends come in an order of their own."""
+        """Both directions of RELATES_TO share one record."""
         await enter(path, EITHER_WAY)
         await enter(path, turned(EITHER_WAY))
-        assert list(states(path)) == [EITHER_WAY]
+        assert list(statuses(path)) == [EITHER_WAY]
 
     async def test_a_reader_that_takes_its_time(self, path: Path) -> None:
-        """It holds nothing up: what a run has written can be put into the file itself meanwhile."""
+        """A slow reader does not prevent checkpoints of the write-ahead log."""
         async with Journal(path, site=SITE) as journal:
             await link_one(journal, link(0))
             await link_one(journal, link(1))
@@ -922,19 +937,19 @@ class TestReading:
             assert [record.new for record in records] == [link(1)]
 
     async def test_a_reader_in_the_midst_of_reading(self, path: Path) -> None:
-        """It holds nothing up either: what it reads is not what is being written."""
+        """A reader within a transaction does not block the writer."""
         async with Journal(path, site=SITE) as journal:
             with held(path, "BEGIN") as reader:
                 reader.execute("SELECT * FROM links").fetchall()
                 await link_one(journal, NEW)
 
     def test_a_missing_file(self, path: Path) -> None:
-        """It is no journal, and none is made by looking."""
+        """Reading a missing file raises an error, and creates nothing."""
         assert unreadable(path) == f"the journal {path} does not exist"
         assert files(path) == []
 
     async def test_odd_names(self, path: Path) -> None:
-        """A path is a path, whatever it means in a URI."""
+        """Characters that are special in a URI are allowed in a path."""
         odd = path.parent / "a b?mode=memory#x%41ü:memory:"
         await link_all(odd, 1)
-        assert states(odd) == {NEW: LinkState.LINKED}
+        assert statuses(odd) == {NEW: LinkStatus.CREATED}

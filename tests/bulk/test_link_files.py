@@ -1,4 +1,4 @@
-"""Files of links: each line is a link or the reason why not, whatever is in the file."""
+"""Files of links: each line is a link or a reason, for any content."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 
 from datadog_caselinks import (
     LinkFileError,
+    LinkFileFormat,
     LinkLine,
+    LinkStatus,
     MalformedLine,
     NewCaseLink,
+    ParameterError,
     Site,
     WantedLink,
     agent_conversation,
@@ -46,7 +49,7 @@ JSON_LINE = json.dumps(OBJECT)
 
 
 class InPieces(io.RawIOBase):
-    """A stream that gives its content in pieces of a length, as pipes and sockets do."""
+    """A stream that returns its content in pieces of a given length, like a pipe."""
 
     def __init__(self, content: bytes, length: int) -> None:
         self._content = io.BytesIO(content)
@@ -71,10 +74,10 @@ class Broken(io.RawIOBase):
 
 
 async def read(
-    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
+    content: str | bytes, length: int = MAX_LINE, *, format: str | None = None, site: Site | None = None
 ) -> list[LinkLine | MalformedLine]:
     encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
+    return [line async for line in read_link_file(InPieces(encoded, length), format=format, site=site)]
 
 
 async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
@@ -83,21 +86,21 @@ async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
 
 
 async def reason(content: str | bytes) -> str:
-    """Why the only line that is no link is none."""
+    """Return the reason of the only malformed line."""
     (bad,) = [line for line in await read(content) if isinstance(line, MalformedLine)]
     return bad.reason
 
 
-async def refusal(content: str | bytes) -> str:
-    """Why the file as a whole is none."""
+async def refusal(content: str | bytes, *, format: str | None = None) -> str:
+    """Return the message of the error that reading ``content`` raises."""
     with pytest.raises(LinkFileError) as caught:
-        await read(content)
+        await read(content, format=format)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
 
 def written(links: list[NewCaseLink], form: str) -> bytes:
-    """A file that holds ``links``, by the standard library's own writers."""
+    """Write ``links`` with the standard library, and return the file's content."""
     rows = [
         {
             "parent": new.parent.id,
@@ -128,7 +131,7 @@ class TestBothForms:
     async def test_what_was_written_is_read(
         self, wanted: list[NewCaseLink], form: str, length: int, has_bom: bool
     ) -> None:
-        """Every link on its line, in whatever pieces the file comes, with a byte order mark or without."""
+        """Every link is read, for any size of chunks, with or without a byte order mark."""
         content = b"\xef\xbb\xbf" * has_bom + written(wanted, form)
         first = 1 if form == "json" else 2
         assert await read(content, length) == [
@@ -138,13 +141,13 @@ class TestBothForms:
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     @pytest.mark.parametrize("last_end", [True, False])
     async def test_line_ends(self, end: str, last_end: bool) -> None:
-        """Of Unix and Windows; the last line needs none."""
+        """Unix and Windows line endings are read, and the last line needs none."""
         for content, first in ((f"{HEADER}{end}{GOOD}{end}{GOOD}", 2), (f"{JSON_LINE}{end}{JSON_LINE}", 1)):
             lines = await read(content + end * last_end)
             assert lines == [LinkLine(first, NEW), LinkLine(first + 1, NEW)]
 
     async def test_blank_lines_are_skipped_and_counted(self) -> None:
-        """Numbers are those that an editor shows."""
+        """Blank lines are skipped, and line numbers match those of an editor."""
         assert await read(f"\n \t\r\n{HEADER}\n\n{GOOD}\n\r\n  \n{GOOD}\n\n") == [
             LinkLine(5, NEW),
             LinkLine(8, NEW),
@@ -153,13 +156,13 @@ class TestBothForms:
 
     @pytest.mark.parametrize("is_json", [True, False])
     async def test_types_default_to_case(self, is_json: bool) -> None:
-        """Most links are between cases."""
+        """An end without a type is a case."""
         assert await read(JSON_LINE if is_json else f"{HEADER}\n{GOOD}") == [
             LinkLine(1 if is_json else 2, NEW)
         ]
 
     async def test_types_and_relationships_in_any_letter_case(self) -> None:
-        """People write lower case."""
+        """Types and relationships are case-insensitive."""
         line = await read_one(
             f"child_type,child,relationship,parent,parent_type\nincident,{B},relates_to,{A.upper()},Case"
         )
@@ -172,7 +175,7 @@ class TestBothForms:
         assert line == LinkLine(1, case(A).escalates_to(page(B)))
 
     async def test_other_columns_are_ignored(self) -> None:
-        """Notes beside the links are no harm."""
+        """Unknown columns and keys are ignored."""
         assert await read(f"note,{HEADER},\n1,{GOOD},\n") == [LinkLine(2, NEW)]
         assert await read(json.dumps({**OBJECT, "note": {"deep": [1]}})) == [LinkLine(1, NEW)]
 
@@ -232,7 +235,7 @@ class TestBothForms:
     async def test_a_line_that_is_too_long_is_alone_in_that(
         self, good: str, size: int, length: int, filler: str
     ) -> None:
-        """However many chunks it spans; it takes up one number, and the lines around it are read."""
+        """A line that is too long is malformed, and the lines around it are read."""
         last = good.splitlines()[-1]
         long = (filler * size).encode()[:size].decode(errors="ignore")
         long += "x" * (size - len(long.encode()))
@@ -257,7 +260,7 @@ class TestBothForms:
         ]
 
     async def test_a_reason_fits_a_terminal(self) -> None:
-        """One line of bounded length, whatever stood in the file."""
+        """A reason is one printable line of bounded length."""
         bad = "\x1b[31m" * 8000
         for text in (
             await reason(f"{HEADER}\n{bad},BLOCKS,{B}"),
@@ -304,8 +307,8 @@ class TestEnds:
     @pytest.mark.parametrize("end", ["parent", "child"])
     async def test_both_names_of_an_end(self, end: str) -> None:
         """Which is meant cannot be known: a header with both ends the file, an object its line."""
-        assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header names {end} twice"
-        assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"names {end} twice"
+        assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header contains {end} twice"
+        assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"contains {end} twice"
 
     async def test_a_type_in_a_column_of_its_own(self) -> None:
         """It is that of a UUID; a prefix that says otherwise, and a key, are refused."""
@@ -344,20 +347,20 @@ class TestCsv:
 
     async def test_too_many_columns_are_refused(self) -> None:
         """Something has slipped, and which value is which cannot be known."""
-        assert await reason(f"{HEADER}\n{GOOD},CASE\n") == "has 4 columns, and the header 3"
+        assert await reason(f"{HEADER}\n{GOOD},CASE\n") == "has 4 columns, but the header has 3"
 
     async def test_a_line_end_of_another_system_is_named(self) -> None:
         """A carriage return alone ended lines once; the message says what to do."""
         assert await reason(f"{HEADER}\n{GOOD}\r{GOOD}") == (
-            "has a carriage return within: save the file with Unix or Windows line ends"
+            "contains a carriage return: save the file with Unix or Windows line endings"
         )
 
     async def test_a_column_that_stands_twice_is_refused(self) -> None:
         """Which of the two is meant cannot be known; of what is not read it does not matter."""
         twice = json.dumps(OBJECT)[:-1]
-        assert await reason(f'{twice}, "parent": "{B}"}}') == "names parent twice"
+        assert await reason(f'{twice}, "parent": "{B}"}}') == "contains parent twice"
         assert await read_one(f'{twice}, "note": {{"a": 1, "a": 2}}, "note": 3}}') == LinkLine(1, NEW)
-        assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header names parent twice"
+        assert await refusal(f"note,{HEADER},note,Parent\n".encode()) == "the header contains parent twice"
         assert await read(f"note,{HEADER},note\n,{GOOD},\n") == [LinkLine(2, NEW)]
 
     async def test_quoted_values(self) -> None:
@@ -370,7 +373,7 @@ class TestCsv:
         before, malformed, after = await read(f"{HEADER},note\n{GOOD}\n{bad}\n{GOOD}\n")
         assert isinstance(malformed, MalformedLine)
         assert malformed.number == 3
-        assert malformed.reason.startswith("is no CSV: ")
+        assert malformed.reason.startswith("is not valid CSV: ")
         assert [before, after] == [LinkLine(2, NEW), LinkLine(4, NEW)]
 
     async def test_an_object_among_rows_is_malformed(self) -> None:
@@ -391,7 +394,7 @@ class TestJsonLines:
         before, malformed, after = await read(f"{JSON_LINE}\n{bad}\n{JSON_LINE}\n")
         assert isinstance(malformed, MalformedLine)
         assert malformed.number == 2
-        assert malformed.reason.startswith("is no JSON")
+        assert malformed.reason.startswith(("is not valid JSON: ", "is not a JSON object"))
         assert [before, after] == [LinkLine(1, NEW), LinkLine(3, NEW)]
 
     async def test_the_first_line_may_be_the_bad_one(self) -> None:
@@ -426,8 +429,8 @@ class TestJsonLines:
 class TestWholeFiles:
     @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n \n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"])
     async def test_an_empty_file(self, content: bytes) -> None:
-        """Is mostly a mistake, and nothing would have been linked."""
-        assert await refusal(content) == "the file is empty: it needs a header and a line for each link"
+        """An empty file is refused, because it is usually a mistake."""
+        assert await refusal(content) == "the file is empty: it must contain at least a header or a link"
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
     @pytest.mark.parametrize("bom", ["", "\ufeff"])
@@ -458,15 +461,19 @@ class TestWholeFiles:
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),
         [
-            ("parent;relationship;child", "parent, relationship, child", "separated by commas"),
-            ("parent\trelationship\tchild", "parent, relationship, child", "separated by commas"),
+            ("parent;relationship;child", "parent, relationship, child", "columns with commas"),
+            (
+                "parent\trelationship\tchild",
+                "parent, relationship, child",
+                "columns with commas",
+            ),
             (
                 "parent,child",
                 "relationship",
-                "the first line must name the columns parent,relationship,child, and may",
+                "the first line of CSV must contain the columns parent,relationship,child; if",
             ),
-            (GOOD, "parent, relationship, child", "the first line must name the columns"),
-            ("hello", "parent, relationship, child", "the first line must name the columns"),
+            (GOOD, "parent, relationship, child", "the first line of CSV must contain the columns"),
+            ("hello", "parent, relationship, child", "the first line of CSV must contain the columns"),
         ],
     )
     async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
@@ -480,7 +487,7 @@ class TestWholeFiles:
     async def test_a_json_array(self, indent: int | None, separators: tuple[str, str] | None) -> None:
         """What many a program exports, on one line or on many: the message says what to write instead."""
         message = await refusal(json.dumps([OBJECT], indent=indent, separators=separators))
-        assert message.endswith("looks like a JSON array: write one object a line instead")
+        assert message.endswith("looks like a JSON array: write one object on each line instead")
 
     @pytest.mark.parametrize(
         "header", [f'"{HEADER}', f'{HEADER},"x"y', "x" * (MAX_LINE + 1), HEADER.replace(",", "\r")]
@@ -507,11 +514,65 @@ class TestWholeFiles:
         except LinkFileError as error:
             assert str(error).isprintable()  # noqa: PT017 - some files are good
             return
-        if count_links(_raw(content)) is None:
-            return  # YAML, of which a line may hold many links
         numbers = [line.number for line in lines]
         assert numbers == sorted(set(numbers))
         assert all(1 <= number <= content.count(b"\n") + 1 for number in numbers)
+
+
+class TestFormat:
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("links.csv", "csv"),
+            ("links.jsonl", "jsonl"),
+            ("LINKS.NDJSON", "jsonl"),
+            ("links.yaml", "yaml"),
+            (b"links.yml", "yaml"),
+            ("links.yaml.txt", None),
+            ("links", None),
+            (7, None),
+        ],
+    )
+    async def test_the_suffix_decides(self, name: object, expected: str | None) -> None:
+        """A known suffix sets the format; another name, or a file descriptor, does not."""
+        contents = {"csv": f"{HEADER}\n{GOOD}", "jsonl": JSON_LINE, "yaml": f"{A}: {{blocks: {B}}}"}
+        for format, text in contents.items():
+            file = InPieces(text.encode(), MAX_LINE)
+            file.name = name  # type: ignore[attr-defined]
+            try:
+                lines = [line async for line in read_link_file(file)]
+            except LinkFileError:
+                lines = []
+            is_read = [line.new for line in lines if isinstance(line, LinkLine)] == [NEW]
+            assert is_read is (format == expected if expected else format != "yaml")
+
+    @pytest.mark.parametrize("format", ["csv", LinkFileFormat.CSV])
+    async def test_an_explicit_format_overrides_the_suffix(self, format: str) -> None:
+        """The caller knows better than the name of the file."""
+        file = InPieces(f"{HEADER}\n{GOOD}".encode(), MAX_LINE)
+        file.name = "links.yaml"  # type: ignore[attr-defined]
+        assert [line async for line in read_link_file(file, format=format)] == [LinkLine(2, NEW)]
+        counted = _raw(f"{HEADER}\n{GOOD}".encode())
+        assert count_links(counted, format=format) == 1
+
+    @pytest.mark.parametrize("format", ["xml", "CSV", ""])
+    async def test_an_unknown_format_is_refused(self, format: str) -> None:
+        """The message lists the formats."""
+        message = f"format must be one of csv, jsonl, yaml, not {format!r}"
+        with pytest.raises(ParameterError) as caught:
+            await read(GOOD, format=format)
+        assert str(caught.value) == message
+        with pytest.raises(ParameterError):
+            count_links(_raw(b""), format=format)
+
+    async def test_yaml_without_a_name_needs_a_format(self) -> None:
+        """Without a name and a format it is read as CSV, and the message says what to do."""
+        message = await refusal("SHOP-1:\n  blocks: SHOP-2\n")
+        assert message.endswith("if the file is not CSV, specify its format")
+
+    def test_a_malformed_line_has_the_status_malformed(self) -> None:
+        """Every outcome of a line has a status."""
+        assert MalformedLine(1, "x").status is LinkStatus.MALFORMED
 
 
 class TestCountLinks:
@@ -547,7 +608,7 @@ class TestCountLinks:
 class TestMemory:
     @pytest.mark.parametrize("start", [f"{HEADER}\n", f"{JSON_LINE}\n", "x"])
     async def test_it_is_bounded(self, start: str) -> None:
-        """However long a line: 20 MB without a line end take up not even one."""
+        """A line of 20 MB takes less than 1 MB of memory."""
         content = start.encode() + b"x" * 20_000_000
         tracemalloc.start()
         try:
@@ -616,7 +677,7 @@ class TestReading:
         assert seen == [LinkLine(2, NEW)]
 
     async def test_what_comes_after_cancelling_is_dropped(self, pipe: Pipe) -> None:
-        """Without a word: the loop has nothing to complain of."""
+        """Data that arrives after the cancellation is dropped without an error."""
         file, writer = pipe
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

@@ -1,10 +1,11 @@
-"""YAML files of links: every scalar as it is written, every reason with its line, nothing ambiguous."""
+"""YAML files of links: scalars are strings, and every reason has its line."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,15 @@ from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, read_link_
 from datadog_caselinks.bulk import link_files, link_yaml
 from datadog_caselinks.bulk.link_files import MAX_LINE, MAX_YAML, count_links
 from datadog_caselinks.bulk.link_yaml import YamlRow, read_rows
-from tests.bulk.test_link_files import InPieces, _raw, read, refusal
+from tests.bulk import test_link_files as files
+from tests.bulk.test_link_files import InPieces, _raw
 
 INCIDENT = "61c41aec-dddd-59db-a8d2-bb09606ec3a2"
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+
+
+read = partial(files.read, format="yaml")
+refusal = partial(files.refusal, format="yaml")
 
 
 async def numbers_and_links(content: str, length: int = MAX_LINE) -> list[tuple[int, str]]:
@@ -53,13 +59,13 @@ class TestMapping:
         ]
 
     async def test_a_tag_calls_nothing(self) -> None:
-        """With other loaders a file could run whatever is installed."""
+        """Tags do not construct or call anything."""
         (line,) = await read("SHOP-1: {blocks: !!python/object/apply:os.abort x}\n")
         assert isinstance(line, MalformedLine)
 
     @pytest.mark.parametrize("word", ["no", "on", "007", "1e9", "2024-01-01", "0x1F", "!!int 12"])
     async def test_a_scalar_is_what_is_written(self, word: str) -> None:
-        """Neither a boolean nor a number nor a date is made of a name."""
+        """A scalar is never converted to a boolean, number or date."""
         [(_, reason)] = await numbers_and_links(f"SHOP-1:\n  blocks: {word}\n")
         assert reason.startswith(f"{word.removeprefix('!!int ')!r} names no entity")
 
@@ -81,25 +87,25 @@ class TestMapping:
             (2, "'shop' names no entity"),
             (2, "SHOP-1 cannot be linked to itself"),
             (3, "unknown relationship 'LIKES'"),
-            (4, "'causes' needs the name of a child, or a list of names"),
+            (4, "'causes' needs the name of a child or a list of names"),
             (5, "SHOP-1 RELATES_TO SHOP-4"),
-            (5, "'relates_to' needs the name of a child, or a list of names"),
+            (5, "'relates_to' needs the name of a child or a list of names"),
             (6, "'SHOP-5' has no relationships: write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"),
             (7, "'SHOP-6' has no relationships: write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"),
         ]
 
     @pytest.mark.parametrize(
-        ("content", "message"),
+        ("content", "key", "first"),
         [
-            ("SHOP-1: {blocks: SHOP-2}\nSHOP-3: {}\nshop-1: {}\n", "line 3: 'shop-1' stands in line 1"),
-            ("SHOP-1:\n  relates-to: SHOP-2\n  RELATES_TO: []\n", "line 3: 'RELATES_TO' stands in line 2"),
-            ("- parent: SHOP-1\n- child: SHOP-2\n  Child: SHOP-3\n", "line 3: 'Child' stands in line 2"),
-            ("---\n? &a SHOP-1\n: {}\n? *a\n: {}\n", "line 2: 'SHOP-1' stands in line 2"),
+            ("SHOP-1: {blocks: SHOP-2}\nSHOP-3: {}\nshop-1: {}\n", "line 3: 'shop-1'", 1),
+            ("SHOP-1:\n  relates-to: SHOP-2\n  RELATES_TO: []\n", "line 3: 'RELATES_TO'", 2),
+            ("- parent: SHOP-1\n- child: SHOP-2\n  Child: SHOP-3\n", "line 3: 'Child'", 2),
+            ("---\n? &a SHOP-1\n: {}\n? *a\n: {}\n", "line 2: 'SHOP-1'", 2),
         ],
     )
-    async def test_a_key_that_stands_twice_is_refused(self, content: str, message: str) -> None:
-        """Most readers would take the last and drop the others in silence. Nothing of the file is taken."""
-        assert await refusal(content) == f"{message} already: write what both hold under one of them"
+    async def test_a_duplicate_key_is_refused(self, content: str, key: str, first: int) -> None:
+        """The whole file is refused: most YAML readers would silently keep the last value only."""
+        assert await refusal(content) == f"{key} already appears in line {first}: combine both under one key"
 
     async def test_a_name_may_be_an_alias(self) -> None:
         """An incident has no key, and so its UUID is written once; that is the line which is told."""
@@ -119,15 +125,13 @@ class TestMapping:
         ],
     )
     async def test_an_alias_of_more_than_a_name_is_refused(self, content: str, line: int) -> None:
-        """A page of them would be a billion links."""
-        assert await refusal(content) == (
-            f"line {line}: what stands here is used once more by an alias: write it out"
-        )
+        """An alias of a list or mapping is refused: a short file could expand to a billion links."""
+        assert await refusal(content) == (f"line {line}: an alias repeats this list or mapping: write it out")
 
     async def test_a_key_must_be_a_name(self) -> None:
         """YAML would take a list as well."""
         assert await refusal("SHOP-1: {}\n? [SHOP-2]\n: {}\n") == (
-            "line 2: a key must be a name, and not a list or mapping"
+            "line 2: a key must be a name, not a list or mapping"
         )
 
 
@@ -151,30 +155,28 @@ class TestList:
             (1, "SHOP-1 BLOCKS SHOP-2"),
             (5, f"CASE {A} RELATES_TO INCIDENT {INCIDENT}"),
             (6, "lacks relationship, child"),
-            (9, "is no mapping: write parent, relationship and child, or keys that are the parents"),
+            (9, "is not a mapping: write parent, relationship and child, or use the parents as keys"),
             (10, "'relationship' must be a string"),
-            (11, "names parent twice"),
+            (11, "contains parent twice"),
         ]
 
 
 class TestWholeFiles:
     @pytest.mark.parametrize("start", ["# links\n", "---\n", "%YAML 1.1\n---\n", "\n \n", "\ufeff", ""])
-    async def test_it_is_known_by_its_first_line(self, start: str) -> None:
-        """A comment, a document's begin or a key; so it can come through a pipe, which has no name."""
+    async def test_it_may_begin_in_any_way(self, start: str) -> None:
+        """A comment, a marker, blank lines or a byte order mark may come before the first key."""
         assert [text for _, text in await numbers_and_links(f"{start}SHOP-1:\n  blocks: SHOP-2\n")] == [
             "SHOP-1 BLOCKS SHOP-2"
         ]
 
     async def test_it_may_be_indented(self) -> None:
-        """As when it is cut out of something else. An indented line of JSON is still JSON."""
+        """Indented text, copied from another file, is read."""
         assert await numbers_and_links("  - {parent: SHOP-1, relationship: blocks, child: SHOP-2}\n") == [
             (1, "SHOP-1 BLOCKS SHOP-2")
         ]
-        line = '  {"parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-2"}\n'
-        assert await numbers_and_links(line * 2) == [(1, "SHOP-1 BLOCKS SHOP-2"), (2, "SHOP-1 BLOCKS SHOP-2")]
 
     async def test_the_loop_runs_on_while_it_is_understood(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A megabyte takes seconds, which are another thread's."""
+        """YAML is parsed in another thread."""
         threads: list[threading.Thread] = []
 
         def read_elsewhere(text: str) -> list[YamlRow]:
@@ -213,14 +215,14 @@ class TestWholeFiles:
         ],
     )
     async def test_what_is_no_yaml(self, content: str, reason: str) -> None:
-        """The message says where it begins to be none."""
-        assert (await refusal(content)).startswith(f"the file is no YAML: {reason}")
+        """The message says where the syntax error is."""
+        assert (await refusal(content)).startswith(f"the file is not valid YAML: {reason}")
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             ("# nothing yet\n", "the file is empty: write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"),
-            ("--- SHOP-1\n", "the file is no list of links: write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"),
+            ("--- SHOP-1\n", "the file is not a list of links: write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"),
             (b"SHOP-1:\n  blocks: \xe9\n", "line 2 is not UTF-8 text"),
             (f"SHOP-1: {'x' * MAX_LINE}\n", f"line 1 is longer than {MAX_LINE} bytes"),
         ],
@@ -241,7 +243,7 @@ class TestWholeFiles:
         fitting = "--- {}\n" + line * ((size - 14) // len(line)) + "# end\n"
         assert await read(fitting) == []
         assert await refusal(fitting + line * 2 + "# end") == (
-            f"of YAML {size} bytes are read, and the file is longer: write CSV instead"
+            f"the file is longer than {size} bytes, the limit for YAML: use CSV instead"
         )
 
     async def test_without_pyyaml(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,13 +251,13 @@ class TestWholeFiles:
         monkeypatch.delitem(sys.modules, "datadog_caselinks.bulk.link_yaml")
         monkeypatch.setitem(sys.modules, "yaml", None)
         assert await refusal("SHOP-1: {}\n") == (
-            "the file is YAML, for which PyYAML is missing: pip install 'datadog_caselinks[yaml]'"
+            "the file is YAML, and PyYAML is not installed: pip install 'datadog_caselinks[yaml]'"
         )
 
     def test_how_many_links_it_holds_is_not_known_before(self) -> None:
         """Its lines are not its links; the file is left at its beginning."""
         file = _raw(b"\n# x\nSHOP-1: {}\n")
-        assert (count_links(file), file.tell()) == (None, 0)
+        assert (count_links(file, format="yaml"), file.tell()) == (None, 0)
 
     @given(
         st.text("{}[]\"',:\n\r\t-?&*!|>%@#a0 ~\ufeff\u2028")
@@ -270,7 +272,7 @@ class TestWholeFiles:
         """Nothing but :class:`LinkFileError`; every reason fits a line, every number is one of the file's."""
         content = f"# x\n{text}"
         try:
-            lines = [line async for line in read_link_file(InPieces(content.encode(), length))]
+            lines = [line async for line in read_link_file(InPieces(content.encode(), length), format="yaml")]
         except LinkFileError as error:
             assert str(error).isprintable()  # noqa: PT017 - some files are good
             return

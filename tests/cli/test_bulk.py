@@ -68,6 +68,16 @@ async def test_json_lines_come_from_standard_input(sandbox: Sandbox) -> None:
     assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 BLOCKS)")
 
 
+async def test_yaml_comes_from_standard_input(sandbox: Sandbox) -> None:
+    """Standard input has no suffix, so YAML needs --format; without it, the error says so."""
+    text = f"{A}: {{blocks: {B}}}\n".encode()
+    done = await bulk(pointing_at(sandbox), "--format", "yaml", "-", stdin=text)
+    assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 BLOCKS)")
+    done = await bulk(pointing_at(sandbox), "-", stdin=text)
+    assert done.status == 2
+    assert "if the file is not CSV, specify its format" in done.err
+
+
 async def test_a_header_alone_is_an_empty_list(sandbox: Sandbox) -> None:
     """Nothing to do is done: status 0."""
     done = await bulk(pointing_at(sandbox), "-", stdin=HEADER.encode())

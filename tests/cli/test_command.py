@@ -115,7 +115,7 @@ async def test_the_shell_can_complete_commands_and_options() -> None:
 def test_no_option_takes_a_secret() -> None:
     """A command line is in the shell's history and in the list of processes, for all to read."""
     named = {option for command in _all(group.caselinks) for each in command.params for option in each.opts}
-    assert named >= {"--site", "--journal", "--state"}
+    assert named >= {"--site", "--journal", "--status"}
     assert not [option for option in named if re.search("key|token|secret|password|proxy", option)]
 
 

@@ -98,7 +98,7 @@ async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
 
 
 async def test_what_the_journal_holds(tmp_path: Path) -> None:
-    """``journal show`` lists each link with its state, and what was under way when the run was killed."""
+    """``journal show`` lists each link with its status, and what was under way when the run was killed."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox() as sandbox:
@@ -110,22 +110,24 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     out, err = await shown.communicate()
     lines = [line.split("\t") for line in out.decode().splitlines()]
     assert shown.returncode == 0
-    assert {line[0] for line in lines} <= {"linked", "sent"}
-    assert {line[3] for line in lines if line[0] == "linked"} <= ids
+    assert {line[0] for line in lines} <= {"created", "ambiguous"}
+    assert {line[3] for line in lines if line[0] == "created"} <= ids
     counts = Counter(line[0] for line in lines)
-    assert err.decode() == f"{counts['sent']} sent, {counts['linked']} linked, 0 failed.\n"
-    shown = await start(environment(), "journal", "show", "--state", "sent", str(journal))
+    assert err.decode() == (
+        f"{counts['ambiguous']} ambiguous, {counts['created']} created, 0 already_linked, 0 failed.\n"
+    )
+    shown = await start(environment(), "journal", "show", "--status", "ambiguous", str(journal))
     only, _ = await shown.communicate()
     assert shown.returncode == 0
-    assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "sent"]
-    shown = await start(environment(), "journal", "show", "--state", "failed", str(journal))
+    assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "ambiguous"]
+    shown = await start(environment(), "journal", "show", "--status", "failed", str(journal))
     assert await shown.communicate() == (b"", err)  # none failed, and all are counted
 
 
 async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
     """A missing file, or one of another kind, is named; the status is 2, and the file is left as it is."""
     (tmp_path / "other").write_text(str(case(some_id(1))))
-    for name, told in (("missing", "does not exist"), ("other", "is another kind of file")):
+    for name, told in (("missing", "does not exist"), ("other", "is not a journal")):
         shown = await start(environment(), "journal", "show", str(tmp_path / name))
         out, err = await shown.communicate()
         assert (shown.returncode, out) == (2, b"")

@@ -162,7 +162,7 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
 async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None:
     """By its path, also with links that are there already."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
-    done = await caselinks(pointing_at(sandbox), "plan", "-", stdin=YAML.encode())
+    done = await caselinks(pointing_at(sandbox), "plan", "--format", "yaml", "-", stdin=YAML.encode())
     assert "Warning: a cycle: " in done.err
     assert "SHOP-1 BLOCKS SHOP-2" in done.err.partition("cycle: ")[2]
     assert (done.status, len(sandbox.links)) == (0, 1)
@@ -172,14 +172,16 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
     ("text", "status", "told"),
     [
         ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' names no entity"),
-        ("SHOP-1: {blocks: SHOP-2}\nSHOP-1: {causes: SHOP-3}\n", 2, "stands in line 1 already"),
+        ("SHOP-1: {blocks: SHOP-2}\nSHOP-1: {causes: SHOP-3}\n", 2, "already appears in line 1"),
         ("SHOP-1: {blocks: SHOP-98}\nSHOP-99: {blocks: SHOP-1}\n", 1, "also not found: SHOP-9"),
         ("", 2, "the file is empty"),
     ],
 )
 async def test_what_cannot_be_planned_is_told(sandbox: Sandbox, text: str, status: int, told: str) -> None:
     """In a line or two, and nothing is sent."""
-    done = await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", "-", stdin=text.encode())
+    done = await caselinks(
+        pointing_at(sandbox), "plan", "--apply", "--yes", "--format", "yaml", "-", stdin=text.encode()
+    )
     assert told in done.err
     assert (done.status, done.out, sandbox.links) == (status, "", [])
     assert done.err.count("\n") <= 2

@@ -22,13 +22,15 @@ from datadog_caselinks import (
     InvalidLinkError,
     JournalError,
     LinkFileError,
+    LinkFileFormat,
+    LinkStatus,
     NewCaseLink,
     RateLimit,
     Site,
     parse_link,
     parse_reference,
 )
-from datadog_caselinks.bulk.journal_file import LinkState, Store, Write, read_journal
+from datadog_caselinks.bulk.journal_file import Store, Write, read_journal
 from datadog_caselinks.bulk.link_files import count_links, read_link_file
 from datadog_caselinks.bulk.link_yaml import read_rows
 from datadog_caselinks.credentials import AuthHeaders
@@ -110,16 +112,17 @@ def links(data: bytes) -> None:
 def files(data: bytes) -> None:
     """A file of links, of whatever kind."""
 
-    async def read() -> int:
-        return len([line async for line in read_link_file(_Raw(data))])
+    async def read(format: str | None) -> int:
+        return len([line async for line in read_link_file(_Raw(data), format=format)])
 
-    count = count_links(_Raw(data))
-    try:
-        lines = asyncio.run(read())
-    except LinkFileError as error:
-        _require_fit_to_be_told(error)
-    else:
-        assert count in (None, lines)
+    for format in (None, *LinkFileFormat):
+        count = count_links(_Raw(data), format=format)
+        try:
+            lines = asyncio.run(read(format))
+        except LinkFileError as error:
+            _require_fit_to_be_told(error)
+        else:
+            assert count in (None, lines)
 
 
 def yaml(data: bytes) -> None:
@@ -138,7 +141,7 @@ def journals(data: bytes) -> None:
         store = Store(path, _SITE)
         with contextlib.suppress(JournalError):
             store.open()
-            store.write([Write(("CASE a", "BLOCKS", "CASE b"), LinkState.SENT)])
+            store.write([Write(("CASE a", "BLOCKS", "CASE b"), LinkStatus.AMBIGUOUS)])
         store.close()
 
 
