@@ -1,10 +1,10 @@
-"""The command ``caselinks``. Its libraries come with the extra ``cli``."""
+"""The command ``caselinks``. Needs the extra ``cli``."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command, or say what to install for it."""
+    """Run the command, or print what to install if the extra ``cli`` is missing."""
     try:
         from datadog_caselinks.cli import streams
         from datadog_caselinks.cli.command import caselinks

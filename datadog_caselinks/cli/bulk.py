@@ -1,4 +1,4 @@
-"""``caselinks bulk``: the links of a file, one outcome a line."""
+"""``caselinks bulk``: create the links in a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 import click
 
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, count_links, read_link_file
-from datadog_caselinks.cli.files import format_option, opened
+from datadog_caselinks.cli.files import format_option, open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
 from datadog_caselinks.cli.report import Report
-from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
+from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, ClientOptions
 from datadog_caselinks.errors import JournalError, LinkFileError
@@ -34,27 +34,27 @@ from datadog_caselinks.retry import RetryPolicy
     type=click.IntRange(1, 1000),
     default=DEFAULT_CONCURRENCY,
     show_default=True,
-    help="Requests under way at once.",
+    help="Maximum number of requests in flight.",
 )
 @click.option(
     "--attempts",
     type=click.IntRange(1),
     default=RetryPolicy().max_attempts,
     show_default=True,
-    help="How often a link is tried. Being over the rate limit does not count.",
+    help="Attempts per link. Waits for the rate limit do not count.",
 )
 @click.option(
     "--max-wait",
     type=click.FloatRange(0),
     default=RetryPolicy().max_wait,
     show_default=True,
-    help="Seconds to wait for the rate limit, or as the server asks; where it is longer the run ends.",
+    help="Longest wait in seconds for the rate limit or a Retry-After; a longer one ends the run.",
 )
-@click.option("--ensure", is_flag=True, help="Create no link that is there already: look for each first.")
+@click.option("--ensure", is_flag=True, help="Look up each link first, and create only missing links.")
 @click.option(
     "--journal",
     metavar="FILE",
-    help="Keep in FILE what became of each link. The same command then goes on where an earlier one ended.",
+    help="Record each outcome in FILE. Run the same command again to continue an earlier run.",
 )
 @with_settings(quiet="Show failures and the summary only.")
 @click.pass_context
@@ -70,28 +70,28 @@ def bulk(
     journal: str | None,
     settings: Settings,
 ) -> None:
-    """Create the links that FILE lists; - is standard input.
+    """Create the links in FILE; - is standard input.
 
     \b
     FILE is CSV with the columns
       parent,relationship,child
-    or JSON Lines with the same keys, or YAML as for plan. The ends are case keys,
-    UUIDs, addresses of cases, or incident:UUID, page:UUID, conversation:UUID. The
-    columns parent_type and child_type may tell what a UUID is of; the default is
-    CASE.
+    or JSON Lines with the same keys, or YAML as for plan. Parent and child are case
+    keys, UUIDs, URLs of cases, or incident:UUID, page:UUID, conversation:UUID. The
+    optional columns parent_type and child_type are the types of plain UUIDs; the
+    default is CASE.
 
-    The exit status is 0 if every link was created or was there already, 1 if some
-    were not, 2 if nothing was sent, and above 128 if a signal ended the run.
+    The exit status is 0 if every link is created or already linked, 1 if some are
+    not, 2 if nothing was sent, and above 128 if a signal ended the run.
     """
     screen = Screen(quiet=settings.quiet)
     policy = RetryPolicy(max_attempts=attempts, max_wait=max_wait)
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (
-        opened(file) as stream,
-        records(screen, settings.output) as shown,
+        open_input(file) as stream,
+        records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
-        report = Report(screen, None if settings.quiet else shown, journal)
+        report = Report(screen, None if settings.quiet else writer, journal)
         work = _create_all(
             report,
             stream,
@@ -124,13 +124,13 @@ async def _create_all(
     options: ClientOptions,
 ) -> None:
     is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    async with client(settings, **options) as links:
+    async with open_client(settings, **options) as client:
         report.start(count_links(stream, format=format) if is_regular else None)
         lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(
-            stream, format=format, site=links.site
+            stream, format=format, site=client.site
         )
-        wanted = report.wanted(await _all_well_formed(report, lines) if strict else lines)
-        outcomes = links.create_links(wanted, ensure=ensure, journal=journal)
+        links = report.links(await _require_well_formed(report, lines) if strict else lines)
+        outcomes = client.create_links(links, ensure=ensure, journal=journal)
         async with contextlib.aclosing(outcomes):
             try:
                 async for outcome in outcomes:
@@ -141,17 +141,17 @@ async def _create_all(
                 report.stop(error, str(error))
 
 
-async def _all_well_formed(
+async def _require_well_formed(
     report: Report, lines: AsyncIterator[LinkLine | MalformedLine]
 ) -> AsyncIterator[LinkLine | MalformedLine]:
-    """``lines``, once they have all been read and found to be links."""
+    """Read all of ``lines``. Raises :class:`LinkFileError` if any is malformed."""
     read = [line async for line in lines]
     for line in read:
         if isinstance(line, MalformedLine):
-            report.add(line)
+            report.add_malformed(line)
     if report.malformed:
         raise LinkFileError(
-            f"nothing was sent, as --strict demands: {counted(report.malformed, 'malformed line')}"
+            f"nothing was sent because of --strict: {counted(report.malformed, 'malformed line')}"
         )
     return _replay(read)
 

@@ -1,6 +1,6 @@
-"""The group of subcommands, and how every error ends: in a line that says what to do, and a status.
+"""The group of subcommands. Turns every error into a message and an exit status.
 
-A subcommand's module is imported when it is called, so that ``--help`` and ``--version`` answer at once.
+The module of a subcommand is imported when it is called, so that ``--help`` and ``--version`` are fast.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from datadog_caselinks.errors import (
     InvalidLinkError,
     JournalError,
     LinkFileError,
+    ParameterError,
 )
 
 _COMMANDS: Final = {
     "create": ("link", "Create the link PARENT RELATIONSHIP CHILD."),
-    "ensure": ("link", "Create the link PARENT RELATIONSHIP CHILD unless it is there."),
-    "list": ("link", "List the links in which ENTITY stands on either side."),
-    "delete": ("link", "Delete links by their ids, as list and create show them."),
-    "bulk": ("bulk", "Create the links that FILE lists; - is standard input."),
-    "plan": ("plan", "Show what to create and delete so that the links are as FILE states them."),
-    "graph": ("graph", "Draw the links around ENTITY: as a tree, Mermaid, DOT, SVG, or an HTML page."),
-    "journal": ("journal", "Look at the journal of a bulk run."),
-    "fleet": ("fleet", "Let many machines create the links of a file, by way of a PostgreSQL."),
-    "doctor": ("doctor", "Check whether links can be created from here, step by step."),
+    "ensure": ("link", "Create the link PARENT RELATIONSHIP CHILD unless it exists."),
+    "list": ("link", "List the links that have ENTITY as parent or child."),
+    "delete": ("link", "Delete links by id; list and create show the ids."),
+    "bulk": ("bulk", "Create the links in FILE; - is standard input."),
+    "plan": ("plan", "Show which links to create and delete to match FILE."),
+    "graph": ("graph", "Draw the links around ENTITY as a tree, Mermaid, DOT, SVG, or an HTML page."),
+    "journal": ("journal", "Show the journal of a bulk run."),
+    "fleet": ("fleet", "Create the links in a file on many machines that share a PostgreSQL database."),
+    "doctor": ("doctor", "Check step by step whether this machine can create links."),
     "sandbox": (
         "sandbox",
-        "Run a local Datadog that links cases: a server to try things out and to test against.",
+        "Run a local stand-in for Datadog's case links, to experiment and test with.",
     ),
 }
-"""The module of each subcommand, and the first sentence of its help."""
+"""The module of each subcommand, and the first paragraph of its help."""
 
 
 class _Failure(click.ClickException):
@@ -50,11 +51,11 @@ class _NothingSent(click.ClickException):
 
 class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The subcommands, in the order in which they are of use."""
+        """List the subcommands, most commonly used first."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand, of which the module is imported now."""
+        """Import the module of the subcommand and return the subcommand."""
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"datadog_caselinks.cli.{_COMMANDS[cmd_name][0]}")
@@ -70,10 +71,10 @@ class _Group(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand. What it raises ends as one line and a status."""
+        """Run the subcommand. An error ends as one line and an exit status."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while the subcommand is imported, or a second one
+        except KeyboardInterrupt:  # during the import of the subcommand, or a second Ctrl-C
             ctx.exit(130)
         except RunInterruptedError as interruption:
             click.echo("Interrupted.", err=True)
@@ -82,6 +83,7 @@ class _Group(click.Group):
             InvalidLinkError,
             LinkFileError,
             ConfigurationError,
+            ParameterError,
             JournalError,
             FleetError,
         ) as error:
@@ -96,28 +98,28 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="datadog_caselinks", prog_name="caselinks")
 def caselinks() -> None:
-    """Links Datadog cases, incidents and pages.
+    """Link Datadog cases, incidents and pages.
 
     \b
     The site and the credentials come from the environment:
-      DD_SITE                     such as datadoghq.eu; datadoghq.com if not set
-      DD_API_KEY and DD_APP_KEY   or else DD_BEARER_TOKEN
+      DD_SITE                     such as datadoghq.eu; the default is datadoghq.com
+      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN
 
     \b
-    Try it without any:
+    To try it without an account:
       caselinks list --sandbox SHOP-2
 
     \b
-    An entity is written as:
+    Ways to write an entity:
       SHOP-1                the key of a case
       UUID                  the id of a case
-      https://…/cases/…     the address of a case in the browser
+      https://…/cases/…     the URL of a case in the browser
       incident:UUID         an incident; likewise page:UUID, conversation:UUID
 
     \b
     Exit status:
-      0    all was done
-      1    something was not
-      2    nothing was sent: usage, configuration, or no such file
+      0    everything succeeded
+      1    something failed
+      2    nothing was sent: wrong usage, configuration or file
       130  interrupted by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP
     """

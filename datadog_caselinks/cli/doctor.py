@@ -1,4 +1,4 @@
-"""``caselinks doctor``: what is needed to create links, checked step by step."""
+"""``caselinks doctor``: check step by step what is needed to create links."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ import click
 from attrs import asdict, frozen
 
 from datadog_caselinks.cli.records import records
-from datadog_caselinks.cli.run import Settings, client, logging_to, proxy_to, run, site_of, with_settings
+from datadog_caselinks.cli.run import (
+    Settings,
+    logging_to,
+    open_client,
+    proxy_for,
+    resolve_site,
+    run,
+    with_settings,
+)
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.credentials import ApiKeys, credentials_from_env
@@ -29,49 +37,50 @@ from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site
 
 _SECONDS: Final = 10.0
-"""For each of the steps."""
+"""The timeout of each check."""
 
 _SKEW: Final = 60.0
-"""Seconds by which the clock may be wrong: TLS and logs suffer from more."""
+"""Seconds by which the clock may be wrong. A larger difference harms TLS and logs."""
 
 
 @frozen
 class Finding:
-    """What one check found: ``ok``, ``note`` or ``bad``, and what to do about it."""
+    """The result of one check. ``state`` is ``ok``, ``note`` or ``bad``; ``message`` says what to do."""
 
     check: str
     state: str
-    told: str
+    message: str
 
 
 @click.command(epilog="Example: caselinks doctor --site datadoghq.eu")
 @with_settings()
 @click.pass_context
 def doctor(context: click.Context, settings: Settings) -> None:
-    """Check whether links can be created from here, step by step.
+    """Check step by step whether this machine can create links.
 
-    Nothing is created: the keys are tried by listing the links of a case that is not there.
+    Nothing is created: to check the keys, the links of a case that does not exist are
+    listed.
 
-    The exit status is 1 if something is not as it must be.
+    The exit status is 1 if a check fails.
     """
     screen = Screen(quiet=settings.quiet)
 
-    async def examine() -> bool:
+    async def check_all() -> bool:
         is_fine = True
-        with records(screen, settings.output, widths=(4, 11, 0)) as shown:
+        with records(screen, settings.output, widths=(4, 11, 0)) as writer:
             async for finding in _findings(settings):
                 is_fine = is_fine and finding.state != "bad"
-                row = [finding.state, finding.check, finding.told]
-                shown.add(asdict(finding), [] if settings.quiet and finding.state == "ok" else row)
+                row = [finding.state, finding.check, finding.message]
+                writer.add(asdict(finding), [] if settings.quiet and finding.state == "ok" else row)
         return is_fine
 
     with logging_to(screen, settings):
-        is_fine = run(examine())
+        is_fine = run(check_all())
     context.exit(0 if is_fine else 1)
 
 
 async def _findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Each check, up to the first that makes those after it pointless."""
+    """Yield the result of each check. Stop after a failure that would make later checks fail too."""
     if not settings.in_sandbox:
         found = _configuration(settings)
         for finding in found:
@@ -79,26 +88,26 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         if found[-1].state == "bad":
             return
     policy = RetryPolicy(max_attempts=1, max_wait=_SECONDS)
-    async with client(settings, timeout=_SECONDS, retry=policy) as links:
-        url = urlsplit(links.site.api_url)
-        proxy = proxy_to(links.site)
+    async with open_client(settings, timeout=_SECONDS, retry=policy) as client:
+        url = urlsplit(client.site.api_url)
+        proxy = proxy_for(client.site)
         checks = (
-            partial(_name, urlsplit(proxy or links.site.api_url)),
+            partial(_name, urlsplit(proxy or client.site.api_url)),
             partial(_encryption, url, proxy),
-            partial(_clock, links.site, proxy),
+            partial(_clock, client.site, proxy),
         )
         for check in checks:
             finding = await check()
             yield finding
             if finding.state == "bad":
                 return
-        yield await _keys(links)
-        yield _rate_limit(links)
+        yield await _keys(client)
+        yield _rate_limit(client)
 
 
 def _configuration(settings: Settings) -> list[Finding]:
     try:
-        site = site_of(settings.site)
+        site = resolve_site(settings.site)
     except ConfigurationError as error:
         return [Finding("site", "bad", str(error))]
     found = [Finding("site", "ok", f"{site.name}, {site.api_url}")]
@@ -106,8 +115,8 @@ def _configuration(settings: Settings) -> list[Finding]:
         credentials = credentials_from_env()
     except ConfigurationError as error:
         return [*found, Finding("credentials", "bad", str(error))]
-    told = "DD_API_KEY and DD_APP_KEY" if isinstance(credentials, ApiKeys) else "DD_BEARER_TOKEN"
-    return [*found, Finding("credentials", "ok", f"{told} set, and of a form that can be sent")]
+    names = "DD_API_KEY and DD_APP_KEY" if isinstance(credentials, ApiKeys) else "DD_BEARER_TOKEN"
+    return [*found, Finding("credentials", "ok", f"{names} set and well-formed")]
 
 
 async def _name(url: SplitResult) -> Finding:
@@ -115,7 +124,7 @@ async def _name(url: SplitResult) -> Finding:
     try:
         async with asyncio.timeout(_SECONDS):
             found = await loop.getaddrinfo(url.hostname, _port(url), type=socket.SOCK_STREAM)
-    except OSError:  # a time-out is one too
+    except OSError:  # includes a timeout
         return Finding("DNS", "bad", f"{url.hostname} was not found: check the site and the network")
     addresses = dict.fromkeys(address[0] for *_, address in found)
     return Finding("DNS", "ok", f"{url.hostname} is {', '.join(map(str, addresses))}")
@@ -123,24 +132,28 @@ async def _name(url: SplitResult) -> Finding:
 
 async def _encryption(url: SplitResult, proxy: str | None) -> Finding:
     if proxy:
-        return Finding("TLS", "note", f"by way of the proxy {urlsplit(proxy).hostname}; see the next checks")
+        return Finding(
+            "TLS",
+            "note",
+            f"not checked: the proxy {urlsplit(proxy).hostname} is in between; see the next checks",
+        )
     if url.scheme != "https":
-        return Finding("TLS", "ok", "none: on loopback it is not needed")
+        return Finding("TLS", "ok", "not used: not needed on loopback")
     try:
         async with asyncio.timeout(_SECONDS):
             _, writer = await asyncio.open_connection(
                 url.hostname, _port(url), ssl=ssl.create_default_context()
             )
     except ssl.SSLCertVerificationError as error:
-        cure = "set SSL_CERT_FILE to the file of your CA, or check the site"
-        return Finding("TLS", "bad", f"its certificate is not trusted ({error.verify_message}): {cure}")
+        solution = "set SSL_CERT_FILE to your CA file, or check the site"
+        return Finding("TLS", "bad", f"the certificate is not trusted ({error.verify_message}): {solution}")
     except OSError as error:
-        reason = error.strerror or str(error) or f"none in {_SECONDS:.0f} s"
+        reason = error.strerror or str(error) or f"timeout after {_SECONDS:.0f} s"
         return Finding("TLS", "bad", f"no connection ({reason}): check the network")
     connection = writer.get_extra_info("ssl_object")
-    writer.transport.abort()  # the server may not answer a goodbye
+    writer.transport.abort()  # a graceful close could wait for the server
     days = (ssl.cert_time_to_seconds(connection.getpeercert()["notAfter"]) - time.time()) / 86_400
-    return Finding("TLS", "ok", f"{connection.version()}; the certificate is good for {days:.0f} days")
+    return Finding("TLS", "ok", f"{connection.version()}; the certificate is valid for {days:.0f} days")
 
 
 async def _clock(site: Site, proxy: str | None) -> Finding:
@@ -148,7 +161,7 @@ async def _clock(site: Site, proxy: str | None) -> Finding:
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
     try:
         async with (
-            SessionManager() as sessions,  # which leaves nothing open, whatever the server does
+            SessionManager() as sessions,  # closes every connection, even if the server hangs
             sessions.session(site).head(
                 site.api_url, allow_redirects=False, proxy=proxy, timeout=timeout
             ) as response,
@@ -160,28 +173,32 @@ async def _clock(site: Site, proxy: str | None) -> Finding:
     try:
         ahead = time.time() - parsedate_to_datetime(date).timestamp()
     except ValueError:
-        return Finding("clock", "note", "the server tells no time to compare with")
+        return Finding("clock", "note", "not checked: the server sends no Date header")
     if abs(ahead) > _SKEW:
-        told = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's: set it by NTP"
-        return Finding("clock", "bad", told)
-    return Finding("clock", "ok", "as the server's, to the minute")
+        message = (
+            f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server: synchronize it by NTP"
+        )
+        return Finding("clock", "bad", message)
+    return Finding("clock", "ok", "agrees with the server within a minute")
 
 
-async def _keys(links: CaseLinksClient) -> Finding:
+async def _keys(client: CaseLinksClient) -> Finding:
     try:
-        await links.list_links(case(uuid.uuid4()))
+        await client.list_links(case(uuid.uuid4()))
     except NotFoundError:
-        pass  # which is fine, for a case that is not there
+        pass  # expected: the case does not exist
     except CaseLinksError as error:
         return Finding("keys", "bad", str(error))
-    return Finding("keys", "ok", "accepted; whether they may create links too, only creating one tells")
+    return Finding(
+        "keys", "ok", "accepted; only creating a link shows whether they have the scope cases_write"
+    )
 
 
-def _rate_limit(links: CaseLinksClient) -> Finding:
-    if (limit := links.rate_limit) is None or limit.limit is None or limit.period is None:
-        return Finding("rate limit", "ok", "none was told")
-    told = f"{limit.limit} requests in {limit.period:g} s, {limit.remaining} left of them now"
-    return Finding("rate limit", "ok", told)
+def _rate_limit(client: CaseLinksClient) -> Finding:
+    if (limit := client.rate_limit) is None or limit.limit is None or limit.period is None:
+        return Finding("rate limit", "ok", "the server sends none")
+    message = f"{limit.limit} requests in {limit.period:g} s, {limit.remaining} remaining"
+    return Finding("rate limit", "ok", message)
 
 
 def _port(url: SplitResult) -> int:

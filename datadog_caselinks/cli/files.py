@@ -1,4 +1,4 @@
-"""The file that a subcommand reads, and the option for its format."""
+"""The input file of a subcommand."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ format_option = click.option(
 )
 
 
-def opened(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
-    """``file``, or standard input for -, unbuffered.
+def open_input(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
+    """Open ``file``, or standard input for -, unbuffered.
 
-    Raises :class:`OSError` if it cannot be opened, and :class:`LinkFileError` for standard input that is not
-    there.
+    Raises :class:`OSError` if the file cannot be opened, or :class:`LinkFileError` if standard input is
+    closed.
     """
     if file == "-":
         if not sys.stdin.readable():

@@ -1,4 +1,4 @@
-"""``caselinks fleet``: the links of a file, created by workers on many machines, by way of a PostgreSQL."""
+"""``caselinks fleet``: create the links in a file on many machines that share a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from attrs import asdict
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
-from datadog_caselinks.cli.files import format_option, opened
+from datadog_caselinks.cli.files import format_option, open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import records
+from datadog_caselinks.cli.records import label, records, status_of
 from datadog_caselinks.cli.run import (
     Settings,
-    client,
     logging_to,
+    open_client,
     output_option,
+    resolve_site,
     run,
-    site_of,
     site_option,
     verbose_option,
 )
 from datadog_caselinks.cli.screen import Screen, time_left
-from datadog_caselinks.errors import AmbiguousResultError, LinkFileError
+from datadog_caselinks.errors import LinkFileError
 from datadog_caselinks.fleet import (
     FleetLink,
     Run,
@@ -41,12 +41,13 @@ from datadog_caselinks.fleet import (
     work_until_done,
 )
 from datadog_caselinks.messages import counted
+from datadog_caselinks.models import LinkStatus
 
 _SECONDS: Final = 1.0
-"""Between two looks of ``status --follow``."""
+"""Seconds between two updates of ``status --follow``."""
 
 _LIBRARIES: Final = ("procrastinate", "psycopg", "asyncio")
-"""Who logs with tracebacks what we tell in a line, or outlive."""
+"""Loggers whose tracebacks are hidden: the command reports these errors itself, or recovers."""
 
 _RUN_WIDTHS: Final = (6, 24, 18, 55, 0)
 _LINK_WIDTHS: Final = (6, 8, 7, 81, 0)
@@ -56,15 +57,15 @@ _database_option = click.option(
     metavar="URL",
     envvar="CASELINKS_DATABASE",
     default="",
-    help="postgresql://USER@HOST/NAME. Default: CASELINKS_DATABASE, or what PGHOST and the like say.",
+    help="postgresql://USER@HOST/NAME. Default: CASELINKS_DATABASE, or the PG* variables such as PGHOST.",
 )
-_run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N", help="That run alone.")
+_run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N", help="Only run N.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results and problems only.")
 
 
 @click.group()
 def fleet() -> None:
-    """Let many machines create the links of a file, by way of a PostgreSQL.
+    """Create the links in a file on many machines that share a PostgreSQL database.
 
     \b
     Once:             caselinks fleet init
@@ -72,8 +73,8 @@ def fleet() -> None:
     On each machine:  caselinks fleet worker
     Anywhere:         caselinks fleet status --follow
 
-    Whoever submits needs no keys; the workers take theirs from the environment. Set CASELINKS_DATABASE, and
-    keep the password out of it by PGPASSWORD or a password file.
+    Only the workers need keys, which they read from the environment. Set CASELINKS_DATABASE, and keep the
+    password out of it: use PGPASSWORD or a password file.
     """
     for name in _LIBRARIES:
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -82,14 +83,14 @@ def fleet() -> None:
 @fleet.command(epilog="Example: caselinks fleet init --database postgresql://me@db.example/caselinks")
 @_database_option
 def init(database: str) -> None:
-    """Create the tables in the database, where they are not there yet."""
+    """Create the tables in the database, unless they exist."""
 
     async def create() -> None:
         async with connected(database) as app:
             await create_tables(app)
 
     run(create())
-    Screen().note("The database has the tables of a fleet.")
+    Screen().note("The database is ready.")
 
 
 @fleet.command(epilog="Example: caselinks fleet submit examples/postmortem.csv")
@@ -99,33 +100,32 @@ def init(database: str) -> None:
 @site_option
 @_quiet_option
 def submit(file: str, format: str | None, database: str, site: str | None, quiet: bool) -> None:
-    """Hand the links that FILE lists to the workers; - is standard input.
+    """Submit the links in FILE to the workers; - is standard input.
 
-    FILE is as for bulk. If a line is malformed nothing is submitted. Standard output is the number of the
-    run. A link that is there already is found, and not made again.
+    FILE is as for bulk. If a line is malformed, nothing is submitted. The number of the run is printed to
+    standard output. Links that exist already are not created again.
     """
     screen = Screen(quiet=quiet)
 
-    async def hand_over() -> None:
+    async def submit_file() -> None:
         async with connected(database) as app:
-            belong_to = site_of(site)
-            lines = _well_formed(screen, read_link_file(stream, format=format, site=belong_to))
-            done = await submit_lines(app, lines, site=belong_to, source=file)
-        screen.data(str(done.run))
-        if done.repeated:
-            screen.note(
-                f"Left out: {counted(done.repeated, 'line that repeats', 'lines that repeat')} another."
-            )
-        screen.note(f"{counted(done.links, 'link')} submitted as run {done.run}.")
+            link_site = resolve_site(site)
+            lines = _well_formed(screen, read_link_file(stream, format=format, site=link_site))
+            submission = await submit_lines(app, lines, site=link_site, source=file)
+        screen.data(str(submission.run))
+        if submission.repeated:
+            repeated = counted(submission.repeated, "line that repeats", "lines that repeat")
+            screen.note(f"Skipped {repeated} another line.")
+        screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
 
-    with opened(file) as stream:
-        run(hand_over())
+    with open_input(file) as stream:
+        run(submit_file())
 
 
 async def _well_formed(
     screen: Screen, lines: AsyncIterator[LinkLine | MalformedLine]
 ) -> AsyncIterator[LinkLine]:
-    """``lines``, of which each malformed one is told; at the end it raises if there were any."""
+    """Yield the links of ``lines``. Raises :class:`LinkFileError` at the end if any line is malformed."""
     malformed = 0
     async for line in lines:
         if isinstance(line, LinkLine):
@@ -144,19 +144,19 @@ async def _well_formed(
 @_quiet_option
 @verbose_option
 def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbose: bool) -> None:
-    """Create the links that are submitted, until Ctrl-C or SIGTERM.
+    """Create submitted links until Ctrl-C or SIGTERM.
 
-    Start as many as you like, where you like: they share the server's rate limit, and what a dead one had in
-    hand the others take up. Restarts of the database are outlived.
+    Start any number of workers on any machine. They share the server's rate limit, take over the work of dead
+    workers, and survive restarts of the database.
     """
     screen = Screen(quiet=quiet)
     settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
-    told = _Told(screen)
+    report = _WorkerReport(screen)
 
     async def create() -> None:
-        async with client(settings) as links, connected(database) as app:
-            add_link_tasks(app, links, tell=told.add)
-            screen.note(f"Creating links on {links.site.api_url} as they are submitted.")
+        async with open_client(settings) as client, connected(database) as app:
+            add_link_tasks(app, client, on_outcome=report.add)
+            screen.note(f"Creating links on {client.site.api_url} as they are submitted.")
             screen.start(None)
             await (work_until_done(app) if until_done else work(app))
 
@@ -164,37 +164,38 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
         with logging_to(screen, settings):
             run(create())
     except RunInterruptedError:
-        screen.note(f"{told.summary} What is left waits: start a worker again, on any machine.")
+        screen.note(f"{report.summary} To continue, start a worker on any machine.")
         raise
     finally:
         screen.close()
-    screen.note(told.summary)
+    screen.note(report.summary)
 
 
-class _Told:
-    """What one worker did so far, as it tells."""
+class _WorkerReport:
+    """The outcomes of one worker so far."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._done = self._failed = 0
 
     def add(self, run: int, number: int, outcome: Outcome) -> None:
-        """Count ``outcome``, and tell it if it is none that was wanted."""
+        """Count ``outcome``, and show it if it is a failure."""
         self._done += 1
         if isinstance(outcome, Failed):
             self._failed += 1
-            perhaps = "perhaps" if isinstance(outcome.error, AmbiguousResultError) else "not"
-            self._screen.problem(f"run {run}, line {number}: {perhaps} created: {outcome.error}")
+            self._screen.problem(f"run {run}, line {number}: {label(status_of(outcome))}: {outcome.error}")
         self._screen.advance(done=self._done, failed=self._failed)
 
     @property
     def summary(self) -> str:
-        """All of it in a line."""
-        return f"{counted(self._done - self._failed, 'link')} done here, {self._failed} failed."
+        """The totals on one line."""
+        return (
+            f"{counted(self._done - self._failed, 'link')} created or already linked, {self._failed} failed."
+        )
 
 
 @fleet.command(epilog="Example: caselinks fleet status --failed --output jsonl")
-@click.option("--failed", is_flag=True, help="List the links that failed, each with its error.")
+@click.option("--failed", is_flag=True, help="List failed and ambiguous links with their errors.")
 @click.option("--follow", "-f", is_flag=True, help="Show the progress until every link has an outcome.")
 @_run_option
 @_database_option
@@ -210,9 +211,9 @@ def status(
     output: str,
     quiet: bool,
 ) -> None:
-    """Show how far the runs are.
+    """Show the progress of the runs.
 
-    The exit status is 1 if a link failed.
+    The exit status is 1 if a link failed or is ambiguous.
     """
     screen = Screen(quiet=quiet)
 
@@ -223,13 +224,13 @@ def status(
             runs = await list_runs(app, number)
             if number and not runs:
                 raise click.UsageError(f"there is no run {number}")
-            with records(screen, output, _LINK_WIDTHS if failed else _RUN_WIDTHS) as shown:
+            with records(screen, output, _LINK_WIDTHS if failed else _RUN_WIDTHS) as writer:
                 if failed:
                     async for link in failed_links(app, number):
-                        shown.add(_link_record(link), _link_row(link))
+                        writer.add(_link_record(link), _link_row(link))
                 else:
                     for each in runs:
-                        shown.add(_run_record(each), _run_row(each))
+                        writer.add(_run_record(each), _run_row(each))
         for text in _held_up(runs):
             screen.problem(text)
         return sum(each.not_made for each in runs)
@@ -241,39 +242,39 @@ def status(
     context.exit(1 if not_made else 0)
 
 
-async def _follow(screen: Screen, look: Callable[[], Awaitable[list[Run]]]) -> None:
+async def _follow(screen: Screen, fetch: Callable[[], Awaitable[list[Run]]]) -> None:
     """Show the progress of the runs until every link has an outcome."""
-    runs = await look()
+    runs = await fetch()
     screen.start(sum(each.links for each in runs), done=sum(each.done for each in runs))
-    told = set[str]()
+    reported = set[str]()
     while any(each.pending for each in runs):
         screen.advance(done=sum(each.done for each in runs), failed=sum(each.not_made for each in runs))
-        for text in set(_held_up(runs)) - told:
-            told.add(text)
+        for text in set(_held_up(runs)) - reported:
+            reported.add(text)
             screen.problem(text)
         await asyncio.sleep(_SECONDS)
-        runs = await look()
+        runs = await fetch()
     screen.close()
 
 
 def _held_up(runs: Iterable[Run]) -> Iterator[str]:
     for each in runs:
         for error in each.held_up_by:
-            yield f"run {each.run} is held up, and is tried again: {error}"
+            yield f"run {each.run} is held up and will be retried: {error}"
 
 
 def _run_row(run: Run) -> list[str]:
-    counts = [
-        (run.created, "created"),
-        (run.already_linked, "already linked"),
-        (run.failed, "failed"),
-        (run.ambiguous, "perhaps created"),
-    ]
+    counts = {
+        LinkStatus.CREATED: run.created,
+        LinkStatus.ALREADY_LINKED: run.already_linked,
+        LinkStatus.FAILED: run.failed,
+        LinkStatus.AMBIGUOUS: run.ambiguous,
+    }
     return [
         f"run {run.run}",
         run.source,
         f"{run.done} of {run.links} done",
-        ", ".join(f"{count} {kind}" for count, kind in counts),
+        ", ".join(f"{count} {label(status)}" for status, count in counts.items()),
         time_left(run.pending, run.rate) if run.pending else "",
     ]
 
@@ -295,13 +296,13 @@ def _link_record(link: FleetLink) -> dict[str, object]:
 @_run_option
 @_database_option
 @_quiet_option
-def again(number: int | None, database: str, quiet: bool) -> None:
-    """Hand the links that failed, or are ambiguous, to the workers once more."""
+def retry(number: int | None, database: str, quiet: bool) -> None:
+    """Submit failed and ambiguous links to the workers again."""
     screen = Screen(quiet=quiet)
 
-    async def hand_over() -> int:
+    async def submit_again() -> int:
         async with connected(database) as app:
             return await retry_failed(app, number)
 
-    count = run(hand_over())
-    screen.note(f"{counted(count, 'link')} handed over once more.")
+    count = run(submit_again())
+    screen.note(f"{counted(count, 'link')} submitted again.")

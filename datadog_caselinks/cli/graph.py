@@ -1,4 +1,4 @@
-"""``caselinks graph``: the links around an entity as a picture, or as JSON."""
+"""``caselinks graph``: draw the links around an entity, or print them as JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record
-from datadog_caselinks.cli.run import Settings, client, ended_at_once, logging_to, run, with_settings
+from datadog_caselinks.cli.run import Settings, default_sigint, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering import Style
@@ -32,7 +32,7 @@ _PICTURES: Final[Mapping[str, Callable[[LinkGraph], str]]] = {
     "html": rendering.page,
 }
 _SUFFIXES: Final = {
-    "": "tree",  # as of /dev/stdout
+    "": "tree",  # such as /dev/stdout
     ".txt": "tree",
     ".mermaid": "mermaid",
     ".mmd": "mermaid",
@@ -51,8 +51,8 @@ _STYLES: Final = {
     Style.STATUS: "dim",
     Style.NOTE: "dim",
 }
-_LEAST_TITLE: Final = 12
-"""Columns of a title, of which less would tell nothing."""
+_MIN_TITLE: Final = 12
+"""The width to which a title may be cut; a shorter one would be useless."""
 
 
 @click.command(epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
@@ -69,19 +69,19 @@ _LEAST_TITLE: Final = 12
     type=click.IntRange(min=1),
     default=500,
     show_default=True,
-    help="Stop at so many entities.",
+    help="Maximum number of entities.",
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(list(_PICTURES)),
-    help="What to draw. Default: as FILE ends (.mmd, .dot, .svg, .html, .txt), or a tree.",
+    help="Output format. Default: by the suffix of FILE (.mmd, .dot, .svg, .html, .txt), else tree.",
 )
 @click.option(
     "-o",
     "file",
     metavar="FILE",
-    help="Write into FILE, in the place of what it holds; - is standard output.",
+    help="Write to FILE and overwrite it; - is standard output.",
 )
 @with_settings()
 @click.pass_context
@@ -94,69 +94,74 @@ def graph(
     file: str | None,
     settings: Settings,
 ) -> None:
-    """Draw the links around ENTITY: as a tree, Mermaid, DOT, SVG, or an HTML page.
+    """Draw the links around ENTITY as a tree, Mermaid, DOT, SVG, or an HTML page.
 
-    ENTITY is written as for list. The page can be searched, zoomed and clicked, and
-    needs no network. It and SVG take the extra "pictures".
+    ENTITY is as for list. The page can be searched and zoomed, has clickable links,
+    and works offline. SVG and HTML need the extra "pictures".
 
     \b
     --output json    one object: entities, links, cycles
-    --output jsonl   the links, one on each line
+    --output jsonl   the links, one per line
     """
     if format_ and settings.output != "table":
-        raise ConfigurationError(f"--format {format_} is a picture and --output {settings.output} is none")
+        raise ParameterError(f"--format {format_} cannot be combined with --output {settings.output}")
     if file == "-":
         file = None
     texts = {"json": _json, "jsonl": _json_lines}
     draw = texts.get(settings.output) or _PICTURES[format_ or _format_of(file or "")]
     screen = Screen(quiet=settings.quiet)
-    # What would keep the picture from being drawn or written is told before anything is asked.
+    # Fail before the first request if a library is missing or the file cannot be written.
     draw(LinkGraph(Entity(str(UUID(int=0)), EntityType.CASE), ()))
     if file is not None:
         _require_writable(file)
 
     async def read() -> LinkGraph:
-        async with client(settings) as links:
+        async with open_client(settings) as client:
             screen.start(None)
-            return await links.read_graph(entity, depth=depth, max_nodes=max_nodes, progress=screen.answered)
+            return await client.read_graph(
+                entity, depth=depth, max_nodes=max_nodes, progress=screen.on_progress
+            )
 
     with logging_to(screen, settings):
         try:
-            made = run(read())
+            link_graph = run(read())
         finally:
             screen.close()
     if file is None and draw is rendering.tree and is_for_people(settings.output):
-        _draw_tree(made)
+        _draw_tree(link_graph)
     else:
-        with ended_at_once():
-            text = draw(made)
+        with default_sigint():
+            text = draw(link_graph)
         if file is None:
             screen.data(text.removesuffix("\n"))
         else:
             _write(file, text)
-            screen.note(f"{rendering.heading(made)}: {', '.join(rendering.notes(made))}. Written to {file}.")
-    if made.left_out:
+            notes = ", ".join(rendering.notes(link_graph))
+            screen.note(f"{rendering.heading(link_graph)}: {notes}. Written to {file}.")
+    if link_graph.left_out:
         screen.problem(
-            f"Stopped at {counted(max_nodes, 'entity', 'entities')}: what is nearer than "
-            f"{counted(made.depth, 'link')} is all here, and {made.left_out} of those so far away are not. "
-            "Ask for less --depth, or for more --max-nodes."
+            f"Stopped at {counted(max_nodes, 'entity', 'entities')}: all that are nearer than "
+            f"{counted(link_graph.depth, 'link')} are shown, and {link_graph.left_out} at that distance are "
+            "not. Use a smaller --depth or a larger --max-nodes."
         )
         context.exit(1)
 
 
 def _format_of(file: str) -> str:
-    """The picture that a file of this name holds."""
+    """Return the format for a file of this name."""
     suffix = Path(file).suffix.lower()
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
-        raise ConfigurationError(f"{file} ends in none of {known}: say which --format or --output it is")
+        raise ParameterError(
+            f"cannot derive the format from the name {file}: use one of {known}, or --format"
+        )
     return _SUFFIXES[suffix]
 
 
 def _require_writable(file: str) -> None:
-    """Raise the :class:`OSError` that writing to ``file`` would. What it holds stays as it is."""
+    """Raise :class:`OSError` if ``file`` cannot be written. Its contents stay unchanged."""
     if Path(file).is_fifo():
-        return  # which who reads it would take for the end
+        return  # opening and closing it would end its reader
     is_new = not os.path.lexists(file)
     with open(file, "ab"):
         pass
@@ -168,38 +173,39 @@ def _write(file: str, text: str) -> None:
     try:
         Path(file).write_text(text, "utf-8")
     except OSError as error:
-        raise OSError(error.errno, error.strerror, file) from error  # a full disk is told without its name
+        # The error of a full disk has no file name.
+        raise OSError(error.errno, error.strerror, file) from error
 
 
-def _draw_tree(made: LinkGraph) -> None:
-    """The tree in colours. Of a line that is too long the title gives way, and then it ends at the edge."""
+def _draw_tree(link_graph: LinkGraph) -> None:
+    """Draw the tree in colour. In a line that is too long the title is cut first, then its end."""
     console = Console(highlight=False)
-    for line in rendering.tree_lines(made):
+    for line in rendering.tree_lines(link_graph):
         over = sum(cell_len(piece.text) for piece in line) - console.width
         text = Text()
         for piece in line:
             part = Text(piece.text, _STYLES[piece.style])
             if piece.style == Style.TITLE and over > 0:
-                part.truncate(max(part.cell_len - over, _LEAST_TITLE), overflow="ellipsis")
+                part.truncate(max(part.cell_len - over, _MIN_TITLE), overflow="ellipsis")
             text.append_text(part)
         console.print(text, no_wrap=True, overflow="ellipsis")
 
 
-def _json(made: LinkGraph) -> str:
+def _json(link_graph: LinkGraph) -> str:
     record = {
-        "root": entity_record(made.root, made.cases),
-        "depth": made.depth,
+        "root": entity_record(link_graph.root, link_graph.cases),
+        "depth": link_graph.depth,
         "entities": [
-            entity_record(entity, made.cases) | {"distance": distance}
-            for entity, distance in made.distances.items()
+            entity_record(entity, link_graph.cases) | {"distance": distance}
+            for entity, distance in link_graph.distances.items()
         ],
-        "links": [link_record(link, made.cases) for link in made.links],
-        "cycles": [[link.id for link in cycle] for cycle in made.cycles],
-        "left_out": made.left_out,
-        "unread": [entity_record(entity, made.cases) for entity in made.unread],
+        "links": [link_record(link, link_graph.cases) for link in link_graph.links],
+        "cycles": [[link.id for link in cycle] for cycle in link_graph.cycles],
+        "left_out": link_graph.left_out,
+        "unread": [entity_record(entity, link_graph.cases) for entity in link_graph.unread],
     }
     return json.dumps(record) + "\n"
 
 
-def _json_lines(made: LinkGraph) -> str:
-    return "".join(json.dumps(link_record(link, made.cases)) + "\n" for link in made.links)
+def _json_lines(link_graph: LinkGraph) -> str:
+    return "".join(json.dumps(link_record(link, link_graph.cases)) + "\n" for link in link_graph.links)

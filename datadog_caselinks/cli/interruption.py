@@ -1,14 +1,14 @@
-"""That a signal ended the run, and the exit status that tells of it."""
+"""The error for a run that a signal ended, with its exit status."""
 
 
 class RunInterruptedError(Exception):
-    """The signal with the number ``by`` ended the run."""
+    """A signal ended the run."""
 
-    def __init__(self, by: int) -> None:
-        super().__init__(by)
-        self.by = by
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
 
     @property
     def exit_status(self) -> int:
-        """As shells report a program that a signal ended."""
-        return 128 + self.by
+        """The exit status that shells report for a program ended by this signal."""
+        return 128 + self.signal_number

@@ -1,4 +1,4 @@
-"""``caselinks create``, ``ensure``, ``list`` and ``delete``: links one by one."""
+"""``caselinks create``, ``ensure``, ``list`` and ``delete``: work with single links."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import is_for_people, link_record, records
-from datadog_caselinks.cli.run import Settings, client, logging_to, run, with_settings
+from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.errors import CaseLinksError, NotFoundError, PermissionDeniedError
@@ -25,11 +25,11 @@ from datadog_caselinks.references import Resolver, name_of, parse_link
 def create(parent: str, relationship: str, child: str, settings: Settings) -> None:
     """Create the link PARENT RELATIONSHIP CHILD.
 
-    PARENT and CHILD are case keys, UUIDs, addresses of cases, or incident:UUID,
+    PARENT and CHILD are case keys, UUIDs, URLs of cases, or incident:UUID,
     page:UUID, conversation:UUID. RELATIONSHIP is relates-to, causes, blocks,
     duplicates, parent-of, successor-of or escalates-to.
     """
-    _make(settings, parent, relationship, child, ensure=False)
+    _create(settings, parent, relationship, child, ensure=False)
 
 
 @click.command(epilog="Example: caselinks ensure --sandbox SHOP-6 causes SHOP-5")
@@ -38,73 +38,72 @@ def create(parent: str, relationship: str, child: str, settings: Settings) -> No
 @click.argument("child")
 @with_settings()
 def ensure(parent: str, relationship: str, child: str, settings: Settings) -> None:
-    """Create the link PARENT RELATIONSHIP CHILD unless it is there.
+    """Create the link PARENT RELATIONSHIP CHILD unless it exists.
 
-    They are written as for create. Doing it twice makes one link.
+    The arguments are as for create. Running it twice creates one link.
     """
-    _make(settings, parent, relationship, child, ensure=True)
+    _create(settings, parent, relationship, child, ensure=True)
 
 
-def _make(settings: Settings, parent: str, relationship: str, child: str, *, ensure: bool) -> None:
+def _create(settings: Settings, parent: str, relationship: str, child: str, *, ensure: bool) -> None:
     screen = Screen(quiet=settings.quiet)
 
-    async def make() -> None:
-        async with client(settings) as links:
-            resolver = links.resolver()
-            new = await resolver.link(parse_link(parent, relationship, child, site=links.site))
+    async def create() -> None:
+        async with open_client(settings) as client:
+            resolver = client.resolver()
+            new = await resolver.link(parse_link(parent, relationship, child, site=client.site))
             if ensure:
-                link, is_new = await links.ensure_link(new)
+                link, is_new = await client.ensure_link(new)
             else:
-                link, is_new = await links.create_link(new), True
-            screen.note("Created." if is_new else "It was there already.")
+                link, is_new = await client.create_link(new), True
+            screen.note("Created." if is_new else "Already linked.")
             cases = await _cases(resolver, [link.parent, link.child])
-            # One link is one object of JSON, and no list.
+            # A single link is one JSON object, not a list.
             output = "jsonl" if settings.output == "json" else settings.output
             _show(screen, output, [link], cases, new.parent)
 
     with logging_to(screen, settings):
         try:
-            run(make())
+            run(create())
         except RunInterruptedError:
             screen.problem(
-                "The link may have been created: caselinks ensure makes it only if it is not there."
+                "The link may have been created. Run caselinks ensure, which creates only a missing link."
             )
             raise
 
 
-def _as_written(name: str) -> str:
-    """``name`` of a relationship as create takes it, in whatever letters and with hyphens or without."""
+def _normalized(name: str) -> str:
+    """Return ``name`` in lower case and with hyphens, so that any spelling that create accepts matches."""
     return name.lower().replace("_", "-")
 
 
 @click.command(
     "list",
     epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes",
-    context_settings={"token_normalize_func": _as_written},
+    context_settings={"token_normalize_func": _normalized},
 )
 @click.argument("entity")
 @click.option(
     "--relationship",
     type=click.Choice(list(Relationship)),
-    help="List the links of this relationship only.",
+    help="List only links with this relationship.",
 )
-@click.option("--ids", is_flag=True, help="Show ids only, and ask for no keys and titles.")
+@click.option("--ids", is_flag=True, help="Show ids only; do not look up keys and titles.")
 @with_settings()
 def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) -> None:
-    """List the links in which ENTITY stands on either side.
+    """List the links that have ENTITY as parent or child.
 
-    ENTITY is a case key, a UUID, the address of a case, or incident:UUID,
-    page:UUID, conversation:UUID. Without a terminal the columns, with tabs
-    between, are: link, parent, relationship, child, and of what ENTITY is linked
-    with, title and status.
+    ENTITY is a case key, a UUID, the URL of a case, or incident:UUID, page:UUID,
+    conversation:UUID. Without a terminal the columns, separated by tabs, are: link,
+    parent, relationship, child, and title and status of the entity at the other end.
     """
     screen = Screen(quiet=settings.quiet)
 
     async def show() -> None:
-        async with client(settings) as links:
-            resolver = links.resolver()
+        async with open_client(settings) as client:
+            resolver = client.resolver()
             around = await resolver.entity(entity)
-            found = await links.list_links(
+            found = await client.list_links(
                 around, relationship=Relationship(relationship) if relationship else None
             )
             ends = {end for link in found for end in (link.parent, link.child)}
@@ -121,20 +120,20 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
 @with_settings()
 @click.pass_context
 def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> None:
-    """Delete links by their ids, as list and create show them."""
+    """Delete links by id; list and create show the ids."""
     screen = Screen(quiet=settings.quiet)
 
     async def delete_all() -> bool:
-        async with client(settings) as links:
-            with records(screen, settings.output) as shown:
+        async with open_client(settings) as client:
+            with records(screen, settings.output) as writer:
 
                 async def delete_one(link_id: str) -> bool:
                     try:
-                        await links.delete_link(link_id)
+                        await client.delete_link(link_id)
                     except CaseLinksError as error:
                         screen.problem(str(error))
                         return False
-                    shown.add({"id": link_id, "deleted": True}, [link_id])
+                    writer.add({"id": link_id, "deleted": True}, [link_id])
                     return True
 
                 return all(await asyncio.gather(*map(delete_one, ids)))
@@ -145,31 +144,31 @@ def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> No
 
 
 async def _cases(resolver: Resolver, entities: Iterable[Entity]) -> dict[Entity, Case]:
-    """The cases among ``entities``, but for those that these credentials may not see."""
+    """Return the cases among ``entities``, except those that these credentials cannot access."""
 
-    async def find(entity: Entity) -> Case | None:
+    async def get(entity: Entity) -> Case | None:
         try:
             return await resolver.case(entity)
         except (NotFoundError, PermissionDeniedError):
             return None
 
     wanted = [entity for entity in entities if entity.type == EntityType.CASE]
-    found = await asyncio.gather(*map(find, wanted))
+    found = await asyncio.gather(*map(get, wanted))
     return {entity: case for entity, case in zip(wanted, found, strict=True) if case}
 
 
 def _show(
     screen: Screen, output: str, links: Sequence[CaseLink], cases: dict[Entity, Case], around: Entity
 ) -> None:
-    """Show ``links``, with the title and status of what ``around`` is linked with."""
+    """Show ``links``, with the title and status of the entity at the other end from ``around``."""
     if is_for_people(output):
         if links:
             draw_links(links, cases, around)
         return
-    with records(screen, output) as shown:
+    with records(screen, output) as writer:
         for link in links:
             other = cases.get(link.child if link.parent == around else link.parent)
-            shown.add(
+            writer.add(
                 link_record(link, cases),
                 [
                     link.id,

@@ -1,4 +1,4 @@
-"""Records on standard output, each at once: as a line, with tabs between or not, as JSON, as JSON Lines."""
+"""Records on standard output, each written at once: as a row of columns, as JSON or as JSON Lines."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Outcome
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
+from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
+from datadog_caselinks.models import Case, CaseLink, Entity, LinkStatus, NewCaseLink
 
 Cases = Mapping[Entity, Case]
-"""What is known of the cases at the ends of links."""
+"""The known cases at the ends of links."""
 
 
 class Records:
-    """Records of one kind, shown as ``output`` says: ``table``, ``json`` or ``jsonl``."""
+    """A writer of records of one kind, in the format ``output``: ``table``, ``json`` or ``jsonl``."""
 
     def __init__(self, screen: Screen, output: str, widths: Sequence[int]) -> None:
         self._screen = screen
@@ -27,7 +29,7 @@ class Records:
         self._is_broken = False
 
     def add(self, record: Mapping[str, object], row: Sequence[str]) -> None:
-        """Show one, of which ``row`` holds the columns; without any it is shown as JSON alone."""
+        """Write one record. ``row`` holds its columns; if it is empty, the record appears in JSON only."""
         if self._output == "table":
             if row:
                 self._write(self._line(row))
@@ -38,7 +40,7 @@ class Records:
         self._count += 1
 
     def close(self) -> None:
-        """Show what is still to be shown."""
+        """Write the end of a JSON list."""
         if self._output == "json" and not self._is_broken:
             self._write("]" if self._count else "[]")
 
@@ -57,22 +59,39 @@ class Records:
 
 
 def is_for_people(output: str) -> bool:
-    """Whether a table is wanted, and a terminal there to show it."""
+    """Return whether to draw a table: ``output`` is ``table`` and standard output is a terminal."""
     return output == "table" and sys.stdout.isatty()
 
 
 @contextlib.contextmanager
 def records(screen: Screen, output: str, widths: Sequence[int] = ()) -> Iterator[Records]:
-    """Records that are shown to the end, whatever comes between; on a terminal with columns of ``widths``."""
-    shown = Records(screen, output, widths)
+    """Open a :class:`Records` and close it at the end, also after an error.
+
+    ``widths`` are the widths of the columns on a terminal; elsewhere tabs separate the columns.
+    """
+    writer = Records(screen, output, widths)
     try:
-        yield shown
+        yield writer
     finally:
-        shown.close()
+        writer.close()
+
+
+def status_of(outcome: Outcome) -> LinkStatus:
+    """Return the status of a link with this outcome."""
+    if isinstance(outcome, Created):
+        return LinkStatus.CREATED
+    if isinstance(outcome, AlreadyLinked):
+        return LinkStatus.ALREADY_LINKED
+    return LinkStatus.AMBIGUOUS if isinstance(outcome.error, AmbiguousResultError) else LinkStatus.FAILED
+
+
+def label(status: str) -> str:
+    """Return ``status`` in words, such as "already linked"."""
+    return status.replace("_", " ")
 
 
 def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
-    """An end of a link as JSON."""
+    """Return an end of a link as JSON."""
     record: dict[str, object] = {"type": str(entity.type), "id": entity.id}
     if case := cases.get(entity):
         record |= {"key": case.key, "title": case.title, "status": case.status, "priority": case.priority}
@@ -80,7 +99,7 @@ def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
 
 
 def link_record(link: NewCaseLink | CaseLink, cases: Cases) -> dict[str, object]:
-    """A link as JSON; one that is to be created has no id yet."""
+    """Return a link as JSON. A link that does not exist yet has no id."""
     return {
         **({"id": link.id} if isinstance(link, CaseLink) else {}),
         "parent": entity_record(link.parent, cases),

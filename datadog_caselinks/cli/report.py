@@ -1,4 +1,4 @@
-"""What comes of the lines of a file: counted, shown as it comes, and summed up."""
+"""The report of a bulk run: shows and counts the outcome of each line of a file, then summarizes them."""
 
 from __future__ import annotations
 
@@ -11,94 +11,92 @@ from attrs import define, field
 from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Records, link_record
+from datadog_caselinks.cli.records import Records, label, link_record, status_of
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
+from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink
+from datadog_caselinks.models import CaseLink, LinkStatus
 from datadog_caselinks.references import WantedLink
+
+_FAILURES = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, LinkStatus.MALFORMED)
 
 
 @define
 class Report:
-    """What has come of the lines of a file so far, and what of that is shown."""
+    """The outcomes of the lines of a file so far."""
 
     _screen: Screen
-    _records: Records | None = None  # what is shown of each link, unless only the summary is wanted
-    _journal: str | None = None  # its path, if the run has one
-    malformed: int = field(default=0, init=False)
+    _records: Records | None = None  # None: show failures and the summary only
+    _journal: str | None = None  # the path of the journal, if there is one
     interruption: RunInterruptedError | None = field(default=None, init=False)
+    _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
-    _already: int = field(default=0, init=False)
-    _failed: int = field(default=0, init=False)
-    _unclear: int = field(default=0, init=False)
     _stopped_by: Exception | None = field(default=None, init=False)
-    _under_way: dict[int, int] = field(factory=dict, init=False)  # line numbers, by the index of the link
-    _failed_alike: list[int] = field(factory=list, init=False)  # lines that what stopped the run failed too
+    _in_flight: dict[int, int] = field(factory=dict, init=False)  # line numbers, by the index of the link
+    _same_failure: list[int] = field(factory=list, init=False)  # lines with the error that stopped the run
     _began: float = field(factory=time.monotonic, init=False)
 
     def start(self, total: int | None) -> None:
-        """Begin with a file of ``total`` lines, if that is known."""
+        """Start the progress display for a file of ``total`` lines, or of an unknown length."""
         self._screen.start(total)
+
+    @property
+    def malformed(self) -> int:
+        """The number of malformed lines."""
+        return self._counts[LinkStatus.MALFORMED]
 
     @property
     def is_blank(self) -> bool:
         """Whether no link has an outcome yet."""
-        return not (self._done or self._failed or self._unclear)
+        return self._counts.total() == self.malformed
 
-    async def wanted(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[WantedLink]:
-        """The links of ``lines``, until it is known that all further ones would fail."""
+    async def links(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[WantedLink]:
+        """Yield the links of ``lines`` until an error shows that all further links would fail."""
         index = 0
         try:
             async for line in lines:
                 if self._stopped_by:
                     return
                 if isinstance(line, MalformedLine):
-                    self.add(line)
+                    self.add_malformed(line)
                     continue
-                self._under_way[index] = line.number
+                self._in_flight[index] = line.number
                 index += 1
                 yield line.new
         except OSError as error:
-            self.stop(error, f"the file cannot be read further: {error}")
+            self.stop(error, f"cannot read the rest of the file: {error}")
 
-    def add(self, outcome: Outcome | MalformedLine) -> None:
-        """Count ``outcome``, and show it."""
+    def add(self, outcome: Outcome) -> None:
+        """Count and show the outcome of one link."""
+        number = self._in_flight.pop(outcome.index)
+        status = status_of(outcome)
+        self._counts[status] += 1
         match outcome:
-            case Created():
-                self._created[outcome.link.relationship] += 1
-                number = self._under_way.pop(outcome.index)
-                self._record(
-                    number, "created", f"created {outcome.link.id}: {outcome.new}", link=outcome.link
-                )
-            case AlreadyLinked():
-                self._already += 1
-                number = self._under_way.pop(outcome.index)
-                text = f"already linked by {outcome.link.id}: {outcome.new}"
-                self._record(number, "already_linked", text, link=outcome.link)
-            case Failed(error=AmbiguousResultError() as error):
-                self._unclear += 1
-                number = self._under_way.pop(outcome.index)
-                self._screen.problem(f"line {number}: perhaps created: {error}")
-                self._record(number, "perhaps_created", error=error)
-                self._stopped_by = self._stopped_by or (error if error.during_outage else None)
-            case Failed():
-                self._failed += 1
-                number = self._under_way.pop(outcome.index)
-                self._fail(number, outcome.error)
-                self._record(number, "not_created", error=outcome.error)
-            case _:
-                self.malformed += 1
-                self._screen.problem(f"line {outcome.number}: {outcome.reason}")
-                self._record(outcome.number, "malformed", error=outcome.reason)
-        failed = self._failed + self._unclear + self.malformed
-        self._screen.advance(done=self._done + failed, failed=failed)
+            case Created(link=link):
+                self._created[link.relationship] += 1
+                self._record(number, status, f"created {link.id}: {outcome.new}", link=link)
+            case AlreadyLinked(link=link):
+                self._record(number, status, f"already linked by {link.id}: {outcome.new}", link=link)
+            case Failed(error=error):
+                self._show_failure(number, outcome)
+                self._record(number, status, error=error)
+        self._advance()
+
+    def add_malformed(self, line: MalformedLine) -> None:
+        """Count and show a line that is not a link."""
+        self._counts[LinkStatus.MALFORMED] += 1
+        self._screen.problem(f"line {line.number}: {line.reason}")
+        self._record(line.number, LinkStatus.MALFORMED, error=line.reason)
+        self._advance()
+
+    def _advance(self) -> None:
+        self._screen.advance(done=self._counts.total(), failed=self._failures)
 
     def _record(
         self,
         number: int,
-        outcome: str,
+        status: LinkStatus,
         text: str = "",
         *,
         link: CaseLink | None = None,
@@ -107,80 +105,81 @@ class Report:
         if self._records is None:
             return
         line = [f"line {number}: {text}"] if text else []
-        told = {"link": link_record(link, {})} if link else {"error": str(error)}
+        details = {"link": link_record(link, {})} if link else {"error": str(error)}
         try:
-            self._records.add({"line": number, "outcome": outcome, **told}, line)
+            self._records.add({"line": number, "outcome": status, **details}, line)
         except OutputError as failure:
-            for text in line:
+            for text in line:  # so that the id of a created link is not lost
                 self._screen.problem(text)
             self.stop(failure, str(failure))
 
-    def _fail(self, number: int, error: CaseLinksError) -> None:
-        message = f"line {number}: not created: {error}"
-        if not would_fail_all(error, has_created=bool(self._created)):
+    def _show_failure(self, number: int, outcome: Failed) -> None:
+        error = outcome.error
+        message = f"line {number}: {label(status_of(outcome))}: {error}"
+        if isinstance(error, AmbiguousResultError):
+            self._screen.problem(message)
+            if error.during_outage:
+                self._stopped_by = self._stopped_by or error
+        elif not would_fail_all(error, has_created=bool(self._created)):
             self._screen.problem(message)
         elif type(error) is type(self._stopped_by):
-            self._failed_alike.append(number)
+            self._same_failure.append(number)
         elif self._stopped_by:
             self._screen.problem(message)
         else:
             self.stop(error, message)
 
     def stop(self, error: Exception, message: str) -> None:
-        """Take no further lines. Those under way may fail like this one, so it alone is shown."""
+        """Read no further lines, and show ``message`` unless the run was stopped already."""
         if not self._stopped_by:
             self._stopped_by = error
             self._screen.problem(message)
 
     @property
-    def _done(self) -> int:
-        return self._created.total() + self._already
-
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began
+    def _failures(self) -> int:
+        return sum(self._counts[status] for status in _FAILURES)
 
     def summarize(self) -> None:
-        """Say what was done, what was not, and how to go on."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self._created.most_common())
-        counts = [f"{counted(self._created.total(), 'link')} created{f' ({kinds})' if kinds else ''}"]
-        if self._already:
-            counts.append(f"{self._already} already there")
-        if self._unclear:
-            counts.append(f"{self._unclear} perhaps created")
-        if self._failed:
-            counts.append(f"{self._failed} not created")
-        if self.malformed:
-            counts.append(f"{counted(self.malformed, 'line')} malformed")
-        self._screen.summary(f"{', '.join(counts)}, in {self._seconds:.1f} s.")
+        """Show the totals, what was not done, and how to continue."""
+        relationships = ", ".join(f"{count} {name}" for name, count in self._created.most_common())
+        totals = [counted(self._counts[LinkStatus.CREATED], "link") + " created"]
+        if relationships:
+            totals[0] += f" ({relationships})"
+        for status in LinkStatus:
+            if status != LinkStatus.CREATED and self._counts[status]:
+                totals.append(f"{self._counts[status]} {label(status)}")
+        seconds = time.monotonic() - self._began
+        self._screen.summary(f"{', '.join(totals)}, in {seconds:.1f} s.")
         if self._stopped_by:
-            alike = f"lines {_listed(self._failed_alike)} failed alike, and " if self._failed_alike else ""
-            self._screen.problem(f"Stopped there: {alike}no later line was sent.")
-            if self._under_way and not self.interruption:  # read, and held up by what stopped the run
-                self._screen.problem(f"Not sent either: lines {_listed(self._under_way.values())}.")
+            same = f"lines {_ranges(self._same_failure)} failed for the same reason, and "
+            self._screen.problem(f"Stopped: {same if self._same_failure else ''}no later line was sent.")
+            if self._in_flight and not self.interruption:  # read from the file before the run stopped
+                self._screen.problem(f"Also not sent: lines {_ranges(self._in_flight.values())}.")
         if self.interruption:
-            lines = _listed(self._under_way.values())
-            told = f"Under way or about to be: lines {lines}." if lines else "Nothing was under way."
-            self._screen.problem(f"Interrupted. {told}")
+            lines = _ranges(self._in_flight.values())
+            in_flight = (
+                f"In flight or about to be sent: lines {lines}." if lines else "Nothing was in flight."
+            )
+            self._screen.problem(f"Interrupted. {in_flight}")
         if not self.exit_status:
             return
-        is_wrong = self._failed or self._unclear or self.malformed or self._stopped_by
-        again = f"To go on, {'mend what is told above and ' if is_wrong else ''}run the same command again"
+        fix = "fix the problems above, then " if self._failures or self._stopped_by else ""
+        again = f"To continue, {fix}run the same command again"
         if self._journal:
-            self._screen.summary(f"{again}: the journal knows what is done.")
-        elif self._created or self._unclear or self._under_way:
-            self._screen.summary(f"{again} with --ensure: it makes only the links that are not there.")
+            self._screen.summary(f"{again}: the journal records what is done.")
+        elif self._created or self._counts[LinkStatus.AMBIGUOUS] or self._in_flight:
+            self._screen.summary(f"{again} with --ensure: it creates only the missing links.")
 
     @property
     def exit_status(self) -> int:
-        """As the help of the command lists them."""
+        """The exit status, as documented in the help of the command."""
         if self.interruption:
             return self.interruption.exit_status
-        return 1 if self._failed or self._unclear or self.malformed or self._stopped_by else 0
+        return 1 if self._failures or self._stopped_by else 0
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    """``numbers`` in order, those in a row as a range: "2-5, 7"."""
+def _ranges(numbers: Iterable[int]) -> str:
+    """Format ``numbers`` in order, with consecutive ones as a range: "2-5, 7"."""
     ranges: list[list[int]] = []
     for number in sorted(numbers):
         if ranges and number == ranges[-1][1] + 1:

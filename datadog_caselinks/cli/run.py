@@ -1,4 +1,4 @@
-"""How a subcommand runs: the options that all have, the client that it asks with, how a signal ends it."""
+"""What all subcommands share: common options, opening the client, and the handling of signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from attrs import frozen
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.screen import Log, Screen
+from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.sites import Site, site_from_env
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @frozen
 class Settings:
-    """What the options that every subcommand has were set to."""
+    """The values of the common options."""
 
     site: str | None
     in_sandbox: bool
@@ -43,15 +43,18 @@ output_option: Final[Callable[[Any], Any]] = click.option(
     type=click.Choice(["table", "json", "jsonl"]),
     default="table",
     show_default=True,
-    help="A table is for people; without a terminal its columns have tabs between.",
+    help="Without a terminal, tabs separate the columns of a table.",
 )
 verbose_option: Final[Callable[[Any], Any]] = click.option(
-    "--verbose", "-v", is_flag=True, help="Tell of each retry and of each wait for the rate limit."
+    "--verbose", "-v", is_flag=True, help="Show each retry and each wait for the rate limit."
 )
 
 
 def with_settings(*, quiet: str = "Show results and problems only.") -> Callable[[Callable[..., T]], Any]:
-    """Give a subcommand the common options as its parameter ``settings``; ``quiet`` is the help of one."""
+    """Add the common options to a subcommand, as its parameter ``settings``.
+
+    ``quiet`` is the help text of ``--quiet``.
+    """
 
     def decorate(function: Callable[..., T]) -> Any:
         @site_option
@@ -59,7 +62,7 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
             "--sandbox",
             "in_sandbox",
             is_flag=True,
-            help="Ask a local Datadog, filled with a demo, which ends with the run. No keys are needed.",
+            help="Use a temporary local server with demo data instead of Datadog. Needs no keys.",
         )
         @output_option
         @click.option("--quiet", "-q", is_flag=True, help=quiet)
@@ -82,15 +85,18 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
     return decorate
 
 
-def site_of(given: str | None) -> Site:
-    """The site that ``given`` names, or the environment. Raises :class:`ConfigurationError` for another."""
+def resolve_site(given: str | None) -> Site:
+    """Return the site named by ``given``, or else by the environment.
+
+    Raises :class:`ConfigurationError` if it is not a site.
+    """
     return Site.parse(given) if given else site_from_env()
 
 
-def proxy_to(site: Site) -> str | None:
-    """The proxy that the environment names, by ``HTTPS_PROXY`` and ``NO_PROXY``, as other commands read them.
+def proxy_for(site: Site) -> str | None:
+    """Return the proxy for ``site`` from ``HTTPS_PROXY`` and ``NO_PROXY``, or ``None``.
 
-    There is none to a server on loopback.
+    A server on loopback never gets a proxy.
     """
     url = urlsplit(site.api_url)
     if url.scheme != "https" or proxy_bypass(url.netloc):
@@ -100,25 +106,25 @@ def proxy_to(site: Site) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncIterator[CaseLinksClient]:
-    """The client that ``settings`` ask for; with ``--sandbox``, of a sandbox that ends with it."""
+async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncIterator[CaseLinksClient]:
+    """Open the client for ``settings``. With ``--sandbox`` a sandbox starts and ends with it."""
     async with contextlib.AsyncExitStack() as stack:
         if settings.in_sandbox:
             sandbox = await stack.enter_async_context(Sandbox(seed="demo"))
-            links = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
+            client = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
         else:
-            site = site_of(settings.site)
-            options["proxy"] = proxy_to(site)
-            links = CaseLinksClient.from_env(site, **options)
-        yield await stack.enter_async_context(links)
+            site = resolve_site(settings.site)
+            options["proxy"] = proxy_for(site)
+            client = CaseLinksClient.from_env(site, **options)
+        yield await stack.enter_async_context(client)
 
 
 @contextlib.contextmanager
 def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
-    """Show on ``screen`` what holds the run up: the first of each kind, or with ``--verbose`` all."""
+    """Show log records on ``screen``: the first of each logger, or with ``--verbose`` all."""
     logger = logging.getLogger("datadog_caselinks")
     logger.setLevel(logging.DEBUG if settings.verbose else logging.INFO)
-    handler = Log(screen, all_of_a_kind=settings.verbose)
+    handler = ScreenHandler(screen, show_all=settings.verbose)
     logger.addHandler(handler)
     try:
         yield
@@ -127,15 +133,18 @@ def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` to its end. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
-    return asyncio.run(_ended_by_signals(work))
+    """Run ``work``. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
+    return asyncio.run(_cancel_on_signals(work))
 
 
 @contextlib.contextmanager
-def ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the program without a word, while a library computes that hears of no signal."""
+def default_sigint() -> Iterator[None]:
+    """Let Ctrl-C end the process at once.
+
+    For calls into compiled code, which Python's own handler cannot interrupt.
+    """
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # and not ignored, as by nohup
+    if handler is signal.default_int_handler:  # not if it is ignored, as under nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
@@ -143,21 +152,21 @@ def ended_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-async def _ended_by_signals(work: Coroutine[Any, Any, T]) -> T:
-    """Let what ends services end ``work`` as Ctrl-C does."""
+async def _cancel_on_signals(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work``, and cancel it on SIGTERM and SIGHUP as Ctrl-C does."""
     task = asyncio.current_task()
     assert task is not None
-    ended_by = signal.SIGINT
+    received = signal.SIGINT
 
-    def end(by: signal.Signals) -> None:
-        nonlocal ended_by
-        ended_by = by
+    def cancel(number: signal.Signals) -> None:
+        nonlocal received
+        received = number
         task.cancel()
 
-    for by in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(by) is not signal.SIG_IGN:  # as nohup leaves it
-            asyncio.get_running_loop().add_signal_handler(by, end, by)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            asyncio.get_running_loop().add_signal_handler(number, cancel, number)
     try:
         return await work
     except asyncio.CancelledError:
-        raise RunInterruptedError(ended_by) from None
+        raise RunInterruptedError(received) from None

@@ -1,4 +1,4 @@
-"""``caselinks sandbox``: a local Datadog until Ctrl-C, or for as long as a command runs."""
+"""``caselinks sandbox``: run a local server until Ctrl-C, or for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     multiple=True,
     help=f"Such as lost-answer:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
 )
-@click.option("--fault-seed", type=int, help="Makes the draws of --fault repeatable.")
+@click.option("--fault-seed", type=int, help="Make the random choices of --fault repeatable.")
 @click.option(
     "--duplicates",
     type=click.Choice(get_args(Duplicates)),
     default="allow",
-    help="What an equal second create gets: a second link, 409 or 400. Default: allow.",
+    help="Response to a duplicate create: a second link, 409 or 400. Default: allow.",
 )
 @click.option(
     "--list-lag",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     default=0.0,
-    help="After how long a new link shows in lists. Default: 0.",
+    help="Delay before a new link appears in lists. Default: 0.",
 )
 @click.option(
     "--buckets",
     type=click.Choice(get_args(Buckets)),
     default="shared",
-    help="Whether --rate-limit counts all operations together or each by itself. Default: shared.",
+    help="Whether all operations share --rate-limit or each has its own. Default: shared.",
 )
 @click.option(
     "--error-form",
     type=click.Choice(get_args(ErrorForm)),
     default="mixed",
-    help="How errors are told: all as strings, all as objects, or mixed as recorded. Default: mixed.",
+    help="Form of errors: strings, objects, or mixed as in recorded responses. Default: mixed.",
 )
-@click.option("--seed", type=click.Choice(["demo"]), help="Begin with cases and links to look at.")
+@click.option("--seed", type=click.Choice(["demo"]), help="Start with demo cases and links.")
 @click.argument("command", nargs=-1)
 @click.pass_context
 def sandbox(
@@ -73,11 +73,11 @@ def sandbox(
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
-    """Run a local Datadog that links cases: a server to try things out and to test against.
+    """Run a local stand-in for Datadog's case links, to experiment and test with.
 
-    It listens on 127.0.0.1 only, takes well-known keys that open nothing else, and shows on its page what
-    was linked and asked. With a COMMAND it runs that, with DD_SITE, DD_API_KEY and DD_APP_KEY set to the
-    sandbox, and ends with it and its exit status.
+    The server listens on 127.0.0.1 only and accepts fixed keys that are valid nowhere else. Its web page
+    shows the links and requests. If COMMAND is given, it runs with DD_SITE, DD_API_KEY and DD_APP_KEY set
+    to the sandbox; the sandbox ends with it and returns its exit status.
     """
     if port is None:
         port = 0 if command else 8321
@@ -98,16 +98,16 @@ def sandbox(
             context.exit(asyncio.run(_run(server, command)))
         asyncio.run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
     except KeyboardInterrupt:
-        click.echo("\nThe sandbox has ended.")
+        click.echo("\nSandbox stopped.")
 
 
 async def _serve(server: Sandbox, example: str) -> None:
     async with server:
         variables = " ".join(f"{name}={value}" for name, value in server.environment.items())
-        click.echo("A local Datadog is running. Its keys are no secrets; in another terminal:\n")
+        click.echo("The sandbox is running. Its keys are not secret. In another terminal:\n")
         click.echo(f"  export {variables}")
         click.echo(f"  caselinks {example}\n")
-        click.echo(f"What it holds: {server.url}/   Stop it with Ctrl-C.")
+        click.echo(f"Links and requests: {server.url}/   Stop the sandbox with Ctrl-C.")
         await asyncio.Event().wait()
 
 
@@ -115,9 +115,9 @@ async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
         environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
         loop = asyncio.get_running_loop()
-        # Ctrl-C reaches the command too; it may take its time to end, and needs the server meanwhile.
+        # Ctrl-C reaches the command too, which may still need the server while it shuts down.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
         loop.add_signal_handler(signal.SIGTERM, process.terminate)
         status = await process.wait()
-        return status if status >= 0 else 128 - status  # as shells report a signal
+        return status if status >= 0 else 128 - status  # the status that shells report for a signal

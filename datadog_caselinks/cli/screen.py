@@ -1,4 +1,4 @@
-"""What a run shows: data on standard output; problems, progress and the summary on standard error."""
+"""Terminal output: data on standard output; problems, progress and the summary on standard error."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datadog_caselinks.cli.streams import OutputError
 
-_FIGURES: Final = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s{task.fields[held]}")
+_NUMBERS: Final = TextColumn("{task.fields[failed]} failed · {task.fields[rate]:.0f}/s{task.fields[held]}")
 
 _INTERVAL: Final = 10.0
-"""Seconds between two lines of progress where there is no terminal for a bar."""
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 class Screen:
-    """Progress is a bar where standard error is a terminal, else a line now and then; none if ``quiet``.
+    """The output of a run.
 
-    ``clock`` is in seconds, monotonic.
+    Progress is a bar if standard error is a terminal, else a line every ten seconds, and hidden if ``quiet``.
+    ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +36,7 @@ class Screen:
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            _FIGURES,
+            _NUMBERS,
             TimeRemainingColumn(),
             console=self._console,
             disable=quiet or not has_bar,
@@ -43,104 +44,104 @@ class Screen:
             transient=True,
         )
         self._bar = self._progress.add_task("", total=None, failed=0, rate=0.0, held="")
-        self._tells_in_lines = not quiet and not has_bar
+        self._reports_in_lines = not quiet and not has_bar
         self._clock = clock
-        self._began = self._told_at = clock()
+        self._began = self._reported_at = clock()
         self._total: int | None = None
-        self._before = 0
+        self._done_before = 0
         self._held_until = 0.0
 
     def start(self, total: int | None, *, done: int = 0) -> None:
-        """Begin a run of ``total`` steps, or of an unknown number, of which some may be ``done`` already."""
-        self._began = self._told_at = self._clock()
+        """Start the progress of ``total`` steps (``None`` if unknown), of which ``done`` are done already."""
+        self._began = self._reported_at = self._clock()
         self._total = total
-        self._before = done
+        self._done_before = done
         self._progress.reset(self._bar, total=total)
         self._progress.start()
 
-    def answered(self, count: int, asked: int) -> None:
-        """Show that ``count`` questions are answered, of as many as were ``asked`` so far."""
-        self._total = asked
-        self._progress.update(self._bar, total=asked)
-        self.advance(done=count, failed=0)
+    def on_progress(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` requests are done, for a total that may still grow."""
+        self._total = total
+        self._progress.update(self._bar, total=total)
+        self.advance(done=done, failed=0)
 
     def advance(self, *, done: int, failed: int) -> None:
-        """Show how far the run is: ``done`` steps, ``failed`` of them not well."""
+        """Show that ``done`` steps are done, ``failed`` of them with a failure."""
         now = self._clock()
-        rate = (done - self._before) / max(now - self._began, 1e-3)
+        rate = (done - self._done_before) / max(now - self._began, 1e-3)
         if now >= self._held_until:
             self._progress.update(self._bar, held="")
         self._progress.update(self._bar, completed=done, failed=failed, rate=rate)
-        if self._tells_in_lines and now >= self._told_at + _INTERVAL:
-            self._told_at = now
+        if self._reports_in_lines and now >= self._reported_at + _INTERVAL:
+            self._reported_at = now
             of_all = f" of {self._total:,}" if self._total else ""
             left = f", {time_left(self._total - done, rate)}" if self._total else ""
             self.note(f"{done:,}{of_all}, {failed:,} failed, {rate:.0f}/s{left}")
 
     def hold(self, seconds: float) -> None:
-        """Show that the rate limit holds everything for so long."""
+        """Show that the rate limit delays all requests for ``seconds``."""
         self._held_until = self._clock() + seconds
         until = datetime.now() + timedelta(seconds=seconds)
         self._progress.update(self._bar, held=f" · rate limit until {until:%H:%M:%S}")
 
     def data(self, line: str) -> None:
-        """A line of the result. Raises :class:`OutputError` if it cannot be written."""
+        """Write a line of the result. Raises :class:`OutputError` if standard output cannot be written."""
         if self._progress.live.is_started and sys.stdout.isatty():
-            self._console.print(line)  # above the bar, which a plain write would tear
+            self._console.print(line)  # above the bar, which print() would garble
             return
         try:
             print(line, flush=True)  # noqa: T201 - this is where the command prints
         except OSError as error:
-            # What could not be written is not to be tried once more at the end.
+            # Python would try to write the buffered rest again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
-                self._unwritable = OutputError(f"standard output cannot be written: {error.strerror}")
-            # Else whoever reads has enough ("| head"), and the links are to be made all the same.
+                self._unwritable = OutputError(f"cannot write to standard output: {error.strerror}")
+            # A broken pipe is not an error: "| head" has read enough, and the run goes on.
         if self._unwritable:
             raise self._unwritable
 
     def problem(self, line: str) -> None:
-        """A line about what went wrong."""
+        """Write a line about a problem."""
         self._console.print(line, style="red")
 
     def note(self, line: str) -> None:
-        """A line about the run, unless ``quiet``."""
+        """Write a line about the run, unless ``quiet``."""
         if not self._is_quiet:
             self._console.print(line)
 
     def summary(self, line: str) -> None:
-        """A line about the run that is shown in any case."""
+        """Write a line about the run, even if ``quiet``."""
         self._console.print(line)
 
     def close(self) -> None:
-        """Take the bar away."""
-        if self._progress.live.is_started:  # else rich before 14.3 would write an empty line
+        """Remove the progress bar."""
+        if self._progress.live.is_started:  # otherwise rich before 14.3 writes an empty line
             self._progress.stop()
 
 
 def time_left(steps: int, rate: float) -> str:
-    """How long so many ``steps`` take at ``rate`` a second."""
-    return f"{timedelta(seconds=round(steps / rate))} left" if rate else "not moving"
+    """Describe how long ``steps`` take at ``rate`` per second."""
+    return f"{timedelta(seconds=round(steps / rate))} left" if rate else "no progress"
 
 
-class Log(logging.Handler):
-    """Shows what holds a run up, retries and the rate limit: all, or the first of a kind and no other."""
+class ScreenHandler(logging.Handler):
+    """A log handler that shows retries and rate limit waits: all, or only the first of each logger."""
 
-    def __init__(self, screen: Screen, *, all_of_a_kind: bool) -> None:
+    def __init__(self, screen: Screen, *, show_all: bool) -> None:
         super().__init__(logging.DEBUG)
         self._screen = screen
-        self._all_of_a_kind = all_of_a_kind
+        self._show_all = show_all
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show ``record``, or only if it is the first of its logger."""
+        """Show ``record``, unless an earlier record of its logger was shown."""
         if (seconds := getattr(record, "wait_seconds", None)) is not None:
             self._screen.hold(seconds)
         message = record.getMessage()
         message = f"{message[0].upper()}{message[1:]}"
         show = self._screen.problem if record.levelno >= logging.WARNING else self._screen.note
-        if self._all_of_a_kind:
+        if self._show_all:
             show(message)
         elif record.name not in self._shown:
             self._shown.add(record.name)
-            show(f"{message} (the first of its kind; more are not shown)")
+            show(f"{message} (further messages of this kind are hidden; use --verbose)")

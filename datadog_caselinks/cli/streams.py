@@ -1,4 +1,4 @@
-"""The standard streams, made fit for use whoever started the command. Imports no library."""
+"""Preparation of the standard streams, which may be closed or have a limited encoding."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import sys
 from typing import Final
 
 _ASCII: Final = str.maketrans("─│├└━→←↔↑↓↻■▲◉◇○◐✓…·", "-||`-><=^v@#^*~oox.-")
-"""What stands for the signs that are shown beside words, where an encoding has not even those."""
+"""ASCII replacements of the same width for the symbols in our output."""
 
 
 class OutputError(Exception):
-    """Standard output cannot be written."""
+    """The command cannot write to standard output."""
 
 
 def prepare() -> None:
-    """Replace the streams that are closed, and let none fail for a letter that its encoding has not."""
+    """Replace closed streams, and characters that the encoding of a stream lacks."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # As >&- leaves it. Its number is taken before a socket gets it: what is written is lost, and
-            # standard input is not readable.
+            # Closed, as by ">&-". Occupy the descriptor, or a socket would get its number. The replacement
+            # discards writes and cannot be read.
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
     codecs.register_error(__name__, _in_ascii)
@@ -31,7 +31,7 @@ def prepare() -> None:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Signs by others of the same width, any other letter by its number."""
+    """Replace symbols by ASCII of the same width, and other characters by their code point."""
     assert isinstance(error, UnicodeEncodeError)
-    signs = error.object[error.start : error.end].translate(_ASCII)
-    return signs.encode("ascii", "backslashreplace").decode(), error.end
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return text.encode("ascii", "backslashreplace").decode(), error.end

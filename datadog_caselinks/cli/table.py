@@ -1,11 +1,10 @@
-"""Links for people to read on a terminal: those of an entity as a table, those of a plan by their parents."""
+"""Links on a terminal: the links of an entity as a table, the changes of a plan grouped by parent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,46 +15,48 @@ from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relati
 from datadog_caselinks.references import named
 
 _WIDE: Final = 120
-"""Columns of a terminal from which on the whole id of a link leaves room for titles."""
+"""The terminal width from which the full id of a link leaves room for titles."""
 
 _COLUMNS: Final = ("relationship", "entity", "title", "status", "link")
-_TITLE: Final = _COLUMNS.index("title")
 _STATUS_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "green"}
 
 
 def draw_links(links: Iterable[CaseLink], cases: Mapping[Entity, Case], around: Entity) -> None:
-    """Draw ``links``, each by the direction that it has from ``around`` and by its other end."""
+    """Draw ``links``, each with its direction as seen from ``around`` and the entity at its other end."""
     console = Console()
     rows = [[one_line(cell) for cell in _row(link, cases, around)] for link in links]
     if console.width < _WIDE:
         rows = [[*cells, f"{link_id[:8]}…"] for *cells, link_id in rows]
-    widths = [max(map(cell_len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    room = console.width - sum(widths) - 2 * len(widths)
-    widths[_TITLE] = max(widths[_TITLE] + min(room, 0), len("title"))  # which alone gives way
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, width in zip(_COLUMNS, widths, strict=True):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+    for name in _COLUMNS:
+        # rich narrows columns that may wrap before others, here the titles; no_wrap below then cuts these.
+        table.add_column(name, no_wrap=name != "title", overflow="ellipsis")
     for relationship, entity, title, status, link_id in rows:
-        styled = Text(status, style=_STATUS_STYLES.get(status, ""))
-        table.add_row(relationship, entity, Text(title), styled, Text(link_id, style="dim"))
+        table.add_row(
+            relationship,
+            entity,
+            Text(title, no_wrap=True),
+            Text(status, style=_STATUS_STYLES.get(status, "")),
+            Text(link_id, style="dim"),
+        )
     console.print(table)
 
 
 Change = tuple[str, NewCaseLink | CaseLink]
-"""A link to create, with a plus before it, or to delete, with a minus."""
+"""A sign and a link: ``+`` for a link to create, ``-`` for one to delete."""
 
 
 def draw_changes(planned: LinkPlan, changes: Mapping[Entity, Sequence[Change]]) -> None:
-    """Draw ``changes`` of ``planned`` below their parents, with titles, each on one line."""
+    """Draw ``changes`` of ``planned``, grouped by parent, with titles, each on one line."""
     console = Console(highlight=False)
     links = [link for each in changes.values() for _, link in each]
-    wide = max((len(link.relationship) for link in links), default=0)
+    width = max((len(link.relationship) for link in links), default=0)
     for parent, below in changes.items():
         lines = [Text.assemble(*_named(planned, parent, "bold"))]
         for sign, link in below:
             style = "green" if sign == "+" else "red"
-            said = f"  {sign} {link.relationship:<{wide}}  "
-            lines.append(Text.assemble((said, style), *_named(planned, link.child, style)))
+            prefix = f"  {sign} {link.relationship:<{width}}  "
+            lines.append(Text.assemble((prefix, style), *_named(planned, link.child, style)))
         for line in lines:
             console.print(line, no_wrap=True, overflow="ellipsis")
 

@@ -1,6 +1,6 @@
-"""Links made by many machines: jobs of procrastinate, and what became of each link, in one PostgreSQL.
+"""Bulk linking on many machines. The jobs and the outcome of each link are in one PostgreSQL database.
 
-Its libraries come with the extra ``distributed``.
+Needs the extra ``distributed``.
 """
 
 from datadog_caselinks.errors import ConfigurationError
@@ -25,7 +25,7 @@ except ModuleNotFoundError as _error:
     if (_error.name or "").partition(".")[0] not in ("procrastinate", "psycopg", "psycopg_pool"):
         raise
     raise ConfigurationError(
-        "many machines need an extra: pip install 'datadog_caselinks[distributed]'"
+        "datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'"
     ) from None
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The links of a chunk, created by a client. Knows neither SQL nor procrastinate."""
+"""Creation of the links of a chunk."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, Confi
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.references import WantedLink
 
-Tell = Callable[[int, int, Outcome], None]
-"""Is called with the number of a run, the number of a link in it, and what became of that."""
+OnOutcome = Callable[[int, int, Outcome], None]
+"""A callback for each outcome: the number of the run, the number of the link in it, and the outcome."""
 
 
 class ChunkCreation:
-    """Creates the links of one chunk after another by ``links``."""
+    """A creator of links that works on one chunk after another."""
 
-    def __init__(self, links: CaseLinksClient, tell: Tell) -> None:
-        self._links = links
-        self._tell = tell
+    def __init__(self, client: CaseLinksClient, on_outcome: OnOutcome) -> None:
+        self._client = client
+        self._on_outcome = on_outcome
         self._has_created = False
 
     async def create(self, lease: Lease, stop: asyncio.Event) -> None:
-        """Create links until each of the chunk has an outcome, or ``stop`` is set.
+        """Create links until every link of the chunk has an outcome or ``stop`` is set.
 
-        Raises the first error that all further links would meet; such links have no outcome.
+        Raises the first error that every further link would meet too. Links with such an error have no
+        outcome.
         """
-        ours = self._links.site.api_url
+        site = self._client.site.api_url
         while not stop.is_set() and (pending := await lease.pending()):
-            if (theirs := await lease.site()) != ours:
-                raise ConfigurationError(f"the links belong to {theirs}, and this worker is for {ours}")
+            if (wanted := await lease.site()) != site:
+                raise ConfigurationError(f"the links belong to {wanted}, but this worker uses {site}")
             cause = await self._create(pending, lease, stop)
             await lease.write()
             if cause:
@@ -44,7 +45,7 @@ class ChunkCreation:
     ) -> CaseLinksError | None:
         causes: list[CaseLinksError] = []
         wanted = takewhile(lambda _: not causes and not stop.is_set(), (new for _, new in pending))
-        async with contextlib.aclosing(self._links.create_links(wanted, ensure=True)) as outcomes:
+        async with contextlib.aclosing(self._client.create_links(wanted, ensure=True)) as outcomes:
             async for outcome in outcomes:
                 number, _ = pending[outcome.index]
                 match outcome:
@@ -56,5 +57,5 @@ class ChunkCreation:
                     case _:
                         self._has_created |= (is_new := isinstance(outcome, Created))
                         lease.linked(number, outcome.link, is_new=is_new)
-                self._tell(lease.run, number, outcome)
+                self._on_outcome(lease.run, number, outcome)
         return causes[0] if causes else None

@@ -1,4 +1,4 @@
-"""The database of a fleet: how it is reached, its tables, what its errors mean. Knows no HTTP."""
+"""The database of a fleet: connections, tables and errors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
-from datadog_caselinks.errors import ConfigurationError, FleetError
+from datadog_caselinks.errors import FleetError, ParameterError
 from datadog_caselinks.messages import one_line
 
 TIMEOUT: Final = 10.0
-"""Seconds for connecting, and for a statement that takes milliseconds."""
+"""Seconds to connect, and for a statement, which usually takes milliseconds."""
 
 _RESERVED: Final = set("@:/?#")
-"""What must be percent-encoded in the password of a URL: libpq would take what follows for a host."""
+"""Characters to percent-encode in the password of a URL; libpq would read the rest as the host."""
 
 _INIT_LOCK: Final = 0x63616C6B
-"""Of two who create the tables at once, one waits."""
+"""The key of the lock that makes concurrent creations of the tables wait for each other."""
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS caselinks_runs (
@@ -52,15 +52,15 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
 
 @contextlib.asynccontextmanager
 async def connected(database: str = "") -> AsyncIterator[App]:
-    """A procrastinate app on ``database``, open, with no tasks yet.
+    """Open a procrastinate app on ``database``, without tasks.
 
-    ``database`` is a URL or a connection string of PostgreSQL; what it leaves out libpq takes from ``PG*``
-    variables and its password file. Raises :class:`ConfigurationError` if it is neither, without quoting it,
-    and :class:`FleetError` if nobody answers there.
+    ``database`` is a PostgreSQL URL or connection string; libpq takes the rest from the ``PG*`` variables
+    and the password file. Raises :class:`ParameterError`, without quoting ``database``, if it is malformed,
+    and :class:`FleetError` if the connection fails.
     """
     _require_well_formed(database)
-    with explained():
-        # A pool would try for long, and then not say why.
+    with translate_errors():
+        # A pool would retry for a long time and then not report the reason.
         async with await psycopg.AsyncConnection.connect(database, connect_timeout=int(TIMEOUT)):
             pass
     connector = PsycopgConnector(
@@ -68,10 +68,10 @@ async def connected(database: str = "") -> AsyncIterator[App]:
         min_size=1,
         max_size=4,
         timeout=TIMEOUT / 2,
-        reconnect_timeout=TIMEOUT,  # by default it would take minutes to notice that the database is back
+        reconnect_timeout=TIMEOUT,  # the default notices a restarted database only after minutes
     )
     app = App(connector=connector)
-    with explained():
+    with translate_errors():
         await app.open_async()
     try:
         yield app
@@ -84,41 +84,41 @@ def _require_well_formed(database: str) -> None:
     _, _, password = rest.rpartition("@")[0].partition(":")
     try:
         if is_url and _RESERVED & set(password):
-            raise ConfigurationError(
-                "the URL of the database cannot be read: in a password write @ : / ? # as %40 %3A %2F %3F %23"
+            raise ParameterError(
+                "the database URL is malformed: in a password write @ : / ? # as %40 %3A %2F %3F %23"
             )
         conninfo_to_dict(database)
-    except psycopg.Error:  # whose text may quote the password
-        raise ConfigurationError(
-            "the database is no connection string: write postgresql://USER:PASSWORD@HOST/NAME"
+    except psycopg.Error:  # its text may contain the password
+        raise ParameterError(
+            "the database is not a connection string: use postgresql://USER:PASSWORD@HOST/NAME"
         ) from None
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Raise what the database says as a :class:`FleetError`."""
+def translate_errors() -> Iterator[None]:
+    """Raise errors of the database as :class:`FleetError`."""
     try:
         yield
     except (psycopg.Error, ConnectorException) as error:
         cause = error.__cause__ if isinstance(error, ConnectorException) else error
         if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
-            raise FleetError("the database has not the tables of a fleet: caselinks fleet init") from error
-        raise FleetError(f"the database cannot be used: {one_line(str(cause))}") from error
+            raise FleetError("the database has no fleet tables yet; run: caselinks fleet init") from error
+        raise FleetError(f"cannot use the database: {one_line(str(cause))}") from error
 
 
 def pool_of(app: App) -> AsyncConnectionPool[Any]:
-    """The connections of ``app``, which must be open."""
+    """Return the connection pool of ``app``, which must be open."""
     if not isinstance(app.connector, PsycopgConnector):
-        raise ConfigurationError("a fleet needs an app with procrastinate's PsycopgConnector")
+        raise ParameterError("a fleet needs an app with procrastinate's PsycopgConnector")
     return app.connector.pool
 
 
 async def create_tables(app: App) -> None:
-    """Create the tables of procrastinate, and those of a fleet, where they are not there yet.
+    """Create the tables of procrastinate and of the fleet, unless they exist.
 
-    Raises :class:`FleetError` if that is not allowed, or the database is away.
+    Raises :class:`FleetError` if the database is unreachable or refuses.
     """
-    with explained():
+    with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_INIT_LOCK])
             cursor = connection.cursor(row_factory=tuple_row)

@@ -1,9 +1,9 @@
-"""The right to work on a chunk, and what became of its links. Knows SQL, and no HTTP.
+"""The lease of a chunk: the exclusive right to work on it, and the place to record its outcomes.
 
-A job can come to two workers: one that is thought to be dead, because it did not say for some seconds that it
-is alive, may still be at work. So a worker must hold the chunk's lock, which PostgreSQL keeps for as long as
-one connection lives, and works only while that does. A dead process has no connection, and neither have those
-whom a restart of the database took it from.
+Two workers can get the same job: a worker whose heartbeats are late is considered dead, but may still be
+running. So a worker must hold an advisory lock for the chunk. PostgreSQL releases the lock when the
+connection ends, because the process died or the database restarted; the worker stops when it loses the
+connection.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink, parse_link
 
 _INTERVAL: Final = 0.5
-"""Seconds between two looks whether the connection lives, each of which writes what came meanwhile."""
+"""Seconds between two writes of the outcomes, which also check that the connection is alive."""
 
-# A lock whose holder was cut off is free within half a minute; the holder itself notices before that.
+# PostgreSQL frees the lock of an unreachable worker within 30 seconds. The worker itself notices sooner.
 _KEEPALIVES: Final = (
     "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
@@ -41,32 +41,32 @@ _PENDING: Final = """
 SELECT number, parent, relationship, child FROM caselinks_links
 WHERE run = %s AND chunk = %s AND state = 'pending' ORDER BY number"""
 _WRITE: Final = """
-UPDATE caselinks_links AS link SET state = came.state, link_id = came.link_id, error = came.error, at = now()
-FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS came (number, state, link_id, error)
-WHERE link.run = %s AND link.chunk = %s AND link.number = came.number"""
+UPDATE caselinks_links AS link SET state = new.state, link_id = new.link_id, error = new.error, at = now()
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS new (number, state, link_id, error)
+WHERE link.run = %s AND link.chunk = %s AND link.number = new.number"""
 _HOLD_UP: Final = "UPDATE caselinks_links SET error = %s WHERE run = %s AND chunk = %s AND state = 'pending'"
 
 
 class ChunkTakenError(Exception):
-    """Another worker is at work on the chunk."""
+    """Another worker holds the lease of the chunk."""
 
 
 class Lease:
-    """The right to work on one chunk, until the connection that holds it ends."""
+    """The exclusive right to work on one chunk. It ends with its connection."""
 
     def __init__(self, connection: AsyncConnection[TupleRow], run: int, chunk: int) -> None:
         self._connection = connection
         self.run = run
         self._chunk = (run, chunk)
-        self._came: list[tuple[int, FleetState, str | None, str | None]] = []
+        self._outcomes: list[tuple[int, FleetState, str | None, str | None]] = []
         self._writing = asyncio.Lock()
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def taken(cls, app: App, run: int, chunk: int) -> AsyncIterator[Self]:
-        """Take it. Raises :class:`ChunkTakenError` if another has it.
+    async def acquire(cls, app: App, run: int, chunk: int) -> AsyncIterator[Self]:
+        """Acquire the lease of a chunk. Raises :class:`ChunkTakenError` if another worker holds it.
 
-        An error that it is left by is kept with the links that have no outcome.
+        If the body raises, the error is recorded with the links that have no outcome.
         """
         async with await _connect(app) as connection:
             lease = cls(connection, run, chunk)
@@ -75,42 +75,42 @@ class Lease:
             try:
                 yield lease
             except Exception as error:
-                with contextlib.suppress(psycopg.Error):  # which it may have been left by
-                    await lease._rows(_HOLD_UP, _kept(error), run, chunk)
+                with contextlib.suppress(psycopg.Error):  # the connection itself may have failed
+                    await lease._rows(_HOLD_UP, _stored(error), run, chunk)
                 raise
 
     async def site(self) -> str:
-        """The API URL of the site that the links belong to."""
+        """Return the API URL of the site that the links belong to."""
         return str((await self._rows(_SITE, self.run))[0][0])
 
     async def pending(self) -> list[tuple[int, WantedLink]]:
-        """The links that have no outcome yet, with their numbers."""
+        """Return the links that have no outcome yet, with their numbers."""
         rows = await self._rows(_PENDING, *self._chunk)
         return [(number, parse_link(*texts)) for number, *texts in rows]
 
     def linked(self, number: int, link: CaseLink, *, is_new: bool) -> None:
-        """The link of that number is there, as ``link``."""
-        self._came.append(
+        """Record that the link with this number exists as ``link``."""
+        self._outcomes.append(
             (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, link.id, None)
         )
 
     def failed(self, number: int, error: CaseLinksError, *, is_ambiguous: bool) -> None:
-        """The link of that number was not made, or not surely made, because of ``error``."""
+        """Record that the link with this number failed, or is ambiguous, because of ``error``."""
         state = FleetState.AMBIGUOUS if is_ambiguous else FleetState.FAILED
-        self._came.append((number, state, None, _kept(error)))
+        self._outcomes.append((number, state, None, _stored(error)))
 
     async def write(self) -> None:
-        """Write the outcomes that came, or else just see whether the lease still holds.
+        """Write the recorded outcomes. Without any, only check that the lease still holds.
 
-        Raises :class:`psycopg.Error` or :class:`TimeoutError` if it does not.
+        Raises :class:`psycopg.Error` or :class:`TimeoutError` if the lease is lost.
         """
         async with self._writing, asyncio.timeout(TIMEOUT):
-            came, self._came = self._came, []
-            columns = [list(column) for column in zip(*came, strict=True)] or [[], [], [], []]
+            outcomes, self._outcomes = self._outcomes, []
+            columns = [list(column) for column in zip(*outcomes, strict=True)] or [[], [], [], []]
             await self._rows(_WRITE, *columns, *self._chunk)
 
     async def keep(self) -> None:
-        """Write what comes, until cancelled. Raises as :meth:`write` once the lease is lost."""
+        """Write outcomes regularly until cancelled. Raises like :meth:`write` once the lease is lost."""
         while True:
             await asyncio.sleep(_INTERVAL)
             await self.write()
@@ -121,7 +121,7 @@ class Lease:
 
 
 async def _connect(app: App) -> AsyncConnection[TupleRow]:
-    """A connection as those of ``app``, of its own: a pool may have as few as one."""
+    """Open a connection like those of ``app``, outside of its pool, which may have only one."""
     async with pool_of(app).connection() as pooled:
         dsn, password = pooled.info.dsn, pooled.info.password
     connection = await AsyncConnection.connect(
@@ -131,5 +131,5 @@ async def _connect(app: App) -> AsyncConnection[TupleRow]:
     return connection
 
 
-def _kept(error: Exception) -> str:
-    return storable(str(error)).replace("\0", "")  # which PostgreSQL cannot hold either
+def _stored(error: Exception) -> str:
+    return storable(str(error)).replace("\0", "")  # PostgreSQL cannot store NUL

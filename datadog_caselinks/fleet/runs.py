@@ -1,4 +1,4 @@
-"""Runs: links that were submitted together, as rows in chunks, with a job for each chunk. Knows no HTTP."""
+"""Runs: links that were submitted together, as rows in chunks, with one job per chunk."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.concurrency import enumerate_async
-from datadog_caselinks.fleet.database import explained, pool_of
+from datadog_caselinks.fleet.database import pool_of, translate_errors
+from datadog_caselinks.models import LinkStatus
 from datadog_caselinks.references import WantedLink, named
 from datadog_caselinks.sites import Site
 
 QUEUE: Final = "caselinks"
 TASKS: Final = "caselinks"
-"""The namespace of the tasks, which have the same name in every app: whoever submits need not have them."""
+"""The namespace of the tasks. It is the same in every app, so an app that only submits does not need them."""
 
 CREATE: Final = "create_links"
 
 CHUNK: Final = 200
-"""Links of one job: enough to keep a hundred requests under way, few enough to be shared evenly."""
+"""Links per job: enough to keep 100 requests in flight, few enough to divide the work evenly."""
 
 _COPY: Final = "COPY caselinks_links (run, chunk, number, parent, relationship, child) FROM STDIN"
 
-# Of the same link in two chunks two workers could make one each. What makes two the same is as in ``models``.
+# If two chunks had the same link, two workers could each create it. Same means as in ``models.identity``.
 _DROP_REPEATED: Final = """
 DELETE FROM caselinks_links WHERE (run, chunk, number) IN (
     SELECT run, chunk, number FROM (
@@ -75,22 +76,22 @@ WITH again AS (
 
 
 class FleetState(StrEnum):
-    """What is known of a link of a run.
+    """The state of a link of a run: ``PENDING``, or its :class:`LinkStatus`.
 
-    PENDING: it has no outcome yet. CREATED: it was made. ALREADY_LINKED: it was there, perhaps by a worker
-    that did not live to tell. FAILED: it was not made. AMBIGUOUS: it may have been made.
+    ``ALREADY_LINKED``: the link existed before, possibly created by a worker that died before recording it.
+    ``AMBIGUOUS``: the link may have been created.
     """
 
     PENDING = "pending"
-    CREATED = "created"
-    ALREADY_LINKED = "already_linked"
-    FAILED = "failed"
-    AMBIGUOUS = "ambiguous"
+    CREATED = LinkStatus.CREATED
+    ALREADY_LINKED = LinkStatus.ALREADY_LINKED
+    FAILED = LinkStatus.FAILED
+    AMBIGUOUS = LinkStatus.AMBIGUOUS
 
 
 @frozen
 class Submission:
-    """What :func:`submit` did: the number of the run, its links, and how many stood there once more."""
+    """The result of :func:`submit`: the number of the run, of its links, and of omitted repetitions."""
 
     run: int
     links: int
@@ -99,10 +100,10 @@ class Submission:
 
 @frozen
 class Run:
-    """A run, and how many of its ``links`` are in which state.
+    """A run, with the number of its ``links`` in each state.
 
-    ``rate`` is links a second, over the last minute. ``held_up_by`` is why workers had to give up for a
-    while, and will try again: keys that are refused, an outage.
+    ``rate`` is in links per second, over the last minute. ``held_up_by`` lists errors that make the workers
+    wait before they retry, such as refused keys or an outage.
     """
 
     run: int
@@ -120,23 +121,23 @@ class Run:
 
     @property
     def done(self) -> int:
-        """How many have an outcome."""
+        """The number of links that have an outcome."""
         return self.links - self.pending
 
     @property
     def not_made(self) -> int:
-        """How many were not made, or not surely made."""
+        """The number of links that failed or are ambiguous."""
         return self.failed + self.ambiguous
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it will take at that rate; ``None`` if nothing was done in the last minute."""
+        """The estimated seconds until the run is done; ``None`` if nothing was done in the last minute."""
         return self.pending / self.rate if self.rate else None
 
 
 @frozen
 class FleetLink:
-    """A link that was not made, or not surely made, and why. ``number`` is its line, or its place from 1."""
+    """A link that failed or is ambiguous, with its error. ``number`` is its line, or its position from 1."""
 
     run: int
     number: int
@@ -156,18 +157,18 @@ async def submit(
     source: str = "",
     chunk: int = CHUNK,
 ) -> Submission:
-    """Let the workers of ``app``'s database create ``wanted``: all of it, or nothing if this raises.
+    """Submit ``wanted`` to the workers of the database of ``app``. If this raises, nothing is submitted.
 
-    Memory is bounded however many there are. A link that stands there more than once is made once.
+    Uses bounded memory for any number of links. A repeated link is created once.
 
     ``site``
-        Where they belong: a worker with a client of another site leaves them alone.
+        The site of the links. Workers with a client of another site do not create them.
     ``source``
-        What to call the run when it is listed.
+        The name of the run in lists.
     ``chunk``
-        Links of one job.
+        Links per job.
 
-    Raises :class:`FleetError` if the database cannot be used, and what ``wanted`` raises.
+    Raises :class:`FleetError` if the database cannot be used, and any error of ``wanted``.
     """
     lines = (LinkLine(index + 1, new) async for index, new in enumerate_async(wanted))
     return await submit_lines(app, lines, site=site, source=source, chunk=chunk)
@@ -176,8 +177,8 @@ async def submit(
 async def submit_lines(
     app: App, lines: AsyncIterator[LinkLine], *, site: Site, source: str = "", chunk: int = CHUNK
 ) -> Submission:
-    """As :func:`submit`, for the lines of a file, which keep their numbers."""
-    with explained():
+    """Submit the lines of a file like :func:`submit`, and keep their line numbers."""
+    with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(
@@ -199,8 +200,8 @@ async def submit_lines(
 
 
 async def list_runs(app: App, run: int | None = None) -> list[Run]:
-    """All runs, or that one. Raises :class:`FleetError` if the database cannot be used."""
-    with explained():
+    """Return all runs, or only ``run``. Raises :class:`FleetError` if the database cannot be used."""
+    with translate_errors():
         async with pool_of(app).connection() as connection:
             cursor = connection.cursor(row_factory=class_row(Run))
             await cursor.execute(_LIST, {"run": run})
@@ -209,19 +210,19 @@ async def list_runs(app: App, run: int | None = None) -> list[Run]:
 
 
 async def has_pending(app: App) -> bool:
-    """Whether any link has no outcome yet. Raises :class:`FleetError` if the database cannot be used."""
-    with explained():
+    """Return whether any link is pending. Raises :class:`FleetError` if the database cannot be used."""
+    with translate_errors():
         async with pool_of(app).connection() as connection:
             cursor = await connection.cursor(row_factory=tuple_row).execute(_HAS_PENDING)
             return bool((await cursor.fetchone())[0])
 
 
 async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[FleetLink, None]:
-    """The links that failed or are ambiguous, of all runs or of that one.
+    """Yield the links that failed or are ambiguous, of all runs or only of ``run``.
 
     Raises :class:`FleetError` if the database cannot be used.
     """
-    with explained():
+    with translate_errors():
         async with (
             pool_of(app).connection() as connection,
             connection.cursor(row_factory=class_row(FleetLink)) as cursor,
@@ -231,11 +232,11 @@ async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[Fleet
 
 
 async def retry_failed(app: App, run: int | None = None) -> int:
-    """Submit the links anew that failed or are ambiguous, of all runs or of that one; how many these are.
+    """Submit failed and ambiguous links again, of all runs or only of ``run``. Return their number.
 
     Raises :class:`FleetError` if the database cannot be used.
     """
-    with explained():
+    with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(_RETRY, {"run": run})
@@ -245,7 +246,7 @@ async def retry_failed(app: App, run: int | None = None) -> int:
 
 
 async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:
-    """A job for each chunk, within the transaction of ``connection``."""
+    """Defer a job for each chunk, within the transaction of ``connection``."""
     jobs: list[JSONDict] = [{"run": run, "chunk": chunk} for run, chunk in chunks]
     task = app.configure_task(f"{TASKS}:{CREATE}", allow_unknown=True, queue=QUEUE, connection=connection)
     await task.batch_defer_async(*jobs)

@@ -1,4 +1,4 @@
-"""A worker of a fleet, which outlives restarts of the database. Knows no HTTP."""
+"""The worker of a fleet. It survives restarts of the database."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from datadog_caselinks.fleet.tasks import STALLED
 
 _logger = logging.getLogger(__name__)
 
-_SIGN_OF_LIFE: Final = 2.0
-"""Seconds between two that a worker gives, by which the others know that it is not dead."""
+_HEARTBEAT: Final = 2.0
+"""Seconds between two heartbeats, which show the other workers that this one is alive."""
 
 _END: Final = 10.0
-"""Seconds in which a worker ends that was told to; then it is told once more, and waits for nothing."""
+"""Seconds that a worker has to shut down; then it is cancelled again and stops at once."""
 
 _PAUSE: Final = 1.0
-"""Seconds between two looks: for a job to be tried again, for the database, whether all is done."""
+"""Seconds between two checks for jobs, for the database, and for the end of the work."""
 
 
 async def work(app: App) -> None:
-    """Create the links that are submitted, until cancelled; what is under way then has a few seconds to end.
+    """Create submitted links until cancelled. Requests in flight then have a few seconds to finish.
 
-    ``app`` must be open, and have the tasks that :func:`add_link_tasks` adds.
+    ``app`` must be open and have the tasks that :func:`add_link_tasks` adds.
 
-    Raises :class:`FleetError` if the database cannot be used at first; later on it is waited for.
+    Raises :class:`FleetError` if the database cannot be used at the start. Later on the worker waits for it.
     """
     await has_pending(app)
     while True:
@@ -44,7 +44,7 @@ async def work(app: App) -> None:
                 install_signal_handlers=False,
                 shutdown_graceful_timeout=0,
                 delete_jobs="successful",
-                update_heartbeat_interval=_SIGN_OF_LIFE,
+                update_heartbeat_interval=_HEARTBEAT,
                 stalled_worker_timeout=STALLED,
             )
         )
@@ -52,15 +52,15 @@ async def work(app: App) -> None:
             await asyncio.wait([working])
         finally:
             await cancel(working, patience=_END)
-        # It ends by itself when the database goes away, by an error or not.
+        # procrastinate's worker ends, with or without an error, when the connection is lost.
         with contextlib.suppress(ConnectorException, psycopg.Error):
             working.result()
-        _logger.warning("the database went away; looking for it every %.0f s", _PAUSE)
+        _logger.warning("lost the connection to the database; reconnecting every %.0f s", _PAUSE)
         await asyncio.sleep(_PAUSE)
 
 
 async def work_until_done(app: App) -> None:
-    """As :func:`work`, until every link has an outcome."""
+    """Create submitted links like :func:`work`, until every link has an outcome."""
     if not await has_pending(app):
         return
     working = asyncio.ensure_future(work(app))
@@ -74,6 +74,6 @@ async def work_until_done(app: App) -> None:
 
 
 async def _is_needed(app: App) -> bool:
-    with contextlib.suppress(FleetError):  # which the work outlives
+    with contextlib.suppress(FleetError):  # the worker reconnects
         return await has_pending(app)
     return True

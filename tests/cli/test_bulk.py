@@ -107,7 +107,7 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
     assert problems[1].startswith(
         "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), and"
     )
-    assert problems[2].startswith("2 links created (2 BLOCKS), 2 lines malformed")
+    assert problems[2].startswith("2 links created (2 BLOCKS), 2 malformed")
     assert (done.status, len(sandbox.links)) == (1, 2)
 
 
@@ -117,7 +117,7 @@ async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> 
         pointing_at(sandbox), "--strict", "-", stdin=f"{HEADER}{BLOCKS}x,,BLOCKS,{B},\n".encode()
     )
     assert done.err.splitlines()[0].startswith("line 3: 'x' names no entity")
-    assert done.err.splitlines()[1] == "Error: nothing was sent, as --strict demands: 1 malformed line"
+    assert done.err.splitlines()[1] == "Error: nothing was sent because of --strict: 1 malformed line"
     assert (done.status, done.out, len(sandbox.requests)) == (2, "", 0)
 
 
@@ -191,7 +191,9 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     first, summary, stopped = done.err.splitlines()
     assert first.startswith("line ")
     assert summary.startswith("0 links created, ")
-    assert re.fullmatch(r"Stopped there: lines [\d, -]+ failed alike, and no later line was sent\.", stopped)
+    assert re.fullmatch(
+        r"Stopped: lines [\d, -]+ failed for the same reason, and no later line was sent\.", stopped
+    )
     assert len(sandbox.requests) <= 10
     assert done.status == 1
 
@@ -245,10 +247,10 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     problems = done.err.splitlines()
     assert sorted(problem.split(":")[0] for problem in problems[:2]) == ["line 2", "line 3"]
     assert all("It may have been made" in problem for problem in problems[:2])
-    assert problems[2].startswith("2 links created (2 BLOCKS), 2 perhaps created")
+    assert problems[2].startswith("2 links created (2 BLOCKS), 2 ambiguous")
     assert problems[3] == (
-        "To go on, mend what is told above and run the same command again with --ensure: "
-        "it makes only the links that are not there."
+        "To continue, fix the problems above, then run the same command again with --ensure: "
+        "it creates only the missing links."
     )
     assert done.status == 1
 
@@ -269,7 +271,7 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
     assert done.err.startswith(
-        f"line 2: not created: cannot create CASE {A} BLOCKS CASE {B}: 404, case not found; "
+        f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404, case not found; "
     )
     assert done.out.startswith("line 3: created ")
     assert done.status == 1
@@ -281,8 +283,8 @@ async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
     async with Server(over, created, over, created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
-    assert done.err.startswith("The rate limit is used up; waiting 0.5 s (the first of its kind; ")
-    assert done.err.count("the first of its kind; more are not shown") == 1
+    assert done.err.startswith("The rate limit is used up; waiting 0.5 s (further messages of this kind")
+    assert done.err.count("further messages of this kind are hidden") == 1
     assert (done.status, done.out.count("created")) == (0, 2)
 
 
@@ -297,7 +299,7 @@ async def test_interrupting_says_what_is_under_way() -> None:
         process.send_signal(signal.SIGINT)
         err = await process.stderr.read()
         await process.communicate()
-    assert "Under way or about to be: lines 2." in err.decode()
+    assert "In flight or about to be sent: lines 2." in err.decode()
     assert process.returncode == 130
 
 
@@ -311,7 +313,7 @@ async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
         await process.stdin.drain()
         await server.until_seen(4)
         process.send_signal(end)
-        assert "Under way or about to be: lines 3-5." in (await process.stderr.read()).decode()
+        assert "In flight or about to be sent: lines 3-5." in (await process.stderr.read()).decode()
         await process.communicate()
     assert process.returncode == 128 + end
 
@@ -325,7 +327,7 @@ async def test_interrupting_while_nothing_is_under_way() -> None:
         await process.stdin.drain()
         await process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert "Interrupted. Nothing was under way." in (await process.stderr.read()).decode()
+        assert "Interrupted. Nothing was in flight." in (await process.stderr.read()).decode()
         await process.communicate()
 
 
@@ -343,7 +345,7 @@ async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) 
     _, err = await process.communicate()
     os.close(reading)
     os.close(writing)
-    assert err.decode().startswith("the file cannot be read further: ")
+    assert err.decode().startswith("cannot read the rest of the file: ")
     assert (process.returncode, len(sandbox.links)) == (1, 1)
 
 
@@ -387,11 +389,11 @@ async def test_a_full_disk_ends_the_run_and_loses_no_id(sandbox: Sandbox, tmp_pa
             stderr=PIPE,
         )
         _, err = await process.communicate()
-    told = err.decode()
-    assert "standard output cannot be written: " in told
+    shown = err.decode()
+    assert "cannot write to standard output: " in shown
     assert process.returncode == 1
     assert len(sandbox.links) < 1000
-    assert all(link.id in told for link in sandbox.links)
+    assert all(link.id in shown for link in sandbox.links)
 
 
 async def test_no_standard_input_is_told_in_a_line(sandbox: Sandbox) -> None:
@@ -437,7 +439,7 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
     assert {(link.parent_entity_id, link.child_entity_id) for link in sandbox.links} == {
         (known[0].id, known[1].id)
     }
-    assert "line 4: not created: cannot get case SHOP-3: 404, case not found" in done.err
+    assert "line 4: failed: cannot get case SHOP-3: 404, case not found" in done.err
     assert sorted(line.partition(": ")[2].split(": ")[1] for line in done.out.splitlines()) == [
         "SHOP-1 BLOCKS SHOP-2",
         "SHOP-1 CAUSES SHOP-2",
@@ -451,11 +453,13 @@ async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
     """Of every line, malformed and failed ones too: a list, or an object a line."""
     text = f"{HEADER}{BLOCKS}{A},,BLOCKS,X-1,\nnonsense,,BLOCKS,{B},\n"
     done = await bulk(pointing_at(sandbox), "--output", output, "-", stdin=text.encode())
-    told = json.loads(done.out) if output == "json" else [json.loads(line) for line in done.out.splitlines()]
-    by_line = {outcome["line"]: outcome for outcome in told}
+    records = (
+        json.loads(done.out) if output == "json" else [json.loads(line) for line in done.out.splitlines()]
+    )
+    by_line = {outcome["line"]: outcome for outcome in records}
     assert {line: outcome["outcome"] for line, outcome in by_line.items()} == {
         2: "created",
-        3: "not_created",
+        3: "failed",
         4: "malformed",
     }
     assert by_line[2]["link"] == {
@@ -482,4 +486,4 @@ async def test_verbose_tells_of_each_wait(sandbox: Sandbox, tmp_path: Path) -> N
     sandbox.fail_next(Fault.HTTP_503, count=2)
     done = await bulk(pointing_at(sandbox), "--verbose", "--concurrency", "1", str(path))
     assert (done.err.count("\nAttempt "), done.err.count("is used up")) == (2, 2)
-    assert "first of its kind" not in done.err
+    assert "of this kind" not in done.err

@@ -21,7 +21,7 @@ async def doctor(variables: dict[str, str], *arguments: str) -> tuple[Finished, 
     """What it found: of each check the state, and what was told."""
     done = await caselinks(variables, "doctor", "--output", "jsonl", *arguments)
     findings = [json.loads(line) for line in done.out.splitlines()]
-    return done, {finding["check"]: (finding["state"], finding["told"]) for finding in findings}
+    return done, {finding["check"]: (finding["state"], finding["message"]) for finding in findings}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def test_all_is_fine(sandbox: Sandbox) -> None:
     done, found = await doctor(pointing_at(sandbox))
     assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", "keys", "rate limit"]
     assert {state for state, _ in found.values()} == {"ok"}
-    assert found["rate limit"][1] == "200 requests in 2 s, 199 left of them now"
+    assert found["rate limit"][1] == "200 requests in 2 s, 199 remaining"
     assert (done.status, done.err, sandbox.links) == (0, "", [])
     assert {request.method for request in sandbox.requests} == {"HEAD", "GET"}
 
@@ -56,7 +56,7 @@ async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "check", "told"),
+    ("variables", "check", "expected"),
     [
         ({"DD_SITE": "datadoghq.de"}, "site", "DD_SITE: 'datadoghq.de' is no Datadog site. Did you mean"),
         ({}, "credentials", "DD_API_KEY and DD_APP_KEY are not set"),
@@ -71,12 +71,14 @@ async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
         ({**KEYS, "DD_SITE": "https://127.0.0.1:1"}, "TLS", "no connection ("),
     ],
 )
-async def test_the_first_flaw_is_told_and_ends_it(variables: dict[str, str], check: str, told: str) -> None:
+async def test_the_first_flaw_is_told_and_ends_it(
+    variables: dict[str, str], check: str, expected: str
+) -> None:
     """What comes after it could not be fine; the status is 1."""
     done, found = await doctor(environment(**variables))
     assert list(found)[-1] == check
     assert found[check][0] == "bad"
-    assert told in found[check][1]
+    assert expected in found[check][1]
     assert {state for name, (state, _) in found.items() if name != check} <= {"ok"}
     assert (done.status, done.err) == (1, "")
 
@@ -92,7 +94,7 @@ async def test_a_bearer_token_is_named(sandbox: Sandbox) -> None:
     assert isinstance(sandbox.bearer_token.token, str)
     variables = environment(DD_SITE=sandbox.url, DD_BEARER_TOKEN=sandbox.bearer_token.token)
     _, found = await doctor(variables)
-    assert found["credentials"] == ("ok", "DD_BEARER_TOKEN set, and of a form that can be sent")
+    assert found["credentials"] == ("ok", "DD_BEARER_TOKEN set and well-formed")
     assert found["keys"][0] == "ok"
 
 
@@ -115,17 +117,17 @@ async def test_an_unknown_case_is_no_flaw() -> None:
     """A server may answer 404 where another has an empty list."""
     async with Server(answers(404, Date=formatdate(usegmt=True)), answers(404)) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
-    assert (found["keys"][0], found["rate limit"]) == ("ok", ("ok", "none was told"))
+    assert (found["keys"][0], found["rate limit"]) == ("ok", ("ok", "the server sends none"))
     assert done.status == 0
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-7200, "ahead of"), (7200, "behind")])
-async def test_a_wrong_clock_is_told(seconds: int, told: str) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(-7200, "ahead of"), (7200, "behind")])
+async def test_a_wrong_clock_is_told(seconds: int, expected: str) -> None:
     """By how much, and which way."""
     async with Server(answers(200, Date=formatdate(time() + seconds, usegmt=True)), listed) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert found["clock"][0] == "bad"
-    assert f" s {told} the server's" in found["clock"][1]
+    assert f" s {expected} the server:" in found["clock"][1]
     assert done.status == 1
 
 
@@ -133,7 +135,7 @@ async def test_a_server_without_a_clock_is_noted() -> None:
     """It cannot be compared, and need not."""
     async with Server(answers(200), listed) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
-    assert found["clock"] == ("note", "the server tells no time to compare with")
+    assert found["clock"] == ("note", "not checked: the server sends no Date header")
     assert done.status == 0
 
 
@@ -155,10 +157,10 @@ async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, 
         variables = environment(DD_SITE=server.url, **KEYS)
         _, found = await doctor(variables)
         assert found["TLS"][0] == "bad"
-        assert "set SSL_CERT_FILE to the file of your CA" in found["TLS"][1]
+        assert "set SSL_CERT_FILE to your CA file" in found["TLS"][1]
         done, found = await doctor(variables | {"SSL_CERT_FILE": str(ca)})
     assert found["TLS"][0] == "ok"
-    assert "the certificate is good for" in found["TLS"][1]
+    assert "the certificate is valid for" in found["TLS"][1]
     assert done.status == 0
 
 

@@ -102,7 +102,7 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox() as sandbox:
-        sandbox.rate_limit = "10/1h"
+        sandbox.rate_limit = "10/1m"  # a wait below --max-wait, so that no link fails
         process = await start(pointing_at(sandbox), "bulk", "--quiet", "--journal", str(journal), str(file))
         await kill_at(process, sandbox, 10)
         ids = {link.id for link in sandbox.links}
@@ -127,11 +127,11 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
 async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
     """A missing file, or one of another kind, is named; the status is 2, and the file is left as it is."""
     (tmp_path / "other").write_text(str(case(some_id(1))))
-    for name, told in (("missing", "does not exist"), ("other", "is not a journal")):
+    for name, expected in (("missing", "does not exist"), ("other", "is another kind of file")):
         shown = await start(environment(), "journal", "show", str(tmp_path / name))
         out, err = await shown.communicate()
         assert (shown.returncode, out) == (2, b"")
-        assert told in err.decode()
+        assert expected in err.decode()
         assert len(err.decode().splitlines()) == 1
     assert os.listdir(tmp_path) == ["other"]
 
@@ -148,7 +148,7 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
     assert first.status == 1
     assert len(asked_for) < 3000
     assert "not tried again, since most requests fail at present" in first.err
-    assert first.err.endswith("run the same command again: the journal knows what is done.\n")
+    assert first.err.endswith("run the same command again: the journal records what is done.\n")
 
 
 async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> 
     assert done.status == 1
     assert len(sandbox.requests) == 1
     assert "the server asks for 1000 s" in done.err
-    assert "Stopped there: lines " in done.err
+    assert "Stopped: lines " in done.err
     assert len(done.err.splitlines()) == 4
 
 
@@ -199,9 +199,9 @@ async def test_a_journal_that_cannot_be_written_further_ends_the_run(tmp_path: P
         )
         out, err = await process.communicate()
         made = len(sandbox.links)
-    told = err.decode()
-    assert process.returncode == 1, told
-    assert f"the journal {journal} cannot be" in told
+    shown = err.decode()
+    assert process.returncode == 1, shown
+    assert f"the journal {journal} cannot be" in shown
     assert 0 < out.count(b"created") <= made < LINKS
-    assert f"{out.count(b'created')} links created" in told
-    assert "Traceback" not in told
+    assert f"{out.count(b'created')} links created" in shown
+    assert "Traceback" not in shown

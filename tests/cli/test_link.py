@@ -74,7 +74,7 @@ class TestCreate:
             }
 
     @pytest.mark.parametrize(
-        ("arguments", "status", "told"),
+        ("arguments", "status", "expected"),
         [
             (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404, case not found"),
             (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'STOPS'; known are"),
@@ -88,24 +88,24 @@ class TestCreate:
         ],
     )
     async def test_what_cannot_be_is_told_in_a_line(
-        self, sandbox: Sandbox, one: StoredCase, arguments: tuple[str, ...], status: int, told: str
+        self, sandbox: Sandbox, one: StoredCase, arguments: tuple[str, ...], status: int, expected: str
     ) -> None:
         """Status 1 if the server said so, 2 if nothing was sent."""
         done = await caselinks(pointing_at(sandbox), "create", *arguments)
         assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
-        assert told in done.err
+        assert expected in done.err
         assert not sandbox.links
 
     async def test_a_wrong_site_and_missing_keys_are_told_in_a_line(self) -> None:
         """As for every subcommand: nothing is sent, status 2."""
-        for variables, arguments, told in (
+        for variables, arguments, expected in (
             (environment(), (), "DD_API_KEY and DD_APP_KEY are not set"),
             (environment(), ("--site", "datadoghq.de"), "is no Datadog site. Did you mean datadoghq.eu?"),
             (environment(DD_SITE="nowhere"), (), "DD_SITE: 'nowhere' is no Datadog site"),
         ):
             done = await caselinks(variables, "create", "SHOP-1", "blocks", "SHOP-2", *arguments)
             assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
-            assert told in done.err
+            assert expected in done.err
 
     async def test_interrupted_it_says_how_to_go_on(self) -> None:
         """Whether the server carries it out nobody can know; ensure will."""
@@ -117,7 +117,7 @@ class TestCreate:
             _, err = await process.communicate()
         assert process.returncode == 130
         assert err.decode().splitlines() == [
-            "The link may have been created: caselinks ensure makes it only if it is not there.",
+            "The link may have been created. Run caselinks ensure, which creates only a missing link.",
             "Interrupted.",
         ]
 
@@ -128,7 +128,7 @@ class TestEnsure:
         first = await caselinks(pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2")
         second = await caselinks(pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2")
         assert first.out == second.out
-        assert (first.err, second.err) == ("Created.\n", "It was there already.\n")
+        assert (first.err, second.err) == ("Created.\n", "Already linked.\n")
         assert len(sandbox.links) == 1
 
 
@@ -198,8 +198,8 @@ class TestList:
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
         _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2", columns=50)
         _, line = shown.splitlines()
-        # Of how wide the arrow is, versions of rich think differently.
-        assert line.split()[:4] == ["↔", "RELATES_TO", "SHOP-1", "Checko…"]
+        # The arrow has another width in some versions of rich.
+        assert line.split()[:4] == ["↔", "RELATES_TO", "SHOP-1", "Checkout…"]
         assert f"{sandbox.links[0].id[:8]}…" in line
 
     async def test_the_demo_needs_no_keys(self) -> None:

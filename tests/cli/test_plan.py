@@ -53,7 +53,7 @@ async def test_it_shows_and_changes_nothing(sandbox: Sandbox, file: str) -> None
     """A line for each link, and how to do it."""
     done = await caselinks(pointing_at(sandbox), "plan", file)
     assert done.out == "+ SHOP-1 BLOCKS SHOP-2\n+ SHOP-1 BLOCKS SHOP-3\n"
-    assert done.err == "2 links to create. Nothing was changed; --apply does it.\n"
+    assert done.err == "2 links to create. Nothing was changed; use --apply to apply the plan.\n"
     assert (done.status, sandbox.links) == (0, [])
 
 
@@ -84,7 +84,7 @@ async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> No
     ids = {link.id for link in sandbox.links}
     second = await caselinks(pointing_at(sandbox), "plan", file, "--apply", "--yes")
     assert (second.status, second.out) == (0, "")
-    assert second.err == "Nothing to do: 2 links there already.\n"
+    assert second.err == "Nothing to do: 2 already linked.\n"
     assert {link.id for link in sandbox.links} == ids
     assert len(ids) == 2
 
@@ -109,9 +109,9 @@ async def test_json_tells_the_changes_and_then_the_outcomes(sandbox: Sandbox, fi
         ("create", "SHOP-3"),
     ]
     done = await caselinks(pointing_at(sandbox), "plan", file, "--apply", "--yes", "--output", "jsonl")
-    told = [json.loads(line) for line in done.out.splitlines()]
-    assert {each["outcome"] for each in told} == {"created"}
-    assert {each["link"]["id"] for each in told} == {link.id for link in sandbox.links}
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert {each["outcome"] for each in records} == {"created"}
+    assert {each["link"]["id"] for each in records} == {link.id for link in sandbox.links}
 
 
 async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> None:
@@ -123,10 +123,10 @@ async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> N
         *("--output", "json"),
     )
     assert done.status == 1
-    assert "SHOP-1 BLOCKS SHOP-2: not created: " in done.err
+    assert "SHOP-1 BLOCKS SHOP-2: failed: " in done.err
     assert "SHOP-3 CAUSES SHOP-2: not deleted: " in done.err
-    assert "2 not created, 1 not deleted." in done.err
-    assert {each["outcome"] for each in json.loads(done.out)} == {"not_created", "not_deleted"}
+    assert "2 failed, 1 not deleted." in done.err
+    assert {each["outcome"] for each in json.loads(done.out)} == {"failed", "not_deleted"}
     assert len(sandbox.links) == 1
 
 
@@ -148,14 +148,14 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
     unclear = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("no answer"))
     settings = Settings(site=None, in_sandbox=False, output="jsonl", quiet=False, verbose=False)
     application = _Application(Screen(), settings)
-    links: Any = Applies(Failed(new, unclear, 0), AlreadyLinked(new, there, 1))
-    await application.make(links, LinkPlan(create=(new, new)))
-    told = capsys.readouterr()
-    assert [json.loads(line)["outcome"] for line in told.out.splitlines()] == [
-        "perhaps_created",
+    client: Any = Applies(Failed(new, unclear, 0), AlreadyLinked(new, there, 1))
+    await application.apply(client, LinkPlan(create=(new, new)))
+    shown = capsys.readouterr()
+    assert [json.loads(line)["outcome"] for line in shown.out.splitlines()] == [
+        "ambiguous",
         "already_linked",
     ]
-    assert told.err.endswith("1 perhaps created, 1 already linked.\n")
+    assert shown.err.endswith("1 ambiguous, 1 already linked.\n")
     assert application.exit_status == 1
 
 
@@ -169,7 +169,7 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "told"),
+    ("text", "status", "expected"),
     [
         ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' names no entity"),
         ("SHOP-1: {blocks: SHOP-2}\nSHOP-1: {causes: SHOP-3}\n", 2, "already appears in line 1"),
@@ -177,12 +177,12 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
         ("", 2, "the file is empty"),
     ],
 )
-async def test_what_cannot_be_planned_is_told(sandbox: Sandbox, text: str, status: int, told: str) -> None:
+async def test_what_cannot_be_planned_is_told(
+    sandbox: Sandbox, text: str, status: int, expected: str
+) -> None:
     """In a line or two, and nothing is sent."""
-    done = await caselinks(
-        pointing_at(sandbox), "plan", "--apply", "--yes", "--format", "yaml", "-", stdin=text.encode()
-    )
-    assert told in done.err
+    done = await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", "-", stdin=text.encode())
+    assert expected in done.err
     assert (done.status, done.out, sandbox.links) == (status, "", [])
     assert done.err.count("\n") <= 2
 
@@ -190,7 +190,7 @@ async def test_what_cannot_be_planned_is_told(sandbox: Sandbox, text: str, statu
 async def test_a_file_that_states_nothing_is_nothing_to_do(sandbox: Sandbox) -> None:
     """A header alone, as from a script."""
     done = await caselinks(pointing_at(sandbox), "plan", "-", stdin=b"parent,relationship,child\n")
-    assert (done.status, done.err) == (0, "Nothing to do: the file states no links.\n")
+    assert (done.status, done.err) == (0, "Nothing to do: the file contains no links.\n")
 
 
 async def test_quiet_tells_changes_and_warnings_alone(sandbox: Sandbox, file: str) -> None:
@@ -205,7 +205,7 @@ async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: st
     """There is nobody to ask; nothing is sent."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--apply")
     assert (done.status, done.err.count("\n"), len(sandbox.requests)) == (2, 1, 0)
-    assert "say --yes" in done.err
+    assert "add --yes" in done.err
 
 
 async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str]:
@@ -233,7 +233,7 @@ async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "told", "links"),
+    ("answer", "status", "expected", "links"),
     [
         (b"y\n", 0, "2 created.", 2),
         (b"n\n", 0, "Nothing was changed.", 0),
@@ -242,12 +242,12 @@ async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str
     ],
 )
 async def test_on_a_terminal_it_asks(
-    sandbox: Sandbox, file: str, answer: bytes, status: int, told: str, links: int
+    sandbox: Sandbox, file: str, answer: bytes, status: int, expected: str, links: int
 ) -> None:
     """Yes does it; no, nothing and Ctrl-C leave all as it is."""
     done, shown = await answered(sandbox, file, answer)
-    assert told in shown
-    assert "2 links to create. Do it? [y/N]" in shown
+    assert expected in shown
+    assert "2 links to create. Apply? [y/N]" in shown
     assert (done, len(sandbox.links)) == (status, links)
 
 
@@ -262,7 +262,7 @@ async def test_interrupted_it_says_how_far_it_came() -> None:
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert process.returncode == 130
-    assert "So far: nothing. What was under way may be done too: the same command plans what" in err.decode()
+    assert "So far: nothing. Changes in flight may have been applied too" in err.decode()
 
 
 async def test_the_example_needs_no_keys() -> None:

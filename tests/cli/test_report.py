@@ -34,7 +34,7 @@ async def lines(count: int) -> AsyncIterator[LinkLine | MalformedLine]:
 async def report() -> Report:
     """Of three lines, which are under way."""
     report = Report(Screen())
-    assert [new async for new in report.wanted(lines(3))] == [NEW] * 3
+    assert [new async for new in report.links(lines(3))] == [NEW] * 3
     return report
 
 
@@ -53,18 +53,18 @@ def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFi
     """Of the links that were under way when all turned out to fail, the lines are named."""
     fail(report, *[ConnectError("no network")] * 3)
     report.summarize()
-    told = capsys.readouterr().err
-    assert told.count("no network") == 1
-    assert "Stopped there: lines 3-4 failed alike, and no later line was sent." in told
+    err = capsys.readouterr().err
+    assert err.count("no network") == 1
+    assert "Stopped: lines 3-4 failed for the same reason, and no later line was sent." in err
 
 
 def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     """Another reason than the one that stopped the run is told as well."""
     fail(report, ConnectError("no network"), AuthenticationError("wrong keys", status=401))
     report.summarize()
-    told = capsys.readouterr().err
-    assert "line 3: not created: wrong keys" in told
-    assert "alike" not in told
+    err = capsys.readouterr().err
+    assert "line 3: failed: wrong keys" in err
+    assert "same reason" not in err
 
 
 def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[s
     assert report._stopped_by is None
     report.add(Failed(NEW, unclear(during_outage=True), 1))
     report.summarize()
-    told = capsys.readouterr().err
-    assert told.count("perhaps created: perhaps") == 2
-    assert "Stopped there: no later line was sent." in told
-    assert "Not sent either: lines 4." in told
+    err = capsys.readouterr().err
+    assert err.count("ambiguous: perhaps") == 2
+    assert "Stopped: no later line was sent." in err
+    assert "Also not sent: lines 4." in err

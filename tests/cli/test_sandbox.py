@@ -42,21 +42,21 @@ async def ended(process: Program) -> str:
 async def test_it_tells_what_to_export_and_ends_with_control_c() -> None:
     """A client with the variables that it prints can link; Ctrl-C ends it in good order."""
     process = await start("--port", "0")
-    async with await exported(process) as links:
-        assert str(await links.create_link(NEW)) == str(NEW)
-    assert "The sandbox has ended." in await ended(process)
+    async with await exported(process) as client:
+        assert str(await client.create_link(NEW)) == str(NEW)
+    assert "Sandbox stopped." in await ended(process)
 
 
 async def test_a_file_keeps_the_links_over_a_restart(tmp_path: Path) -> None:
     """With --db what one run linked, the next one lists."""
     db = str(tmp_path / "links.db")
     first = await start("--port", "0", "--db", db)
-    async with await exported(first) as links:
-        made = await links.create_link(NEW)
+    async with await exported(first) as client:
+        made = await client.create_link(NEW)
     await ended(first)
     second = await start("--port", "0", "--db", db)
-    async with await exported(second) as links:
-        assert await links.list_links(NEW.parent) == [made]
+    async with await exported(second) as client:
+        assert await client.list_links(NEW.parent) == [made]
     await ended(second)
     sqlite3.connect(db).close()
 
@@ -66,9 +66,9 @@ async def test_rate_limit_and_faults_are_as_asked_for() -> None:
     process = await start(
         "--port", "0", "--rate-limit", "1000/1h", "--fault", "504-applied@create", "--fault-seed", "1"
     )
-    async with await exported(process) as links:
-        _, created = await links.ensure_link(NEW)  # answered by a 504, and found
-        limit = links.rate_limit
+    async with await exported(process) as client:
+        _, created = await client.ensure_link(NEW)  # answered by a 504, and found
+        limit = client.rate_limit
     assert created
     assert limit
     assert (limit.limit, limit.period, limit.remaining) == (1000, 3600, 997)
@@ -81,12 +81,12 @@ async def test_what_is_open_is_as_asked_for() -> None:
         *("--port", "0", "--rate-limit", "1000/1h", "--buckets", "separate", "--error-form", "strings"),
         *("--duplicates", "conflict", "--list-lag", "3600"),
     )
-    async with await exported(process) as links:
-        await links.create_link(NEW)
-        assert await links.list_links(NEW.parent) == []
+    async with await exported(process) as client:
+        await client.create_link(NEW)
+        assert await client.list_links(NEW.parent) == []
         with pytest.raises(ConflictError) as caught:
-            await links.create_link(NEW)
-        limit = links.rate_limit
+            await client.create_link(NEW)
+        limit = client.rate_limit
     assert caught.value.raw_errors == ("an equal link exists",)
     assert limit
     assert (limit.name, limit.remaining) == ("case_links_create", 998)
@@ -99,8 +99,8 @@ async def test_a_command_runs_in_it_and_lends_its_status() -> None:
         "import os, asyncio; from datadog_caselinks import *\n"
         "assert 'DD_BEARER_TOKEN' not in os.environ\n"
         "async def main():\n"
-        "    async with CaseLinksClient.from_env() as links:\n"
-        f"        print(await links.list_links(case('{NEW.parent.id}')))\n"
+        "    async with CaseLinksClient.from_env() as client:\n"
+        f"        print(await client.list_links(case('{NEW.parent.id}')))\n"
         "asyncio.run(main()); raise SystemExit(7)\n"
     )
     process = await start("--", sys.executable, "-c", listing)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from datadog_caselinks.cli.screen import Log, Screen
+from datadog_caselinks.cli.screen import Screen, ScreenHandler
 
 
 class Clock:
@@ -47,7 +47,7 @@ def test_what_was_done_before_is_none_of_its_speed(clock: Clock, capsys: pytest.
         clock.now += 10
         screen.advance(done=done, failed=0)
     assert capsys.readouterr().err.splitlines() == [
-        "400 of 1,000, 0 failed, 0/s, not moving",
+        "400 of 1,000, 0 failed, 0/s, no progress",
         "500 of 1,000, 0 failed, 5/s, 0:01:40 left",
     ]
 
@@ -56,9 +56,9 @@ def test_the_number_may_grow_on_the_way(clock: Clock, capsys: pytest.CaptureFixt
     """As of a graph, where each answer may lead to further questions."""
     screen = Screen(clock=clock)
     screen.start(None)
-    for asked in (10, 100):
+    for total in (10, 100):
         clock.now += 10
-        screen.answered(asked // 2, asked)
+        screen.on_progress(total // 2, total)
     assert capsys.readouterr().err.splitlines() == [
         "5 of 10, 0 failed, 0/s, 0:00:10 left",
         "50 of 100, 0 failed, 2/s, 0:00:20 left",
@@ -80,9 +80,9 @@ def test_quiet_shows_no_progress(clock: Clock, capsys: pytest.CaptureFixture[str
     screen.start(10)
     clock.now += 100
     screen.advance(done=5, failed=0)
-    log = Log(screen, all_of_a_kind=True)
-    log.emit(logging.makeLogRecord({"msg": "the rate limit is used up", "levelno": logging.INFO}))
-    log.emit(logging.makeLogRecord({"msg": "the database went away", "levelno": logging.WARNING}))
+    handler = ScreenHandler(screen, show_all=True)
+    handler.emit(logging.makeLogRecord({"msg": "the rate limit is used up", "levelno": logging.INFO}))
+    handler.emit(logging.makeLogRecord({"msg": "the database went away", "levelno": logging.WARNING}))
     screen.problem("one was not made")
     screen.summary("4 were made")
     assert capsys.readouterr().err == "The database went away\none was not made\n4 were made\n"
@@ -110,9 +110,9 @@ def test_a_terminal_shows_until_when_the_limit_holds(
     monkeypatch.setenv("COLUMNS", "150")
     screen = Screen(clock=clock)
     screen.start(10)
-    log = Log(screen, all_of_a_kind=False)
-    told = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
-    log.emit(logging.makeLogRecord(told))
+    handler = ScreenHandler(screen, show_all=False)
+    record = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
+    handler.emit(logging.makeLogRecord(record))
     screen.advance(done=1, failed=0)
     screen.close()
     assert "rate limit until " in capsys.readouterr().err

@@ -41,7 +41,7 @@ def test_closed_standard_input_cannot_be_read_or_asked() -> None:
     assert (done.returncode, done.stderr) == (2, "Error: standard input is closed\n")
     done = run(f"plan --sandbox --apply {LINKS} <&-")
     assert done.returncode == 2
-    assert "no terminal to ask" in done.stderr
+    assert "without a terminal" in done.stderr
 
 
 def test_an_encoding_without_signs_shows_others_of_their_width() -> None:
@@ -67,22 +67,23 @@ def test_any_other_letter_is_shown_by_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "expected"),
     [
         ("list SHOP-2", ""),
         ("graph SHOP-2 --format dot", ""),
         ("create SHOP-27 blocks SHOP-32", "Created.\n"),
         (
             f"plan {LINKS} --apply --yes --output jsonl",
-            "So far: 1 created. What was under way may be done too: the same command plans what is left.\n",
+            "So far: 1 created. Changes in flight may have been applied too; "
+            "run the same command again to plan the rest.\n",
         ),
     ],
 )
-def test_a_full_disk_is_told_and_what_was_done_until_then(command: str, told: str) -> None:
+def test_a_full_disk_is_told_and_what_was_done_until_then(command: str, expected: str) -> None:
     """The status is 1, and not that of a run that sent nothing."""
     done = run(f"{command} --sandbox >/dev/full")
-    error = "Error: standard output cannot be written: No space left on device\n"
-    assert (done.returncode, done.stderr) == (1, told + error)
+    error = "Error: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, expected + error)
 
 
 def test_a_stream_that_is_no_file_is_left_as_it_is() -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Failed, case
-from datadog_caselinks.cli.fleet import _Told
+from datadog_caselinks.cli.fleet import _WorkerReport
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
@@ -28,8 +28,8 @@ FILE = HEADER + b"".join(f"{some_id(1)},blocks,{some_id(n)}\n".encode() for n in
 async def variables(sandbox: Sandbox, database: str) -> dict[str, str]:
     """The environment that points at the sandbox and a database with the tables."""
     variables = pointing_at(sandbox) | {"CASELINKS_DATABASE": database}
-    told = Finished(0, "", "The database has the tables of a fleet.\n")
-    assert await fleet(variables, "init") == told
+    done = Finished(0, "", "The database is ready.\n")
+    assert await fleet(variables, "init") == done
     return variables
 
 
@@ -58,14 +58,15 @@ async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: 
     submitted = await fleet(variables, "submit", "-", stdin=FILE)
     assert submitted == Finished(0, "1\n", "4 links submitted as run 1.\n")
     assert (await fleet(variables, "status")).out == (
-        "run 1\t-\t0 of 4 done\t0 created, 0 already linked, 0 failed, 0 perhaps created\tnot moving\n"
+        "run 1\t-\t0 of 4 done\t0 created, 0 already linked, 0 failed, 0 ambiguous\tno progress\n"
     )
     done = await fleet(variables, "worker", "--until-done")
-    told = f"Creating links on {sandbox.url} as they are submitted.\n4 links done here, 0 failed.\n"
-    assert done == Finished(0, "", told)
+    summary = f"Creating links on {sandbox.url} as they are submitted.\n"
+    summary += "4 links created or already linked, 0 failed.\n"
+    assert done == Finished(0, "", summary)
     status = await fleet(variables, "status", "--follow")
     assert status == Finished(
-        0, "run 1\t-\t4 of 4 done\t4 created, 0 already linked, 0 failed, 0 perhaps created\t\n", ""
+        0, "run 1\t-\t4 of 4 done\t4 created, 0 already linked, 0 failed, 0 ambiguous\t\n", ""
     )
     assert len(sandbox.links) == 4
 
@@ -91,7 +92,10 @@ async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[s
 async def test_lines_that_repeat_a_link_are_told(variables: dict[str, str]) -> None:
     """They are left out."""
     done = await fleet(variables, "submit", "-", stdin=FILE + FILE.splitlines(keepends=True)[1])
-    assert done.err.splitlines() == ["Left out: 1 line that repeats another.", "4 links submitted as run 1."]
+    assert done.err.splitlines() == [
+        "Skipped 1 line that repeats another line.",
+        "4 links submitted as run 1.",
+    ]
 
 
 async def test_links_that_failed_are_listed_and_tried_again(
@@ -101,7 +105,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
     await fleet(variables, "submit", "-", stdin=HEADER + f"SHOP-1,blocks,{some_id(2)}\n".encode())
     done = await fleet(variables, "worker", "--until-done")
     assert done.status == 0
-    assert done.err.splitlines()[1].startswith("run 1, line 2: not created: cannot get case SHOP-1: 404")
+    assert done.err.splitlines()[1].startswith("run 1, line 2: failed: cannot get case SHOP-1: 404")
     assert (await fleet(variables, "status", "--quiet")).status == 1
     listed = await fleet(variables, "status", "--failed")
     assert listed.out.startswith(
@@ -110,7 +114,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
     (record,) = json.loads((await fleet(variables, "status", "--failed", "--output", "json")).out)
     assert (record["run"], record["number"], record["state"]) == (1, 2, "failed")
     sandbox.add_case("SHOP-1", id=some_id(1))
-    assert (await fleet(variables, "retry-failed", "--run", "1")).err == "1 link handed over once more.\n"
+    assert (await fleet(variables, "retry-failed", "--run", "1")).err == "1 link submitted again.\n"
     assert (await fleet(variables, "retry-failed", "--quiet")).err == ""
     assert (await fleet(variables, "worker", "--until-done", "--quiet")) == Finished(0, "", "")
     assert (await fleet(variables, "status", "--run", "1")).status == 0
@@ -120,11 +124,11 @@ async def test_links_that_failed_are_listed_and_tried_again(
 def test_a_link_that_may_have_been_made_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     """Where it could not be looked for, it is perhaps created."""
     new = case(some_id(1)).blocks(case(some_id(2)))
-    told = _Told(Screen())
+    report = _WorkerReport(Screen())
     error = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("lost"))
-    told.add(3, 7, Failed(new, error, 0))
-    assert capsys.readouterr().err == "run 3, line 7: perhaps created: who knows\n"
-    assert told.summary == "0 links done here, 1 failed."
+    report.add(3, 7, Failed(new, error, 0))
+    assert capsys.readouterr().err == "run 3, line 7: ambiguous: who knows\n"
+    assert report.summary == "0 links created or already linked, 1 failed."
 
 
 async def test_a_run_that_is_not_there_is_told(variables: dict[str, str]) -> None:
@@ -152,7 +156,7 @@ async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], 
     _, err = await worker.communicate()
     assert worker.returncode == 143
     assert err.decode().splitlines()[1:] == [
-        "4 links done here, 0 failed. What is left waits: start a worker again, on any machine.",
+        "4 links created or already linked, 0 failed. To continue, start a worker on any machine.",
         "Interrupted.",
     ]
     assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
@@ -176,11 +180,11 @@ async def test_why_the_links_have_to_wait_is_shown(variables: dict[str, str], sa
     refused = variables | {"DD_API_KEY": "another-key-0123456789", "DD_APP_KEY": "another-key-9876543210"}
     worker = await start(refused, "fleet", "worker", "--verbose", "--quiet")
     follow = await start(variables, "fleet", "status", "--follow")
-    told = (await worker.stderr.readline()).decode()
-    assert told.startswith("No link can be created: ")
-    assert "401" in told
+    error = (await worker.stderr.readline()).decode()
+    assert error.startswith("Cannot create links: ")
+    assert "401" in error
     shown = (await follow.stderr.readline()).decode()
-    assert shown.startswith("run 1 is held up, and is tried again: ")
+    assert shown.startswith("run 1 is held up and will be retried: ")
     for process, by in ((worker, signal.SIGTERM), (follow, signal.SIGINT)):
         process.send_signal(by)
         await process.communicate()
@@ -196,7 +200,7 @@ async def test_a_database_that_is_not_there_is_told(sandbox: Sandbox, command: l
     done = await fleet(pointing_at(sandbox), *command, "--database", url)
     assert done.status == 2
     assert len(done.err.splitlines()) == 1
-    assert done.err.startswith("Error: the database cannot be used: ")
+    assert done.err.startswith("Error: cannot use the database: ")
 
 
 def test_without_its_extra_it_says_what_to_install() -> None:
@@ -204,7 +208,10 @@ def test_without_its_extra_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['psycopg'] = None; from datadog_caselinks.cli import main; main()"
     command = [sys.executable, "-c", program, "fleet", "status"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == "Error: many machines need an extra: pip install 'datadog_caselinks[distributed]'\n"
+    assert (
+        done.stderr
+        == "Error: datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'\n"
+    )
     assert done.returncode == 2
 
 

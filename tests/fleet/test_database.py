@@ -12,7 +12,7 @@ import pytest
 from procrastinate import App
 from procrastinate.testing import InMemoryConnector
 
-from datadog_caselinks import ConfigurationError, FleetError
+from datadog_caselinks import ConfigurationError, FleetError, ParameterError
 from datadog_caselinks.fleet import connected, create_tables, list_runs
 from tests.fleet.postgres import PASSWORD
 from tests.servers import unused_port
@@ -31,7 +31,7 @@ from tests.servers import unused_port
 )
 async def test_a_malformed_database_is_refused_and_not_quoted(database: str) -> None:
     """What is no connection string may hold a password all the same, of which nothing is shown."""
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ParameterError) as caught:
         async with connected(database):
             pass
     assert "secret" not in "".join(traceback.format_exception(caught.value))
@@ -39,7 +39,7 @@ async def test_a_malformed_database_is_refused_and_not_quoted(database: str) -> 
 
 async def test_nobody_there_is_told() -> None:
     """The error names what libpq says, and not the password."""
-    with pytest.raises(FleetError, match=r"cannot be used: .*refused") as caught:
+    with pytest.raises(FleetError, match=r"cannot use the database: .*refused") as caught:
         async with connected(f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/postgres"):
             pass
     assert PASSWORD not in "".join(traceback.format_exception(caught.value))
@@ -80,7 +80,7 @@ async def test_tables_of_procrastinate_are_left_as_they_are(database: str) -> No
 
 async def test_an_app_without_postgres_is_refused() -> None:
     """Links are kept in tables, so another connector than psycopg's will not do."""
-    with pytest.raises(ConfigurationError, match="PsycopgConnector"):
+    with pytest.raises(ParameterError, match="PsycopgConnector"):
         await list_runs(App(connector=InMemoryConnector()))
 
 

@@ -38,7 +38,7 @@ class TestSubmit:
         """Each job is of so many links, and names no more than its run and its chunk."""
         assert await submit(app, links(5), site=SITE, chunk=2) == Submission(run=1, links=5, repeated=0)
         assert await jobs(app) == [{"run": 1, "chunk": chunk} for chunk in range(3)]
-        async with Lease.taken(app, 1, 1) as lease:
+        async with Lease.acquire(app, 1, 1) as lease:
             assert await lease.pending() == list(enumerate(links(5), 1))[2:4]
 
     async def test_what_was_written_is_what_is_read(self, app: App) -> None:
@@ -49,7 +49,7 @@ class TestSubmit:
             parse_link(some_id(1), "parent-of", f"conversation:{some_id(3)}"),
         ]
         await submit(app, wanted, site=SITE)
-        async with Lease.taken(app, 1, 0) as lease:
+        async with Lease.acquire(app, 1, 0) as lease:
             assert [new for _, new in await lease.pending()] == wanted
             assert await lease.site() == SITE.api_url
 
@@ -97,7 +97,7 @@ class TestListRuns:
     async def test_each_state_is_counted(self, app: App) -> None:
         """What has an outcome is done, and what surely or perhaps was not made is counted for that."""
         await submit(app, links(6), site=SITE)
-        async with Lease.taken(app, 1, 0) as lease:
+        async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
         (run,) = await list_runs(app)
         assert (run.links, run.pending, run.created, run.already_linked, run.failed, run.ambiguous) == (
@@ -124,7 +124,7 @@ class TestFailedLinks:
     async def test_they_are_told_with_their_errors(self, app: App) -> None:
         """Each with its place in the source, and whether it may have been made."""
         await submit(app, links(6), site=SITE)
-        async with Lease.taken(app, 1, 0) as lease:
+        async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
         found = [link async for link in failed_links(app, 1)]
         assert [(link.number, link.state, link.error) for link in found] == [
@@ -138,7 +138,7 @@ class TestFailedLinks:
     async def test_they_can_be_submitted_anew(self, app: App) -> None:
         """With a job for each chunk that holds some; what was made stays as it is."""
         await submit(app, links(6), site=SITE, chunk=4)
-        async with Lease.taken(app, 1, 0) as lease:
+        async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
         before = await jobs(app)
         assert await retry_failed(app, 2) == 0

@@ -52,7 +52,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
 @pytest.fixture
 def again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are tried again without a wait, where nothing is under way that it would be for."""
-    monkeypatch.setattr(tasks, "_AGAIN", 0)
+    monkeypatch.setattr(tasks, "_RETRY_AFTER", 0)
 
 
 class Waits(list[float]):
@@ -116,11 +116,11 @@ async def working(app: App) -> AsyncIterator[None]:
 
 async def test_every_link_gets_an_outcome(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
     """Created, there already, or failed with its error; and each is told as it comes."""
-    told: list[tuple[int, int, Outcome]] = []
+    outcomes: list[tuple[int, int, Outcome]] = []
     wanted = [*links(5), parse_link("NONE-1", "blocks", some_id(1))]
     await client.create_link(links(1)[0])
     await submit(app, wanted, site=sandbox.site, chunk=3)
-    add_link_tasks(app, client, tell=lambda *outcome: told.append(outcome))
+    add_link_tasks(app, client, on_outcome=lambda *outcome: outcomes.append(outcome))
     await all_done(app)
     (run,) = await list_runs(app)
     assert (run.created, run.already_linked, run.failed, run.pending) == (4, 1, 1, 0)
@@ -128,8 +128,8 @@ async def test_every_link_gets_an_outcome(app: App, sandbox: Sandbox, client: Ca
     assert (failed.number, failed.parent) == (6, "NONE-1")
     assert "404" in failed.error
     assert made(sandbox) == once(links(5))
-    assert sorted((run, number) for run, number, _ in told) == [(1, number) for number in range(1, 7)]
-    assert [number for _, number, outcome in told if isinstance(outcome, Failed)] == [6]
+    assert sorted((run, number) for run, number, _ in outcomes) == [(1, number) for number in range(1, 7)]
+    assert [number for _, number, outcome in outcomes if isinstance(outcome, Failed)] == [6]
 
 
 async def test_nothing_to_do_is_done(app: App, client: CaseLinksClient) -> None:
@@ -279,7 +279,7 @@ class TestTwoWorkersWithOneJob:
         add_link_tasks(app, client, sleep=waits.sleep)
         job_id = await the_job(app)
         async with working(app):
-            async with Lease.taken(app, 1, 0):
+            async with Lease.acquire(app, 1, 0):
                 await until(lambda: has_run(app, job_id))
                 assert not sandbox.requests
             await until(lambda: is_done(app))

@@ -38,7 +38,7 @@ async def test_the_database_may_be_away_for_a_while(
         finally:
             await asyncio.to_thread(postgres.start)
         await working
-    assert "the database went away" in caplog.text
+    assert "lost the connection to the database" in caplog.text
     assert made(sandbox) == once(wanted)
     (run,) = await list_runs(app)
     assert (run.pending, run.not_made) == (0, 0)
