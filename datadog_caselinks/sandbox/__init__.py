@@ -6,8 +6,8 @@ what it holds and has seen. It decodes requests on its own, so that it can prove
 
 from datadog_caselinks.sandbox.faults import Fault, FaultRule
 from datadog_caselinks.sandbox.limits import RateLimitRule
-from datadog_caselinks.sandbox.record import SeenRequest
+from datadog_caselinks.sandbox.record import RecordedRequest
 from datadog_caselinks.sandbox.server import Sandbox
 from datadog_caselinks.sandbox.store import StoredCase, StoredLink
 
-__all__ = ["Fault", "FaultRule", "RateLimitRule", "Sandbox", "SeenRequest", "StoredCase", "StoredLink"]
+__all__ = ["Fault", "FaultRule", "RateLimitRule", "RecordedRequest", "Sandbox", "StoredCase", "StoredLink"]

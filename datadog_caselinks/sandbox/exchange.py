@@ -22,7 +22,7 @@ from datadog_caselinks.sandbox.api import Answer, Call, Operation, authenticate,
 from datadog_caselinks.sandbox.documents import write_json
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule, Window
-from datadog_caselinks.sandbox.record import Record, SeenRequest, excerpt
+from datadog_caselinks.sandbox.record import Record, RecordedRequest, excerpt
 from datadog_caselinks.sandbox.refusals import Refusal, RefusedError, bad_request
 from datadog_caselinks.sandbox.store import Store
 from datadog_caselinks.sandbox.variant import Variant
@@ -68,7 +68,7 @@ class Exchange:
         outcome = await self._outcome(request)
         # Before the answer leaves, so that whoever has it finds it in the record.
         self.record.add(
-            SeenRequest(
+            RecordedRequest(
                 at,
                 request.method,
                 request.raw_path,
@@ -116,7 +116,7 @@ class Exchange:
                 return self._apply(call)
             case Fault.MALFORMED:
                 return evolve(self._apply(call), body=_BROKEN_JSON)
-            case Fault.LOST_ANSWER:
+            case Fault.LOST_RESPONSE:
                 self._apply(call)
                 return None
             case Fault.RESET:
@@ -142,7 +142,7 @@ class Exchange:
             return self._refused(error.refusal)
 
     def _refused(self, refusal: Refusal) -> Answer:
-        body = write_json(refusal.document(self.variant.error_form))
+        body = write_json(refusal.document(self.variant.error_format))
         return Answer(refusal.status, body, headers=refusal.headers)
 
     async def _deliver(

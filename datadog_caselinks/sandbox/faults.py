@@ -19,7 +19,7 @@ from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 class Fault(StrEnum):
     """What happens to a request. *Applied* means that a valid create or delete took effect."""
 
-    LOST_ANSWER = "lost-answer"
+    LOST_RESPONSE = "lost-response"
     """Applied; then the connection is closed without an answer."""
 
     RESET = "reset"
@@ -132,7 +132,7 @@ class FaultRule:
     def parse(cls, text: str) -> FaultRule:
         """Read ``FAULT[=SECONDS][@OPERATION][:PERCENT%]``.
 
-        ``lost-answer`` strikes always, ``lost-answer:5%`` one request in twenty, ``delay=0.2:10%``
+        ``lost-response`` strikes always, ``lost-response:5%`` one request in twenty, ``delay=0.2:10%``
         delays by 0.2 seconds, ``503@create:2.5%`` strikes creates only. ``FAULT`` is a value of
         :class:`Fault`.
 
@@ -142,7 +142,7 @@ class FaultRule:
         if match is None:
             raise ConfigurationError(
                 f"{text!r} is no fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
-                "such as lost-answer:5% or delay=0.2@create:10%"
+                "such as lost-response:5% or delay=0.2@create:10%"
             )
         name, seconds, operation, percent = match.group("fault", "seconds", "operation", "percent")
         return cls(
@@ -157,7 +157,7 @@ class FaultRule:
         """The seconds that the fault takes."""
         return _DEFAULT_SECONDS if self.seconds is None else self.seconds
 
-    def can_strike(self, operation: Operation) -> bool:
+    def applies_to(self, operation: Operation) -> bool:
         """Whether the fault is for this operation."""
         if operation == "delete" and self.fault in _NEED_A_BODY:
             return False
@@ -184,11 +184,11 @@ class FaultPlan:
     def next_for(self, operation: Operation) -> FaultRule | None:
         """The fault that this request suffers, if any."""
         for place, rule in enumerate(self._queue):
-            if rule.can_strike(operation):
+            if rule.applies_to(operation):
                 del self._queue[place]
                 return rule
         for rule in self.rules:
-            if rule.can_strike(operation) and self._random.random() < rule.probability:
+            if rule.applies_to(operation) and self._random.random() < rule.probability:
                 return rule
         return None
 

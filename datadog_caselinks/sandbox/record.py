@@ -14,7 +14,7 @@ _KEPT_CHARACTERS: Final = 500
 
 
 @frozen
-class SeenRequest:
+class RecordedRequest:
     """One request and what became of it.
 
     ``at``      seconds since the epoch
@@ -41,11 +41,11 @@ class SeenRequest:
 class Record:
     """The latest 10,000 requests, oldest first, and counts over all."""
 
-    requests: deque[SeenRequest] = field(factory=lambda: deque(maxlen=_KEPT_REQUESTS))
+    requests: deque[RecordedRequest] = field(factory=lambda: deque(maxlen=_KEPT_REQUESTS))
     statuses: Counter[int | None] = field(factory=Counter)
     faults: Counter[Fault] = field(factory=Counter)
 
-    def add(self, request: SeenRequest) -> None:
+    def add(self, request: RecordedRequest) -> None:
         """Take down one request."""
         self.requests.append(request)
         self.statuses[request.status] += 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from datadog_caselinks.sandbox.variant import ErrorForm
+from datadog_caselinks.sandbox.variant import ErrorFormat
 
 
 @frozen
@@ -26,7 +26,7 @@ class Refusal:
     code: str | None = None
     headers: Mapping[str, str] = field(factory=dict)
 
-    def document(self, form: ErrorForm) -> dict[str, Any]:
+    def document(self, form: ErrorFormat) -> dict[str, Any]:
         """What the body says of it."""
         if form == "mixed":
             form = "objects" if self.code or self.status in (400, 409) else "strings"

@@ -24,10 +24,10 @@ from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_r
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
-from datadog_caselinks.sandbox.record import Record, SeenRequest
+from datadog_caselinks.sandbox.record import Record, RecordedRequest
 from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorForm, Variant
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, Variant
 from datadog_caselinks.sites import Site
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Sandbox:
 
     ::
 
-        async with Sandbox(rate_limit="200/2s", faults=["lost-answer:5%"], fault_seed=1) as sandbox:
+        async with Sandbox(rate_limit="200/2s", faults=["lost-response:5%"], fault_seed=1) as sandbox:
             client = CaseLinksClient(sandbox.site, sandbox.credentials)
 
     Sync code runs it by :meth:`in_thread`. Whatever runs it, what it holds may be asked for and set from any
@@ -70,7 +70,7 @@ class Sandbox:
         Seconds after which a new link shows in lists.
     ``buckets``
         Whether the rate limit counts all operations together (``shared``) or each by itself (``separate``).
-    ``error_form``
+    ``error_format``
         ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for a link or case that is not
         there, strings for all else. A 409 was never recorded; it is told as a 400 is.
 
@@ -89,14 +89,14 @@ class Sandbox:
         duplicates: Duplicates = "allow",
         list_lag: float = 0.0,
         buckets: Buckets = "shared",
-        error_form: ErrorForm = "mixed",
+        error_format: ErrorFormat = "mixed",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._port = port
         self._db = db
         self._clock = clock
         self._variant = Variant(
-            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_form=error_form
+            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_format=error_format
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
@@ -235,7 +235,7 @@ class Sandbox:
         return case
 
     @property
-    def requests(self) -> list[SeenRequest]:
+    def requests(self) -> list[RecordedRequest]:
         """The latest 10,000 requests to the API, oldest first; they stay after a stop."""
         return self._in_its_thread(lambda: list(self._record.requests))
 

@@ -11,7 +11,7 @@ from datadog_caselinks.errors import ConfigurationError
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]
-ErrorForm = Literal["mixed", "strings", "objects"]
+ErrorFormat = Literal["mixed", "strings", "objects"]
 
 
 def _one_of(allowed: tuple[str, ...]) -> Any:
@@ -37,4 +37,4 @@ class Variant:
     duplicates: Duplicates = field(default="allow", validator=_one_of(get_args(Duplicates)))
     list_lag: float = field(default=0.0, validator=_seconds)
     buckets: Buckets = field(default="shared", validator=_one_of(get_args(Buckets)))
-    error_form: ErrorForm = field(default="mixed", validator=_one_of(get_args(ErrorForm)))
+    error_format: ErrorFormat = field(default="mixed", validator=_one_of(get_args(ErrorFormat)))
