@@ -1,4 +1,4 @@
-"""What the API's documents leave open, and which way a sandbox takes each. Data alone."""
+"""The choices of a sandbox where the API documentation is ambiguous."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def _seconds(_: object, attribute: Any, value: float) -> None:
 
 @frozen(kw_only=True)
 class Variant:
-    """One of the APIs that the documents allow; what each part of it means, :class:`Sandbox` says.
+    """A set of choices where the API documentation is ambiguous; :class:`Sandbox` documents each of them.
 
-    Raises :class:`ConfigurationError` for a value that is none.
+    Raises :class:`ConfigurationError` for an invalid value.
     """
 
     duplicates: Duplicates = field(default="allow", validator=_one_of(get_args(Duplicates)))

@@ -131,7 +131,7 @@ class TestWhatAFailureTells:
 
     def test_why_nothing_is_known(self, told: dict[str, str]) -> None:
         """An error in telling it is told, and ends no other test."""
-        assert "not available: the sandbox does not run; " in told["test_with_a_sandbox_that_is_gone"]
+        assert "not available: the sandbox is not running; " in told["test_with_a_sandbox_that_is_gone"]
 
     def test_nothing_without_a_sandbox(self, told: dict[str, str]) -> None:
         """The report of any other test is what it would be."""

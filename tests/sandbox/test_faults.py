@@ -47,7 +47,7 @@ class TestFaultRule:
 
     def test_lists_the_faults(self) -> None:
         """An unknown name is refused together with the names that are known."""
-        with pytest.raises(ConfigurationError, match="'boom' is no fault") as caught:
+        with pytest.raises(ConfigurationError, match="'boom' is not a fault") as caught:
             FaultRule.parse("boom:5%")
         assert all(fault.value in str(caught.value) for fault in Fault)
 
@@ -58,13 +58,13 @@ class TestFaultRule:
             ("lost-response:5", "write FAULT"),
             ("lost-response:", "write FAULT"),
             ("delay:5%=1", "write FAULT"),
-            ("delay=soon", "'soon' in the fault rule 'delay=soon' is no number"),
-            ("delay=-1", "'-1' in the fault rule 'delay=-1' is no number"),
-            ("delay:nan%", "'nan' in the fault rule 'delay:nan%' is no number"),
+            ("delay=soon", "'soon' in the fault rule 'delay=soon' is not a number"),
+            ("delay=-1", "'-1' in the fault rule 'delay=-1' is not a number"),
+            ("delay:nan%", "'nan' in the fault rule 'delay:nan%' is not a number"),
             ("reset=1", "reset takes no seconds; these faults do: 429, "),
-            ("reset:101%", "a probability is from 0 to 1"),
-            ("reset@update", "'update' is no operation; these are: create, list, delete, get"),
-            ("drip@delete", "drip is a fault of the body, and a delete answers without one"),
+            ("reset:101%", "a probability must be from 0 to 1"),
+            ("reset@update", "'update' is not an operation; the operations are: create, list, delete, get"),
+            ("drip@delete", "drip is a fault of the body, and the response to a delete has no body"),
         ],
     )
     def test_says_what_is_wrong(self, text: str, message: str) -> None:
@@ -301,7 +301,7 @@ class TestFailNext:
     async def test_takes_a_value_as_well(self, caller: Caller, sandbox: Sandbox) -> None:
         """As the command does, and says so of one that is none before any request meets it."""
         sandbox.fail_next("503")
-        with pytest.raises(ConfigurationError, match="'lost_response' is no fault; these are: 408, "):
+        with pytest.raises(ConfigurationError, match="'lost_response' is not a fault; the faults are: 408, "):
             sandbox.fail_next("lost_response")
 
         assert [(await caller.create()).status for _ in range(2)] == [503, 201]

@@ -90,7 +90,7 @@ class TestLifecycle:
 
     async def test_starts_once(self, sandbox: Sandbox) -> None:
         """A second start is a mistake in the program, and the first goes on."""
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await sandbox.start()
         assert sandbox.links == []
 
@@ -102,9 +102,9 @@ class TestLifecycle:
 
         assert [request.status for request in sandbox.requests] == [201]
         for name in ("links", "url", "site"):
-            with pytest.raises(RuntimeError, match="does not run"):
+            with pytest.raises(RuntimeError, match="is not running"):
                 getattr(sandbox, name)
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="is not running"):
             sandbox.add_case("SHOP-1")
 
     @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP, Fault.LATE_APPLY])
@@ -270,7 +270,7 @@ class TestParameters:
 
     def test_refuses_a_malformed_fault(self) -> None:
         """When it is made, not when it starts."""
-        with pytest.raises(ConfigurationError, match="is no fault"):
+        with pytest.raises(ConfigurationError, match="is not a fault"):
             Sandbox(faults=["boom"])
 
 
