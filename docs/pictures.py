@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from benchmarks.picture import WIDTH, svg
 from datadog_caselinks import CaseLinksClient, RateLimit, RetryPolicy, case
 from datadog_caselinks.http.gate import Gate
-from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest
+from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox
 from datadog_caselinks.sandbox.limits import Limiter
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _MARGIN: Final = 20
 def pictures() -> dict[str, str]:
     """Return all pictures by file name."""
     return {
-        "lost-answer.svg": sequence("Lost after the link was made", Fault.LOST_ANSWER),
+        "lost-answer.svg": sequence("Lost after the link was made", Fault.LOST_RESPONSE),
         "lost-request.svg": sequence("Lost before the link was made", Fault.RESET),
         "gate.svg": gate(),
     }
@@ -73,7 +73,7 @@ def sequence(title: str, fault: Fault) -> str:
     return svg(title, "; ".join(steps), ends + 18, [*heads, *lines, *parts])
 
 
-async def _requests(fault: Fault) -> list[SeenRequest]:
+async def _requests(fault: Fault) -> list[RecordedRequest]:
     at_once = RetryPolicy(base=0, settle=0)
     new = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("c9a888ae-bfd4-5ac6-a16a-d64ccec67c1a"))
     async with (
@@ -86,7 +86,7 @@ async def _requests(fault: Fault) -> list[SeenRequest]:
         return list(sandbox.requests)
 
 
-def _steps(requests: list[SeenRequest]) -> Iterator[tuple[str, str]]:
+def _steps(requests: list[RecordedRequest]) -> Iterator[tuple[str, str]]:
     """Yield the steps of the client in words."""
     made_by = [request for request in requests if request.method == "POST"][-1]
     for request in requests:

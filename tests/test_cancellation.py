@@ -76,7 +76,7 @@ async def creates(run: Run) -> None:
 
 
 async def creates_and_looks(run: Run) -> None:
-    run.sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+    run.sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
     await run.links.create_link(run.wanted[0])
 
 

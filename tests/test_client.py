@@ -318,7 +318,7 @@ class TestList:
     @pytest.mark.parametrize(
         ("fault", "requests"),
         [
-            (Fault.LOST_ANSWER, 2),
+            (Fault.LOST_RESPONSE, 2),
             (Fault.RESET, 2),
             (Fault.TRUNCATED, 2),
             (Fault.MALFORMED, 2),
@@ -450,7 +450,7 @@ class TestDelete:
     @pytest.mark.parametrize(
         ("fault", "requests"),
         [
-            (Fault.LOST_ANSWER, 2),
+            (Fault.LOST_RESPONSE, 2),
             (Fault.RESET, 2),
             (Fault.HTTP_408, 2),
             (Fault.HTTP_429_NO_HINT, 2),
@@ -587,7 +587,7 @@ class TestGetCase:
     @pytest.mark.parametrize(
         "fault",
         [
-            Fault.LOST_ANSWER,
+            Fault.LOST_RESPONSE,
             Fault.RESET,
             Fault.TRUNCATED,
             Fault.MALFORMED,

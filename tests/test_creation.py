@@ -413,7 +413,7 @@ class TestSandbox:
     @pytest.mark.parametrize(
         ("fault", "sequence"),
         [
-            (Fault.LOST_ANSWER, "POST GET"),
+            (Fault.LOST_RESPONSE, "POST GET"),
             (Fault.TRUNCATED, "POST GET"),
             (Fault.MALFORMED, "POST GET"),
             (Fault.HTTP_504_APPLIED, "POST GET"),
@@ -836,7 +836,7 @@ class TestConflict:
             Sandbox(duplicates=duplicates, list_lag=3, clock=clock.time) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=RetryPolicy(settle=2)) as links,
         ):
-            sandbox.fail_next(Fault.LOST_ANSWER)
+            sandbox.fail_next(Fault.LOST_RESPONSE)
             link = await in_no_time(clock, links.create_link(NEW))
             assert [held.id for held in sandbox.links] == [link.id]
         assert methods(sandbox) == ["POST", "GET", "POST", "GET"]

@@ -13,10 +13,10 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "bad request": {"duplicates": "bad-request"},
     "lag": {"list_lag": LAG},
     "separate": {"buckets": "separate", "rate_limit": "100/1s"},
-    "strings": {"error_form": "strings"},
-    "objects": {"error_form": "objects"},
+    "strings": {"error_format": "strings"},
+    "objects": {"error_format": "objects"},
     # What is refused because of a link that no list tells of yet, in the forms that say least of it.
-    "conflict and lag": {"duplicates": "conflict", "list_lag": LAG, "error_form": "strings"},
-    "bad request and lag": {"duplicates": "bad-request", "list_lag": LAG, "error_form": "strings"},
+    "conflict and lag": {"duplicates": "conflict", "list_lag": LAG, "error_format": "strings"},
+    "bad request and lag": {"duplicates": "bad-request", "list_lag": LAG, "error_format": "strings"},
 }
 """Each choice alone, and the pairs that bear on each other; what ``Sandbox`` is made with."""

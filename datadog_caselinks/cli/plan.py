@@ -35,6 +35,7 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 
 @click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
 @click.argument("file")
+@format_option
 @click.option(
     "--prune", is_flag=True, help="Also delete links between entities of FILE that are not in FILE."
 )

@@ -10,14 +10,14 @@ from typing import Final, Literal, get_args
 import click
 
 from datadog_caselinks.sandbox import Fault, Sandbox
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorForm
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat
 
 _AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
 _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 
 
 @click.command(
-    epilog="Examples: caselinks sandbox --rate-limit 200/2s --fault lost-answer:5%; "
+    epilog="Examples: caselinks sandbox --rate-limit 200/2s --fault lost-response:5%; "
     "caselinks sandbox -- python my_service.py"
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Default: 8321, or any free one for a COMMAND.")
@@ -28,7 +28,7 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     "faults",
     metavar="FAULT[=SECONDS][@OPERATION][:PERCENT%]",
     multiple=True,
-    help=f"Such as lost-answer:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
+    help=f"Such as lost-response:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
 )
 @click.option("--fault-seed", type=int, help="Make the random choices of --fault repeatable.")
 @click.option(
@@ -51,8 +51,8 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     help="Whether all operations share --rate-limit or each has its own. Default: shared.",
 )
 @click.option(
-    "--error-form",
-    type=click.Choice(get_args(ErrorForm)),
+    "--error-format",
+    type=click.Choice(get_args(ErrorFormat)),
     default="mixed",
     help="Form of errors: strings, objects, or mixed as in recorded responses. Default: mixed.",
 )
@@ -69,7 +69,7 @@ def sandbox(
     duplicates: Duplicates,
     list_lag: float,
     buckets: Buckets,
-    error_form: ErrorForm,
+    error_format: ErrorFormat,
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
@@ -91,7 +91,7 @@ def sandbox(
         duplicates=duplicates,
         list_lag=list_lag,
         buckets=buckets,
-        error_form=error_form,
+        error_format=error_format,
     )
     try:
         if command:

@@ -1,13 +1,14 @@
-"""A local Datadog to try the SDK on and to test against: a real HTTP server on loopback.
+"""A local Datadog for trials and tests: a real HTTP server on loopback.
 
-Links, validation, errors and rate limits as the API's; faults on demand; a page at ``/`` that shows
-what it holds and has seen. It decodes requests on its own, so that it can prove the client right or wrong.
+The sandbox imitates the links, validation, errors and rate limits of the API, injects faults on demand, and
+shows its links and requests on a page at ``/``. It shares no decoding with the client, so that a mistake in
+either one shows.
 """
 
 from datadog_caselinks.sandbox.faults import Fault, FaultRule
 from datadog_caselinks.sandbox.limits import RateLimitRule
-from datadog_caselinks.sandbox.record import SeenRequest
+from datadog_caselinks.sandbox.record import RecordedRequest
 from datadog_caselinks.sandbox.server import Sandbox
 from datadog_caselinks.sandbox.store import StoredCase, StoredLink
 
-__all__ = ["Fault", "FaultRule", "RateLimitRule", "Sandbox", "SeenRequest", "StoredCase", "StoredLink"]
+__all__ = ["Fault", "FaultRule", "RateLimitRule", "RecordedRequest", "Sandbox", "StoredCase", "StoredLink"]

@@ -1,4 +1,4 @@
-"""The API of cases and links: which operation, whose credentials, what answer. Knows no HTTP, no faults.
+"""The API of cases and links: routing, authentication and operations. Independent of the HTTP server.
 
 Source of the operations and statuses: Datadog's API reference and its clients' recorded traffic.
 """
@@ -27,7 +27,7 @@ from datadog_caselinks.sandbox.variant import Variant
 Operation = Literal["create", "list", "delete", "get"]
 OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
 
-# Well-known and worth nothing: they open this sandbox alone.
+# Public on purpose: these credentials work only with the sandbox.
 _API_KEY: Final = "sandbox-api-key"
 _APP_KEY: Final = "sandbox-app-key"
 _APP_KEY_WITHOUT_SCOPE: Final = "sandbox-read-only-app-key"
@@ -47,8 +47,8 @@ _WRITING: Final = frozenset({"create", "delete"})
 
 
 @frozen
-class Answer:
-    """A status, a body and the headers that tell of it."""
+class Response:
+    """A response: status, body and headers."""
 
     status: int
     body: bytes = b""
@@ -58,7 +58,7 @@ class Answer:
 
 @frozen
 class Call:
-    """One request to one of the operations, with what is left to read of it."""
+    """An authenticated request to one of the operations; its query and body are not parsed yet."""
 
     operation: Operation
     subject: str
@@ -68,7 +68,7 @@ class Call:
 
 
 def route(method: str, path: str) -> tuple[Operation, str]:
-    """The operation, and what the path names: the id of a link, the id or key of a case, or nothing.
+    """Return the operation and its subject: the id of a link, the id or key of a case, or an empty text.
 
     Raises :class:`RefusedError` with 404 for an unknown path and 405 for a wrong method.
     """
@@ -86,9 +86,9 @@ def route(method: str, path: str) -> tuple[Operation, str]:
 
 
 def authenticate(headers: Mapping[str, str]) -> bool:
-    """Whether the caller may write as well as read.
+    """Return whether the caller may write as well as read.
 
-    Raises :class:`RefusedError` with 401, also where both schemes are used at once.
+    Raises :class:`RefusedError` with 401 for missing or wrong credentials, or for both schemes at once.
     """
     api_key, app_key = headers.get("DD-API-KEY"), headers.get("DD-APPLICATION-KEY")
     authorization = headers.get("Authorization")
@@ -103,8 +103,8 @@ def authenticate(headers: Mapping[str, str]) -> bool:
     raise RefusedError(Refusal(401, "Unauthorized"))
 
 
-def perform(call: Call, store: Store, variant: Variant, now: float) -> Answer:
-    """Check the call, apply it and answer; ``now`` is in seconds since the epoch.
+def perform(call: Call, store: Store, variant: Variant, now: float) -> Response:
+    """Check the call, apply it and return the response; ``now`` is in seconds since the epoch.
 
     Raises :class:`RefusedError`.
     """
@@ -113,21 +113,21 @@ def perform(call: Call, store: Store, variant: Variant, now: float) -> Answer:
         raise RefusedError(Refusal(403, "Forbidden", (reason,)))
     try:
         if call.operation == "create":
-            return Answer(201, write_link(_create(read_draft(call.body), store, variant, now)))
+            return Response(201, write_link(_create(read_draft(call.body), store, variant, now)))
         if call.operation == "list":
-            wanted = read_filter(parse_qs(call.query, keep_blank_values=True))
-            # Without a lag no time is compared, since a clock may be set back.
+            filters = read_filter(parse_qs(call.query, keep_blank_values=True))
+            # Without a lag, times are not compared: a clock that was set back would hide links.
             until = now - variant.list_lag if variant.list_lag else None
-            links = store.around(wanted.entity_type, wanted.entity_id, wanted.relationship, until=until)
-            return Answer(200, write_links(links))
+            links = store.around(filters.entity_type, filters.entity_id, filters.relationship, until=until)
+            return Response(200, write_links(links))
     except InvalidDocumentError as error:
         raise bad_request(*error.details) from None
     if call.operation == "get":
         if found := store.case(call.subject):
-            return Answer(200, write_case(found))
+            return Response(200, write_case(found))
         raise _not_found("case")
     if store.remove(call.subject.lower()):
-        return Answer(204)
+        return Response(204)
     raise _not_found("link")
 
 

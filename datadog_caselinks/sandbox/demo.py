@@ -1,10 +1,10 @@
-"""A story to look at: the cases of an outage of a web shop, and how they are linked. Data alone.
+"""Demo data: the cases of an outage of a web shop, and the links between them.
 
-A push of configuration halves the connection pool of a database; checkout, search and refunds go down one
-after the other. The links tell who found it, what caused what, what was reported twice, and what is done
-about it. Two of the remedies wait for each other, by way of a third, which nobody has noticed yet.
+A configuration push halves the connection pool of a database; checkout, search and refunds fail one after
+the other. The links show escalations, causes, duplicates and follow-up work. Three of the follow-up cases
+block each other in a cycle, for examples that find cycles.
 
-The cases of another outage, of mail, are not linked yet: ``examples/postmortem.csv`` does it.
+The cases of a second outage, of mail, are not linked; ``examples/postmortem.csv`` contains their links.
 """
 
 from __future__ import annotations
@@ -138,14 +138,14 @@ _TYPES: Final = {"incident": "INCIDENT", "page": "PAGE", "conversation": "AGENT_
 
 
 def cases() -> Iterator[StoredCase]:
-    """The cases, in the order of their keys."""
+    """Yield the cases in the order of their keys."""
     for line in _CASES.splitlines():
         key, status, priority, title = line.split(maxsplit=3)
         yield StoredCase(_id(key), key, title, status, priority)
 
 
 def links() -> Iterator[Draft]:
-    """The links between them, and to the incidents, pages and conversations of that day."""
+    """Yield the links between the cases, incidents, pages and conversations of the outage."""
     for line in _LINKS.splitlines():
         parent, relationship, child = line.split()
         yield Draft(_type(parent), _id(parent), relationship, _type(child), _id(child))

@@ -1,6 +1,6 @@
-"""What the API reads and writes: JSON:API documents and query parameters. Pure functions; knows no HTTP.
+"""Parsing and encoding of JSON:API documents and query parameters, as pure functions.
 
-It follows the API reference, not the SDK's own encoder, so that a mistake in one of the two shows.
+The code follows the API reference and shares nothing with the SDK, so that a mistake in either one shows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 
 
 class InvalidDocumentError(Exception):
-    """The document is refused; ``details`` are the reasons, one sentence each."""
+    """An invalid document; ``details`` holds the reasons, one sentence each."""
 
     def __init__(self, *details: str) -> None:
         super().__init__(*details)
@@ -45,7 +45,7 @@ class InvalidDocumentError(Exception):
 
 @frozen
 class Filter:
-    """Which links a list asks for; the id is in lower case."""
+    """The filter of a list request; the id is in lower case."""
 
     entity_type: str
     entity_id: str
@@ -53,15 +53,15 @@ class Filter:
 
 
 def read_draft(body: bytes) -> Draft:
-    """The link that the body of a create asks for.
+    """Parse the body of a create request.
 
-    Raises :class:`InvalidDocumentError`, which names each member that is missing or wrong.
+    Raises :class:`InvalidDocumentError`, which names each member that is missing or invalid.
     """
     attributes = _read_attributes(body)
     details = [
         f"data.attributes.{name} {reason}"
         for name in ATTRIBUTES
-        if (reason := _wrong(name, attributes[name]) if name in attributes else "is missing")
+        if (reason := _invalid_reason(name, attributes[name]) if name in attributes else "is missing")
     ]
     if details:
         raise InvalidDocumentError(*details)
@@ -75,16 +75,16 @@ def read_draft(body: bytes) -> Draft:
 
 
 def read_filter(query: Mapping[str, Sequence[str]]) -> Filter:
-    """The filter that the query of a list asks for; ``query`` holds each parameter's values.
+    """Parse the query of a list request; ``query`` holds the values of each parameter.
 
-    Raises :class:`InvalidDocumentError`, which names each parameter that is missing or wrong.
+    Raises :class:`InvalidDocumentError`, which names each parameter that is missing or invalid.
     """
     details = []
     for name, required in (("entity_type", True), ("entity_id", True), ("relationship", False)):
         values = query.get(name, ())
         if len(values) > 1:
             details.append(f"query parameter {name} is given {len(values)} times")
-        elif values and (reason := _wrong(name, values[0])):
+        elif values and (reason := _invalid_reason(name, values[0])):
             details.append(f"query parameter {name} {reason}")
         elif required and not values:
             details.append(f"query parameter {name} is missing")
@@ -95,17 +95,17 @@ def read_filter(query: Mapping[str, Sequence[str]]) -> Filter:
 
 
 def write_link(link: StoredLink) -> bytes:
-    """The document that answers a create."""
+    """Return the response document of a create."""
     return write_json({"data": _resource(link)})
 
 
 def write_links(links: Iterable[StoredLink]) -> bytes:
-    """The document that answers a list."""
+    """Return the response document of a list."""
     return write_json({"data": [_resource(link) for link in links]})
 
 
 def write_case(case: StoredCase) -> bytes:
-    """The document that answers a get."""
+    """Return the response document of a get."""
     attributes = {
         "key": case.key,
         "public_id": case.key.rpartition("-")[2],
@@ -118,7 +118,7 @@ def write_case(case: StoredCase) -> bytes:
 
 
 def write_json(document: object) -> bytes:
-    """``document`` as JSON in plain ASCII, which holds even the lone surrogates a request may bring."""
+    """Encode ``document`` as ASCII JSON, which can also represent lone surrogates from a request."""
     return json.dumps(document).encode()
 
 
@@ -126,30 +126,30 @@ def _read_attributes(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise InvalidDocumentError("the body is not JSON") from None
+        raise InvalidDocumentError("the body is not valid JSON") from None
     if not isinstance(document, dict):
         raise InvalidDocumentError("the body must be a JSON object")
     data = document.get("data")
     if not isinstance(data, dict):
         raise InvalidDocumentError("data must be an object")
     if data.get("type") != "link":
-        raise InvalidDocumentError(f'data.type must be "link", not {_shown(data.get("type"))}')
+        raise InvalidDocumentError(f'data.type must be "link", not {_truncated(data.get("type"))}')
     attributes = data.get("attributes")
     if not isinstance(attributes, dict):
         raise InvalidDocumentError("data.attributes must be an object")
     return attributes
 
 
-def _wrong(name: str, value: object) -> str | None:
-    """What is wrong with the value, if anything."""
+def _invalid_reason(name: str, value: object) -> str | None:
+    """Return why the value is invalid, or ``None``."""
     if name.endswith("_id"):
         is_uuid = isinstance(value, str) and _UUID.fullmatch(value)
-        return None if is_uuid else f"must be a UUID, not {_shown(value)}"
+        return None if is_uuid else f"must be a UUID, not {_truncated(value)}"
     allowed = ENTITY_TYPES if name.endswith("_type") else RELATIONSHIPS
-    return None if value in allowed else f"must be one of {', '.join(allowed)}, not {_shown(value)}"
+    return None if value in allowed else f"must be one of {', '.join(allowed)}, not {_truncated(value)}"
 
 
-def _shown(value: object) -> str:
+def _truncated(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
 

@@ -1,6 +1,6 @@
-"""One HTTP exchange: the request in, limit and fault applied, the answer out or the connection cut.
+"""One HTTP exchange: apply the rate limit, faults and operation, then respond or close the connection.
 
-Joins the API, the limiter, the faults and the record to the HTTP server; decides nothing of theirs.
+This module connects the API, the limiter, the faults and the record to the HTTP server.
 """
 
 from __future__ import annotations
@@ -18,30 +18,28 @@ from typing import Final
 from aiohttp import web
 from attrs import evolve, frozen
 
-from datadog_caselinks.sandbox.api import Answer, Call, Operation, authenticate, perform, route
+from datadog_caselinks.sandbox.api import Call, Operation, Response, authenticate, perform, route
 from datadog_caselinks.sandbox.documents import write_json
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule, Window
-from datadog_caselinks.sandbox.record import Record, SeenRequest, excerpt
+from datadog_caselinks.sandbox.record import Record, RecordedRequest, excerpt
 from datadog_caselinks.sandbox.refusals import Refusal, RefusedError, bad_request
 from datadog_caselinks.sandbox.store import Store
 from datadog_caselinks.sandbox.variant import Variant
 
-_WITH_HINTS_OF_THEIR_OWN: Final = frozenset(
-    {Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_429_NO_HINT}
-)
-# What a 429 fault tells of where no rule is set.
-_SOME_RULE: Final = RateLimitRule(60, 60)
+_WITH_OWN_HINTS: Final = frozenset({Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_429_NO_HINT})
+# The rule that a 429 fault reports if the sandbox has none.
+_FALLBACK_RULE: Final = RateLimitRule(60, 60)
 _BROKEN_JSON: Final = b'{"data": {"id": '
-# On, and no seconds: the socket closes with RST.
+# SO_LINGER on with zero seconds: closing the socket sends RST.
 _RESET_ON_CLOSE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 @frozen
 class _Outcome:
-    """What becomes of a request; without an ``answer`` its connection is cut."""
+    """The outcome of a request; without a response, the sandbox closes the connection."""
 
-    answer: Answer | None
+    response: Response | None
     body: bytes = b""
     rule: FaultRule | None = None
 
@@ -52,7 +50,7 @@ class _Outcome:
 
 @frozen
 class Exchange:
-    """Handles the requests to the API. Once ``stopping`` is done no fault waits any longer."""
+    """A handler of the requests to the API. When ``stopping`` is done, faults stop waiting."""
 
     store: Store
     variant: Variant
@@ -63,23 +61,23 @@ class Exchange:
     stopping: asyncio.Future[None]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, or cut its connection."""
+        """Respond to one request, or close its connection."""
         at = self.clock()
         outcome = await self._outcome(request)
-        # Before the answer leaves, so that whoever has it finds it in the record.
+        # Recorded before the response is sent, so that a client with the response finds it in the record.
         self.record.add(
-            SeenRequest(
+            RecordedRequest(
                 at,
                 request.method,
                 request.raw_path,
-                outcome.answer.status if outcome.answer else None,
+                outcome.response.status if outcome.response else None,
                 outcome.fault,
                 excerpt(outcome.body),
             )
         )
-        if outcome.answer is None:
+        if outcome.response is None:
             return _cut(request, reset=outcome.fault is Fault.RESET)
-        return await self._deliver(request, outcome.answer, outcome.rule)
+        return await self._deliver(request, outcome.response, outcome.rule)
 
     async def _outcome(self, request: web.BaseRequest) -> _Outcome:
         try:
@@ -90,22 +88,22 @@ class Exchange:
             call = await _read_call(request, operation, subject)
         except RefusedError as error:
             window = self.limiter.window(self.clock(), operation)
-            return _Outcome(_with_hints(self._refused(error.refusal), window))
+            return _Outcome(_with_limits(self._refused(error.refusal), window))
         except ConnectionError:
             return _Outcome(None)
         now = self.clock()
         admitted = self.limiter.admit(now, operation)
         window = self.limiter.window(now, operation)
         if not admitted:
-            return _Outcome(_with_hints(self._refused(_over(self.limiter.rule)), window), call.body)
+            return _Outcome(_with_limits(self._refused(_rate_limited(self.limiter.rule)), window), call.body)
         rule = self.plan.next_for(operation)
-        answer = await self._answer(call, rule)
-        if rule is None or rule.fault not in _WITH_HINTS_OF_THEIR_OWN:
-            answer = _with_hints(answer, window)
-        return _Outcome(answer, call.body, rule)
+        response = await self._respond(call, rule)
+        if rule is None or rule.fault not in _WITH_OWN_HINTS:
+            response = _with_limits(response, window)
+        return _Outcome(response, call.body, rule)
 
-    async def _answer(self, call: Call, rule: FaultRule | None) -> Answer | None:
-        """Apply the call, unless a fault prevents it; ``None`` where no answer is to come."""
+    async def _respond(self, call: Call, rule: FaultRule | None) -> Response | None:
+        """Apply the call unless a fault prevents it; return ``None`` to close the connection instead."""
         if rule is None:
             return self._apply(call)
         match rule.fault:
@@ -116,7 +114,7 @@ class Exchange:
                 return self._apply(call)
             case Fault.MALFORMED:
                 return evolve(self._apply(call), body=_BROKEN_JSON)
-            case Fault.LOST_ANSWER:
+            case Fault.LOST_RESPONSE:
                 self._apply(call)
                 return None
             case Fault.RESET:
@@ -125,9 +123,9 @@ class Exchange:
                 self._apply(call)
                 return _html(504)
             case Fault.HTTP_429:
-                limit, name = self.limiter.rule or _SOME_RULE, self.limiter.bucket(call.operation)
+                limit, name = self.limiter.rule or _FALLBACK_RULE, self.limiter.bucket(call.operation)
                 window = Window(name, limit, remaining=0, reset=math.ceil(rule.wait))
-                return _with_hints(self._refused(_over(limit)), window)
+                return _with_limits(self._refused(_rate_limited(limit)), window)
             case Fault.HTTP_429_RETRY_AFTER:
                 return self._refused(Refusal(429, "Too Many Requests", headers=_retry_after(rule)))
             case Fault.HTTP_503_RETRY_AFTER:
@@ -135,35 +133,37 @@ class Exchange:
             case _:
                 return _html(int(rule.fault[:3]))
 
-    def _apply(self, call: Call) -> Answer:
+    def _apply(self, call: Call) -> Response:
         try:
             return perform(call, self.store, self.variant, self.clock())
         except RefusedError as error:
             return self._refused(error.refusal)
 
-    def _refused(self, refusal: Refusal) -> Answer:
-        body = write_json(refusal.document(self.variant.error_form))
-        return Answer(refusal.status, body, headers=refusal.headers)
+    def _refused(self, refusal: Refusal) -> Response:
+        body = write_json(refusal.document(self.variant.error_format))
+        return Response(refusal.status, body, headers=refusal.headers)
 
     async def _deliver(
-        self, request: web.BaseRequest, answer: Answer, rule: FaultRule | None
+        self, request: web.BaseRequest, response: Response, rule: FaultRule | None
     ) -> web.StreamResponse:
-        headers = {**answer.headers, "Content-Type": answer.content_type} if answer.body else answer.headers
+        headers = (
+            {**response.headers, "Content-Type": response.content_type} if response.body else response.headers
+        )
         if rule and rule.fault in (Fault.DRIP, Fault.TRUNCATED):
-            response = web.StreamResponse(status=answer.status, headers=headers)
-            response.content_length = len(answer.body)
-            # The client need not stay to the end.
+            stream = web.StreamResponse(status=response.status, headers=headers)
+            stream.content_length = len(response.body)
+            # The client may disconnect before the end.
             with suppress(ConnectionError):
-                await response.prepare(request)
+                await stream.prepare(request)
                 if rule.fault is Fault.DRIP:
-                    await self._drip(response, answer.body, rule.wait)
+                    await self._drip(stream, response.body, rule.wait)
                 else:
-                    await response.write(answer.body[: len(answer.body) // 2])
+                    await stream.write(response.body[: len(response.body) // 2])
                     _cut(request, reset=False)
-            return response
+            return stream
         if rule and rule.fault is Fault.DELAY:
             await self._pause(rule.wait)
-        return web.Response(status=answer.status, headers=headers, body=answer.body or None)
+        return web.Response(status=response.status, headers=headers, body=response.body or None)
 
     async def _drip(self, response: web.StreamResponse, body: bytes, seconds: float) -> None:
         for byte in body:
@@ -171,15 +171,18 @@ class Exchange:
             await response.write(bytes((byte,)))
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until the sandbox stops."""
+        """Wait for this many seconds, or until the sandbox stops."""
         await asyncio.wait((self.stopping,), timeout=seconds)
 
 
 async def _read_call(request: web.BaseRequest, operation: Operation, subject: str) -> Call:
-    """Raises :class:`RefusedError`, or :class:`ConnectionError` if the client leaves before its body ends."""
+    """Authenticate a request and read its body.
+
+    Raises :class:`RefusedError`, or :class:`ConnectionError` if the client disconnects before the end.
+    """
     may_write = authenticate(request.headers)
     try:
-        body = await request.read()  # at most 1 MiB, which is what aiohttp reads of a body
+        body = await request.read()  # aiohttp reads at most 1 MiB
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(Refusal(413, "Request Entity Too Large")) from None
     except web.RequestPayloadError as error:
@@ -188,7 +191,7 @@ async def _read_call(request: web.BaseRequest, operation: Operation, subject: st
 
 
 def _cut(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
-    """Close the connection once what was written has gone out, or reset it at once."""
+    """Close the connection after the written data has been sent, or reset it at once."""
     if (transport := request.transport) is not None:
         if reset:
             connection = transport.get_extra_info("socket")
@@ -196,24 +199,24 @@ def _cut(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
             transport.abort()
         else:
             transport.close()
-    # The server wants a response from every handler; on a closed connection it goes nowhere.
+    # aiohttp needs a response from every handler; on a closed connection it is not sent.
     return web.Response()
 
 
-def _over(rule: RateLimitRule | None) -> Refusal:
+def _rate_limited(rule: RateLimitRule | None) -> Refusal:
     return Refusal(429, "Too Many Requests", (f"Rate limit of {rule} exceeded",))
 
 
-def _with_hints(answer: Answer | None, window: Window | None) -> Answer | None:
-    if answer is None or window is None:
-        return answer
-    return evolve(answer, headers={**answer.headers, **window.headers()})
+def _with_limits(response: Response | None, window: Window | None) -> Response | None:
+    if response is None or window is None:
+        return response
+    return evolve(response, headers={**response.headers, **window.headers()})
 
 
-def _html(status: int) -> Answer:
+def _html(status: int) -> Response:
     phrase = HTTPStatus(status).phrase
     page = f"<html><head><title>{status} {phrase}</title></head><body><h1>{phrase}</h1></body></html>\n"
-    return Answer(status, page.encode(), "text/html")
+    return Response(status, page.encode(), "text/html")
 
 
 def _retry_after(rule: FaultRule) -> dict[str, str]:

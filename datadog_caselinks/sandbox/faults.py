@@ -1,4 +1,4 @@
-"""Faults: what can go wrong between a client and the API, and when it shall. Knows no HTTP server."""
+"""Faults: failures between a client and the API, and the rules that select which requests fail."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 
 
 class Fault(StrEnum):
-    """What happens to a request. *Applied* means that a valid create or delete took effect."""
+    """A failure of a request. *Applied* means that a valid create or delete took effect."""
 
-    LOST_ANSWER = "lost-answer"
-    """Applied; then the connection is closed without an answer."""
+    LOST_RESPONSE = "lost-response"
+    """Applied; then the connection is closed without a response."""
 
     RESET = "reset"
     """Not applied: the connection is reset (TCP RST)."""
 
     DELAY = "delay"
-    """Applied at once, answered after so many seconds."""
+    """Applied at once; the response is sent after the given seconds."""
 
     LATE_APPLY = "late-apply"
-    """Applied only after so many seconds, even if the client has left by then; then answered."""
+    """Applied after the given seconds, even if the client has disconnected; then the response is sent."""
 
     DRIP = "drip"
-    """Applied; the answer's body comes byte by byte and takes so many seconds. Not for a delete."""
+    """Applied; the body is sent byte by byte over the given seconds. Not for a delete."""
 
     TRUNCATED = "truncated"
     """Applied; half of the body is sent, then the connection is closed. Not for a delete."""
 
     MALFORMED = "malformed"
-    """Applied; the status is right and the body is broken JSON. Not for a delete."""
+    """Applied; the status is correct and the body is invalid JSON. Not for a delete."""
 
     HTTP_408 = "408"
-    """Not applied: request time-out."""
+    """Not applied: request timeout."""
 
     HTTP_429 = "429"
-    """Not applied: all ``X-RateLimit`` headers, the window ends after so many seconds."""
+    """Not applied: all ``X-RateLimit`` headers; the window ends after the given seconds."""
 
     HTTP_429_RETRY_AFTER = "429-retry-after"
-    """Not applied: no ``X-RateLimit`` header, ``Retry-After`` of so many seconds."""
+    """Not applied: no ``X-RateLimit`` header; ``Retry-After`` gives the seconds."""
 
     HTTP_429_NO_HINT = "429-no-hint"
     """Not applied: neither ``X-RateLimit`` headers nor ``Retry-After``, and a body of HTML."""
@@ -62,13 +62,13 @@ class Fault(StrEnum):
     """Not applied: service unavailable, in HTML."""
 
     HTTP_503_RETRY_AFTER = "503-retry-after"
-    """Not applied: service unavailable, in HTML, with ``Retry-After`` of so many seconds."""
+    """Not applied: service unavailable, in HTML; ``Retry-After`` gives the seconds."""
 
     HTTP_504 = "504"
-    """Not applied: gateway time-out, in HTML."""
+    """Not applied: gateway timeout, in HTML."""
 
     HTTP_504_APPLIED = "504-applied"
-    """Applied; yet the answer is a gateway time-out, in HTML."""
+    """Applied; but the response is a gateway timeout, in HTML."""
 
 
 _TIMED: Final = frozenset(
@@ -93,19 +93,19 @@ def _fault(given: Fault | str) -> Fault:
     try:
         return Fault(given)
     except ValueError:
-        raise ConfigurationError(f"{given!r} is no fault; these are: {_listed(Fault)}") from None
+        raise ConfigurationError(f"{given!r} is not a fault; the faults are: {_listed(Fault)}") from None
 
 
 @frozen
 class FaultRule:
-    """How often a fault strikes, and where.
+    """A fault, how often it happens, and for which operation.
 
-    ``seconds``      for the faults that take some; ``None`` is one second
+    ``seconds``      the duration, for faults that have one; ``None`` means one second
     ``probability``  from 0 to 1
-    ``operation``    ``create``, ``list``, ``delete`` or ``get``; ``None`` is all that the fault can strike
+    ``operation``    ``create``, ``list``, ``delete`` or ``get``; ``None`` means every operation
 
-    Raises :class:`ConfigurationError` for what makes no sense, such as seconds for a fault that takes
-    none, or a delete with a fault of the body, which it has not.
+    Raises :class:`ConfigurationError` for invalid combinations, such as seconds for a fault without a
+    duration, or a fault of the body for a delete, whose response has no body.
     """
 
     fault: Fault = field(converter=_fault)
@@ -118,31 +118,37 @@ class FaultRule:
             if self.fault not in _TIMED:
                 raise ConfigurationError(f"{self.fault} takes no seconds; these faults do: {_listed(_TIMED)}")
             if not 0 <= self.seconds < math.inf:
-                raise ConfigurationError(f"the seconds of a fault are not below zero, as {self.seconds:g} is")
+                raise ConfigurationError(
+                    f"the seconds of a fault must be at least 0 and finite, not {self.seconds:g}"
+                )
         if not 0 <= self.probability <= 1:
-            raise ConfigurationError(f"a probability is from 0 to 1 (0% to 100%), not {self.probability:g}")
+            raise ConfigurationError(
+                f"a probability must be from 0 to 1 (0% to 100%), not {self.probability:g}"
+            )
         if self.operation is not None and self.operation not in OPERATIONS:
             raise ConfigurationError(
-                f"{self.operation!r} is no operation; these are: {', '.join(OPERATIONS)}"
+                f"{self.operation!r} is not an operation; the operations are: {', '.join(OPERATIONS)}"
             )
         if self.operation == "delete" and self.fault in _NEED_A_BODY:
-            raise ConfigurationError(f"{self.fault} is a fault of the body, and a delete answers without one")
+            raise ConfigurationError(
+                f"{self.fault} is a fault of the body, and the response to a delete has no body"
+            )
 
     @classmethod
     def parse(cls, text: str) -> FaultRule:
         """Read ``FAULT[=SECONDS][@OPERATION][:PERCENT%]``.
 
-        ``lost-answer`` strikes always, ``lost-answer:5%`` one request in twenty, ``delay=0.2:10%``
-        delays by 0.2 seconds, ``503@create:2.5%`` strikes creates only. ``FAULT`` is a value of
-        :class:`Fault`.
+        ``lost-response`` affects every request, ``lost-response:5%`` one request in twenty on average,
+        ``delay=0.2:10%`` delays one in ten by 0.2 seconds, ``503@create:2.5%`` affects creates only.
+        ``FAULT`` is a value of :class:`Fault`.
 
-        Raises :class:`ConfigurationError` that lists the faults, or says what else is wrong.
+        Raises :class:`ConfigurationError` for an unknown fault or an invalid rule.
         """
         match = _RULE.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"{text!r} is no fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
-                "such as lost-answer:5% or delay=0.2@create:10%"
+                f"{text!r} is not a fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
+                "such as lost-response:5% or delay=0.2@create:10%"
             )
         name, seconds, operation, percent = match.group("fault", "seconds", "operation", "percent")
         return cls(
@@ -154,11 +160,11 @@ class FaultRule:
 
     @property
     def wait(self) -> float:
-        """The seconds that the fault takes."""
+        """The duration in seconds: ``seconds``, or the default of one second."""
         return _DEFAULT_SECONDS if self.seconds is None else self.seconds
 
-    def can_strike(self, operation: Operation) -> bool:
-        """Whether the fault is for this operation."""
+    def applies_to(self, operation: Operation) -> bool:
+        """Return whether the rule applies to requests of this operation."""
         if operation == "delete" and self.fault in _NEED_A_BODY:
             return False
         return self.operation in (None, operation)
@@ -166,9 +172,9 @@ class FaultRule:
 
 @define
 class FaultPlan:
-    """Which fault the next request suffers: the first that is queued for it, else one drawn by the rules.
+    """A plan that selects the fault of each request: the first queued one, else a random one by the rules.
 
-    Each rule is drawn on its own, in their order, and the first that strikes is it.
+    The rules are drawn independently, in order, and the first hit is used.
     """
 
     rules: tuple[FaultRule, ...]
@@ -176,25 +182,25 @@ class FaultPlan:
     _queue: deque[FaultRule] = field(factory=deque, init=False)
 
     def queue(self, rule: FaultRule, count: int) -> None:
-        """Let the next ``count`` requests that ``rule`` is for suffer it."""
+        """Apply the fault of ``rule`` to the next ``count`` requests that the rule applies to."""
         if count < 1:
-            raise ConfigurationError(f"a fault strikes at least one request, not {count}")
+            raise ConfigurationError(f"count must be at least 1, not {count}")
         self._queue.extend([rule] * count)
 
     def next_for(self, operation: Operation) -> FaultRule | None:
-        """The fault that this request suffers, if any."""
-        for place, rule in enumerate(self._queue):
-            if rule.can_strike(operation):
-                del self._queue[place]
+        """Return the rule whose fault this request gets, or ``None``."""
+        for index, rule in enumerate(self._queue):
+            if rule.applies_to(operation):
+                del self._queue[index]
                 return rule
         for rule in self.rules:
-            if rule.can_strike(operation) and self._random.random() < rule.probability:
+            if rule.applies_to(operation) and self._random.random() < rule.probability:
                 return rule
         return None
 
 
 def read_rules(rules: Iterable[FaultRule | str]) -> tuple[FaultRule, ...]:
-    """The rules, each given as one or as its text."""
+    """Parse the rules that are given as text."""
     return tuple(rule if isinstance(rule, FaultRule) else FaultRule.parse(rule) for rule in rules)
 
 
@@ -204,5 +210,5 @@ def _listed(faults: Iterable[Fault]) -> str:
 
 def _number(text: str, number: str) -> float:
     if not _NUMBER.fullmatch(number):
-        raise ConfigurationError(f"{number!r} in the fault rule {text!r} is no number")
+        raise ConfigurationError(f"{number!r} in the fault rule {text!r} is not a number")
     return float(number)

@@ -1,4 +1,4 @@
-"""The rate limit: rules, calendar-aligned windows and the headers that tell of them. Knows no server.
+"""The rate limit: rules, calendar-aligned windows and the headers that report them.
 
 Source of the headers' names and meanings: Datadog's API reference on rate limits.
 """
@@ -24,7 +24,7 @@ _UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 @frozen
 class RateLimitRule:
-    """``limit`` requests in each ``period`` of so many seconds.
+    """A rate limit: ``limit`` requests in each ``period``, in seconds.
 
     Raises :class:`ConfigurationError` unless both are above zero.
     """
@@ -47,7 +47,7 @@ class RateLimitRule:
         match = _RULE.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"{text!r} is no rate limit: write LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"
+                f"{text!r} is not a rate limit: write LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"
             )
         return cls(int(match["limit"]), float(match["period"]) * _UNIT_SECONDS[match["unit"]])
 
@@ -57,9 +57,9 @@ class RateLimitRule:
 
 @frozen
 class Window:
-    """What is left of the current window of the bucket ``name``.
+    """The current window of the bucket ``name``.
 
-    ``remaining`` requests, and ``reset`` whole seconds until it ends.
+    ``remaining`` requests are left, and the window ends in ``reset`` whole seconds.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Window:
     reset: int
 
     def headers(self) -> dict[str, str]:
-        """The five headers that Datadog sends."""
+        """Return the five rate-limit headers that Datadog sends."""
         return {
             "X-RateLimit-Limit": str(self.rule.limit),
             "X-RateLimit-Period": f"{self.rule.period:g}",
@@ -80,10 +80,10 @@ class Window:
 
 @define
 class Limiter:
-    """Counts the requests of all operations in one bucket, or of each in its own.
+    """A counter of requests, in one bucket for all operations or in one for each.
 
-    Without a ``rule`` it lets everything pass. ``now`` is in seconds since the epoch, since windows are
-    aligned to the calendar; so those of all buckets begin and end together.
+    Without a ``rule`` every request is admitted. ``now`` is in seconds since the epoch. Windows are aligned
+    to the calendar, so the windows of all buckets begin and end together.
     """
 
     rule: RateLimitRule | None = None
@@ -92,7 +92,7 @@ class Limiter:
     _used: Counter[str] = field(factory=Counter, init=False)
 
     def admit(self, now: float, operation: Operation) -> bool:
-        """Count one request and say whether it is within the limit."""
+        """Count one request and return whether it is within the limit."""
         window = self.window(now, operation)
         if window is None:
             return True
@@ -102,10 +102,10 @@ class Limiter:
         return True
 
     def window(self, now: float, operation: Operation) -> Window | None:
-        """The window that ``now`` lies in, or ``None`` without a rule."""
+        """Return the window that contains ``now``, or ``None`` without a rule."""
         if self.rule is None:
             return None
-        # divmod, so that the index and the rest agree where the period is a fraction.
+        # divmod keeps the index and the remainder consistent if the period is a fraction.
         index, elapsed = divmod(now, self.rule.period)
         if self._counted != (self.rule, index):
             self._counted = (self.rule, index)
@@ -115,10 +115,10 @@ class Limiter:
         return Window(name, self.rule, self.rule.limit - self._used[name], reset)
 
     def fullest(self, now: float) -> Window | None:
-        """The window of the bucket with the least left, or ``None`` without a rule."""
+        """Return the window with the fewest remaining requests, or ``None`` without a rule."""
         windows = (self.window(now, operation) for operation in OPERATIONS)
         return min(filter(None, windows), key=lambda window: window.remaining, default=None)
 
     def bucket(self, operation: Operation) -> str:
-        """The name of the bucket that the operation counts in."""
+        """Return the name of the bucket that counts the operation."""
         return _BUCKET if self.buckets == "shared" else f"{_BUCKET}_{operation}"

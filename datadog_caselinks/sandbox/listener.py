@@ -1,4 +1,4 @@
-"""The server's connections: where it listens, and how it ends with none of them left open. Knows no API."""
+"""The listening socket and its connections, which all close when the sandbox stops."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.page import Page
 
-# Loopback alone, since the sandbox's keys are known to everybody.
+# Loopback only, since the sandbox's keys are public.
 _HOST: Final = "127.0.0.1"
-# An answer is through by then, unless its client does not read.
+# Enough for a response in progress, unless its client does not read.
 _GRACE_SECONDS: Final = 0.5
 
 
@@ -27,7 +27,7 @@ class Listener:
         self._runner = web.ServerRunner(self._server, shutdown_timeout=_GRACE_SECONDS)
 
     async def listen(self, port: int) -> str:
-        """Listen on ``port``, or on any for 0, and return the base URL.
+        """Listen on ``port``, or on a free port for 0, and return the base URL.
 
         Raises :class:`ConfigurationError` if the port cannot be used.
         """
@@ -39,16 +39,16 @@ class Listener:
         return "http://{}:{}".format(*self._runner.addresses[0])
 
     async def close(self) -> None:
-        """Take no new connection, let out the answers in progress, and close every connection."""
+        """Stop accepting connections, finish the responses in progress, and close every connection."""
         self._exchange.stopping.set_result(None)
         transports = [connection.transport for connection in self._server.connections]
         await self._runner.cleanup()
         for transport in transports:
-            # One whose client does not read stays open until it does.
+            # Without this, a connection stays open as long as its client does not read.
             if transport is not None:
                 transport.abort()
-        # A transport lets go of its socket in the next round of the loop.
+        # A transport closes its socket in the next iteration of the event loop.
         await asyncio.sleep(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._page.answer(request) or await self._exchange.handle(request)
+        return self._page.respond(request) or await self._exchange.handle(request)

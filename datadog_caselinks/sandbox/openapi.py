@@ -1,7 +1,7 @@
-"""The OpenAPI document of the API: each operation, status, header and body. Data alone.
+"""The OpenAPI document of the API: each operation, status, header and body.
 
-Datadog publishes none of case links with what is here; this one is ours. Source: Datadog's API reference
-and its clients' recorded traffic.
+Datadog does not publish such a document for all of this. Source: Datadog's API reference and its clients'
+recorded traffic.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _TEXT: Final[Json] = {"type": "string"}
 _ENTITY_TYPE: Final[Json] = {"type": "string", "enum": ENTITY_TYPES}
 _RELATIONSHIP: Final[Json] = {"type": "string", "enum": RELATIONSHIPS}
 
-# The API reference's own.
-_AN_EXAMPLE: Final[Json] = {
+# Copied from the API reference.
+_EXAMPLE: Final[Json] = {
     "data": {
         "type": "link",
         "attributes": {
@@ -36,7 +36,7 @@ _AN_EXAMPLE: Final[Json] = {
 
 
 def document() -> Json:
-    """The document, as JSON has it."""
+    """Return the document as JSON values."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,9 +44,9 @@ def document() -> Json:
             "version": "v2",
             "summary": "Links between cases, incidents, pages and agent conversations.",
             "description": (
-                "Written for the sandbox of datadog_caselinks, and not by Datadog. Which of two ways the API "
-                "takes where its own documents leave it open, each sandbox is told when it starts: all of "
-                "them are here. A link of an entity to itself is 400, which no schema can say."
+                "Written for the sandbox of datadog_caselinks, not by Datadog. Where Datadog's documentation "
+                "is ambiguous, this document contains every variant that a sandbox can be configured for. "
+                "A link of an entity to itself is refused with 400, which a schema cannot express."
             ),
         },
         "servers": [{"url": "/"}],
@@ -80,7 +80,7 @@ def document() -> Json:
                 "X-RateLimit-Reset": _header(
                     "whole seconds until the period ends", {"type": "integer", "minimum": 0}
                 ),
-                "X-RateLimit-Name": _header("what the request was counted in", _TEXT),
+                "X-RateLimit-Name": _header("the bucket that counted the request", _TEXT),
                 "Retry-After": _header("seconds", {"type": "integer", "minimum": 0}),
             },
         },
@@ -89,7 +89,7 @@ def document() -> Json:
 
 def _create() -> Json:
     sent = "$request.body#/data/attributes"
-    made = _answer("the link that was made", "Link") | {
+    created = _response("the new link", "Link") | {
         "links": {
             "delete": {
                 "operationId": "DeleteCaseLink",
@@ -113,13 +113,13 @@ def _create() -> Json:
         "summary": "Create a link. Needs the scope cases_write.",
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _ref("NewLink"), "example": _AN_EXAMPLE}},
+            "content": {"application/json": {"schema": _ref("NewLink"), "example": _EXAMPLE}},
         },
         "responses": {
-            "201": made,
+            "201": created,
             **_refusals("400", "401", "403", "413"),
-            "409": _answer("an equal link exists, where that is told so", "Errors"),
-            **_trouble(),
+            "409": _response("an equal link exists, if configured so", "Errors"),
+            **_failures(),
         },
     }
 
@@ -127,16 +127,16 @@ def _create() -> Json:
 def _list() -> Json:
     return {
         "operationId": "ListCaseLinks",
-        "summary": "List the links of an entity, which is parent or child. Needs the scope cases_read.",
+        "summary": "List the links of an entity, as parent or child. Needs the scope cases_read.",
         "parameters": [
             _parameter("query", "entity_type", _ENTITY_TYPE),
             _parameter("query", "entity_id", _UUID),
             _parameter("query", "relationship", _RELATIONSHIP) | {"required": False},
         ],
         "responses": {
-            "200": _answer("the links, oldest first", "Links"),
+            "200": _response("the links, oldest first", "Links"),
             **_refusals("400", "401", "403"),
-            **_trouble(),
+            **_failures(),
         },
     }
 
@@ -147,9 +147,9 @@ def _delete() -> Json:
         "summary": "Delete a link. Needs the scope cases_write.",
         "parameters": [_parameter("path", "link_id", _TEXT)],
         "responses": {
-            "204": {"description": "it is gone", "headers": _limits()},
+            "204": {"description": "the link is deleted", "headers": _limits()},
             **_refusals("400", "401", "403", "404"),
-            **_trouble(),
+            **_failures(),
         },
     }
 
@@ -160,33 +160,37 @@ def _get() -> Json:
         "summary": "Get a case by its UUID, or by its key such as SHOP-1. Needs the scope cases_read.",
         "parameters": [_parameter("path", "case_id", _TEXT) | {"example": "SHOP-1"}],
         "responses": {
-            "200": _answer("the case", "Case"),
+            "200": _response("the case", "Case"),
             **_refusals("400", "401", "403", "404"),
-            **_trouble(),
+            **_failures(),
         },
     }
 
 
 _REFUSALS: Final = {
-    "400": "the request is wrong, or makes an equal link where that is told so",
+    "400": "the request is invalid, or an equal link exists and the sandbox is configured to refuse it",
     "401": "the credentials are missing or wrong",
     "403": "the credentials lack the scope",
-    "404": "there is nothing of this name, or these credentials may not see it",
+    "404": "it does not exist, or these credentials cannot access it",
     "413": "the body is larger than 1 MiB",
 }
 
 
 def _refusals(*statuses: str) -> Json:
-    return {status: _answer(_REFUSALS[status], "Errors") for status in statuses}
+    return {status: _response(_REFUSALS[status], "Errors") for status in statuses}
 
 
-def _trouble() -> Json:
-    """What any operation may come to, in the form of what stands before the API."""
+def _failures() -> Json:
+    """Return the errors of every operation, in the formats of the API and of the edge in front of it."""
     html = {"text/html": {"schema": _TEXT}}
-    over = _answer("over the rate limit", "Errors")
-    broken = {"500": "internal error", "502": "bad gateway", "504": "time-out, perhaps after it was done"}
+    over = _response("over the rate limit", "Errors")
+    broken = {
+        "500": "internal error",
+        "502": "bad gateway",
+        "504": "timeout, possibly after it was applied",
+    }
     return {
-        "408": {"description": "time-out", "headers": _limits(), "content": html},
+        "408": {"description": "timeout", "headers": _limits(), "content": html},
         "429": over | {"headers": _limits("Retry-After"), "content": over["content"] | html},
         "503": {"description": "unavailable", "headers": _limits("Retry-After"), "content": html},
         **{
@@ -196,7 +200,7 @@ def _trouble() -> Json:
     }
 
 
-def _answer(description: str, schema: str) -> Json:
+def _response(description: str, schema: str) -> Json:
     return {
         "description": description,
         "headers": _limits(),
@@ -231,12 +235,10 @@ def _envelope(data: Json) -> Json:
 
 def _link_attributes() -> Json:
     kinds = {"id": _UUID, "type": _ENTITY_TYPE, "relationship": _RELATIONSHIP}
-    an_end_is_a_case = [
+    one_is_a_case = [
         {"properties": {f"{side}_entity_type": {"const": "CASE"}}} for side in ("parent", "child")
     ]
-    return _object(**{name: kinds[name.rpartition("_")[2]] for name in ATTRIBUTES}) | {
-        "anyOf": an_end_is_a_case
-    }
+    return _object(**{name: kinds[name.rpartition("_")[2]] for name in ATTRIBUTES}) | {"anyOf": one_is_a_case}
 
 
 def _case_attributes() -> Json:
@@ -251,5 +253,5 @@ def _case_attributes() -> Json:
 
 
 def _error() -> Json:
-    told = {"type": "object", "properties": dict.fromkeys(("status", "code", "title", "detail"), _TEXT)}
-    return {"anyOf": [_TEXT, told | {"required": ["title"]}]}
+    entry = {"type": "object", "properties": dict.fromkeys(("status", "code", "title", "detail"), _TEXT)}
+    return {"anyOf": [_TEXT, entry | {"required": ["title"]}]}

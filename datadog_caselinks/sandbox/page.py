@@ -1,4 +1,4 @@
-"""What the sandbox tells of itself: the page at ``/``, and the API's document. Changes nothing."""
+"""The read-only views of the sandbox: the page at ``/``, its state as JSON, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datadog_caselinks.sandbox.limits import Limiter
 from datadog_caselinks.sandbox.record import Record
 from datadog_caselinks.sandbox.store import Store
 
-# What a browser lays out at once and a person scrolls through.
+# A browser lays out this many rows without delay.
 _SHOWN: Final = 200
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _TEMPLATE: Final = resources.files(__package__).joinpath("page.html").read_text("utf-8")
@@ -26,15 +26,15 @@ _TEMPLATE: Final = resources.files(__package__).joinpath("page.html").read_text(
 
 @frozen
 class Page:
-    """Answers at ``/``, for the page's own script at ``/_sandbox/state``, and at ``/openapi.json``."""
+    """A handler of ``/``, of ``/_sandbox/state`` for the page's script, and of ``/openapi.json``."""
 
     store: Store
     limiter: Limiter
     record: Record
     clock: Callable[[], float]
 
-    def answer(self, request: web.BaseRequest) -> web.Response | None:
-        """The answer, or ``None`` if the request is for the API."""
+    def respond(self, request: web.BaseRequest) -> web.Response | None:
+        """Return the response, or ``None`` if the request is for the API."""
         if request.method != "GET":
             return None
         if request.path == "/openapi.json":
@@ -50,14 +50,14 @@ class Page:
             f"default-src 'none'; connect-src 'self'; img-src data:; "
             f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'"
         )
-        # The state goes in last and without a "<": it may hold whatever a client sent.
-        inert = write_json(self.state()).decode().replace("<", "\\u003c")
-        html = _TEMPLATE.replace("__NONCE__", nonce).replace("__STATE__", inert)
+        # The state is inserted last and with "<" escaped, since it contains text from clients.
+        escaped = write_json(self.state()).decode().replace("<", "\\u003c")
+        html = _TEMPLATE.replace("__NONCE__", nonce).replace("__STATE__", escaped)
         return web.Response(text=html, content_type="text/html", headers=headers)
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: totals over all, and the newest links and requests, newest first."""
-        seen = sum(self.record.statuses.values())
+        """Return the data of the page: totals, and the newest links and requests, newest first."""
+        total = sum(self.record.statuses.values())
         latest = islice(reversed(self.record.requests), _SHOWN)
         window = self.limiter.fullest(self.clock())
         return {
@@ -67,9 +67,9 @@ class Page:
                 "latest": [asdict(link) for link in self.store.latest(_SHOWN)],
             },
             "requests": {
-                "total": seen,
+                "total": total,
                 "latest": [
-                    {"number": seen - place, **asdict(request)} for place, request in enumerate(latest)
+                    {"number": total - index, **asdict(request)} for index, request in enumerate(latest)
                 ],
             },
             "statuses": {str(status or "cut"): count for status, count in self.record.statuses.items()},

@@ -1,4 +1,4 @@
-"""What the sandbox has seen: the latest requests, and counts of all. Is given no headers: no keys."""
+"""The record of requests: the latest ones, and counts of all. Headers are not recorded, so no keys are."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _KEPT_CHARACTERS: Final = 500
 
 
 @frozen
-class SeenRequest:
-    """One request and what became of it.
+class RecordedRequest:
+    """A request to the sandbox and its outcome.
 
     ``at``      seconds since the epoch
-    ``path``    with the query
-    ``status``  ``None`` where the connection was cut before an answer
-    ``fault``   the fault that it suffered, if any
-    ``body``    the first 500 characters; empty where it was refused before its body was read
+    ``path``    includes the query
+    ``status``  ``None`` if the connection was closed before a response
+    ``fault``   the injected fault, if any
+    ``body``    the first 500 characters; empty if the request was refused before its body was read
     """
 
     at: float
@@ -32,21 +32,21 @@ class SeenRequest:
     body: str
 
     def __repr__(self) -> str:
-        # One line that says what happened, since failing tests show many of them.
-        suffered = f", {self.fault}" if self.fault else ""
-        return f"<{self.method} {self.path} -> {self.status or 'cut'}{suffered}>"
+        # One short line, since the report of a failed test lists many of them.
+        fault = f", {self.fault}" if self.fault else ""
+        return f"<{self.method} {self.path} -> {self.status or 'cut'}{fault}>"
 
 
 @define
 class Record:
     """The latest 10,000 requests, oldest first, and counts over all."""
 
-    requests: deque[SeenRequest] = field(factory=lambda: deque(maxlen=_KEPT_REQUESTS))
+    requests: deque[RecordedRequest] = field(factory=lambda: deque(maxlen=_KEPT_REQUESTS))
     statuses: Counter[int | None] = field(factory=Counter)
     faults: Counter[Fault] = field(factory=Counter)
 
-    def add(self, request: SeenRequest) -> None:
-        """Take down one request."""
+    def add(self, request: RecordedRequest) -> None:
+        """Record one request."""
         self.requests.append(request)
         self.statuses[request.status] += 1
         if request.fault is not None:
@@ -54,5 +54,5 @@ class Record:
 
 
 def excerpt(body: bytes) -> str:
-    """The beginning of a request's body as text, whatever its bytes are."""
+    """Return the beginning of a body as text; invalid UTF-8 is replaced."""
     return body[: 4 * _KEPT_CHARACTERS].decode("utf-8", "replace")[:_KEPT_CHARACTERS]

@@ -1,6 +1,6 @@
-"""Why a request is refused, and the forms in which an answer tells it. Knows no HTTP server.
+"""The reasons for refused requests, and the formats of their error documents.
 
-Source of the forms: Datadog's API reference, which documents strings, and its clients' recorded traffic.
+Source of the formats: Datadog's API reference, which documents strings, and its clients' recorded traffic.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any
 
 from attrs import field, frozen
 
-from datadog_caselinks.sandbox.variant import ErrorForm
+from datadog_caselinks.sandbox.variant import ErrorFormat
 
 
 @frozen
 class Refusal:
-    """A status, and why: ``title`` in general, ``details`` one sentence for each reason.
+    """A status with its ``title``, and ``details`` with one sentence for each reason.
 
-    ``code`` stands in the place of the status where objects were recorded so.
+    ``code`` replaces the status in error objects, as recorded for 404.
     """
 
     status: int
@@ -26,19 +26,19 @@ class Refusal:
     code: str | None = None
     headers: Mapping[str, str] = field(factory=dict)
 
-    def document(self, form: ErrorForm) -> dict[str, Any]:
-        """What the body says of it."""
-        if form == "mixed":
-            form = "objects" if self.code or self.status in (400, 409) else "strings"
-        if form == "strings":
+    def document(self, error_format: ErrorFormat) -> dict[str, Any]:
+        """Return the body as a document."""
+        if error_format == "mixed":
+            error_format = "objects" if self.code or self.status in (400, 409) else "strings"
+        if error_format == "strings":
             return {"errors": list(self.details) or [self.title]}
-        about = {"code": self.code} if self.code else {"status": str(self.status)}
-        about["title"] = self.title
-        return {"errors": [about | {"detail": detail} for detail in self.details] or [about]}
+        entry = {"code": self.code} if self.code else {"status": str(self.status)}
+        entry["title"] = self.title
+        return {"errors": [entry | {"detail": detail} for detail in self.details] or [entry]}
 
 
 class RefusedError(Exception):
-    """The request goes no further, because of ``refusal``."""
+    """An error that ends the handling of a request; ``refusal`` is the response."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)
@@ -46,5 +46,5 @@ class RefusedError(Exception):
 
 
 def bad_request(*details: str) -> RefusedError:
-    """To be raised where the request itself is wrong."""
+    """Return the error for an invalid request."""
     return RefusedError(Refusal(400, "Bad Request", details))

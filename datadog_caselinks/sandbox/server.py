@@ -1,4 +1,4 @@
-"""The sandbox as a whole: starts and stops the server, and shows what it holds."""
+"""The sandbox: starts and stops the server, and gives access to its links, cases and requests."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_r
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
-from datadog_caselinks.sandbox.record import Record, SeenRequest
+from datadog_caselinks.sandbox.record import Record, RecordedRequest
 from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorForm, Variant
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, Variant
 from datadog_caselinks.sites import Site
 
 T = TypeVar("T")
@@ -43,38 +43,38 @@ class _Running:
 
 
 class Sandbox:
-    """A local Datadog that links cases: a real HTTP server on loopback.
+    """A local Datadog for case links: a real HTTP server on loopback.
 
     ::
 
-        async with Sandbox(rate_limit="200/2s", faults=["lost-answer:5%"], fault_seed=1) as sandbox:
+        async with Sandbox(rate_limit="200/2s", faults=["lost-response:5%"], fault_seed=1) as sandbox:
             client = CaseLinksClient(sandbox.site, sandbox.credentials)
 
-    Sync code runs it by :meth:`in_thread`. Whatever runs it, what it holds may be asked for and set from any
-    thread.
+    For sync code use :meth:`in_thread`. All properties and methods may be used from any thread, except
+    :meth:`start` and :meth:`stop`.
 
-    ``port``        0 takes any that is free
-    ``db``          path of an SQLite file, which keeps all over restarts; by default it is in memory
-    ``seed``        ``"demo"`` fills a sandbox that holds no case with the cases and links of an outage
+    ``port``        the port; 0 takes a free one
+    ``db``          the path of an SQLite file that survives restarts; by default the data is in memory
+    ``seed``        ``"demo"`` fills a sandbox without cases with the cases and links of an outage
     ``rate_limit``  a rule, or its text (:meth:`RateLimitRule.parse`); ``None`` is no limit and no headers
     ``faults``      rules, or their texts (:meth:`FaultRule.parse`)
-    ``fault_seed``  of the draws of ``faults``; the same one gives the same draws
-    ``clock``       seconds since the epoch
+    ``fault_seed``  the seed of the random ``faults``; the same seed selects the same requests
+    ``clock``       returns seconds since the epoch
 
-    What the API's documents leave open:
+    Choices where the API documentation is ambiguous:
 
     ``duplicates``
-        What a create gets that equals a link in all five attributes: a second link (``allow``), 409
-        (``conflict``) or 400 (``bad-request``). ``RELATES_TO`` the other way round is another link.
+        The result of a create if a link with the same five attributes exists: a second link (``allow``), 409
+        (``conflict``) or 400 (``bad-request``). ``RELATES_TO`` in the other direction is a different link.
     ``list_lag``
-        Seconds after which a new link shows in lists.
+        Seconds until lists contain a new link.
     ``buckets``
-        Whether the rate limit counts all operations together (``shared``) or each by itself (``separate``).
-    ``error_form``
-        ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for a link or case that is not
-        there, strings for all else. A 409 was never recorded; it is told as a 400 is.
+        Whether the rate limit counts all operations together (``shared``) or each separately (``separate``).
+    ``error_format``
+        ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown link or case,
+        strings for all other errors. A 409 was never recorded; it has the format of a 400.
 
-    Raises :class:`ConfigurationError` for a malformed rule, or a value that is not named here.
+    Raises :class:`ConfigurationError` for a malformed rule or an unknown value.
     """
 
     def __init__(
@@ -89,20 +89,20 @@ class Sandbox:
         duplicates: Duplicates = "allow",
         list_lag: float = 0.0,
         buckets: Buckets = "shared",
-        error_form: ErrorForm = "mixed",
+        error_format: ErrorFormat = "mixed",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._port = port
         self._db = db
         self._clock = clock
         self._variant = Variant(
-            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_form=error_form
+            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_format=error_format
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
         if seed not in (None, "demo"):
             raise ConfigurationError(
-                f'seed must be "demo", not {seed!r}; fault_seed repeats the draws of faults'
+                f'seed must be "demo", not {seed!r}; the seed of random faults is fault_seed'
             )
         self._seed = seed
         self._record = Record()
@@ -112,10 +112,10 @@ class Sandbox:
         """Open the database and listen.
 
         Raises :class:`ConfigurationError` if the database cannot be used or the port is taken, and
-        :class:`RuntimeError` if the sandbox runs already.
+        :class:`RuntimeError` if the sandbox is already running.
         """
         if self._running:
-            raise RuntimeError("the sandbox runs already")
+            raise RuntimeError("the sandbox is already running")
         async with AsyncExitStack() as resources:
             store = resources.enter_context(closing(Store(self._db)))
             if self._seed and not store.has_cases():
@@ -138,9 +138,9 @@ class Sandbox:
             store.add(draft, self._clock())
 
     async def stop(self) -> None:
-        """Close every connection and the database; does nothing if the sandbox does not run.
+        """Close every connection and the database. Has no effect if the sandbox is not running.
 
-        Faults wait no longer: what they hold back is answered at once.
+        Responses that a fault delays are sent at once.
         """
         running, self._running = self._running, None
         if running:
@@ -160,14 +160,14 @@ class Sandbox:
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
-        """Run it in a thread of its own, for sync code, and for tests with whatever event loop.
+        """Run the sandbox in a thread of its own, for sync code and for tests with any event loop.
 
         ::
 
             with Sandbox(seed="demo").in_thread() as sandbox:
                 urllib.request.urlopen(sandbox.url)
 
-        Raises as :meth:`start`.
+        Raises the same errors as :meth:`start`.
         """
         with loop_in_thread("caselinks sandbox") as loop:
             result_of(self.start(), loop)
@@ -178,12 +178,12 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL, such as ``http://127.0.0.1:8126``; a browser shows the page there."""
-        return self._now_running().url
+        """The base URL, such as ``http://127.0.0.1:8126``; open it in a browser to see the page."""
+        return self._require_running().url
 
     @property
     def site(self) -> Site:
-        """The site to give to a client."""
+        """The site for a client."""
         return Site("sandbox", self.url)
 
     @property
@@ -193,7 +193,7 @@ class Sandbox:
 
     @property
     def credentials_without_scope(self) -> ApiKeys:
-        """Keys that may only read; a create or delete gets 403."""
+        """Keys that may only read; a create or delete is refused with 403."""
         return CREDENTIALS_WITHOUT_SCOPE
 
     @property
@@ -203,7 +203,7 @@ class Sandbox:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which :meth:`CaseLinksClient.from_env` and the command find it."""
+        """The environment variables that point :meth:`CaseLinksClient.from_env` and the command here."""
         return {
             "DD_SITE": self.url,
             "DD_API_KEY": self.credentials.api_key,
@@ -212,8 +212,8 @@ class Sandbox:
 
     @property
     def links(self) -> list[StoredLink]:
-        """The links that it holds, oldest first."""
-        return self._in_its_thread(lambda: self._now_running().store.all())
+        """The stored links, oldest first."""
+        return self._run_in_loop(lambda: self._require_running().store.all())
 
     def add_case(
         self,
@@ -226,33 +226,33 @@ class Sandbox:
     ) -> StoredCase:
         """Add a case with the key ``key``, such as ``SHOP-1``; ``id`` is its UUID, by default a new one.
 
-        Links may be created between any entities: they need not be added first.
+        Links may be created between any entities; their cases do not have to be added first.
 
         Raises :class:`ConfigurationError` if another case has the key.
         """
         case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
-        self._in_its_thread(lambda: self._now_running().store.add_case(case))
+        self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
 
     @property
-    def requests(self) -> list[SeenRequest]:
-        """The latest 10,000 requests to the API, oldest first; they stay after a stop."""
-        return self._in_its_thread(lambda: list(self._record.requests))
+    def requests(self) -> list[RecordedRequest]:
+        """The latest 10,000 requests to the API, oldest first. They remain after a stop."""
+        return self._run_in_loop(lambda: list(self._record.requests))
 
     @property
     def rejected(self) -> int:
-        """How many requests were answered with 429, by the rate limit or by a fault."""
+        """The number of responses with status 429, from the rate limit or from a fault."""
         return self._record.statuses[429]
 
     @property
     def rate_limit(self) -> RateLimitRule | None:
-        """The rule that holds. May be set while the sandbox runs, to a rule, its text or ``None``."""
+        """The current rule. May be set at any time, to a rule, its text or ``None``."""
         return self._limiter.rule
 
     @rate_limit.setter
     def rate_limit(self, rule: RateLimitRule | str | None) -> None:
         read = _read_rule(rule)
-        self._in_its_thread(lambda: setattr(self._limiter, "rule", read))
+        self._run_in_loop(lambda: setattr(self._limiter, "rule", read))
 
     def fail_next(
         self,
@@ -262,31 +262,31 @@ class Sandbox:
         operation: Operation | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Let the next ``count`` requests suffer ``fault`` (or the fault of that value), in their order.
+        """Make the next ``count`` requests fail with ``fault``, after the faults that are already queued.
 
-        ``operation`` limits it to one of ``create``, ``list``, ``delete`` and ``get``; ``seconds`` is for the
-        faults that take some, one second if not given. Only a request with good credentials, within
-        the rate limit, meets a fault; for others the fault stays queued.
+        ``operation`` limits the fault to ``create``, ``list``, ``delete`` or ``get``; ``seconds`` is the
+        duration of faults that have one, by default one second. A request with wrong credentials or above the
+        rate limit is refused as usual and leaves the fault in the queue.
 
-        Raises :class:`ConfigurationError` as :class:`FaultRule` does, or if ``count`` is below one.
+        Raises :class:`ConfigurationError` for an invalid combination, or if ``count`` is below one.
         """
         rule = FaultRule(fault, seconds=seconds, operation=operation)
-        self._in_its_thread(lambda: self._plan.queue(rule, count))
+        self._run_in_loop(lambda: self._plan.queue(rule, count))
 
-    def _in_its_thread(self, act: Callable[[], T]) -> T:
-        # Nothing of it is locked: what another thread asks for comes between two steps of its own loop.
+    def _run_in_loop(self, act: Callable[[], T]) -> T:
+        # Access from another thread runs in the sandbox's own event loop, so no locks are needed.
         running = self._running
         if running is None or running.thread == threading.get_ident():
             return act()
 
-        async def acted() -> T:
+        async def run() -> T:
             return act()
 
-        return result_of(acted(), running.loop)
+        return result_of(run(), running.loop)
 
-    def _now_running(self) -> _Running:
+    def _require_running(self) -> _Running:
         if self._running is None:
-            raise RuntimeError('the sandbox does not run; use "async with Sandbox() as sandbox:"')
+            raise RuntimeError('the sandbox is not running; use "async with Sandbox() as sandbox:"')
         return self._running
 
 

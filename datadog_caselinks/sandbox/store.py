@@ -1,4 +1,4 @@
-"""The links and the cases, in SQLite. Knows SQL; no HTTP, and no rule about what makes a link valid."""
+"""Storage of links and cases in SQLite. Links are validated before they are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datadog_caselinks.errors import ConfigurationError
 CaseStatus = Literal["OPEN", "IN_PROGRESS", "CLOSED"]
 CasePriority = Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"]
 
-# "dcls" in ASCII. Marks the file as ours, so that another program's database is not written to.
+# "dcls" in ASCII. Identifies our files, so that the sandbox never writes to another program's database.
 _APPLICATION_ID: Final = 0x64636C73
 
 _SCHEMA: Final = f"""
@@ -47,7 +47,7 @@ _LINK: Final = (
 
 @frozen
 class Draft:
-    """A valid link that is not stored yet; the ids are in lower case."""
+    """A valid link that is not stored yet; its ids are in lower case."""
 
     parent_entity_type: str
     parent_entity_id: str
@@ -61,7 +61,7 @@ _EQUAL: Final = " AND ".join(f"{name} = :{name}" for name in fields_dict(Draft))
 
 @frozen
 class StoredLink:
-    """A link as the sandbox keeps it; ``created_at`` is in seconds since the epoch."""
+    """A stored link; ``created_at`` is in seconds since the epoch."""
 
     id: str
     parent_entity_type: str
@@ -76,13 +76,13 @@ class StoredLink:
         return f"{parent} {self.relationship} {self.child_entity_type} {self.child_entity_id}"
 
     def __repr__(self) -> str:
-        # One line that says what is linked, since failing tests show many of them.
+        # One short line, since the report of a failed test lists many of them.
         return f"<link {self.id[:8]}: {self}>"
 
 
 @frozen
 class StoredCase:
-    """A case as the sandbox keeps it.
+    """A stored case.
 
     ``status`` is ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``; ``priority`` ``P1`` to ``P5`` or ``NOT_DEFINED``.
     """
@@ -95,17 +95,18 @@ class StoredCase:
 
 
 class Store:
-    """The stored cases, and the stored links, oldest first.
+    """The database of cases and links.
 
-    Two equal drafts make two links: whether that is allowed, others decide.
+    Storing a draft twice creates two links; the caller checks for duplicates. ``:memory:`` keeps the links
+    until :meth:`close`.
 
-    Raises :class:`ConfigurationError` if ``path`` cannot be opened, or is no SQLite database, or is
-    the database of another program. ``:memory:`` keeps the links until :meth:`close`.
+    Raises :class:`ConfigurationError` if ``path`` cannot be opened, is not an SQLite database, or is the
+    database of another program.
     """
 
     def __init__(self, path: str | Path) -> None:
         try:
-            # isolation_level=None is autocommit: a link that was answered is in the file.
+            # isolation_level=None is autocommit: a link is in the file before the response is sent.
             self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
             raise ConfigurationError(f"the database {str(path)!r} cannot be opened: {error}") from error
@@ -123,14 +124,14 @@ class Store:
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if tables and owner != _APPLICATION_ID:
             raise ConfigurationError(f"the database {str(path)!r} belongs to another program")
-        # With a write-ahead log and synchronous=NORMAL a commit waits for no disk. Links outlive a
-        # killed process; a power cut may take the latest of them, never the database.
+        # With a write-ahead log and synchronous=NORMAL, a commit does not wait for the disk. Links survive a
+        # killed process. A power failure may lose the latest links but does not corrupt the database.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
 
     def add(self, draft: Draft, created_at: float) -> StoredLink:
-        """Store a new link under a new id."""
+        """Store a link under a new id and return it."""
         link = StoredLink(
             str(uuid.uuid4()),
             draft.parent_entity_type,
@@ -155,20 +156,20 @@ class Store:
         return link
 
     def has(self, draft: Draft) -> bool:
-        """Whether there is a link as ``draft``, the same way round."""
+        """Return whether a link with the same attributes exists; the direction matters."""
         found = self._db.execute(f"SELECT 1 FROM links WHERE {_EQUAL} LIMIT 1", asdict(draft)).fetchone()
         return found is not None
 
     def remove(self, link_id: str) -> bool:
-        """Delete a link, and say whether it was there."""
+        """Delete a link and return whether it existed."""
         return self._db.execute("DELETE FROM links WHERE id = ?", (link_id,)).rowcount == 1
 
     def around(
         self, entity_type: str, entity_id: str, relationship: str | None, *, until: float | None = None
     ) -> list[StoredLink]:
-        """The links that the entity is parent or child of, of one relationship or of all.
+        """Return the links whose parent or child is the entity, of one relationship or of all.
 
-        With ``until``, those that were stored by then.
+        ``until`` excludes links that were created later.
         """
         return self._links(
             "WHERE ((parent_entity_id = :id AND parent_entity_type = :type)"
@@ -179,15 +180,15 @@ class Store:
         )
 
     def all(self) -> list[StoredLink]:
-        """Every link."""
+        """Return every link, oldest first."""
         return self._links("ORDER BY position", {})
 
     def latest(self, count: int) -> list[StoredLink]:
-        """The newest links, newest first."""
+        """Return the newest links, newest first."""
         return self._links("ORDER BY position DESC LIMIT :count", {"count": count})
 
     def add_case(self, case: StoredCase) -> None:
-        """Store a case, or what changed of it. Raises :class:`ConfigurationError` for the key of another."""
+        """Store or update a case. Raises :class:`ConfigurationError` if another case has its key."""
         try:
             self._db.execute(
                 "INSERT INTO cases VALUES (:id, :key, :title, :status, :priority) ON CONFLICT (id) DO UPDATE"
@@ -198,7 +199,7 @@ class Store:
             raise ConfigurationError(f"another case has the key {case.key}") from None
 
     def case(self, id_or_key: str) -> StoredCase | None:
-        """The case with this id or key, in upper or lower case."""
+        """Return the case with this id or key, in upper or lower case."""
         row = self._db.execute(
             "SELECT id, key, title, status, priority FROM cases WHERE id = lower(:name) OR key = :name",
             {"name": id_or_key},
@@ -206,7 +207,7 @@ class Store:
         return StoredCase(*row) if row else None
 
     def has_cases(self) -> bool:
-        """Whether there is any case."""
+        """Return whether the database contains any case."""
         return self._db.execute("SELECT 1 FROM cases LIMIT 1").fetchone() is not None
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, and what is asked of it from other threads. Knows no sandbox."""
+"""An event loop in a thread of its own, and calls into that loop from other threads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 _PATIENCE: Final = 30.0
-"""Seconds. Everything here takes milliseconds; what takes longer hangs, and its caller shall not."""
+"""Seconds. Calls take milliseconds, so a longer one hangs and must not block its caller forever."""
 
 
 @contextmanager
 def loop_in_thread(name: str) -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs in a thread called ``name`` until the block ends."""
+    """Run an event loop in a thread called ``name`` until the block ends."""
     running: Future[asyncio.AbstractEventLoop] = Future()
     ended = asyncio.Event()
 
@@ -25,7 +25,7 @@ def loop_in_thread(name: str) -> Iterator[asyncio.AbstractEventLoop]:
         running.set_result(asyncio.get_running_loop())
         await ended.wait()
 
-    # A daemon, since a loop that hangs must not keep the program from ending.
+    # A daemon thread, since a loop that hangs must not keep the program from exiting.
     thread = threading.Thread(target=lambda: asyncio.run(run()), name=name, daemon=True)
     thread.start()
     loop = running.result(_PATIENCE)
@@ -37,8 +37,8 @@ def loop_in_thread(name: str) -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def result_of(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    """What ``coroutine`` returns or raises in ``loop``, which runs in another thread.
+    """Return the result of ``coroutine``, run in ``loop`` of another thread, or raise its error.
 
-    Raises :class:`TimeoutError` where that loop is blocked.
+    Raises :class:`TimeoutError` if that loop is blocked.
     """
     return asyncio.run_coroutine_threadsafe(coroutine, loop).result(_PATIENCE)

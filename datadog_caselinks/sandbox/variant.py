@@ -1,4 +1,4 @@
-"""What the API's documents leave open, and which way a sandbox takes each. Data alone."""
+"""The choices of a sandbox where the API documentation is ambiguous."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datadog_caselinks.errors import ConfigurationError
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]
-ErrorForm = Literal["mixed", "strings", "objects"]
+ErrorFormat = Literal["mixed", "strings", "objects"]
 
 
 def _one_of(allowed: tuple[str, ...]) -> Any:
@@ -29,12 +29,12 @@ def _seconds(_: object, attribute: Any, value: float) -> None:
 
 @frozen(kw_only=True)
 class Variant:
-    """One of the APIs that the documents allow; what each part of it means, :class:`Sandbox` says.
+    """A set of choices where the API documentation is ambiguous; :class:`Sandbox` documents each of them.
 
-    Raises :class:`ConfigurationError` for a value that is none.
+    Raises :class:`ConfigurationError` for an invalid value.
     """
 
     duplicates: Duplicates = field(default="allow", validator=_one_of(get_args(Duplicates)))
     list_lag: float = field(default=0.0, validator=_seconds)
     buckets: Buckets = field(default="shared", validator=_one_of(get_args(Buckets)))
-    error_form: ErrorForm = field(default="mixed", validator=_one_of(get_args(ErrorForm)))
+    error_format: ErrorFormat = field(default="mixed", validator=_one_of(get_args(ErrorFormat)))

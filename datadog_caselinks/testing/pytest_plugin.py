@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures on the sandbox. Imports nothing but pytest until one of them is used."""
+"""The pytest plugin: fixtures for the sandbox. Imports only pytest until a test uses one of them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _running: Final = pytest.StashKey["Sandbox"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, which ``--strict-markers`` asks for."""
+    """Register the marker, as ``--strict-markers`` requires."""
     config.addinivalue_line(
-        "markers", f"{_SANDBOX}(**options): the options of the Sandbox that the fixture {_SANDBOX} runs."
+        "markers", f"{_SANDBOX}(**options): the options of the Sandbox that the fixture {_SANDBOX} starts."
     )
 
 
 @pytest.fixture
 def caselinks_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """A local Datadog for this test: a real HTTP server in a thread, for sync and async tests alike.
+    """Start a local Datadog for this test: a real HTTP server in a thread, for sync and async tests.
 
-    The marker ``caselinks_sandbox(seed="demo")`` gives the options of the Sandbox; of several the closest
-    to the test counts. A test that fails shows what the sandbox was asked, and which links it holds.
+    The marker ``caselinks_sandbox(seed="demo")`` sets the options of the Sandbox; the marker closest to the
+    test wins. The report of a failed test lists the sandbox's latest requests and links.
     """
     from datadog_caselinks.sandbox import Sandbox
 
@@ -42,10 +42,10 @@ def caselinks_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def caselinks_client(caselinks_sandbox: Sandbox) -> Iterator[CaseLinksClient]:
-    """A CaseLinksClient for ``caselinks_sandbox``, which never waits and need not be closed.
+    """Return a CaseLinksClient for ``caselinks_sandbox`` that never waits and does not have to be closed.
 
-    It repeats what the default RetryPolicy repeats, without a pause, and raises where a server asks it to
-    wait. It belongs to the event loop that first uses it.
+    The client retries the same errors as the default RetryPolicy, without a pause, and raises if the server
+    asks it to wait. The client belongs to the event loop that first uses it.
     """
     from datadog_caselinks.testing.client import client_for
 
@@ -55,23 +55,23 @@ def caselinks_client(caselinks_sandbox: Sandbox) -> Iterator[CaseLinksClient]:
 
 @pytest.fixture
 def caselinks_environment(caselinks_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``CaseLinksClient.from_env`` and the command ``caselinks`` find ``caselinks_sandbox``."""
+    """Point ``CaseLinksClient.from_env`` and the command ``caselinks`` at ``caselinks_sandbox``."""
     monkeypatch.delenv("DD_BEARER_TOKEN", raising=False)
     for name, value in caselinks_sandbox.environment.items():
         monkeypatch.setenv(name, value)
 
 
-@pytest.hookimpl(hookwrapper=True)  # the form that every pytest knows
+@pytest.hookimpl(hookwrapper=True)  # works with every version of pytest
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
-    """Add to the report of a failed test what its sandbox saw."""
+    """Add the requests and links of its sandbox to the report of a failed test."""
     outcome = yield
     report = outcome.get_result()
     sandbox = item.stash.get(_running, None)
     if sandbox is not None and report.when == "call" and report.failed:
-        from datadog_caselinks.testing.client import story
+        from datadog_caselinks.testing.failure_report import describe
 
         try:
-            seen = story(sandbox)
-        except Exception as error:  # here it would end the whole run
-            seen = f"not known: {error}"
-        report.sections.append((_SANDBOX, seen))
+            description = describe(sandbox)
+        except Exception as error:  # an error in this hook would end the whole run
+            description = f"not available: {error}"
+        report.sections.append((_SANDBOX, description))

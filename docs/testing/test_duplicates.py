@@ -29,7 +29,7 @@ def test_reads_the_environment(caselinks_sandbox: Sandbox) -> None:
 async def test_a_lost_answer_makes_no_second_link(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
-    caselinks_sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+    caselinks_sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
     assert await duplicates.mark_duplicates(caselinks_client, ORIGINAL, [COPY]) == []
     assert len(caselinks_sandbox.links) == 1
     assert [request.method for request in caselinks_sandbox.requests] == ["GET", "POST", "GET"]

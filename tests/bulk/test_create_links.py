@@ -616,7 +616,7 @@ class TestKeys:
         """What may have been made is looked for by the next run, which names it by its keys as well."""
         journal, wanted = tmp_path / "journal", [between("SHOP-1", "SHOP-2")]
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
-            sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+            sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
             sandbox.fail_next(Fault.HTTP_500, operation="list", count=at_once.max_attempts)
             [failed] = await outcomes_of(links, wanted, journal=journal)
             assert isinstance(failed, Failed)
@@ -659,7 +659,7 @@ class TestJournal:
         """Nobody knew what came of it; it was made, and is found."""
         journal = tmp_path / "journal"
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
-            sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+            sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
             sandbox.fail_next(Fault.HTTP_500, operation="list", count=at_once.max_attempts)
             [failed] = await outcomes_of(links, [link(1)], journal=journal)
             assert isinstance(failed, Failed)

@@ -63,7 +63,7 @@ async def five_kills(folder: Path) -> None:
     file, journal = folder / "links.csv", folder / "run.journal"
     write_file(file, 100, 5)
     kills = 0
-    async with Sandbox(faults=["lost-answer:2%", "503:2%", "504-applied:2%"], fault_seed=seed) as sandbox:
+    async with Sandbox(faults=["lost-response:2%", "503:2%", "504-applied:2%"], fault_seed=seed) as sandbox:
         arguments = ("bulk", "--quiet", "--concurrency", "20", "--journal", str(journal), str(file))
         for _ in range(5):
             process = await start(pointing_at(sandbox), *arguments)

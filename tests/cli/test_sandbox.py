@@ -76,9 +76,9 @@ async def test_rate_limit_and_faults_are_as_asked_for() -> None:
 
 
 async def test_what_is_open_is_as_asked_for() -> None:
-    """--duplicates, --list-lag, --buckets and --error-form say which way it is."""
+    """--duplicates, --list-lag, --buckets and --error-format say which way it is."""
     process = await start(
-        *("--port", "0", "--rate-limit", "1000/1h", "--buckets", "separate", "--error-form", "strings"),
+        *("--port", "0", "--rate-limit", "1000/1h", "--buckets", "separate", "--error-format", "strings"),
         *("--duplicates", "conflict", "--list-lag", "3600"),
     )
     async with await exported(process) as client:
@@ -134,7 +134,7 @@ async def test_a_signal_ends_the_command_and_then_the_sandbox() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--fault", "fire"], "lost-answer"),
+        (["--fault", "fire"], "lost-response"),
         (["--rate-limit", "many"], "200/2s"),
         (["--port", "0", "--db", "/"], "/"),
         (["--list-lag", "inf"], "list_lag"),

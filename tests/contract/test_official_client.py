@@ -43,7 +43,7 @@ async def awaited(configuration: Configuration) -> AsyncIterator[Call]:
 
 @pytest.fixture(params=["strings", "objects"])
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    options: Any = {"error_form": request.param, "duplicates": "conflict", "rate_limit": "1000/1h"}
+    options: Any = {"error_format": request.param, "duplicates": "conflict", "rate_limit": "1000/1h"}
     async with Sandbox(**options) as sandbox:
         yield sandbox
 

@@ -38,8 +38,8 @@ def test_it_is_an_openapi_document() -> None:
     ("credentials", "options"),
     [
         pytest.param(KEYS, {}, id="as known"),
-        pytest.param(TOKEN, {**LIMITED, "duplicates": "conflict", "error_form": "strings"}, id="strings"),
-        pytest.param(TOKEN, {**LIMITED, "buckets": "separate", "error_form": "objects"}, id="objects"),
+        pytest.param(TOKEN, {**LIMITED, "duplicates": "conflict", "error_format": "strings"}, id="strings"),
+        pytest.param(TOKEN, {**LIMITED, "buckets": "separate", "error_format": "objects"}, id="objects"),
     ],
 )
 async def test_the_sandbox_answers_as_the_document_says(

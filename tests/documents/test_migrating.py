@@ -91,7 +91,7 @@ class TestBoth:
 
 @pytest.mark.parametrize(
     ("fault", "made"),
-    [(Fault.LOST_ANSWER, 1), (Fault.RESET, 0), (Fault.TRUNCATED, 1), (Fault.MALFORMED, 1)],
+    [(Fault.LOST_RESPONSE, 1), (Fault.RESET, 0), (Fault.TRUNCATED, 1), (Fault.MALFORMED, 1)],
 )
 class TestNoAnswer:
     async def test_theirs(self, theirs: Any, sandbox: Sandbox, fault: Fault, made: int) -> None:
@@ -112,7 +112,7 @@ class TestNoAnswer:
 async def test_what_they_leave_open_is_told(theirs: Any, sandbox: Sandbox, clock: Clock) -> None:
     """A lost connection and a 5xx may both have made the link."""
     for fault, count in (
-        (Fault.LOST_ANSWER, 1),
+        (Fault.LOST_RESPONSE, 1),
         (Fault.RESET, 1),
         (Fault.TRUNCATED, 1),
         (Fault.HTTP_503, 6),  # one more than they repeat it
@@ -124,7 +124,7 @@ async def test_what_they_leave_open_is_told(theirs: Any, sandbox: Sandbox, clock
 
 async def test_what_we_leave_open_is_told(ours: Any, sandbox: Sandbox, clock: Clock) -> None:
     """Only where looking for the link failed too."""
-    sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+    sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
     sandbox.fail_next(Fault.HTTP_503, operation="list", count=6)
     assert await in_no_time(clock, caselinks.try_to_block(ours, A, B)) == "perhaps linked"
 

@@ -154,7 +154,7 @@ async def test_a_link_that_is_ambiguous_is_told_apart(app: App, sandbox: Sandbox
     await submit(app, links(1), site=sandbox.site)
     policy = RetryPolicy(max_attempts=1, settle=0.5)
     async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as client:
-        sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+        sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
         add_link_tasks(app, client)
         working = asyncio.ensure_future(all_done(app))
         await until(lambda: bool(sandbox.links))

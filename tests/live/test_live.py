@@ -68,11 +68,11 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         },
     ),
     "conflict": (
-        {"duplicates": "conflict", "error_form": "strings"},
+        {"duplicates": "conflict", "error_format": "strings"},
         {"Is an equal second create rejected?": "yes: 409, errors as strings; read as ConflictError"},
     ),
     "bad request": (
-        {"duplicates": "bad-request", "error_form": "objects"},
+        {"duplicates": "bad-request", "error_format": "objects"},
         {
             "Is an equal second create rejected?": (
                 "yes: 400, errors as objects of detail, status, title; read as BadRequestError"
@@ -176,7 +176,7 @@ class TestLeavesNothing:
 
     async def test_of_a_link_whose_answer_was_lost(self, here: Asked) -> None:
         """It is found in the lists; the question is not answered, which is told, and the others are."""
-        here.sandbox.fail_next(Fault.LOST_ANSWER, operation="create")
+        here.sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
         first, *others = await findings(here.probe, CASES)
         assert first.answer.startswith("not learned: cannot create CASE ")
         assert first.problem

@@ -117,7 +117,7 @@ class TestWhatAFailureTells:
         assert "where 1 = len([<link " in reason
         assert re.sub(r"<link \w{8}:", "<link:", section).splitlines()[1:] == [
             "requests: 2",
-            "  <POST /api/v2/cases/link -> cut, lost-answer>",
+            "  <POST /api/v2/cases/link -> cut, lost-response>",
             f"  <GET /api/v2/cases/link?entity_type=CASE&entity_id={entity} -> 200>",
             "links: 1",
             f"  <link: CASE {entity} BLOCKS CASE 4417921d-0866-4a38-822c-6f2a0f65f77d>",
@@ -131,7 +131,7 @@ class TestWhatAFailureTells:
 
     def test_why_nothing_is_known(self, told: dict[str, str]) -> None:
         """An error in telling it is told, and ends no other test."""
-        assert "not known: the sandbox does not run; " in told["test_with_a_sandbox_that_is_gone"]
+        assert "not available: the sandbox is not running; " in told["test_with_a_sandbox_that_is_gone"]
 
     def test_nothing_without_a_sandbox(self, told: dict[str, str]) -> None:
         """The report of any other test is what it would be."""

@@ -75,10 +75,10 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("body", "detail"),
         [
-            (b"", "the body is not JSON"),
-            (b"{", "the body is not JSON"),
-            (b"\xff\xfe\xfd", "the body is not JSON"),
-            (b"[" * 200_000, "the body is not JSON"),
+            (b"", "the body is not valid JSON"),
+            (b"{", "the body is not valid JSON"),
+            (b"\xff\xfe\xfd", "the body is not valid JSON"),
+            (b"[" * 200_000, "the body is not valid JSON"),
             (b"[]", "the body must be a JSON object"),
             (b"{}", "data must be an object"),
             (b'{"data": []}', "data must be an object"),

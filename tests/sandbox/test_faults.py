@@ -26,8 +26,8 @@ class TestFaultRule:
     @pytest.mark.parametrize(
         ("text", "rule"),
         [
-            ("lost-answer", FaultRule(Fault.LOST_ANSWER)),
-            ("lost-answer:5%", FaultRule(Fault.LOST_ANSWER, probability=0.05)),
+            ("lost-response", FaultRule(Fault.LOST_RESPONSE)),
+            ("lost-response:5%", FaultRule(Fault.LOST_RESPONSE, probability=0.05)),
             ("delay=0.2:10%", FaultRule(Fault.DELAY, seconds=0.2, probability=0.1)),
             ("drip@list", FaultRule(Fault.DRIP, operation="list")),
             (
@@ -47,7 +47,7 @@ class TestFaultRule:
 
     def test_lists_the_faults(self) -> None:
         """An unknown name is refused together with the names that are known."""
-        with pytest.raises(ConfigurationError, match="'boom' is no fault") as caught:
+        with pytest.raises(ConfigurationError, match="'boom' is not a fault") as caught:
             FaultRule.parse("boom:5%")
         assert all(fault.value in str(caught.value) for fault in Fault)
 
@@ -55,16 +55,16 @@ class TestFaultRule:
         ("text", "message"),
         [
             ("", "write FAULT"),
-            ("lost-answer:5", "write FAULT"),
-            ("lost-answer:", "write FAULT"),
+            ("lost-response:5", "write FAULT"),
+            ("lost-response:", "write FAULT"),
             ("delay:5%=1", "write FAULT"),
-            ("delay=soon", "'soon' in the fault rule 'delay=soon' is no number"),
-            ("delay=-1", "'-1' in the fault rule 'delay=-1' is no number"),
-            ("delay:nan%", "'nan' in the fault rule 'delay:nan%' is no number"),
+            ("delay=soon", "'soon' in the fault rule 'delay=soon' is not a number"),
+            ("delay=-1", "'-1' in the fault rule 'delay=-1' is not a number"),
+            ("delay:nan%", "'nan' in the fault rule 'delay:nan%' is not a number"),
             ("reset=1", "reset takes no seconds; these faults do: 429, "),
-            ("reset:101%", "a probability is from 0 to 1"),
-            ("reset@update", "'update' is no operation; these are: create, list, delete, get"),
-            ("drip@delete", "drip is a fault of the body, and a delete answers without one"),
+            ("reset:101%", "a probability must be from 0 to 1"),
+            ("reset@update", "'update' is not an operation; the operations are: create, list, delete, get"),
+            ("drip@delete", "drip is a fault of the body, and the response to a delete has no body"),
         ],
     )
     def test_says_what_is_wrong(self, text: str, message: str) -> None:
@@ -84,20 +84,20 @@ class TestFaultRule:
 
 
 class TestCutConnections:
-    async def test_lost_answer_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_lost_response_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
         """The connection closes without an answer, and yet the link is there."""
-        sandbox.fail_next(Fault.LOST_ANSWER)
+        sandbox.fail_next(Fault.LOST_RESPONSE)
 
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await caller.create()
 
         assert len(sandbox.links) == 1
-        assert (sandbox.requests[-1].status, sandbox.requests[-1].fault) == (None, Fault.LOST_ANSWER)
+        assert (sandbox.requests[-1].status, sandbox.requests[-1].fault) == (None, Fault.LOST_RESPONSE)
 
-    async def test_lost_answer_of_a_delete_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_lost_response_of_a_delete_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
         """The link is gone although nobody said so."""
         link_id = (await caller.create()).json["data"]["id"]
-        sandbox.fail_next(Fault.LOST_ANSWER, operation="delete")
+        sandbox.fail_next(Fault.LOST_RESPONSE, operation="delete")
 
         # On a connection that was in use before, aiohttp itself sends a DELETE again.
         reply = await caller.delete(link_id)
@@ -301,8 +301,8 @@ class TestFailNext:
     async def test_takes_a_value_as_well(self, caller: Caller, sandbox: Sandbox) -> None:
         """As the command does, and says so of one that is none before any request meets it."""
         sandbox.fail_next("503")
-        with pytest.raises(ConfigurationError, match="'lost_answer' is no fault; these are: 408, "):
-            sandbox.fail_next("lost_answer")
+        with pytest.raises(ConfigurationError, match="'lost_response' is not a fault; the faults are: 408, "):
+            sandbox.fail_next("lost_response")
 
         assert [(await caller.create()).status for _ in range(2)] == [503, 201]
 
@@ -336,7 +336,7 @@ class TestFailNext:
 
     async def test_strikes_a_request_that_is_refused(self, caller: Caller, sandbox: Sandbox) -> None:
         """A 400 can be lost like any other answer."""
-        sandbox.fail_next(Fault.LOST_ANSWER)
+        sandbox.fail_next(Fault.LOST_RESPONSE)
 
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await caller.create(relationship="?")

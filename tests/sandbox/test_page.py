@@ -55,7 +55,7 @@ async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
 async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
     """Links and requests newest first; counts by status, of cuts, rejections and faults; the window."""
     sandbox.rate_limit = "3/10s"
-    sandbox.fail_next(Fault.LOST_ANSWER, operation="delete")
+    sandbox.fail_next(Fault.LOST_RESPONSE, operation="delete")
     await caller.create()
     await caller.create(relationship="CAUSES")
     # On a connection that was in use before, aiohttp itself sends a DELETE again: here above the limit.
@@ -72,9 +72,9 @@ async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
         (2, 201),
         (1, 201),
     ]
-    assert state["requests"]["latest"][1]["fault"] == "lost-answer"
+    assert state["requests"]["latest"][1]["fault"] == "lost-response"
     assert state["statuses"] == {"201": 2, "cut": 1, "429": 1}
-    assert (state["rejected"], state["faults"]) == (1, {"lost-answer": 1})
+    assert (state["rejected"], state["faults"]) == (1, {"lost-response": 1})
     assert state["window"] == {
         "name": "case_links",
         "rule": {"limit": 3, "period": 10.0},

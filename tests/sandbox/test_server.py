@@ -18,7 +18,7 @@ import pytest
 from attrs import asdict
 
 from datadog_caselinks.errors import ConfigurationError
-from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, SeenRequest, StoredCase
+from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox, StoredCase
 from datadog_caselinks.sandbox.record import Record
 from datadog_caselinks.sites import Site
 
@@ -90,7 +90,7 @@ class TestLifecycle:
 
     async def test_starts_once(self, sandbox: Sandbox) -> None:
         """A second start is a mistake in the program, and the first goes on."""
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await sandbox.start()
         assert sandbox.links == []
 
@@ -102,9 +102,9 @@ class TestLifecycle:
 
         assert [request.status for request in sandbox.requests] == [201]
         for name in ("links", "url", "site"):
-            with pytest.raises(RuntimeError, match="does not run"):
+            with pytest.raises(RuntimeError, match="is not running"):
                 getattr(sandbox, name)
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="is not running"):
             sandbox.add_case("SHOP-1")
 
     @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP, Fault.LATE_APPLY])
@@ -168,8 +168,8 @@ class TestRequests:
         await caller.send("GET", "/api/v2/cases/link?entity_type=CASE")
 
         assert list(sandbox.requests) == [
-            SeenRequest(1_800_000_000.0, "POST", "/api/v2/cases/link", 503, Fault.HTTP_503, "{}"),
-            SeenRequest(1_800_000_001.0, "GET", "/api/v2/cases/link?entity_type=CASE", 400, None, ""),
+            RecordedRequest(1_800_000_000.0, "POST", "/api/v2/cases/link", 503, Fault.HTTP_503, "{}"),
+            RecordedRequest(1_800_000_001.0, "GET", "/api/v2/cases/link?entity_type=CASE", 400, None, ""),
         ]
 
     async def test_keeps_the_beginning_of_a_body(self, caller: Caller, sandbox: Sandbox) -> None:
@@ -195,18 +195,18 @@ class TestRequests:
         """The latest 10,000 are kept."""
         record = Record()
         for at in range(10_001):
-            record.add(SeenRequest(at, "GET", "/", 200, None, ""))
+            record.add(RecordedRequest(at, "GET", "/", 200, None, ""))
         assert [record.requests[0].at, record.requests[-1].at] == [1, 10_000]
 
     async def test_each_is_one_line_where_a_test_fails(self, caller: Caller, sandbox: Sandbox) -> None:
         """What was asked, what was answered, and the fault; a list of many can be read."""
-        sandbox.fail_next(Fault.LOST_ANSWER)
+        sandbox.fail_next(Fault.LOST_RESPONSE)
         with pytest.raises(aiohttp.ClientError):
             await caller.create()
         await caller.get(CASE)
 
         assert repr(sandbox.requests) == (
-            f"[<POST /api/v2/cases/link -> cut, lost-answer>, <GET /api/v2/cases/{CASE} -> 404>]"
+            f"[<POST /api/v2/cases/link -> cut, lost-response>, <GET /api/v2/cases/{CASE} -> 404>]"
         )
 
     async def test_a_link_is_one_line_too(self, caller: Caller, sandbox: Sandbox) -> None:
@@ -270,7 +270,7 @@ class TestParameters:
 
     def test_refuses_a_malformed_fault(self) -> None:
         """When it is made, not when it starts."""
-        with pytest.raises(ConfigurationError, match="is no fault"):
+        with pytest.raises(ConfigurationError, match="is not a fault"):
             Sandbox(faults=["boom"])
 
 

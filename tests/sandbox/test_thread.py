@@ -70,7 +70,7 @@ class TestInThread:
         assert [request.status for request in sandbox.requests] == [404]
         with pytest.raises(OSError, match="refused"):
             urllib.request.urlopen(url)
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="is not running"):
             _ = sandbox.links
 
     def test_ends_after_an_error(self) -> None:

@@ -225,11 +225,11 @@ RECORDED_AS_OBJECTS = {"two reasons", "no such link", "an equal link"}
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-class TestErrorForm:
+class TestErrorFormat:
     @pytest.fixture
     def in_form(self, name: str, clock: Clock, caller_of: Callable[[Sandbox], Caller]) -> Any:
         async def ask(form: Any) -> Any:
-            async with Sandbox(error_form=form, duplicates="conflict", clock=clock) as sandbox:
+            async with Sandbox(error_format=form, duplicates="conflict", clock=clock) as sandbox:
                 return (await REFUSALS[name][0](caller_of(sandbox))).json["errors"]
 
         return ask
@@ -253,7 +253,7 @@ class TestErrorForm:
     [
         ({"duplicates": "409"}, "duplicates must be one of allow, conflict, bad-request, not '409'"),
         ({"buckets": 2}, "buckets must be one of shared, separate, not 2"),
-        ({"error_form": "html"}, "error_form must be one of mixed, strings, objects, not 'html'"),
+        ({"error_format": "html"}, "error_format must be one of mixed, strings, objects, not 'html'"),
         ({"list_lag": -1}, "list_lag must be seconds, at least 0, not -1"),
         ({"list_lag": float("nan")}, "list_lag must be seconds, at least 0, not nan"),
         ({"list_lag": float("inf")}, "list_lag must be seconds, at least 0, not inf"),

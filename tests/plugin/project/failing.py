@@ -13,7 +13,7 @@ NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a
 
 
 def test_two_links(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    caselinks_sandbox.fail_next(Fault.LOST_ANSWER)
+    caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     asyncio.run(caselinks_client.create_link(NEW))
     assert len(caselinks_sandbox.links) == 2
 

@@ -43,7 +43,7 @@ async def test_a_fault_and_the_rate_limit(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
     """Both are set while the sandbox runs."""
-    caselinks_sandbox.fail_next(Fault.LOST_ANSWER)
+    caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     await caselinks_client.create_link(NEW)
     caselinks_sandbox.rate_limit = "1/1h"
     await caselinks_client.create_link(NEW)

@@ -36,7 +36,7 @@ async def test_many_at_once(caselinks_client: CaseLinksClient, caselinks_sandbox
 
 async def test_a_fault(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
     """A lost answer makes no second link, and no test wait."""
-    caselinks_sandbox.fail_next(Fault.LOST_ANSWER)
+    caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     await caselinks_client.create_link(NEW)
     assert len(caselinks_sandbox.links) == 1
 

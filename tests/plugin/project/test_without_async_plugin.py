@@ -35,7 +35,7 @@ def test_not_used(caselinks_client: CaseLinksClient) -> None:
 
 def test_fails_on_demand(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
     """A fault is set before the loop runs."""
-    caselinks_sandbox.fail_next(Fault.LOST_ANSWER)
+    caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     asyncio.run(caselinks_client.create_link(NEW))
     assert len(caselinks_sandbox.links) == 1
 
