@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from attrs import frozen
 
 from datadog_caselinks.bulk.journal_file import Before, Key, LinkState, Store, Write, key_of
-from datadog_caselinks.creation import Make
+from datadog_caselinks.creation import CreateFunc, CreateResult
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError
 from datadog_caselinks.messages import storable
 from datadog_caselinks.models import CaseLink, NewCaseLink
@@ -81,18 +81,18 @@ class Journal:
         if failure and kind is None:
             raise JournalError(failure)
 
-    def once(self, make: Make, resume: Make) -> Make:
+    def once(self, make: CreateFunc, resume: CreateFunc) -> CreateFunc:
         """As ``make``, for each link once over all runs.
 
         ``resume`` is asked instead where an earlier run sent the link and did not learn what came of it.
         """
 
-        async def make_once(new: NewCaseLink) -> tuple[CaseLink, bool]:
+        async def make_once(new: NewCaseLink) -> CreateResult:
             if not isinstance(new, NewCaseLink):
                 return await make(new)  # which refuses it
             async with self.entry(new) as entry:
                 if entry.link:
-                    return entry.link, False
+                    return CreateResult(entry.link, created=False)
                 try:
                     link, is_new = await (resume if entry.before is LinkState.SENT else make)(new)
                 except AmbiguousResultError:
@@ -101,7 +101,7 @@ class Journal:
                     entry.failed(error)
                     raise
                 entry.linked(link)
-                return link, is_new
+                return CreateResult(link, is_new)
 
         return make_once
 
