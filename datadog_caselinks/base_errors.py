@@ -5,7 +5,6 @@ They are apart from ``errors.py``, which imports the models: the models raise th
 
 from __future__ import annotations
 
-import copyreg
 from typing import Any
 
 
@@ -17,9 +16,20 @@ class CaseLinksError(Exception):
 
     during_outage: bool = False
 
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Whether the server may have carried out the request although this error was raised."""
+        return False
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle as cls(*args), which leaves out keyword-only parameters.
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[CaseLinksError], args: tuple[Any, ...]) -> CaseLinksError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InvalidLinkError(CaseLinksError, ValueError):

@@ -1,17 +1,25 @@
-"""One link, made once: what is done about each way in which creating it can fail. Does no I/O of its own.
+"""One link, created at most once: what is done about each way in which a create can fail.
 
-There is no key by which the server could tell a repeated request from a second one. So an attempt that may
-have made the link is followed by a look at the links of its parent, and by another attempt only if it is not
-there. What no look can tell: a server may carry out a request after the look, and an equal link that was
-found may be another writer's.
+The server has no idempotency key, so it cannot tell a repeated request from a second one. Each attempt ends
+in one of four states:
+
+- *created*: the response has the link.
+- *never sent*, or *rejected*: the link does not exist. A retry is safe.
+- *ambiguous*: the server may have created it. A lookup among the links of its parent comes first, and another
+  attempt follows only if the link is not there.
+
+No lookup can rule out that the server carries out a request after the lookup, or that an equal link was
+created by another process.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from weakref import WeakValueDictionary
+
+from attrs import define, frozen
 
 from datadog_caselinks import events
 from datadog_caselinks.errors import (
@@ -19,51 +27,58 @@ from datadog_caselinks.errors import (
     BadRequestError,
     CaseLinksError,
     ConflictError,
-    ResponseError,
 )
 from datadog_caselinks.http import wire
-from datadog_caselinks.http.wire import Answer, Request
-from datadog_caselinks.lookup import Lookup
-from datadog_caselinks.models import CaseLink, Identity, NewCaseLink, identity
-from datadog_caselinks.retry import RetryBudget, RetryPolicy, may_have_been_applied, retrying
+from datadog_caselinks.http.requester import Requester
+from datadog_caselinks.http.wire import Request
+from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
+from datadog_caselinks.operations import Operations
+from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
 
 
 class CreateResult(NamedTuple):
-    """A link, and whether it was created or existed already."""
+    """A link, and whether this call created it."""
 
     link: CaseLink
     created: bool
 
 
-CreateFunc = Callable[[NewCaseLink], Awaitable[tuple[CaseLink, bool]]]
-"""A function that creates a link or finds an equal one, and returns a :class:`CreateResult`."""
+CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
+"""Creates a link or finds it."""
 
 
+@frozen
+class _Ambiguity:
+    """Why the link may exist, and when (in the event loop's time) a lookup can find it."""
+
+    error: CaseLinksError
+    lookup_at: float
+
+
+@define(eq=False)
 class _Creation:
-    """One call, over all of its attempts. If it ``is_ensured``, an equal link is as good as a new one."""
+    """One call, over all of its attempts.
 
-    def __init__(self, new: NewCaseLink, request: Request, *, is_ensured: bool = False) -> None:
-        self.new = new
-        self.request = request
-        self.is_ensured = is_ensured
-        self.failure: CaseLinksError | None = None  # of an attempt that was made already
-        self.doubt: CaseLinksError | None = None  # why it may be there, until it is looked for
-        self.was_doubted = False
-        self._settled_at = 0.0
+    ``accepts_existing``: an equal link is as good as a new one. ``ambiguity``: of an attempt that no lookup
+    has resolved yet. ``may_be_ours``: an attempt was ambiguous, so an equal link that turns up may be its
+    result.
+    """
 
-    def doubted(self, why: CaseLinksError, settle: float) -> None:
-        """It may have been made; after ``settle`` seconds it can be looked for."""
-        self.doubt = why
-        self.was_doubted = True
-        self._settled_at = asyncio.get_running_loop().time() + settle
+    new: NewCaseLink
+    request: Request
+    attempts: Attempts
+    accepts_existing: bool = False
+    ambiguity: _Ambiguity | None = None
+    may_be_ours: bool = False
 
-    async def settled(self) -> None:
-        """Wait until it can be looked for."""
-        await asyncio.sleep(max(0.0, self._settled_at - asyncio.get_running_loop().time()))
+    def mark_ambiguous(self, error: CaseLinksError, settle: float) -> None:
+        """Note that the link may exist; in ``settle`` seconds a lookup can find it."""
+        self.ambiguity = _Ambiguity(error, asyncio.get_running_loop().time() + settle)
+        self.may_be_ours = True
 
 
-class _Turn:
-    """What calls that ensure equal links wait for, and the link that the latest of them came to."""
+class _Latest:
+    """What calls that ensure equal links wait for, and the link that the latest of them returned."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -71,113 +86,107 @@ class _Turn:
 
 
 class Creator:
-    """Creates links by ``attempt``, which makes one request and tells the answer."""
+    """Creates links through ``requester``, and looks them up through ``operations``."""
 
     def __init__(
-        self,
-        attempt: Callable[[Request], Awaitable[Answer]],
-        lookup: Lookup,
-        policy: RetryPolicy,
-        budget: RetryBudget,
+        self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
-        self._attempt = attempt
-        self._lookup = lookup
-        self._settle = policy.settle
-        self._max_wait = policy.max_wait
+        self._requester = requester
+        self._lookup = Lookup(operations)
+        self._policy = policy
         self._budget = budget
-        # Decorated here and not for each call, which would cost more than the rest of the retry.
-        self._repeat = retrying(policy, budget)(self._look_and_attempt)
-        self._turns: WeakValueDictionary[Identity, _Turn] = WeakValueDictionary()
+        self._latest: WeakValueDictionary[Identity, _Latest] = WeakValueDictionary()
 
-    async def create(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
-        """Make the link. If this raises :class:`AmbiguousResultError` it may have been made, else not."""
-        request = wire.create_request(new)
-        # Most calls end with this. Thousands that wait here, and not within what may follow a failure, hold
-        # less memory, and leave Python's garbage collector less to walk through.
-        try:
-            link = wire.read_link(await self._attempt(request))
-        except CaseLinksError as error:
-            creation = _Creation(new, request)
-            creation.failure = error
-        else:
-            self._budget.succeeded()
-            return link, True
-        return await self._make(creation)
+    async def create(self, new: NewCaseLink) -> CreateResult:
+        """Create the link. It may exist if this raises :class:`AmbiguousResultError`, and else does not."""
+        return await self._create(self._begin(new))
 
-    async def ensure(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
-        """The link that is there, or a new one; and whether it is new. Calls for equal links take turns."""
-        creation = _Creation(new, wire.create_request(new), is_ensured=True)
-        turn = self._turns.setdefault(identity(new), _Turn())
-        async with turn.lock:
-            if turn.link:  # a moment ago, so that no list need tell of it yet
-                return turn.link, False
+    async def ensure(self, new: NewCaseLink) -> CreateResult:
+        """Return the link that exists, or create it. Calls for equal links run one after the other."""
+        creation = self._begin(new)
+        creation.accepts_existing = True
+        latest = self._latest.setdefault(identity(new), _Latest())
+        async with latest.lock:
+            if latest.link:  # so recent that a list may not show it yet
+                return CreateResult(latest.link, created=False)
             found = await self._lookup.find(new)
-            turn.link, is_new = (found, False) if found else await self._make(creation)
-            return turn.link, is_new
+            result = CreateResult(found, created=False) if found else await self._create(creation)
+            latest.link = result.link
+            return result
 
-    async def resume(self, new: NewCaseLink) -> tuple[CaseLink, bool]:
-        """As :meth:`ensure`, after an earlier run that may have made the link just before it ended."""
-        creation = _Creation(new, wire.create_request(new))
-        creation.doubted(CaseLinksError(f"an earlier run may have sent {new}"), self._settle)
-        found = await self._look(creation)
-        return (found, False) if found else await self._make(creation)
+    async def resume(self, new: NewCaseLink) -> CreateResult:
+        """Ensure the link, after an earlier run that may have created it just before it ended."""
+        creation = self._begin(new)
+        creation.mark_ambiguous(CaseLinksError(f"an earlier run may have sent {new}"), self._policy.settle)
+        found = await self._resolve(creation)
+        return CreateResult(found, created=False) if found else await self._create(creation)
 
-    async def _make(self, creation: _Creation) -> tuple[CaseLink, bool]:
+    def _begin(self, new: NewCaseLink) -> _Creation:
+        return _Creation(new, wire.create_request(new), Attempts(self._policy, self._budget))
+
+    async def _create(self, creation: _Creation) -> CreateResult:
         try:
-            return await self._repeat(creation)
+            return await self._attempt(creation)
         except CaseLinksError as error:
-            if creation.doubt is None or isinstance(error, AmbiguousResultError):
+            if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
                 raise
-            # A look would add to the load as well, or come sooner than the server said.
-            if error.during_outage or _asked_wait(error) > self._max_wait:
-                raise _ambiguous(creation) from creation.doubt
+            # A lookup would add to the load, or come sooner than the server said.
+            if error.during_outage or (asked_wait(error) or 0.0) > self._policy.max_wait:
+                raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
             last = error
-        if link := await self._look(creation):
-            return link, True
+        if link := await self._resolve(creation):
+            return CreateResult(link, created=True)
         raise last
 
-    async def _look_and_attempt(self, creation: _Creation) -> tuple[CaseLink, bool]:
-        if creation.doubt and (link := await self._look(creation)):
-            return link, True
+    @with_retries
+    async def _attempt(self, creation: _Creation) -> CreateResult:
+        """Make one attempt, unless the lookup after an ambiguous one finds the link."""
+        if creation.ambiguity and (link := await self._resolve(creation)):
+            return CreateResult(link, created=True)
         try:
-            if failure := creation.failure:
-                creation.failure = None
-                raise failure
-            return wire.read_link(await self._attempt(creation.request)), True
+            response = await self._requester.send(creation.request)
+            link = wire.read_link(response)
         except (BadRequestError, ConflictError) as error:
-            return await self._equal(creation, error), creation.was_doubted
+            return CreateResult(await self._resolve_conflict(creation, error), creation.may_be_ours)
         except CaseLinksError as error:
-            if may_have_been_applied(error):
-                creation.doubted(error, max(self._settle, _asked_wait(error)))
-            raise
+            if error.may_have_been_applied:
+                creation.mark_ambiguous(error, max(self._policy.settle, asked_wait(error) or 0.0))
+            raise creation.attempts.failed(error)  # noqa: B904 - its context is the error itself
+        self._budget.give_back()
+        return CreateResult(link, created=True)
 
-    async def _look(self, creation: _Creation) -> CaseLink | None:
-        """The link, if it was made after all. If not, there is no doubt left."""
-        await creation.settled()
+    async def _resolve(self, creation: _Creation) -> CaseLink | None:
+        """Look the link up once it can be found; return it, or ``None`` if it was not created after all."""
+        ambiguity = creation.ambiguity
+        assert ambiguity is not None
+        await asyncio.sleep(max(0.0, ambiguity.lookup_at - asyncio.get_running_loop().time()))
         try:
             link = await self._lookup.find(creation.new)
         except CaseLinksError as error:
-            ambiguous = _ambiguous(creation, f", and looking for it failed: {error}")
+            ambiguous = _ambiguous(creation, ambiguity, f", and the lookup failed: {error}")
             ambiguous.during_outage |= error.during_outage
-            raise ambiguous from creation.doubt
-        creation.doubt = None
+            raise ambiguous from ambiguity.error
+        creation.ambiguity = None
         if link:
             events.reconciled()
         return link
 
-    async def _equal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
-        """The equal link that made the server refuse this one, where it will do; else raises ``error``.
+    async def _resolve_conflict(
+        self, creation: _Creation, error: BadRequestError | ConflictError
+    ) -> CaseLink:
+        """Return the equal link that made the server refuse this one, if it will do; else raise ``error``.
 
-        Whether such a link is refused at all, and by which of the two, is not documented.
+        The API does not document whether it refuses equal links, nor with which of the two statuses.
         """
-        will_do = creation.is_ensured or creation.was_doubted
+        will_do = creation.accepts_existing or creation.may_be_ours
+        creation.attempts.failed(error)  # never retried
         if isinstance(error, BadRequestError) and not will_do:
             raise error
         if will_do:
-            await asyncio.sleep(self._settle)  # the link was refused by what a list may not tell of yet
-        if creation.was_doubted:
-            creation.doubt = error
-            link = await self._look(creation)
+            await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
+        if creation.may_be_ours:
+            creation.mark_ambiguous(error, 0.0)
+            link = await self._resolve(creation)
         else:
             try:
                 link = await self._lookup.find(creation.new)
@@ -190,18 +199,76 @@ class Creator:
         raise error
 
 
-def _asked_wait(error: CaseLinksError) -> float:
-    """Seconds that the server asks for before anything else."""
-    return (error.retry_after or 0.0) if isinstance(error, ResponseError) else 0.0
-
-
-def _ambiguous(creation: _Creation, look: str = "") -> AmbiguousResultError:
-    assert creation.doubt is not None
+def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> AmbiguousResultError:
     error = AmbiguousResultError(
-        f"{creation.doubt}. It may have been made{look}: "
+        f"{ambiguity.error}. The link may have been created{lookup}: "
         f"list the links of {creation.new.parent} before creating it again",
         new=creation.new,
-        reason=creation.doubt,
+        reason=ambiguity.error,
     )
-    error.during_outage = creation.doubt.during_outage
+    error.during_outage = ambiguity.error.during_outage
     return error
+
+
+class _SharedList:
+    """One list of the links of a parent, for all who asked before it began."""
+
+    def __init__(self, task: asyncio.Task[Mapping[Identity, CaseLink]]) -> None:
+        self.task = task
+        self.waiting = 0
+
+
+class Lookup:
+    """Finds out whether a link exists, by listing the links of its parent; many calls share one list.
+
+    Of one parent only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
+    that was requested before a link was sent cannot show it.
+    """
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._in_flight: dict[Entity, _SharedList] = {}
+        self._next: dict[Entity, _SharedList] = {}
+
+    async def find(self, new: NewCaseLink) -> CaseLink | None:
+        """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
+
+        The list begins after this call. Raises as :meth:`Operations.list_links`.
+        """
+        parent = new.parent
+        shared = self._next.get(parent)
+        if shared is None:
+            before = self._in_flight.get(parent)
+            shared = self._next[parent] = _SharedList(asyncio.create_task(self._list(parent, before)))
+            shared.task.add_done_callback(_retrieve_error)
+        shared.waiting += 1
+        try:
+            await asyncio.wait([shared.task])  # if this call is cancelled, the list goes on for the others
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting and not shared.task.done():
+                self._forget(parent, shared)
+                shared.task.cancel()
+        return shared.task.result().get(identity(new))
+
+    async def _list(self, parent: Entity, before: _SharedList | None) -> Mapping[Identity, CaseLink]:
+        if before is not None:
+            await asyncio.wait([before.task])
+        shared = self._in_flight[parent] = self._next.pop(parent)
+        try:
+            # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
+            links = await self._operations.list_links(parent, earns_budget=False)
+            return {identity(link): link for link in reversed(links)}
+        finally:
+            self._forget(parent, shared)
+
+    def _forget(self, parent: Entity, shared: _SharedList) -> None:
+        for lists in (self._next, self._in_flight):
+            if lists.get(parent) is shared:
+                del lists[parent]
+
+
+def _retrieve_error(task: asyncio.Task[Mapping[Identity, CaseLink]]) -> None:
+    """Mark the error of ``task`` as retrieved: asyncio would log it if all callers were cancelled."""
+    if not task.cancelled():
+        task.exception()

@@ -11,23 +11,27 @@
     ├── JournalError                  a journal in use, of another site, or unusable
     ├── FleetError                    a fleet's database is unreachable, or has no fleet tables
     ├── SessionError                  closed, or another event loop's (also a RuntimeError)
-    ├── TransportError                no answer
+    ├── TransportError                no response
     │   ├── ConnectError              never sent: refused, DNS, connect or handshake timeout
     │   │   ├── StaleConnectionError  never sent: the server had closed the pooled connection
     │   │   ├── TLSError              the certificate or the handshake was refused
-    │   │   └── ProxyAuthenticationError  the proxy wants other credentials
-    │   └── RequestTimeoutError       our time ran out before anything was sent
-    ├── AmbiguousResultError          sent, and whether it was applied could not be learned
-    ├── MalformedResponseError        an answer that is no link
-    │   └── ResponseTooLargeError     an answer that is longer than is read
-    └── ResponseError                 an answer with another status than success
+    │   │   └── ProxyAuthenticationError  the proxy requires other credentials
+    │   └── RequestTimeoutError       out of time (also a TimeoutError); see ``sent``
+    ├── AmbiguousResultError          sent, and the client could not find out whether it was applied
+    ├── MalformedResponseError        a response that is not what was asked for
+    │   └── ResponseTooLargeError     a response that is longer than the client reads
+    └── ResponseError                 a response with a status other than success
         ├── BadRequestError           400, 422
         ├── AuthenticationError       401
         ├── PermissionDeniedError     403
         ├── NotFoundError             404
         ├── ConflictError             409
-        ├── RateLimitError          429
+        ├── RateLimitError            429
         └── ServerError               5xx
+
+Every failed attempt is one of three: *never sent*, *rejected*, or *ambiguous* (the server may have applied
+it).
+``error.may_have_been_applied`` is true for the last.
 
 Which error for bad input: ``InvalidLinkError`` is about a link or an entity, ``LinkFileError`` about a file,
 ``ConfigurationError`` about the site, the credentials or what is installed, and ``ParameterError`` about any
@@ -38,6 +42,7 @@ Every error can be pickled with its attributes, and none contains a key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from datadog_caselinks.base_errors import CaseLinksError as CaseLinksError
@@ -49,11 +54,14 @@ from datadog_caselinks.rate_limit import RateLimit
 
 
 class LinkFileError(CaseLinksError, ValueError):
-    """A file as a whole is no list of links: empty, binary, or without the columns that are needed."""
+    """A file that is not a list of links: empty, binary, or without the required columns."""
 
 
 class CycleError(CaseLinksError):
-    """Links that were to give an order go round. ``links`` is the cycle, its last child its first parent."""
+    """The links contain a cycle, so they give no order.
+
+    ``links`` is the cycle: the child of the last link is the parent of the first.
+    """
 
     def __init__(self, message: str, *, links: tuple[CaseLink, ...]) -> None:
         super().__init__(message)
@@ -61,11 +69,11 @@ class CycleError(CaseLinksError):
 
 
 class JournalError(CaseLinksError):
-    """A journal cannot be used: another run has it, it is of another site, or it is no journal at all."""
+    """A journal cannot be used: another run has it open, it is of another site, or it is not a journal."""
 
 
 class FleetError(CaseLinksError):
-    """The database of a fleet cannot be used: it is away, refuses, or has not the tables."""
+    """The database of a fleet cannot be used: it is unreachable, refuses, or has no fleet tables."""
 
 
 class SessionError(CaseLinksError, RuntimeError):
@@ -73,11 +81,21 @@ class SessionError(CaseLinksError, RuntimeError):
 
 
 class TransportError(CaseLinksError):
-    """No answer came. Unless it is one of the subclasses, the server may have received the request."""
+    """No response arrived. Unless the error is one of the subclasses, the server may have got the request."""
+
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Whether the server may have carried out the request: something of it was sent."""
+        return True
 
 
 class ConnectError(TransportError):
     """No connection, so nothing was sent: refused, an unknown host, or a connect or handshake timeout."""
+
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Always false: nothing was sent."""
+        return False
 
 
 class StaleConnectionError(ConnectError):
@@ -85,22 +103,31 @@ class StaleConnectionError(ConnectError):
 
 
 class TLSError(ConnectError):
-    """The TLS handshake failed: mostly a certificate that is not trusted. Not retried."""
+    """The TLS handshake failed, usually because the certificate is not trusted. Not retried."""
 
 
 class ProxyAuthenticationError(ConnectError):
-    """The proxy answered 407: it wants credentials, or other ones. Not retried."""
+    """The proxy responded with 407: it requires credentials, or other ones. Not retried."""
 
 
-class RequestTimeoutError(TransportError):
-    """The time allowed for an attempt ran out before anything was sent."""
+class RequestTimeoutError(TransportError, TimeoutError):
+    """An attempt took longer than the client's ``timeout``. ``sent`` says whether anything was sent."""
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Whether the server may have carried out the request: something of it was sent."""
+        return self.sent
 
 
 class AmbiguousResultError(CaseLinksError):
-    """The link was sent, and whether it was made could not be learned.
+    """The request was sent, and the client could not find out whether the link was created.
 
-    ``new`` is the link as it was asked for, ``reason`` the error that left it open. List the links of
-    ``new.parent`` to see whether it is there, before creating it again.
+    ``new`` is the link that was requested, ``reason`` the error that left the result open. List the links of
+    ``new.parent`` before creating it again: the link may exist.
     """
 
     def __init__(self, message: str, *, new: NewCaseLink, reason: CaseLinksError) -> None:
@@ -108,35 +135,49 @@ class AmbiguousResultError(CaseLinksError):
         self.new = new
         self.reason = reason
 
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Always true."""
+        return True
+
 
 class MalformedResponseError(CaseLinksError):
-    """The answer says success and yet is no link, or no list of links. ``body`` is its beginning."""
+    """A success response without what was asked for. ``body`` is its beginning."""
 
     def __init__(self, message: str, *, body: str) -> None:
         super().__init__(message)
         self.body = body
 
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Always true: the status says success."""
+        return True
+
 
 class ResponseTooLargeError(MalformedResponseError):
-    """The answer is longer than what is read: 16 MiB of a list, some 40,000 links, and 1 MiB of another."""
+    """A response longer than the client reads: 16 MiB of a list, some 40,000 links, else 1 MiB."""
 
 
 class ResponseError(CaseLinksError):
-    """The server answered with a status that is no success.
+    """The server responded with a status other than success.
 
     ``status``
         The HTTP status.
     ``errors``
-        What the server said, one string for each error, as it came; may be empty.
+        What the server reported, one string for each error; may be empty.
     ``raw_errors``
-        The members of the answer's ``errors`` as they came: strings or JSON objects.
+        The members of the response's ``errors``, unchanged: strings or JSON objects.
     ``retry_after``
-        Seconds to wait before asking again, if the server said so: ``Retry-After``, and for a 429 the end of
-        the rate-limit window, whichever is later.
+        Seconds to wait before the next request, if the server said so: ``Retry-After``, and for a 429 the end
+        of the rate-limit window, whichever is later.
     ``rate_limit``
-        The rate-limit headers of the answer, if there were any.
+        The rate-limit headers of the response, if there were any.
+    ``headers``
+        All headers of the response. Keys in them are redacted, repeated ones are joined by ``", "``.
+    ``request_id``
+        The id by which the server or a proxy logs the request, from whichever header it sent; else ``None``.
     ``body``
-        The beginning of the body as text, 1,000 characters at most.
+        The beginning of the body as text, at most 1,000 characters.
     """
 
     def __init__(
@@ -148,6 +189,8 @@ class ResponseError(CaseLinksError):
         raw_errors: tuple[Any, ...] = (),
         retry_after: float | None = None,
         rate_limit: RateLimit | None = None,
+        headers: Mapping[str, str] | None = None,
+        request_id: str | None = None,
         body: str = "",
     ) -> None:
         super().__init__(message)
@@ -156,29 +199,36 @@ class ResponseError(CaseLinksError):
         self.raw_errors = raw_errors
         self.retry_after = retry_after
         self.rate_limit = rate_limit
+        self.headers: Mapping[str, str] = headers or {}
+        self.request_id = request_id
         self.body = body
+
+    @property
+    def may_have_been_applied(self) -> bool:
+        """Whether the server may have carried out the request: its status does not say that it refused."""
+        return self.status == 408 or self.status >= 500
 
 
 class BadRequestError(ResponseError):
-    """400 or 422: the server refused the request as wrong."""
+    """400 or 422: the server refused the request as invalid."""
 
 
 class AuthenticationError(ResponseError):
-    """401: the credentials were not accepted by this site."""
+    """401: this site did not accept the credentials."""
 
 
 class PermissionDeniedError(ResponseError):
-    """403: the credentials are known but lack a permission or scope."""
+    """403: the credentials are valid, and lack a permission or scope."""
 
 
 class NotFoundError(ResponseError):
-    """404: an entity or link that is not there."""
+    """404: an entity or link that does not exist, or that these credentials cannot access."""
 
 
 class ConflictError(ResponseError):
-    """409: it contradicts what is there, such as a link that exists already.
+    """409: the request contradicts what exists, such as an equal link.
 
-    ``existing`` is the link that is there already, where the error is of a create and there is one.
+    ``existing`` is the equal link, if the error is of a create and there is one.
     """
 
     existing: CaseLink | None = None
@@ -189,4 +239,4 @@ class RateLimitError(ResponseError):
 
 
 class ServerError(ResponseError):
-    """5xx: the server failed, and may have applied the request."""
+    """5xx: the server failed. It may have carried out the request."""

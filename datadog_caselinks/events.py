@@ -1,4 +1,4 @@
-"""Calls as those who watch them see them, and the events that they are told. Changes nothing in a call."""
+"""Calls as observers see them, and the events that report them. Nothing here changes the course of a call."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextvars import ContextVar
-from typing import Any, Final, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar, Token
+from types import SimpleNamespace, TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
+from datadog_caselinks.models import LinkStatus
 
 _logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
 N = TypeVar("N")
-L = TypeVar("L")
+R = TypeVar("R", bound=tuple[object, bool])
 
-_SENT_FOR: Final = {"ensure": "create"}
-"""The operation of the request that does what a call is for, where it is not called the same."""
+_REQUEST_OF: Final = {"ensure": "create"}
+"""The operation of the request that does what a call is for, where the two have different names."""
 
 
 @define(eq=False, kw_only=True)
@@ -32,21 +32,22 @@ class Call:
     ``operation``
         ``create``, ``ensure``, ``list``, ``delete``, ``get``, or ``bulk`` for a run.
     ``subject``
-        What it is about: a :class:`NewCaseLink`, an :class:`Entity`, the id of a link, the key or id of a
-        case; ``None`` for a run.
+        What the call is about: a :class:`NewCaseLink`, an :class:`Entity`, the id of a link, the key or id of
+        a case; ``None`` for a run.
     ``parent``
         The run that it belongs to.
     ``attempts``
-        Requests that were sent to do it. Looking whether a link is there does not count.
+        Requests that were sent for it, without lookups.
     ``waited``
         Seconds for which the rate limit held it back.
     ``outcome``
-        Once it is finished: ``created``, ``already_linked``, ``done``, ``failed``, ``ambiguous`` (perhaps
-        created) or ``cancelled``.
+        Once it is finished: a :class:`LinkStatus` (``created``, ``already_linked``, ``failed``,
+        ``ambiguous``),
+        ``done`` or ``cancelled``.
     ``result``
-        What it returned; of a run how many links of each outcome.
+        What it returned; for a run the number of links of each outcome.
     ``error``
-        What it raised, but for a cancellation.
+        What it raised, except a cancellation.
     """
 
     operation: str
@@ -57,23 +58,42 @@ class Call:
     outcome: str | None = None
     result: Any = None
     error: Exception | None = None
-    _tell: Callable[[CallEvent], None] = field(repr=False)
+    _observers: Sequence[OnEvent] = field(repr=False)
+    _token: Token[Call | None] | None = field(default=None, init=False, repr=False)
+    _started_at: float = field(default=0.0, init=False, repr=False)
 
-    def sent(self, operation: str) -> None:
-        """A request is sent: an attempt, unless it looks whether the link is there."""
-        self.attempts += operation == _SENT_FOR.get(self.operation, self.operation)
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        self._start()
+        return self
 
-    def held_back(self, seconds: float) -> None:
-        """It waits for its turn."""
-        self._tell(CallWaiting(self, seconds))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(error)
+        assert self._token is not None
+        _current.reset(self._token)
 
-    def retried(self, error: CaseLinksError, seconds: float) -> None:
-        """An attempt failed, and another one follows."""
-        self._tell(CallRetrying(self, error, seconds))
+    def notify(self, event: CallEvent) -> None:
+        """Report ``event`` to each observer. What one raises is logged."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                _logger.exception("on_event failed at %s of %s", type(event).__name__, self.operation)
 
-    def reconciled(self) -> None:
-        """Its link was found."""
-        self._tell(CallReconciled(self))
+    def _start(self) -> None:
+        self._started_at = asyncio.get_running_loop().time()
+        self.notify(CallStarted(self))
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is None:
+            self.outcome = _outcome(self.result)
+        elif isinstance(error, Exception):
+            self.error, self.outcome = error, _failure(error)
+        else:  # a cancellation is not kept: its traceback holds everything that was in progress
+            self.outcome = "cancelled"
+        self.notify(CallFinished(self, asyncio.get_running_loop().time() - self._started_at))
 
 
 @frozen
@@ -85,7 +105,7 @@ class CallStarted:
 
 @frozen
 class CallWaiting:
-    """``call`` waits for its turn, since the rate limit is used up for ``seconds``, or by those before it."""
+    """``call`` waits, since the rate limit is used up for ``seconds``, or other requests wait before it."""
 
     call: Call
     seconds: float
@@ -93,7 +113,7 @@ class CallWaiting:
 
 @frozen
 class CallRetrying:
-    """An attempt of ``call`` ended with ``error``; the next one follows after ``seconds``."""
+    """An attempt of ``call`` failed with ``error``; the next one follows after ``seconds``."""
 
     call: Call
     error: CaseLinksError
@@ -102,7 +122,7 @@ class CallRetrying:
 
 @frozen
 class CallReconciled:
-    """What had become of an attempt of ``call`` was not known; its link was looked for, and is there."""
+    """An attempt of ``call`` was ambiguous, and the lookup found its link."""
 
     call: Call
 
@@ -119,120 +139,90 @@ CallEvent = CallStarted | CallWaiting | CallRetrying | CallReconciled | CallFini
 """What ``on_event`` is called with."""
 
 OnEvent = Callable[[CallEvent], None]
-"""Watches calls: it is called with each event, in the event loop, so it must be quick."""
+"""Observes calls: it is called with each event, in the event loop, so it must be quick."""
+
+
+class Telemetry(Protocol):
+    """An observer that can say whether anybody reads what it records."""
+
+    def is_recording(self) -> bool:
+        """Return whether anybody reads what it records."""
+
+    def __call__(self, event: CallEvent) -> None:
+        """Record one event."""
 
 
 class Observer:
-    """Lets ``watchers`` know of calls. What one of them raises is logged, and ends no call."""
+    """Reports calls to ``on_event`` and ``telemetry``. What they raise is logged, and ends no call."""
 
-    def __init__(self, watchers: Sequence[OnEvent]) -> None:
-        self._watchers = watchers
+    def __init__(self, on_event: OnEvent | None = None, telemetry: Telemetry | None = None) -> None:
+        self._on_event = on_event
+        self._telemetry = telemetry
 
-    def watched(
-        self, function: Callable[P, Coroutine[Any, Any, R]], describe: Callable[P, tuple[str, object]]
-    ) -> Callable[P, Coroutine[Any, Any, R]]:
-        """``function``, each call of which is told of; ``describe`` says its operation and its subject."""
-
-        async def watched(*args: P.args, **kwargs: P.kwargs) -> R:
-            operation, subject = describe(*args, **kwargs)
-            call = Call(operation=operation, subject=subject, parent=current.get(), tell=self._tell)
-            with _within(call), self._told(call):
-                result = call.result = await function(*args, **kwargs)
-                return result
-
-        return watched
+    def call(
+        self, operation: str, subject: object
+    ) -> contextlib.AbstractContextManager[Call | SimpleNamespace]:
+        """Return the context of one call. Within it, set ``result`` to what the call returns."""
+        if observers := self._observers():
+            return _new_call(operation, subject, observers)
+        return contextlib.nullcontext(SimpleNamespace())
 
     @contextlib.contextmanager
-    def run(
-        self, make: Callable[[N], Awaitable[tuple[L, bool]]]
-    ) -> Iterator[Callable[[N], Awaitable[tuple[L, bool]]]]:
-        """A run of many links, of which each is made by what this gives in the place of ``make``."""
-        call = Call(operation="bulk", subject=None, parent=current.get(), tell=self._tell)
+    def run(self, create: Callable[[N], Awaitable[R]]) -> Iterator[Callable[[N], Awaitable[R]]]:
+        """Observe a run of many links: create each with what this yields in place of ``create``."""
+        observers = self._observers()
+        if not observers:
+            yield create
+            return
+        call = _new_call("bulk", None, observers)
         counts = call.result = Counter[str]()
 
-        async def made(new: N) -> tuple[L, bool]:
+        async def create_observed(new: N) -> R:
+            # In the task that creates the link: the consumer of the run goes on in a context of its own.
+            token = _current.set(call)
             try:
-                # In the task that makes it: whoever consumes the run goes on in a context of their own.
-                with _within(call):
-                    result = await make(new)
+                result = await create(new)
             except Exception as error:
                 counts[_failure(error)] += 1
                 raise
-            counts[_success(result)] += 1
+            finally:
+                _current.reset(token)
+            counts[_outcome(result)] += 1
             return result
 
-        with self._told(call):
-            yield made
-
-    @contextlib.contextmanager
-    def _told(self, call: Call) -> Iterator[None]:
-        time = asyncio.get_running_loop().time
-        began = time()
-        self._tell(CallStarted(call))
+        call._start()
+        error: BaseException | None = None
         try:
-            yield
-        except Exception as error:
-            call.error, call.outcome = error, _failure(error)
+            yield create_observed
+        except BaseException as raised:
+            error = raised
             raise
-        except BaseException:  # is not kept, since it holds all that was under way
-            call.outcome = "cancelled"
-            raise
-        else:
-            call.outcome = _success(call.result)
         finally:
-            self._tell(CallFinished(call, time() - began))
+            call._end(error)
 
-    def _tell(self, event: CallEvent) -> None:
-        for watcher in self._watchers:
-            try:
-                watcher(event)
-            except Exception:
-                _logger.exception("on_event failed at %s of %s", type(event).__name__, event.call.operation)
-
-
-@contextlib.contextmanager
-def _within(call: Call) -> Iterator[None]:
-    token = current.set(call)
-    try:
-        yield
-    finally:
-        current.reset(token)
+    def _observers(self) -> list[OnEvent]:
+        observers = [self._on_event] if self._on_event else []
+        if self._telemetry and self._telemetry.is_recording():
+            observers.append(self._telemetry)
+        return observers
 
 
-def _failure(error: Exception) -> str:
-    return "ambiguous" if isinstance(error, AmbiguousResultError) else "failed"
-
-
-def _success(result: object) -> str:
-    match result:
-        case (_, True):
-            return "created"
-        case (_, False):
-            return "already_linked"
-        case _:
-            return "done"
-
-
-current: Final[ContextVar[Call | None]] = ContextVar("datadog_caselinks.call", default=None)
-"""The call that this task does something for, if it is watched."""
-
-
-def sent(operation: str) -> None:
-    """A request of this operation is sent now."""
-    if call := _observed():
-        call.sent(operation)
+def request_sent(operation: str) -> None:
+    """Report that a request of this operation is being sent."""
+    if call := _current.get():
+        call.attempts += operation == _REQUEST_OF.get(call.operation, call.operation)
 
 
 @contextlib.contextmanager
 def waiting(seconds: float) -> Iterator[None]:
-    """The rate limit holds the call back, as far as is known for so long."""
-    call = _observed()
+    """Report that the rate limit holds the call back, for about so long."""
+    call = _current_call()
     if call is None:
         yield
         return
     time = asyncio.get_running_loop().time
     began = time()
-    call.held_back(seconds)
+    call.notify(CallWaiting(call, seconds))
     try:
         yield
     finally:
@@ -240,21 +230,40 @@ def waiting(seconds: float) -> Iterator[None]:
 
 
 def retrying(error: CaseLinksError, seconds: float) -> None:
-    """The call is repeated after so long."""
-    if call := _observed():
-        call.retried(error, seconds)
+    """Report that an attempt failed, and that another one follows after so long."""
+    if call := _current_call():
+        call.notify(CallRetrying(call, error, seconds))
 
 
 def reconciled() -> None:
-    """The link of the call was found, after it was not known whether it had been made."""
-    if call := _observed():
-        call.reconciled()
+    """Report that a lookup found the link of an ambiguous attempt."""
+    if call := _current_call():
+        call.notify(CallReconciled(call))
 
 
-def _observed() -> Call | None:
-    """The call that this happens in.
+_current: Final[ContextVar[Call | None]] = ContextVar("datadog_caselinks.call", default=None)
+"""The call that this task works for, if it is observed."""
 
-    A look that several calls wait for goes on when the one that began it was cancelled, and is then of none.
-    """
-    call = current.get()
+
+def _current_call() -> Call | None:
+    # A shared lookup goes on when the call that began it was cancelled; it belongs to no call then.
+    call = _current.get()
     return call if call and call.outcome is None else None
+
+
+def _new_call(operation: str, subject: object, observers: Sequence[OnEvent]) -> Call:
+    return Call(operation=operation, subject=subject, parent=_current.get(), observers=observers)
+
+
+def _failure(error: Exception) -> LinkStatus:
+    return LinkStatus.AMBIGUOUS if isinstance(error, AmbiguousResultError) else LinkStatus.FAILED
+
+
+def _outcome(result: object) -> str:
+    match result:
+        case (_, True):
+            return LinkStatus.CREATED
+        case (_, False):
+            return LinkStatus.ALREADY_LINKED
+        case _:
+            return "done"

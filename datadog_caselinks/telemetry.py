@@ -1,13 +1,9 @@
-"""Calls as spans and metrics of OpenTelemetry, by its API alone: what is done with them is the user's.
-
-Imported only where that is installed.
-"""
+"""Calls as spans and metrics of OpenTelemetry, through its API alone. Imported only if that is installed."""
 
 from __future__ import annotations
 
 from contextvars import Token
 from functools import cache
-from importlib.metadata import version
 from typing import Final
 
 from opentelemetry import context, metrics, trace
@@ -21,32 +17,29 @@ from datadog_caselinks.events import (
     CallRetrying,
     CallStarted,
     CallWaiting,
-    OnEvent,
 )
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
+from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink
+from datadog_caselinks.version import __version__
 
 _NAME: Final = "datadog_caselinks"
 
-_MADE: Final = frozenset({"create", "ensure"})
-"""The operations that return a link, and whether it is new."""
-
 
 @cache
-def telemetry() -> OnEvent:
-    """What passes events on to OpenTelemetry: one for the process, as its instruments are."""
-    return _Telemetry()
+def telemetry() -> OpenTelemetry:
+    """Return the observer for OpenTelemetry: one for the process, as its instruments are."""
+    return OpenTelemetry()
 
 
-class _Telemetry:
+class OpenTelemetry:
     """A span for each call and each run, and four instruments.
 
-    A span is current for as long as its call, so that what is sent meanwhile stands below it; that of a run
-    is not, since whoever consumes the run goes on with something else in between.
+    The span of a call is current as long as the call, so that the spans of its requests are below it. The
+    span of a run is not: the consumer of the run does other things in between.
     """
 
     def __init__(self) -> None:
-        self._tracer = trace.get_tracer(_NAME, version(_NAME))
-        meter = metrics.get_meter(_NAME, version(_NAME))
+        self._tracer = trace.get_tracer(_NAME, __version__)
+        meter = metrics.get_meter(_NAME, __version__)
         self._created = meter.create_counter(
             "datadog_caselinks.links.created", "{link}", "Links that were created"
         )
@@ -61,7 +54,12 @@ class _Telemetry:
         )
         self._open: dict[Call, tuple[Span, Token[Context] | None]] = {}
 
+    def is_recording(self) -> bool:
+        """Return whether a provider of spans or metrics is set up: the API's own providers record nothing."""
+        return _records(trace.get_tracer_provider()) or _records(metrics.get_meter_provider())
+
     def __call__(self, event: CallEvent) -> None:
+        """Record one event."""
         call = event.call
         match event:
             case CallStarted():
@@ -71,11 +69,11 @@ class _Telemetry:
             case CallRetrying():
                 kind = type(event.error).__name__
                 self._retries.add(1, {"operation": call.operation, "error.type": kind})
-                self._tell(call, "retry", {"error.type": kind, "seconds": event.seconds})
+                self._add_event(call, "retry", {"error.type": kind, "seconds": event.seconds})
             case CallWaiting():
-                self._tell(call, "wait for the rate limit", {"seconds": event.seconds})
+                self._add_event(call, "wait for the rate limit", {"seconds": event.seconds})
             case _:
-                self._tell(call, "reconciled", {})
+                self._add_event(call, "reconciled", {})
 
     def _start(self, call: Call) -> None:
         run = self._open.get(call.parent) if call.parent else None
@@ -97,19 +95,23 @@ class _Telemetry:
         if token is not None:
             context.detach(token)
             self._in_flight.add(-1, {"operation": call.operation})
-        if call.outcome == "created":
+        if call.outcome == LinkStatus.CREATED:
             self._created.add(1, {"relationship": str(call.result[0].relationship)})
         if call.waited:
             self._waited.record(call.waited, {"operation": call.operation})
 
-    def _tell(self, call: Call, name: str, attributes: dict[str, str | float]) -> None:
+    def _add_event(self, call: Call, name: str, attributes: dict[str, str | float]) -> None:
         self._open[call][0].add_event(name, attributes)
+
+
+def _records(provider: object) -> bool:
+    return not type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
 def _subject(call: Call) -> dict[str, str]:
     match call.subject:
         case NewCaseLink() as new:
-            told = {
+            attributes = {
                 "parent.type": new.parent.type,
                 "parent.id": new.parent.id,
                 "relationship": new.relationship,
@@ -117,27 +119,27 @@ def _subject(call: Call) -> dict[str, str]:
                 "child.id": new.child.id,
             }
         case Entity() as entity:
-            told = {"entity.type": entity.type, "entity.id": entity.id}
+            attributes = {"entity.type": entity.type, "entity.id": entity.id}
         case str() as name if call.operation == "delete":
-            told = {"link.id": name}
+            attributes = {"link.id": name}
         case str() as name:
-            told = {"case": name}
+            attributes = {"case": name}
         case _:
-            told = {}
-    return {f"{_NAME}.{key}": str(value) for key, value in told.items()}
+            attributes = {}
+    return {f"{_NAME}.{key}": str(value) for key, value in attributes.items()}
 
 
 def _result(call: Call) -> dict[str, str | int | float]:
-    told: dict[str, str | int | float] = {"outcome": call.outcome or "", "waited_seconds": call.waited}
+    attributes: dict[str, str | int | float] = {"outcome": call.outcome or "", "waited_seconds": call.waited}
     match call:
         case Call(operation="bulk"):
-            told |= {f"links.{outcome}": count for outcome, count in call.result.items()}
+            attributes |= {f"links.{outcome}": count for outcome, count in call.result.items()}
         case Call(result=(CaseLink() as link, bool())):
-            told |= {"attempts": call.attempts, "link.id": link.id}
+            attributes |= {"attempts": call.attempts, "link.id": link.id}
         case Call(operation="list", result=list() as links):
-            told |= {"attempts": call.attempts, "links": len(links)}
+            attributes |= {"attempts": call.attempts, "links": len(links)}
         case _:
-            told["attempts"] = call.attempts
+            attributes["attempts"] = call.attempts
     if call.error:
-        told["error.type"] = type(call.error).__name__
-    return {key if key == "error.type" else f"{_NAME}.{key}": value for key, value in told.items()}
+        attributes["error.type"] = type(call.error).__name__
+    return {key if key == "error.type" else f"{_NAME}.{key}": value for key, value in attributes.items()}

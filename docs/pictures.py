@@ -19,6 +19,7 @@ from attrs import frozen
 from multidict import CIMultiDict
 
 from benchmarks.picture import WIDTH, svg
+from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks import CaseLinksClient, RateLimit, RetryPolicy, case
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox
@@ -190,15 +191,15 @@ async def run(count: int, others: float = 0) -> list[Request]:
         assert window
         await asyncio.sleep(one_way)
         sent.append(Request(at, is_ours, is_refused))
-        return is_refused, RateLimit.from_headers(CIMultiDict(window.headers()))
+        return is_refused, read_rate_limit(CIMultiDict(window.headers()))
 
     async def call() -> None:
         async with slots:
             is_refused = True
             while is_refused:
-                with await the_gate.turn("create", max_wait=60) as turn:
+                with await the_gate.acquire("create", max_wait=60) as turn:
                     is_refused, limit = await send(is_ours=True)
-                    turn.answered(limit, is_rejected=is_refused, retry_after=None)
+                    turn.on_response(limit, is_rejected=is_refused, retry_after=None)
 
     async def another_process() -> None:
         while others and loop.time() < _SHOWN:

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from datadog_caselinks import ApiKeys, BearerToken, CaseLinksError
 from datadog_caselinks.credentials import AuthHeaders
-from datadog_caselinks.events import Observer
+from datadog_caselinks.events import Call
 from datadog_caselinks.sandbox.api import CREDENTIALS
 from datadog_caselinks.sandbox.page import Page
 from tests.cli import program
@@ -147,7 +147,7 @@ def watching() -> Iterator[Watch]:
             after_awaiting(ApiKeys, "authenticate", used),
             after_awaiting(BearerToken, "authenticate", used),
             after(CaseLinksError, "__init__", lambda _, it, *__, **___: watch.see_error(it)),
-            after(Observer, "_tell", lambda _, __, event: watch.see("events", repr(event))),
+            after(Call, "notify", lambda _, __, event: watch.see("events", repr(event))),
             after(Page, "state", lambda state, _: watch.see("pages", repr(state))),
             after(InMemorySpanExporter, "export", lambda _, __, spans: watch.see("spans", _json(spans))),
             after(InMemoryMetricReader, "get_metrics_data", lambda it, _: watch.see("metrics", repr(it))),

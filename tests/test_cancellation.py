@@ -187,10 +187,10 @@ def held(links: CaseLinksClient) -> dict[str, int]:
     bucket, lookup = links._gate._first, links._creator._lookup
     connectors = [session.connector for session in links._sessions._opened.values()]
     return {
-        "slots": links._concurrency - links._slots._value,
+        "slots": links._concurrency - links._requester._slots._value,
         "waiting": len(bucket._waiting),
-        "under way": bucket._window._under_way,
-        "looks": len(lookup._under_way) + len(lookup._next),
+        "under way": bucket._window._in_flight,
+        "looks": len(lookup._in_flight) + len(lookup._next),
         "connections": sum(len(connector._acquired) for connector in connectors if connector),
     }
 

@@ -29,6 +29,7 @@ from datadog_caselinks import (
     InvalidLinkError,
     MalformedResponseError,
     NotFoundError,
+    ParameterError,
     PermissionDeniedError,
     RateLimitError,
     Relationship,
@@ -172,7 +173,7 @@ class TestCreate:
         ("status", "kind", "advice"),
         [
             (400, BadRequestError, "would be refused again"),
-            (401, AuthenticationError, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"),
+            (401, AuthenticationError, "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"),
             (403, PermissionDeniedError, "cases_write"),
             (404, NotFoundError, "not on this site"),
         ],
@@ -556,7 +557,7 @@ class TestGetCase:
                 await links.get_case(name)
         assert str(caught.value) == (
             f"cannot get case {name}: 404, case not found; "
-            "what it names is not on this site, or these credentials may not see it"
+            "It does not exist on this site, or these credentials cannot access it"
         )
         assert caught.value.raw_errors == ({"code": "resource_not_found", "title": "case not found"},)
         assert len(sandbox.requests) == 1
@@ -932,7 +933,7 @@ class TestClient:
     @pytest.mark.parametrize("count", [0, -1])
     def test_no_slot_is_refused(self, count: int, keys: ApiKeys) -> None:
         """Without a slot every call would wait for ever."""
-        with pytest.raises(ConfigurationError, match="max_concurrency must be at least 1"):
+        with pytest.raises(ParameterError, match="max_concurrency must be at least 1"):
             CaseLinksClient("EU1", keys, max_concurrency=count)
 
     def test_a_site_is_taken_as_it_is_or_parsed(self, keys: ApiKeys) -> None:

@@ -566,7 +566,9 @@ class TestLook:
         assert isinstance(error.reason, ServerError)
         assert error.reason.status == 500
         assert error.__cause__ is error.reason
-        assert str(error).startswith(f"{error.reason}. It may have been made, and looking for it failed: ")
+        assert str(error).startswith(
+            f"{error.reason}. The link may have been created, and the lookup failed: "
+        )
         assert f"cannot list the links of {NEW.parent}: {status}" in str(error)
         assert str(error).endswith(f": list the links of {NEW.parent} before creating it again")
 
@@ -668,7 +670,7 @@ class TestLastAttempt:
             Server(answers(500), answers(503)) as server,
             CaseLinksClient(server.url, keys, retry=once) as links,
         ):
-            with pytest.raises(AmbiguousResultError, match="looking for it failed") as caught:
+            with pytest.raises(AmbiguousResultError, match="the lookup failed") as caught:
                 await links.create_link(NEW)
         assert isinstance(caught.value.reason, ServerError)
         assert server.methods == ["POST", "GET"]
@@ -743,9 +745,9 @@ class TestLastAttempt:
         assert error.__cause__ is error.reason
         assert isinstance(error.reason, ServerError)
         assert str(error) == (
-            f"{error.reason}. It may have been made: list the links of {NEW.parent} before creating it again"
+            f"{error.reason}. The link may have been created: list the links of {NEW.parent} before creating it again"
         )
-        assert "not tried again, since most requests fail at present" in str(error)
+        assert "not retried: most recent requests have failed" in str(error)
 
     async def test_a_spent_budget_where_nothing_was_sent(self, keys: ApiKeys) -> None:
         """Then nothing is open, and the error is the plain one."""
@@ -805,7 +807,7 @@ class TestConflict:
             Server(answers(500), listed, answers(status), answers(403)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
-            with pytest.raises(AmbiguousResultError, match=r"looking for it failed: .* 403") as caught:
+            with pytest.raises(AmbiguousResultError, match=r"the lookup failed: .* 403") as caught:
                 await links.create_link(NEW)
         assert isinstance(caught.value.reason, ResponseError)
         assert caught.value.reason.status == status

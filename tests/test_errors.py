@@ -155,9 +155,16 @@ def test_a_wrong_call_is_what_python_calls_it(kind: type[CaseLinksError], builti
 
 def test_no_other_error_is_a_builtin() -> None:
     """``except OSError`` and the like around a call do not swallow an error of ours by accident."""
-    wrong_calls = (InvalidLinkError, LinkFileError, ConfigurationError, ParameterError, SessionError)
+    also_builtin = (
+        InvalidLinkError,
+        LinkFileError,
+        ConfigurationError,
+        ParameterError,
+        SessionError,
+        RequestTimeoutError,
+    )
     for kind in CLASSES:
-        if not issubclass(kind, wrong_calls):
+        if not issubclass(kind, also_builtin):
             foreign = [base for base in kind.__mro__ if base.__module__ == "builtins"]
             assert foreign == [Exception, BaseException, object]
 

@@ -85,7 +85,7 @@ class TestList:
         await make(links, MANY)
         begun, end, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
-        def read(answer: wire.Answer) -> list[Any]:
+        def read(answer: wire.Response) -> list[Any]:
             loop.call_soon_threadsafe(begun.set)
             end.wait()
             return []

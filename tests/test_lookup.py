@@ -6,11 +6,13 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink, case
-from datadog_caselinks.lookup import Lookup
+from datadog_caselinks.creation import Lookup
+from datadog_caselinks.operations import Operations
 from tests.servers import Api, Held, Server, leaving_nothing, settle, sockets_to, some_id
 
 PARENT, OTHER = case(some_id(1)), case(some_id(2))
@@ -32,7 +34,8 @@ class Lists:
         self.cancelled: list[Entity] = []
         self.under_way: dict[Entity, asyncio.Future[list[CaseLink]]] = {}
 
-    async def __call__(self, parent: Entity) -> list[CaseLink]:
+    async def list_links(self, parent: Entity, *, earns_budget: bool) -> list[CaseLink]:
+        assert not earns_budget, "lists that work do not show that creates do"
         assert parent not in self.under_way, "only one of a parent at a time"
         self.begun.append(parent)
         self.under_way[parent] = asyncio.get_running_loop().create_future()
@@ -70,7 +73,7 @@ async def lists() -> AsyncIterator[Lists]:
 
 @pytest.fixture
 def lookup(lists: Lists) -> Lookup:
-    return Lookup(lists)
+    return Lookup(cast("Operations", lists))
 
 
 async def finding(lookup: Lookup, *wanted: NewCaseLink) -> list[Finding]:
@@ -274,7 +277,7 @@ async def test_lists_over_http(keys: ApiKeys) -> None:
     hold = Held(api)
     async with Server(api, hold) as server, CaseLinksClient(server.url, keys) as links:
         await links.create_link(link(0))
-        lookup = Lookup(links.list_links)
+        lookup = Lookup(links._operations)
         calls = await finding(lookup, *(link(number) for number in range(50)))
         await server.until_seen(2)
         hold.release()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import logging
 import math
 import pickle
 import random
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, cast
 
 import attrs
@@ -47,7 +48,7 @@ from datadog_caselinks import (
     TransportError,
     case,
 )
-from datadog_caselinks.retry import RetryBudget, may_have_been_applied, retrying, waits
+from datadog_caselinks.retry import Attempts, RetryBudget, with_retries
 from tests.servers import Clock, settle
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
@@ -108,16 +109,53 @@ def shortest(start: float, _: float) -> float:
     return start
 
 
+class Started:
+    """The decisions of one call: ``send`` takes a failed attempt's error, and returns the wait or raises it."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
+
+    def send(self, error: CaseLinksError) -> float:
+        seconds = self._attempts.wait_after(error)
+        if seconds is None:
+            raise error
+        return seconds
+
+
 def started(
     policy: RetryPolicy,
     uniform: Callable[[float, float], float] = longest,
     *,
     budget: RetryBudget | None = None,
-) -> Generator[float, CaseLinksError, None]:
-    """The generator, advanced to where it takes errors; with a budget that never ends, or with ``budget``."""
-    generator = waits(policy, budget or RetryBudget(math.inf), uniform)
-    next(generator)
-    return generator
+) -> Started:
+    """Return the decisions of a new call; with a budget that never ends, or with ``budget``."""
+    return Started(Attempts(policy, budget or RetryBudget(math.inf), uniform))
+
+
+def retrying(
+    policy: RetryPolicy, budget: RetryBudget, *, uniform: Callable[[float, float], float] = random.uniform
+) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Callable[..., Coroutine[Any, Any, Any]]]:
+    """Return a decorator that retries a coroutine function as the client's calls do."""
+
+    def decorate(
+        function: Callable[..., Coroutine[Any, Any, Any]],
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        @with_retries
+        async def attempt(attempts: Attempts, *args: Any) -> Any:
+            try:
+                result = await function(*args)
+            except CaseLinksError as error:
+                raise attempts.failed(error)  # noqa: B904 - its context is the error itself
+            budget.give_back()
+            return result
+
+        @functools.wraps(function)
+        async def call(*args: Any) -> Any:
+            return await attempt(Attempts(policy, budget, uniform), *args)
+
+        return call
+
+    return decorate
 
 
 def limited(retry_after: float | None = None) -> RateLimitError:
@@ -143,7 +181,7 @@ class TestTable:
     @pytest.mark.parametrize(("error", "expected"), [(row[0], row[2]) for row in TABLE], ids=name)
     def test_may_have_been_applied(self, error: CaseLinksError, expected: bool) -> None:
         """Sent without a clear answer it may have been; never sent, or clearly refused, it was not."""
-        assert may_have_been_applied(error) is expected
+        assert error.may_have_been_applied is expected
 
     @pytest.mark.parametrize("error", REPEATED, ids=name)
     def test_what_is_repeated(self, error: CaseLinksError) -> None:
@@ -297,8 +335,8 @@ class TestRetryPolicy:
         ],
     )
     def test_a_setting_out_of_range_is_refused_by_name(self, field: str, value: float) -> None:
-        """As any wrong setting of this package, by a ``ConfigurationError``, which is a ``ValueError``."""
-        with pytest.raises(ConfigurationError, match=field):
+        """As any wrong setting of this package, by a ``ParameterError``, which is a ``ValueError``."""
+        with pytest.raises(ParameterError, match=field):
             RetryPolicy(**cast("Any", {field: value}))
 
     def test_the_least_of_each_is_accepted(self) -> None:
@@ -447,7 +485,11 @@ class TestRetrying:
 
     async def test_what_is_decorated_stays_a_coroutine_function(self) -> None:
         """With its name and docstring; ``inspect`` and frameworks look at that."""
-        call = decorated(Flaky())
+
+        @with_retries
+        async def call() -> None:
+            """The call."""
+
         assert inspect.iscoroutinefunction(call)
         assert (call.__name__, call.__doc__) == ("call", "The call.")
 
@@ -463,7 +505,7 @@ class TestRetrying:
         assert (told["attempt"], told["error_type"], told["retry_seconds"]) == (1, "TransportError", 0.0)
 
 
-SPENT = "; not tried again, since most requests fail at present"
+SPENT = "; not retried: most recent requests have failed"
 OFTEN = RetryPolicy(max_attempts=1000, base=0)
 
 
@@ -487,27 +529,13 @@ class TestRetryBudget:
         budget, left = RetryBudget(size), size
         for is_success in outcomes:
             if is_success:
-                budget.succeeded()
+                budget.give_back()
                 left = min(left + 1, size)
             else:
-                budget.failed()
+                budget.take()
                 left = max(left - 1, 0)
             assert budget.is_spent is (left == 0)
 
-    @pytest.mark.parametrize("is_credited", [True, False])
-    async def test_a_success_may_give_nothing_back(self, is_credited: bool) -> None:
-        """That lists can be read, when a link is looked for, does not say that links can be made."""
-        budget = RetryBudget(1)
-        budget.failed()
-
-        @retrying(RetryPolicy(), budget, is_credited=is_credited)
-        async def look() -> None:
-            pass
-
-        await look()
-        assert budget.is_spent is not is_credited
-
-    @pytest.mark.slow
     async def test_one_failure_in_ten_never_spends_it(self) -> None:
         """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""
         draw = random.Random(20261)
@@ -559,7 +587,7 @@ class TestRetryBudget:
         """By an error of the same class, which says so and still pickles with everything."""
         flaky = Flaky(copy.copy(error))
         budget = RetryBudget(1)
-        budget.failed()
+        budget.take()
         raised = await failure(decorated(flaky, budget=budget)("value"))
         assert flaky.attempts == 1
         assert type(raised) is type(error)
@@ -646,7 +674,7 @@ class TestRetryBudget:
         """That a call gave up waiting says neither that the server fails nor that it does not."""
         budget = RetryBudget(1)
         if not left:
-            budget.failed()
+            budget.take()
         error = limited()
         with pytest.raises(RateLimitError) as caught:
             started(RetryPolicy(max_rate_limited=0), budget=budget).send(error)
@@ -657,7 +685,7 @@ class TestRetryBudget:
     def test_a_final_answer_gives_one_back(self, error: CaseLinksError) -> None:
         """It shows that the server works; an error that is no answer shows nothing."""
         budget = RetryBudget(1)
-        budget.failed()
+        budget.take()
         with pytest.raises(type(error)):
             started(RetryPolicy(), budget=budget).send(error)
         assert budget.is_spent is not isinstance(error, ResponseError)
@@ -668,5 +696,5 @@ class TestRetryBudget:
         for _ in range(5):
             with pytest.raises(NotFoundError):
                 started(RetryPolicy(), budget=budget).send(NotFoundError("x", status=404))
-        budget.failed()
+        budget.take()
         assert budget.is_spent

@@ -90,10 +90,10 @@ class Journal:
 
         async def create_once(new: NewCaseLink) -> CreateResult:
             if not isinstance(new, NewCaseLink):
-                return CreateResult(*await create(new))  # raises InvalidLinkError
+                return await create(new)  # raises InvalidLinkError
             async with self.entry(new) as entry:
                 if entry.link:
-                    return CreateResult(entry.link, False)
+                    return CreateResult(entry.link, created=False)
                 is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
                 try:
                     link, created = await (resume if is_ambiguous else create)(new)
@@ -103,7 +103,7 @@ class Journal:
                     entry.failed(error)
                     raise
                 entry.linked(link, created=created)
-                return CreateResult(link, created)
+                return CreateResult(link, created=created)
 
         return create_once
 

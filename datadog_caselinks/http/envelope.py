@@ -1,12 +1,15 @@
-"""The JSON:API envelope <-> models, by cattrs; the bytes by orjson where it is there. Knows no requests."""
+"""The JSON:API documents as attrs classes, and cattrs to read and write them. Knows no requests.
+
+Members that are not declared here are ignored. The bytes are read by orjson if it is installed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, NewType, TypeVar
 
 import cattrs
-from attrs import define, resolve_types
+from attrs import frozen
 
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
 
@@ -18,143 +21,190 @@ except ImportError:  # without the extra "speed"
 
     from cattrs.preconf.json import make_converter  # type: ignore[assignment]
 
+OptionalText = NewType("OptionalText", str)
+"""A text that may be missing or of another type; it is empty then."""
+
+
+@frozen
+class LinkAttributes:
+    """What a link connects, as the API names it."""
+
+    parent_entity_id: str
+    parent_entity_type: str
+    relationship: str
+    child_entity_id: str
+    child_entity_type: str
+
+
+@frozen
+class LinkResource:
+    """A link that exists."""
+
+    id: str
+    attributes: LinkAttributes
+
+
+@frozen
+class LinkDocument:
+    """The response to a create."""
+
+    data: LinkResource
+
+
+@frozen
+class LinksDocument:
+    """The response to a list."""
+
+    data: list[LinkResource]
+
+
+@frozen
+class NewLink:
+    """A link to be created."""
+
+    type: str
+    attributes: LinkAttributes
+
+
+@frozen
+class NewLinkDocument:
+    """The body of a create."""
+
+    data: NewLink
+
+
+@frozen
+class CaseAttributes:
+    """What people know of a case."""
+
+    key: OptionalText = OptionalText("")
+    title: OptionalText = OptionalText("")
+    status: OptionalText = OptionalText("")
+    priority: OptionalText = OptionalText("")
+
+
+@frozen
+class CaseResource:
+    """A case."""
+
+    id: str
+    attributes: CaseAttributes = CaseAttributes()
+
+
+@frozen
+class CaseDocument:
+    """The response to a get."""
+
+    data: CaseResource
+
 
 def encode_new_link(new: NewCaseLink) -> bytes:
-    """The body that asks for ``new``."""
-    body: bytes | str = dumps(_unstructure_new(_Envelope(new)))
-    # What orjson gives holds on to the 4 KB that it was written into: 40 MB in 10,000 calls that wait. A copy
-    # is as large as it is long.
+    """Return the body that creates ``new``."""
+    parent, child = new.parent, new.child
+    attributes = LinkAttributes(parent.id, parent.type, new.relationship, child.id, child.type)
+    body: bytes | str = dumps(_write_new_link(NewLinkDocument(NewLink("link", attributes))))
+    # orjson's bytes keep the 4 KB buffer they were written into: 40 MB for 10,000 calls that wait. A copy
+    # does not.
     return bytes(memoryview(body)) if isinstance(body, bytes) else body.encode()
 
 
 def decode_link(body: bytes) -> CaseLink:
-    """The link that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
-    link: CaseLink = _decode(body, _structure_link_document)
-    return link
+    """Return the link in ``body``. Raises ``ValueError`` that says what is wrong with it."""
+    return _link(_decode(body, LinkDocument).data)
 
 
 def decode_links(body: bytes) -> list[CaseLink]:
-    """The links that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
-    links: list[CaseLink] = _decode(body, _structure_links_document)
-    return links
+    """Return the links in ``body``. Raises ``ValueError`` that says what is wrong with the first one."""
+    return [_link(resource) for resource in _decode(body, LinksDocument).data]
 
 
 def decode_case(body: bytes) -> Case:
-    """The case that ``body`` holds. Raises ``ValueError`` that says what is wrong with it."""
-    case: Case = _decode(body, _structure_case_document)
-    return case
+    """Return the case in ``body``. Raises ``ValueError`` that says what is wrong with it."""
+    resource = _decode(body, CaseDocument).data
+    known = resource.attributes
+    return Case(resource.id, known.key, known.title, known.status, known.priority)
+
+
+def _link(resource: LinkResource) -> CaseLink:
+    known = resource.attributes
+    parent = Entity(known.parent_entity_id, known.parent_entity_type)
+    return CaseLink(
+        resource.id, parent, known.relationship, Entity(known.child_entity_id, known.child_entity_type)
+    )
 
 
 T = TypeVar("T")
 
 
-@resolve_types  # which cattrs before 25.2 does not do for a generic class
-@define
-class _Envelope(Generic[T]):
-    data: T
-
-
-_PATHS: Final = (
-    "id",
-    "attributes.parent_entity_id",
-    "attributes.parent_entity_type",
-    "attributes.relationship",
-    "attributes.child_entity_id",
-    "attributes.child_entity_type",
-)
-_ALL_TEXTS: Final = [str] * len(_PATHS)
-
-
-def _unstructure_new_link(new: NewCaseLink) -> dict[str, Any]:
-    parent, child = new.parent, new.child
-    return {
-        "type": "link",
-        "attributes": {
-            "parent_entity_id": parent.id,
-            "parent_entity_type": parent.type,
-            "relationship": new.relationship,
-            "child_entity_id": child.id,
-            "child_entity_type": child.type,
-        },
-    }
-
-
-def _structure_link(value: Any, _: object) -> CaseLink:
-    # Field by field and not by classes of its own, which cost twice as much. Other members are left unread:
-    # whatever has an id and the five attributes is a link.
-    try:
-        link_id, attributes = value["id"], value["attributes"]
-        parent_id, parent_type = attributes["parent_entity_id"], attributes["parent_entity_type"]
-        relationship = attributes["relationship"]
-        child_id, child_type = attributes["child_entity_id"], attributes["child_entity_type"]
-    except KeyError as error:
-        missing = error.args[0]
-        path = missing if missing in ("id", "attributes") else f"attributes.{missing}"
-        raise ValueError(f"{path} is missing") from None
-    except TypeError:
-        raise ValueError("malformed") from None
-    texts = (link_id, parent_id, parent_type, relationship, child_id, child_type)
-    if "" in texts or [*map(type, texts)] != _ALL_TEXTS:
-        wrong = next(
-            path for path, text in zip(_PATHS, texts, strict=True) if type(text) is not str or not text
-        )
-        raise ValueError(f"{wrong} is no text")
-    "".join(texts).encode()  # is a ValueError for half a character, which the standard library lets pass
-    return CaseLink(link_id, Entity(parent_id, parent_type), relationship, Entity(child_id, child_type))
-
-
-def _structure_case(value: Any, _: object) -> Case:
-    try:
-        case_id, attributes = value["id"], value.get("attributes") or {}
-        told = [attributes.get(name) for name in ("key", "title", "status", "priority")]
-    except KeyError:
-        raise ValueError("id is missing") from None
-    except (TypeError, AttributeError):
-        raise ValueError("malformed") from None
-    if not isinstance(case_id, str) or not case_id:
-        raise ValueError("id is no text")
-    texts = [text if isinstance(text, str) else "" for text in told]
-    "".join([case_id, *texts]).encode()  # is a ValueError for half a character, as above
-    return Case(case_id, *texts)
-
-
-def _structure_links(value: object, kind: Any) -> list[CaseLink]:
-    # Any iterable passes for a list with cattrs, and an empty object would mean "no links". The first flaw
-    # ends it here: cattrs would collect them all, and an answer has room for millions.
-    if not isinstance(value, list):
-        raise TypeError("expected a list")
-    links = []
-    for index, item in enumerate(value):
-        try:
-            links.append(_structure_link(item, CaseLink))
-        except ValueError as error:
-            error.add_note(cattrs.IterableValidationNote("", index, CaseLink))
-            raise cattrs.IterableValidationError("", [error], kind) from None
-    return links
-
-
-_converter = make_converter()
-_converter.register_structure_hook(CaseLink, _structure_link)
-_converter.register_structure_hook(Case, _structure_case)
-_converter.register_structure_hook_func(lambda kind: kind == list[CaseLink], _structure_links)
-_converter.register_unstructure_hook(NewCaseLink, _unstructure_new_link)
-# Looked up once, and not for each link.
-_unstructure_new: Final = _converter.get_unstructure_hook(_Envelope[NewCaseLink])
-_structure_link_document: Final = _converter.get_structure_hook(_Envelope[CaseLink])
-_structure_case_document: Final = _converter.get_structure_hook(_Envelope[Case])
-_structure_links_document: Final = _converter.get_structure_hook(_Envelope[list[CaseLink]])
-
-
-def _decode(body: bytes, structure: Callable[[Any, Any], Any]) -> Any:
+def _decode(body: bytes, kind: type[T]) -> T:
     try:
         document = loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"no JSON, {error}") from None
+        raise ValueError(f"not valid JSON, {error}") from None
     try:
-        return structure(document, _Envelope).data
-    except cattrs.BaseValidationError as error:
-        raise ValueError("; ".join(cattrs.transform_error(error, "answer", _problem))) from None
+        return _converter.structure(document, kind)
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(_first_flaw(document, kind)) from None
 
 
-def _problem(error: BaseException, _: type | None) -> str:
-    return "data is missing" if isinstance(error, KeyError) else str(error)
+def _first_flaw(document: object, kind: type[object]) -> str:
+    """Return what is wrong with ``document``, and where. It is read again: to keep track of places takes
+    longer.
+    """
+    try:
+        _tracing_converter.structure(document, kind)
+    except (cattrs.BaseValidationError, ValueError, TypeError) as error:
+        return "; ".join(cattrs.transform_error(error, "response", _describe_flaw))
+    raise AssertionError("both converters refuse the same documents")
+
+
+def _describe_flaw(error: BaseException, _: type | None) -> str:
+    return "missing" if isinstance(error, KeyError) else str(error)
+
+
+def _read_text(value: object, _: object) -> str:
+    if type(value) is not str or not value:
+        raise ValueError("not a non-empty string")
+    value.encode()  # is a ValueError for half a character, which the standard library accepts
+    return value
+
+
+def _read_optional_text(value: object, _: object) -> str:
+    return _read_text(value, str) if isinstance(value, str) and value else ""
+
+
+def _read_links(value: object, _: object) -> list[LinkResource]:
+    # cattrs takes any iterable for a list, so an empty object would mean "no links".
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return [_read_link(item, LinkResource) for item in value]
+
+
+def _read_links_to_first_flaw(value: object, kind: Any) -> list[LinkResource]:
+    # cattrs would collect all flaws of a list, and a response has room for millions.
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    for index, item in enumerate(value):
+        try:
+            _tracing_converter.structure(item, LinkResource)
+        except Exception as error:
+            error.add_note(cattrs.IterableValidationNote("", index, LinkResource))
+            raise cattrs.IterableValidationError("", [error], kind) from None
+    return []
+
+
+def _make_converter(
+    read_links: Callable[[object, Any], list[LinkResource]], *, tracing: bool
+) -> cattrs.Converter:
+    converter = make_converter(detailed_validation=tracing)
+    converter.register_structure_hook(str, _read_text)
+    converter.register_structure_hook(OptionalText, _read_optional_text)
+    converter.register_structure_hook_func(lambda kind: kind == list[LinkResource], read_links)
+    return converter
+
+
+_converter: Final = _make_converter(_read_links, tracing=False)
+_tracing_converter: Final = _make_converter(_read_links_to_first_flaw, tracing=True)
+# Looked up once, not for each link.
+_read_link: Final = _converter.get_structure_hook(LinkResource)
+_write_new_link: Final = _converter.get_unstructure_hook(NewLinkDocument)

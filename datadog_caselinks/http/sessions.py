@@ -1,4 +1,4 @@
-"""What clients share: the pooled HTTP sessions, one for each site, and the gates. Sends nothing itself."""
+"""What clients share: pooled HTTP sessions, one for each site, and the gates. Sends nothing itself."""
 
 from __future__ import annotations
 
@@ -16,31 +16,29 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from datadog_caselinks.credentials import Credentials
-from datadog_caselinks.errors import ConfigurationError, SessionError
+from datadog_caselinks.errors import ParameterError, SessionError
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.sites import Site
+from datadog_caselinks.version import __version__
 
 
 def user_agent() -> str:
-    """What requests say of their sender."""
-    from importlib.metadata import version  # not before it is needed: it reads files, and mail comes with it
-
-    return (
-        f"datadog_caselinks/{version('datadog_caselinks')} "
-        f"(python {sys.version_info.major}.{sys.version_info.minor}; aiohttp {aiohttp.__version__})"
-    )
+    """Return the User-Agent header of requests."""
+    python = f"python {sys.version_info.major}.{sys.version_info.minor}"
+    return f"datadog_caselinks/{__version__} ({python}; aiohttp {aiohttp.__version__})"
 
 
 _AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 
 _ROUNDS: Final = 100
-"""Rounds of the event loop in which a connection that was shut down closes; it takes two or three."""
+"""Iterations of the event loop to wait for a connection that was shut down; it takes two or three."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives up a pooled connection on which something came that nobody asked for.
+    """A connector that drops a pooled connection on which an unsolicited response arrived.
 
-    Of aiohttp the next request would take it for its answer, and each later one the answer of the one before.
+    With aiohttp's own, the next request would take it for its response, and each later one the response of
+    the request before.
     """
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
@@ -56,19 +54,21 @@ def _has_unread(pooled: Connection) -> bool:
 class SessionManager:
     """Pools connections for each Datadog site; several clients can share one.
 
-    Those with the same site and credentials also share what is known of the rate limit, and keep it together.
+    Clients with the same site and credentials also share what is known of the rate limit, and keep it
+    together.
 
-    ``async with SessionManager() as sessions`` closes it at the end. Making one needs no running event
-    loop: sessions open on first use, in the loop that is running then, and stay with that loop.
+    ``async with SessionManager() as sessions`` closes it at the end. A manager can be made before the event
+    loop runs: sessions open on first use, in the loop that is running then, and belong to that loop.
 
-    ``session`` is an ``aiohttp.ClientSession`` of your own, to be used for every site. It is never closed
-    here. Use it in the event loop that it was made in. Each client has no more requests under way than its
-    connector has connections; what else uses the session may still make them wait with the clock running.
-    :class:`ConfigurationError` is raised if it sends credentials of its own, or may (``trust_env``), which
-    would reach Datadog beside those given to the client.
+    ``session``
+        An ``aiohttp.ClientSession`` of your own, used for every site and never closed here. Use it in the
+        event loop in which it was made. A client has no more requests in flight than the session's connector
+        has connections; other users of the session may still make them wait while the timeout runs.
+    ``trace_configs``
+        Those of the sessions that are opened here. They see the headers of each request, so also its keys.
 
-    ``trace_configs`` are those of the sessions that are opened here. They see each request with its headers,
-    so also its keys.
+    Raises :class:`ParameterError` if ``session`` sends credentials of its own, or may (``trust_env``): they
+    would reach Datadog beside those of the client.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SessionManager:
         if session is not None:
             _refuse_authorization(session)
             if trace_configs:
-                raise ConfigurationError("give trace_configs to the aiohttp.ClientSession, which is your own")
+                raise ParameterError("trace_configs: pass them to your own aiohttp.ClientSession instead")
         self._trace_configs = trace_configs
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
@@ -88,20 +88,20 @@ class SessionManager:
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
-            with contextlib.suppress(RuntimeError):  # no loop runs: the first use tells
+            with contextlib.suppress(RuntimeError):  # no loop is running: the first use decides
                 self._loop = asyncio.get_running_loop()
         self._closed = False
 
     @property
     def max_connections(self) -> int | None:
-        """How many connections to one site may be open at once; ``None`` is any number."""
+        """The most connections to one site that may be open at once; ``None``: any number."""
         connector = self._borrowed.connector if self._borrowed else None
         if connector is None:
             return None
         return min((limit for limit in (connector.limit, connector.limit_per_host) if limit), default=None)
 
     def session(self, site: Site) -> aiohttp.ClientSession:
-        """The session for ``site``, opened if it is not yet.
+        """Return the session for ``site``, and open it if it is not open yet.
 
         Raises :class:`SessionError` after :meth:`close`, and in another event loop than the first use.
         """
@@ -112,7 +112,7 @@ class SessionManager:
             self._loop = loop
         if self._loop is not loop:
             raise SessionError(
-                "this client belongs to the event loop that it was first used in: make one inside each "
+                "this client belongs to the event loop in which it was first used: make one inside each "
                 "asyncio.run(), or in the loop that your framework runs"
             )
         session = self._borrowed or self._opened.get(site)
@@ -123,14 +123,14 @@ class SessionManager:
         return session
 
     def gate(self, site: Site, credentials: Credentials) -> Gate:
-        """The gate of all requests to ``site`` with ``credentials``, which the server counts together.
+        """Return the gate of all requests to ``site`` with ``credentials``, which the server counts together.
 
-        It lasts as long as one of the clients that have it.
+        It lives as long as one of the clients that use it.
         """
         return self._gates.setdefault((site, credentials), Gate())
 
     async def close(self) -> None:
-        """Close what was opened here; requests under way fail. A second call does nothing."""
+        """Close the sessions that were opened here; requests in flight fail. A second call does nothing."""
         self._closed = True
         async with contextlib.AsyncExitStack() as closing:  # closes each, also when this is cancelled
             closing.push_async_callback(self._hang_up)
@@ -147,7 +147,8 @@ class SessionManager:
         )
 
     def _connector(self) -> aiohttp.TCPConnector:
-        # Each client bounds its own requests; a limit here would only run down the clock of an attempt.
+        # Each client bounds its own requests; with a limit here, attempts would wait while their timeout
+        # runs.
         return _Connector(limit=0, socket_factory=self._socket)
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
@@ -157,9 +158,7 @@ class SessionManager:
         return opened
 
     async def _hang_up(self) -> None:
-        """End what aiohttp leaves behind: the TLS connection of a cancelled request says goodbye for up to
-        30 s to a server that may not listen any more.
-        """
+        """Close the TLS connections of cancelled requests, which aiohttp leaves open for up to 30 s."""
         for opened in self._sockets:
             with contextlib.suppress(OSError):  # most are closed already
                 opened.shutdown(socket.SHUT_RDWR)
@@ -180,12 +179,12 @@ def _refuse_authorization(session: aiohttp.ClientSession) -> None:
     if session.auth is not None:
         own.append("Authorization, by auth=")
     if own:
-        raise ConfigurationError(
-            f"the aiohttp.ClientSession sends credentials of its own with every request ({', '.join(own)}), "
-            "which would reach Datadog: pass a session without them"
+        raise ParameterError(
+            f"sessions: the aiohttp.ClientSession sends credentials of its own with every request "
+            f"({', '.join(own)}), which would reach Datadog: pass a session without them"
         )
     if session.trust_env:
-        raise ConfigurationError(
-            "the aiohttp.ClientSession has trust_env=True, so it may add the login of a netrc file: pass one "
-            "without, and name a proxy in proxy="
+        raise ParameterError(
+            "sessions: the aiohttp.ClientSession has trust_env=True, so it may add a login from netrc: "
+            "pass one without it, and name a proxy in proxy="
         )

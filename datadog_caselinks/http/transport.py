@@ -1,4 +1,4 @@
-"""One HTTP attempt: a request out, an answer with a capped body in, a failure classified. Decides nothing."""
+"""One HTTP attempt: sends a request, reads the response with a cap, classifies a failure. Decides nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.credentials import AuthHeaders, Credentials
 from datadog_caselinks.errors import (
-    ConfigurationError,
     ConnectError,
     ProxyAuthenticationError,
     RequestTimeoutError,
@@ -26,17 +26,19 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.http.sessions import SessionManager
-from datadog_caselinks.http.wire import Answer, Request
+from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.sites import Site
 
 _CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for connecting, within the time of the attempt: beyond it another try is worth more."""
+"""Seconds for connecting, within the timeout of the attempt: after that, a new attempt is more likely to
+work.
+"""
 
 
 class Transport:
     """Sends requests to one site with one set of credentials.
 
-    ``timeout`` is in seconds and bounds an attempt from connecting to the last byte of the answer.
+    ``timeout`` is in seconds, and bounds an attempt from connecting to the last byte of the response.
     """
 
     def __init__(
@@ -50,27 +52,27 @@ class Transport:
         ssl: tls.SSLContext | None,
     ) -> None:
         if not 0 < timeout < math.inf:
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+            raise ParameterError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self._site = site
         self._credentials = credentials
         self._sessions = sessions
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
         self._proxy, self._proxy_headers = _proxy_and_login(proxy)
-        if site.api_url.startswith("http:"):  # on loopback: a proxy would be told the keys in the clear
+        if site.api_url.startswith("http:"):  # on loopback: a proxy would see the keys in the clear
             self._proxy = None
         self._ssl = True if ssl is None else ssl
         self._url = functools.lru_cache(16)(lambda target: URL(site.api_url + target, encoded=True))
         self._headers = functools.lru_cache(1)(_headers)
 
     def require_usable(self) -> None:
-        """Raise :class:`SessionError` where a request could not be sent at all."""
+        """Raise :class:`SessionError` if a request could not be sent at all."""
         self._sessions.session(self._site)
 
-    async def send(self, request: Request) -> Answer:
-        """Make one attempt.
+    async def send(self, request: Request) -> Response:
+        """Make one attempt. Every status that the server sends is a :class:`Response`.
 
-        Raises :class:`ConnectError` or :class:`RequestTimeoutError` if nothing was sent, and a plain
-        :class:`TransportError` if it may have been. Whatever the server answers is an :class:`Answer`.
+        Raises :class:`TransportError` if there is no response; its ``may_have_been_applied`` says whether
+        anything was sent.
         """
         auth = await self._credentials.authenticate()
         session = self._sessions.session(self._site)
@@ -90,51 +92,53 @@ class Transport:
                 ssl=self._ssl,
                 upload_tracker=upload,
             )
-            if response.content.is_eof():  # a short one came together with the headers, and is done with
+            if response.content.is_eof():  # a short body that came with the headers
                 body = response.content.read_nowait()
             else:
                 async with response:
                     body = await _read(response, request.max_body)
-            return Answer(
+            return Response(
                 request,
                 response.status,
                 response.headers,
                 body[: request.max_body],
                 auth.redact,
-                complete=len(body) <= request.max_body,
-                resent=upload.attempts > 1,
+                is_complete=len(body) <= request.max_body,
+                was_resent=upload.attempts > 1,
             )
         except asyncio.CancelledError as error:
-            raise error.with_traceback(None)  # noqa: B904 - it is the same one, without aiohttp's frames
+            raise error.with_traceback(None)  # noqa: B904 - the same error, without aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             is_sent = _may_have_been_sent(upload)
             failure = self._failure(request, error, is_sent)
         if not is_sent:
-            self.require_usable()  # closing the client is what ended it, then
-        # Raised out here so that aiohttp's error and frames, which hold the keys, do not hang on to it.
+            self.require_usable()  # closing the client may have ended it
+        # Raised outside of the except block, so that it does not keep aiohttp's error, whose frames hold the
+        # keys.
         raise failure
 
     def _failure(self, request: Request, error: Exception, is_sent: bool) -> TransportError:
         kind, reason = _classify(error, is_sent)
         if not is_sent:
             reason = f"{reason}; nothing was sent"
-        elif issubclass(kind, ConnectError):  # of aiohttp's own second attempt: the first had connected
+        elif issubclass(kind, ConnectError):  # from aiohttp's own second attempt: the first one had connected
             kind, reason = TransportError, f"the connection was lost, and then {reason}"
         via = f" (through the proxy {self._proxy.host}:{self._proxy.port})" if self._proxy else ""
-        return kind(f"cannot {request.about}: {self._site.api_url}{via}: {reason}")
+        message = f"cannot {request.action}: {self._site.api_url}{via}: {reason}"
+        return kind(message, sent=is_sent) if issubclass(kind, RequestTimeoutError) else kind(message)
 
 
 def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
-    """The headers of a request; of the same credentials they are the same object, so this is called once."""
+    """Return the headers of a request. Cached, since the same credentials give the same object."""
     own = {"Accept": "application/json", "Content-Type": "application/json"}
     return CIMultiDict({**own, **auth.headers})
 
 
 def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
-    """Whether anything of the request may have reached the server.
+    """Return whether anything of the request may have reached the server.
 
-    A request without a body uploads no byte, but completes. A second attempt is aiohttp's own, which it
-    makes of a GET or DELETE whose connection dropped.
+    A request without a body uploads no bytes, but completes. A second attempt is aiohttp's own: it repeats a
+    GET or DELETE whose connection dropped.
     """
     complete = upload.upload_complete
     went_out = complete.done() and not complete.exception()
@@ -142,7 +146,7 @@ def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, or more than ``limit`` bytes of it; aiohttp itself knows no bound."""
+    """Return the body, or a little more than ``limit`` bytes of it; aiohttp itself has no bound."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
@@ -153,24 +157,26 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
-    """What ``error`` of aiohttp means, and how to say it.
+    """Return which of our errors ``error`` of aiohttp is, and its reason in words.
 
-    Statuses are not taken from here: aiohttp raises a garbage status line as a "400".
+    It never gives a status: aiohttp raises a garbage status line as a "400".
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "no reason given").rstrip(".")
-            cure = "check the site" if "mismatch" in reason else "set SSL_CERT_FILE to your CA, or pass ssl="
-            return TLSError, f"its certificate is not trusted ({reason}): {cure}"
+            advice = (
+                "check the site" if "mismatch" in reason else "set SSL_CERT_FILE to your CA, or pass ssl="
+            )
+            return TLSError, f"its certificate is not trusted ({reason}): {advice}"
         case aiohttp.ClientConnectorSSLError():
             return TLSError, f"the TLS handshake failed ({_words(error.os_error)})"
         case aiohttp.ClientHttpProxyError(status=407):
             return (
                 ProxyAuthenticationError,
-                "the proxy wants other credentials (407): check user and password in its URL",
+                "the proxy requires other credentials (407): check user and password in its URL",
             )
         case aiohttp.ClientHttpProxyError():
-            return ConnectError, f"the proxy answered {error.status}"
+            return ConnectError, f"the proxy responded with {error.status}"
         case aiohttp.ClientConnectorDNSError():
             return (
                 ConnectError,
@@ -182,22 +188,20 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
             return ConnectError, "connecting took too long: check the network"
         case aiohttp.ClientOSError(errno=None) if not is_sent:
             return StaleConnectionError, "the server had closed the connection"
-        case TimeoutError() if not is_sent:
-            return RequestTimeoutError, "the time ran out"
         case TimeoutError():
-            return TransportError, "no answer within the time allowed"
+            return RequestTimeoutError, "no response within the timeout"
         case _ if not is_sent:
             return ConnectError, "the connection was lost"
         case aiohttp.ClientPayloadError():
-            return TransportError, "the answer broke off or was garbled"
+            return TransportError, "the response was cut off or garbled"
         case aiohttp.ClientResponseError():
-            return TransportError, "what came back is no HTTP"
+            return TransportError, "the response is not valid HTTP"
         case _:
-            return TransportError, "the connection was lost before an answer came"
+            return TransportError, "the connection was lost before a response arrived"
 
 
 def _words(error: OSError) -> str:
-    """What the system says; asyncio's own text names the address once more instead."""
+    """Return the system's description; asyncio's own text repeats the address instead."""
     if isinstance(error, tls.SSLError):
         return str(error.reason or error).replace("_", " ").lower()
     if error.errno:
@@ -206,7 +210,7 @@ def _words(error: OSError) -> str:
 
 
 def _proxy_and_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
-    """The proxy, and the header with its login: aiohttp's errors quote the URL, and spans quote them."""
+    """Return the proxy, and apart from it the header with its login: errors and spans quote the URL."""
     if proxy is None:
         return None, {}
     try:
@@ -214,7 +218,7 @@ def _proxy_and_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError("proxy must be a URL such as http://proxy.example:3128")
+        raise ParameterError("proxy must be a URL such as http://proxy.example:3128")
     login = f"{url.user or ''}:{url.password or ''}".encode()
     headers = {} if login == b":" else {"Proxy-Authorization": f"Basic {b64encode(login).decode()}"}
     return url.with_user(None), headers

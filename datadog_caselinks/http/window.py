@@ -1,17 +1,17 @@
-"""The arithmetic of one rate-limit window: how many requests may be under way. Knows no loop and no HTTP.
+"""The arithmetic of one rate-limit window: how many requests may be in flight. Knows no loop and no HTTP.
 
-Datadog counts requests in fixed windows, aligned to the calendar, and tells with each answer what is left of
-the current one (``X-RateLimit-*``). From that follows, without a clock in common:
+Datadog counts requests in fixed windows, aligned to the calendar, and reports in each response what is left
+of the current one (``X-RateLimit-*``). Without a common clock, this follows:
 
-- The server has at least ``remaining - under way`` left, where ``remaining`` is the least that an answer of
-  this window told: what it has counted since is still under way, or its answer would have told less. So
-  while ``under way < remaining`` another may be sent, and alone on a limit none is rejected.
-- ``Reset`` is in whole seconds, rounded up, so an answer's time plus its ``Reset`` is never before the end of
-  the window; the earliest such moment is the best estimate. A request that is sent after it is surely counted
-  in a later window, and so is one whose answer has a second longer to go than that. Only these open a window;
-  whatever else comes late closes nothing and opens nothing.
-- What others take of the limit shows in ``remaining``. The share that this process had of the last window is
-  what it takes at once of the next, so that all together do not ask for more than there is.
+- The server has at least ``remaining - in flight`` left, where ``remaining`` is the lowest value that a
+  response of this window reported: a request that the server counted later is still in flight. So while ``in
+  flight < remaining`` another request may be sent, and a process alone on a limit gets no 429.
+- ``Reset`` is in whole seconds, rounded up, so the time of a response plus its ``Reset`` is never before the
+  end of the window; the earliest such time is the best estimate. A request sent after it is surely counted in
+  a later window, and so is one whose response has a second longer to go than that. Only these open a new
+  window; any other late response closes nothing and opens nothing.
+- What other processes use of the limit shows in ``remaining``. The share that this process had of the last
+  window is what it takes at once of the next, so that all processes together do not send more than there is.
 """
 
 from __future__ import annotations
@@ -23,209 +23,209 @@ from attrs import evolve
 
 from datadog_caselinks.rate_limit import RateLimit
 
-_PATIENCE: Final = 1.0
-"""Seconds after which a probe without an answer no longer holds up the next one."""
+_PROBE_TIMEOUT: Final = 1.0
+"""Seconds after which a probe without a response no longer holds up the next one."""
 
 _SHORTEST_PENALTY: Final = 0.5
 _LONGEST_PENALTY: Final = 30.0
-"""Seconds to hold after a 429 that does not say how long; doubled with each one in a row."""
+"""Seconds to wait after a 429 that does not say how long; doubled with each one in a row."""
 
-_UNTOLD_PERIOD: Final = 1.0
-"""Seconds taken for what is left of a window that does not say: the grain of ``Reset``."""
+_DEFAULT_PERIOD: Final = 1.0
+"""Seconds assumed to be left of a window whose end is not reported: the precision of ``Reset``."""
 
 _LONGEST_WAIT: Final = 3600.0
-"""Seconds that are believed of any header; after that hour it is asked anew."""
+"""The longest wait, in seconds, that is taken from a header; after it a probe is sent."""
 
 _ALONE: Final = 0.95
-"""A share of the limit from which on nobody else is thought to take of it."""
+"""From this share of the limit on, no other process is assumed to use it."""
 
 _CAUTION: Final = 0.8
-"""The part of its share that is under way where others take theirs: what is known of them is always late."""
+"""The part of its share that a process has in flight beside others: what is known of them is always late."""
 
 
-class Sent(NamedTuple):
-    """A request that was counted as sent ``at`` this time, to be handed back with what came of it."""
+class SentRequest(NamedTuple):
+    """A request counted as sent ``at`` this time. Pass it back with what came of it."""
 
     at: float
     is_probe: bool
 
 
 class Window:
-    """One bucket of the server's rate limit, as far as it is known. ``now`` is in seconds, monotonic."""
+    """One bucket of the server's rate limit, as far as it is known. ``now`` is in monotonic seconds."""
 
     def __init__(self) -> None:
-        self._told: RateLimit | None = None  # by the answer that opened the window
-        self._began = 0.0  # when the request of that answer was sent
-        self._ends = 0.0
+        self._reported: RateLimit | None = None  # by the response that opened the window
+        self._started_at = 0.0  # when the request of that response was sent
+        self._ends_at = 0.0
         self._remaining = 0
-        self._under_way = 0
-        self._unclear: deque[float] = deque()  # when requests ended that may have been counted
-        self._is_open = False  # answers came, and told of no limit
+        self._in_flight = 0
+        self._uncounted: deque[float] = deque()  # end times of requests that the server may have counted
+        self._is_unlimited = False  # the responses report no limit
         self._probes = 0
         self._probed_at = 0.0
         self._held_until = 0.0
         self._penalty = 0.0
-        self._share = 0.0  # of the last window; 0 is not known
-        self._mine = 0  # requests of this window with an outcome
-        self._others_before = 0  # what others had taken of it before the first of mine
+        self._share = 0.0  # of the last window; 0: not known
+        self._used_by_us = 0  # requests of this window with a result
+        self._used_by_others = 0  # requests of others in this window before our first one
 
     def current(self, now: float) -> RateLimit | None:
-        """What is known of the window at this moment; ``None`` without a limit, or once it is over."""
-        if self._told is None or now >= self._ends:
+        """Return the current window; ``None`` without a limit, or once the window is over."""
+        if self._reported is None or now >= self._ends_at:
             return None
-        return evolve(self._told, remaining=max(self._left, 0), reset=self._ends - now)
+        return evolve(self._reported, remaining=max(self._left, 0), reset=self._ends_at - now)
 
     def may_send(self, now: float) -> bool:
-        """Whether a request may be sent."""
+        """Return whether a request may be sent now."""
         if now < self._held_until:
             return False
-        if self._is_open:
+        if self._is_unlimited:
             return True
-        told = self._told
-        if told is None or now >= self._ends:
-            return self._probes == 0 or now >= self._probed_at + _PATIENCE
-        # Even the smallest share is one. And what was lost may not have been counted: with nothing else under
-        # way, one more request tells.
-        return self._under_way < self._allowance(told) or (self._under_way == 0 < self._remaining)
+        reported = self._reported
+        if reported is None or now >= self._ends_at:
+            return self._probes == 0 or now >= self._probed_at + _PROBE_TIMEOUT
+        # Even the smallest share is one request. And a lost request may not have been counted: with nothing
+        # else in flight, one more request finds out.
+        return self._in_flight < self._allowance(reported) or (self._in_flight == 0 < self._remaining)
 
     def blocked_until(self, now: float) -> float:
-        """Until when nothing can be sent, whatever comes of what is under way; ``now`` if something can."""
+        """Return until when no response could allow a request; ``now`` if one may be sent."""
         is_used_up = not self._is_unknown(now) and self._remaining <= 0
-        return max(self._held_until, self._ends if is_used_up else now)
+        return max(self._held_until, self._ends_at if is_used_up else now)
 
-    def next_look(self, now: float) -> float:
-        """When :meth:`may_send` may come to hold although no answer comes."""
+    def next_check(self, now: float) -> float:
+        """Return when :meth:`may_send` may become true without a response."""
         blocked_until = self.blocked_until(now)
         if blocked_until > now:
             return blocked_until
-        return self._probed_at + _PATIENCE if self._is_unknown(now) else self._ends
+        return self._probed_at + _PROBE_TIMEOUT if self._is_unknown(now) else self._ends_at
 
-    def adopted(self, request: Sent) -> Sent:
-        """Count a request that went out as one of another bucket."""
-        self._under_way += 1
-        return Sent(request.at, is_probe=False)
+    def adopt(self, request: SentRequest) -> SentRequest:
+        """Count a request that was sent as one of another bucket."""
+        self._in_flight += 1
+        return SentRequest(request.at, is_probe=False)
 
-    def sent(self, now: float) -> Sent:
-        """Count a request that goes out."""
-        self._under_way += 1
-        is_probe = not self._is_open and (self._is_unknown(now) or self._left <= 0)
+    def send(self, now: float) -> SentRequest:
+        """Count a request that is being sent."""
+        self._in_flight += 1
+        is_probe = not self._is_unlimited and (self._is_unknown(now) or self._left <= 0)
         if is_probe:
             self._probes += 1
             self._probed_at = now
-        return Sent(now, is_probe)
+        return SentRequest(now, is_probe)
 
-    def withdrawn(self, request: Sent) -> None:
-        """The request was not sent after all."""
-        self._under_way -= 1
+    def withdraw(self, request: SentRequest) -> None:
+        """Take back a request that was not sent after all."""
+        self._in_flight -= 1
         self._probes -= request.is_probe
 
-    def lost(self, now: float, request: Sent) -> None:
-        """No answer came, so the server may have counted the request."""
-        self.withdrawn(request)
-        self._take_one(now)
+    def lose(self, now: float, request: SentRequest) -> None:
+        """Record that no response arrived: the server may have counted the request."""
+        self.withdraw(request)
+        self._count_uncertain(now)
 
-    def answered(
+    def on_response(
         self,
         now: float,
-        request: Sent,
+        request: SentRequest,
         limit: RateLimit | None,
         *,
         is_rejected: bool,
         retry_after: float | None,
     ) -> None:
-        """An answer came. ``is_rejected`` is a 429; ``retry_after`` is what its header of that name says."""
-        self.withdrawn(request)
+        """Record a response. ``is_rejected``: a 429; ``retry_after``: seconds, from that header."""
+        self.withdraw(request)
         if is_rejected and limit and limit.remaining is None and limit.reset is not None:
-            limit = evolve(limit, remaining=0)  # which a 429 says without a header
+            limit = evolve(limit, remaining=0)  # a 429 says so without a header
         if limit is None or limit.remaining is None:
-            self._is_open = not is_rejected and (self._is_open or self._is_news(request))
-            self._take_one(now)
+            self._is_unlimited = not is_rejected and (self._is_unlimited or self._is_of_later_window(request))
+            self._count_uncertain(now)
         else:
-            self._is_open = False
-            self._learn(now, request, limit, limit.remaining)
+            self._is_unlimited = False
+            self._update(now, request, limit, limit.remaining)
         if is_rejected:
-            self._mine -= 1  # it took nothing of the limit
+            self._used_by_us -= 1  # a 429 uses nothing of the limit
             self._hold(now, retry_after)
         else:
             self._penalty = 0.0
 
     def _is_unknown(self, now: float) -> bool:
-        return self._told is None or now >= self._ends
+        return self._reported is None or now >= self._ends_at
 
-    def _is_news(self, request: Sent, left: float = 0.0) -> bool:
-        """Whether the request was surely counted in a later window than the last that is known.
+    def _is_of_later_window(self, request: SentRequest, left: float = 0.0) -> bool:
+        """Return whether the request was surely counted in a later window than the last known one.
 
-        So it was if it was sent after that one's end, or if the one that it was counted in ends later. Of the
-        latter more than ``left`` seconds were left when it was sent.
+        It was if it was sent after the end of that window, or if its own window ends later: more than
+        ``left`` seconds of its window were left when it was sent.
         """
-        return self._told is None or request.at + left >= self._ends
+        return self._reported is None or request.at + left >= self._ends_at
 
     @property
     def _left(self) -> int:
-        return self._remaining - len(self._unclear)
+        return self._remaining - len(self._uncounted)
 
-    def _take_one(self, now: float) -> None:
-        """The server may have counted one more; an answer to whatever is sent from now on will tell.
+    def _count_uncertain(self, now: float) -> None:
+        """Note that the server may have counted one more request, until a response to a later request shows.
 
-        So it may have in the next window too, if the last one that is known is over.
+        If the last known window is over, it may have counted the request in the next one.
         """
-        self._mine += 1
-        if self._told is not None and not self._is_open:
-            self._unclear.append(now)
-            if len(self._unclear) > _limit(self._told):  # more of them say no more
-                self._unclear.popleft()
+        self._used_by_us += 1
+        if self._reported is not None and not self._is_unlimited:
+            self._uncounted.append(now)
+            if len(self._uncounted) > _limit(self._reported):  # more of them make no difference
+                self._uncounted.popleft()
 
-    def _learn(self, now: float, request: Sent, limit: RateLimit, remaining: int) -> None:
+    def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> None:
         left = _seconds_left(limit)
         ends = now + left
-        # Reset is rounded up, so it is less than a second too long, if it is believed as it stands.
-        if self._is_news(request, max(0.0, left - 1.0) if left == limit.reset else 0.0):
-            self._begin(request, limit, ends, remaining)
-        elif request.at >= self._began and now < self._ends:
-            self._ends = min(self._ends, ends)
+        # Reset is rounded up: unless it was capped, it is less than a second too long.
+        if self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0):
+            self._open(request, limit, ends, remaining)
+        elif request.at >= self._started_at and now < self._ends_at:
+            self._ends_at = min(self._ends_at, ends)
             self._remaining = min(self._remaining, remaining)
-            self._mine += 1
-        else:  # of this window or of one before or after: it cannot be known
-            self._take_one(now)
+            self._used_by_us += 1
+        else:  # of this window, or of one before or after it
+            self._count_uncertain(now)
             return
-        while self._unclear and self._unclear[0] < request.at:
-            self._unclear.popleft()
+        while self._uncounted and self._uncounted[0] < request.at:
+            self._uncounted.popleft()
 
-    def _begin(self, request: Sent, limit: RateLimit, ends: float, remaining: int) -> None:
-        if self._told:
-            self._share = min(1.0, self._mine / max(_limit(self._told) - self._left, 1))
-        self._told, self._began, self._ends = limit, request.at, ends
-        self._remaining, self._mine = remaining, 1
-        self._others_before = max(0, _limit(limit) - remaining - 1)
+    def _open(self, request: SentRequest, limit: RateLimit, ends: float, remaining: int) -> None:
+        if self._reported:
+            self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._left, 1))
+        self._reported, self._started_at, self._ends_at = limit, request.at, ends
+        self._remaining, self._used_by_us = remaining, 1
+        self._used_by_others = max(0, _limit(limit) - remaining - 1)
 
-    def _allowance(self, told: RateLimit) -> int:
-        """How many may be under way: the part of what is left that is ours, where others take theirs.
+    def _allowance(self, reported: RateLimit) -> int:
+        """Return how many requests may be in flight: our share of what is left.
 
-        That is the share of the last window; without one, the share of this window so far, which is taken to
-        grow by one with each answer until it is sure.
+        The share is that of the last window. Without one it is that of this window so far, and the allowance
+        grows by one with each response until the share is known.
         """
         left = self._left
         if self._share:
             return int((self._share if self._share >= _ALONE else _CAUTION * self._share) * left)
-        taken = max(1, _limit(told) - left - self._others_before)
-        return min(self._mine + 1, left, int(self._mine / taken * left))
+        taken = max(1, _limit(reported) - left - self._used_by_others)
+        return min(self._used_by_us + 1, left, int(self._used_by_us / taken * left))
 
     def _hold(self, now: float, retry_after: float | None) -> None:
         if retry_after is not None:
             self._held_until = max(self._held_until, now + min(retry_after, _LONGEST_WAIT))
         if self.blocked_until(now) > now:
             return
-        # No hint, or one of 0 seconds: without a pause it would be asked in a tight loop.
+        # No wait was given, or one of 0 seconds: a pause avoids a tight loop.
         self._penalty = min(max(2 * self._penalty, _SHORTEST_PENALTY), _LONGEST_PENALTY)
         self._held_until = now + self._penalty
 
 
-def _limit(told: RateLimit) -> int:
-    return told.limit or 1
+def _limit(reported: RateLimit) -> int:
+    return reported.limit or 1
 
 
-def _seconds_left(told: RateLimit) -> float:
-    """Of the window, at most: its ``Reset``, where 0 is less than a second, or else its whole period."""
-    if told.reset is None:
-        return min(told.period or _UNTOLD_PERIOD, _LONGEST_WAIT)
-    return min(told.reset or 1.0, told.period or _LONGEST_WAIT, _LONGEST_WAIT)
+def _seconds_left(reported: RateLimit) -> float:
+    """Return at most how many seconds are left: ``Reset`` (0 means less than one), or the period."""
+    if reported.reset is None:
+        return min(reported.period or _DEFAULT_PERIOD, _LONGEST_WAIT)
+    return min(reported.reset or 1.0, reported.period or _LONGEST_WAIT, _LONGEST_WAIT)

@@ -1,15 +1,15 @@
-"""The API's requests and answers as values: models in, models or errors out. Does no I/O.
+"""The API's requests and responses as values: models in, models or errors out. Does no I/O.
 
 Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from datadog_caselinks.errors import (
     ResponseError,
     ResponseTooLargeError,
 )
+from datadog_caselinks.http import envelope
+from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
 from datadog_caselinks.messages import one_line, shortened
 from datadog_caselinks.models import (
     Case,
@@ -33,7 +35,7 @@ from datadog_caselinks.models import (
     is_uuid,
     require_known_relationship,
 )
-from datadog_caselinks.rate_limit import Headers, RateLimit, retry_after
+from datadog_caselinks.rate_limit import RateLimit
 
 _CASES_PATH: Final = "/api/v2/cases"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
@@ -42,23 +44,27 @@ MAX_LIST: Final = 16 * 2**20
 """Bytes that are read of a list: room for some 40,000 links."""
 
 MAX_BODY: Final = 2**20
-"""Bytes that are read of any other answer, of which a hundred may be under way."""
+"""Bytes that are read of any other response, of which a hundred may be in flight."""
 
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 _EXCERPT: Final = 1000
 """Characters of a body that an error keeps."""
 
-_TOLD: Final = 2**18
-"""Bytes of a body in which an error looks for what the server says; it is refused in far fewer."""
+_MAX_SEARCHED: Final = 2**18
+"""Bytes of a body in which an error looks for the server's reasons; servers need far fewer."""
 
-_HEADER: Final = 6 * 2**13
-"""Characters that a secret may take: servers take 8 KiB of a header, and escaped it is six times as long."""
+_LONGEST_SECRET: Final = 6 * 2**13
+"""Characters that a secret may take: servers accept 8 KiB of a header, and escaped it is six times as long.
+"""
 
-_NESTED: Final = 20
-"""How deep ``errors`` may be nested. Python reads deeper ones, and can then neither print nor pickle them."""
+_MAX_DEPTH: Final = 20
+"""How deep ``errors`` may be nested. Python can read deeper ones, and then neither print nor pickle them."""
 
-_ABOUT: Final = {
+_MAX_HEADERS: Final = 100
+"""Headers that an error keeps."""
+
+_ACTIONS: Final = {
     "create": "create {}",
     "list": "list the links of {}",
     "delete": "delete link {}",
@@ -68,9 +74,11 @@ _READING: Final = frozenset({"list", "get"})
 
 
 class Request(NamedTuple):
-    """What to ask: ``target`` is path and query, ``subject`` what it is about, for people to read.
+    """A request: ``target`` is path and query, ``subject`` what it is about, for messages.
 
-    ``operation`` is ``create``, ``list``, ``delete`` or ``get``: what the server may count by.
+    ``operation`` is ``create``, ``list``, ``delete`` or ``get``: what the server may count by. ``max_body``
+    is the number of bytes that are read of the response; a hostile one takes fifty times as much once
+    decoded.
     """
 
     operation: str
@@ -78,16 +86,12 @@ class Request(NamedTuple):
     target: str
     body: bytes | None
     subject: object
+    max_body: int = MAX_BODY
 
     @property
-    def about(self) -> str:
-        """What it asks, for the messages of errors."""
-        return _ABOUT[self.operation].format(self.subject)
-
-    @property
-    def max_body(self) -> int:
-        """Bytes that are read of its answer; decoded, one that is made for it takes fifty times as much."""
-        return MAX_LIST if self.operation == "list" else MAX_BODY
+    def action(self) -> str:
+        """What the request does, for the messages of errors."""
+        return _ACTIONS[self.operation].format(self.subject)
 
     @property
     def scope(self) -> str:
@@ -95,12 +99,11 @@ class Request(NamedTuple):
         return "cases_read" if self.operation in _READING else "cases_write"
 
 
-class Answer(NamedTuple):
-    """What came back.
+class Response(NamedTuple):
+    """The response to ``request``.
 
-    ``redact`` takes what is secret out of what is to be kept of it;
-    ``complete`` is false where the body was longer than what was read of it; ``resent`` is true where the
-    request went out twice, since a pooled connection dropped.
+    ``redact`` removes the keys from a text. ``is_complete`` is false if the body was longer than what was
+    read of it; ``was_resent`` is true if aiohttp sent the request twice because a pooled connection dropped.
     """
 
     request: Request
@@ -108,184 +111,183 @@ class Answer(NamedTuple):
     headers: Headers
     body: bytes
     redact: Callable[[str], str] = str
-    complete: bool = True
-    resent: bool = False
+    is_complete: bool = True
+    was_resent: bool = False
 
     def rate_limit(self) -> RateLimit | None:
-        """What its headers say of the rate limit."""
-        limit = RateLimit.from_headers(self.headers)
-        if limit and limit.name and (told := self.redact(limit.name)) != limit.name:
-            return evolve(limit, name=told)
+        """Return what its headers say of the rate limit."""
+        limit = read_rate_limit(self.headers)
+        if limit and limit.name and (name := self.redact(limit.name)) != limit.name:
+            return evolve(limit, name=name)
         return limit
 
     def text(self) -> str:
-        """The beginning of the body, as much as can tell what is wrong."""
-        beginning = self.body[:_TOLD]
-        told = self.redact(beginning.decode(json.detect_encoding(beginning), "replace"))
-        # Where it was cut, half a secret may be left.
-        return told if len(beginning) == len(self.body) else told[:-_HEADER]
+        """Return the beginning of the body, redacted: enough to find out what is wrong."""
+        beginning = self.body[:_MAX_SEARCHED]
+        text = self.redact(beginning.decode(json.detect_encoding(beginning), "replace"))
+        # Where the body was cut, half a secret may be left.
+        return text if len(beginning) == len(self.body) else text[:-_LONGEST_SECRET]
 
     def __repr__(self) -> str:
-        # Where local variables are stored: headers and body may echo what was sent, and be large.
-        return f"Answer({self.request!r}, {self.status})"
+        # For tools that store local variables: headers and body may echo the keys, and be large.
+        return f"Response({self.request!r}, {self.status})"
 
 
 def create_request(new: NewCaseLink) -> Request:
-    """``POST /api/v2/cases/link``. Raises :class:`InvalidLinkError` for what is no :class:`NewCaseLink`."""
+    """Return ``POST /api/v2/cases/link``. Raises :class:`InvalidLinkError` if ``new`` is anything else."""
     if not isinstance(new, NewCaseLink):
         raise InvalidLinkError(
-            f"only a NewCaseLink can be created, such as case(a).blocks(case(b)), not {shortened(new)}"
+            f"a link to create must be a NewCaseLink such as case(a).blocks(case(b)), not {shortened(new)}"
         )
-    return Request("create", "POST", LINKS_PATH, _codec().encode_new_link(new), new)
+    return Request("create", "POST", LINKS_PATH, envelope.encode_new_link(new), new)
 
 
 def list_request(entity: Entity, relationship: Relationship | None) -> Request:
-    """``GET /api/v2/cases/link`` for the links at ``entity``, of one relationship or of all."""
+    """Return ``GET /api/v2/cases/link`` for the links of ``entity``, of one relationship or of all."""
     if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"links are listed of an Entity such as case(…), not of {shortened(entity)}")
+        raise InvalidLinkError(f"entity must be an Entity such as case(…), not {shortened(entity)}")
     entity.require_known()
     query = {"entity_type": entity.type, "entity_id": entity.id}
     if relationship is not None:
         query["relationship"] = require_known_relationship(relationship)
     target = f"{LINKS_PATH}?{urlencode(query)}"
-    return Request("list", "GET", target, None, entity)
+    return Request("list", "GET", target, None, entity, MAX_LIST)
 
 
 def delete_request(link_id: str) -> Request:
-    """``DELETE /api/v2/cases/link/{link_id}``. Raises :class:`InvalidLinkError` for what is no id."""
+    """Return ``DELETE /api/v2/cases/link/{link_id}``. Raises :class:`InvalidLinkError` if it is not an id."""
     # A path of "." or ".." would be resolved away and name another resource.
     if not isinstance(link_id, str) or link_id.strip(".") == "" or not link_id.isprintable():
-        raise InvalidLinkError(f"{shortened(link_id)} is no id of a link")
+        raise InvalidLinkError(f"{shortened(link_id)} is not the id of a link")
     target = f"{LINKS_PATH}/{quote(link_id, safe='')}"
     return Request("delete", "DELETE", target, None, link_id)
 
 
 def case_request(key_or_id: str | UUID) -> Request:
-    """``GET /api/v2/cases/{key_or_id}``. Raises :class:`InvalidLinkError` for what is neither."""
+    """Return ``GET /api/v2/cases/{key_or_id}``. Raises :class:`InvalidLinkError` if it is neither."""
     name = str(key_or_id)
     if not (is_case_key(name) or is_uuid(name)):
         raise InvalidLinkError(f"{shortened(key_or_id)} is neither the key of a case nor a UUID")
     return Request("get", "GET", f"{_CASES_PATH}/{name}", None, name)
 
 
-def read_link(answer: Answer) -> CaseLink:
-    """The link that ``answer`` holds, or the error that it is."""
-    return _read(answer, _codec().decode_link)
+def read_link(response: Response) -> CaseLink:
+    """Return the link in ``response``, or raise the error that it reports."""
+    return _read(response, envelope.decode_link)
 
 
-def read_links(answer: Answer) -> list[CaseLink]:
-    """The links that ``answer`` holds, or the error that it is."""
-    return _read(answer, _codec().decode_links)
+def read_links(response: Response) -> list[CaseLink]:
+    """Return the links in ``response``, or raise the error that it reports."""
+    return _read(response, envelope.decode_links)
 
 
-def read_case(answer: Answer) -> Case:
-    """The case that ``answer`` holds, or the error that it is."""
-    return _read(answer, _codec().decode_case)
+def read_case(response: Response) -> Case:
+    """Return the case in ``response``, or raise the error that it reports."""
+    return _read(response, envelope.decode_case)
 
 
-def read_deleted(answer: Answer) -> None:
-    """Nothing, unless ``answer`` is an error."""
-    if not 200 <= answer.status < 300:
-        raise _error(answer)
-
-
-class _Codec(Protocol):
-    """The module ``envelope``."""
-
-    def encode_new_link(self, new: NewCaseLink) -> bytes: ...
-
-    def decode_link(self, body: bytes) -> CaseLink: ...
-
-    def decode_links(self, body: bytes) -> list[CaseLink]: ...
-
-    def decode_case(self, body: bytes) -> Case: ...
-
-
-@functools.cache
-def _codec() -> _Codec:
-    # With the first link and not before: cattrs takes as long to import as a tenth of aiohttp.
-    from datadog_caselinks.http import envelope
-
-    return envelope
+def read_deleted(response: Response) -> None:
+    """Return nothing, or raise the error that ``response`` reports."""
+    if not 200 <= response.status < 300:
+        raise _error(response)
 
 
 T = TypeVar("T")
 
 
-def _read(answer: Answer, decode: Callable[[bytes], T]) -> T:
-    if not 200 <= answer.status < 300:
-        raise _error(answer)
-    if not answer.complete:
-        raise _malformed(answer, "longer than this client reads", ResponseTooLargeError)
+def _read(response: Response, decode: Callable[[bytes], T]) -> T:
+    if not 200 <= response.status < 300:
+        raise _error(response)
+    if not response.is_complete:
+        raise _malformed(response, "longer than the client reads", ResponseTooLargeError)
     try:
-        return decode(answer.body)
+        return decode(response.body)
     except ValueError as error:
         reason = str(error)
-    raise _malformed(answer, reason)
+    raise _malformed(response, reason)
 
 
 def _malformed(
-    answer: Answer, reason: str, kind: type[MalformedResponseError] = MalformedResponseError
+    response: Response, reason: str, kind: type[MalformedResponseError] = MalformedResponseError
 ) -> MalformedResponseError:
     return kind(
-        f"cannot {answer.request.about}: {answer.status} with a malformed answer: {one_line(reason)}",
-        body=answer.text()[:_EXCERPT],
+        f"cannot {response.request.action}: {response.status} with a malformed response: {one_line(reason)}",
+        body=response.text()[:_EXCERPT],
     )
 
 
 _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
-    400: (errors.BadRequestError, "the request is wrong and would be refused again"),
+    400: (errors.BadRequestError, "The request is invalid, and would be refused again."),
     401: (
         errors.AuthenticationError,
-        "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site they belong to",
+        "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site they belong to.",
     ),
-    403: (errors.PermissionDeniedError, "give the application key or token the scope {scope}"),
-    404: (errors.NotFoundError, "what it names is not on this site, or these credentials may not see it"),
-    408: (ResponseError, "the server gave up waiting"),
-    409: (errors.ConflictError, "it contradicts what is there: list the links of both sides"),
-    422: (errors.BadRequestError, "the request is wrong and would be refused again"),
-    429: (errors.RateLimitError, "wait, or ask for fewer at a time"),
+    403: (errors.PermissionDeniedError, "The application key or token needs the scope {scope}."),
+    404: (errors.NotFoundError, "It does not exist on this site, or these credentials cannot access it."),
+    408: (ResponseError, "The server gave up waiting for the request."),
+    409: (errors.ConflictError, "It contradicts what exists: list the links of both sides."),
+    422: (errors.BadRequestError, "The request is invalid, and would be refused again."),
+    429: (errors.RateLimitError, "Wait, or send fewer requests at a time."),
 }
 
 
-def _error(answer: Answer) -> ResponseError:
+def _error(response: Response) -> ResponseError:
     kind: type[ResponseError]
-    if answer.status >= 500:
-        kind, advice = errors.ServerError, "the fault is the server's"
-    elif 300 <= answer.status < 400:
-        kind, advice = ResponseError, "redirects are not followed, they would carry the keys: check the site"
+    if response.status >= 500:
+        kind, advice = errors.ServerError, "The fault is the server's."
+    elif 300 <= response.status < 400:
+        kind, advice = (
+            ResponseError,
+            "Redirects are not followed, since they would carry the keys: check the site.",
+        )
     else:
-        kind, advice = _STATUS_ERRORS.get(answer.status, (ResponseError, "see the answer's body"))
-    told = answer.text()
-    raw = _raw_errors(told)
-    said = tuple(_readable(error) for error in raw)
-    rate_limit = answer.rate_limit()
-    waits = [retry_after(answer.headers), rate_limit.reset if rate_limit and answer.status == 429 else None]
+        kind, advice = _STATUS_ERRORS.get(response.status, (ResponseError, "See the body of the response."))
+    text = response.text()
+    raw = _raw_errors(text)
+    reported = tuple(_readable(error) for error in raw)
+    rate_limit = response.rate_limit()
+    waits = [retry_after(response.headers)]
+    if rate_limit and response.status == 429:
+        waits.append(rate_limit.reset)
     wait = max((wait for wait in waits if wait is not None), default=None)
-    if answer.status == 429 and wait is not None:
-        advice = f"the server asks for {wait:g} s; " + advice
-    excerpt = told[:_EXCERPT]
-    heard = one_line("; ".join(said) or _title(excerpt)).removeprefix(f"{answer.status} ")
+    if response.status == 429 and wait is not None:
+        advice = f"The server asks to wait {wait:g} s. {advice}"
+    excerpt = text[:_EXCERPT]
+    reason = one_line("; ".join(reported) or _title(excerpt)).removeprefix(f"{response.status} ")
     return kind(
-        f"cannot {answer.request.about}: {answer.status}, {heard or 'no reason given'}; "
-        + advice.format(scope=answer.request.scope),
-        status=answer.status,
-        errors=said,
+        f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
+        + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
+        status=response.status,
+        errors=reported,
         raw_errors=raw,
         retry_after=wait,
         rate_limit=rate_limit,
+        headers=_redacted_headers(response),
+        request_id=_redacted(request_id(response.headers), response.redact),
         body=excerpt,
     )
 
 
+def _redacted_headers(response: Response) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in islice(response.headers.items(), _MAX_HEADERS):
+        name, value = response.redact(name), response.redact(value)
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _redacted(text: str | None, redact: Callable[[str], str]) -> str | None:
+    return None if text is None else redact(text)
+
+
 def _raw_errors(body: str) -> tuple[Any, ...]:
-    """The members of ``errors``; none where the body is HTML, plain text, empty or otherwise odd."""
+    """Return the members of ``errors``; none if the body is HTML, plain text, empty or something else."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return ()
     found = document.get("errors") if isinstance(document, dict) else None
-    return tuple(found) if isinstance(found, list) and _is_shallow(found, _NESTED) else ()
+    return tuple(found) if isinstance(found, list) and _is_shallow(found, _MAX_DEPTH) else ()
 
 
 def _is_shallow(value: object, levels: int) -> bool:
@@ -294,14 +296,14 @@ def _is_shallow(value: object, levels: int) -> bool:
 
 
 def _readable(error: object) -> str:
-    """One error as a person reads it: a string, or of an object its title and detail, or its code."""
+    """Return one error for people: a string, or the title and detail of an object, or its code."""
     if isinstance(error, dict):
-        told = [str(error[key]) for key in ("title", "detail") if error.get(key)]
-        return ": ".join(told) or str(error.get("code") or error)
+        parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
+        return ": ".join(parts) or str(error.get("code") or error)
     return str(error)
 
 
 def _title(text: str) -> str:
-    """What to quote of a body that is no JSON:API: the title of an HTML page, or its beginning."""
+    """Return what to quote of a body that is not JSON:API: the title of an HTML page, or its beginning."""
     title = _TITLE.search(text)
     return title[1] if title else text

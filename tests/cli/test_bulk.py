@@ -246,7 +246,7 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
         )
     problems = done.err.splitlines()
     assert sorted(problem.split(":")[0] for problem in problems[:2]) == ["line 2", "line 3"]
-    assert all("It may have been made" in problem for problem in problems[:2])
+    assert all("The link may have been created" in problem for problem in problems[:2])
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 ambiguous")
     assert problems[3] == (
         "To continue, fix the problems above, then run the same command again with --ensure: "

@@ -150,7 +150,7 @@ async def test_a_run_that_is_deleted_is_given_up(app: App, sandbox: Sandbox, cli
 
 
 async def test_a_link_that_is_ambiguous_is_told_apart(app: App, sandbox: Sandbox) -> None:
-    """It may have been made; submitted anew it is looked for, and found."""
+    """The link may have been created; submitted anew it is looked for, and found."""
     await submit(app, links(1), site=sandbox.site)
     policy = RetryPolicy(max_attempts=1, settle=0.5)
     async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as client:

@@ -35,7 +35,7 @@ from datadog_caselinks.bulk.link_files import count_links, read_link_file
 from datadog_caselinks.bulk.link_yaml import read_rows
 from datadog_caselinks.credentials import AuthHeaders
 from datadog_caselinks.http import wire
-from datadog_caselinks.rate_limit import retry_after
+from datadog_caselinks.http.headers import read_rate_limit, retry_after
 from datadog_caselinks.references import named
 
 KEY: Final = "secret/key+0123"
@@ -54,7 +54,7 @@ def answers(data: bytes) -> None:
     """The first byte says how it is read, and the second its status; the rest is the body."""
     read, status = (*data[:2], 0, 0)[:2]
     redact = AuthHeaders({}, (KEY,)).redact
-    told = wire.Answer(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
+    told = wire.Response(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
     try:
         _READ[read % len(_READ)](told)
     except CaseLinksError as error:
@@ -66,7 +66,7 @@ def headers(data: bytes) -> None:
     """A header on each line."""
     lines = [line.partition(":") for line in data.decode("latin-1").splitlines()]
     found = CIMultiDict[str]([(name, value.strip()) for name, _, value in lines])
-    limit = RateLimit.from_headers(found) or RateLimit()
+    limit = read_rate_limit(found) or RateLimit()
     for number in (limit.limit, limit.remaining, limit.period, limit.reset, retry_after(found)):
         assert number is None or (number >= 0 and math.isfinite(number))
 

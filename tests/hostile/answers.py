@@ -45,7 +45,7 @@ def good(seen: Seen) -> tuple[int, Any]:
 
 
 async def well(exchange: Exchange) -> None:
-    """Answer as the API does."""
+    """Response as the API does."""
     status, document = good(exchange.seen)
     await exchange.answer(status, json.dumps(document).encode())
 
@@ -125,7 +125,7 @@ async def half_closes(exchange: Exchange) -> None:
 
 
 async def half_closes_after_the_answer(exchange: Exchange) -> None:
-    """Answer well, say that this was all, and listen on."""
+    """Response well, say that this was all, and listen on."""
     await well(exchange)
     exchange.writer.write_eof()
 

@@ -23,6 +23,7 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks.rate_limit import RateLimit
 from tests.servers import Clock, settle
 
@@ -70,8 +71,8 @@ async def ask(
     gate: Gate, limit: RateLimit | None, operation: str = "create", *, retry_after: float | None = None
 ) -> None:
     """Make one request, which is answered at once; with ``retry_after`` by a 429."""
-    with await gate.turn(operation, max_wait=HOUR) as turn:
-        turn.answered(limit, is_rejected=retry_after is not None, retry_after=retry_after)
+    with await gate.acquire(operation, max_wait=HOUR) as turn:
+        turn.on_response(limit, is_rejected=retry_after is not None, retry_after=retry_after)
 
 
 class Caller:
@@ -81,7 +82,7 @@ class Caller:
         self, gate: Gate, order: list[Caller] | None = None, operation: str = "create", max_wait: float = HOUR
     ) -> None:
         self.has_turn = False
-        self._turn = gate.turn(operation, max_wait=max_wait)
+        self._turn = gate.acquire(operation, max_wait=max_wait)
         self._order = order
         self.outcome: asyncio.Future[RateLimit | None] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._call())
@@ -92,7 +93,7 @@ class Caller:
             if self._order is not None:
                 self._order.append(self)
             limit = await self.outcome
-            turn.answered(limit, is_rejected=False, retry_after=None)
+            turn.on_response(limit, is_rejected=False, retry_after=None)
 
     async def hear(self, limit: RateLimit | None) -> None:
         self.outcome.set_result(limit)
@@ -131,7 +132,7 @@ async def leftover(gate: Gate) -> AsyncIterator[list[Caller]]:
 
 class TestOrder:
     async def test_first_come_first_served(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
-        """Turns come in the order of asking, across answers and windows."""
+        """Permits come in the order of asking, across answers and windows."""
         order: list[Caller] = []
         asked = leftover[:] = callers(gate, 30, order=order)
         left = 10
@@ -174,7 +175,7 @@ class TestOrder:
         self, gate: Gate, timers: list[asyncio.TimerHandle]
     ) -> None:
         """A turn that is free costs no round of the event loop."""
-        turn = gate.turn("create", max_wait=0)
+        turn = gate.acquire("create", max_wait=0)
         with pytest.raises(StopIteration):
             turn.send(None)
         assert timers == []
@@ -341,11 +342,11 @@ class TestWaiting:
     async def test_too_long_a_wait_is_an_error_at_once(self, gate: Gate, clock: Clock) -> None:
         """It says how long it would be, and what to do."""
         await ask(gate, told(0))
-        with pytest.raises(RateLimitError) as caught, await gate.turn("create", max_wait=59.5):
+        with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
             raise AssertionError
         assert clock.time() == NOON
         assert str(caught.value) == (
-            "the rate limit leaves nothing for another 60 s, and max_wait is 60 s: "
+            "the rate limit is used up for another 60 s, and max_wait is 60 s: "
             "try later, or raise max_wait of the RetryPolicy"
         )
         assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
@@ -386,7 +387,7 @@ class TestWaiting:
         self, gate: Gate, clock: Clock, leftover: list[Caller], caplog: pytest.LogCaptureFixture
     ) -> None:
         """Not for each of a thousand who wait, and again for the next wait."""
-        caplog.set_level(logging.INFO, "datadog_caselinks.http.gate")
+        caplog.set_level(logging.INFO, "datadog_caselinks.gate")
         await ask(gate, told(0))
         asked = leftover[:] = callers(gate, 1000)
         await settle()
@@ -403,7 +404,7 @@ class TestWaiting:
         self, gate: Gate, leftover: list[Caller], caplog: pytest.LogCaptureFixture
     ) -> None:
         """To wait for an answer is not to wait for the limit."""
-        caplog.set_level(logging.INFO, "datadog_caselinks.http.gate")
+        caplog.set_level(logging.INFO, "datadog_caselinks.gate")
         leftover[:] = callers(gate, 3)
         await settle()
         assert _logged(caplog) == []
@@ -430,7 +431,7 @@ def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
     return [
         (record.levelno, record.getMessage(), vars(record)["wait_seconds"])
         for record in caplog.records
-        if record.name == "datadog_caselinks.http.gate"
+        if record.name == "datadog_caselinks.gate"
     ]
 
 
@@ -470,14 +471,14 @@ class TestWhatBecameOfARequest:
     async def test_left_without_a_word(self, gate: Gate) -> None:
         """An answer that says nothing of the limit may yet have been counted."""
         await ask(gate, told(9))
-        with await gate.turn("create", max_wait=0):
+        with await gate.acquire("create", max_wait=0):
             pass
         assert gate.rate_limit("create") == told(8)
 
     async def test_an_error_after_the_answer_changes_nothing(self, gate: Gate) -> None:
         """What the answer said is known."""
-        with contextlib.suppress(TransportError), await gate.turn("create", max_wait=0) as turn:
-            turn.answered(told(9), is_rejected=False, retry_after=None)
+        with contextlib.suppress(TransportError), await gate.acquire("create", max_wait=0) as turn:
+            turn.on_response(told(9), is_rejected=False, retry_after=None)
             raise TransportError
         assert gate.rate_limit("create") == told(9)
 
@@ -540,7 +541,7 @@ class TestBuckets:
         counts = weakref.WeakSet[object]()
         for number in range(100):
             await ask(gate, told(9, name=f"name {number}"))
-            counts.add(gate.named("create", f"name {number}"))
+            counts.add(gate.bucket("create", f"name {number}"))
         gc.collect()
         assert len(counts) == 17  # with the one in which all began
         await ask(gate, told(5, name="name 98"), "list")
@@ -640,13 +641,13 @@ class Story:
 
     async def _request(self, operation: str, max_wait: float) -> None:
         outcome = asyncio.get_running_loop().create_future()
-        with await self.gate.turn(operation, max_wait=max_wait) as turn:
+        with await self.gate.acquire(operation, max_wait=max_wait) as turn:
             self.under_way.append((outcome, operation))
             limit, hint = await outcome
-            turn.answered(limit, is_rejected=hint is not None, retry_after=hint if hint != -1 else None)
+            turn.on_response(limit, is_rejected=hint is not None, retry_after=hint if hint != -1 else None)
 
     async def answer(self, headers: CIMultiDict[str], hint: float | None) -> None:
-        self._end((RateLimit.from_headers(headers), hint))
+        self._end((read_rate_limit(headers), hint))
 
     async def lose(self) -> None:
         self._end(TransportError())

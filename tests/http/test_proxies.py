@@ -22,8 +22,8 @@ from datadog_caselinks import (
     BearerToken,
     CaseLinksClient,
     CaseLinksError,
-    ConfigurationError,
     ConnectError,
+    ParameterError,
     ProxyAuthenticationError,
     RequestTimeoutError,
     RetryPolicy,
@@ -154,16 +154,16 @@ FAILURES: Final[dict[str, tuple[tuple[bytes, ...], type[CaseLinksError], str]]] 
         ProxyAuthenticationError,
         "check user and password in its URL",
     ),
-    "refuses": ((b"HTTP/1.1 403 %s\r\nX-Echo: %s\r\n\r\n%s",), ConnectError, "the proxy answered 403"),
-    "finds nobody": ((head(502), b"<title>%s</title>"), ConnectError, "the proxy answered 502"),
+    "refuses": ((b"HTTP/1.1 403 %s\r\nX-Echo: %s\r\n\r\n%s",), ConnectError, "the proxy responded with 403"),
+    "finds nobody": ((head(502), b"<title>%s</title>"), ConnectError, "the proxy responded with 502"),
     "redirects": (
         (b"HTTP/1.1 302 Found\r\nLocation: https://localhost:1/%s\r\n\r\n",),
         ConnectError,
-        "the proxy answered 302",
+        "the proxy responded with 302",
     ),
     "talks no HTTP": ((b"%s\r\n\r\n",), ConnectError, "nothing was sent"),
     "echoes in the tunnel": ((head(200) + b"%s",), ConnectError, "nothing was sent"),
-    "hangs": ((), RequestTimeoutError, "the time ran out"),
+    "hangs": ((), RequestTimeoutError, "no response within the timeout"),
 }
 
 
@@ -224,6 +224,6 @@ class TestFailure:
 )
 def test_a_proxy_that_is_none(proxy: str) -> None:
     """What is no http or https URL is refused without quoting it, and so is its cause."""
-    with pytest.raises(ConfigurationError, match="proxy must be a URL") as caught:
+    with pytest.raises(ParameterError, match="proxy must be a URL") as caught:
         CaseLinksClient(Site.US1, BearerToken("the-token"), proxy=proxy)
     assert_nothing_of(SECRETS, traceback.format_exception(caught.value))

@@ -16,8 +16,8 @@ from datadog_caselinks import (
     BearerToken,
     CaseLink,
     CaseLinksClient,
-    ConfigurationError,
     NotFoundError,
+    ParameterError,
     RetryPolicy,
     SessionError,
     SessionManager,
@@ -512,14 +512,14 @@ class TestBorrowedSession:
         """They would go out beside those of the client, and are not quoted."""
         async with aiohttp.ClientSession(headers={name: "secret"}) as session:
             for make in (SessionManager, lambda it: CaseLinksClient("EU1", BearerToken("t"), sessions=it)):
-                with pytest.raises(ConfigurationError) as caught:
+                with pytest.raises(ParameterError) as caught:
                     make(session)
                 assert "secret" not in str(caught.value)
 
     async def test_one_that_trusts_the_environment_is_refused(self) -> None:
         """A netrc file may hold a login for the host, which would be sent beside the credentials."""
         async with aiohttp.ClientSession(trust_env=True) as session:
-            with pytest.raises(ConfigurationError, match="netrc"):
+            with pytest.raises(ParameterError, match="netrc"):
                 SessionManager(session)
 
     async def test_one_with_a_login_is_refused(self) -> None:
@@ -528,7 +528,7 @@ class TestBorrowedSession:
             warnings.simplefilter("ignore", DeprecationWarning)
             session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "secret"))
         async with session:
-            with pytest.raises(ConfigurationError, match="Authorization"):
+            with pytest.raises(ParameterError, match="Authorization"):
                 SessionManager(session)
 
 

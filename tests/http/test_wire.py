@@ -47,7 +47,7 @@ from datadog_caselinks import (
     case,
     incident,
 )
-from datadog_caselinks.http.wire import Answer
+from datadog_caselinks.http.wire import Response
 from datadog_caselinks.messages import shortened
 from tests.strategies import json_values, links, new_links
 
@@ -93,7 +93,7 @@ if importlib.util.find_spec("orjson"):
 
 @pytest.fixture(params=list(ENVELOPES.values()), ids=list(ENVELOPES))
 def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(datadog_caselinks.http.wire, "_codec", lambda: request.param)
+    monkeypatch.setattr(datadog_caselinks.http.wire, "envelope", request.param)
     return datadog_caselinks.http.wire
 
 
@@ -107,11 +107,11 @@ def answer(
     headers: dict[str, str] | None = None,
     *,
     complete: bool = True,
-) -> Answer:
+) -> Response:
     """An answer to the creation of the reference's example; what is not bytes is encoded as JSON."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
-    return Answer(request, status, CIMultiDict(headers or {}), encoded, complete=complete)
+    return Response(request, status, CIMultiDict(headers or {}), encoded, is_complete=complete)
 
 
 def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str, str] | None = None) -> Any:
@@ -414,7 +414,7 @@ class TestReadLink:
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_link(answer(body, 201))
         assert str(caught.value).startswith(
-            f"cannot create CASE {A} BLOCKS CASE {B}: 201 with a malformed answer: "
+            f"cannot create CASE {A} BLOCKS CASE {B}: 201 with a malformed response: "
         )
         assert type(caught.value) is MalformedResponseError
         assert caught.value.body == body.decode()
@@ -447,7 +447,7 @@ class TestReadLink:
         with pytest.raises(ResponseTooLargeError) as caught:
             getattr(wire, read)(cut._replace(redact=lambda text: text.replace("the-key", "***")))
         assert str(caught.value) == (
-            f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed answer: "
+            f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed response: "
             "longer than this client reads"
         )
         assert caught.value.body == "***" + "x" * 997
@@ -591,7 +591,7 @@ class TestReadCase:
         asked = answer(body)._replace(request=wire.case_request("SHOP-1"))
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_case(asked)
-        assert str(caught.value).startswith("cannot get case SHOP-1: 200 with a malformed answer: ")
+        assert str(caught.value).startswith("cannot get case SHOP-1: 200 with a malformed response: ")
         assert not re.search(r"\b_", str(caught.value))
         assert caught.value.body == body.decode()
 
@@ -651,9 +651,9 @@ class TestErrors:
                 for status in (300, 399)
             ),
             (400, "the request is wrong and would be refused again"),
-            (401, "check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
+            (401, "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
             (403, "give the application key or token the scope cases_write"),
-            (404, "what it names is not on this site, or these credentials may not see it"),
+            (404, "It does not exist on this site, or these credentials cannot access it"),
             (408, "the server gave up waiting"),
             (409, "it contradicts what is there"),
             (418, "see the answer's body"),
@@ -681,7 +681,7 @@ class TestErrors:
     ) -> None:
         """The one that this operation needs."""
         with pytest.raises(PermissionDeniedError, match=f"the scope {scope}$"):
-            wire.read_deleted(Answer(make(wire), 403, CIMultiDict(), b""))
+            wire.read_deleted(Response(make(wire), 403, CIMultiDict(), b""))
 
     @pytest.mark.parametrize(
         ("body", "said", "message"),
@@ -953,7 +953,7 @@ class TestAnyAnswer:
         _require_read_or_refused(wire, read, answer(body, status))
 
 
-def _require_read_or_refused(wire: ModuleType, read: str, any_answer: Answer) -> None:
+def _require_read_or_refused(wire: ModuleType, read: str, any_answer: Response) -> None:
     try:
         getattr(wire, read)(any_answer)
     except CaseLinksError as error:

@@ -26,7 +26,7 @@ from datadog_caselinks.client import DEFAULT_TIMEOUT
 from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.transport import Transport
-from datadog_caselinks.http.wire import Answer, Request
+from datadog_caselinks.http.wire import Request, Response
 
 RELATIONSHIP: Final = Relationship.BLOCKS
 WRONG_KEYS: Final = ApiKeys(api_key="wrong-api-key", app_key="wrong-app-key")
@@ -40,7 +40,7 @@ class Exchange:
     """A request, its answer, and how long it took in seconds."""
 
     request: Request
-    answer: Answer
+    answer: Response
     seconds: float
 
     @property

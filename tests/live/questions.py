@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from datadog_caselinks import CaseLinksError, Entity, NewCaseLink, RateLimit, case
 from datadog_caselinks.http import wire
+from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks.http.wire import LINKS_PATH, Request
 from tests.live.probe import RELATIONSHIP, Exchange, Probe
 
@@ -126,7 +127,7 @@ async def rate_limits(probe: Probe, _: NewCaseLink) -> list[Finding]:
         operation: limit
         for operation in _OPERATIONS
         for exchange in _of(probe, operation)
-        if (limit := RateLimit.from_headers(exchange.answer.headers))
+        if (limit := read_rate_limit(exchange.answer.headers))
     }
     rejected = sum(exchange.answer.status == 429 for exchange in probe.seen)
     return [

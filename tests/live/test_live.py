@@ -16,7 +16,7 @@ from attrs import define
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from datadog_caselinks import ApiKeys, ConfigurationError, NewCaseLink, NotFoundError, SessionManager, case
-from datadog_caselinks.http.wire import Answer, Request
+from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.live import __main__ as command
 from tests.live import questions
@@ -231,7 +231,7 @@ class TestReport:
         for number in range(3):
             told = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
             headers = CIMultiDictProxy(CIMultiDict({**told, "Server": "edge", "Keep-Alive": "timeout=60"}))
-            here.probe.seen.append(Exchange(REQUEST, Answer(REQUEST, 200, headers, b""), 0))
+            here.probe.seen.append(Exchange(REQUEST, Response(REQUEST, 200, headers, b""), 0))
         ids, idle = await questions.headers(here.probe, NEW)
         assert (ids.answer, idle.answer) == ("x-trace", "timeout=60")
 
@@ -239,7 +239,7 @@ class TestReport:
         """Neither one that the server echoes nor a session's cookie; what else came back is there."""
         auth = await ApiKeys(api_key="secret-1", app_key="secret-2").authenticate()
         told = CIMultiDictProxy(CIMultiDict({"X-Echo": "secret-1", "Set-Cookie": "secret-3", "Via": "edge"}))
-        exchange = Exchange(REQUEST, Answer(REQUEST, 403, told, b"not secret-2", auth.redact), 0.5)
+        exchange = Exchange(REQUEST, Response(REQUEST, 403, told, b"not secret-2", auth.redact), 0.5)
         written = report([Finding("Who?", "nobody", [exchange], problem="Who? 403")], about="here")
         assert "secret-" not in written
         for line in (

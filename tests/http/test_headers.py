@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from datadog_caselinks.rate_limit import RateLimit, retry_after
+from datadog_caselinks.http.headers import read_rate_limit, retry_after
+from datadog_caselinks.rate_limit import RateLimit
 
 NAMES = [
     "X-RateLimit-Limit",
@@ -47,7 +48,7 @@ def headers(*pairs: tuple[str, str]) -> CIMultiDict[str]:
 class TestFromHeaders:
     def test_all_five_are_read(self) -> None:
         """Each header is the attribute of its name; counts are whole."""
-        found = RateLimit.from_headers(
+        found = read_rate_limit(
             headers(
                 ("X-RateLimit-Limit", "60"),
                 ("X-RateLimit-Remaining", "59"),
@@ -65,7 +66,7 @@ class TestFromHeaders:
     )
     def test_one_odd_value_spoils_no_other(self, remaining: str, period: str) -> None:
         """The others are read as they are without it."""
-        found = RateLimit.from_headers(
+        found = read_rate_limit(
             headers(
                 ("X-RateLimit-Limit", "60"),
                 ("X-RateLimit-Remaining", remaining),
@@ -79,7 +80,7 @@ class TestFromHeaders:
     @pytest.mark.parametrize("remaining", ["-1", "9" * 400])
     def test_what_is_no_count_is_not_there_among_others(self, remaining: str) -> None:
         """A negative number of requests, or one beyond all floats, does no harm beside four good values."""
-        found = RateLimit.from_headers(
+        found = read_rate_limit(
             headers(
                 ("X-RateLimit-Limit", "60"),
                 ("X-RateLimit-Remaining", remaining),
@@ -92,11 +93,11 @@ class TestFromHeaders:
 
     def test_letter_case_of_names_does_not_matter(self) -> None:
         """HTTP/2 sends names in lower case."""
-        assert RateLimit.from_headers(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)
+        assert read_rate_limit(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)
 
     def test_none_at_all_is_none(self) -> None:
         """An answer without the headers has no rate limit, which is not one of nothing."""
-        assert RateLimit.from_headers(headers(("Content-Type", "text/html"))) is None
+        assert read_rate_limit(headers(("Content-Type", "text/html"))) is None
 
     @pytest.mark.parametrize(
         "name", [name for name in NAMES if name.startswith("X-") and name != "X-RateLimit-Name"]
@@ -106,22 +107,22 @@ class TestFromHeaders:
     )
     def test_what_is_no_number_is_not_there(self, name: str, value: str) -> None:
         """Negative, infinite and unreadable values are as good as none."""
-        assert RateLimit.from_headers(headers((name, value))) is None
+        assert read_rate_limit(headers((name, value))) is None
 
     def test_an_empty_name_is_not_there(self) -> None:
         """A bucket has a name or is ``None``."""
-        assert RateLimit.from_headers(headers(("X-RateLimit-Name", " "))) is None
+        assert read_rate_limit(headers(("X-RateLimit-Name", " "))) is None
 
     def test_the_name_is_trimmed_and_the_first_that_is_one(self) -> None:
         """White space around it is no part of the bucket's name."""
-        found = RateLimit.from_headers(
+        found = read_rate_limit(
             headers(("X-RateLimit-Name", " "), ("X-RateLimit-Name", " a "), ("X-RateLimit-Name", "b"))
         )
         assert found == RateLimit(name="a")
 
     def test_zero_is_a_value(self) -> None:
         """Nothing remaining, and a window that ends now, are said by zeros and not by silence."""
-        found = RateLimit.from_headers(headers(("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "0")))
+        found = read_rate_limit(headers(("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "0")))
         assert found == RateLimit(remaining=0, reset=0.0)
 
     @pytest.mark.parametrize(
@@ -134,13 +135,13 @@ class TestFromHeaders:
     )
     def test_of_repeated_counts_the_fewest_count(self, pairs: tuple[tuple[str, str], ...]) -> None:
         """Proxies repeat headers or join them; the cautious value is believed."""
-        assert RateLimit.from_headers(headers(*pairs)) == RateLimit(limit=5)
+        assert read_rate_limit(headers(*pairs)) == RateLimit(limit=5)
         remaining = ((name.replace("Limit-Limit", "Limit-Remaining"), value) for name, value in pairs)
-        assert RateLimit.from_headers(headers(*remaining)) == RateLimit(remaining=5)
+        assert read_rate_limit(headers(*remaining)) == RateLimit(remaining=5)
 
     def test_of_repeated_seconds_the_longest_count(self) -> None:
         """Whoever waits too long loses seconds, whoever waits too short is refused again."""
-        found = RateLimit.from_headers(
+        found = read_rate_limit(
             headers(
                 ("X-RateLimit-Reset", "3"), ("X-RateLimit-Reset", "8, 2"), ("X-RateLimit-Period", "10, 60")
             )
@@ -149,47 +150,43 @@ class TestFromHeaders:
 
     def test_fractions_of_seconds_are_kept_and_of_requests_dropped(self) -> None:
         """Half a request cannot be made."""
-        found = RateLimit.from_headers(
-            headers(("X-RateLimit-Remaining", "1.9"), ("X-RateLimit-Reset", "1.5"))
-        )
+        found = read_rate_limit(headers(("X-RateLimit-Remaining", "1.9"), ("X-RateLimit-Reset", "1.5")))
         assert found == RateLimit(remaining=1, reset=1.5)
 
     def test_a_timestamp_is_relative_to_the_answers_own_date(self) -> None:
         """No clock of ours takes part, which may be wrong."""
         moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP + 30))
-        assert RateLimit.from_headers(headers(moment, ("Date", NOON))) == RateLimit(reset=30)
+        assert read_rate_limit(headers(moment, ("Date", NOON))) == RateLimit(reset=30)
 
     def test_a_timestamp_of_the_past_is_zero(self) -> None:
         """A window that ended before the answer was made needs no waiting."""
         moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP - 30))
-        assert RateLimit.from_headers(headers(moment, ("Date", NOON))) == RateLimit(reset=0)
+        assert read_rate_limit(headers(moment, ("Date", NOON))) == RateLimit(reset=0)
 
     def test_of_a_timestamp_and_seconds_the_longer_counts(self) -> None:
         """Each is read by its own size, whatever stands beside it."""
         for seconds, longer in [(7, 30), (70, 70)]:
             pairs = ("X-RateLimit-Reset", f"{seconds}, {NOON_TIMESTAMP + 30}"), ("Date", NOON)
-            assert RateLimit.from_headers(headers(*pairs)) == RateLimit(reset=longer)
+            assert read_rate_limit(headers(*pairs)) == RateLimit(reset=longer)
 
     @pytest.mark.parametrize("date", [(), (("Date", "yesterday"),), (("Date", ""),)])
     def test_a_timestamp_without_a_date_is_not_there(self, date: tuple[tuple[str, str], ...]) -> None:
         """Taken for seconds it would be fifty years of waiting."""
-        assert RateLimit.from_headers(headers(("X-RateLimit-Reset", str(NOON_TIMESTAMP)), *date)) is None
+        assert read_rate_limit(headers(("X-RateLimit-Reset", str(NOON_TIMESTAMP)), *date)) is None
 
     def test_three_years_of_waiting_are_a_timestamp(self) -> None:
         """The border between seconds and timestamps lies where neither occurs."""
-        assert RateLimit.from_headers(headers(("X-RateLimit-Reset", "99999999"))) == RateLimit(
-            reset=99_999_999
-        )
+        assert read_rate_limit(headers(("X-RateLimit-Reset", "99999999"))) == RateLimit(reset=99_999_999)
         timestamp = ("X-RateLimit-Reset", "100000000")
-        assert RateLimit.from_headers(headers(timestamp)) is None
-        assert RateLimit.from_headers(headers(timestamp, ("Date", NOON))) == RateLimit(reset=0)
+        assert read_rate_limit(headers(timestamp)) is None
+        assert read_rate_limit(headers(timestamp, ("Date", NOON))) == RateLimit(reset=0)
 
     @given(HEADERS)
     @example(headers(("X-RateLimit-Limit", "1e308")))
     @example(headers(("X-RateLimit-Limit", "9" * 5000)))
     def test_no_header_does_harm(self, any_headers: CIMultiDict[str]) -> None:
         """Whatever the headers hold, what comes of it is finite and not negative, or nothing."""
-        found = RateLimit.from_headers(any_headers)
+        found = read_rate_limit(any_headers)
         assert found != RateLimit()
         for number in (found.limit, found.remaining, found.period, found.reset) if found else ():
             assert number is None or (number >= 0 and math.isfinite(number))
@@ -197,7 +194,7 @@ class TestFromHeaders:
     @given(HEADERS)
     def test_a_rate_limit_pickles(self, any_headers: CIMultiDict[str]) -> None:
         """It travels in errors to other processes."""
-        found = RateLimit.from_headers(any_headers)
+        found = read_rate_limit(any_headers)
         assert pickle.loads(pickle.dumps(found)) == found
 
 

@@ -1,0 +1,68 @@
+"""One request of one client: slot, permit, HTTP attempt, report of the rate limit. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from datadog_caselinks import events
+from datadog_caselinks.errors import SessionError
+from datadog_caselinks.http.gate import Gate, Permit
+from datadog_caselinks.http.headers import retry_after
+from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.http.wire import Request, Response
+
+_CLOSED: Final = "this client is closed: make a new one"
+
+
+class Requester:
+    """Sends the requests of one client: a bounded number in flight, at the pace that the rate limit allows.
+
+    ``max_in_flight`` counts requests, ``max_wait`` is in seconds.
+    """
+
+    def __init__(self, transport: Transport, gate: Gate, *, max_in_flight: int, max_wait: float) -> None:
+        self._transport = transport
+        self._gate = gate
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._max_wait = max_wait
+        self._is_closed = False
+
+    async def send(self, request: Request) -> Response:
+        """Send ``request`` once, when it is its turn. Every status is a :class:`Response`.
+
+        Raises :class:`TransportError` if there is no response, :class:`RateLimitError` if the limit is used
+        up for longer than ``max_wait``, and :class:`SessionError` if the client is closed.
+        """
+        self._require_open()  # before the queue: a closed client must not wait for its turn to fail
+        # The slot before the permit: a permit that waits for a slot would be of a window that is over.
+        async with self._slots:
+            with await self._gate.acquire(request.operation, max_wait=self._max_wait) as permit:
+                if self._is_closed:
+                    raise SessionError(_CLOSED)
+                events.request_sent(request.operation)
+                response = await self._transport.send(request)
+                _report(permit, response)
+                return response
+
+    def close(self) -> None:
+        """Refuse further requests, also those that wait."""
+        self._is_closed = True
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise SessionError(_CLOSED)
+        self._transport.require_usable()
+
+
+def _report(permit: Permit, response: Response) -> None:
+    """Report to the gate what ``response`` says of the rate limit.
+
+    An error without rate-limit headers came from something in front of the server's counter, so the request
+    may not have been counted; only a 401 is the same for every request.
+    """
+    limit = response.rate_limit()
+    is_rejected = response.status == 429
+    if limit or is_rejected or response.status < 300 or response.status == 401:
+        wait = retry_after(response.headers) if is_rejected else None
+        permit.on_response(limit, is_rejected=is_rejected, retry_after=wait)

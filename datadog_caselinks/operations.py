@@ -1,0 +1,83 @@
+"""List, get and delete: operations that are safe to repeat, so each is retried as the policy says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
+from uuid import UUID
+
+from datadog_caselinks.errors import CaseLinksError, NotFoundError
+from datadog_caselinks.http import wire
+from datadog_caselinks.http.requester import Requester
+from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.models import Case, CaseLink, Entity, Relationship
+from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, with_retries
+
+_LONG_BODY: Final = 2**17
+"""Bytes of a body that is decoded in a thread: a list of some 350 links, which takes two milliseconds."""
+
+T = TypeVar("T")
+
+
+class Operations:
+    """Lists, gets and deletes through ``requester``."""
+
+    def __init__(self, requester: Requester, policy: RetryPolicy, budget: RetryBudget) -> None:
+        self._requester = requester
+        self._policy = policy
+        self._budget = budget
+
+    async def list_links(
+        self, entity: Entity, relationship: Relationship | None = None, *, earns_budget: bool = True
+    ) -> list[CaseLink]:
+        """Return the links of ``entity``, all or those of one ``relationship``."""
+        request = wire.list_request(entity, relationship)
+        links = await self._fetch(request, wire.read_links, self._attempts())
+        if earns_budget:
+            self._budget.give_back()
+        return links
+
+    async def get_case(self, key_or_id: str | UUID) -> Case:
+        """Return the case with this key or UUID."""
+        case = await self._fetch(wire.case_request(key_or_id), wire.read_case, self._attempts())
+        self._budget.give_back()
+        return case
+
+    async def delete_link(self, link_id: str) -> None:
+        """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
+        await self._delete(_Deletion(wire.delete_request(link_id), self._attempts()))
+
+    def _attempts(self) -> Attempts:
+        return Attempts(self._policy, self._budget)
+
+    @with_retries
+    async def _fetch(self, request: Request, read: Callable[[Response], T], attempts: Attempts) -> T:
+        try:
+            response = await self._requester.send(request)
+            # In a thread if it takes long, so that the event loop goes on.
+            is_long = len(response.body) > _LONG_BODY
+            return await asyncio.to_thread(read, response) if is_long else read(response)
+        except CaseLinksError as error:
+            raise attempts.failed(error)  # noqa: B904 - its context is the error itself
+
+    @with_retries
+    async def _delete(self, deletion: _Deletion) -> None:
+        try:
+            response = await self._requester.send(deletion.request)
+            deletion.may_be_done |= response.was_resent
+            wire.read_deleted(response)
+        except CaseLinksError as error:
+            if not (isinstance(error, NotFoundError) and deletion.may_be_done):
+                deletion.may_be_done |= error.may_have_been_applied
+                raise deletion.attempts.failed(error)  # noqa: B904 - its context is the error itself
+        self._budget.give_back()
+
+
+class _Deletion:
+    """One call of ``delete_link``, over all of its attempts."""
+
+    def __init__(self, request: Request, attempts: Attempts) -> None:
+        self.request = request
+        self.attempts = attempts
+        self.may_be_done = False
