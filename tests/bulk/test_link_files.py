@@ -33,7 +33,8 @@ from datadog_caselinks import (
     read_link_file,
 )
 from datadog_caselinks.bulk.link_files import COLUMNS, MAX_LINE, count_links
-from tests.strategies import json_values, new_links
+from tests.bulk.reading import raw_file, read, refusal
+from tests.support.strategies import json_values, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 B = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -43,17 +44,6 @@ NEW = case(A).blocks(case(B))
 Pipe = tuple[io.FileIO, io.FileIO]
 OBJECT = {"parent": A, "relationship": "BLOCKS", "child": B}
 JSON_LINE = json.dumps(OBJECT)
-
-
-class InPieces(io.RawIOBase):
-    """A stream that gives its content in pieces of a length, as pipes and sockets do."""
-
-    def __init__(self, content: bytes, length: int) -> None:
-        self._content = io.BytesIO(content)
-        self._length = length
-
-    def read(self, size: int = -1, /) -> bytes:
-        return self._content.read(self._length)
 
 
 class Broken(io.RawIOBase):
@@ -70,13 +60,6 @@ class Broken(io.RawIOBase):
         return first
 
 
-async def read(
-    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
-) -> list[LinkLine | MalformedLine]:
-    encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
-
-
 async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
     (line,) = await read(content)
     return line
@@ -86,14 +69,6 @@ async def reason(content: str | bytes) -> str:
     """Why the only line that is no link is none."""
     (bad,) = [line for line in await read(content) if isinstance(line, MalformedLine)]
     return bad.reason
-
-
-async def refusal(content: str | bytes) -> str:
-    """Why the file as a whole is none."""
-    with pytest.raises(LinkFileError) as caught:
-        await read(content)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def written(links: list[NewCaseLink], form: str) -> bytes:
@@ -506,7 +481,7 @@ class TestWholeFiles:
         except LinkFileError as error:
             assert str(error).isprintable()  # noqa: PT017 - some files are good
             return
-        if count_links(_raw(content)) is None:
+        if count_links(raw_file(content)) is None:
             return  # YAML, of which a line may hold many links
         numbers = [line.number for line in lines]
         assert numbers == sorted(set(numbers))
@@ -528,16 +503,16 @@ class TestCountLinks:
     ) -> None:
         """Links and malformed lines, without the header and the blank ones: a progress bar fills up."""
         content = (end.join([start, *lines]) + end * last_end).encode()
-        assert count_links(_raw(content)) == len(await read(content))
+        assert count_links(raw_file(content)) == len(await read(content))
 
     @pytest.mark.parametrize("content", [b"", b"\n\n", f"{HEADER}\n".encode()])
     def test_it_may_be_none(self, content: bytes) -> None:
         """Of an empty file, blank lines, a header alone."""
-        assert count_links(_raw(content)) == 0
+        assert count_links(raw_file(content)) == 0
 
     def test_it_leaves_the_file_at_its_beginning(self) -> None:
         """So that the links can be read from it next."""
-        file = _raw(f"{HEADER}\n{GOOD}\n".encode())
+        file = raw_file(f"{HEADER}\n{GOOD}\n".encode())
         assert count_links(file) == 1
         assert file.tell() == 0
         assert not file.closed
@@ -552,7 +527,7 @@ class TestMemory:
         try:
             with contextlib.suppress(LinkFileError):
                 await read(content)
-            count_links(_raw(content))
+            count_links(raw_file(content))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -689,12 +664,6 @@ def pipe() -> Iterator[Pipe]:
         other.close()
         for thread in _readers():
             thread.join()
-
-
-def _raw(content: bytes) -> io.RawIOBase:
-    """``content`` as a seekable unbuffered file."""
-    reader: Any = io.BytesIO(content)
-    return reader  # type: ignore[no-any-return] # it has what RawIOBase has, though not by descent
 
 
 def _readers() -> list[threading.Thread]:

@@ -14,7 +14,7 @@ from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, read_link_
 from datadog_caselinks.bulk import link_files, link_yaml
 from datadog_caselinks.bulk.link_files import MAX_LINE, MAX_YAML, count_links
 from datadog_caselinks.bulk.link_yaml import YamlRow, read_rows
-from tests.bulk.test_link_files import InPieces, _raw, read, refusal
+from tests.bulk.reading import InPieces, raw_file, read, refusal
 
 INCIDENT = "61c41aec-dddd-59db-a8d2-bb09606ec3a2"
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -254,7 +254,7 @@ class TestWholeFiles:
 
     def test_how_many_links_it_holds_is_not_known_before(self) -> None:
         """Its lines are not its links; the file is left at its beginning."""
-        file = _raw(b"\n# x\nSHOP-1: {}\n")
+        file = raw_file(b"\n# x\nSHOP-1: {}\n")
         assert (count_links(file), file.tell()) == (None, 0)
 
     @given(

@@ -18,7 +18,7 @@ from datadog_api_client.v2.model.case_link_resource_type import CaseLinkResource
 
 from datadog_caselinks import ApiKeys
 from datadog_caselinks.sandbox import Fault, Sandbox, StoredCase
-from tests.servers import some_id
+from tests.support.ids import some_id
 
 A, B, C = (some_id(number) for number in range(1, 4))
 
@@ -42,10 +42,8 @@ async def awaited(configuration: Configuration) -> AsyncIterator[Call]:
 
 
 @pytest.fixture(params=["strings", "objects"])
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    options: Any = {"error_form": request.param, "duplicates": "conflict", "rate_limit": "1000/1h"}
-    async with Sandbox(**options) as sandbox:
-        yield sandbox
+def sandbox_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"error_form": request.param, "duplicates": "conflict", "rate_limit": "1000/1h"}
 
 
 @pytest.fixture(params=[waiting, awaited])

@@ -39,24 +39,23 @@ from datadog_caselinks import (
 from datadog_caselinks.graph.plan import compare
 from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import Api, Clock, Exchange, Held, Server, answers, in_no_time, leaving_nothing, some_id
+from tests.support.api import Api
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.server import Exchange, Server
+from tests.support.steps import Held, answers
 
 A, B, C, D = (case(some_id(number)) for number in range(1, 5))
 OUTAGE = incident(some_id(9))
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        for number, entity in enumerate((A, B, C, D), 1):
-            sandbox.add_case(f"SHOP-{number}", f"Title {number}", id=entity.id)
-        yield sandbox
-
-
-@pytest.fixture
-async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
-        yield links
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """Add cases to the shared sandbox."""
+    for number, entity in enumerate((A, B, C, D), 1):
+        sandbox.add_case(f"SHOP-{number}", f"Title {number}", id=entity.id)
+    return sandbox
 
 
 def there(link_id: str, new: NewCaseLink) -> CaseLink:
@@ -72,65 +71,67 @@ def ids(sandbox: Sandbox) -> list[str]:
     return [link.id for link in sandbox.links]
 
 
-async def applied(links: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
-    return [outcome async for outcome in links.apply_plan(plan)]
+async def applied(client: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
+    return [outcome async for outcome in client.apply_plan(plan)]
 
 
 class TestPlanLinks:
-    async def test_what_is_not_there_is_to_be_created(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_is_not_there_is_to_be_created(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
         """In the order in which it is wanted; nothing is written, and each key is asked for once."""
         wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
-        plan = await links.plan_links(wanted)
+        plan = await client.plan_links(wanted)
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
         assert asked(sandbox) == {"GET": 3}  # two cases, and the links of the one that both links share
 
-    async def test_progress(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_progress(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Each answer is told of, with how many are waited for by then: first the keys, then the lists."""
         told: list[tuple[int, int]] = []
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
-        await links.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
+        await client.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
         assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
         assert asked(sandbox) == {"GET": 6}
 
-    async def test_what_is_there_is_kept(self, links: CaseLinksClient) -> None:
+    async def test_what_is_there_is_kept(self, client: CaseLinksClient) -> None:
         """For ``RELATES_TO`` either way round."""
-        made = [await links.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
-        plan = await links.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
+        made = [await client.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
+        plan = await client.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
         assert plan == LinkPlan(create=(B.blocks(C),), keep=(made[1], made[0]))
 
-    async def test_equal_links_are_one(self, links: CaseLinksClient) -> None:
+    async def test_equal_links_are_one(self, client: CaseLinksClient) -> None:
         """Whether by key or by id, and the first counts."""
         wanted = [A.relates_to(B), parse_link("SHOP-1", "relates_to", "SHOP-2"), B.relates_to(A)]
-        assert await links.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
+        assert await client.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
 
-    async def test_sources_of_either_kind(self, links: CaseLinksClient) -> None:
+    async def test_sources_of_either_kind(self, client: CaseLinksClient) -> None:
         """As for :meth:`create_links`; without a link there is nothing to do."""
 
         async def slowly() -> AsyncIterator[WantedLink]:
             yield A.blocks(B)
 
-        assert await links.plan_links(slowly()) == LinkPlan(create=(A.blocks(B),))
-        assert await links.plan_links([], prune=True) == LinkPlan()
+        assert await client.plan_links(slowly()) == LinkPlan(create=(A.blocks(B),))
+        assert await client.plan_links([], prune=True) == LinkPlan()
 
-    async def test_without_prune_nothing_is_deleted(self, links: CaseLinksClient) -> None:
+    async def test_without_prune_nothing_is_deleted(self, client: CaseLinksClient) -> None:
         """Other links of the same entities, and links that are there twice, are left as they are."""
-        first = min([await links.create_link(A.blocks(B)) for _ in range(2)], key=lambda link: link.id)
-        await links.create_link(A.causes(B))
-        assert await links.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
+        first = min([await client.create_link(A.blocks(B)) for _ in range(2)], key=lambda link: link.id)
+        await client.create_link(A.causes(B))
+        assert await client.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
 
-    async def test_prune_deletes_among_the_entities_that_are_named(self, links: CaseLinksClient) -> None:
+    async def test_prune_deletes_among_the_entities_that_are_named(self, client: CaseLinksClient) -> None:
         """What leads to another entity is none of this file's business."""
         kept, unwanted, other = [
-            await links.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
+            await client.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
         ]
-        plan = await links.plan_links([A.blocks(B), A.causes(C)], prune=True)
+        plan = await client.plan_links([A.blocks(B), A.causes(C)], prune=True)
         assert plan == LinkPlan((A.causes(C),), (kept,), (unwanted,))
         assert other not in plan.delete
 
-    async def test_prune_leaves_one_of_equal_links(self, links: CaseLinksClient) -> None:
+    async def test_prune_leaves_one_of_equal_links(self, client: CaseLinksClient) -> None:
         """The surplus is not wanted."""
-        made = [await links.create_link(new) for new in (A.relates_to(B), B.relates_to(A), A.relates_to(B))]
-        plan = await links.plan_links([A.relates_to(B)], prune=True)
+        made = [await client.create_link(new) for new in (A.relates_to(B), B.relates_to(A), A.relates_to(B))]
+        plan = await client.plan_links([A.relates_to(B)], prune=True)
         assert (len(plan.keep), len(plan.delete), {*plan.keep, *plan.delete}) == (1, 2, set(made))
 
     async def test_prune_leaves_what_no_file_could_name(self, keys: ApiKeys) -> None:
@@ -145,40 +146,40 @@ class TestPlanLinks:
         assert [link.relationship for link in plan.delete] == [Relationship.CAUSES]
 
     async def test_one_list_tells_of_all_links_of_a_hub(
-        self, sandbox: Sandbox, links: CaseLinksClient
+        self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
         """Whichever end the hub stands at; with prune each entity is listed, since any two may be linked."""
         spokes = [case(some_id(number)) for number in range(100, 120)]
         wanted = [A.blocks(spoke) for spoke in spokes[:10]] + [spoke.blocks(A) for spoke in spokes[10:]]
-        await links.plan_links(wanted)
+        await client.plan_links(wanted)
         assert asked(sandbox) == {"GET": 1}
-        await links.plan_links(wanted, prune=True)
+        await client.plan_links(wanted, prune=True)
         assert asked(sandbox) == {"GET": 1 + 21}
 
     async def test_keys_without_a_case_are_named_all_at_once(
-        self, sandbox: Sandbox, links: CaseLinksClient
+        self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
         """Whoever misspelt three keys corrects them in one go; no list is asked for."""
         wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
         with pytest.raises(NotFoundError, match="SHOP-71") as caught:
-            await links.plan_links(wanted)
+            await client.plan_links(wanted)
         assert str(caught.value).endswith("; and so it is with SHOP-72, SHOP-73")
         with pytest.raises(NotFoundError) as caught:
-            await links.plan_links(wanted[:2])
+            await client.plan_links(wanted[:2])
         assert "SHOP-71" in str(caught.value)
         assert "and so it is" not in str(caught.value)
         assert not any("entity_id" in request.path for request in sandbox.requests)
 
-    async def test_what_is_no_link_is_refused(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_is_no_link_is_refused(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Before anything is sent."""
         with pytest.raises(InvalidLinkError, match="not of 'SHOP-1'"):
-            await links.plan_links([A.blocks(B), "SHOP-1"])  # type: ignore[list-item]
+            await client.plan_links([A.blocks(B), "SHOP-1"])  # type: ignore[list-item]
         assert asked(sandbox) == {}
 
-    async def test_two_names_of_one_case(self, links: CaseLinksClient) -> None:
+    async def test_two_names_of_one_case(self, client: CaseLinksClient) -> None:
         """Show when the key is looked up, and no case is linked to itself."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
-            await links.plan_links([parse_link("SHOP-1", "blocks", A)])
+            await client.plan_links([parse_link("SHOP-1", "blocks", A)])
 
     async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
         """The lists that are under way are cancelled, and nothing is left of them."""
@@ -193,34 +194,34 @@ class TestPlanLinks:
 
 
 class TestWarnings:
-    async def test_a_cycle_with_what_is_there(self, links: CaseLinksClient) -> None:
+    async def test_a_cycle_with_what_is_there(self, client: CaseLinksClient) -> None:
         """Named by the keys that were looked up; the links tell which of them are there."""
-        kept, closing = [await links.create_link(new) for new in (A.blocks(B), C.blocks(A))]
+        kept, closing = [await client.create_link(new) for new in (A.blocks(B), C.blocks(A))]
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-2", "blocks", "SHOP-3")]
-        [warning] = (await links.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
+        [warning] = (await client.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
         assert warning.kind is ContradictionKind.CYCLE
         assert set(warning.links) == {kept, B.blocks(C), closing}
         assert str(warning) == "a cycle: SHOP-2 BLOCKS SHOP-3 BLOCKS SHOP-1 BLOCKS SHOP-2"
 
-    async def test_not_of_what_will_be_gone(self, links: CaseLinksClient) -> None:
+    async def test_not_of_what_will_be_gone(self, client: CaseLinksClient) -> None:
         """A link that turns round is no cycle once the old one is deleted."""
-        await links.create_link(A.blocks(B))
-        assert len((await links.plan_links([B.blocks(A)])).warnings) == 1
-        assert (await links.plan_links([B.blocks(A)], prune=True)).warnings == ()
+        await client.create_link(A.blocks(B))
+        assert len((await client.plan_links([B.blocks(A)])).warnings) == 1
+        assert (await client.plan_links([B.blocks(A)], prune=True)).warnings == ()
 
-    async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """They are known from the links that were listed."""
-        plan = await links.plan_links([A.blocks(B), B.blocks(A), A.duplicates(B), B.duplicates(A)])
+        plan = await client.plan_links([A.blocks(B), B.blocks(A), A.duplicates(B), B.duplicates(A)])
         assert len(plan.warnings) == 3
         assert asked(sandbox) == {"GET": 1}
 
 
 class TestText:
-    async def test_it_is_the_difference(self, links: CaseLinksClient) -> None:
+    async def test_it_is_the_difference(self, client: CaseLinksClient) -> None:
         """A line for each link that comes or goes, by the keys that were looked up and else by the ids."""
-        await links.create_link(A.causes(B))
+        await client.create_link(A.causes(B))
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
-        plan = await links.plan_links(wanted, prune=True)
+        plan = await client.plan_links(wanted, prune=True)
         assert str(plan).splitlines() == [
             "+ SHOP-1 BLOCKS SHOP-2",
             f"+ SHOP-1 CAUSES incident:{OUTAGE.id}",
@@ -235,11 +236,11 @@ class TestText:
 
 
 class TestApplyPlan:
-    async def test_what_became_of_each_link(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_became_of_each_link(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """An outcome for each link to create and to delete, with its index; and so the links are."""
-        old = [await links.create_link(new) for new in (A.causes(B), B.causes(C))]
-        plan = await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)
-        outcomes = await applied(links, plan)
+        old = [await client.create_link(new) for new in (A.causes(B), B.causes(C))]
+        plan = await client.plan_links([A.blocks(B), B.blocks(C)], prune=True)
+        outcomes = await applied(client, plan)
         assert Counter(map(type, outcomes)) == {Created: 2, Deleted: 2}
         assert {outcome.index for outcome in outcomes[:2]} == {0, 1}
         assert all(isinstance(each, Created) and each.new == plan.create[each.index] for each in outcomes[:2])
@@ -247,47 +248,47 @@ class TestApplyPlan:
             (old[0], 0),
             (old[1], 1),
         }
-        assert (await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)).keep == tuple(
+        assert (await client.plan_links([A.blocks(B), B.blocks(C)], prune=True)).keep == tuple(
             outcome.link
             for outcome in sorted(outcomes[:2], key=lambda each: each.index)
             if isinstance(outcome, Created)
         )
         assert len(sandbox.links) == 2
 
-    async def test_twice_changes_nothing(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_twice_changes_nothing(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """By the sandbox's own count, whether the same plan is applied once more or a new one is made."""
         wanted = [A.blocks(B), B.blocks(C), C.relates_to(A)]
         for new in (A.causes(B), B.blocks(C), B.blocks(C)):
-            await links.create_link(new)
-        plan = await links.plan_links(wanted, prune=True)
-        await applied(links, plan)
+            await client.create_link(new)
+        plan = await client.plan_links(wanted, prune=True)
+        await applied(client, plan)
         after = ids(sandbox)
         assert len(after) == 3
-        again = await applied(links, plan)
+        again = await applied(client, plan)
         assert Counter(map(type, again)) == {AlreadyLinked: 2, Deleted: 2}
         assert ids(sandbox) == after
-        second = await links.plan_links(wanted, prune=True)
+        second = await client.plan_links(wanted, prune=True)
         assert (second.create, second.delete, len(second.keep)) == ((), (), 3)
-        assert await applied(links, second) == []
+        assert await applied(client, second) == []
         assert ids(sandbox) == after
 
-    async def test_another_writer_in_between(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_another_writer_in_between(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """What somebody else has made is not made again, and what somebody else has deleted is gone."""
-        old = await links.create_link(A.causes(B))
-        plan = await links.plan_links([A.blocks(B)], prune=True)
-        theirs = await links.create_link(A.blocks(B))
-        await links.delete_link(old)
-        assert await applied(links, plan) == [AlreadyLinked(A.blocks(B), theirs, 0), Deleted(old, 0)]
+        old = await client.create_link(A.causes(B))
+        plan = await client.plan_links([A.blocks(B)], prune=True)
+        theirs = await client.create_link(A.blocks(B))
+        await client.delete_link(old)
+        assert await applied(client, plan) == [AlreadyLinked(A.blocks(B), theirs, 0), Deleted(old, 0)]
         assert ids(sandbox) == [theirs.id]
 
-    async def test_creates_come_before_deletes(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_creates_come_before_deletes(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A link that takes the place of another is there before that one is gone."""
         wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         for new in wanted[:10]:
-            await links.create_link(new.parent.causes(new.child))
-        plan = await links.plan_links(wanted, prune=True)
+            await client.create_link(new.parent.causes(new.child))
+        plan = await client.plan_links(wanted, prune=True)
         before = len(sandbox.requests)
-        await applied(links, plan)
+        await applied(client, plan)
         methods = [request.method for request in list(sandbox.requests)[before:]]
         assert "POST" not in methods[methods.index("DELETE") :]
         assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
@@ -311,11 +312,11 @@ class TestApplyPlan:
         )
         assert "DELETE" not in server.methods
 
-    async def test_a_delete_that_fails(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_a_delete_that_fails(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Is an outcome with its error, and the others go on."""
         for new in (A.causes(B), B.causes(A)):
-            await links.create_link(new)
-        plan = await links.plan_links([A.blocks(B)], prune=True)
+            await client.create_link(new)
+        plan = await client.plan_links([A.blocks(B)], prune=True)
         reader = CaseLinksClient(sandbox.site, sandbox.credentials_without_scope)
         async with reader:
             outcomes = await applied(reader, LinkPlan(delete=plan.delete))
