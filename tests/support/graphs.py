@@ -1,4 +1,4 @@
-"""Graphs for tests: made by hand, in a line of text for each link."""
+"""Graphs for tests, written as one line of text per link."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _TYPES = {"i": EntityType.INCIDENT, "p": EntityType.PAGE, "g": EntityType.AGENT_
 
 
 def entity(name: str) -> Entity:
-    """The entity of a name such as ``a``: a case, or an incident, page or conversation as ``i:a``."""
+    """Return the entity of a name: a case for ``a``, an incident, page or conversation for ``i:a`` etc."""
     kind, _, rest = name.rpartition(":")
     return Entity(str(UUID(bytes=rest.encode().rjust(16, b"\0"))), _TYPES.get(kind, EntityType.CASE))
 
 
 def links(*texts: str) -> tuple[CaseLink, ...]:
-    """The links that texts such as ``a BLOCKS b`` tell of. Their ids are ``l0``, ``l1``, …"""
+    """Return the links of texts such as ``a BLOCKS b``, with the ids ``l0``, ``l1``, …"""
     made = []
     for number, text in enumerate(texts):
         parent, relationship, child = text.split()
@@ -26,7 +26,7 @@ def links(*texts: str) -> tuple[CaseLink, ...]:
 
 
 def graph(*texts: str, **titles: str) -> LinkGraph:
-    """The graph of these links around ``a``. ``b="A title"`` makes that the title of the case ``b``."""
+    """Return the graph of these links around ``a``. ``b="A title"`` sets the title of the case ``b``."""
     cases = {
         entity(name): Case(entity(name).id, name.upper(), title, "OPEN", "P3")
         for name, title in titles.items()
@@ -35,7 +35,7 @@ def graph(*texts: str, **titles: str) -> LinkGraph:
 
 
 def large(count: int) -> LinkGraph:
-    """A graph of so many entities of every type, linked in every way, always the same."""
+    """Return a fixed graph of ``count`` entities, with every type and every relationship."""
     chance = random.Random(7)
     types = [EntityType.CASE] * 8 + list(EntityType)
     entities = [Entity(str(UUID(int=number)), types[number % len(types)]) for number in range(count)]

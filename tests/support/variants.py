@@ -1,11 +1,11 @@
-"""The APIs that the documents allow, for the tests that prove that the client holds with each."""
+"""The API behaviors that Datadog's documentation permits. Tests check the client against each of them."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 LAG: Final = 0.25
-"""Seconds by which lists lag; a client that is to hold needs a longer ``settle``."""
+"""The delay in seconds after which a list shows a new link; ``settle`` of a client must be longer."""
 
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "as known": {},
@@ -15,8 +15,8 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "separate": {"buckets": "separate", "rate_limit": "100/1s"},
     "strings": {"error_form": "strings"},
     "objects": {"error_form": "objects"},
-    # What is refused because of a link that no list tells of yet, in the forms that say least of it.
+    # A duplicate is refused while no list shows the existing link yet, with the least informative errors.
     "conflict and lag": {"duplicates": "conflict", "list_lag": LAG, "error_form": "strings"},
     "bad request and lag": {"duplicates": "bad-request", "list_lag": LAG, "error_form": "strings"},
 }
-"""Each choice alone, and the pairs that bear on each other; what ``Sandbox`` is made with."""
+"""Options of ``Sandbox``: each choice alone, and the combinations that affect each other."""
