@@ -1,8 +1,9 @@
-"""Fixtures for the tests that speak HTTP: keys, a certificate authority, a clock. No test shows a key."""
+"""Shared fixtures, the profiles of hypothesis, and a search for leaked keys after every test."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 from _pytest.mark.expression import Expression
 from hypothesis import HealthCheck, Phase, settings
 
-from datadog_caselinks import ApiKeys, RetryPolicy
-from tests.keys import Watch, watching
-from tests.servers import Authority, Clock
+from datadog_caselinks import ApiKeys, CaseLinksClient, RetryPolicy
+from datadog_caselinks.sandbox import Sandbox
+from tests.support.authority import Authority
+from tests.support.clock import Clock
+from tests.support.keys import Watch, watching
+from tests.support.postgres import NoPostgresError, Postgres, running
 
 ROOT: Final = Path(__file__).parent
 
@@ -42,8 +46,8 @@ MARKERS: Final = {
 # With a deadline a test would depend on the speed of the machine. One session in noxfile.py runs "patient".
 settings.register_profile("patient", deadline=None)
 settings.register_profile("few", max_examples=20, deadline=None)
-# Each mutant is to meet the same examples, and the first that fails is enough. mutmut runs the tests once for
-# itself and then in a fork for each mutant, so one function is called for several instances of its class.
+# Every mutant gets the same examples, and the first failure is enough. mutmut runs the tests once itself and
+# then in a fork for each mutant, so hypothesis sees the same function with several instances of its class.
 settings.register_profile(
     "mutants",
     settings.get_profile("few"),
@@ -92,7 +96,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _searched = Counter[str]()
-"""How many texts were searched for keys by now, here and by other workers."""
+"""How many texts have been searched for keys, by this process and by other workers."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers that pass options to fixtures."""
+    config.addinivalue_line("markers", "clock(**options): options of the fixture `clock`, such as stopped_at")
+    config.addinivalue_line("markers", "sandbox(**options): options of the fixture `sandbox`, such as seed")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,7 +114,7 @@ def watch() -> Iterator[Watch]:
 
 @pytest.fixture(autouse=True)
 def no_key_shows(watch: Watch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nothing that comes out of the package in the test before this has a key in it."""
+    """Fail if any output of the package during the test contains a key."""
     yield
     if folder := getattr(request.node, "funcargs", {}).get("tmp_path"):
         watch.see_files(folder)
@@ -112,19 +122,19 @@ def no_key_shows(watch: Watch, request: pytest.FixtureRequest) -> Iterator[None]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let the one who started this worker know."""
+    """Report the counts of this worker to the process that started it."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["searched"] = dict(_searched)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Add what a worker has searched."""
+    """Add the counts of a worker."""
     _searched.update(node.workeroutput.get("searched", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell how many texts were searched for keys."""
+    """Print how many texts were searched for keys."""
     if _searched:
         counts = ", ".join(f"{count:,} {way}" for way, count in sorted(_searched.items()))
         terminalreporter.write_line(f"searched for keys: {counts}")
@@ -142,16 +152,60 @@ def keys() -> ApiKeys:
 
 @pytest.fixture
 def at_once() -> RetryPolicy:
-    """Three attempts without a wait between them, or before a look for what may have been made."""
+    """Three attempts without a wait between them or before a lookup."""
     return RetryPolicy(max_attempts=3, base=0, settle=0)
 
 
+def options_of(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
+    """Return the keyword arguments of the closest marker ``name``."""
+    marker = request.node.get_closest_marker(name)
+    return dict(marker.kwargs) if marker else {}
+
+
 @pytest.fixture
-async def clock(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clock]:
+async def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clock]:
+    """The time of the event loop, which the test can advance."""
     loop = asyncio.get_running_loop()
     if not isinstance(loop, asyncio.BaseEventLoop):
-        pytest.skip("only asyncio's own loops can be told what time it is")
-    clock = Clock(loop)
+        pytest.skip("only the event loops of asyncio allow a test to replace their clock")
+    clock = Clock(loop, **options_of(request, "clock"))
     monkeypatch.setattr(loop, "time", clock.time)
     yield clock
     monkeypatch.undo()
+
+
+@pytest.fixture
+def sandbox_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options of ``sandbox``, from the marker ``sandbox``. Override it to parametrize the sandbox."""
+    return options_of(request, "sandbox")
+
+
+@pytest.fixture
+async def sandbox(sandbox_options: dict[str, Any]) -> AsyncIterator[Sandbox]:
+    """A sandbox in this event loop; override it to add cases."""
+    async with Sandbox(**sandbox_options) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
+    """A client of ``sandbox`` that retries without waits."""
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; the test is skipped where there is none."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(running())
+        except NoPostgresError as error:
+            pytest.skip(str(error))
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The URL of an empty database."""
+    return postgres.new_database()

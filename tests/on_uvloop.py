@@ -1,4 +1,4 @@
-"""Runs the tests on uvloop: ``pytest -p tests.on_uvloop``. Those that set the loop's clock are skipped."""
+"""Run the tests on uvloop: ``pytest -p tests.on_uvloop``. Tests with the fixture ``clock`` are skipped."""
 
 from __future__ import annotations
 

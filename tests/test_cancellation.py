@@ -32,8 +32,10 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.bulk.journal_file import key_of, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.servers import leaving_nothing, settle, some_id
-from tests.waits import Waits
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.waiting import settle
+from tests.support.waits import Waits
 
 _logger = logging.getLogger(__name__)
 
@@ -232,11 +234,8 @@ def unanswering() -> Sandbox:
     return Sandbox(faults=["delay=60"])
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    """With a limit that is never reached: so each request is counted on both sides."""
-    async with Sandbox(rate_limit="1000000/1h") as sandbox:
-        yield sandbox
+# The limit is never reached, but with it both sides count each request.
+pytestmark = pytest.mark.sandbox(rate_limit="1000000/1h")
 
 
 @define

@@ -42,34 +42,29 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.servers import (
-    LINKS_PATH,
+from tests.support.api import LINKS_PATH, Api
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.plain_server import PlainServer
+from tests.support.server import Exchange, Server, Step, head
+from tests.support.steps import (
     MALFORMED,
     UNCLEAR,
-    Api,
-    Clock,
-    Exchange,
     Held,
-    PlainServer,
-    Server,
-    Step,
     answers,
     created,
     deleted,
     drops,
-    head,
-    in_no_time,
     is_silent,
     link_json,
     listed,
     repeats,
     resets,
     sends,
-    settle,
-    sockets_to,
-    some_id,
 )
-from tests.variants import LAG, VARIANTS
+from tests.support.tcp import sockets_to
+from tests.support.variants import LAG, VARIANTS
+from tests.support.waiting import settle
 
 NEW = case(some_id(1)).causes(incident(some_id(2)))
 NEVER = RetryPolicy(max_attempts=1, max_rate_limited=0)

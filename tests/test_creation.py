@@ -49,32 +49,17 @@ from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.sandbox.variant import Duplicates
-from tests.servers import (
-    HOST,
-    MALFORMED,
-    UNCLEAR,
-    Api,
-    Authority,
-    Clock,
-    Exchange,
-    Held,
-    Proxy,
-    Server,
-    Step,
-    answers,
-    counting_handshakes,
-    drops,
-    head,
-    in_no_time,
-    is_silent,
-    leaving_nothing,
-    listed,
-    repeats,
-    settle,
-    some_id,
-    unused_port,
-)
-from tests.variants import LAG, VARIANTS
+from tests.support.api import Api
+from tests.support.authority import Authority, counting_handshakes
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.proxy import Proxy
+from tests.support.server import Exchange, Server, Step, head
+from tests.support.steps import MALFORMED, UNCLEAR, Held, answers, drops, is_silent, listed, repeats
+from tests.support.tcp import HOST, unused_port
+from tests.support.variants import LAG, VARIANTS
+from tests.support.waiting import settle
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 RELATED = case(some_id(1)).relates_to(case(some_id(2)))
@@ -392,9 +377,8 @@ class TestUnclear:
 
 
 @pytest.fixture(params=VARIANTS)
-async def sandbox(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock.time, **VARIANTS[request.param]) as sandbox:
-        yield sandbox
+def sandbox_options(request: pytest.FixtureRequest, clock: Clock) -> dict[str, Any]:
+    return {"clock": clock.time, **VARIANTS[request.param]}
 
 
 @pytest.fixture

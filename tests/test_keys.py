@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from datadog_caselinks import ApiKeys, BearerToken, CaseLinksClient, CaseLinksError, case
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, starting
-from tests.keys import Watch
-from tests.servers import some_id
+from tests.support.ids import some_id
+from tests.support.keys import Watch
 
 KEY = "a-key-that-must-not-show"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -20,24 +20,14 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.graph import plan, reading
 from datadog_caselinks.http import wire
-from datadog_caselinks.sandbox import Sandbox
-from tests.servers import Server, answers, leaving_nothing, some_id
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.server import Server
+from tests.support.steps import answers
 
 OUTAGE = incident(some_id(1))
 FEW, MANY = 3, 500
 wanted = [OUTAGE.causes(case(some_id(number + 2))) for number in range(MANY)]
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
-        yield links
 
 
 def threads_of(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> set[bool]:
@@ -54,19 +44,19 @@ def threads_of(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> set[bo
     return found
 
 
-async def make(links: CaseLinksClient, count: int) -> None:
-    await asyncio.gather(*map(links.create_link, wanted[:count]))
+async def make(client: CaseLinksClient, count: int) -> None:
+    await asyncio.gather(*map(client.create_link, wanted[:count]))
 
 
 class TestList:
     @pytest.mark.parametrize(("count", "is_in_loop"), [(FEW, True), (MANY, False)])
     async def test_is_read_in_a_thread_if_it_is_long(
-        self, count: int, is_in_loop: bool, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+        self, count: int, is_in_loop: bool, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A short one, for which a thread would cost more, is read at once; both are told alike."""
-        await make(links, count)
+        await make(client, count)
         found = threads_of(monkeypatch, wire, "read_links")
-        listed = await links.list_links(OUTAGE)
+        listed = await client.list_links(OUTAGE)
         assert {link.child for link in listed} == {new.child for new in wanted[:count]}
         assert found == {is_in_loop}
 
@@ -79,10 +69,10 @@ class TestList:
         assert len(server.seen) == 3
 
     async def test_that_nobody_waits_for_any_more(
-        self, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+        self, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Cancelled while it is read, a call ends at once, and the thread ends by itself."""
-        await make(links, MANY)
+        await make(client, MANY)
         begun, end, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
         def read(answer: wire.Response) -> list[Any]:
@@ -92,7 +82,7 @@ class TestList:
 
         async with leaving_nothing():
             monkeypatch.setattr(wire, "read_links", read)
-            task = asyncio.create_task(links.list_links(OUTAGE))
+            task = asyncio.create_task(client.list_links(OUTAGE))
             await begun.wait()
             task.cancel()
             await asyncio.wait([task])
@@ -102,7 +92,7 @@ class TestList:
 
 
 async def test_a_plan_is_compared_in_a_thread(
-    links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it compares, and what it has to list for that."""
     compared = threads_of(monkeypatch, plan, "compare")
@@ -111,7 +101,9 @@ async def test_a_plan_is_compared_in_a_thread(
     assert compared == looked_for == {False}
 
 
-async def test_a_graph_is_joined_in_a_thread(links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_graph_is_joined_in_a_thread(
+    client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each step from the links that were read to what they lead to, and the graph that comes of it."""
     await make(links, FEW)
     steps = threads_of(monkeypatch, reading._Walk, "advance")

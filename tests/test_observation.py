@@ -27,20 +27,12 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import (
-    Api,
-    Clock,
-    Held,
-    Server,
-    Step,
-    answers,
-    created,
-    drops,
-    is_silent,
-    listed,
-    settle,
-    some_id,
-)
+from tests.support.api import Api
+from tests.support.clock import Clock
+from tests.support.ids import some_id
+from tests.support.server import Server, Step
+from tests.support.steps import Held, answers, created, drops, is_silent, listed
+from tests.support.waiting import settle
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 

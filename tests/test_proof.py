@@ -30,8 +30,8 @@ from datadog_caselinks import (
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 from datadog_caselinks.sandbox.store import StoredLink
-from tests.servers import Clock, hurrying
-from tests.variants import VARIANTS
+from tests.support.clock import Clock, hurrying
+from tests.support.variants import VARIANTS
 
 LINKS = 100
 FAULTY = 0.15  # of all attempts

@@ -29,7 +29,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.references import FORMS, named
 from datadog_caselinks.sites import SITES
-from tests.strategies import entity_types, ids, new_links, relationships
+from tests.support.strategies import entity_types, ids, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"

@@ -30,35 +30,28 @@ from datadog_caselinks import (
     references,
 )
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.servers import (
-    Clock,
-    Server,
-    Step,
-    answers,
-    drops,
-    in_no_time,
-    is_silent,
-    leaving_nothing,
-    settle,
-    some_id,
-)
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.server import Server, Step
+from tests.support.steps import answers, drops, is_silent
+from tests.support.waiting import settle
 
 NEVER = RetryPolicy(max_attempts=1, max_rate_limited=0)
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    """One with the cases SHOP-1 to SHOP-9."""
-    async with Sandbox() as sandbox:
-        for number in range(1, 10):
-            sandbox.add_case(f"SHOP-{number}", id=some_id(number))
-        yield sandbox
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """Add cases to the shared sandbox."""
+    for number in range(1, 10):
+        sandbox.add_case(f"SHOP-{number}", id=some_id(number))
+    return sandbox
 
 
 @pytest.fixture
-async def links(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=NEVER) as links:
-        yield links
+async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=NEVER) as client:
+        yield client
 
 
 def asked(sandbox: Sandbox) -> list[str]:
@@ -73,9 +66,9 @@ def told(case_id: str, key: str) -> Step:
 
 
 class TestEntity:
-    async def test_whatever_people_write(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_whatever_people_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A key and the address of a case are looked up; what is an entity already is not."""
-        entities = links.resolver()
+        entities = client.resolver()
         for name in ("SHOP-1", " shop-1", CaseKey("SHOP-1"), f"{sandbox.url}/cases/SHOP-1"):
             assert await entities.entity(name) == case(some_id(1))
         assert asked(sandbox) == ["SHOP-1"]
@@ -96,48 +89,48 @@ class TestEntity:
             "set DD_SITE to the site of the case"
         )
 
-    async def test_what_names_no_entity(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_names_no_entity(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Is refused before anything is asked."""
         with pytest.raises(InvalidLinkError, match="'x' names no entity"):
-            await links.resolver().entity("x")
+            await client.resolver().entity("x")
         assert asked(sandbox) == []
 
 
 class TestLink:
-    async def test_both_ends_are_looked_up(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_both_ends_are_looked_up(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """The link between the cases comes of it, in the same direction."""
         wanted = LinkReference(CaseKey("SHOP-1"), Relationship.BLOCKS, CaseKey("SHOP-2"))
-        assert await links.resolver().link(wanted) == case(some_id(1)).blocks(case(some_id(2)))
+        assert await client.resolver().link(wanted) == case(some_id(1)).blocks(case(some_id(2)))
         wanted = LinkReference(incident(some_id(1)), Relationship.CAUSES, CaseKey("SHOP-2"))
-        assert await links.resolver().link(wanted) == incident(some_id(1)).causes(case(some_id(2)))
+        assert await client.resolver().link(wanted) == incident(some_id(1)).causes(case(some_id(2)))
         assert asked(sandbox) == ["SHOP-1", "SHOP-2", "SHOP-2"]
 
-    async def test_what_is_ready_is_left_as_it_is(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_is_ready_is_left_as_it_is(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Links between UUIDs cost nothing."""
         new = case(some_id(1)).blocks(case(some_id(2)))
-        assert await links.resolver().link(new) is new
+        assert await client.resolver().link(new) is new
         assert asked(sandbox) == []
 
-    async def test_a_key_and_the_uuid_of_one_case(self, links: CaseLinksClient) -> None:
+    async def test_a_key_and_the_uuid_of_one_case(self, client: CaseLinksClient) -> None:
         """That a case would be linked to itself shows only now, and is refused as always."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
-            await links.resolver().link(parse_link("SHOP-1", "BLOCKS", some_id(1)))
+            await client.resolver().link(parse_link("SHOP-1", "BLOCKS", some_id(1)))
 
 
 class TestCase:
-    async def test_it_has_the_title(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_it_has_the_title(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """And all that :meth:`get_case` tells, of a key or of an entity."""
         sandbox.add_case("PAY-1", "Refunds wait", status="CLOSED", priority="P2", id=some_id(50))
         expected = Case(some_id(50), "PAY-1", "Refunds wait", "CLOSED", "P2")
-        assert await links.resolver().case(CaseKey("pay-1")) == expected
-        assert await links.resolver().case(case(some_id(50))) == expected
+        assert await client.resolver().case(CaseKey("pay-1")) == expected
+        assert await client.resolver().case(case(some_id(50))) == expected
 
     async def test_one_that_was_found_is_known_by_id_and_key(
-        self, sandbox: Sandbox, links: CaseLinksClient
+        self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
         """Whichever it was found by: one request."""
         for names in ((CaseKey("SHOP-1"), case(some_id(1))), (case(some_id(2)), CaseKey("SHOP-2"))):
-            entities = links.resolver()
+            entities = client.resolver()
             first, second = [await entities.case(name) for name in names]
             assert first is second
         assert asked(sandbox) == ["SHOP-1", some_id(2)]
@@ -209,9 +202,9 @@ class TestAskingOnce:
             assert first.cancelled()
         assert len(server.seen) == 3
 
-    async def test_one_who_waits_is_cancelled(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_one_who_waits_is_cancelled(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """That is nobody else's concern."""
-        entities = links.resolver()
+        entities = client.resolver()
         calls = [asyncio.create_task(entities.entity("SHOP-1")) for _ in range(3)]
         await settle(1)
         calls[1].cancel()
@@ -219,20 +212,20 @@ class TestAskingOnce:
         assert [type(one) for one in found] == [Entity, asyncio.CancelledError, Entity]
         assert asked(sandbox) == ["SHOP-1"]
 
-    async def test_of_an_unknown_one(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_of_an_unknown_one(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """It is asked for once too, and each who wants it is told; so are those who come later."""
-        entities = links.resolver()
+        entities = client.resolver()
         found = await asyncio.gather(*(entities.entity("GONE-1") for _ in range(50)), return_exceptions=True)
         assert {type(error) for error in found} == {NotFoundError}
         sandbox.add_case("GONE-1")
         with pytest.raises(NotFoundError, match="cannot get case GONE-1: 404, case not found"):
             await entities.entity("gone-1")
         assert asked(sandbox) == ["GONE-1"]
-        assert (await links.resolver().case(CaseKey("GONE-1"))).key == "GONE-1"
+        assert (await client.resolver().case(CaseKey("GONE-1"))).key == "GONE-1"
 
-    async def test_the_traceback_of_an_unknown_one_does_not_grow(self, links: CaseLinksClient) -> None:
+    async def test_the_traceback_of_an_unknown_one_does_not_grow(self, client: CaseLinksClient) -> None:
         """However often it is told: an error kept for a whole run must not keep whoever asked."""
-        entities = links.resolver()
+        entities = client.resolver()
         depths = []
         for _ in range(3):
             with pytest.raises(NotFoundError) as caught:
@@ -273,11 +266,11 @@ class TestAskingOnce:
 
 class TestMemory:
     async def test_it_is_bounded(
-        self, sandbox: Sandbox, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+        self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A case is kept under its key and its id; what was found first is asked for again first."""
         monkeypatch.setattr(references, "_REMEMBERED", 4)
-        entities = links.resolver()
+        entities = client.resolver()
         for name in ("SHOP-1", "SHOP-2", "SHOP-3", "SHOP-2", "SHOP-3"):
             await entities.entity(name)
         assert asked(sandbox) == ["SHOP-1", "SHOP-2", "SHOP-3"]
@@ -287,20 +280,20 @@ class TestMemory:
         assert asked(sandbox)[3:] == [some_id(1), "SHOP-2"]
 
     async def test_unknown_ones_count_too(
-        self, sandbox: Sandbox, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+        self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A file of a million keys of another organisation does not fill the memory."""
         monkeypatch.setattr(references, "_REMEMBERED", 3)
-        entities = links.resolver()
+        entities = client.resolver()
         for number in (1, 2, 3, 4, 4, 2, 1):
             with pytest.raises(NotFoundError):
                 await entities.entity(f"GONE-{number}")
         assert asked(sandbox) == ["GONE-1", "GONE-2", "GONE-3", "GONE-4", "GONE-1"]
 
-    async def test_resolvers_share_nothing(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_resolvers_share_nothing(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Each is of one run, and takes what it has found for true only so long."""
         for _ in range(2):
-            await links.resolver().entity("SHOP-1")
+            await client.resolver().entity("SHOP-1")
         assert asked(sandbox) == ["SHOP-1"] * 2
 
 

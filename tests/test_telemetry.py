@@ -31,7 +31,12 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import Api, Clock, Proxy, Server, answers, created, drops, in_no_time, listed, some_id
+from tests.support.api import Api
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.proxy import Proxy
+from tests.support.server import Server
+from tests.support.steps import answers, created, drops, listed
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 

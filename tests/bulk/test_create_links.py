@@ -47,7 +47,10 @@ from datadog_caselinks.bulk.journal_file import read_journal
 from datadog_caselinks.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.servers import Exchange, Held, Server, answers, created, drops, is_silent, settle, some_id
+from tests.support.ids import some_id
+from tests.support.server import Exchange, Server
+from tests.support.steps import Held, answers, created, drops, is_silent
+from tests.support.waiting import settle
 
 PARENT = case(some_id(1))
 OUTAGE = incident(some_id(1))
@@ -457,12 +460,6 @@ class TestMapConcurrently:
             with pytest.raises(LookupError, match="no answer"):
                 await map_concurrently(ask, range(9), concurrency=2, progress=progress)
         assert told == []
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
 
 
 async def outcomes_of(links: CaseLinksClient, source: object, **options: object) -> list[Outcome]:

@@ -24,8 +24,9 @@ from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, c
 from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.errors import JournalError
-from tests.servers import settle, some_id
-from tests.strategies import new_links
+from tests.support.ids import some_id
+from tests.support.strategies import new_links
+from tests.support.waiting import settle
 
 SITE = "https://api.datadoghq.eu"
 PARENT = case(some_id(1))

@@ -36,7 +36,8 @@ from datadog_caselinks import (
     read_link_file,
 )
 from datadog_caselinks.bulk.link_files import COLUMNS, MAX_LINE, count_links
-from tests.strategies import json_values, new_links
+from tests.bulk.reading import raw_file, read, refusal
+from tests.support.strategies import json_values, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 B = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -590,16 +591,16 @@ class TestCountLinks:
     ) -> None:
         """Links and malformed lines, without the header and the blank ones: a progress bar fills up."""
         content = (end.join([start, *lines]) + end * last_end).encode()
-        assert count_links(_raw(content)) == len(await read(content))
+        assert count_links(raw_file(content)) == len(await read(content))
 
     @pytest.mark.parametrize("content", [b"", b"\n\n", f"{HEADER}\n".encode()])
     def test_it_may_be_none(self, content: bytes) -> None:
         """Of an empty file, blank lines, a header alone."""
-        assert count_links(_raw(content)) == 0
+        assert count_links(raw_file(content)) == 0
 
     def test_it_leaves_the_file_at_its_beginning(self) -> None:
         """So that the links can be read from it next."""
-        file = _raw(f"{HEADER}\n{GOOD}\n".encode())
+        file = raw_file(f"{HEADER}\n{GOOD}\n".encode())
         assert count_links(file) == 1
         assert file.tell() == 0
         assert not file.closed
@@ -614,7 +615,7 @@ class TestMemory:
         try:
             with contextlib.suppress(LinkFileError):
                 await read(content)
-            count_links(_raw(content))
+            count_links(raw_file(content))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -751,12 +752,6 @@ def pipe() -> Iterator[Pipe]:
         other.close()
         for thread in _readers():
             thread.join()
-
-
-def _raw(content: bytes) -> io.RawIOBase:
-    """``content`` as a seekable unbuffered file."""
-    reader: Any = io.BytesIO(content)
-    return reader  # type: ignore[no-any-return] # it has what RawIOBase has, though not by descent
 
 
 def _readers() -> list[threading.Thread]:

@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Fixtures for tests of the command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.cli.program import starting
 
 @pytest.fixture(scope="package", autouse=True)
 def starter() -> Iterator[None]:
-    """Programs can be started."""
+    """Let the tests start processes."""
     with starting():
         yield

@@ -1,30 +1,40 @@
-"""``caselinks`` as a program of its own, with an environment of its own, on pipes or on a terminal."""
+"""The command ``caselinks`` with an environment of its own: in this process, on pipes or on a terminal.
+
+:func:`caselinks` runs plain invocations in a thread. :func:`start`, :func:`start_on` and :func:`on_terminal`
+start processes, for tests of signals, pipes and terminals.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import logging
 import os
 import pty
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from unittest.mock import patch
 
 from attrs import define, field, frozen
 
+from datadog_caselinks.cli import graph, main, run
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli import starter
 
 _starter: socket.socket  # while `starting` holds
+_one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Within this, programs can be started. What then still runs is killed."""
+    """Allow processes to be started while the context lasts; kill those that still run at its end."""
     global _starter
     _starter, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = (sys.executable, "-W", "error", "-m", starter.__name__)
@@ -34,6 +44,8 @@ def starting() -> Iterator[None]:
 
 @frozen
 class Finished:
+    """The exit status and the output of a command."""
+
     status: int
     out: str
     err: str
@@ -41,7 +53,7 @@ class Finished:
 
 @define
 class Started:
-    """A process, with what a test needs of :class:`asyncio.subprocess.Process`."""
+    """A process, with the methods of :class:`asyncio.subprocess.Process` that tests need."""
 
     pid: int
     _ended: asyncio.Task[int] = field(alias="ended")
@@ -63,14 +75,14 @@ class Started:
 
 @define
 class Program(Started):
-    """One that has pipes."""
+    """A process whose standard streams are pipes."""
 
     stdin: StreamWriter
     stdout: StreamReader
     stderr: StreamReader
 
     async def communicate(self, data: bytes = b"") -> tuple[bytes, bytes]:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read all
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the process may not read it all
             self.stdin.write(data)
             await self.stdin.drain()
         self.stdin.close()
@@ -79,7 +91,7 @@ class Program(Started):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment with no site, no keys and no proxy but these."""
+    """Return the current environment with ``variables`` and without any other site, keys or proxy."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -89,6 +101,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def pointing_at(sandbox: Sandbox) -> dict[str, str]:
+    """Return an environment with the URL and the keys of ``sandbox``."""
     keys = sandbox.credentials
     return environment(DD_SITE=sandbox.url, DD_API_KEY=keys.api_key, DD_APP_KEY=keys.app_key)
 
@@ -104,7 +117,7 @@ async def start(variables: dict[str, str], *arguments: str) -> Program:
 
 
 async def start_on(standard: tuple[int, int, int], variables: dict[str, str], *arguments: str) -> Started:
-    """Start the command on these descriptors, in a session of its own."""
+    """Start the command with these standard streams, in a session of its own."""
     reports, theirs = os.pipe()
     request = {"directory": os.getcwd(), "environment": variables, "arguments": arguments}
     socket.send_fds(_starter, [json.dumps(request).encode()], [*standard, theirs])
@@ -112,7 +125,7 @@ async def start_on(standard: tuple[int, int, int], variables: dict[str, str], *a
     reported, pipe = await _read_pipe(reports)
 
     async def status() -> int:
-        line = await reported.readline()  # and no further: what was forked meanwhile holds it open
+        line = await reported.readline()  # not to the end: processes forked later keep the pipe open
         pipe.close()
         return int(line)
 
@@ -139,19 +152,68 @@ async def _writer(descriptor: int) -> StreamWriter:
     return StreamWriter(transport, protocol, None, loop)
 
 
+def _needs_process(variables: dict[str, str], arguments: Sequence[str], stdin: bytes) -> bool:
+    return (
+        bool(stdin)
+        or any(name == "-" or name.startswith("/dev/") for name in arguments)  # descriptors of the process
+        or arguments[:1] in [("fleet",), ("sandbox",)]  # install signal handlers of their own
+        or any(variables.get(name) != os.environ.get(name) for name in starter.READ_AT_START)
+    )
+
+
+@contextlib.contextmanager
+def _keeping_log_level() -> Iterator[None]:
+    logger = logging.getLogger("datadog_caselinks")
+    level = logger.level
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _invoke(variables: dict[str, str], arguments: Sequence[str]) -> Finished:
+    """Run the command in this thread, with an environment and output streams of its own.
+
+    Only the main thread can handle signals, so here the command does not.
+    """
+    written = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in written)
+    with (
+        _one_at_a_time,
+        patch.dict(os.environ, variables, clear=True),
+        patch.multiple(sys, argv=["caselinks", *arguments], stdin=io.StringIO(), stdout=out, stderr=err),
+        patch.object(run, "_ended_by_signals", lambda work: work),
+        patch.object(graph, "ended_at_once", contextlib.nullcontext),
+        _keeping_log_level(),
+    ):
+        try:
+            main()
+            status = 0
+        except SystemExit as exit:
+            status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    return Finished(status, *(stream.getvalue().decode() for stream in written))
+
+
 async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b"") -> Finished:
-    """Run the command to its end. Whatever happens there is no traceback, and no key."""
-    process = await start(variables, *arguments)
-    out, err = (output.decode() for output in await process.communicate(stdin))
-    assert process.returncode is not None
-    assert "Traceback" not in err
+    """Run the command to its end, in a thread if possible and otherwise as a process.
+
+    The test fails if the command shows a traceback or a key.
+    """
+    if _needs_process(variables, arguments, stdin):
+        process = await start(variables, *arguments)
+        out, err = (output.decode() for output in await process.communicate(stdin))
+        assert process.returncode is not None
+        finished = Finished(process.returncode, out, err)
+    else:
+        finished = await asyncio.to_thread(_invoke, variables, arguments)
+    assert "Traceback" not in finished.err
     for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"):
-        assert not variables.get(name) or variables[name] not in out + err
-    return Finished(process.returncode, out, err)
+        assert not variables.get(name) or variables[name] not in finished.out + finished.err
+    return finished
 
 
 async def on_terminal(variables: dict[str, str], *arguments: str, columns: int = 200) -> tuple[int, str]:
-    """Run the command on a terminal: its exit status, and all that it showed there."""
+    """Run the command on a terminal and return its exit status and everything that it displayed."""
     ours, theirs = pty.openpty()
     variables = variables | {"TERM": "xterm-256color", "COLUMNS": str(columns)}
     process = await start_on((theirs, theirs, theirs), variables, *arguments)
@@ -161,7 +223,7 @@ async def on_terminal(variables: dict[str, str], *arguments: str, columns: int =
 
 
 def _read_all(terminal: int) -> str:
-    """What is written to a pseudo-terminal until it closes, which Linux reports as an error."""
+    """Read from a pseudo-terminal until it closes, which Linux reports as an error."""
     chunks = []
     try:
         while chunk := os.read(terminal, 65536):

@@ -1,11 +1,12 @@
-"""A process that has imported the command, and forks for each start of it that ``program.py`` asks for.
+"""A fork server for ``program.py``: a process that has imported the command and forks for each start of it.
 
-Python takes half a second to start the command, nearly all of it for imports; a fork takes a tenth of that,
-and is a process as any other. Where it matters what is imported, and when, a test starts Python itself; where
-a variable is set that has been read here already, the fork starts Python.
+Starting the command takes half a second, almost all of it for imports. A fork takes a tenth of that and is a
+real process for signals, pipes and terminals. Tests of the imports themselves start Python directly. If a
+variable in READ_AT_START differs, the fork executes Python again.
 
-Requests come through the socket that is standard input. Each brings four descriptors: what shall be standard
-input, output and error, and one to report on, a line for the process id and one for the exit status.
+Requests arrive on the socket that is standard input. Each comes with four descriptors: standard input,
+output and error of the new process, and one for the report, which is a line with the process id and a line
+with the exit status.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import Any, NoReturn
 from datadog_caselinks.cli import main
 from datadog_caselinks.cli.command import _COMMANDS
 
-MAX_BYTES = 1 << 20  # of a request, which holds an environment
-READ_AT_START = ("PYTHONPATH", "SSL_CERT_FILE")  # by Python and, when it is imported, by aiohttp
+MAX_BYTES = 1 << 20  # a request contains an environment
+READ_AT_START = ("PYTHONPATH", "SSL_CERT_FILE")  # read by Python itself, and by aiohttp on import
 
 
 def serve(requests: socket.socket) -> None:
-    """Start what is asked for, until nobody is there to ask. What then still runs is killed."""
-    running: dict[int, tuple[int, int]] = {}  # by descriptors that become readable when the process ends
+    """Start the requested processes until the socket is closed; then kill those that still run."""
+    running: dict[int, tuple[int, int]] = {}  # by descriptors that become readable when it ends
     with selectors.DefaultSelector() as events:
         events.register(requests, selectors.EVENT_READ)
         while True:
@@ -53,25 +54,25 @@ def serve(requests: socket.socket) -> None:
 
 
 def start(request: dict[str, Any], *descriptors: int) -> tuple[int, int]:
-    """Fork what is asked for; its process id, and the descriptor on which to report its end."""
+    """Fork the requested process; return its id and the descriptor for the report of its end."""
     *standard, reports = descriptors
     process = os.fork()
     if not process:
         become(standard, **request)
     for descriptor in standard:
         os.close(descriptor)
-    tell(reports, process)
+    report_number(reports, process)
     return process, reports
 
 
 def become(
     standard: Sequence[int], *, directory: str, environment: dict[str, str], arguments: Sequence[str]
 ) -> NoReturn:
-    """Be ``caselinks``, as though it had been started with these."""
+    """Run ``caselinks`` in this process as if it had been started with these arguments."""
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    # These two are ignored where the tests run under nohup or in the background.
+    # Both signals are ignored if the tests run under nohup or in the background.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
@@ -90,20 +91,20 @@ def become(
 
 
 def report(process: int, reports: int) -> None:
-    """Tell how ``process`` has ended: its status, or the signal with a minus before it."""
+    """Report the exit status of ``process``, or the negative number of the signal that ended it."""
     _, status = os.waitpid(process, 0)
-    tell(reports, os.waitstatus_to_exitcode(status))
+    report_number(reports, os.waitstatus_to_exitcode(status))
     os.close(reports)
 
 
-def tell(reports: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the test has ended before
+def report_number(reports: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the test has already ended
         os.write(reports, b"%d\n" % number)
 
 
 if __name__ == "__main__":
     for module, _ in _COMMANDS.values():
         import_module(f"datadog_caselinks.cli.{module}")
-    gc.freeze()  # what is here already is not looked through at the end of every start
+    gc.freeze()  # so that the forks do not scan these objects when they end
     with socket.socket(fileno=os.dup(0)) as socket_of_requests:
         serve(socket_of_requests)

@@ -10,31 +10,21 @@ import signal
 import ssl
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trustme
 
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
-from tests.servers import Exchange, Server, answers, created, drops, is_silent
+from tests.cli.bulk import HEADER, bulk
+from tests.cli.program import environment, on_terminal, pointing_at, start
+from tests.support.server import Exchange, Server
+from tests.support.steps import answers, created, drops, is_silent
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
-HEADER = "parent_id,parent_type,relationship,child_id,child_type\n"
 BLOCKS = f"{A},CASE,BLOCKS,{B},CASE\n"
 API_KEY, APP_KEY = "secret-api-key-0123456789", "secret-app-key-0123456789"
-
-
-async def bulk(variables: dict[str, str], *arguments: str, stdin: bytes = b"") -> Finished:
-    return await caselinks(variables, "bulk", *arguments, stdin=stdin)
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -12,7 +11,10 @@ import pytest
 
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at
-from tests.servers import Authority, Proxy, Server, answers, drops, listed
+from tests.support.authority import Authority
+from tests.support.proxy import Proxy
+from tests.support.server import Server
+from tests.support.steps import answers, drops, listed
 
 KEYS = {"DD_API_KEY": "secret-api-key-0123456789", "DD_APP_KEY": "secret-app-key-0123456789"}
 
@@ -24,10 +26,7 @@ async def doctor(variables: dict[str, str], *arguments: str) -> tuple[Finished, 
     return done, {finding["check"]: (finding["state"], finding["message"]) for finding in findings}
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(rate_limit="200/2s") as sandbox:
-        yield sandbox
+pytestmark = pytest.mark.sandbox(rate_limit="200/2s")
 
 
 async def test_all_is_fine(sandbox: Sandbox) -> None:

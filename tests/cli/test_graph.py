@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,9 @@ from datadog_caselinks import CaseLinksClient, LinkGraph
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at
-from tests.servers import some_id
+from tests.support.ids import some_id
 
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed="demo") as sandbox:
-        yield sandbox
+pytestmark = pytest.mark.sandbox(seed="demo")
 
 
 async def read(sandbox: Sandbox, depth: int = 2) -> LinkGraph:

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.cli.program import caselinks, environment
-from tests.servers import some_id
+from tests.support.ids import some_id
 
 HOSTILE: Final = "\x1b[2J\x1b]0;x\x07\r\n\u202e"  # clears the screen, names the window, turns letters round
 PAGE: Final = f"page:{some_id(9)}"

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from datadog_caselinks import case, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.cli.bulk import HEADER, bulk
 from tests.cli.program import Program, caselinks, environment, pointing_at, start
-from tests.cli.test_bulk import HEADER, bulk
-from tests.servers import MAX_SECONDS, some_id
+from tests.support.ids import some_id
+from tests.support.waiting import MAX_SECONDS
 
 LINKS = 400
 TWICE = 20  # lines that stand in the file once more

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.sandbox.store import StoredCase
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
-from tests.servers import Server, is_silent, some_id
+from tests.support.ids import some_id
+from tests.support.server import Server
+from tests.support.steps import is_silent
 
 INCIDENT = some_id(7)
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
 
 
 @pytest.fixture

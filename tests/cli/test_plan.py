@@ -8,7 +8,7 @@ import os
 import pty
 import re
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,20 @@ from datadog_caselinks.cli.run import Settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
-from tests.servers import MAX_SECONDS, Server, is_silent, listed, some_id
+from tests.support.ids import some_id
+from tests.support.server import Server
+from tests.support.steps import is_silent, listed
+from tests.support.waiting import MAX_SECONDS
 
 YAML = "SHOP-1:\n  blocks: [SHOP-2, SHOP-3]\n"
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        for number in range(1, 5):
-            sandbox.add_case(f"SHOP-{number}", f"Case {number}")
-        yield sandbox
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """Add cases to the shared sandbox."""
+    for number in range(1, 5):
+        sandbox.add_case(f"SHOP-{number}", f"Case {number}")
+    return sandbox
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.screen import Screen
-from tests.servers import some_id
+from tests.support.ids import some_id
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 

@@ -20,18 +20,18 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def manual_clock() -> ManualClock:
+    return ManualClock(100.0)
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every ten seconds: how many, how fast, and how long it takes on."""
-    screen = Screen(clock=clock)
+    screen = Screen(clock=manual_clock)
     screen.start(5000)
     for second in range(1, 26):
-        clock.now = 100.0 + second
+        manual_clock.now = 100.0 + second
         screen.advance(done=50 * second, failed=second // 5)
     assert capsys.readouterr().err.splitlines() == [
         "500 of 5,000, 2 failed, 50/s, 0:01:30 left",
@@ -39,12 +39,14 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
     ]
 
 
-def test_what_was_done_before_is_none_of_its_speed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_done_before_is_none_of_its_speed(
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Who looks on from the middle is told how fast it goes now; and where it stands still, no time."""
-    screen = Screen(clock=clock)
+    screen = Screen(clock=manual_clock)
     screen.start(1000, done=400)
     for done in (400, 500):
-        clock.now += 10
+        manual_clock.now += 10
         screen.advance(done=done, failed=0)
     assert capsys.readouterr().err.splitlines() == [
         "400 of 1,000, 0 failed, 0/s, no progress",
@@ -52,9 +54,11 @@ def test_what_was_done_before_is_none_of_its_speed(clock: Clock, capsys: pytest.
     ]
 
 
-def test_the_number_may_grow_on_the_way(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_may_grow_on_the_way(
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As of a graph, where each answer may lead to further questions."""
-    screen = Screen(clock=clock)
+    screen = Screen(clock=manual_clock)
     screen.start(None)
     for total in (10, 100):
         clock.now += 10
@@ -65,20 +69,22 @@ def test_the_number_may_grow_on_the_way(clock: Clock, capsys: pytest.CaptureFixt
     ]
 
 
-def test_of_an_unknown_number_no_end_is_foretold(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_an_unknown_number_no_end_is_foretold(
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As of what comes through a pipe."""
-    screen = Screen(clock=clock)
+    screen = Screen(clock=manual_clock)
     screen.start(None)
-    clock.now += 10
+    manual_clock.now += 10
     screen.advance(done=1200, failed=0)
     assert capsys.readouterr().err == "1,200, 0 failed, 120/s\n"
 
 
-def test_quiet_shows_no_progress(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_shows_no_progress(manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither by a bar nor in lines, and no waiting for the rate limit; what went wrong, and the end."""
-    screen = Screen(quiet=True, clock=clock)
+    screen = Screen(quiet=True, clock=manual_clock)
     screen.start(10)
-    clock.now += 100
+    manual_clock.now += 100
     screen.advance(done=5, failed=0)
     handler = ScreenHandler(screen, show_all=True)
     handler.emit(logging.makeLogRecord({"msg": "the rate limit is used up", "levelno": logging.INFO}))
@@ -89,26 +95,26 @@ def test_quiet_shows_no_progress(clock: Clock, capsys: pytest.CaptureFixture[str
 
 
 def test_a_terminal_that_moves_no_cursor_shows_lines(
-    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a program that has none; a bar would leave an empty line there."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
-    screen = Screen(clock=clock)
+    screen = Screen(clock=manual_clock)
     screen.start(10)
-    clock.now += 10
+    manual_clock.now += 10
     screen.advance(done=5, failed=0)
     screen.close()
     assert capsys.readouterr().err == "5 of 10, 0 failed, 0/s, 0:00:10 left\n"
 
 
 def test_a_terminal_shows_until_when_the_limit_holds(
-    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the bar, until that time is over."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")
-    screen = Screen(clock=clock)
+    screen = Screen(clock=manual_clock)
     screen.start(10)
     handler = ScreenHandler(screen, show_all=False)
     record = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
@@ -117,7 +123,7 @@ def test_a_terminal_shows_until_when_the_limit_holds(
     screen.close()
     assert "rate limit until " in capsys.readouterr().err
     screen.start(10)
-    clock.now += 8
+    manual_clock.now += 8
     screen.advance(done=2, failed=0)
     capsys.readouterr()
     screen.close()

@@ -18,7 +18,7 @@ from datadog_api_client.v2.model.case_link_resource_type import CaseLinkResource
 
 from datadog_caselinks import ApiKeys
 from datadog_caselinks.sandbox import Fault, Sandbox, StoredCase
-from tests.servers import some_id
+from tests.support.ids import some_id
 
 A, B, C = (some_id(number) for number in range(1, 4))
 

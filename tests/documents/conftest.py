@@ -1,20 +1,15 @@
-"""Fixtures for the examples: a sandbox with two cases, and a database of PostgreSQL."""
+"""Fixtures for the examples: two cases in the sandbox."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
 
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
-from tests.fleet.conftest import database, postgres
-
-__all__ = ["database", "postgres", "sandbox"]
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        sandbox.add_case("SHOP-1", "Checkout hangs")
-        sandbox.add_case("SHOP-2", "orders-db has no free connections")
-        yield sandbox
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """Add cases to the shared sandbox."""
+    sandbox.add_case("SHOP-1", "Checkout hangs")
+    sandbox.add_case("SHOP-2", "orders-db has no free connections")
+    return sandbox

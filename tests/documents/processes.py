@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

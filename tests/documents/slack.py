@@ -8,7 +8,7 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.servers import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS
 
 
 class Slack:

@@ -27,16 +27,11 @@ from link_command import advice, make_link
 from tests.documents.discord_api import DiscordApi
 from tests.documents.processes import ended, running
 from tests.documents.slack import Slack
-from tests.servers import Held, Server, answers
+from tests.support.server import Server
+from tests.support.steps import Held, answers
 
 INCIDENT = "1588a905-212d-5dcb-ad1b-15647f1ad62d"
 CASE = "4417921d-0866-4a38-822c-6f2a0f65f77d"
-
-
-@pytest.fixture
-async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
-        yield links
 
 
 @pytest.fixture
@@ -46,35 +41,37 @@ async def slack() -> AsyncIterator[Slack]:
 
 
 class TestLinkCommand:
-    async def test_tells_the_titles(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_tells_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """People know a case by its key and title, and read which way the link goes."""
-        assert await make_link(links, "shop-1", "blocks", "SHOP-2") == (
+        assert await make_link(client, "shop-1", "blocks", "SHOP-2") == (
             "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
         )
         assert len(sandbox.links) == 1
 
-    async def test_asks_for_no_title_twice(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_asks_for_no_title_twice(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """The look-up of a key has told the title."""
-        await make_link(links, "SHOP-1", "blocks", "SHOP-2")
+        await make_link(client, "SHOP-1", "blocks", "SHOP-2")
         assert len(sandbox.requests) == 2 + 1 + 1  # two cases, a look for the link, the link
 
-    async def test_a_second_time_makes_no_second_link(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_a_second_time_makes_no_second_link(
+        self, client: CaseLinksClient, sandbox: Sandbox
+    ) -> None:
         """Somebody else in the channel had the same thought."""
-        await make_link(links, "SHOP-1", "relates-to", "SHOP-2")
-        said = await make_link(links, "SHOP-2", "RELATES_TO", "SHOP-1")
+        await make_link(client, "SHOP-1", "relates-to", "SHOP-2")
+        said = await make_link(client, "SHOP-2", "RELATES_TO", "SHOP-1")
         assert said.startswith("Linked already: ")
         assert " → relates to → " in said
         assert len(sandbox.links) == 1
 
-    async def test_an_incident_has_no_title(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_an_incident_has_no_title(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """It is told by its id, which is all that is known of it here, and nothing is asked about it."""
-        said = await make_link(links, f"incident:{INCIDENT}", "causes", "SHOP-1")
+        said = await make_link(client, f"incident:{INCIDENT}", "causes", "SHOP-1")
         assert said == f"Linked: INCIDENT {INCIDENT} → causes → SHOP-1 Checkout hangs"
         assert len(sandbox.requests) == 1 + 1 + 1  # the case, a look for the link, the link
 
-    async def test_a_title_that_cannot_be_had_is_no_failure(self, links: CaseLinksClient) -> None:
+    async def test_a_title_that_cannot_be_had_is_no_failure(self, client: CaseLinksClient) -> None:
         """The link is there, and that is what is told; a case without a title is told by its id."""
-        said = await make_link(links, CASE, "causes", "SHOP-1")
+        said = await make_link(client, CASE, "causes", "SHOP-1")
         assert said == f"Linked: CASE {CASE} → causes → SHOP-1 Checkout hangs"
 
     @pytest.mark.parametrize(
@@ -93,14 +90,14 @@ class TestLinkCommand:
     )
     async def test_says_what_to_write_instead(
         self,
-        links: CaseLinksClient,
+        client: CaseLinksClient,
         caplog: pytest.LogCaptureFixture,
         command: tuple[str, str, str],
         said: str,
     ) -> None:
         """What a person got wrong is told to that person, and is no matter for the log."""
         with pytest.raises(CaseLinksError) as refused:
-            await make_link(links, *command)
+            await make_link(client, *command)
         assert advice(refused.value).startswith(said)
         assert said.removeprefix("Not linked: ") not in caplog.text
 
@@ -114,7 +111,7 @@ class TestLinkCommand:
     )
     async def test_says_whether_to_try_again(
         self,
-        links: CaseLinksClient,
+        client: CaseLinksClient,
         sandbox: Sandbox,
         caplog: pytest.LogCaptureFixture,
         fault: Fault,
@@ -126,7 +123,7 @@ class TestLinkCommand:
         """Nobody in the channel needs the status; whoever runs the bot finds it in the log."""
         sandbox.fail_next(fault, count=count, operation=operation, seconds=seconds)
         with pytest.raises(CaseLinksError) as failed:
-            await make_link(links, "SHOP-1", "blocks", "SHOP-2")
+            await make_link(client, "SHOP-1", "blocks", "SHOP-2")
         assert said in advice(failed.value)
         assert str(failed.value) in caplog.text
 
@@ -152,15 +149,15 @@ class TestLinkCommand:
 
 
 class TestSlackBot:
-    async def dispatch(self, slack: Slack, links: CaseLinksClient, text: str) -> int:
+    async def dispatch(self, slack: Slack, client: CaseLinksClient, text: str) -> int:
         """The status with which the bot acknowledges the command ``text``."""
-        app = slack_bot.bot(AsyncWebClient("xoxb-1", slack.api_url), links)
+        app = slack_bot.bot(AsyncWebClient("xoxb-1", slack.api_url), client)
         request = AsyncBoltRequest(body=slack.command(text), mode="socket_mode")
         return (await app.async_dispatch(request)).status
 
-    async def test_answers_the_channel(self, slack: Slack, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_answers_the_channel(self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """All see what was linked."""
-        assert await self.dispatch(slack, links, "SHOP-1 blocks  SHOP-2") == 200
+        assert await self.dispatch(slack, client, "SHOP-1 blocks  SHOP-2") == 200
         said = await slack.heard()
         assert said["text"].startswith("Linked: SHOP-1 Checkout hangs")
         assert said["response_type"] == "in_channel"
@@ -180,28 +177,28 @@ class TestSlackBot:
 
     @pytest.mark.parametrize("text", ["", "help", "SHOP-1 blocks", "SHOP-1 blocks SHOP-2 please"])
     async def test_explains_itself_to_the_one_who_asks(
-        self, slack: Slack, links: CaseLinksClient, sandbox: Sandbox, text: str
+        self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox, text: str
     ) -> None:
         """What it does not understand it answers with how to write it, and only that person sees it."""
-        assert await self.dispatch(slack, links, text) == 200
+        assert await self.dispatch(slack, client, text) == 200
         said = await slack.heard()
         assert said["text"] == slack_bot.USAGE
         assert "response_type" not in said
         assert not sandbox.requests
 
-    async def test_tells_an_error_to_the_one_who_asked(self, slack: Slack, links: CaseLinksClient) -> None:
+    async def test_tells_an_error_to_the_one_who_asked(self, slack: Slack, client: CaseLinksClient) -> None:
         """The rest of the channel is spared the typing errors of others."""
-        assert await self.dispatch(slack, links, "SHOP-1 blocks SHOP-99") == 200
+        assert await self.dispatch(slack, client, "SHOP-1 blocks SHOP-99") == 200
         said = await slack.heard()
         assert said["text"].startswith("Not linked: cannot get case SHOP-99: 404")
         assert "response_type" not in said
 
-    async def test_mentions_nobody(self, slack: Slack, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_mentions_nobody(self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """A title that Slack would read as a mention of the whole channel is plain text."""
         sandbox.add_case("SHOP-3", "Tell <!channel> & co")
-        await self.dispatch(slack, links, "SHOP-3 blocks SHOP-1")
+        await self.dispatch(slack, client, "SHOP-3 blocks SHOP-1")
         assert "Tell &lt;!channel&gt; &amp; co" in (await slack.heard())["text"]
-        await self.dispatch(slack, links, "<!channel> blocks SHOP-1")
+        await self.dispatch(slack, client, "<!channel> blocks SHOP-1")
         assert "&lt;!channel&gt;" in (await slack.heard())["text"]
 
     @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
@@ -219,7 +216,7 @@ class TestSlackBot:
 
 
 class TestDiscordBot:
-    async def invoke(self, links: CaseLinksClient, parent: str, child: str) -> list[str]:
+    async def invoke(self, client: CaseLinksClient, parent: str, child: str) -> list[str]:
         """What a person sees in turn who says that ``parent`` blocks ``child``."""
         seen: list[str] = []
 
@@ -233,7 +230,7 @@ class TestDiscordBot:
         callback: Any = discord_bot.link.callback  # whose type asks for more than is used of an interaction
         await callback(
             SimpleNamespace(
-                client=discord_bot.LinkBot(links),
+                client=discord_bot.LinkBot(client),
                 response=SimpleNamespace(defer=defer),
                 followup=SimpleNamespace(send=send),
             ),
@@ -243,23 +240,23 @@ class TestDiscordBot:
         )
         return seen
 
-    async def test_links_and_tells(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_links_and_tells(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """It says at once that it is at work, and then what came of it."""
-        thinking, said = await self.invoke(links, "SHOP-1", "SHOP-2")
+        thinking, said = await self.invoke(client, "SHOP-1", "SHOP-2")
         assert thinking == "…"
         assert said.startswith("Linked: SHOP-1 Checkout hangs → blocks → SHOP-2")
         assert len(sandbox.links) == 1
 
-    async def test_tells_an_error(self, links: CaseLinksClient) -> None:
+    async def test_tells_an_error(self, client: CaseLinksClient) -> None:
         """It does not go on thinking."""
-        _, said = await self.invoke(links, "SHOP-1", "SHOP-99")
+        _, said = await self.invoke(client, "SHOP-1", "SHOP-99")
         assert said.startswith("Not linked: cannot get case SHOP-99: 404")
 
     async def test_registers_its_command(
-        self, links: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+        self, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Once it has logged in Discord knows the command, with every relationship to choose from."""
-        async with DiscordApi() as discord_api, discord_bot.LinkBot(links) as bot:
+        async with DiscordApi() as discord_api, discord_bot.LinkBot(client) as bot:
             monkeypatch.setattr(discord.http.Route, "BASE", discord_api.url)
             await bot.login("a-token")
         (command,) = discord_api.commands
@@ -267,19 +264,19 @@ class TestDiscordBot:
         assert (command["name"], list(options)) == ("link", ["parent", "relationship", "child"])
         assert [choice["value"] for choice in options["relationship"]["choices"]] == list(Relationship)
 
-    async def test_a_title_is_no_markup(self, links: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_a_title_is_no_markup(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """Its stars and underscores are shown, it mentions nobody, and is cut to what Discord takes."""
         sandbox.add_case("SHOP-3", "@everyone **orders_db**" + "x" * 2000)
-        _, said = await self.invoke(links, "SHOP-3", "SHOP-1")
+        _, said = await self.invoke(client, "SHOP-3", "SHOP-1")
         assert r"\*\*orders\_db\*\*" in said
         assert len(said) == 2000
-        bot = discord_bot.LinkBot(links)
+        bot = discord_bot.LinkBot(client)
         assert bot.allowed_mentions
         assert bot.allowed_mentions.to_dict() == discord.AllowedMentions.none().to_dict()
 
-    async def test_closes_the_client_at_its_end(self, links: CaseLinksClient) -> None:
+    async def test_closes_the_client_at_its_end(self, client: CaseLinksClient) -> None:
         """The one client lives as long as the bot."""
-        async with discord_bot.LinkBot(links):
-            await links.get_case("SHOP-1")
+        async with discord_bot.LinkBot(client):
+            await client.get_case("SHOP-1")
         with pytest.raises(SessionError, match="this client is closed"):
-            await links.get_case("SHOP-1")
+            await client.get_case("SHOP-1")

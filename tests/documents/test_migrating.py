@@ -16,7 +16,7 @@ from datadog_api_client.exceptions import ApiTypeError, NotFoundException
 
 from datadog_caselinks.sandbox import Fault, Sandbox
 from docs.migrating import caselinks, official
-from tests.servers import Clock, in_no_time
+from tests.support.clock import Clock, in_no_time
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 PROGRAMS = {"official": official, "caselinks": caselinks}

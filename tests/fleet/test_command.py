@@ -17,8 +17,10 @@ from datadog_caselinks.cli.fleet import _WorkerReport
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
-from tests.fleet.postgres import PASSWORD
-from tests.servers import MAX_SECONDS, some_id, unused_port
+from tests.support.ids import some_id
+from tests.support.postgres import PASSWORD
+from tests.support.tcp import unused_port
+from tests.support.waiting import MAX_SECONDS
 
 HEADER = b"parent,relationship,child\n"
 FILE = HEADER + b"".join(f"{some_id(1)},blocks,{some_id(n)}\n".encode() for n in range(2, 6))

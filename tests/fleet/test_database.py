@@ -14,8 +14,8 @@ from procrastinate.testing import InMemoryConnector
 
 from datadog_caselinks import ConfigurationError, FleetError, ParameterError
 from datadog_caselinks.fleet import connected, create_tables, list_runs
-from tests.fleet.postgres import PASSWORD
-from tests.servers import unused_port
+from tests.support.postgres import PASSWORD
+from tests.support.tcp import unused_port
 
 
 @pytest.mark.parametrize(

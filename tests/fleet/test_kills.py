@@ -11,9 +11,9 @@ from procrastinate import App
 from datadog_caselinks import Site, case
 from datadog_caselinks.fleet import list_runs, submit
 from tests.cli.program import start
-from tests.fleet.postgres import Postgres
 from tests.fleet.processes import MAX_SECONDS, killed, sandbox_process, stored
-from tests.servers import some_id
+from tests.support.ids import some_id
+from tests.support.postgres import Postgres
 
 LINKS = 20_000
 OF_ONE_PARENT = 20

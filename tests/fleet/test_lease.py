@@ -11,21 +11,14 @@ from procrastinate import App
 from datadog_caselinks import CaseLinksError
 from datadog_caselinks.fleet import failed_links, list_runs, submit
 from datadog_caselinks.fleet.cancellation import cancel
-from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
-from tests.fleet.test_runs import SITE, links
-from tests.servers import MAX_SECONDS
+from tests.fleet.work import SITE, end_leases, links
+from tests.support.waiting import MAX_SECONDS
 
 
 @pytest.fixture(autouse=True)
 async def run(app: App) -> None:
     await submit(app, links(4), site=SITE, chunk=2)
-
-
-async def end_leases(app: App) -> None:
-    """End the connections that hold a chunk, as a restart of the database would."""
-    async with pool_of(app).connection() as connection:
-        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
 
 
 async def test_a_chunk_has_one_worker(app: App) -> None:

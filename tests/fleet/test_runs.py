@@ -13,20 +13,14 @@ from datadog_caselinks import (
     FleetError,
     LinkFileError,
     NewCaseLink,
-    Site,
     case,
     incident,
     parse_link,
 )
 from datadog_caselinks.fleet import Submission, connected, failed_links, list_runs, retry_failed, submit
 from datadog_caselinks.fleet.lease import Lease
-from tests.servers import some_id
-
-SITE = Site.parse("datadoghq.eu")
-
-
-def links(count: int) -> list[NewCaseLink]:
-    return [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(count)]
+from tests.fleet.work import SITE, links
+from tests.support.ids import some_id
 
 
 async def jobs(app: App) -> list[dict[str, object]]:

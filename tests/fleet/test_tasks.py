@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from procrastinate import App, PsycopgConnector
@@ -15,7 +14,6 @@ from datadog_caselinks import (
     BearerToken,
     CaseLinksClient,
     Failed,
-    NewCaseLink,
     RetryPolicy,
     Site,
     parse_link,
@@ -29,24 +27,17 @@ from datadog_caselinks.fleet import (
     submit,
     tasks,
     work,
-    work_until_done,
     worker,
 )
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.fleet.test_lease import end_leases
-from tests.fleet.test_runs import links
-from tests.servers import MAX_SECONDS, some_id
+from tests.fleet.work import all_done, end_leases, links, made, once, until
+from tests.support.ids import some_id
+from tests.support.waiting import MAX_SECONDS
 
 AT_ONCE = RetryPolicy(base=0, settle=0)
-
-
-@pytest.fixture
-async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=AT_ONCE) as client:
-        yield client
 
 
 @pytest.fixture
@@ -60,23 +51,6 @@ class Waits(list[float]):
 
     async def sleep(self, seconds: float) -> None:
         self.append(seconds)
-
-
-def made(sandbox: Sandbox) -> Counter[tuple[str, str]]:
-    return Counter((link.parent_entity_id, link.child_entity_id) for link in sandbox.links)
-
-
-def once(wanted: list[NewCaseLink]) -> Counter[tuple[str, str]]:
-    return Counter((new.parent.id, new.child.id) for new in wanted)
-
-
-async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    async with asyncio.timeout(MAX_SECONDS):
-        while True:
-            held = holds()
-            if held if isinstance(held, bool) else await held:
-                return
-            await asyncio.sleep(0)
 
 
 async def the_job(app: App) -> int:
@@ -96,12 +70,6 @@ async def is_aborted(app: App, job_id: int) -> bool:
 
 async def is_done(app: App) -> bool:
     return not (await list_runs(app))[0].pending
-
-
-async def all_done(app: App) -> None:
-    """Work until every link has an outcome."""
-    async with asyncio.timeout(MAX_SECONDS):
-        await work_until_done(app)
 
 
 @contextlib.asynccontextmanager

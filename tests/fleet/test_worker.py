@@ -12,10 +12,9 @@ from procrastinate.exceptions import ConnectorException
 from datadog_caselinks import CaseLinksClient, FleetError
 from datadog_caselinks.fleet import add_link_tasks, list_runs, submit, work_until_done, worker
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.fleet.postgres import Postgres
-from tests.fleet.test_runs import links
-from tests.fleet.test_tasks import all_done, made, once, until
-from tests.servers import MAX_SECONDS
+from tests.fleet.work import all_done, links, made, once, until
+from tests.support.postgres import Postgres
+from tests.support.waiting import MAX_SECONDS
 
 
 async def test_the_database_may_be_away_for_a_while(

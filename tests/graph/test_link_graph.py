@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 import networkx
 import pytest
@@ -36,20 +36,11 @@ from datadog_caselinks import (
 from datadog_caselinks.concurrency import Progress
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.sandbox import Sandbox
-from tests.graphs import entity, graph, links
-from tests.servers import Server, answers, is_silent
+from tests.support.graphs import entity, graph, links
+from tests.support.server import Server
+from tests.support.steps import answers, is_silent
 
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed="demo") as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.url, sandbox.credentials) as client:
-        yield client
+pytestmark = pytest.mark.sandbox(seed="demo")
 
 
 def keys(graph: LinkGraph, entities: Iterable[Entity]) -> list[str]:

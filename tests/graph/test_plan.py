@@ -39,24 +39,23 @@ from datadog_caselinks import (
 from datadog_caselinks.graph.plan import compare
 from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Sandbox
-from tests.servers import Api, Clock, Exchange, Held, Server, answers, in_no_time, leaving_nothing, some_id
+from tests.support.api import Api
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.server import Exchange, Server
+from tests.support.steps import Held, answers
 
 A, B, C, D = (case(some_id(number)) for number in range(1, 5))
 OUTAGE = incident(some_id(9))
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        for number, entity in enumerate((A, B, C, D), 1):
-            sandbox.add_case(f"SHOP-{number}", f"Title {number}", id=entity.id)
-        yield sandbox
-
-
-@pytest.fixture
-async def links(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
-    async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
-        yield links
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """Add cases to the shared sandbox."""
+    for number, entity in enumerate((A, B, C, D), 1):
+        sandbox.add_case(f"SHOP-{number}", f"Title {number}", id=entity.id)
+    return sandbox
 
 
 def there(link_id: str, new: NewCaseLink) -> CaseLink:
@@ -72,15 +71,15 @@ def ids(sandbox: Sandbox) -> list[str]:
     return [link.id for link in sandbox.links]
 
 
-async def applied(links: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
-    return [outcome async for outcome in links.apply_plan(plan)]
+async def applied(client: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
+    return [outcome async for outcome in client.apply_plan(plan)]
 
 
 class TestPlanLinks:
     async def test_what_is_not_there_is_to_be_created(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
         """Missing links are planned in order; nothing is written, and each key is looked up once."""
         wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
-        plan = await links.plan_links(wanted)
+        plan = await client.plan_links(wanted)
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
         assert asked(sandbox) == {"GET": 3}  # two cases, and the links of the one that both links share
 
@@ -88,7 +87,7 @@ class TestPlanLinks:
         """Progress is reported after each response, with the total so far: first keys, then lists."""
         told: list[tuple[int, int]] = []
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
-        await links.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
+        await client.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
         assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
         assert asked(sandbox) == {"GET": 6}
 
@@ -101,7 +100,7 @@ class TestPlanLinks:
     async def test_equal_links_are_one(self, links: CaseLinksClient) -> None:
         """Equal links count once, by key or by id, and the first one is used."""
         wanted = [A.relates_to(B), parse_link("SHOP-1", "relates_to", "SHOP-2"), B.relates_to(A)]
-        assert await links.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
+        assert await client.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
 
     async def test_sources_of_either_kind(self, links: CaseLinksClient) -> None:
         """Sync and async sources both work, and an empty source gives an empty plan."""
@@ -109,8 +108,8 @@ class TestPlanLinks:
         async def slowly() -> AsyncIterator[WantedLink]:
             yield A.blocks(B)
 
-        assert await links.plan_links(slowly()) == LinkPlan(create=(A.blocks(B),))
-        assert await links.plan_links([], prune=True) == LinkPlan()
+        assert await client.plan_links(slowly()) == LinkPlan(create=(A.blocks(B),))
+        assert await client.plan_links([], prune=True) == LinkPlan()
 
     async def test_without_prune_nothing_is_deleted(self, links: CaseLinksClient) -> None:
         """Without ``prune``, other links and duplicate links stay unchanged."""
@@ -121,9 +120,9 @@ class TestPlanLinks:
     async def test_prune_deletes_among_the_entities_that_are_named(self, links: CaseLinksClient) -> None:
         """Prune keeps links to entities that the wanted links do not name."""
         kept, unwanted, other = [
-            await links.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
+            await client.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
         ]
-        plan = await links.plan_links([A.blocks(B), A.causes(C)], prune=True)
+        plan = await client.plan_links([A.blocks(B), A.causes(C)], prune=True)
         assert plan == LinkPlan((A.causes(C),), (kept,), (unwanted,))
         assert other not in plan.delete
 
@@ -145,18 +144,18 @@ class TestPlanLinks:
         assert [link.relationship for link in plan.delete] == [Relationship.CAUSES]
 
     async def test_one_list_tells_of_all_links_of_a_hub(
-        self, sandbox: Sandbox, links: CaseLinksClient
+        self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
         """Whichever end the hub stands at; with prune each entity is listed, since any two may be linked."""
         spokes = [case(some_id(number)) for number in range(100, 120)]
         wanted = [A.blocks(spoke) for spoke in spokes[:10]] + [spoke.blocks(A) for spoke in spokes[10:]]
-        await links.plan_links(wanted)
+        await client.plan_links(wanted)
         assert asked(sandbox) == {"GET": 1}
-        await links.plan_links(wanted, prune=True)
+        await client.plan_links(wanted, prune=True)
         assert asked(sandbox) == {"GET": 1 + 21}
 
     async def test_keys_without_a_case_are_named_all_at_once(
-        self, sandbox: Sandbox, links: CaseLinksClient
+        self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
         """The error names every unknown key, and no links are listed."""
         wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
@@ -164,7 +163,7 @@ class TestPlanLinks:
             await links.plan_links(wanted)
         assert str(caught.value).endswith("; also not found: SHOP-72, SHOP-73")
         with pytest.raises(NotFoundError) as caught:
-            await links.plan_links(wanted[:2])
+            await client.plan_links(wanted[:2])
         assert "SHOP-71" in str(caught.value)
         assert "also not found" not in str(caught.value)
         assert not any("entity_id" in request.path for request in sandbox.requests)
@@ -178,7 +177,7 @@ class TestPlanLinks:
     async def test_two_names_of_one_case(self, links: CaseLinksClient) -> None:
         """A key and an id of one case are detected after the lookup; a case cannot be linked to itself."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
-            await links.plan_links([parse_link("SHOP-1", "blocks", A)])
+            await client.plan_links([parse_link("SHOP-1", "blocks", A)])
 
     async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
         """The first error cancels the requests in flight and leaves no task behind."""
@@ -197,7 +196,7 @@ class TestWarnings:
         """A cycle through existing links is reported with the keys that were looked up."""
         kept, closing = [await links.create_link(new) for new in (A.blocks(B), C.blocks(A))]
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-2", "blocks", "SHOP-3")]
-        [warning] = (await links.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
+        [warning] = (await client.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
         assert warning.kind is ContradictionKind.CYCLE
         assert set(warning.links) == {kept, B.blocks(C), closing}
         assert str(warning) == "a cycle: SHOP-2 BLOCKS SHOP-3 BLOCKS SHOP-1 BLOCKS SHOP-2"
@@ -220,7 +219,7 @@ class TestText:
         """``str()`` has one line for each created or deleted link, with keys where they are known."""
         await links.create_link(A.causes(B))
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
-        plan = await links.plan_links(wanted, prune=True)
+        plan = await client.plan_links(wanted, prune=True)
         assert str(plan).splitlines() == [
             "+ SHOP-1 BLOCKS SHOP-2",
             f"+ SHOP-1 CAUSES incident:{OUTAGE.id}",
@@ -247,7 +246,7 @@ class TestApplyPlan:
             (old[0], 0),
             (old[1], 1),
         }
-        assert (await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)).keep == tuple(
+        assert (await client.plan_links([A.blocks(B), B.blocks(C)], prune=True)).keep == tuple(
             outcome.link
             for outcome in sorted(outcomes[:2], key=lambda each: each.index)
             if isinstance(outcome, Created)
@@ -258,17 +257,17 @@ class TestApplyPlan:
         """Applying the same plan or a new one again leaves the sandbox unchanged."""
         wanted = [A.blocks(B), B.blocks(C), C.relates_to(A)]
         for new in (A.causes(B), B.blocks(C), B.blocks(C)):
-            await links.create_link(new)
-        plan = await links.plan_links(wanted, prune=True)
-        await applied(links, plan)
+            await client.create_link(new)
+        plan = await client.plan_links(wanted, prune=True)
+        await applied(client, plan)
         after = ids(sandbox)
         assert len(after) == 3
-        again = await applied(links, plan)
+        again = await applied(client, plan)
         assert Counter(map(type, again)) == {AlreadyLinked: 2, Deleted: 2}
         assert ids(sandbox) == after
-        second = await links.plan_links(wanted, prune=True)
+        second = await client.plan_links(wanted, prune=True)
         assert (second.create, second.delete, len(second.keep)) == ((), (), 3)
-        assert await applied(links, second) == []
+        assert await applied(client, second) == []
         assert ids(sandbox) == after
 
     async def test_another_writer_in_between(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
@@ -284,10 +283,10 @@ class TestApplyPlan:
         """All creates are finished before the first delete is sent."""
         wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         for new in wanted[:10]:
-            await links.create_link(new.parent.causes(new.child))
-        plan = await links.plan_links(wanted, prune=True)
+            await client.create_link(new.parent.causes(new.child))
+        plan = await client.plan_links(wanted, prune=True)
         before = len(sandbox.requests)
-        await applied(links, plan)
+        await applied(client, plan)
         methods = [request.method for request in list(sandbox.requests)[before:]]
         assert "POST" not in methods[methods.index("DELETE") :]
         assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
@@ -314,8 +313,8 @@ class TestApplyPlan:
     async def test_a_delete_that_fails(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
         """A failed delete is an outcome with its error, and the other deletes continue."""
         for new in (A.causes(B), B.causes(A)):
-            await links.create_link(new)
-        plan = await links.plan_links([A.blocks(B)], prune=True)
+            await client.create_link(new)
+        plan = await client.plan_links([A.blocks(B)], prune=True)
         reader = CaseLinksClient(sandbox.site, sandbox.credentials_without_scope)
         async with reader:
             outcomes = await applied(reader, LinkPlan(delete=plan.delete))

@@ -1,4 +1,4 @@
-"""What a hostile or broken server answers, by name. Each is a step for the server of ``tests.servers``."""
+"""What a hostile or broken server answers, by name. Each is a step for the server of ``tests.support``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from datadog_caselinks import Case, CaseLink, CaseLinksClient, case
-from tests.servers import Clock, Exchange, Seen, Step, answers, head, link_json, sends, some_id
+from tests.support.clock import Clock
+from tests.support.ids import some_id
+from tests.support.server import Exchange, Seen, Step, head
+from tests.support.steps import answers, link_json, sends
 
 KEYS: Final = "api/key+0123", "app<key>&4567"
 """With characters that JSON, HTML and URLs escape."""

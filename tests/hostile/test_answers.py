@@ -34,8 +34,12 @@ from tests.hostile.answers import (
     well,
     with_headers,
 )
-from tests.leaks import assert_nothing_of, texts_of, texts_of_record
-from tests.servers import Clock, Exchange, Server, Step, created, head, in_no_time, listening, settle
+from tests.support.clock import Clock, in_no_time
+from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
+from tests.support.server import Exchange, Server, Step, head
+from tests.support.steps import created
+from tests.support.tcp import listening
+from tests.support.waiting import settle
 
 POLICY = RetryPolicy(max_attempts=2, max_rate_limited=1, base=0, settle=0, max_wait=60)
 HOUR = 3600

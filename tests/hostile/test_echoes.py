@@ -19,8 +19,9 @@ from datadog_caselinks import (
     RetryPolicy,
 )
 from tests.hostile.answers import KEYS, OPERATIONS, good, with_headers
-from tests.leaks import assert_nothing_of, texts_of
-from tests.servers import Clock, Exchange, Server, Step, in_no_time
+from tests.support.clock import Clock, in_no_time
+from tests.support.leaks import assert_nothing_of, texts_of
+from tests.support.server import Exchange, Server, Step
 
 POLICY = RetryPolicy(max_attempts=2, max_rate_limited=1, base=0, settle=0)
 TOKEN: Final = "token/with+0123<&>==" + "x" * 2000

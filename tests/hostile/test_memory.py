@@ -13,7 +13,8 @@ import pytest
 from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, RetryPolicy
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from tests.hostile.answers import OPERATIONS, endless, good
-from tests.servers import Exchange, Server, Step, answers, head
+from tests.support.server import Exchange, Server, Step, head
+from tests.support.steps import answers
 
 ONCE = RetryPolicy(max_attempts=1, settle=0)
 GIGABYTE: Final = 2**30

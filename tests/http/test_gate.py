@@ -25,7 +25,8 @@ from datadog_caselinks.errors import (
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks.rate_limit import RateLimit
-from tests.servers import Clock, settle
+from tests.support.clock import Clock
+from tests.support.waiting import settle
 
 NOON: Final = 4096.0
 """Seconds at which every test begins: a power of two, so that sums are exact."""
@@ -33,10 +34,7 @@ NOON: Final = 4096.0
 HOUR: Final = 3600.0
 
 
-@pytest.fixture
-async def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(clock, "_real", lambda: NOON)
-    return clock
+pytestmark = pytest.mark.clock(stopped_at=NOON)
 
 
 @pytest.fixture

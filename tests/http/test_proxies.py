@@ -33,20 +33,14 @@ from datadog_caselinks import (
     case,
 )
 from tests.hostile.answers import OPERATIONS
-from tests.leaks import assert_nothing_of, texts_of, texts_of_record
-from tests.servers import (
-    HOST,
-    Authority,
-    Clock,
-    Proxy,
-    Server,
-    created,
-    head,
-    in_no_time,
-    listening,
-    some_id,
-    unused_port,
-)
+from tests.support.authority import Authority
+from tests.support.clock import Clock, in_no_time
+from tests.support.ids import some_id
+from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
+from tests.support.proxy import Proxy
+from tests.support.server import Server, head
+from tests.support.steps import created
+from tests.support.tcp import HOST, listening, unused_port
 
 NEW: Final = case(some_id(1)).blocks(case(some_id(2)))
 API_KEY, APP_KEY, PASSWORD = "the-api-key", "the-app-key", "the p@sswörd/€"

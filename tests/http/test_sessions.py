@@ -25,24 +25,15 @@ from datadog_caselinks import (
     case,
 )
 from datadog_caselinks.http.sessions import user_agent
-from tests.servers import (
-    Authority,
-    Clock,
-    Held,
-    Proxy,
-    Server,
-    Step,
-    answers,
-    created,
-    drops,
-    is_silent,
-    leaving_nothing,
-    listed,
-    listening,
-    settle,
-    sockets_to,
-    some_id,
-)
+from tests.support.authority import Authority
+from tests.support.clock import Clock
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.proxy import Proxy
+from tests.support.server import Server, Step
+from tests.support.steps import Held, answers, created, drops, is_silent, listed
+from tests.support.tcp import listening, sockets_to
+from tests.support.waiting import settle
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 

@@ -27,7 +27,12 @@ from datadog_caselinks import (
     TransportError,
     case,
 )
-from tests.servers import HOST, Api, Authority, Server, created, listed, some_id
+from tests.support.api import Api
+from tests.support.authority import Authority
+from tests.support.ids import some_id
+from tests.support.server import Server
+from tests.support.steps import created, listed
+from tests.support.tcp import HOST
 
 NEW: Final = case(some_id(1)).blocks(case(some_id(2)))
 ONCE: Final = RetryPolicy(max_attempts=1, settle=0)

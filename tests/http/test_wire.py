@@ -49,7 +49,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.http.wire import Response
 from datadog_caselinks.messages import shortened
-from tests.strategies import json_values, links, new_links
+from tests.support.strategies import json_values, links, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 B = "4417921d-0866-4a38-822c-6f2a0f65f77d"

@@ -14,7 +14,7 @@ from datadog_caselinks.sandbox import Sandbox, StoredLink
 from datadog_caselinks.sandbox.documents import InvalidDocumentError, read_draft
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller
+    from tests.sandbox.caller import Caller
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 OTHER_CASE = "4417921d-0866-4a38-822c-6f2a0f65f77d"

@@ -15,7 +15,7 @@ from datadog_caselinks.sandbox import Sandbox, demo
 from datadog_caselinks.sandbox.documents import read_draft, write_json
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller
+    from tests.sandbox.caller import Caller
 
 CallerOf = Callable[[Sandbox], "Caller"]
 

@@ -11,7 +11,8 @@ from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.sandbox import RateLimitRule, Sandbox
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller, Clock
+    from tests.sandbox.caller import Caller
+    from tests.support.clock import ManualClock
 
 HEADERS = ("Limit", "Period", "Remaining", "Reset", "Name")
 
@@ -86,13 +87,15 @@ async def test_shares_one_bucket_between_the_operations(caller: Caller, sandbox:
     assert (await caller.list()).status == 429
 
 
-async def test_aligns_windows_to_the_calendar(caller: Caller, sandbox: Sandbox, clock: Clock) -> None:
+async def test_aligns_windows_to_the_calendar(
+    caller: Caller, sandbox: Sandbox, manual_clock: ManualClock
+) -> None:
     """A window ends where the clock divides by the period, however late the first request came."""
     sandbox.rate_limit = "1/10s"
-    clock.now += 9.5
+    manual_clock.now += 9.5
 
     last = await caller.create()
-    clock.now += 0.5
+    manual_clock.now += 0.5
     first = await caller.create()
 
     assert (last.status, last.headers["X-RateLimit-Reset"]) == (201, "1")
@@ -101,11 +104,11 @@ async def test_aligns_windows_to_the_calendar(caller: Caller, sandbox: Sandbox, 
 
 @pytest.mark.parametrize(("elapsed", "reset"), [(0.0, "10"), (0.001, "10"), (1.0, "9"), (9.999, "1")])
 async def test_rounds_the_reset_up(
-    caller: Caller, sandbox: Sandbox, clock: Clock, elapsed: float, reset: str
+    caller: Caller, sandbox: Sandbox, manual_clock: ManualClock, elapsed: float, reset: str
 ) -> None:
     """Whole seconds until the window ends, and never zero."""
     sandbox.rate_limit = "9/10s"
-    clock.now += elapsed
+    manual_clock.now += elapsed
 
     assert (await caller.list()).headers["X-RateLimit-Reset"] == reset
 

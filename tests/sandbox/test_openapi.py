@@ -9,7 +9,7 @@ import pytest
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller, Reply
+    from tests.sandbox.caller import Caller, Reply
 
 STATUSES = [fault for fault in Fault if fault[0].isdigit()]
 DEFAULTS = {"Content-Length", "Content-Type", "Date", "Server"}

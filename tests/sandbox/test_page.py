@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller
+    from tests.sandbox.caller import Caller
 
 CallerOf = Callable[[Sandbox], "Caller"]
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>__NONCE____STATE__"

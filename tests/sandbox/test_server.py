@@ -23,7 +23,8 @@ from datadog_caselinks.sandbox.record import Record
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller, Clock
+    from tests.sandbox.caller import Caller
+    from tests.support.clock import ManualClock
 
 CallerOf = Callable[[Sandbox], "Caller"]
 
@@ -159,12 +160,12 @@ class TestLifecycle:
 
 class TestRequests:
     async def test_shows_what_came_and_what_became_of_it(
-        self, caller: Caller, sandbox: Sandbox, clock: Clock
+        self, caller: Caller, sandbox: Sandbox, manual_clock: ManualClock
     ) -> None:
         """Time, method, path with its query, status, fault and the body, oldest first."""
         sandbox.fail_next(Fault.HTTP_503)
         await caller.send("POST", "/api/v2/cases/link", data=b"{}")
-        clock.now += 1
+        manual_clock.now += 1
         await caller.send("GET", "/api/v2/cases/link?entity_type=CASE")
 
         assert list(sandbox.requests) == [

@@ -15,7 +15,7 @@ from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller
+    from tests.sandbox.caller import Caller
 
 CallerOf = Callable[[Sandbox], "Caller"]
 

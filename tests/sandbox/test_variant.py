@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +11,8 @@ from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
-    from tests.sandbox.conftest import Caller, Clock, Reply
+    from tests.sandbox.caller import Caller, Reply
+    from tests.support.clock import ManualClock
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 OTHER_CASE = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -20,13 +21,14 @@ A_PAGE = "804cd682-55f6-4541-ab00-b608b282ea7d"
 
 class TestDuplicates:
     @pytest.fixture(params=["conflict", "bad-request"])
-    async def sandbox(self, request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Sandbox]:
-        async with Sandbox(duplicates=request.param, clock=clock) as sandbox:
-            yield sandbox
+    def sandbox_options(
+        self, request: pytest.FixtureRequest, sandbox_options: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {**sandbox_options, "duplicates": request.param}
 
     @pytest.fixture
     def refusal(self, request: pytest.FixtureRequest) -> tuple[int, str]:
-        param = request.node.callspec.params["sandbox"]
+        param = request.node.callspec.params["sandbox_options"]
         return {"conflict": (409, "Conflict"), "bad-request": (400, "Bad Request")}[param]
 
     async def test_an_equal_link_is_refused(
@@ -73,20 +75,18 @@ class TestDuplicates:
         assert (await caller.create()).status == 201
 
 
+@pytest.mark.sandbox(list_lag=2.5, duplicates="conflict")
 class TestListLag:
-    @pytest.fixture
-    async def sandbox(self, clock: Clock) -> AsyncIterator[Sandbox]:
-        async with Sandbox(list_lag=2.5, duplicates="conflict", clock=clock) as sandbox:
-            yield sandbox
-
-    async def test_a_new_link_shows_later(self, caller: Caller, sandbox: Sandbox, clock: Clock) -> None:
+    async def test_a_new_link_shows_later(
+        self, caller: Caller, sandbox: Sandbox, manual_clock: ManualClock
+    ) -> None:
         """It is stored at once, and listed once the lag is over."""
         link = (await caller.create()).json["data"]
         assert len(sandbox.links) == 1
 
-        clock.now += 2.25
+        manual_clock.now += 2.25
         assert (await caller.list()).json == {"data": []}
-        clock.now += 0.25
+        manual_clock.now += 0.25
         assert (await caller.list()).json == {"data": [link]}
 
     async def test_an_equal_one_is_refused_meanwhile(self, caller: Caller) -> None:
@@ -95,29 +95,25 @@ class TestListLag:
 
         assert (await caller.create()).status == 409
 
-    async def test_it_can_be_deleted_meanwhile(self, caller: Caller, clock: Clock) -> None:
+    async def test_it_can_be_deleted_meanwhile(self, caller: Caller, manual_clock: ManualClock) -> None:
         """By the id that the create told; one that was deleted is in no list."""
         link_id = (await caller.create()).json["data"]["id"]
 
         assert (await caller.delete(link_id)).status == 204
-        clock.now += 10
+        manual_clock.now += 10
         assert (await caller.list()).json == {"data": []}
 
 
-async def test_without_a_lag_no_time_counts(caller: Caller, clock: Clock) -> None:
+async def test_without_a_lag_no_time_counts(caller: Caller, manual_clock: ManualClock) -> None:
     """A clock that is set back hides no link."""
     await caller.create()
-    clock.now -= 3600
+    manual_clock.now -= 3600
 
     assert len((await caller.list()).json["data"]) == 1
 
 
+@pytest.mark.sandbox(buckets="separate", rate_limit="2/10s")
 class TestBuckets:
-    @pytest.fixture
-    async def sandbox(self, clock: Clock) -> AsyncIterator[Sandbox]:
-        async with Sandbox(buckets="separate", rate_limit="2/10s", clock=clock) as sandbox:
-            yield sandbox
-
     async def test_each_operation_counts_by_itself(self, caller: Caller) -> None:
         """Each in a bucket that has its name; one that is used up stops no other."""
         created = [await caller.create() for _ in range(3)]
@@ -135,11 +131,11 @@ class TestBuckets:
             ("case_links_get", "1"),
         ]
 
-    async def test_all_windows_end_together(self, caller: Caller, clock: Clock) -> None:
+    async def test_all_windows_end_together(self, caller: Caller, manual_clock: ManualClock) -> None:
         """They are aligned to the same calendar, and each is full again."""
         await caller.create()
         await caller.list()
-        clock.now += 10
+        manual_clock.now += 10
 
         assert (await caller.list()).headers["X-RateLimit-Remaining"] == "1"
         assert (await caller.create()).headers["X-RateLimit-Remaining"] == "1"
@@ -227,7 +223,7 @@ RECORDED_AS_OBJECTS = {"two reasons", "no such link", "an equal link"}
 @pytest.mark.parametrize("name", REFUSALS)
 class TestErrorFormat:
     @pytest.fixture
-    def in_form(self, name: str, clock: Clock, caller_of: Callable[[Sandbox], Caller]) -> Any:
+    def in_form(self, name: str, manual_clock: ManualClock, caller_of: Callable[[Sandbox], Caller]) -> Any:
         async def ask(form: Any) -> Any:
             async with Sandbox(error_format=form, duplicates="conflict", clock=clock) as sandbox:
                 return (await REFUSALS[name][0](caller_of(sandbox))).json["errors"]

@@ -1,4 +1,4 @@
-"""What the tests of pictures share: graphs that have everything in them."""
+"""Graphs for tests of the renderers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import pytest
 
 from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph
 from datadog_caselinks.sandbox import Sandbox
-from tests.graphs import entity, graph, large
-
-HOSTILE = (
-    "</script><script>alert(1)</script>\"'&]}>\\n--!> \n\x00\x1b[31m \u202e"
-    "#quot; `x` ${y} __DATA__ %%{ \U0001f9e8 \ud800"
-)
+from tests.graph.rendering.hostile import HOSTILE
+from tests.support.graphs import entity, graph, large
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from datadog_caselinks import LinkGraph, Site
 from datadog_caselinks.graph.rendering import dot
 from datadog_caselinks.graph.rendering.words import plain
-from tests.graph.rendering.conftest import HOSTILE
-from tests.graphs import graph
+from tests.graph.rendering.hostile import HOSTILE
+from tests.support.graphs import graph
 
 QUOTED = r'"((?:[^"\\]|\\.)*)"'
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datadog_caselinks import ConfigurationError, Entity, LinkGraph
 from datadog_caselinks.graph.rendering.columns import _space_out
 from datadog_caselinks.graph.rendering.layout import BOX_WIDTH, Layout, layout
-from tests.graphs import entity, graph
+from tests.support.graphs import entity, graph
 
 graphs = st.lists(
     st.tuples(st.integers(0, 9), st.sampled_from(["BLOCKS", "RELATES_TO", "PARENT_OF"]), st.integers(0, 9)),

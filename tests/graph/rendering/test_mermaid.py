@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from datadog_caselinks import LinkGraph
 from datadog_caselinks.graph.rendering import mermaid
 from datadog_caselinks.graph.rendering.words import plain
-from tests.graph.rendering.conftest import HOSTILE
-from tests.graphs import graph
+from tests.graph.rendering.hostile import HOSTILE
+from tests.support.graphs import graph
 
 NODE = re.compile(r'    n(\d+)(?:\["|\{\{"|\(\["|>"|\(")([^"]*)(?:"\]|"\}\}|"\]\)|"\))')
 LINK = re.compile(r'    n(\d+) (?:--|==|-\.) "([^"]*)" (?:-->|==>|\.-) n(\d+)')

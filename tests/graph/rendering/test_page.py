@@ -17,7 +17,7 @@ from datadog_caselinks import LinkGraph, Site
 from datadog_caselinks.graph.rendering import page
 from tests.graph.rendering.browser import FOUND, Tab, browsing
 from tests.graph.rendering.documents import addresses, read_page
-from tests.graphs import entity
+from tests.support.graphs import entity
 
 Show = Callable[..., Awaitable[Tab]]
 

@@ -10,7 +10,7 @@ from datadog_caselinks.graph.cycles import ACYCLIC
 from datadog_caselinks.graph.rendering import svg
 from datadog_caselinks.sandbox import Sandbox
 from tests.graph.rendering.documents import SVG, addresses, numbered, read_svg, texts
-from tests.graphs import entity, graph
+from tests.support.graphs import entity, graph
 
 
 def test_everything_is_there(demo: LinkGraph) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datadog_caselinks import LinkGraph
 from datadog_caselinks.graph.rendering import Style, tree, tree_lines
-from tests.graphs import entity, graph, links
+from tests.support.graphs import entity, graph, links
 
 
 def test_a_whole_one() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from datadog_caselinks import LinkGraph
 from datadog_caselinks.graph.rendering.words import describe, fitted, heading, notes, plain, width, wrapped
 from datadog_caselinks.models import Case, Entity
-from tests.graphs import entity, graph
+from tests.support.graphs import entity, graph
 
 anything = st.text(st.characters(), max_size=60)
 

@@ -1,9 +1,10 @@
-"""A PostgreSQL of the tests' own, in a folder of its own, on a free port of loopback."""
+"""A temporary PostgreSQL server on a free port of loopback."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import pwd
 import shutil
@@ -15,17 +16,19 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.servers import HOST, unused_port
+from tests.support.tcp import HOST, unused_port
 
 PASSWORD = "the-database-password"
 
+_numbers = itertools.count(1)
+
 
 class NoPostgresError(Exception):
-    """There are no programs of PostgreSQL here, or they cannot be run."""
+    """The programs of PostgreSQL are not installed or cannot run."""
 
 
 def programs() -> Path:
-    """The folder of ``initdb`` and ``pg_ctl``: the machine's newest, or else those of a wheel."""
+    """Return the folder of ``initdb`` and ``pg_ctl``: the newest on this machine, or those of a wheel."""
     if found := shutil.which("pg_ctl"):
         return Path(found).resolve().parent
     folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")]
@@ -37,7 +40,7 @@ def programs() -> Path:
 
 
 def _owner() -> pwd.struct_passwd | None:
-    """Whom to run it as: PostgreSQL refuses to be run by root."""
+    """Return the user to run PostgreSQL as, since it refuses to run as root."""
     if os.geteuid():
         return None
     names = {user.pw_name: user for user in pwd.getpwall()}
@@ -46,7 +49,7 @@ def _owner() -> pwd.struct_passwd | None:
 
 @frozen
 class Postgres:
-    """A server that runs, and can be restarted."""
+    """A running server."""
 
     _folder: Path
     _programs: Path
@@ -54,19 +57,28 @@ class Postgres:
     port: int
 
     def url(self, database: str = "postgres") -> str:
-        """Where it is, with its password."""
+        """Return the URL of a database, with the password."""
         return f"postgresql://fleet:{PASSWORD}@{HOST}:{self.port}/{database}"
 
+    def new_database(self) -> str:
+        """Create an empty database and return its URL."""
+        import psycopg  # imported here because this module is loaded without the extra `distributed` too
+
+        name = f"fleet{next(_numbers)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self.url(name)
+
     def restart(self) -> None:
-        """End every connection and start anew."""
+        """Close every connection and restart the server."""
         self._run("pg_ctl", "restart", "--mode=fast", *self._server())
 
     def stop(self) -> None:
-        """End every connection, and stop."""
+        """Close every connection and stop the server."""
         self._run("pg_ctl", "stop", "--mode=immediate", *self._server())
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         self._run("pg_ctl", "start", *self._server())
 
     def _server(self) -> list[str]:
@@ -79,7 +91,7 @@ class Postgres:
         ]
 
     def create(self) -> None:
-        """Make its files."""
+        """Create the files of the server."""
         password = self._folder / "password"
         password.write_text(PASSWORD)
         if self._owner:
@@ -96,7 +108,7 @@ class Postgres:
             [self._programs / program, *arguments],
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # which the server inherits, and would keep a pipe open
+            stdout=subprocess.DEVNULL,  # the server inherits it and would keep a pipe open
             stderr=subprocess.STDOUT,
             check=False,
             **identity,
@@ -107,7 +119,11 @@ class Postgres:
 
 @contextlib.contextmanager
 def running() -> Iterator[Postgres]:
-    """A server for as long as the body runs. Raises :class:`NoPostgresError` where there can be none."""
+    """Run a server while the context lasts.
+
+    Raises:
+        NoPostgresError: PostgreSQL is not installed or cannot run.
+    """
     with tempfile.TemporaryDirectory(prefix="caselinks-postgres-") as folder:
         postgres = Postgres(Path(folder), programs(), _owner(), unused_port())
         postgres.create()

@@ -1,8 +1,8 @@
-"""Every text that the package gives out while the tests run, searched for every key that they gave it.
+"""Search everything that the package outputs during the tests for the keys that the tests use.
 
-``conftest.py`` has this look after each test of the whole suite. What a text can come out by is patched here,
-once, and nothing else about it: log records, errors and their pickles, what is printed in this process and by
-programs, events, spans and metrics, journals and other files, and the page of the sandbox.
+``conftest.py`` runs the search after each test. This module patches every way in which the package can
+output text: log records, errors and their pickles, the output of this process and of other programs, events,
+spans and metrics, journals and other files, and the page of the sandbox.
 """
 
 from __future__ import annotations
@@ -32,53 +32,53 @@ from datadog_caselinks.sandbox.api import CREDENTIALS
 from datadog_caselinks.sandbox.page import Page
 from tests.cli import program
 
-# Shorter ones are those of tests that need some string, and are parts of words.
+# Shorter keys are placeholders in tests, and also occur as parts of words.
 SHORTEST = 9
-# Of each class, from each test: a run of 10,000 links that fail alike shows nothing new.
+# The maximum per class and test: 10,000 links that fail in the same way show nothing new.
 ERRORS = 3
-# By these the sandbox tells the keys that it takes.
+# The output in which the sandbox publishes the keys that it accepts.
 _PUBLISHED = re.compile(r'export DD_\S+=.*|"keys": \{.*?\}')
 PUBLIC = {CREDENTIALS.api_key, CREDENTIALS.app_key}
-"""What the sandbox tells everyone, on its page and when it is started as a program."""
+"""The keys that the sandbox publishes on its page and when it is started as a program."""
 
 
 @define
 class Watch:
-    """The keys that a test made or used, and what came out of the package meanwhile."""
+    """The keys that a test created or used, and the output of the package during the test."""
 
     texts: Counter[str] = field(factory=Counter)
-    """How many were searched of each way out."""
+    """The number of searched texts for each kind of output."""
     _keys: set[str] = field(factory=set)
     _new: list[tuple[str, str]] = field(factory=list)
     _errors: list[CaseLinksError] = field(factory=list)
     _kinds: Counter[type] = field(factory=Counter)
 
     def give(self, *keys: object) -> None:
-        """These are keys."""
+        """Search for these keys."""
         self._keys.update(key for key in keys if isinstance(key, str) and len(key) >= SHORTEST)
 
     def see(self, way: str, text: str | bytes | None) -> None:
-        """``text`` came out by this way."""
+        """Record ``text`` as output of the kind ``way``."""
         if text:
             self._new.append((way, text.decode("latin-1") if isinstance(text, bytes) else text))
 
     def see_error(self, error: CaseLinksError) -> None:
-        """``error`` was made, and may be shown or stored by whoever gets it."""
+        """Record an error, which the caller may show or store."""
         self._kinds[type(error)] += 1
         if self._kinds[type(error)] <= ERRORS:
             self._errors.append(error)
 
     def see_files(self, folder: Path) -> None:
-        """A test left what is in ``folder``."""
+        """Record the files that a test left in ``folder``."""
         for path in folder.rglob("*"):
             if path.is_file():
                 self.see("files", path.read_bytes())
 
     def keys_shown(self) -> list[str]:
-        """Each key that came out in the test that ends now, with the way and what stood around it."""
+        """Return each key in the output of the test, with the kind of output and the surrounding text."""
         for error in self._errors:
             self.see("errors", f"{error}\n{error!r}\n{vars(error)!r}")
-            with contextlib.suppress(Exception):  # whether an error pickles is another test's question
+            with contextlib.suppress(Exception):  # other tests check whether errors can be pickled
                 self.see("pickles", pickle.dumps(error))
         new, self._new = self._new, []
         self._errors.clear()
@@ -87,10 +87,10 @@ class Watch:
         found = []
         for way, text in new:
             self.texts[way] += 1
-            told = _PUBLISHED.sub("", text) if way == "programs" else text
+            shown = _PUBLISHED.sub("", text) if way == "programs" else text
             for key in keys - PUBLIC if way == "pages" else keys | PUBLIC:
-                if (at := told.find(key)) >= 0:
-                    found.append(f"{way}: {told[max(at - 100, 0) : at + 100]!r}")
+                if (at := shown.find(key)) >= 0:
+                    found.append(f"{way}: {shown[max(at - 100, 0) : at + 100]!r}")
         return found
 
 
@@ -105,11 +105,11 @@ class _Records(logging.Handler):
 
 @contextlib.contextmanager
 def watching() -> Iterator[Watch]:
-    """Within this, what comes out is seen."""
+    """Record the output of the package while the context lasts."""
     watch = Watch()
 
     def after(owner: Any, name: str, do: Callable[..., None]) -> Any:
-        """Call ``do`` with the result of a method, and what it was called with."""
+        """Call ``do`` with the result and the arguments of each call of a method."""
         method = getattr(owner, name)
 
         @functools.wraps(method)
@@ -155,6 +155,7 @@ def watching() -> Iterator[Watch]:
             after(subprocess.Popen, "communicate", printed),
             after_awaiting(asyncio.subprocess.Process, "communicate", printed),
             after_awaiting(program.Program, "communicate", printed),
+            after(program, "_invoke", lambda done, *_: printed((done.out, done.err))),
             after(program, "_read_all", lambda shown, _: watch.see("programs", shown)),
         ):
             stack.enter_context(patched)

@@ -1,11 +1,11 @@
-"""The APIs that the documents allow, for the tests that prove that the client holds with each."""
+"""The API behaviors that Datadog's documentation permits. Tests check the client against each of them."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 LAG: Final = 0.25
-"""Seconds by which lists lag; a client that is to hold needs a longer ``settle``."""
+"""The delay in seconds after which a list shows a new link; ``settle`` of a client must be longer."""
 
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "as known": {},
@@ -19,4 +19,4 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "conflict and lag": {"duplicates": "conflict", "list_lag": LAG, "error_format": "strings"},
     "bad request and lag": {"duplicates": "bad-request", "list_lag": LAG, "error_format": "strings"},
 }
-"""Each choice alone, and the pairs that bear on each other; what ``Sandbox`` is made with."""
+"""Options of ``Sandbox``: each choice alone, and the combinations that affect each other."""

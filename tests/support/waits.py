@@ -1,4 +1,4 @@
-"""Does something to a call at whichever of its waits is wanted: as it begins, or just as it is over."""
+"""Interrupt a call at a chosen wait: when the wait begins, or just after it has ended."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ _waits: ContextVar[Waits | None] = ContextVar("waits", default=None)
 
 
 class Waits:
-    """The waits of one call, over all tasks that it makes, counted from 0.
+    """The waits of one call and of all tasks that it creates, numbered from 0.
 
-    ``at``
-        The numbers of those at which something happens. What is waited for after that counts on.
-    ``act``
-        What happens, to the task of the call: it is cancelled.
-    ``as_they_end``
-        It happens not as a wait begins, but once what is waited for has come and before its task learns of
-        that: what is on its way then has nobody who could give it back.
+    Args:
+        at: The numbers of the waits at which to act. Later waits are counted too.
+        act: The action, which gets the task of the call. By default it cancels the task.
+        as_they_end: Act after the awaited result is available and before the task receives it, instead of
+            when the wait begins. This is the moment at which a result can get lost.
     """
 
     def __init__(
@@ -42,31 +40,31 @@ class Waits:
 
     @property
     def tasks_left(self) -> list[asyncio.Task[Any]]:
-        """What the call has begun and has not ended."""
+        """The tasks that the call has started and that are still running."""
         return [task for task in self._tasks if not task.done()]
 
     async def of(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run ``call`` until it is done."""
+        """Run ``call`` to its end and return its task."""
         loop = asyncio.get_running_loop()
         token = _waits.set(self)
         loop.set_task_factory(_counted_task)
         try:
-            # Its own tasks are made within its context, and so are known from those of a server beside it.
+            # Tasks of the call inherit its context, which distinguishes them from the tasks of a test server.
             self._call = task = loop.create_task(call)
             _waits.reset(token)
             await asyncio.wait([task])
         finally:
             loop.set_task_factory(None)
-            self._call = None  # whose traceback would hold on to all that it had
+            self._call = None  # its traceback would keep all its objects alive
         return task
 
     def began(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
-        """One more task of the call."""
+        """Record a task of the call."""
         self._tasks.add(task)
         return task
 
     def begins(self, awaited: Any) -> None:
-        """A task is about to wait for ``awaited``, or with ``None`` for the next round of the loop."""
+        """Count a wait for ``awaited``, where ``None`` is the next iteration of the event loop."""
         number, self.count = self.count, self.count + 1
         if number not in self._at:
             return
@@ -75,7 +73,7 @@ class Waits:
         elif awaited is None:
             asyncio.get_running_loop().call_soon(self._act)
         else:
-            awaited.add_done_callback(self._act)  # is called before the task that is to wait for it
+            awaited.add_done_callback(self._act)  # runs before the callback that wakes the task up
 
     def _act(self, _: object = None) -> None:
         if self._call and not self._call.done():
@@ -84,7 +82,7 @@ class Waits:
 
 
 class _Counted(Coroutine[Any, Any, T]):
-    """A coroutine that tells of each wait before it begins."""
+    """A coroutine that reports each wait before it begins."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], waits: Waits) -> None:
         self._coroutine = coroutine

@@ -1,6 +1,6 @@
-"""All that an error or a log record can come to be, for the tests that try to make a secret leak by one.
+"""The texts that an error or a log record can turn into, for tests that try to leak a secret through one.
 
-That is more than ``keys.py`` looks at after every test: tracebacks with local variables, and causes.
+They include tracebacks with local variables and causes, which ``keys.py`` does not search after every test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 
 def texts_of(error: BaseException) -> Iterator[str]:
-    """Everything that a log, a crash report or a queue could come to hold of an error."""
+    """Yield every text of an error that a log, a crash report or a queue could contain."""
     yield str(error)
     yield repr(error)
     yield pickle.dumps(error).decode("latin-1")
@@ -23,7 +23,7 @@ def texts_of(error: BaseException) -> Iterator[str]:
 
 
 def texts_of_record(record: logging.LogRecord) -> Iterator[str]:
-    """The same of a log record."""
+    """Yield every text of a log record, including those of its error."""
     yield record.getMessage()
     yield repr(vars(record))
     if record.exc_info and record.exc_info[1]:
@@ -31,7 +31,7 @@ def texts_of_record(record: logging.LogRecord) -> Iterator[str]:
 
 
 def assert_nothing_of(secrets: Iterable[str], texts: Iterable[str]) -> None:
-    """Fail if one of ``secrets`` is in one of ``texts``."""
+    """Fail if any of ``texts`` contains any of ``secrets``."""
     for text in texts:
         found = [secret for secret in secrets if secret in text]
         assert not found, text

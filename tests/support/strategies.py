@@ -1,4 +1,4 @@
-"""What hypothesis draws: entities, links, JSON documents. Shared by the tests of several modules."""
+"""Strategies for hypothesis: entities, links and JSON documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ relationships: Final = st.sampled_from(Relationship)
 
 @st.composite
 def new_links(draw: st.DrawFn) -> NewCaseLink:
-    """Links that may be created: a case at one end or at both."""
+    """Generate valid links to create: at least one end is a case."""
     ends = [Entity(draw(ids), EntityType.CASE), Entity(draw(ids), draw(entity_types))]
     if ends[0].id == ends[1].id:
         ends[1] = Entity(str(draw(st.uuids().filter(lambda id: str(id) != ends[0].id))), ends[1].type)
@@ -24,13 +24,13 @@ def new_links(draw: st.DrawFn) -> NewCaseLink:
 
 
 texts: Final = st.text(min_size=1, max_size=40)
-"""Any non-empty string that UTF-8 can carry."""
+"""Any non-empty string that can be encoded as UTF-8."""
 
 entities: Final = st.builds(Entity, ids | texts, entity_types | texts)
-"""Entities as an answer may hold them: ids that are no UUIDs, types that this version does not know."""
+"""Entities that a response may contain, including unknown types and ids that are not UUIDs."""
 
 links: Final = st.builds(CaseLink, texts, entities, relationships | texts, entities)
-"""Links as an answer may hold them."""
+"""Links that a response may contain."""
 
 scalars: Final[st.SearchStrategy[Any]] = (
     st.none()
@@ -65,4 +65,4 @@ json_values: Final[st.SearchStrategy[Any]] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS, inner, max_size=6),
     max_leaves=20,
 )
-"""Whatever ``json.dumps`` writes, with the API's own names among the keys."""
+"""Any value that ``json.dumps`` accepts. The keys include those of the API."""

@@ -1,0 +1,44 @@
+"""Helpers that read a file of links from memory."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, Site, read_link_file
+from datadog_caselinks.bulk.link_files import MAX_LINE
+
+
+class InPieces(io.RawIOBase):
+    """A stream that returns at most ``length`` bytes at a time, as pipes and sockets do."""
+
+    def __init__(self, content: bytes, length: int) -> None:
+        self._content = io.BytesIO(content)
+        self._length = length
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._content.read(self._length)
+
+
+async def read(
+    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
+) -> list[LinkLine | MalformedLine]:
+    """Read all lines of a file from a stream that returns pieces of ``length`` bytes."""
+    encoded = content.encode() if isinstance(content, str) else content
+    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
+
+
+async def refusal(content: str | bytes) -> str:
+    """Return the message of the error with which the whole file is refused."""
+    with pytest.raises(LinkFileError) as caught:
+        await read(content)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def raw_file(content: bytes) -> io.RawIOBase:
+    """Return a seekable, unbuffered stream of ``content``."""
+    reader: Any = io.BytesIO(content)
+    return reader  # type: ignore[no-any-return] # has all methods of RawIOBase but is not a subclass

@@ -1,0 +1,14 @@
+"""Helpers for tests that wait for other tasks, threads or processes."""
+
+from __future__ import annotations
+
+import asyncio
+
+MAX_SECONDS = 60.0
+"""The timeout for everything that a test waits for in real time."""
+
+
+async def settle(turns: int = 20) -> None:
+    """Run the event loop until every task that can make progress has done so."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
