@@ -1,7 +1,8 @@
 """A program: which functions of the package one ``create_link`` passes, counted by ``sys.setprofile``.
 
-Prints the count of functions and files for a create that succeeds at once, and for one whose first attempt gets
-a 503; with ``--list`` the functions too. The client has created one link before, so that imports do not count.
+Prints the count of functions and files for a create that succeeds at once, and for one whose first attempt
+gets a 503; with ``--list`` the functions too. The client has created one link before, so that imports do not
+count.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from attrs import frozen
 from multidict import CIMultiDict
 
 from benchmarks.picture import WIDTH, svg
-from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks import CaseLinksClient, RateLimit, RetryPolicy, case
 from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox
 from datadog_caselinks.sandbox.limits import Limiter
 

@@ -99,12 +99,6 @@ _searched = Counter[str]()
 """How many texts have been searched for keys, by this process and by other workers."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers that pass options to fixtures."""
-    config.addinivalue_line("markers", "clock(**options): options of the fixture `clock`, such as stopped_at")
-    config.addinivalue_line("markers", "sandbox(**options): options of the fixture `sandbox`, such as seed")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def watch() -> Iterator[Watch]:
     with watching() as watch:

@@ -729,7 +729,8 @@ class TestLastAttempt:
         assert error.__cause__ is error.reason
         assert isinstance(error.reason, ServerError)
         assert str(error) == (
-            f"{error.reason}. The link may have been created: list the links of {NEW.parent} before creating it again"
+            f"{error.reason}. The link may have been created: list the links of {NEW.parent} "
+            "before creating it again"
         )
         assert "not retried: most recent requests have failed" in str(error)
 

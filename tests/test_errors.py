@@ -23,6 +23,7 @@ from datadog_caselinks.errors import (
     LinkFileError,
     MalformedResponseError,
     ParameterError,
+    RequestTimeoutError,
     ResponseError,
     ServerError,
     SessionError,

@@ -97,7 +97,7 @@ async def test_a_plan_is_compared_in_a_thread(
     """What it compares, and what it has to list for that."""
     compared = threads_of(monkeypatch, plan, "compare")
     looked_for = threads_of(monkeypatch, plan, "_entities_to_list")
-    assert len((await links.plan_links(wanted)).create) == MANY
+    assert len((await client.plan_links(wanted)).create) == MANY
     assert compared == looked_for == {False}
 
 
@@ -105,8 +105,8 @@ async def test_a_graph_is_joined_in_a_thread(
     client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each step from the links that were read to what they lead to, and the graph that comes of it."""
-    await make(links, FEW)
+    await make(client, FEW)
     steps = threads_of(monkeypatch, reading._Walk, "advance")
     made = threads_of(monkeypatch, reading._Walk, "build_graph")
-    assert len((await links.read_graph(OUTAGE)).links) == FEW
+    assert len((await client.read_graph(OUTAGE)).links) == FEW
     assert steps == made == {False}

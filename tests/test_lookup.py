@@ -13,7 +13,13 @@ import pytest
 from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink, case
 from datadog_caselinks.creation import Lookup
 from datadog_caselinks.operations import Operations
-from tests.servers import Api, Held, Server, leaving_nothing, settle, sockets_to, some_id
+from tests.support.api import Api
+from tests.support.ids import some_id
+from tests.support.leftovers import leaving_nothing
+from tests.support.server import Server
+from tests.support.steps import Held
+from tests.support.tcp import sockets_to
+from tests.support.waiting import settle
 
 PARENT, OTHER = case(some_id(1)), case(some_id(2))
 

@@ -49,7 +49,8 @@ from datadog_caselinks import (
     case,
 )
 from datadog_caselinks.retry import Attempts, RetryBudget, with_retries
-from tests.servers import Clock, settle
+from tests.support.clock import Clock
+from tests.support.waiting import settle
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 
@@ -110,7 +111,7 @@ def shortest(start: float, _: float) -> float:
 
 
 class Started:
-    """The decisions of one call: ``send`` takes a failed attempt's error, and returns the wait or raises it."""
+    """The decisions of one call: ``send`` takes the error of an attempt, and returns the wait or raises it."""
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts

@@ -23,17 +23,17 @@ class InPieces(io.RawIOBase):
 
 
 async def read(
-    content: str | bytes, length: int = MAX_LINE, site: Site | None = None
+    content: str | bytes, length: int = MAX_LINE, *, format: str | None = None, site: Site | None = None
 ) -> list[LinkLine | MalformedLine]:
     """Read all lines of a file from a stream that returns pieces of ``length`` bytes."""
     encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length), site=site)]
+    return [line async for line in read_link_file(InPieces(encoded, length), format=format, site=site)]
 
 
-async def refusal(content: str | bytes) -> str:
+async def refusal(content: str | bytes, *, format: str | None = None) -> str:
     """Return the message of the error with which the whole file is refused."""
     with pytest.raises(LinkFileError) as caught:
-        await read(content)
+        await read(content, format=format)
     assert str(caught.value).isprintable()
     return str(caught.value)
 

@@ -36,7 +36,7 @@ from datadog_caselinks import (
     read_link_file,
 )
 from datadog_caselinks.bulk.link_files import COLUMNS, MAX_LINE, count_links
-from tests.bulk.reading import raw_file, read, refusal
+from tests.bulk.reading import InPieces, raw_file, read, refusal
 from tests.support.strategies import json_values, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -47,17 +47,6 @@ NEW = case(A).blocks(case(B))
 Pipe = tuple[io.FileIO, io.FileIO]
 OBJECT = {"parent": A, "relationship": "BLOCKS", "child": B}
 JSON_LINE = json.dumps(OBJECT)
-
-
-class InPieces(io.RawIOBase):
-    """A stream that returns its content in pieces of a given length, like a pipe."""
-
-    def __init__(self, content: bytes, length: int) -> None:
-        self._content = io.BytesIO(content)
-        self._length = length
-
-    def read(self, size: int = -1, /) -> bytes:
-        return self._content.read(self._length)
 
 
 class Broken(io.RawIOBase):
@@ -74,13 +63,6 @@ class Broken(io.RawIOBase):
         return first
 
 
-async def read(
-    content: str | bytes, length: int = MAX_LINE, *, format: str | None = None, site: Site | None = None
-) -> list[LinkLine | MalformedLine]:
-    encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length), format=format, site=site)]
-
-
 async def read_one(content: str | bytes) -> LinkLine | MalformedLine:
     (line,) = await read(content)
     return line
@@ -90,14 +72,6 @@ async def reason(content: str | bytes) -> str:
     """Return the reason of the only malformed line."""
     (bad,) = [line for line in await read(content) if isinstance(line, MalformedLine)]
     return bad.reason
-
-
-async def refusal(content: str | bytes, *, format: str | None = None) -> str:
-    """Return the message of the error that reading ``content`` raises."""
-    with pytest.raises(LinkFileError) as caught:
-        await read(content, format=format)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 def written(links: list[NewCaseLink], form: str) -> bytes:
@@ -553,7 +527,7 @@ class TestFormat:
         file = InPieces(f"{HEADER}\n{GOOD}".encode(), MAX_LINE)
         file.name = "links.yaml"  # type: ignore[attr-defined]
         assert [line async for line in read_link_file(file, format=format)] == [LinkLine(2, NEW)]
-        counted = _raw(f"{HEADER}\n{GOOD}".encode())
+        counted = raw_file(f"{HEADER}\n{GOOD}".encode())
         assert count_links(counted, format=format) == 1
 
     @pytest.mark.parametrize("format", ["xml", "CSV", ""])
@@ -564,7 +538,7 @@ class TestFormat:
             await read(GOOD, format=format)
         assert str(caught.value) == message
         with pytest.raises(ParameterError):
-            count_links(_raw(b""), format=format)
+            count_links(raw_file(b""), format=format)
 
     async def test_yaml_without_a_name_needs_a_format(self) -> None:
         """Without a name and a format it is read as CSV, and the message says what to do."""

@@ -15,15 +15,15 @@ from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, read_link_
 from datadog_caselinks.bulk import link_files, link_yaml
 from datadog_caselinks.bulk.link_files import MAX_LINE, MAX_YAML, count_links
 from datadog_caselinks.bulk.link_yaml import YamlRow, read_rows
-from tests.bulk import test_link_files as files
-from tests.bulk.test_link_files import InPieces, _raw
+from tests.bulk import reading
+from tests.bulk.reading import InPieces, raw_file
 
 INCIDENT = "61c41aec-dddd-59db-a8d2-bb09606ec3a2"
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 
 
-read = partial(files.read, format="yaml")
-refusal = partial(files.refusal, format="yaml")
+read = partial(reading.read, format="yaml")
+refusal = partial(reading.refusal, format="yaml")
 
 
 async def numbers_and_links(content: str, length: int = MAX_LINE) -> list[tuple[int, str]]:
@@ -256,7 +256,7 @@ class TestWholeFiles:
 
     def test_how_many_links_it_holds_is_not_known_before(self) -> None:
         """Its lines are not its links; the file is left at its beginning."""
-        file = _raw(b"\n# x\nSHOP-1: {}\n")
+        file = raw_file(b"\n# x\nSHOP-1: {}\n")
         assert (count_links(file, format="yaml"), file.tell()) == (None, 0)
 
     @given(

@@ -7,16 +7,7 @@ import logging
 import pytest
 
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
-
-
-class Clock:
-    """Seconds, moved on by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 @pytest.fixture
@@ -61,7 +52,7 @@ def test_the_number_may_grow_on_the_way(
     screen = Screen(clock=manual_clock)
     screen.start(None)
     for total in (10, 100):
-        clock.now += 10
+        manual_clock.now += 10
         screen.on_progress(total // 2, total)
     assert capsys.readouterr().err.splitlines() == [
         "5 of 10, 0 failed, 0/s, 0:00:10 left",

@@ -42,10 +42,8 @@ async def awaited(configuration: Configuration) -> AsyncIterator[Call]:
 
 
 @pytest.fixture(params=["strings", "objects"])
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    options: Any = {"error_format": request.param, "duplicates": "conflict", "rate_limit": "1000/1h"}
-    async with Sandbox(**options) as sandbox:
-        yield sandbox
+def sandbox_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"error_format": request.param, "duplicates": "conflict", "rate_limit": "1000/1h"}
 
 
 @pytest.fixture(params=[waiting, awaited])

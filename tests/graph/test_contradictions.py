@@ -15,7 +15,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.graph.contradictions import find_contradictions
 from datadog_caselinks.graph.cycles import ACYCLIC
-from tests.servers import some_id
+from tests.support.ids import some_id
 
 CASES = [case(some_id(number)) for number in range(30)]
 A, B, C, D = CASES[:4]

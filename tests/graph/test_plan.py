@@ -76,14 +76,16 @@ async def applied(client: CaseLinksClient, plan: LinkPlan) -> list[PlanOutcome]:
 
 
 class TestPlanLinks:
-    async def test_what_is_not_there_is_to_be_created(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_is_not_there_is_to_be_created(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
         """Missing links are planned in order; nothing is written, and each key is looked up once."""
         wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted)
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
         assert asked(sandbox) == {"GET": 3}  # two cases, and the links of the one that both links share
 
-    async def test_progress(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_progress(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Progress is reported after each response, with the total so far: first keys, then lists."""
         told: list[tuple[int, int]] = []
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
@@ -91,18 +93,18 @@ class TestPlanLinks:
         assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
         assert asked(sandbox) == {"GET": 6}
 
-    async def test_what_is_there_is_kept(self, links: CaseLinksClient) -> None:
+    async def test_what_is_there_is_kept(self, client: CaseLinksClient) -> None:
         """An existing link is kept; for ``RELATES_TO`` in either direction."""
-        made = [await links.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
-        plan = await links.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
+        made = [await client.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
+        plan = await client.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
         assert plan == LinkPlan(create=(B.blocks(C),), keep=(made[1], made[0]))
 
-    async def test_equal_links_are_one(self, links: CaseLinksClient) -> None:
+    async def test_equal_links_are_one(self, client: CaseLinksClient) -> None:
         """Equal links count once, by key or by id, and the first one is used."""
         wanted = [A.relates_to(B), parse_link("SHOP-1", "relates_to", "SHOP-2"), B.relates_to(A)]
         assert await client.plan_links(wanted) == LinkPlan(create=(A.relates_to(B),))
 
-    async def test_sources_of_either_kind(self, links: CaseLinksClient) -> None:
+    async def test_sources_of_either_kind(self, client: CaseLinksClient) -> None:
         """Sync and async sources both work, and an empty source gives an empty plan."""
 
         async def slowly() -> AsyncIterator[WantedLink]:
@@ -111,13 +113,13 @@ class TestPlanLinks:
         assert await client.plan_links(slowly()) == LinkPlan(create=(A.blocks(B),))
         assert await client.plan_links([], prune=True) == LinkPlan()
 
-    async def test_without_prune_nothing_is_deleted(self, links: CaseLinksClient) -> None:
+    async def test_without_prune_nothing_is_deleted(self, client: CaseLinksClient) -> None:
         """Without ``prune``, other links and duplicate links stay unchanged."""
-        first = min([await links.create_link(A.blocks(B)) for _ in range(2)], key=lambda link: link.id)
-        await links.create_link(A.causes(B))
-        assert await links.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
+        first = min([await client.create_link(A.blocks(B)) for _ in range(2)], key=lambda link: link.id)
+        await client.create_link(A.causes(B))
+        assert await client.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
 
-    async def test_prune_deletes_among_the_entities_that_are_named(self, links: CaseLinksClient) -> None:
+    async def test_prune_deletes_among_the_entities_that_are_named(self, client: CaseLinksClient) -> None:
         """Prune keeps links to entities that the wanted links do not name."""
         kept, unwanted, other = [
             await client.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
@@ -126,10 +128,10 @@ class TestPlanLinks:
         assert plan == LinkPlan((A.causes(C),), (kept,), (unwanted,))
         assert other not in plan.delete
 
-    async def test_prune_leaves_one_of_equal_links(self, links: CaseLinksClient) -> None:
+    async def test_prune_leaves_one_of_equal_links(self, client: CaseLinksClient) -> None:
         """Prune deletes all but one of equal links."""
-        made = [await links.create_link(new) for new in (A.relates_to(B), B.relates_to(A), A.relates_to(B))]
-        plan = await links.plan_links([A.relates_to(B)], prune=True)
+        made = [await client.create_link(new) for new in (A.relates_to(B), B.relates_to(A), A.relates_to(B))]
+        plan = await client.plan_links([A.relates_to(B)], prune=True)
         assert (len(plan.keep), len(plan.delete), {*plan.keep, *plan.delete}) == (1, 2, set(made))
 
     async def test_prune_leaves_what_no_file_could_name(self, keys: ApiKeys) -> None:
@@ -160,7 +162,7 @@ class TestPlanLinks:
         """The error names every unknown key, and no links are listed."""
         wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
         with pytest.raises(NotFoundError, match="SHOP-71") as caught:
-            await links.plan_links(wanted)
+            await client.plan_links(wanted)
         assert str(caught.value).endswith("; also not found: SHOP-72, SHOP-73")
         with pytest.raises(NotFoundError) as caught:
             await client.plan_links(wanted[:2])
@@ -168,13 +170,13 @@ class TestPlanLinks:
         assert "also not found" not in str(caught.value)
         assert not any("entity_id" in request.path for request in sandbox.requests)
 
-    async def test_what_is_no_link_is_refused(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_is_no_link_is_refused(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A value that is not a link is refused before anything is sent."""
         with pytest.raises(InvalidLinkError, match="not 'SHOP-1'"):
-            await links.plan_links([A.blocks(B), "SHOP-1"])  # type: ignore[list-item]
+            await client.plan_links([A.blocks(B), "SHOP-1"])  # type: ignore[list-item]
         assert asked(sandbox) == {}
 
-    async def test_two_names_of_one_case(self, links: CaseLinksClient) -> None:
+    async def test_two_names_of_one_case(self, client: CaseLinksClient) -> None:
         """A key and an id of one case are detected after the lookup; a case cannot be linked to itself."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
             await client.plan_links([parse_link("SHOP-1", "blocks", A)])
@@ -192,32 +194,32 @@ class TestPlanLinks:
 
 
 class TestWarnings:
-    async def test_a_cycle_with_what_is_there(self, links: CaseLinksClient) -> None:
+    async def test_a_cycle_with_what_is_there(self, client: CaseLinksClient) -> None:
         """A cycle through existing links is reported with the keys that were looked up."""
-        kept, closing = [await links.create_link(new) for new in (A.blocks(B), C.blocks(A))]
+        kept, closing = [await client.create_link(new) for new in (A.blocks(B), C.blocks(A))]
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-2", "blocks", "SHOP-3")]
         [warning] = (await client.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
         assert warning.kind is ContradictionKind.CYCLE
         assert set(warning.links) == {kept, B.blocks(C), closing}
         assert str(warning) == "a cycle: SHOP-2 BLOCKS SHOP-3 BLOCKS SHOP-1 BLOCKS SHOP-2"
 
-    async def test_not_of_what_will_be_gone(self, links: CaseLinksClient) -> None:
+    async def test_not_of_what_will_be_gone(self, client: CaseLinksClient) -> None:
         """Links that the plan deletes are not part of a cycle."""
-        await links.create_link(A.blocks(B))
-        assert len((await links.plan_links([B.blocks(A)])).warnings) == 1
-        assert (await links.plan_links([B.blocks(A)], prune=True)).warnings == ()
+        await client.create_link(A.blocks(B))
+        assert len((await client.plan_links([B.blocks(A)])).warnings) == 1
+        assert (await client.plan_links([B.blocks(A)], prune=True)).warnings == ()
 
-    async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Warnings need no requests beyond the lists."""
-        plan = await links.plan_links([A.blocks(B), B.blocks(A), A.duplicates(B), B.duplicates(A)])
+        plan = await client.plan_links([A.blocks(B), B.blocks(A), A.duplicates(B), B.duplicates(A)])
         assert len(plan.warnings) == 2
         assert asked(sandbox) == {"GET": 1}
 
 
 class TestText:
-    async def test_it_is_the_difference(self, links: CaseLinksClient) -> None:
+    async def test_it_is_the_difference(self, client: CaseLinksClient) -> None:
         """``str()`` has one line for each created or deleted link, with keys where they are known."""
-        await links.create_link(A.causes(B))
+        await client.create_link(A.causes(B))
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted, prune=True)
         assert str(plan).splitlines() == [
@@ -234,11 +236,11 @@ class TestText:
 
 
 class TestApplyPlan:
-    async def test_what_became_of_each_link(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_what_became_of_each_link(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Each create and each delete has an outcome with its index."""
-        old = [await links.create_link(new) for new in (A.causes(B), B.causes(C))]
-        plan = await links.plan_links([A.blocks(B), B.blocks(C)], prune=True)
-        outcomes = await applied(links, plan)
+        old = [await client.create_link(new) for new in (A.causes(B), B.causes(C))]
+        plan = await client.plan_links([A.blocks(B), B.blocks(C)], prune=True)
+        outcomes = await applied(client, plan)
         assert Counter(map(type, outcomes)) == {Created: 2, Deleted: 2}
         assert {outcome.index for outcome in outcomes[:2]} == {0, 1}
         assert all(isinstance(each, Created) and each.new == plan.create[each.index] for each in outcomes[:2])
@@ -253,7 +255,7 @@ class TestApplyPlan:
         )
         assert len(sandbox.links) == 2
 
-    async def test_twice_changes_nothing(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_twice_changes_nothing(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Applying the same plan or a new one again leaves the sandbox unchanged."""
         wanted = [A.blocks(B), B.blocks(C), C.relates_to(A)]
         for new in (A.causes(B), B.blocks(C), B.blocks(C)):
@@ -270,16 +272,16 @@ class TestApplyPlan:
         assert await applied(client, second) == []
         assert ids(sandbox) == after
 
-    async def test_another_writer_in_between(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_another_writer_in_between(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A link created by someone else is not created again, and one they deleted counts as deleted."""
-        old = await links.create_link(A.causes(B))
-        plan = await links.plan_links([A.blocks(B)], prune=True)
-        theirs = await links.create_link(A.blocks(B))
-        await links.delete_link(old)
-        assert await applied(links, plan) == [AlreadyLinked(A.blocks(B), theirs, 0), Deleted(old, 0)]
+        old = await client.create_link(A.causes(B))
+        plan = await client.plan_links([A.blocks(B)], prune=True)
+        theirs = await client.create_link(A.blocks(B))
+        await client.delete_link(old)
+        assert await applied(client, plan) == [AlreadyLinked(A.blocks(B), theirs, 0), Deleted(old, 0)]
         assert ids(sandbox) == [theirs.id]
 
-    async def test_creates_come_before_deletes(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_creates_come_before_deletes(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """All creates are finished before the first delete is sent."""
         wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         for new in wanted[:10]:
@@ -310,7 +312,7 @@ class TestApplyPlan:
         )
         assert "DELETE" not in server.methods
 
-    async def test_a_delete_that_fails(self, sandbox: Sandbox, links: CaseLinksClient) -> None:
+    async def test_a_delete_that_fails(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A failed delete is an outcome with its error, and the other deletes continue."""
         for new in (A.causes(B), B.causes(A)):
             await client.create_link(new)

@@ -55,33 +55,16 @@ from datadog_caselinks.http.wire import (
     delete_request,
     list_request,
 )
-from tests.leaks import assert_nothing_of, texts_of, texts_of_record
-from tests.servers import (
-    HOST,
-    LINKS_PATH,
-    Api,
-    Authority,
-    Clock,
-    Exchange,
-    Proxy,
-    Server,
-    Step,
-    answers,
-    counting_handshakes,
-    created,
-    deleted,
-    drops,
-    head,
-    is_silent,
-    listed,
-    listening,
-    repeats,
-    resets,
-    sends,
-    settle,
-    some_id,
-    unused_port,
-)
+from tests.support.api import LINKS_PATH, Api
+from tests.support.authority import Authority, counting_handshakes
+from tests.support.clock import Clock
+from tests.support.ids import some_id
+from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
+from tests.support.proxy import Proxy
+from tests.support.server import Exchange, Server, Step, head
+from tests.support.steps import answers, created, deleted, drops, is_silent, listed, repeats, resets, sends
+from tests.support.tcp import HOST, listening, unused_port
+from tests.support.waiting import settle
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 CREATE, LIST, DELETE = create_request(NEW), list_request(NEW.parent, None), delete_request("some-link")

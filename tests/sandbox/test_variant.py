@@ -225,7 +225,7 @@ class TestErrorFormat:
     @pytest.fixture
     def in_form(self, name: str, manual_clock: ManualClock, caller_of: Callable[[Sandbox], Caller]) -> Any:
         async def ask(form: Any) -> Any:
-            async with Sandbox(error_format=form, duplicates="conflict", clock=clock) as sandbox:
+            async with Sandbox(error_format=form, duplicates="conflict", clock=manual_clock) as sandbox:
                 return (await REFUSALS[name][0](caller_of(sandbox))).json["errors"]
 
         return ask
