@@ -111,7 +111,7 @@ def shortest(start: float, _: float) -> float:
 
 
 class Started:
-    """The decisions of one call: ``send`` takes the error of an attempt, and returns the wait or raises it."""
+    """The decisions of one call: ``send`` takes an error, and returns the wait or raises the error."""
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
