@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final, NewType, TypeVar
 
 import cattrs
-from attrs import frozen
+from attrs import frozen, has
+from cattrs.gen import make_dict_structure_fn
 
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
 
@@ -88,7 +89,7 @@ class CaseResource:
     """A case."""
 
     id: str
-    attributes: CaseAttributes = CaseAttributes()
+    attributes: CaseAttributes | None = None
 
 
 @frozen
@@ -121,7 +122,7 @@ def decode_links(body: bytes) -> list[CaseLink]:
 def decode_case(body: bytes) -> Case:
     """Return the case in ``body``. Raises ``ValueError`` that says what is wrong with it."""
     resource = _decode(body, CaseDocument).data
-    known = resource.attributes
+    known = resource.attributes or CaseAttributes()
     return Case(resource.id, known.key, known.title, known.status, known.priority)
 
 
@@ -173,6 +174,18 @@ def _read_optional_text(value: object, _: object) -> str:
     return _read_text(value, str) if isinstance(value, str) and value else ""
 
 
+def _make_object_reader(kind: type[T], converter: cattrs.Converter) -> Callable[[object, object], T]:
+    # cattrs' own reader takes any value that has "in" and "[]".
+    read_members = make_dict_structure_fn(kind, converter)
+
+    def read_object(value: object, _: object) -> T:
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        return read_members(value, kind)
+
+    return read_object
+
+
 def _read_links(value: object, _: object) -> list[LinkResource]:
     # cattrs takes any iterable for a list, so an empty object would mean "no links".
     if not isinstance(value, list):
@@ -197,6 +210,7 @@ def _make_converter(
     read_links: Callable[[object, Any], list[LinkResource]], *, tracing: bool
 ) -> cattrs.Converter:
     converter = make_converter(detailed_validation=tracing)
+    converter.register_structure_hook_factory(has, _make_object_reader)
     converter.register_structure_hook(str, _read_text)
     converter.register_structure_hook(OptionalText, _read_optional_text)
     converter.register_structure_hook_func(lambda kind: kind == list[LinkResource], read_links)
