@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -184,7 +183,7 @@ async def test_a_pipe_is_a_file_too(sandbox: Sandbox, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # Without O_NONBLOCK, a command that fails before it opens the pipe would block the test forever.
-    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)) as reader:
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)) as reader:
         assert (await caselinks(pointing_at(sandbox), *arguments, str(pipe))).status == 0
         assert reader.read() == expected
 
