@@ -164,8 +164,8 @@ async def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("api_key", "app_key", "says"),
     [
-        (API_KEY, APP_KEY, "401, Unauthorized; check DD_API_KEY and DD_APP_KEY"),
-        ("", "", "give the application key or token the scope cases_write"),
+        (API_KEY, APP_KEY, "401 Unauthorized. Check DD_API_KEY and DD_APP_KEY"),
+        ("", "", "The application key or token needs the scope cases_write"),
     ],
 )
 async def test_refused_credentials_end_the_run_in_a_few_lines(
@@ -261,7 +261,7 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
     assert done.err.startswith(
-        f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404, case not found; "
+        f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404 case not found. "
     )
     assert done.out.startswith("line 3: created ")
     assert done.status == 1
@@ -429,7 +429,7 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
     assert {(link.parent_entity_id, link.child_entity_id) for link in sandbox.links} == {
         (known[0].id, known[1].id)
     }
-    assert "line 4: failed: cannot get case SHOP-3: 404, case not found" in done.err
+    assert "line 4: failed: cannot get case SHOP-3: 404 case not found" in done.err
     assert sorted(line.partition(": ")[2].split(": ")[1] for line in done.out.splitlines()) == [
         "SHOP-1 BLOCKS SHOP-2",
         "SHOP-1 CAUSES SHOP-2",

@@ -108,7 +108,7 @@ async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> Non
     """As everywhere."""
     done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})
     assert found["keys"][0] == "bad"
-    assert "401, Unauthorized; check DD_API_KEY and DD_APP_KEY" in found["keys"][1]
+    assert "401 Unauthorized. Check DD_API_KEY and DD_APP_KEY" in found["keys"][1]
     assert done.status == 1
 
 

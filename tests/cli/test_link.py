@@ -71,7 +71,7 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("arguments", "status", "expected"),
         [
-            (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404, case not found"),
+            (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404 case not found"),
             (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'STOPS'; known are"),
             (("SHOP-1", "blocks", "shop-1"), 2, "SHOP-1 cannot be linked to itself"),
             (("SHOP-1", "blocks", "checkout"), 2, "'checkout' names no entity; write a case key"),
@@ -225,5 +225,5 @@ class TestDelete:
         (link,) = sandbox.links
         done = await caselinks(pointing_at(sandbox), "delete", some_id(1), link.id, "--output", "json")
         assert json.loads(done.out) == [{"id": link.id, "deleted": True}]
-        assert done.err.startswith(f"cannot delete link {some_id(1)}: 404, link not found")
+        assert done.err.startswith(f"cannot delete link {some_id(1)}: 404 link not found")
         assert (done.status, done.err.count("\n"), sandbox.links) == (1, 1, [])

@@ -184,7 +184,8 @@ async def test_what_cannot_be_planned_is_told(
     sandbox: Sandbox, text: str, status: int, expected: str
 ) -> None:
     """In a line or two, and nothing is sent."""
-    done = await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", "-", stdin=text.encode())
+    arguments = ("plan", "--format", "yaml", "--apply", "--yes", "-")
+    done = await caselinks(pointing_at(sandbox), *arguments, stdin=text.encode())
     assert expected in done.err
     assert (done.status, done.out, sandbox.links) == (status, "", [])
     assert done.err.count("\n") <= 2
