@@ -79,10 +79,10 @@ async def _requests(fault: Fault) -> list[RecordedRequest]:
     new = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("c9a888ae-bfd4-5ac6-a16a-d64ccec67c1a"))
     async with (
         Sandbox() as sandbox,
-        CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
+        CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as client,
     ):
         sandbox.fail_next(fault)
-        made = await links.create_link(new)
+        made = await client.create_link(new)
         assert [link.id for link in sandbox.links] == [made.id]
         return list(sandbox.requests)
 
