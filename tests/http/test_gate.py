@@ -377,7 +377,7 @@ class TestWaiting:
         await first.hear(told(0))
         assert [caller.task.done() for caller in others] == [True, False, True]
         for hasty in (others[0], others[2]):
-            with pytest.raises(RateLimitError, match="nothing for another 60 s") as caught:
+            with pytest.raises(RateLimitError, match="is used up for another 60 s") as caught:
                 await hasty.task
             assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, told(0))
 
