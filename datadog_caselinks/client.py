@@ -15,6 +15,7 @@ import aiohttp
 from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
+from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env
@@ -200,8 +201,6 @@ class CaseLinksClient:
         async with contextlib.AsyncExitStack() as stack:
             create = self._ensure() if ensure else self._observed("create", self._creator.create)
             if journal is not None:
-                from datadog_caselinks.bulk.journal import Journal  # imported lazily: it loads SQLite
-
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
                 create = opened.once(create, self._observed("ensure", self._creator.resume))
             observed = stack.enter_context(self._observer.run(self._resolving(create)))
