@@ -85,7 +85,10 @@ class TestLinkCommand:
                 ("it", "blocks", "SHOP-2"),
                 "Not linked: 'it' names no entity; write a case key such as SHOP-1,",
             ),
-            (("SHOP-1", "blocks", "SHOP-99"), "Not linked: cannot get case SHOP-99: 404 case not found. It does"),
+            (
+                ("SHOP-1", "blocks", "SHOP-99"),
+                "Not linked: cannot get case SHOP-99: 404 case not found. ",
+            ),
         ],
     )
     async def test_says_what_to_write_instead(
