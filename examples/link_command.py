@@ -59,7 +59,7 @@ def advice(error: CaseLinksError) -> str:
         case AuthenticationError() | PermissionDeniedError():
             return "Not linked: Datadog denied access. Please ask the operators of this bot to check its log."
         case AmbiguousResultError():
-            return "Perhaps linked: Datadog did not confirm it. Try again in a minute; that creates no second link."
+            return "Perhaps linked: Datadog did not confirm it. Try again in a minute; this is safe."
         case RateLimitError(retry_after=float(seconds)):
             return f"Not linked: Datadog's rate limit is used up. Try again in {seconds:.0f} seconds."
         case _:

@@ -1,7 +1,7 @@
 """An aiohttp.web service that links cases by their keys.
 
-One client serves every request for the life of the application. A PUT creates a link only if it does not exist,
-so a caller that got no response can send it again.
+One client serves every request for the life of the application. A PUT creates a link only if it does not
+exist, so a caller that got no response can send it again.
 
 Against a sandbox:  caselinks sandbox --seed demo -- python examples/web_service.py
 Against Datadog:    python examples/web_service.py           (with DD_* in the environment)
