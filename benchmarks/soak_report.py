@@ -67,11 +67,11 @@ def rows(soaked: Soaked) -> list[Row]:
     return [
         Row("links wanted", f"{soaked.wanted:,} in {soaked.after.seconds:,.0f} s"),
         Row("restarts of a site, each with other faults and another limit", f"{len(soaked.restarts)}"),
-        Row("unclear, or broken off, and looked for once more", f"{soaked.unclear:,}"),
+        Row("ambiguous or interrupted, and looked up again", f"{soaked.unclear:,}"),
         Row("lost", f"{soaked.lost:,}", "0", soaked.lost == 0),
-        Row("made twice", f"{soaked.twice:,}", "0", soaked.twice == 0),
+        Row("created twice", f"{soaked.twice:,}", "0", soaked.twice == 0),
         Row(
-            f"there, of the {soaked.denied:,} that were told as failed",
+            f"exist, of the {soaked.denied:,} that were reported as failed",
             f"{soaked.denied_wrongly:,}",
             "0",
             soaked.denied_wrongly == 0,

@@ -33,8 +33,8 @@ _MARGIN: Final = 20
 def pictures() -> dict[str, str]:
     """Return all pictures by file name."""
     return {
-        "lost-answer.svg": sequence("Lost after the link was made", Fault.LOST_RESPONSE),
-        "lost-request.svg": sequence("Lost before the link was made", Fault.RESET),
+        "lost-response.svg": sequence("Lost after the link was created", Fault.LOST_RESPONSE),
+        "lost-request.svg": sequence("Lost before the link was created", Fault.RESET),
         "gate.svg": gate(),
     }
 
@@ -49,7 +49,7 @@ def _text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "star
 _CLIENT: Final = 62
 _DATADOG: Final = WIDTH - 62
 _MIDDLE: Final = WIDTH / 2
-_ASKS, _HEARS, _HEARS_NOTHING, _DOES = "asks", "hears", "hears nothing", "does"
+_SENDS, _RECEIVES, _RECEIVES_NOTHING, _DOES = "sends", "receives", "receives nothing", "does"
 
 
 def sequence(title: str, fault: Fault) -> str:
@@ -62,7 +62,7 @@ def sequence(title: str, fault: Fault) -> str:
     ]
     parts, steps = list[str](), list[str]()
     for kind, words in _steps(asyncio.run(_requests(fault))):
-        steps.append(f"the client {kind}: {words}")
+        steps.append(f"the client {words}" if kind == _DOES else f"the client {kind}: {words}")
         if kind == _DOES:
             parts.append(_text(_CLIENT + 10, y - 4, words, kind="quiet"))
             y += 40
@@ -79,39 +79,39 @@ async def _requests(fault: Fault) -> list[RecordedRequest]:
     new = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("c9a888ae-bfd4-5ac6-a16a-d64ccec67c1a"))
     async with (
         Sandbox() as sandbox,
-        CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
+        CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as client,
     ):
         sandbox.fail_next(fault)
-        made = await links.create_link(new)
-        assert [link.id for link in sandbox.links] == [made.id]
+        created = await client.create_link(new)
+        assert [link.id for link in sandbox.links] == [created.id]
         return list(sandbox.requests)
 
 
 def _steps(requests: list[RecordedRequest]) -> Iterator[tuple[str, str]]:
     """Yield the steps of the client in words."""
-    made_by = [request for request in requests if request.method == "POST"][-1]
+    creating = [request for request in requests if request.method == "POST"][-1]
     for request in requests:
-        is_made = "the link is made" if request is made_by else "the link is not made"
+        result = "the link is created" if request is creating else "the link is not created"
         if request.method == "GET":
-            yield _DOES, f"waits {RetryPolicy().settle:g} s, then looks"
-            yield _ASKS, "GET the links of the parent"
+            yield _DOES, f"waits {RetryPolicy().settle:g} s, then looks up the link"
+            yield _SENDS, "GET the links of the parent"
             yield (
-                _HEARS,
-                f"{request.status}: {'it is there' if request is requests[-1] else 'it is not there'}",
+                _RECEIVES,
+                f"{request.status}: {'it is listed' if request is requests[-1] else 'it is not listed'}",
             )
             continue
-        yield _ASKS, "POST the link"
+        yield _SENDS, "POST the link"
         if request.status is None:
-            yield _HEARS_NOTHING, f"{is_made}; no answer"
+            yield _RECEIVES_NOTHING, f"{result}; no response"
         else:
-            yield _HEARS, f"{request.status}: {is_made}"
+            yield _RECEIVES, f"{request.status}: {result}"
     yield _DOES, "returns the link"
 
 
 _ARROWS: Final = {
-    _ASKS: lambda y: f'<path class="line" d="M{_CLIENT} {y:g}H{_DATADOG}m-9 -5l9 5l-9 5"/>',
-    _HEARS: lambda y: f'<path class="line" d="M{_DATADOG} {y:g}H{_CLIENT}m9 -5l-9 5l9 5"/>',
-    _HEARS_NOTHING: lambda y: (
+    _SENDS: lambda y: f'<path class="line" d="M{_CLIENT} {y:g}H{_DATADOG}m-9 -5l9 5l-9 5"/>',
+    _RECEIVES: lambda y: f'<path class="line" d="M{_DATADOG} {y:g}H{_CLIENT}m9 -5l-9 5l9 5"/>',
+    _RECEIVES_NOTHING: lambda y: (
         f'<path class="window" d="M{_DATADOG} {y:g}H{_MIDDLE + 10:g}"/>'
         f'<path class="broken" d="M{_MIDDLE - 6:g} {y - 4:g}l12 12m0 -12l-12 12"/>'
     ),
@@ -197,9 +197,9 @@ async def run(count: int, others: float = 0) -> list[Request]:
         async with slots:
             is_refused = True
             while is_refused:
-                with await the_gate.acquire("create", max_wait=60) as turn:
+                with await the_gate.acquire("create", max_wait=60) as permit:
                     is_refused, limit = await send(is_ours=True)
-                    turn.on_response(limit, is_rejected=is_refused, retry_after=None)
+                    permit.on_response(limit, is_rejected=is_refused, retry_after=None)
 
     async def another_process() -> None:
         while others and loop.time() < _SHOWN:

@@ -1,6 +1,6 @@
-"""A FastAPI service that links cases by their keys: web_service.py, as FastAPI would have it.
+"""A FastAPI service that links cases by their keys: the same service as web_service.py.
 
-The lifespan holds the one client, and a dependency hands it to whatever wants it.
+The lifespan opens one client for the whole application, and a dependency passes it to the endpoints.
 
 Against a sandbox:  caselinks sandbox --seed demo -- python examples/fastapi_service.py
 Against Datadog:    python examples/fastapi_service.py       (with DD_* in the environment)
@@ -27,29 +27,29 @@ logger = logging.getLogger("uvicorn.error")
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, CaseLinksClient]]:
-    """Open the client with the application, and close it with it."""
-    async with CaseLinksClient.from_env() as links:
-        yield {"links": links}
+    """Open the client when the application starts, and close it when it ends."""
+    async with CaseLinksClient.from_env() as client:
+        yield {"client": client}
 
 
-async def client(request: Request) -> CaseLinksClient:
-    """The one client; a test may put another in its place by ``app.dependency_overrides``."""
-    links: CaseLinksClient = request.state.links
-    return links
+async def get_client(request: Request) -> CaseLinksClient:
+    """Return the client. A test can replace it with ``app.dependency_overrides``."""
+    client: CaseLinksClient = request.state.client
+    return client
 
 
-Links = Annotated[CaseLinksClient, Depends(client)]
+Client = Annotated[CaseLinksClient, Depends(get_client)]
 app = FastAPI(title="Case links", lifespan=lifespan)
 
 
 class Linked(BaseModel):
-    """The link that is there now."""
+    """The link that exists now."""
 
     id: str
 
 
 class Link(Linked):
-    """A link, with the ids of what it links."""
+    """A link, with the ids of its ends."""
 
     parent: str
     relationship: str
@@ -57,7 +57,7 @@ class Link(Linked):
 
 
 class CaseWithLinks(BaseModel):
-    """A case, and the links in which it stands on either side."""
+    """A case, and the links that have it as parent or child."""
 
     id: str
     title: str
@@ -66,7 +66,7 @@ class CaseWithLinks(BaseModel):
 
 @app.exception_handler(CaseLinksError)
 async def refuse(request: Request, error: CaseLinksError) -> JSONResponse:
-    """Answer every error of the client with its status and its message, which never holds a key."""
+    """Respond to each error of the client with a status and its message, which never contains a key."""
     status = http_errors.status(error)
     if status >= 500:
         logger.error("%s %s: %s", request.method, request.url.path, error)
@@ -74,21 +74,21 @@ async def refuse(request: Request, error: CaseLinksError) -> JSONResponse:
 
 
 @app.put("/links/{parent}/{relationship}/{child}")
-async def put_link(links: Links, response: Response, parent: str, relationship: str, child: str) -> Linked:
-    """Make the link, with 201, unless it is there already. An end is a case key, or as in incident:UUID."""
-    wanted = parse_link(parent, relationship, child, site=links.site)
-    link, is_new = await links.ensure_link(await links.resolver().link(wanted))
-    response.status_code = 201 if is_new else 200
+async def put_link(client: Client, response: Response, parent: str, relationship: str, child: str) -> Linked:
+    """Create the link (201) unless it exists (200). An end is a case key, or written like incident:UUID."""
+    wanted = parse_link(parent, relationship, child, site=client.site)
+    link, created = await client.ensure_link(await client.resolver().link(wanted))
+    response.status_code = 201 if created else 200
     return Linked(id=link.id)
 
 
 @app.get("/cases/{key}/links")
-async def get_links(links: Links, key: str) -> CaseWithLinks:
-    """The case with this key, and its links."""
-    case = await links.get_case(key)
+async def get_links(client: Client, key: str) -> CaseWithLinks:
+    """Return the case with this key, and its links."""
+    case = await client.get_case(key)
     found = [
         Link(id=link.id, parent=link.parent.id, relationship=link.relationship, child=link.child.id)
-        for link in await links.list_links(case.entity)
+        for link in await client.list_links(case.entity)
     ]
     return CaseWithLinks(id=case.id, title=case.title, links=found)
 

@@ -1,6 +1,6 @@
-"""Which HTTP status tells a caller what went wrong with a link, in any web framework.
+"""The HTTP status and headers with which a web service reports an error, in any framework.
 
-web_service.py, fastapi_service.py and incident_hook.py answer with it: copy it together with them.
+web_service.py, fastapi_service.py and incident_hook.py use this module: copy it together with them.
 """
 
 import math
@@ -9,7 +9,7 @@ from datadog_caselinks import CaseLinksError, InvalidLinkError, ResponseError
 
 
 def status(error: CaseLinksError) -> int:
-    """4xx is for the caller to mend; 502 is between this service and Datadog, its credentials included."""
+    """Return 4xx for what the caller can fix, and 502 for what is between this service and Datadog."""
     match error:
         case InvalidLinkError():
             return 400
@@ -20,7 +20,7 @@ def status(error: CaseLinksError) -> int:
 
 
 def headers(error: CaseLinksError) -> dict[str, str]:
-    """``Retry-After``, in whole seconds, where Datadog said how long to wait."""
+    """Return ``Retry-After`` in whole seconds, if Datadog said how long to wait."""
     if isinstance(error, ResponseError) and error.retry_after is not None:
         return {"Retry-After": str(math.ceil(error.retry_after))}
     return {}

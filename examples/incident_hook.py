@@ -1,11 +1,11 @@
-"""A webhook that relates an incident to the cases that its title and message name, such as SHOP-1.
+"""A webhook that relates an incident to the cases that its title or message names, such as SHOP-1.
 
-In Datadog make a webhook with this payload, and have a notification rule of incidents call it:
+In Datadog, create a webhook with this payload, and an incident notification rule that calls it:
 
     {"incident": "$INCIDENT_UUID", "text": "$INCIDENT_TITLE $INCIDENT_MSG"}
 
-Its custom headers are {"X-Hook-Secret": "…"}, the value of HOOK_SECRET here. Datadog sends again what was
-answered by 5xx or too late; that is safe, as a link that is there is not made again.
+Its custom headers are {"X-Hook-Secret": "…"}, with the value of HOOK_SECRET here. After a 5xx or a timeout,
+Datadog sends the request again. That is safe: a link that exists is not created again.
 
 Against a sandbox:  HOOK_SECRET=s3cret caselinks sandbox --seed demo -- python examples/incident_hook.py
 Against Datadog:    HOOK_SECRET=… python examples/incident_hook.py   (with DD_* in the environment)
@@ -23,53 +23,53 @@ from aiohttp import web
 import http_errors
 from datadog_caselinks import AlreadyLinked, CaseLinksClient, Created, Failed, incident, parse_link
 
-LINKS = web.AppKey("LINKS", CaseLinksClient)
+CLIENT = web.AppKey("CLIENT", CaseLinksClient)
 SECRET = web.AppKey("SECRET", bytes)
 CASE_KEY = re.compile(r"\b[A-Z][A-Z0-9_]*-\d+\b")
 
 
-async def client(app: web.Application) -> AsyncIterator[None]:
-    """Open the client with the application, and close it with it."""
-    async with CaseLinksClient.from_env() as links:
-        app[LINKS] = links
+async def client_context(app: web.Application) -> AsyncIterator[None]:
+    """Open the client when the application starts, and close it when it ends."""
+    async with CaseLinksClient.from_env() as client:
+        app[CLIENT] = client
         yield
 
 
 async def receive(request: web.Request) -> web.Response:
-    """``POST /incidents``: 200 once all is linked that can be, 503 if it is worth sending again."""
-    # Compared in constant time: how long it takes tells nobody how much of a guess was right.
+    """``POST /incidents``: 200 once every possible link exists, 503 if sending it again may help."""
+    # A comparison in constant time: its duration does not reveal how much of a guess was right.
     given = request.headers.get("X-Hook-Secret", "").encode("utf-8", "surrogateescape")
     if not hmac.compare_digest(given, request.app[SECRET]):
-        raise web.HTTPUnauthorized(text="X-Hook-Secret is not what HOOK_SECRET is here\n")
+        raise web.HTTPUnauthorized(text="the header X-Hook-Secret does not match HOOK_SECRET\n")
     try:
         payload = await request.json()
         declared, keys = incident(payload["incident"]), sorted(set(CASE_KEY.findall(payload["text"])))
-    except (ValueError, KeyError, TypeError) as flaw:
-        raise web.HTTPBadRequest(text=f"the payload is not as it should be: {flaw!r}\n") from flaw
+    except (ValueError, KeyError, TypeError) as error:
+        raise web.HTTPBadRequest(text=f"invalid payload: {error!r}\n") from error
     wanted = [parse_link(declared, "relates-to", key) for key in keys]
-    told: dict[str, str] = {}
+    results: dict[str, str] = {}
     status = 200
-    async for outcome in request.app[LINKS].create_links(wanted, ensure=True):
+    async for outcome in request.app[CLIENT].create_links(wanted, ensure=True):
         match outcome:
             case Created():
-                said = "linked"
+                result = "linked"
             case AlreadyLinked():
-                said = "linked already"
+                result = "already linked"
             case Failed(error=error):
-                said = str(error)
-                # UTF-8 looks like a case key too. That there is no such case is no reason to send it again.
+                result = str(error)
+                # UTF-8 looks like a case key too. If no such case exists, sending it again does not help.
                 if http_errors.status(error) in (429, 502):
                     status = 503
                     request.app.logger.error("%s: %s", declared, error)
-        told[keys[outcome.index]] = said
-    return web.json_response(told, status=status)
+        results[keys[outcome.index]] = result
+    return web.json_response(results, status=status)
 
 
 def application(secret: str) -> web.Application:
-    """The service; whoever knows ``secret`` may link."""
+    """Return the service. Anyone who knows ``secret`` may create links."""
     app = web.Application()
     app[SECRET] = secret.encode()
-    app.cleanup_ctx.append(client)
+    app.cleanup_ctx.append(client_context)
     app.add_routes([web.post("/incidents", receive)])
     return app
 

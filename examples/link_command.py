@@ -1,6 +1,6 @@
-"""The command ``/link PARENT RELATIONSHIP CHILD`` of a chat: what it does, and what it says. Knows no chat.
+"""The chat command ``/link PARENT RELATIONSHIP CHILD``, independent of any chat.
 
-slack_bot.py and discord_bot.py speak with it: copy it together with them.
+slack_bot.py and discord_bot.py use this module: copy it together with them.
 """
 
 import logging
@@ -24,43 +24,43 @@ from datadog_caselinks import (
 logger = logging.getLogger(__name__)
 
 
-async def make_link(links: CaseLinksClient, parent: str, relationship: str, child: str) -> str:
-    """Link what the texts name, unless it is linked already, and say so with the titles of the cases.
+async def ensure_link(client: CaseLinksClient, parent: str, relationship: str, child: str) -> str:
+    """Link the two entities unless they are linked, and return a reply with the titles of the cases.
 
-    Raises :class:`CaseLinksError`, of which :func:`advice` is what to say.
+    Raises :class:`CaseLinksError`; :func:`advice` returns the reply for it.
     """
-    resolver = links.resolver()  # of this command alone: by the next one a case may have another title
-    wanted = parse_link(parent, relationship, child, site=links.site)
-    link, is_new = await links.ensure_link(await resolver.link(wanted))
+    resolver = client.resolver()  # for this command only: before the next one, a title may change
+    wanted = parse_link(parent, relationship, child, site=client.site)
+    link, created = await client.ensure_link(await resolver.link(wanted))
     ends = await title(resolver, link.parent), await title(resolver, link.child)
     verb = link.relationship.replace("_", " ").lower()
-    return f"{'Linked' if is_new else 'Linked already'}: {f' → {verb} → '.join(ends)}"
+    return f"{'Linked' if created else 'Already linked'}: {f' → {verb} → '.join(ends)}"
 
 
 async def title(resolver: Resolver, entity: Entity) -> str:
-    """What people call ``entity``; its plain id where that cannot be had, since the link is made by now."""
+    """Return the key and title of a case, or the type and id of an entity whose title cannot be read."""
     if entity.type == EntityType.CASE:
         try:
             return str(await resolver.case(entity))
         except CaseLinksError as error:
-            logger.warning("%s", error)
+            logger.warning("%s", error)  # not a failure: the link exists
     return str(entity)
 
 
 def advice(error: CaseLinksError) -> str:
-    """What a person in a channel can do about ``error``.
+    """Return a reply that says what people in the channel can do about ``error``.
 
-    What none of them can mend is logged as a whole, for those who run the bot.
+    Errors that only the operators of the bot can fix are logged in full.
     """
     if isinstance(error, InvalidLinkError | NotFoundError | BadRequestError):
         return f"Not linked: {error}"
     logger.error("%s", error)
     match error:
         case AuthenticationError() | PermissionDeniedError():
-            return "Not linked: Datadog does not let me. Please tell whoever runs this bot; its log says why."
+            return "Not linked: Datadog denied access. Please ask the operators of this bot to check its log."
         case AmbiguousResultError():
-            return "Perhaps linked: Datadog did not say. Send it again in a minute; it is not linked twice."
+            return "Perhaps linked: Datadog did not confirm it. Try again in a minute; this is safe."
         case RateLimitError(retry_after=float(seconds)):
-            return f"Not linked: Datadog is asked too often. Send it again in {seconds:.0f} seconds."
+            return f"Not linked: Datadog's rate limit is used up. Try again in {seconds:.0f} seconds."
         case _:
-            return "Not linked: Datadog does not answer as it should. Send it again in a few minutes."
+            return "Not linked: Datadog cannot be reached or failed. Try again in a few minutes."

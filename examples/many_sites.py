@@ -1,10 +1,10 @@
-"""Links what is listed in one file for each of several organisations, on their own sites, all at once.
+"""Create the links of several organisations on their own sites, from one file each, all at once.
 
-An organisation is named by the beginning of its variables: SHOP_DD_SITE, SHOP_DD_API_KEY, SHOP_DD_APP_KEY.
-What is missing there is taken from nowhere else, so that no link lands in another organisation.
+The variables of an organisation begin with its name: SHOP_DD_SITE, SHOP_DD_API_KEY, SHOP_DD_APP_KEY. Each of
+them is required: a default could create links in another organisation.
 
 Run it:             python examples/many_sites.py SHOP=shop.csv BANK=bank.csv
-Against sandboxes:  start each by caselinks sandbox --port 8321 (8322, …), and set the variables that it shows
+Against sandboxes:  start each with caselinks sandbox --port 8321 (8322, …); set the variables it prints
 """
 
 import asyncio
@@ -34,29 +34,29 @@ from datadog_caselinks import (
 
 @frozen
 class Organisation:
-    """One organisation: where it is, what is to be linked there, and how often that came to what."""
+    """One organisation: its client, the file of its links, and the number of outcomes of each kind."""
 
     name: str
-    links: CaseLinksClient
+    client: CaseLinksClient
     file: io.RawIOBase
     counts: Counter[str] = field(factory=Counter, init=False)
 
     async def run(self) -> None:
-        """Make the links of the file that are not there yet, and tell each failure as it comes."""
+        """Create the links in the file that do not exist yet, and print each failure."""
         try:
-            async for outcome in self.links.create_links(self._wanted(), ensure=True):
+            async for outcome in self.client.create_links(self._wanted(), ensure=True):
                 match outcome:
                     case Created():
-                        self.counts["linked"] += 1
+                        self.counts["created"] += 1
                     case AlreadyLinked():
-                        self.counts["linked already"] += 1
+                        self.counts["already linked"] += 1
                     case Failed(new=new, error=error):
                         self._failed(f"{new}: {error}")
         except LinkFileError as error:
             self._failed(str(error))
 
     async def _wanted(self) -> AsyncIterator[WantedLink]:
-        async for line in read_link_file(self.file, site=self.links.site):
+        async for line in read_link_file(self.file, site=self.client.site):
             if isinstance(line, MalformedLine):
                 self._failed(f"line {line.number}: {line.reason}")
             else:
@@ -67,26 +67,26 @@ class Organisation:
         print(f"{self.name}: {reason}")
 
     def __str__(self) -> str:
-        told = (f"{self.counts[what]} {what}" for what in ("linked", "linked already", "failed"))
-        return f"{self.name} ({self.links.site.api_url}): {', '.join(told)}"
+        counts = (f"{self.counts[status]} {status}" for status in ("created", "already linked", "failed"))
+        return f"{self.name} ({self.client.site.api_url}): {', '.join(counts)}"
 
 
 def organisation(argument: str, sessions: SessionManager, files: ExitStack) -> Organisation:
-    """What ``NAME=FILE`` stands for, on the connections and among the files that all of them share."""
+    """Return the organisation that ``NAME=FILE`` describes. Its file is added to ``files``."""
     name, _, path = argument.partition("=")
     variables = [f"{name}_{variable}" for variable in ("DD_SITE", "DD_API_KEY", "DD_APP_KEY")]
     if missing := [variable for variable in variables if not os.environ.get(variable)]:
         raise ConfigurationError(f"not set: {', '.join(missing)}")
     site, api_key, app_key = (os.environ[variable] for variable in variables)
     try:
-        links = CaseLinksClient(site, ApiKeys(api_key=api_key, app_key=app_key), sessions=sessions)
+        client = CaseLinksClient(site, ApiKeys(api_key=api_key, app_key=app_key), sessions=sessions)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from None
-    return Organisation(name, links, files.enter_context(open(path, "rb", buffering=0)))
+    return Organisation(name, client, files.enter_context(open(path, "rb", buffering=0)))
 
 
 async def main(arguments: list[str]) -> bool:
-    """Link for all at once, and summarize by organisation. Returns whether nothing failed."""
+    """Link for all organisations at once, and print a summary of each. Return whether nothing failed."""
     with ExitStack() as files:
         async with SessionManager() as sessions:
             organisations = [organisation(argument, sessions, files) for argument in arguments]

@@ -1,7 +1,7 @@
 """A Slack bot: ``/link SHOP-1 blocks SHOP-2``, or ``/link incident:UUID causes SHOP-3``.
 
-It speaks Socket Mode, so it needs no public address. Make a Slack app with Socket Mode on, the slash
-command ``/link`` and the scope ``commands``, and put its two tokens into the environment.
+It uses Socket Mode, so it needs no public address. Create a Slack app with Socket Mode, the slash command
+``/link`` and the scope ``commands``, and put its two tokens into the environment.
 
 Against a sandbox:  caselinks sandbox --seed demo -- python examples/slack_bot.py
 Against Datadog:    python examples/slack_bot.py             (with DD_* in the environment)
@@ -20,27 +20,27 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from slack_sdk.web.async_client import AsyncWebClient
 
 from datadog_caselinks import CaseLinksClient, CaseLinksError, Relationship
-from link_command import advice, make_link
+from link_command import advice, ensure_link
 
 USAGE = f"""\
-Write it as in `/link SHOP-1 blocks SHOP-2`, or `/link incident:UUID causes SHOP-3`.
+Write `/link SHOP-1 blocks SHOP-2`, or `/link incident:UUID causes SHOP-3`.
 Relationships: {", ".join(Relationship).lower()}"""
 
 
-def bot(slack: AsyncWebClient, links: CaseLinksClient) -> AsyncApp:
-    """The bot; neither client is closed with it."""
+def bot(slack: AsyncWebClient, client: CaseLinksClient) -> AsyncApp:
+    """Return the bot. The caller closes both clients."""
     app = AsyncApp(client=slack)
 
     async def link(ack: AsyncAck, respond: AsyncRespond, command: dict[str, str]) -> None:
-        await ack()  # within the 3 seconds that Slack allows; the answer has half an hour
+        await ack()  # within the three seconds that Slack allows; a reply may take half an hour
         match command.get("text", "").split():
             case [parent, relationship, child]:
                 try:
-                    said = await make_link(links, parent, relationship, child)
+                    reply = await ensure_link(client, parent, relationship, child)
                 except CaseLinksError as error:
-                    await respond(escaped(advice(error)))  # to the one who asked, alone
+                    await respond(escaped(advice(error)))  # visible only to the person who sent the command
                 else:
-                    await respond(escaped(said), response_type="in_channel")
+                    await respond(escaped(reply), response_type="in_channel")
             case _:
                 await respond(USAGE)
 
@@ -49,22 +49,22 @@ def bot(slack: AsyncWebClient, links: CaseLinksClient) -> AsyncApp:
 
 
 def escaped(text: str) -> str:
-    """``text`` as it is: a title may hold what Slack would take for a mention of the whole channel."""
+    """Escape ``text`` for Slack: a title could otherwise mention the whole channel."""
     return html.escape(text, quote=False)
 
 
 async def main() -> None:
-    """Answer until Ctrl-C or SIGTERM, with one client for all commands."""
+    """Reply to commands until Ctrl-C or SIGTERM, with one client for all of them."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    api = os.environ.get("SLACK_API_URL", AsyncWebClient.BASE_URL)  # another one for GovSlack, or a stand-in
+    api = os.environ.get("SLACK_API_URL", AsyncWebClient.BASE_URL)  # differs for GovSlack and in tests
     async with (
-        aiohttp.ClientSession() as session,  # the bot's own, for Slack and for Datadog
-        CaseLinksClient.from_env(sessions=session) as links,
+        aiohttp.ClientSession() as session,  # shared by Slack's client and ours
+        CaseLinksClient.from_env(sessions=session) as client,
     ):
         slack = AsyncWebClient(os.environ["SLACK_BOT_TOKEN"], api, session=session)
-        handler = AsyncSocketModeHandler(bot(slack, links), os.environ["SLACK_APP_TOKEN"])
+        handler = AsyncSocketModeHandler(bot(slack, client), os.environ["SLACK_APP_TOKEN"])
         try:
             await handler.connect_async()
             await stopped.wait()

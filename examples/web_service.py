@@ -1,7 +1,7 @@
 """An aiohttp.web service that links cases by their keys.
 
-One client serves every request, for as long as the application lives. A link is put and not posted: it is
-made if it is not there, so a caller that got no answer just asks again.
+One client serves every request for the life of the application. A PUT creates a link only if it does not
+exist, so a caller that got no response can send it again.
 
 Against a sandbox:  caselinks sandbox --seed demo -- python examples/web_service.py
 Against Datadog:    python examples/web_service.py           (with DD_* in the environment)
@@ -18,19 +18,19 @@ from aiohttp.typedefs import Handler
 import http_errors
 from datadog_caselinks import CaseLinksClient, CaseLinksError, parse_link
 
-LINKS = web.AppKey("LINKS", CaseLinksClient)
+CLIENT = web.AppKey("CLIENT", CaseLinksClient)
 
 
-async def client(app: web.Application) -> AsyncIterator[None]:
-    """Open the client with the application, and close it with it."""
-    async with CaseLinksClient.from_env() as links:
-        app[LINKS] = links
+async def client_context(app: web.Application) -> AsyncIterator[None]:
+    """Open the client when the application starts, and close it when it ends."""
+    async with CaseLinksClient.from_env() as client:
+        app[CLIENT] = client
         yield
 
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error of the client with its status and its message, which never holds a key."""
+    """Respond to each error of the client with a status and its message, which never contains a key."""
     try:
         return await handler(request)
     except CaseLinksError as error:
@@ -41,31 +41,31 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def put_link(request: web.Request) -> web.Response:
-    """``PUT /links/{parent}/{relationship}/{child}``: 201 if it was made, 200 if it was there.
+    """``PUT /links/{parent}/{relationship}/{child}``: 201 if the link was created, 200 if it existed.
 
-    Each end is a case key, or a UUID with what it is of, such as ``incident:UUID``.
+    Each end is a case key, or a type and a UUID, such as ``incident:UUID``.
     """
-    links, named = request.app[LINKS], request.match_info
-    wanted = parse_link(named["parent"], named["relationship"], named["child"], site=links.site)
-    link, is_new = await links.ensure_link(await links.resolver().link(wanted))
-    return web.json_response({"id": link.id}, status=201 if is_new else 200)
+    client, ends = request.app[CLIENT], request.match_info
+    wanted = parse_link(ends["parent"], ends["relationship"], ends["child"], site=client.site)
+    link, created = await client.ensure_link(await client.resolver().link(wanted))
+    return web.json_response({"id": link.id}, status=201 if created else 200)
 
 
 async def get_links(request: web.Request) -> web.Response:
-    """``GET /cases/{key}/links``: the case, and the links in which it stands on either side."""
-    links = request.app[LINKS]
-    case = await links.get_case(request.match_info["key"])
+    """``GET /cases/{key}/links``: the case, and the links that have it as parent or child."""
+    client = request.app[CLIENT]
+    case = await client.get_case(request.match_info["key"])
     found = [
         {"id": link.id, "parent": link.parent.id, "relationship": link.relationship, "child": link.child.id}
-        for link in await links.list_links(case.entity)
+        for link in await client.list_links(case.entity)
     ]
     return web.json_response({"id": case.id, "title": case.title, "links": found})
 
 
 def application() -> web.Application:
-    """The service."""
+    """Return the service."""
     app = web.Application(middlewares=[errors])
-    app.cleanup_ctx.append(client)
+    app.cleanup_ctx.append(client_context)
     app.add_routes(
         [
             web.put("/links/{parent}/{relationship}/{child}", put_link),

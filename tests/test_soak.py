@@ -37,8 +37,8 @@ class TestRules:
         ("broken", "words"),
         [
             (evolve(CALM, lost=1), "lost"),
-            (evolve(CALM, twice=1), "made twice"),
-            (evolve(CALM, denied_wrongly=1), "told as failed"),
+            (evolve(CALM, twice=1), "created twice"),
+            (evolve(CALM, denied_wrongly=1), "reported as failed"),
             (evolve(CALM, after=evolve(CALM.after, descriptors=11)), "descriptors left"),
             (evolve(CALM, after=evolve(CALM.after, tasks=2)), "tasks left"),
         ],

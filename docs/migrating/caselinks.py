@@ -1,4 +1,4 @@
-"""What docs/migrating.md shows of this."""
+"""The functions for docs/migrating.md."""
 
 import asyncio
 from collections.abc import (
@@ -22,29 +22,29 @@ from datadog_caselinks import (
 async def opened(
     site: str | None = None,
 ) -> AsyncIterator[CaseLinksClient]:
-    """DD_SITE, DD_API_KEY and DD_APP_KEY."""
+    """Open a client from DD_* variables."""
     async with CaseLinksClient.from_env(
         site,
         retry=RetryPolicy(max_attempts=6),
-    ) as links:
-        yield links
+    ) as client:
+        yield client
 
 
 async def block(
-    links: CaseLinksClient,
+    client: CaseLinksClient,
     parent: str,
     child: str,
 ) -> str:
-    """Make a link, and give its id."""
+    """Create a link and return its id."""
     new = case(parent).blocks(case(child))
-    return (await links.create_link(new)).id
+    return (await client.create_link(new)).id
 
 
 async def blocked_by(
-    links: CaseLinksClient, parent: str
+    client: CaseLinksClient, parent: str
 ) -> dict[str, str]:
-    """The blocked cases, each with its link."""
-    found = await links.list_links(
+    """Return blocked cases and their links."""
+    found = await client.list_links(
         case(parent),
         relationship=Relationship.BLOCKS,
     )
@@ -56,34 +56,34 @@ async def blocked_by(
 
 
 async def unblock(
-    links: CaseLinksClient,
+    client: CaseLinksClient,
     parent: str,
     child: str,
 ) -> None:
     """Delete the link between two cases."""
-    blocked = await blocked_by(links, parent)
-    await links.delete_link(blocked[child])
+    blocked = await blocked_by(client, parent)
+    await client.delete_link(blocked[child])
 
 
 async def ensure_blocked(
-    links: CaseLinksClient,
+    client: CaseLinksClient,
     parent: str,
     child: str,
 ) -> str:
-    """Make the link, unless it is there."""
+    """Create the link unless it exists."""
     new = case(parent).blocks(case(child))
-    link, _ = await links.ensure_link(new)
+    link, _ = await client.ensure_link(new)
     return link.id
 
 
 async def try_to_block(
-    links: CaseLinksClient,
+    client: CaseLinksClient,
     parent: str,
     child: str,
 ) -> str:
-    """Make a link, and say what came of it."""
+    """Create a link and describe the result."""
     try:
-        await block(links, parent, child)
+        await block(client, parent, child)
     except AuthenticationError:
         return "not linked: check the keys"
     except AmbiguousResultError:
@@ -94,18 +94,18 @@ async def try_to_block(
 
 
 async def block_all(
-    links: CaseLinksClient,
+    client: CaseLinksClient,
     pairs: Iterable[tuple[str, str]],
 ) -> list[str | BaseException]:
-    """Make links, and give ids or errors."""
+    """Create links; return ids or errors."""
     return await asyncio.gather(
-        *(block(links, *pair) for pair in pairs),
+        *(block(client, *pair) for pair in pairs),
         return_exceptions=True,
     )
 
 
 async def title(
-    links: CaseLinksClient, key: str
+    client: CaseLinksClient, key: str
 ) -> str:
-    """The title of a case."""
-    return (await links.get_case(key)).title
+    """Return the title of a case."""
+    return (await client.get_case(key)).title

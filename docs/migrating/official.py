@@ -1,4 +1,4 @@
-"""What docs/migrating.md shows of the official client."""
+"""The functions for docs/migrating.md."""
 
 import asyncio
 from collections.abc import (
@@ -37,7 +37,7 @@ from datadog_api_client.v2.model.case_link_resource_type import (
 async def opened(
     host: str | None = None,
 ) -> AsyncIterator[CaseManagementApi]:
-    """DD_SITE, DD_API_KEY and DD_APP_KEY."""
+    """Open a client from DD_* variables."""
     configuration = Configuration(
         host=host,
         enable_retry=True,
@@ -54,7 +54,7 @@ async def block(
     parent: str,
     child: str,
 ) -> str:
-    """Make a link, and give its id."""
+    """Create a link and return its id."""
     attributes = CaseLinkAttributes(
         parent_entity_type="CASE",
         parent_entity_id=parent,
@@ -67,21 +67,23 @@ async def block(
         type=CaseLinkResourceType.LINK,
     )
     body = CaseLinkCreateRequest(data=data)
-    answer = await api.create_case_link(body=body)
-    link_id: str = answer.data.id
+    response = await api.create_case_link(
+        body=body
+    )
+    link_id: str = response.data.id
     return link_id
 
 
 async def blocked_by(
     api: CaseManagementApi, parent: str
 ) -> dict[str, str]:
-    """The blocked cases, each with its link."""
-    answer = await api.list_case_links(
+    """Return blocked cases and their links."""
+    response = await api.list_case_links(
         "CASE", parent, relationship="BLOCKS"
     )
     links = (
         (it.id, it.attributes)
-        for it in answer.data
+        for it in response.data
     )
     return {
         link.child_entity_id: link_id
@@ -105,7 +107,7 @@ async def ensure_blocked(
     parent: str,
     child: str,
 ) -> str:
-    """Make the link, unless it is there."""
+    """Create the link unless it exists."""
     blocked = await blocked_by(api, parent)
     if child in blocked:
         return blocked[child]
@@ -117,7 +119,7 @@ async def try_to_block(
     parent: str,
     child: str,
 ) -> str:
-    """Make a link, and say what came of it."""
+    """Create a link and describe the result."""
     try:
         await block(api, parent, child)
     except UnauthorizedException:
@@ -135,7 +137,7 @@ async def block_all(
     api: CaseManagementApi,
     pairs: Iterable[tuple[str, str]],
 ) -> list[str | BaseException]:
-    """Make links, and give ids or errors."""
+    """Create links; return ids or errors."""
     slots = asyncio.Semaphore(100)
 
     async def in_slot(
@@ -153,7 +155,7 @@ async def block_all(
 async def title(
     api: CaseManagementApi, key: str
 ) -> str:
-    """The title of a case."""
-    answer = await api.get_case(key)
-    name: str = answer.data.attributes.title
+    """Return the title of a case."""
+    response = await api.get_case(key)
+    name: str = response.data.attributes.title
     return name

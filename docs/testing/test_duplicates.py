@@ -1,4 +1,4 @@
-"""The tests on the page."""
+"""The tests on the page about testing."""
 
 import asyncio
 from uuid import uuid4
@@ -12,7 +12,7 @@ from datadog_caselinks.sandbox import Fault, Sandbox
 ORIGINAL, COPY, OTHER = (str(uuid4()) for _ in range(3))
 
 
-async def test_links_the_copies(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
+async def test_links_each_copy(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
     assert await duplicates.mark_duplicates(caselinks_client, ORIGINAL, [COPY, OTHER]) == []
     assert [str(link) for link in caselinks_sandbox.links] == [
         str(case(COPY).duplicates(case(ORIGINAL))),
@@ -26,7 +26,7 @@ def test_reads_the_environment(caselinks_sandbox: Sandbox) -> None:
     assert len(caselinks_sandbox.links) == 1
 
 
-async def test_a_lost_answer_makes_no_second_link(
+async def test_a_lost_response_creates_no_second_link(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
     caselinks_sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
@@ -35,7 +35,7 @@ async def test_a_lost_answer_makes_no_second_link(
     assert [request.method for request in caselinks_sandbox.requests] == ["GET", "POST", "GET"]
 
 
-async def test_one_that_fails_stops_no_other(
+async def test_a_failure_does_not_stop_the_others(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
     caselinks_sandbox.fail_next(Fault.HTTP_503, count=6, operation="list")
@@ -46,7 +46,7 @@ async def test_one_that_fails_stops_no_other(
 async def test_the_rate_limit_ends_the_run(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
-    caselinks_sandbox.rate_limit = "3/1h"  # one copy takes two requests, a look and a create
+    caselinks_sandbox.rate_limit = "3/1h"  # each copy takes two requests: a lookup and a create
     with pytest.raises(RateLimitError) as limited:
         await duplicates.mark_duplicates(caselinks_client, ORIGINAL, [COPY, OTHER])
     assert limited.value.retry_after
@@ -55,8 +55,8 @@ async def test_the_rate_limit_ends_the_run(
 
 async def test_keys_without_the_scope(caselinks_sandbox: Sandbox) -> None:
     keys = caselinks_sandbox.credentials_without_scope
-    async with CaseLinksClient(caselinks_sandbox.site, keys) as links:
-        assert await duplicates.mark_duplicates(links, ORIGINAL, [COPY]) == [COPY]
+    async with CaseLinksClient(caselinks_sandbox.site, keys) as client:
+        assert await duplicates.mark_duplicates(client, ORIGINAL, [COPY]) == [COPY]
 
 
 @pytest.mark.caselinks_sandbox(seed="demo")

@@ -23,7 +23,7 @@ from datadog_caselinks import (
     SessionError,
 )
 from datadog_caselinks.sandbox import Fault, Sandbox
-from link_command import advice, make_link
+from link_command import advice, ensure_link
 from tests.documents.discord_api import DiscordApi
 from tests.documents.processes import ended, running
 from tests.documents.slack import Slack
@@ -43,35 +43,35 @@ async def slack() -> AsyncIterator[Slack]:
 class TestLinkCommand:
     async def test_tells_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """People know a case by its key and title, and read which way the link goes."""
-        assert await make_link(client, "shop-1", "blocks", "SHOP-2") == (
+        assert await ensure_link(client, "shop-1", "blocks", "SHOP-2") == (
             "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
         )
         assert len(sandbox.links) == 1
 
     async def test_asks_for_no_title_twice(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """The look-up of a key has told the title."""
-        await make_link(client, "SHOP-1", "blocks", "SHOP-2")
+        await ensure_link(client, "SHOP-1", "blocks", "SHOP-2")
         assert len(sandbox.requests) == 2 + 1 + 1  # two cases, a look for the link, the link
 
     async def test_a_second_time_makes_no_second_link(
         self, client: CaseLinksClient, sandbox: Sandbox
     ) -> None:
         """Somebody else in the channel had the same thought."""
-        await make_link(client, "SHOP-1", "relates-to", "SHOP-2")
-        said = await make_link(client, "SHOP-2", "RELATES_TO", "SHOP-1")
-        assert said.startswith("Linked already: ")
+        await ensure_link(client, "SHOP-1", "relates-to", "SHOP-2")
+        said = await ensure_link(client, "SHOP-2", "RELATES_TO", "SHOP-1")
+        assert said.startswith("Already linked: ")
         assert " → relates to → " in said
         assert len(sandbox.links) == 1
 
     async def test_an_incident_has_no_title(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """It is told by its id, which is all that is known of it here, and nothing is asked about it."""
-        said = await make_link(client, f"incident:{INCIDENT}", "causes", "SHOP-1")
+        said = await ensure_link(client, f"incident:{INCIDENT}", "causes", "SHOP-1")
         assert said == f"Linked: INCIDENT {INCIDENT} → causes → SHOP-1 Checkout hangs"
         assert len(sandbox.requests) == 1 + 1 + 1  # the case, a look for the link, the link
 
     async def test_a_title_that_cannot_be_had_is_no_failure(self, client: CaseLinksClient) -> None:
         """The link is there, and that is what is told; a case without a title is told by its id."""
-        said = await make_link(client, CASE, "causes", "SHOP-1")
+        said = await ensure_link(client, CASE, "causes", "SHOP-1")
         assert said == f"Linked: CASE {CASE} → causes → SHOP-1 Checkout hangs"
 
     @pytest.mark.parametrize(
@@ -85,7 +85,10 @@ class TestLinkCommand:
                 ("it", "blocks", "SHOP-2"),
                 "Not linked: 'it' names no entity; write a case key such as SHOP-1,",
             ),
-            (("SHOP-1", "blocks", "SHOP-99"), "Not linked: cannot get case SHOP-99: 404, case not found;"),
+            (
+                ("SHOP-1", "blocks", "SHOP-99"),
+                "Not linked: cannot get case SHOP-99: 404 case not found. ",
+            ),
         ],
     )
     async def test_says_what_to_write_instead(
@@ -97,16 +100,16 @@ class TestLinkCommand:
     ) -> None:
         """What a person got wrong is told to that person, and is no matter for the log."""
         with pytest.raises(CaseLinksError) as refused:
-            await make_link(client, *command)
+            await ensure_link(client, *command)
         assert advice(refused.value).startswith(said)
         assert said.removeprefix("Not linked: ") not in caplog.text
 
     @pytest.mark.parametrize(
         ("fault", "count", "operation", "seconds", "said"),
         [
-            (Fault.HTTP_429_RETRY_AFTER, 1, None, 1000, "Send it again in 1000 seconds"),
-            (Fault.HTTP_502, 3, "list", None, "Not linked: Datadog does not answer as it should"),
-            (Fault.HTTP_503_RETRY_AFTER, 1, "create", 1000, "Perhaps linked: Datadog did not say"),
+            (Fault.HTTP_429_RETRY_AFTER, 1, None, 1000, "Try again in 1000 seconds"),
+            (Fault.HTTP_502, 3, "list", None, "Not linked: Datadog cannot be reached or failed"),
+            (Fault.HTTP_503_RETRY_AFTER, 1, "create", 1000, "Perhaps linked: Datadog did not confirm it"),
         ],
     )
     async def test_says_whether_to_try_again(
@@ -123,7 +126,7 @@ class TestLinkCommand:
         """Nobody in the channel needs the status; whoever runs the bot finds it in the log."""
         sandbox.fail_next(fault, count=count, operation=operation, seconds=seconds)
         with pytest.raises(CaseLinksError) as failed:
-            await make_link(client, "SHOP-1", "blocks", "SHOP-2")
+            await ensure_link(client, "SHOP-1", "blocks", "SHOP-2")
         assert said in advice(failed.value)
         assert str(failed.value) in caplog.text
 
@@ -131,7 +134,7 @@ class TestLinkCommand:
         ("keys", "logged"),
         [
             (Sandbox().credentials_without_scope, "scope cases_write"),
-            (ApiKeys(api_key="of-another", app_key="organisation"), "check DD_API_KEY and DD_APP_KEY"),
+            (ApiKeys(api_key="of-another", app_key="organisation"), "Check DD_API_KEY and DD_APP_KEY"),
         ],
         ids=["no-scope", "unknown-keys"],
     )
@@ -139,12 +142,10 @@ class TestLinkCommand:
         self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, keys: ApiKeys, logged: str
     ) -> None:
         """Nobody in the channel can give the bot a scope, or other keys."""
-        async with CaseLinksClient(sandbox.site, keys) as links:
+        async with CaseLinksClient(sandbox.site, keys) as client:
             with pytest.raises(CaseLinksError) as failed:
-                await make_link(links, "SHOP-1", "blocks", "SHOP-2")
-        assert advice(failed.value).startswith(
-            "Not linked: Datadog does not let me. Please tell whoever runs"
-        )
+                await ensure_link(client, "SHOP-1", "blocks", "SHOP-2")
+        assert advice(failed.value).startswith("Not linked: Datadog denied access. Please ask the operators")
         assert logged in caplog.text
 
 
@@ -168,8 +169,8 @@ class TestSlackBot:
         held = Held(answers(404))
         async with Server(held) as server:
             credentials = Sandbox().credentials
-            async with CaseLinksClient(server.url, credentials, retry=at_once) as links:
-                assert await self.dispatch(slack, links, "SHOP-1 blocks SHOP-2") == 200
+            async with CaseLinksClient(server.url, credentials, retry=at_once) as client:
+                assert await self.dispatch(slack, client, "SHOP-1 blocks SHOP-2") == 200
                 await server.until_seen(1)
                 assert slack.is_silent
                 held.release()

@@ -1,4 +1,4 @@
-"""The page of errors has each error, with its cause and its cure."""
+"""The page about errors lists each error with its cause and solution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECTIONS = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE 
 
 
 def test_each_error_is_there() -> None:
-    """All that the package exports, and no other; the root is what the page itself is about."""
+    """The page has a section for each public error except the base class, and no others."""
     errors = {
         name
         for name, value in vars(public).items()
@@ -24,6 +24,6 @@ def test_each_error_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_with_cause_and_cure(name: str) -> None:
-    """Whoever meets it reads why, and what to do."""
-    assert re.fullmatch(r"- Cause: \S.*?\n- Cure: \S.*?\n+", SECTIONS[name], re.DOTALL)
+def test_each_section_has_a_cause_and_a_solution(name: str) -> None:
+    """Each section says why the error is raised, and what to do."""
+    assert re.fullmatch(r"- Cause: \S.*?\n- Solution: \S.*?\n+", SECTIONS[name], re.DOTALL)

@@ -1,4 +1,4 @@
-"""The pictures of the documentation are current, and tell in words what they show."""
+"""The pictures of the documentation are current, and describe in words what they show."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def drawn() -> dict[str, str]:
     return pictures.pictures()
 
 
-@pytest.mark.parametrize("name", ["lost-answer.svg", "lost-request.svg", "gate.svg"])
+@pytest.mark.parametrize("name", ["lost-response.svg", "lost-request.svg", "gate.svg"])
 def test_a_picture_is_current(drawn: dict[str, str], name: str) -> None:
-    """Drawn anew it is the same; ``python -m docs.pictures`` writes it."""
+    """Drawing a picture again gives the same file; ``python -m docs.pictures`` writes it."""
     assert (DOCS / name).read_text("utf-8") == drawn[name]
 
 
-def test_none_is_forgotten(drawn: dict[str, str]) -> None:
-    """A picture in the folder is one of these, or of the command, benchmark or soak, which have own tests."""
+def test_no_picture_is_left_over(drawn: dict[str, str]) -> None:
+    """Each picture in the folder is one of these, or has tests of its own."""
     others = {"benchmark.svg", "graph.svg", "soak.svg"}
     assert {path.name for path in DOCS.glob("*.svg")} == {*drawn, *others}
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.svg")), ids=lambda path: path.name)
-def test_it_is_told_in_words_as_well(path: Path) -> None:
-    """Who cannot see it reads its title and what it shows."""
+def test_each_has_a_title_and_a_description(path: Path) -> None:
+    """A screen reader gets the title and a description of each picture."""
     root = ElementTree.fromstring(path.read_text("utf-8"))
-    title, told = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+    title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
     assert title is not None
-    assert told is not None
+    assert description is not None
     assert title.text
-    assert told.text
+    assert description.text
     assert root.get("aria-labelledby", "").split()[0] == title.get("id")
