@@ -62,4 +62,4 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-shortened = quoted  # for modules that have not been renamed yet
+shortened = quoted  # for modules that still use the old name

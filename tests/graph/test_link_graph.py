@@ -312,7 +312,7 @@ class TestBlockersOf:
         assert made.blockers_of("shop-1") == made.blockers_of(known.id) == (entity("b"),)
         with pytest.raises(ParameterError, match="SHOP-2 is not in this graph"):
             made.blockers_of("SHOP-2")
-        with pytest.raises(InvalidLinkError, match="'checkout' names no entity"):
+        with pytest.raises(InvalidLinkError, match="'checkout' does not name an entity"):
             made.blockers_of("checkout")
 
     def test_in_a_cycle(self) -> None:

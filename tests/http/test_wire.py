@@ -371,7 +371,9 @@ class TestReadLink:
         document["data"]["attributes"][name] = value
         if value is ...:
             del document["data"]["attributes"][name]
-        with pytest.raises(MalformedResponseError, match=rf"(missing|string) @ response\.data\.attributes\.{name}$"):
+        with pytest.raises(
+            MalformedResponseError, match=rf"(missing|string) @ response\.data\.attributes\.{name}$"
+        ):
             wire.read_link(answer(document))
 
     @pytest.mark.parametrize("value", [None, "", 7, True, [], {}, ["x"], ...])
@@ -864,8 +866,16 @@ class TestHints:
     @pytest.mark.parametrize(
         ("status", "headers", "advice"),
         [
-            (429, {"X-RateLimit-Reset": "7"}, "The server asks to wait 7 s. Wait, or send fewer requests at a time"),
-            (429, {"Retry-After": "2.5"}, "The server asks to wait 2.5 s. Wait, or send fewer requests at a time"),
+            (
+                429,
+                {"X-RateLimit-Reset": "7"},
+                "The server asks to wait 7 s. Wait, or send fewer requests at a time",
+            ),
+            (
+                429,
+                {"Retry-After": "2.5"},
+                "The server asks to wait 2.5 s. Wait, or send fewer requests at a time",
+            ),
             (429, {}, "Wait, or send fewer requests at a time"),
             (503, {"Retry-After": "7"}, "The fault is the server's"),
         ],
