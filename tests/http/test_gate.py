@@ -345,7 +345,7 @@ class TestWaiting:
         assert clock.time() == NOON
         assert str(caught.value) == (
             "the rate limit is used up for another 60 s, and max_wait is 60 s: "
-            "try later, or raise max_wait of the RetryPolicy"
+            "try again later, or increase max_wait of the RetryPolicy"
         )
         assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
         assert caught.value.rate_limit == told(0)
@@ -377,7 +377,7 @@ class TestWaiting:
         await first.hear(told(0))
         assert [caller.task.done() for caller in others] == [True, False, True]
         for hasty in (others[0], others[2]):
-            with pytest.raises(RateLimitError, match="nothing for another 60 s") as caught:
+            with pytest.raises(RateLimitError, match="is used up for another 60 s") as caught:
                 await hasty.task
             assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, told(0))
 
