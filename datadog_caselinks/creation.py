@@ -21,13 +21,13 @@ from weakref import WeakValueDictionary
 
 from attrs import define, frozen
 
-from datadog_caselinks import events
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     BadRequestError,
     CaseLinksError,
     ConflictError,
 )
+from datadog_caselinks.events import report_reconciled
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request
@@ -168,7 +168,7 @@ class Creator:
             raise ambiguous from ambiguity.error
         creation.ambiguity = None
         if link:
-            events.reconciled()
+            report_reconciled()
         return link
 
     async def _resolve_conflict(

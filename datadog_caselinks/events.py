@@ -207,14 +207,14 @@ class Observer:
         return observers
 
 
-def request_sent(operation: str) -> None:
+def report_request(operation: str) -> None:
     """Report that a request of this operation is being sent."""
     if call := _current.get():
         call.attempts += operation == _REQUEST_OF.get(call.operation, call.operation)
 
 
 @contextlib.contextmanager
-def waiting(seconds: float) -> Iterator[None]:
+def report_wait(seconds: float) -> Iterator[None]:
     """Report that the rate limit holds the call back, for about so long."""
     call = _current_call()
     if call is None:
@@ -229,13 +229,13 @@ def waiting(seconds: float) -> Iterator[None]:
         call.waited += time() - began
 
 
-def retrying(error: CaseLinksError, seconds: float) -> None:
+def report_retry(error: CaseLinksError, seconds: float) -> None:
     """Report that an attempt failed, and that another one follows after so long."""
     if call := _current_call():
         call.notify(CallRetrying(call, error, seconds))
 
 
-def reconciled() -> None:
+def report_reconciled() -> None:
     """Report that a lookup found the link of an ambiguous attempt."""
     if call := _current_call():
         call.notify(CallReconciled(call))

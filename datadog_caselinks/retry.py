@@ -13,7 +13,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 import backoff
 from attrs import define, field, frozen
 
-from datadog_caselinks import events
 from datadog_caselinks.errors import (
     CaseLinksError,
     MalformedResponseError,
@@ -26,6 +25,7 @@ from datadog_caselinks.errors import (
     TLSError,
     TransportError,
 )
+from datadog_caselinks.events import report_retry
 
 _logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def _report_retry(details: Any) -> None:
     error, seconds = details["exception"].error, details["wait"]
     if isinstance(error, RateLimitError):
         return  # the gate reports how long it holds all requests back
-    events.retrying(error, seconds)
+    report_retry(error, seconds)
     _logger.info(
         "attempt %d: %s; next in %.2f s",
         *(details["tries"], error, seconds),

@@ -170,7 +170,7 @@ class TestCreate:
             (400, BadRequestError, "would be refused again"),
             (401, AuthenticationError, "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"),
             (403, PermissionDeniedError, "cases_write"),
-            (404, NotFoundError, "not on this site"),
+            (404, NotFoundError, "It does not exist on this site"),
         ],
     )
     async def test_refusals_are_not_repeated(
@@ -551,7 +551,7 @@ class TestGetCase:
             with pytest.raises(NotFoundError) as caught:
                 await links.get_case(name)
         assert str(caught.value) == (
-            f"cannot get case {name}: 404, case not found; "
+            f"cannot get case {name}: 404 case not found. "
             "It does not exist on this site, or these credentials cannot access it"
         )
         assert caught.value.raw_errors == ({"code": "resource_not_found", "title": "case not found"},)

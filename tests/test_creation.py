@@ -738,7 +738,7 @@ class TestLastAttempt:
         """Then nothing is open, and the error is the plain one."""
         policy = RetryPolicy(base=0, settle=0, budget=0)
         async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=policy) as links:
-            with pytest.raises(ConnectError, match="not tried again") as caught:
+            with pytest.raises(ConnectError, match="not retried") as caught:
                 await links.create_link(NEW)
         assert caught.value.during_outage
 

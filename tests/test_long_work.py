@@ -64,7 +64,7 @@ class TestList:
         """Its error comes out of the thread as it is, and is tried again as ever."""
         endless = answers(200, b'{"data": [' + b"{}, " * 2**16)
         async with Server(endless) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
-            with pytest.raises(MalformedResponseError, match="no JSON"):
+            with pytest.raises(MalformedResponseError, match="not valid JSON"):
                 await links.list_links(OUTAGE)
         assert len(server.seen) == 3
 

@@ -218,9 +218,7 @@ class TestAskingOnce:
         found = await asyncio.gather(*(entities.entity("GONE-1") for _ in range(50)), return_exceptions=True)
         assert {type(error) for error in found} == {NotFoundError}
         sandbox.add_case("GONE-1")
-        with pytest.raises(
-            NotFoundError, match=r"^cannot get case GONE-1: 404 case not found\. It does not exist"
-        ):
+        with pytest.raises(NotFoundError, match="cannot get case GONE-1: 404 case not found"):
             await entities.entity("gone-1")
         assert asked(sandbox) == ["GONE-1"]
         assert (await client.resolver().case(CaseKey("GONE-1"))).key == "GONE-1"

@@ -71,7 +71,8 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (TLSError("x"), False, False),
     (ProxyAuthenticationError("x"), False, False),
     (RequestTimeoutError("x"), True, False),
-    (AmbiguousResultError("x", new=NEW, reason=TransportError("y")), False, False),
+    (AmbiguousResultError("x", new=NEW, reason=TransportError("y")), False, True),
+    (RequestTimeoutError("x", sent=True), True, True),
     (MalformedResponseError("x", body=""), True, True),
     (ResponseTooLargeError("x", body=""), False, True),
     *(

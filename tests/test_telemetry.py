@@ -252,7 +252,7 @@ async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) ->
 async def test_without_the_api_nothing_is_told(
     monkeypatch: pytest.MonkeyPatch, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
 ) -> None:
-    """Without ``opentelemetry-api``, calls succeed and are not observed."""
+    """Without OpenTelemetry calls work, and observing costs one empty context."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.delitem(sys.modules, "datadog_caselinks.telemetry")
     api = Api()
@@ -262,7 +262,7 @@ async def test_without_the_api_nothing_is_told(
     ):
         await in_no_time(clock, links.create_link(NEW))
         outcomes = [outcome async for outcome in links.create_links([NEW])]
-        assert links._observer._observers() == []
+        assert isinstance(links._observer.call("create", NEW), contextlib.nullcontext)
     assert server.methods == ["POST", "POST", "GET", "POST"]
     assert [type(outcome) for outcome in outcomes] == [Created]
 
@@ -279,8 +279,6 @@ async def test_trace_configs_of_the_user(keys: ApiKeys) -> None:
     async with Server(created) as server, SessionManager(trace_configs=[config]) as sessions:
         await CaseLinksClient(server.url, keys, sessions=sessions).create_link(NEW)
         async with aiohttp.ClientSession() as session:
-            with pytest.raises(
-                ParameterError, match=r"^trace_configs: pass them to your own aiohttp\.ClientSession"
-            ):
+            with pytest.raises(ParameterError, match="trace_configs"):
                 SessionManager(session, trace_configs=[config])
     assert seen == ["start"]

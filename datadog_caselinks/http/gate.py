@@ -8,8 +8,8 @@ import logging
 from collections import deque
 from typing import Final, Self
 
-from datadog_caselinks import events
 from datadog_caselinks.errors import CaseLinksError, RateLimitError
+from datadog_caselinks.events import report_wait
 from datadog_caselinks.http.window import SentRequest, Window
 from datadog_caselinks.rate_limit import RateLimit
 
@@ -129,7 +129,7 @@ class _Bucket:
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
             raise _too_long(wait, max_wait, self._window.current(now))
-        with events.waiting(max(0.0, wait)):
+        with report_wait(max(0.0, wait)):
             return await self._queue(max_wait)
 
     async def _queue(self, max_wait: float) -> SentRequest:

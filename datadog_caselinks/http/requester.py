@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from datadog_caselinks import events
 from datadog_caselinks.errors import SessionError
+from datadog_caselinks.events import report_request
 from datadog_caselinks.http.gate import Gate, Permit
 from datadog_caselinks.http.headers import retry_after
 from datadog_caselinks.http.transport import Transport
@@ -40,7 +40,7 @@ class Requester:
             with await self._gate.acquire(request.operation, max_wait=self._max_wait) as permit:
                 if self._is_closed:
                     raise SessionError(_CLOSED)
-                events.request_sent(request.operation)
+                report_request(request.operation)
                 response = await self._transport.send(request)
                 _report(permit, response)
                 return response

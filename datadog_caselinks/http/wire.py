@@ -15,12 +15,18 @@ from uuid import UUID
 
 from attrs import evolve
 
-from datadog_caselinks import errors
 from datadog_caselinks.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
     InvalidLinkError,
     MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
     ResponseError,
     ResponseTooLargeError,
+    ServerError,
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
@@ -217,24 +223,24 @@ def _malformed(
 
 
 _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
-    400: (errors.BadRequestError, "The request is invalid, and would be refused again."),
+    400: (BadRequestError, "The request is invalid, and would be refused again."),
     401: (
-        errors.AuthenticationError,
+        AuthenticationError,
         "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site they belong to.",
     ),
-    403: (errors.PermissionDeniedError, "The application key or token needs the scope {scope}."),
-    404: (errors.NotFoundError, "It does not exist on this site, or these credentials cannot access it."),
+    403: (PermissionDeniedError, "The application key or token needs the scope {scope}."),
+    404: (NotFoundError, "It does not exist on this site, or these credentials cannot access it."),
     408: (ResponseError, "The server gave up waiting for the request."),
-    409: (errors.ConflictError, "It contradicts what exists: list the links of both sides."),
-    422: (errors.BadRequestError, "The request is invalid, and would be refused again."),
-    429: (errors.RateLimitError, "Wait, or send fewer requests at a time."),
+    409: (ConflictError, "It contradicts what exists: list the links of both sides."),
+    422: (BadRequestError, "The request is invalid, and would be refused again."),
+    429: (RateLimitError, "Wait, or send fewer requests at a time."),
 }
 
 
 def _error(response: Response) -> ResponseError:
     kind: type[ResponseError]
     if response.status >= 500:
-        kind, advice = errors.ServerError, "The fault is the server's."
+        kind, advice = ServerError, "The fault is the server's."
     elif 300 <= response.status < 400:
         kind, advice = (
             ResponseError,

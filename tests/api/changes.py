@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Final
 
 import griffe
 
 NAME: Final = "datadog_caselinks"
-PUBLIC: Final = frozenset({NAME, f"{NAME}.sandbox", f"{NAME}.pictures"})
-"""The modules of which users import: what their ``__all__`` names is public, wherever it is defined."""
+PUBLIC: Final = frozenset(
+    {NAME, *(f"{NAME}.{module}" for module in ("public", "sandbox", "graph.rendering", "fleet"))}
+)
+"""The modules from which users import: the names that they export are public, wherever they are defined."""
 
 
 def last_release(project: Path) -> str | None:
@@ -38,7 +40,9 @@ def breaking_changes(project: Path, *, since: str) -> list[str]:
 
 def is_announced(project: Path, *, since: str) -> bool:
     """Whether the version has a higher first number than the release ``since``."""
-    version = tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"]
+    [version] = re.findall(
+        r'^__version__ = "(.+)"$', (project / NAME / "version.py").read_text(), re.MULTILINE
+    )
     return _major(version) > _major(since.removeprefix("v"))
 
 

@@ -13,11 +13,9 @@ from tests.api.changes import breaking_changes, is_announced, last_release  # no
 
 RELEASED = {
     "datadog_caselinks/__init__.py": (
-        "from typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n"
-        "    from datadog_caselinks.client import Client\n"
-        '__all__ = ["Client"]\n'
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from datadog_caselinks.public import *\n"
     ),
+    "datadog_caselinks/public.py": "from datadog_caselinks.client import Client as Client\n",
     "datadog_caselinks/client.py": (
         "class Client:\n"
         "    def create(self, new: str, *, ensure: bool = False) -> None: ...\n"
@@ -28,7 +26,7 @@ RELEASED = {
         "from datadog_caselinks.sandbox.server import Sandbox\n__all__ = ['Sandbox']\n"
     ),
     "datadog_caselinks/sandbox/server.py": "class Sandbox:\n    def add_case(self, key: str) -> None: ...\n",
-    "pyproject.toml": '[project]\nversion = "1.2.0"\n',
+    "datadog_caselinks/version.py": '__version__ = "1.2.0"\n',
 }
 
 
@@ -85,7 +83,7 @@ class TestBreakingChanges:
             ("client.py", ", *, ensure: bool = False", "", "create(ensure)"),
             ("client.py", "*, ensure: bool = False", "*, at: int, ensure: bool = False", "create(at)"),
             ("client.py", "def create", "def make", "Client.create"),
-            ("__init__.py", "import Client", "import other", "`Client`"),
+            ("public.py", "import Client as Client", "import other", "`Client`"),
             ("sandbox/server.py", "add_case", "put_case", "Sandbox.add_case"),
             ("sandbox/__init__.py", "import Sandbox", "import other", "`Sandbox`"),
         ],
@@ -102,7 +100,7 @@ class TestBreakingChanges:
             ("client.py", "_once", "_twice"),
             ("client.py", "ensure: bool = False", "ensure: bool = False, at: int = 0"),
             ("gate.py", "turn", "go"),
-            ("__init__.py", '"Client"]', '"Client", "Gate"]'),
+            ("public.py", "import Client", "import Other as Other, Client"),
         ],
     )
     def test_what_users_do_not_see_may_change(self, project: Path, name: str, old: str, new: str) -> None:
@@ -113,9 +111,7 @@ class TestBreakingChanges:
     def test_a_class_may_move(self, project: Path) -> None:
         """Where a public name is defined is nobody's business."""
         (project / "datadog_caselinks/client.py").rename(project / "datadog_caselinks/moved.py")
-        change(
-            project, "datadog_caselinks/__init__.py", "datadog_caselinks.client", "datadog_caselinks.moved"
-        )
+        change(project, "datadog_caselinks/public.py", "datadog_caselinks.client", "datadog_caselinks.moved")
         assert breaking_changes(project, since="v1.1.0") == []
 
 

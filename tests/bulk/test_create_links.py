@@ -24,7 +24,6 @@ from datadog_caselinks import (
     CaseLink,
     CaseLinksClient,
     CaseLinksError,
-    ConfigurationError,
     ConnectError,
     Created,
     Failed,
@@ -33,6 +32,7 @@ from datadog_caselinks import (
     NewCaseLink,
     NotFoundError,
     Outcome,
+    ParameterError,
     PermissionDeniedError,
     RateLimitError,
     RetryPolicy,
@@ -251,9 +251,9 @@ class TestReadingAhead:
 
     @pytest.mark.parametrize("concurrency", [0, -1])
     async def test_no_concurrency_is_refused(self, concurrency: int, keys: ApiKeys) -> None:
-        """Nothing would ever be created; it does not wait for that."""
+        """A concurrency below 1 could create nothing, so it is refused at once."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links, asyncio.timeout(5):
-            with pytest.raises(ConfigurationError, match="concurrency must be at least 1"):
+            with pytest.raises(ParameterError, match="concurrency must be at least 1"):
                 await anext(links.create_links(slowly(1), concurrency=concurrency))
         assert server.connections == 0
 
@@ -529,7 +529,7 @@ class TestKeys:
             assert isinstance(failed, Failed)
             assert (failed.new, failed.index) == (wanted[index], index)
             assert isinstance(failed.error, NotFoundError)
-            assert "cannot get case GONE-1: 404, case not found" in str(failed.error)
+            assert "cannot get case GONE-1: 404 case not found" in str(failed.error)
         assert isinstance(second, Created)
         assert (len(sandbox.links), looked_up(sandbox).count("GONE-1")) == (1, 1)
 

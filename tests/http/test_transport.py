@@ -441,6 +441,8 @@ MAYBE_SENT: dict[str, Setting] = {
 }
 TIMEOUTS = ("no answer", "answer drips", "headers drip")
 
+TIMEOUTS = {"no answer", "answer drips", "headers drip"}
+
 ANSWERED: dict[str, tuple[Setting, type[CaseLinksError]]] = {
     # name: (setting, error of a create)
     "302": (serving(answers(302, Location="http://localhost:1/")), ResponseError),

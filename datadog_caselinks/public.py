@@ -1,0 +1,97 @@
+"""Every public name, each from the module that defines it."""
+
+from datadog_caselinks.bulk.create_links import (
+    AlreadyLinked as AlreadyLinked,
+    Created as Created,
+    Failed as Failed,
+    Outcome as Outcome,
+)
+from datadog_caselinks.bulk.journal_file import JournalRecord as JournalRecord, read_journal as read_journal
+from datadog_caselinks.bulk.link_files import (
+    LinkFileFormat as LinkFileFormat,
+    LinkLine as LinkLine,
+    MalformedLine as MalformedLine,
+    read_link_file as read_link_file,
+)
+from datadog_caselinks.client import CaseLinksClient as CaseLinksClient, ClientOptions as ClientOptions
+from datadog_caselinks.concurrency import OnProgress as OnProgress
+from datadog_caselinks.credentials import (
+    ApiKeys as ApiKeys,
+    BearerToken as BearerToken,
+    Credentials as Credentials,
+)
+from datadog_caselinks.errors import (
+    AmbiguousResultError as AmbiguousResultError,
+    AuthenticationError as AuthenticationError,
+    BadRequestError as BadRequestError,
+    CaseLinksError as CaseLinksError,
+    ConfigurationError as ConfigurationError,
+    ConflictError as ConflictError,
+    ConnectError as ConnectError,
+    CycleError as CycleError,
+    FleetError as FleetError,
+    InvalidLinkError as InvalidLinkError,
+    JournalError as JournalError,
+    LinkFileError as LinkFileError,
+    MalformedResponseError as MalformedResponseError,
+    NotFoundError as NotFoundError,
+    ParameterError as ParameterError,
+    PermissionDeniedError as PermissionDeniedError,
+    ProxyAuthenticationError as ProxyAuthenticationError,
+    RateLimitError as RateLimitError,
+    RequestTimeoutError as RequestTimeoutError,
+    ResponseError as ResponseError,
+    ResponseTooLargeError as ResponseTooLargeError,
+    ServerError as ServerError,
+    SessionError as SessionError,
+    StaleConnectionError as StaleConnectionError,
+    TLSError as TLSError,
+    TransportError as TransportError,
+)
+from datadog_caselinks.events import (
+    Call as Call,
+    CallEvent as CallEvent,
+    CallFinished as CallFinished,
+    CallReconciled as CallReconciled,
+    CallRetrying as CallRetrying,
+    CallStarted as CallStarted,
+    CallWaiting as CallWaiting,
+    OnEvent as OnEvent,
+)
+from datadog_caselinks.graph.contradictions import (
+    Contradiction as Contradiction,
+    ContradictionKind as ContradictionKind,
+)
+from datadog_caselinks.graph.link_graph import LinkGraph as LinkGraph
+from datadog_caselinks.graph.plan import (
+    Deleted as Deleted,
+    LinkPlan as LinkPlan,
+    NotDeleted as NotDeleted,
+    PlanOutcome as PlanOutcome,
+)
+from datadog_caselinks.http.sessions import SessionManager as SessionManager
+from datadog_caselinks.models import (
+    Case as Case,
+    CaseLink as CaseLink,
+    Entity as Entity,
+    EntityType as EntityType,
+    LinkStatus as LinkStatus,
+    NewCaseLink as NewCaseLink,
+    Relationship as Relationship,
+    agent_conversation as agent_conversation,
+    case as case,
+    incident as incident,
+    page as page,
+)
+from datadog_caselinks.rate_limit import RateLimit as RateLimit
+from datadog_caselinks.references import (
+    CaseKey as CaseKey,
+    LinkReference as LinkReference,
+    Reference as Reference,
+    Resolver as Resolver,
+    WantedLink as WantedLink,
+    parse_link as parse_link,
+    parse_reference as parse_reference,
+)
+from datadog_caselinks.retry import RetryPolicy as RetryPolicy
+from datadog_caselinks.sites import Site as Site
