@@ -158,7 +158,10 @@ class TestBothForms:
         ("change", "wrong"),
         [
             ({"parent": "x"}, "'x' does not name an entity; write a case key such as SHOP-1, a UUID, "),
-            ({"parent": f"incident:{A}", "parent_type": "PAGE"}, f"'incident:{A}' is no PAGE"),
+            (
+                {"parent": f"incident:{A}", "parent_type": "PAGE"},
+                f"'incident:{A}' does not have the type PAGE",
+            ),
             (
                 {"child": "SHOP-1", "child_type": "PAGE"},
                 "'SHOP-1' is a case key, but the type is",
@@ -292,7 +295,7 @@ class TestEnds:
             f"{header}\nSHOP-1,BLOCKS,{B},incident\nSHOP-1,BLOCKS,page:{B},incident\n{A},BLOCKS,SHOP-2,page"
         )
         assert good == LinkLine(2, parse_link("SHOP-1", "BLOCKS", incident(B)))
-        assert bad[0] == MalformedLine(3, f"'page:{B}' is no INCIDENT")
+        assert bad[0] == MalformedLine(3, f"'page:{B}' does not have the type INCIDENT")
         assert isinstance(bad[1], MalformedLine)
         assert bad[1].reason.startswith("'SHOP-2' is a case key, but the type is")
 
