@@ -439,7 +439,6 @@ MAYBE_SENT: dict[str, Setting] = {
     "a garbage chunk": serving(sends(head(201, Transfer_Encoding="chunked"), b"what?\r\n")),
     "no gzip": serving(answers(201, b"nonsense", Content_Encoding="gzip")),
 }
-TIMEOUTS = ("no answer", "answer drips", "headers drip")
 
 TIMEOUTS = {"no answer", "answer drips", "headers drip"}
 
