@@ -14,8 +14,8 @@ MAX_STORED: Final = 1000
 def quoted(value: object) -> str:
     """Return ``value`` as messages quote it: its ``repr`` on one line, cut after ``MAX_QUOTED`` characters.
 
-    Every message that quotes a value from outside uses this function. It accepts any object: control
-    characters become spaces, and if ``repr`` raises, the result names the type instead.
+    Every message that quotes a value from outside uses this function, except for paths, whose end matters. It
+    accepts any object: control characters become spaces, and if ``repr`` raises, the result names the type.
     """
     try:
         # Cut first: the repr of a long text takes time and memory, and only its beginning is needed.
@@ -28,8 +28,8 @@ def quoted(value: object) -> str:
 def one_line(text: str, *, limit: int = 300) -> str:
     """Return ``text`` on one line, cut after ``limit`` characters.
 
-    It is for a sentence by someone else that becomes part of a message, such as a server's error. Unlike
-    :func:`quoted` it adds no quotation marks and no escapes, and it joins lines with single spaces.
+    It is for text that a person should read as written, such as a server's error or the title of a case.
+    Unlike :func:`quoted` it adds no quotation marks and no escapes, and it joins lines with single spaces.
     """
     return _cut(" ".join(_printable(text).split()), limit)
 
