@@ -93,7 +93,7 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
     text = f"{HEADER}{BLOCKS}DDFC-98813,PAGE,BLOCKS,{B},CASE\nhttps://app.datadoghq.eu/cases/A-1,,BLOCKS,{B},\n{BLOCKS}"
     done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
     problems = done.err.splitlines()
-    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key, and this must be the UUID of a PAGE")
+    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key, but the type is PAGE")
     assert problems[1].startswith(
         "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), and"
     )
@@ -106,7 +106,7 @@ async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> 
     done = await bulk(
         pointing_at(sandbox), "--strict", "-", stdin=f"{HEADER}{BLOCKS}x,,BLOCKS,{B},\n".encode()
     )
-    assert done.err.splitlines()[0].startswith("line 3: 'x' names no entity")
+    assert done.err.splitlines()[0].startswith("line 3: 'x' does not name an entity")
     assert done.err.splitlines()[1] == "Error: nothing was sent because of --strict: 1 malformed line"
     assert (done.status, done.out, len(sandbox.requests)) == (2, "", 0)
 
@@ -459,7 +459,7 @@ async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
         "child": {"type": "CASE", "id": B},
     }
     assert "case not found" in by_line[3]["error"]
-    assert "names no entity" in by_line[4]["error"]
+    assert "does not name an entity" in by_line[4]["error"]
 
 
 async def test_an_empty_run_is_an_empty_list(sandbox: Sandbox) -> None:

@@ -134,7 +134,7 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
     ("arguments", "status", "expected"),
     [
         (("SHOP-999",), 1, "cannot get case SHOP-999: 404 case not found"),
-        (("checkout",), 2, "'checkout' names no entity; write a case key"),
+        (("checkout",), 2, "'checkout' does not name an entity; write a case key"),
         (("SHOP-2", "-o", "/nowhere/outage.html"), 2, "/nowhere/outage.html: No such file or directory"),
         (("SHOP-2", "-o", ""), 2, "No such file or directory"),
         (

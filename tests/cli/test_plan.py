@@ -174,7 +174,7 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
 @pytest.mark.parametrize(
     ("text", "status", "expected"),
     [
-        ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' names no entity"),
+        ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' does not name an entity"),
         ("SHOP-1: {blocks: SHOP-2}\nSHOP-1: {causes: SHOP-3}\n", 2, "already appears in line 1"),
         ("SHOP-1: {blocks: SHOP-98}\nSHOP-99: {blocks: SHOP-1}\n", 1, "also not found: SHOP-9"),
         ("", 2, "the file is empty"),

@@ -524,7 +524,7 @@ class TestFailure:
             ("certificate of an unknown CA", "set SSL_CERT_FILE to your CA, or pass ssl="),
             ("certificate for another host", "localhost"),
             ("certificate expired", "expired"),
-            ("proxy wants a login", "check user and password"),
+            ("proxy wants a login", "check the user and password"),
             ("unknown host", "the host name was not found"),
         ],
     )
