@@ -55,40 +55,33 @@ class ClientOptions(TypedDict, total=False):
 class CaseLinksClient:
     """Creates, lists and deletes the links of Datadog cases on one site, with one set of credentials.
 
-    Use it as ``async with CaseLinksClient(…) as client``, or call :meth:`close` at the end. Make one client
-    and keep it: it pools connections. It may be made before the event loop runs, and any number of calls may
-    run at once.
+    Use it as ``async with CaseLinksClient(…) as client``, or call :meth:`close` at the end. Create one client
+    and keep it: it pools connections. It can be created before the event loop runs, and any number of calls
+    may run at once.
 
-    ``site``
-        A :class:`Site`, or a text that :meth:`Site.parse` accepts.
-    ``credentials``
-        :class:`ApiKeys` or :class:`BearerToken`.
-    ``sessions``
-        A :class:`SessionManager` to share, or an ``aiohttp.ClientSession`` of your own; neither is closed
-        with the client. By default the client has a manager of its own.
-    ``retry``
-        When a failed attempt is repeated.
-    ``max_concurrency``
-        The most requests in flight at once; further calls wait.
-    ``timeout``
-        Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for the rate
-        limit or for the next attempt does not count.
-    ``proxy``
-        URL of an HTTP or HTTPS proxy, with user and password if it requires them. A site on loopback over
-        ``http`` is reached without it, since the proxy would see the keys.
-    ``ssl``
-        An ``ssl.SSLContext``, for a private CA or a client certificate.
-    ``on_event``
-        Called with what calls do: a :class:`CallStarted`, :class:`CallWaiting`, :class:`CallRetrying`,
-        :class:`CallReconciled` or :class:`CallFinished`, in the event loop, so it must be quick. What it
-        raises is logged. With ``opentelemetry-api`` installed and a provider set up there are spans and
-        metrics too.
+    Every method raises a :class:`CaseLinksError` if it fails; the page on errors says what to do about each.
+    Cancelling a call stops it at once; the server may still apply a request that was in flight.
 
-    Every method raises a :class:`CaseLinksError`; the page on errors says what to do about each. Cancelling a
-    call stops it at once; the server may still apply a request that was in flight.
+    Args:
+        site: A :class:`Site`, or text that :meth:`Site.parse` accepts.
+        credentials: :class:`ApiKeys` or :class:`BearerToken`.
+        sessions: A :class:`SessionManager` to share, or an ``aiohttp.ClientSession`` of your own; neither is
+            closed with the client. By default the client has its own manager.
+        retry: When a failed attempt is repeated.
+        max_concurrency: The most requests in flight at once; further calls wait.
+        timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
+            the rate limit or for the next attempt does not count.
+        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them. A site on loopback
+            over ``http`` is reached without it, since the proxy would see the keys.
+        ssl: An ``ssl.SSLContext``, for a private CA or a client certificate.
+        on_event: Called with each event of a call: :class:`CallStarted`, :class:`CallWaiting`,
+            :class:`CallRetrying`, :class:`CallReconciled` and :class:`CallFinished`. It runs in the event
+            loop, so it must be quick; what it raises is logged. With ``opentelemetry-api`` installed and a
+            provider set up, there are spans and metrics too.
 
-    Raises :class:`ParameterError` for an argument that cannot work, and :class:`ConfigurationError` for the
-    site.
+    Raises:
+        ParameterError: An argument cannot work.
+        ConfigurationError: The site is malformed.
     """
 
     def __init__(
@@ -127,11 +120,14 @@ class CaseLinksClient:
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
         """Return a client for the site and the credentials that the environment names.
 
-        Without ``site``, the site is ``DD_SITE``, or US1 (``datadoghq.com``) if that is not set. The
-        credentials are ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``. ``options`` are the keyword
-        parameters of the class.
+        Args:
+            site: The site. By default it is ``DD_SITE``, or US1 (``datadoghq.com``) if that is not set.
+            options: The keyword parameters of the class.
 
-        Raises :class:`ConfigurationError`, which names the variable that is missing or malformed.
+        The credentials are ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``.
+
+        Raises:
+            ConfigurationError: A variable is missing or malformed; the message names it.
         """
         if site is None:
             site = site_from_env()
@@ -146,8 +142,9 @@ class CaseLinksClient:
         attempt, the link is first looked up among the links of ``new.parent``, so that a retry creates no
         second link.
 
-        Raises :class:`AmbiguousResultError` if the link may exist and the lookup failed, and
-        :class:`ConflictError`, with the ``existing`` link, if the server refuses an equal second one.
+        Raises:
+            AmbiguousResultError: The link may exist, and the lookup failed.
+            ConflictError: The server refused an equal second link; ``existing`` is the first one.
         """
         with self._observer.call("create", new) as call:
             call.result = result = await self._creator.create(new)
@@ -156,11 +153,14 @@ class CaseLinksClient:
     async def ensure_link(self, new: NewCaseLink) -> CreateResult:
         """Create the link unless it exists. ``RELATES_TO`` links are equal in either direction.
 
-        Returns the link and whether it was created, as in ``link, created = await client.ensure_link(new)``.
-        Equal calls of one client run one after the other, so it is created once; an equal call of another
-        process at the same moment may create a second one.
+        Equal calls of one client run one after the other, so the link is created once. An equal call of
+        another process at the same moment may create a second one.
 
-        Raises as :meth:`create_link` and :meth:`list_links`.
+        Returns:
+            The link, and whether it was created: ``link, created = await client.ensure_link(new)``.
+
+        Raises:
+            AmbiguousResultError: The link may exist, and the lookup failed.
         """
         with self._observer.call("ensure", new) as call:
             call.result = result = await self._creator.ensure(new)
@@ -176,25 +176,26 @@ class CaseLinksClient:
     ) -> AsyncGenerator[Outcome, None]:
         """Create each link in ``source``, and yield the outcome of each as it completes.
 
-        Yields :class:`Created`, :class:`AlreadyLinked` or :class:`Failed`, with the link and its index in
-        ``source``. The error of a link is in its outcome; it is not raised. A case that is known only by its
-        key (:func:`parse_link`) is looked up, once for the whole run.
-
-        ``source`` may be endless: reading it is at most twice ``concurrency`` links ahead. A generator is
-        closed at the end of the run, even if the run ends early. Leaving the loop early cancels the creates
+        The error of a link is in its outcome; it is not raised. A case that is known only by its key
+        (:func:`parse_link`) is looked up, once for the whole run. Leaving the loop early cancels the creates
         that are in flight.
 
-        ``concurrency``
-            The most creates in flight at once; by default the ``max_concurrency`` of the client.
-        ``ensure``
-            Look up each link first, as :meth:`ensure_link` does.
-        ``journal``
-            The path of a file that records each link and its outcome. If a run ends early, for any reason,
-            the same call continues it: links that were created are not sent again, and links that were in
-            flight are looked up first. A link that appears twice in ``source`` is created once.
+        Args:
+            source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead. A
+                generator is closed at the end of the run, even if the run ends early.
+            concurrency: The most creates in flight at once; by default the ``max_concurrency`` of the client.
+            ensure: Look up each link first, as :meth:`ensure_link` does.
+            journal: The path of a file that records each link and its outcome. If a run ends early, for any
+                reason, the same call continues it: links that were created are not sent again, and links that
+                were in flight are looked up first. A link that appears twice in ``source`` is created once.
 
-        Raises :class:`ParameterError` if ``concurrency`` is below 1, and :class:`JournalError` if the journal
-        cannot be used, for example because another run is using it.
+        Yields:
+            :class:`Created`, :class:`AlreadyLinked` or :class:`Failed`, with the link and its index in
+            ``source``.
+
+        Raises:
+            ParameterError: ``concurrency`` is below 1.
+            JournalError: The journal cannot be used, for example because another run is using it.
         """
         if concurrency is not None and concurrency < 1:
             raise ParameterError(f"concurrency must be at least 1, not {concurrency!r}")
@@ -221,14 +222,16 @@ class CaseLinksClient:
         Each key is looked up once. Equal links count once; ``RELATES_TO`` links are equal in either
         direction. The plan has a warning for each contradiction among the wanted and the listed links.
 
-        ``prune``
-            Also plan to delete existing links between two entities that ``wanted`` names, if the link is not
-            wanted or exists more than once. Links to entities that ``wanted`` does not name are kept, and so
-            are links with a relationship that this version does not know.
-        ``progress``
-            Called after each response with the number of responses so far, and how many are expected by now.
+        Args:
+            wanted: The links that should exist.
+            prune: Also plan to delete existing links between two entities that ``wanted`` names, if the link
+                is not wanted or exists more than once. Links to entities that ``wanted`` does not name are
+                kept, and so are links with a relationship that this version does not know.
+            progress: Called after each response with the number of responses so far, and how many are
+                expected by now.
 
-        Raises :class:`NotFoundError` that names every key without a case; otherwise as :meth:`list_links`.
+        Raises:
+            NotFoundError: There is no case with a key; the message names all such keys.
         """
         return await plan_links(
             wanted,
@@ -242,13 +245,15 @@ class CaseLinksClient:
     def apply_plan(self, plan: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
         """Create and delete the links in ``plan``, and yield the outcome of each as it completes.
 
-        Yields :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
-        :class:`Deleted` or :class:`NotDeleted` for each link to delete. The error of a link is in its
-        outcome; it is not raised. Applying a plan twice changes nothing: links are created as by
-        :meth:`ensure_link`, and a link that no longer exists counts as deleted.
+        The error of a link is in its outcome; it is not raised. Applying a plan twice changes nothing: links
+        are created as by :meth:`ensure_link`, and a link that no longer exists counts as deleted.
 
         All creates finish before the first delete. If a create failed, nothing is deleted, because the new
         link may replace a deleted one. Leaving the loop early cancels the requests that are in flight.
+
+        Yields:
+            :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
+            :class:`Deleted` or :class:`NotDeleted` for each link to delete.
         """
         return apply_plan(
             plan,
@@ -273,19 +278,20 @@ class CaseLinksClient:
     ) -> LinkGraph:
         """Read the graph of links around ``entity``, with the titles of its cases.
 
-        ``entity`` is an entity, a case key, or a text that :func:`parse_reference` reads. Each case takes two
-        requests: one for its links, one for its title. An entity that these credentials may not read is in
-        the graph without its links.
+        Each case takes two requests: one for its links, one for its title. An entity that these credentials
+        may not read is in the graph without its links.
 
-        ``depth``
-            How many links away from ``entity`` to read; 1 reads only its own links.
-        ``max_nodes``
-            The most entities in the graph. A larger graph is cut off, and says so.
-        ``progress``
-            Called after each response with the number of responses so far, and how many are expected by now.
+        Args:
+            entity: An entity, a case key, or text that :func:`parse_reference` reads.
+            depth: How many links away from ``entity`` to read; 1 reads only its own links.
+            max_nodes: The most entities in the graph. A larger graph is cut off, and says so.
+            progress: Called after each response with the number of responses so far, and how many are
+                expected by now.
 
-        Raises :class:`ParameterError` for a ``depth`` below 0 or ``max_nodes`` below 1; otherwise as
-        :meth:`list_links` and :meth:`get_case`.
+        Raises:
+            ParameterError: ``depth`` is below 0 or ``max_nodes`` below 1.
+            InvalidLinkError: ``entity`` is a text that does not name an entity.
+            NotFoundError: There is no case with this key.
         """
         if depth < 0:
             raise ParameterError(f"depth must be at least 0, not {depth!r}")
@@ -304,10 +310,10 @@ class CaseLinksClient:
         )
 
     async def delete_link(self, link: CaseLink | str) -> None:
-        """Delete a link, given as the :class:`CaseLink` or its id.
+        """Delete a link, given as the :class:`CaseLink` or its id. Repeating a delete that failed is safe.
 
-        Raises :class:`NotFoundError` if there is none, but not when an attempt of this same call may have
-        deleted it. Repeating a delete that failed is safe.
+        Raises:
+            NotFoundError: There is no such link, and no attempt of this call may have deleted it.
         """
         link_id = link.id if isinstance(link, CaseLink) else link
         with self._observer.call("delete", link_id):
@@ -316,8 +322,9 @@ class CaseLinksClient:
     async def get_case(self, key_or_id: str | UUID) -> Case:
         """Get a case by its key, such as ``SHOP-1``, or by its UUID.
 
-        Raises :class:`NotFoundError` if there is none that these credentials may see, and
-        :class:`InvalidLinkError` for what is neither a key nor a UUID.
+        Raises:
+            NotFoundError: There is no such case, or these credentials may not see it.
+            InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
         """
         with self._observer.call("get", str(key_or_id)) as call:
             call.result = case = await self._operations.get_case(key_or_id)

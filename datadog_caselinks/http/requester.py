@@ -12,13 +12,17 @@ from datadog_caselinks.http.headers import retry_after
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
 
-_CLOSED: Final = "this client is closed: make a new one"
+_CLOSED: Final = "this client is closed: create a new one"
 
 
 class Requester:
     """Sends the requests of one client: a bounded number in flight, at the pace that the rate limit allows.
 
-    ``max_in_flight`` counts requests, ``max_wait`` is in seconds.
+    Args:
+        transport: Sends one request.
+        gate: The rate limit.
+        max_in_flight: The most requests in flight at once.
+        max_wait: Seconds; the longest wait for the rate limit.
     """
 
     def __init__(self, transport: Transport, gate: Gate, *, max_in_flight: int, max_wait: float) -> None:
@@ -29,12 +33,14 @@ class Requester:
         self._is_closed = False
 
     async def send(self, request: Request) -> Response:
-        """Send ``request`` once, when it is its turn. Every status is a :class:`Response`.
+        """Send ``request`` once, when a slot is free and the rate limit allows it.
 
-        Raises :class:`TransportError` if there is no response, :class:`RateLimitError` if the limit is used
-        up for longer than ``max_wait``, and :class:`SessionError` if the client is closed.
+        Raises:
+            TransportError: There is no response. Every status that the server sends is a response.
+            RateLimitError: The limit is used up for longer than ``max_wait``.
+            SessionError: The client is closed.
         """
-        self._require_open()  # before the queue: a closed client must not wait for its turn to fail
+        self._require_open()  # before the queue: a call of a closed client must not wait to fail
         # The slot before the permit: a permit that waits for a slot would be of a window that is over.
         async with self._slots:
             with await self._gate.acquire(request.operation, max_wait=self._max_wait) as permit:
