@@ -21,8 +21,9 @@ format_option = click.option(
 def open_input(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
     """Open ``file``, or standard input for -, unbuffered.
 
-    Raises :class:`OSError` if the file cannot be opened, or :class:`LinkFileError` if standard input is
-    closed.
+    Raises:
+        OSError: The file cannot be opened.
+        LinkFileError: Standard input is closed.
     """
     if file == "-":
         if not sys.stdin.readable():

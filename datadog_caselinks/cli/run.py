@@ -88,7 +88,8 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
 def resolve_site(given: str | None) -> Site:
     """Return the site named by ``given``, or else by the environment.
 
-    Raises :class:`ConfigurationError` if it is not a site.
+    Raises:
+        ConfigurationError: ``given`` does not name a site.
     """
     return Site.parse(given) if given else site_from_env()
 

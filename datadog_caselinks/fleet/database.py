@@ -116,7 +116,8 @@ def pool_of(app: App) -> AsyncConnectionPool[Any]:
 async def create_tables(app: App) -> None:
     """Create the tables of procrastinate and of the fleet, unless they exist.
 
-    Raises :class:`FleetError` if the database is unreachable or refuses.
+    Raises:
+        FleetError: The database is unreachable or refuses.
     """
     with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():

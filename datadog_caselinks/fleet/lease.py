@@ -102,7 +102,8 @@ class Lease:
     async def write(self) -> None:
         """Write the recorded outcomes. Without any, only check that the lease still holds.
 
-        Raises :class:`psycopg.Error` or :class:`TimeoutError` if the lease is lost.
+        Raises:
+            psycopg.Error, TimeoutError: The lease is lost.
         """
         async with self._writing, asyncio.timeout(TIMEOUT):
             outcomes, self._outcomes = self._outcomes, []

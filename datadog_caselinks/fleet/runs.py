@@ -161,14 +161,13 @@ async def submit(
 
     Uses bounded memory for any number of links. A repeated link is created once.
 
-    ``site``
-        The site of the links. Workers with a client of another site do not create them.
-    ``source``
-        The name of the run in lists.
-    ``chunk``
-        Links per job.
+    Args:
+        site: The site of the links. Workers with a client of another site do not create them.
+        source: The name of the run in lists.
+        chunk: Links per job.
 
-    Raises :class:`FleetError` if the database cannot be used, and any error of ``wanted``.
+    Raises:
+        FleetError: The database cannot be used. Errors of ``wanted`` are raised unchanged.
     """
     lines = (LinkLine(index + 1, new) async for index, new in enumerate_async(wanted))
     return await submit_lines(app, lines, site=site, source=source, chunk=chunk)
@@ -220,7 +219,8 @@ async def has_pending(app: App) -> bool:
 async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[FleetLink, None]:
     """Yield the links that failed or are ambiguous, of all runs or only of ``run``.
 
-    Raises :class:`FleetError` if the database cannot be used.
+    Raises:
+        FleetError: The database cannot be used.
     """
     with translate_errors():
         async with (
@@ -234,7 +234,8 @@ async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[Fleet
 async def retry_failed(app: App, run: int | None = None) -> int:
     """Submit failed and ambiguous links again, of all runs or only of ``run``. Return their number.
 
-    Raises :class:`FleetError` if the database cannot be used.
+    Raises:
+        FleetError: The database cannot be used.
     """
     with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():

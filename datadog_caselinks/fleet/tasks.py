@@ -51,10 +51,9 @@ def add_link_tasks(
     The tasks have the namespace ``caselinks`` and the queue ``caselinks``. One of them runs every five
     seconds and puts the jobs of dead workers back into the queue.
 
-    ``on_outcome``
-        Called for each link with the number of its run, its number in the run, and its outcome.
-    ``sleep``
-        Called with the seconds to wait after an error that affects all links.
+    Args:
+        on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
+        sleep: Called with the seconds to wait after an error that affects all links.
     """
     blueprint = Blueprint()
     worker = _Worker(ChunkCreation(client, on_outcome), sleep)

@@ -33,7 +33,8 @@ async def work(app: App) -> None:
 
     ``app`` must be open and have the tasks that :func:`add_link_tasks` adds.
 
-    Raises :class:`FleetError` if the database cannot be used at the start. Later on the worker waits for it.
+    Raises:
+        FleetError: The database cannot be used at the start. Later the worker waits for it.
     """
     await has_pending(app)
     while True:

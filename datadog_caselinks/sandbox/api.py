@@ -70,7 +70,8 @@ class Call:
 def route(method: str, path: str) -> tuple[Operation, str]:
     """Return the operation and its subject: the id of a link, the id or key of a case, or an empty text.
 
-    Raises :class:`RefusedError` with 404 for an unknown path and 405 for a wrong method.
+    Raises:
+        RefusedError: 404 for an unknown path, 405 for a wrong method.
     """
     above, _, subject = path.rpartition("/")
     if path == COLLECTION:
@@ -88,7 +89,8 @@ def route(method: str, path: str) -> tuple[Operation, str]:
 def authenticate(headers: Mapping[str, str]) -> bool:
     """Return whether the caller may write as well as read.
 
-    Raises :class:`RefusedError` with 401 for missing or wrong credentials, or for both schemes at once.
+    Raises:
+        RefusedError: 401 for missing or wrong credentials, or for both schemes at once.
     """
     api_key, app_key = headers.get("DD-API-KEY"), headers.get("DD-APPLICATION-KEY")
     authorization = headers.get("Authorization")
@@ -106,7 +108,8 @@ def authenticate(headers: Mapping[str, str]) -> bool:
 def perform(call: Call, store: Store, variant: Variant, now: float) -> Response:
     """Check the call, apply it and return the response; ``now`` is in seconds since the epoch.
 
-    Raises :class:`RefusedError`.
+    Raises:
+        RefusedError: The request is refused.
     """
     if call.operation in _WRITING and not call.may_write:
         reason = "the application key lacks the scope cases_write"

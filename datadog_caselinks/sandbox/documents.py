@@ -55,7 +55,8 @@ class Filter:
 def read_draft(body: bytes) -> Draft:
     """Parse the body of a create request.
 
-    Raises :class:`InvalidDocumentError`, which names each member that is missing or invalid.
+    Raises:
+        InvalidDocumentError: A member is missing or invalid; the message names each.
     """
     attributes = _read_attributes(body)
     details = [
@@ -77,7 +78,8 @@ def read_draft(body: bytes) -> Draft:
 def read_filter(query: Mapping[str, Sequence[str]]) -> Filter:
     """Parse the query of a list request; ``query`` holds the values of each parameter.
 
-    Raises :class:`InvalidDocumentError`, which names each parameter that is missing or invalid.
+    Raises:
+        InvalidDocumentError: A parameter is missing or invalid; the message names each.
     """
     details = []
     for name, required in (("entity_type", True), ("entity_id", True), ("relationship", False)):

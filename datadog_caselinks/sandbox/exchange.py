@@ -178,7 +178,9 @@ class Exchange:
 async def _read_call(request: web.BaseRequest, operation: Operation, subject: str) -> Call:
     """Authenticate a request and read its body.
 
-    Raises :class:`RefusedError`, or :class:`ConnectionError` if the client disconnects before the end.
+    Raises:
+        RefusedError: The request is refused.
+        ConnectionError: The client disconnects before the end.
     """
     may_write = authenticate(request.headers)
     try:

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from attrs import define, field, frozen
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 
@@ -94,9 +94,7 @@ def _fault(given: Fault | str) -> Fault:
     try:
         return Fault(given)
     except ValueError:
-        raise ConfigurationError(
-            f"{quoted(given)} is not a fault; the faults are: {_listed(Fault)}"
-        ) from None
+        raise ParameterError(f"{quoted(given)} is not a fault; the faults are: {_listed(Fault)}") from None
 
 
 @frozen
@@ -107,8 +105,9 @@ class FaultRule:
     ``probability``  from 0 to 1
     ``operation``    ``create``, ``list``, ``delete`` or ``get``; ``None`` means every operation
 
-    Raises :class:`ConfigurationError` for invalid combinations, such as seconds for a fault without a
-    duration, or a fault of the body for a delete, whose response has no body.
+    Raises:
+        ParameterError: The combination is invalid, such as seconds for a fault without a duration, or a fault
+            of the body for a delete, whose response has no body.
     """
 
     fault: Fault = field(converter=_fault)
@@ -119,21 +118,19 @@ class FaultRule:
     def __attrs_post_init__(self) -> None:
         if self.seconds is not None:
             if self.fault not in _TIMED:
-                raise ConfigurationError(f"{self.fault} takes no seconds; these faults do: {_listed(_TIMED)}")
+                raise ParameterError(f"{self.fault} takes no seconds; these faults do: {_listed(_TIMED)}")
             if not 0 <= self.seconds < math.inf:
-                raise ConfigurationError(
+                raise ParameterError(
                     f"the seconds of a fault must be at least 0 and finite, not {self.seconds:g}"
                 )
         if not 0 <= self.probability <= 1:
-            raise ConfigurationError(
-                f"a probability must be from 0 to 1 (0% to 100%), not {self.probability:g}"
-            )
+            raise ParameterError(f"a probability must be from 0 to 1 (0% to 100%), not {self.probability:g}")
         if self.operation is not None and self.operation not in OPERATIONS:
-            raise ConfigurationError(
+            raise ParameterError(
                 f"{quoted(self.operation)} is not an operation; the operations are: {', '.join(OPERATIONS)}"
             )
         if self.operation == "delete" and self.fault in _NEED_A_BODY:
-            raise ConfigurationError(
+            raise ParameterError(
                 f"{self.fault} is a fault of the body, and the response to a delete has no body"
             )
 
@@ -145,11 +142,12 @@ class FaultRule:
         ``delay=0.2:10%`` delays one in ten by 0.2 seconds, ``503@create:2.5%`` affects creates only.
         ``FAULT`` is a value of :class:`Fault`.
 
-        Raises :class:`ConfigurationError` for an unknown fault or an invalid rule.
+        Raises:
+            ParameterError: The fault is unknown, or the rule is invalid.
         """
         match = _RULE.fullmatch(text)
         if match is None:
-            raise ConfigurationError(
+            raise ParameterError(
                 f"{quoted(text)} is not a fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
                 "such as lost-response:5% or delay=0.2@create:10%"
             )
@@ -187,7 +185,7 @@ class FaultPlan:
     def queue(self, rule: FaultRule, count: int) -> None:
         """Apply the fault of ``rule`` to the next ``count`` requests that the rule applies to."""
         if count < 1:
-            raise ConfigurationError(f"count must be at least 1, not {count}")
+            raise ParameterError(f"count must be at least 1, not {count}")
         self._queue.extend([rule] * count)
 
     def next_for(self, operation: Operation) -> FaultRule | None:
@@ -213,5 +211,5 @@ def _listed(faults: Iterable[Fault]) -> str:
 
 def _number(text: str, number: str) -> float:
     if not _NUMBER.fullmatch(number):
-        raise ConfigurationError(f"{quoted(number)} in the fault rule {quoted(text)} is not a number")
+        raise ParameterError(f"{quoted(number)} in the fault rule {quoted(text)} is not a number")
     return float(number)

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 from datadog_caselinks.sandbox.variant import Buckets
@@ -27,7 +27,8 @@ _UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 class RateLimitRule:
     """A rate limit: ``limit`` requests in each ``period``, in seconds.
 
-    Raises :class:`ConfigurationError` unless both are above zero.
+    Raises:
+        ParameterError: ``limit`` or ``period`` is not above zero.
     """
 
     limit: int
@@ -35,7 +36,7 @@ class RateLimitRule:
 
     def __attrs_post_init__(self) -> None:
         if self.limit < 1 or not 0 < self.period < math.inf:
-            raise ConfigurationError(
+            raise ParameterError(
                 f"a rate limit needs a limit and a period above zero, not {self.limit} in {self.period:g} s"
             )
 
@@ -43,11 +44,12 @@ class RateLimitRule:
     def parse(cls, text: str) -> RateLimitRule:
         """Read ``LIMIT/PERIOD``: ``200/2s``, ``60/1m``, ``1000/1h``; without a unit the period is in seconds.
 
-        Raises :class:`ConfigurationError` for anything else.
+        Raises:
+            ParameterError: ``text`` has another form.
         """
         match = _RULE.fullmatch(text)
         if match is None:
-            raise ConfigurationError(
+            raise ParameterError(
                 f"{quoted(text)} is not a rate limit: write LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"
             )
         return cls(int(match["limit"]), float(match["period"]) * _UNIT_SECONDS[match["unit"]])

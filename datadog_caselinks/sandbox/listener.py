@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.page import Page
 
@@ -29,13 +29,14 @@ class Listener:
     async def listen(self, port: int) -> str:
         """Listen on ``port``, or on a free port for 0, and return the base URL.
 
-        Raises :class:`ConfigurationError` if the port cannot be used.
+        Raises:
+            ParameterError: The port cannot be used.
         """
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, _HOST, port).start()
         except (OSError, OverflowError) as error:
-            raise ConfigurationError(f"port {port} on {_HOST} cannot be used: {error}") from error
+            raise ParameterError(f"port {port} on {_HOST} cannot be used: {error}") from error
         return "http://{}:{}".format(*self._runner.addresses[0])
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeVar
 from attrs import frozen
 
 from datadog_caselinks.credentials import ApiKeys, BearerToken
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
@@ -64,18 +64,18 @@ class Sandbox:
 
     Choices where the API documentation is ambiguous:
 
-    ``duplicates``
-        The result of a create if a link with the same five attributes exists: a second link (``allow``), 409
-        (``conflict``) or 400 (``bad-request``). ``RELATES_TO`` in the other direction is a different link.
-    ``list_lag``
-        Seconds until lists contain a new link.
-    ``buckets``
-        Whether the rate limit counts all operations together (``shared``) or each separately (``separate``).
-    ``error_format``
-        ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown link or case,
-        strings for all other errors. A 409 was never recorded; it has the format of a 400.
+    Args:
+        duplicates: The result of a create if a link with the same five attributes exists: a second link
+            (``allow``), 409 (``conflict``) or 400 (``bad-request``). ``RELATES_TO`` in the other direction
+            is a different link.
+        list_lag: Seconds until lists contain a new link.
+        buckets: Whether the rate limit counts all operations together (``shared``) or each separately
+            (``separate``).
+        error_format: ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown
+            link or case, strings for all other errors. A 409 was never recorded; it has the format of a 400.
 
-    Raises :class:`ConfigurationError` for a malformed rule or an unknown value.
+    Raises:
+        ParameterError: A rule is malformed, or a value is unknown.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Sandbox:
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
         if seed not in (None, "demo"):
-            raise ConfigurationError(
+            raise ParameterError(
                 f'seed must be "demo", not {quoted(seed)}; the seed of random faults is fault_seed'
             )
         self._seed = seed
@@ -112,8 +112,9 @@ class Sandbox:
     async def start(self) -> None:
         """Open the database and listen.
 
-        Raises :class:`ConfigurationError` if the database cannot be used or the port is taken, and
-        :class:`RuntimeError` if the sandbox is already running.
+        Raises:
+            ParameterError: The database cannot be used or the port is taken.
+            RuntimeError: The sandbox is already running.
         """
         if self._running:
             raise RuntimeError("the sandbox is already running")
@@ -229,7 +230,8 @@ class Sandbox:
 
         Links may be created between any entities; their cases do not have to be added first.
 
-        Raises :class:`ConfigurationError` if another case has the key.
+        Raises:
+            ParameterError: Another case has the key.
         """
         case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
@@ -269,7 +271,8 @@ class Sandbox:
         duration of faults that have one, by default one second. A request with wrong credentials or above the
         rate limit is refused as usual and leaves the fault in the queue.
 
-        Raises :class:`ConfigurationError` for an invalid combination, or if ``count`` is below one.
+        Raises:
+            ParameterError: The combination is invalid, or ``count`` is below one.
         """
         rule = FaultRule(fault, seconds=seconds, operation=operation)
         self._run_in_loop(lambda: self._plan.queue(rule, count))

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from attrs import asdict, fields_dict, frozen
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 
 CaseStatus = Literal["OPEN", "IN_PROGRESS", "CLOSED"]
 CasePriority = Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"]
@@ -100,8 +100,9 @@ class Store:
     Storing a draft twice creates two links; the caller checks for duplicates. ``:memory:`` keeps the links
     until :meth:`close`.
 
-    Raises :class:`ConfigurationError` if ``path`` cannot be opened, is not an SQLite database, or is the
-    database of another program.
+    Raises:
+        ParameterError: ``path`` cannot be opened, is not an SQLite database, or is the database of
+            another program.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -109,13 +110,13 @@ class Store:
             # isolation_level=None is autocommit: a link is in the file before the response is sent.
             self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
-            raise ConfigurationError(f"the database {str(path)!r} cannot be opened: {error}") from error
+            raise ParameterError(f"the database {str(path)!r} cannot be opened: {error}") from error
         try:
             self._prepare(path)
         except sqlite3.Error as error:
             self._db.close()
-            raise ConfigurationError(f"the database {str(path)!r} cannot be used: {error}") from error
-        except ConfigurationError:
+            raise ParameterError(f"the database {str(path)!r} cannot be used: {error}") from error
+        except ParameterError:
             self._db.close()
             raise
 
@@ -123,7 +124,7 @@ class Store:
         (owner,) = self._db.execute("PRAGMA application_id").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if tables and owner != _APPLICATION_ID:
-            raise ConfigurationError(f"the database {str(path)!r} belongs to another program")
+            raise ParameterError(f"the database {str(path)!r} belongs to another program")
         # With a write-ahead log and synchronous=NORMAL, a commit does not wait for the disk. Links survive a
         # killed process. A power failure may lose the latest links but does not corrupt the database.
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -188,7 +189,7 @@ class Store:
         return self._links("ORDER BY position DESC LIMIT :count", {"count": count})
 
     def add_case(self, case: StoredCase) -> None:
-        """Store or update a case. Raises :class:`ConfigurationError` if another case has its key."""
+        """Store or update a case. Raises :class:`ParameterError` if another case has its key."""
         try:
             self._db.execute(
                 "INSERT INTO cases VALUES (:id, :key, :title, :status, :priority) ON CONFLICT (id) DO UPDATE"
@@ -196,7 +197,7 @@ class Store:
                 asdict(case),
             )
         except sqlite3.IntegrityError:
-            raise ConfigurationError(f"another case has the key {case.key}") from None
+            raise ParameterError(f"another case has the key {case.key}") from None
 
     def case(self, id_or_key: str) -> StoredCase | None:
         """Return the case with this id or key, in upper or lower case."""

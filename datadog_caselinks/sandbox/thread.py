@@ -39,6 +39,7 @@ def loop_in_thread(name: str) -> Iterator[asyncio.AbstractEventLoop]:
 def result_of(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
     """Return the result of ``coroutine``, run in ``loop`` of another thread, or raise its error.
 
-    Raises :class:`TimeoutError` if that loop is blocked.
+    Raises:
+        TimeoutError: The loop is blocked.
     """
     return asyncio.run_coroutine_threadsafe(coroutine, loop).result(_PATIENCE)

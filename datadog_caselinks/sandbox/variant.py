@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
@@ -18,23 +18,22 @@ ErrorFormat = Literal["mixed", "strings", "objects"]
 def _one_of(allowed: tuple[str, ...]) -> Any:
     def check(_: object, attribute: Any, value: object) -> None:
         if value not in allowed:
-            raise ConfigurationError(
-                f"{attribute.name} must be one of {', '.join(allowed)}, not {quoted(value)}"
-            )
+            raise ParameterError(f"{attribute.name} must be one of {', '.join(allowed)}, not {quoted(value)}")
 
     return check
 
 
 def _seconds(_: object, attribute: Any, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise ConfigurationError(f"{attribute.name} must be seconds, at least 0, not {quoted(value)}")
+        raise ParameterError(f"{attribute.name} must be seconds, at least 0, not {quoted(value)}")
 
 
 @frozen(kw_only=True)
 class Variant:
     """A set of choices where the API documentation is ambiguous; :class:`Sandbox` documents each of them.
 
-    Raises :class:`ConfigurationError` for an invalid value.
+    Raises:
+        ParameterError: A value is invalid.
     """
 
     duplicates: Duplicates = field(default="allow", validator=_one_of(get_args(Duplicates)))

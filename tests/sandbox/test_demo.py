@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import asdict
 
-from datadog_caselinks import CaseLinksClient, ConfigurationError, Relationship
+from datadog_caselinks import CaseLinksClient, ParameterError, Relationship
 from datadog_caselinks.sandbox import Sandbox, demo
 from datadog_caselinks.sandbox.documents import read_draft, write_json
 
@@ -129,5 +129,5 @@ class TestSeed:
 
 def test_an_unknown_seed_is_refused() -> None:
     """Such as a number, which is what repeats the faults."""
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ParameterError):
         Sandbox(seed=7)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class TestFaultRule:
 
     def test_lists_the_faults(self) -> None:
         """An unknown name is refused together with the names that are known."""
-        with pytest.raises(ConfigurationError, match="'boom' is not a fault") as caught:
+        with pytest.raises(ParameterError, match="'boom' is not a fault") as caught:
             FaultRule.parse("boom:5%")
         assert all(fault.value in str(caught.value) for fault in Fault)
 
@@ -69,7 +69,7 @@ class TestFaultRule:
     )
     def test_says_what_is_wrong(self, text: str, message: str) -> None:
         """One clear line for each mistake."""
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(ParameterError) as caught:
             FaultRule.parse(text)
         assert message in str(caught.value)
 
@@ -79,7 +79,7 @@ class TestFaultRule:
     )
     def test_refuses_numbers_that_mean_nothing(self, options: dict[str, Any]) -> None:
         """Rules made directly are checked as well."""
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ParameterError):
             FaultRule(Fault.DELAY, **options)
 
 
@@ -301,7 +301,7 @@ class TestFailNext:
     async def test_takes_a_value_as_well(self, caller: Caller, sandbox: Sandbox) -> None:
         """As the command does, and says so of one that is none before any request meets it."""
         sandbox.fail_next("503")
-        with pytest.raises(ConfigurationError, match="'lost_response' is not a fault; the faults are: 408, "):
+        with pytest.raises(ParameterError, match="'lost_response' is not a fault; the faults are: 408, "):
             sandbox.fail_next("lost_response")
 
         assert [(await caller.create()).status for _ in range(2)] == [503, 201]
@@ -354,7 +354,7 @@ class TestFailNext:
     )
     def test_refuses_what_makes_no_sense(self, fault: Fault, options: dict[str, Any]) -> None:
         """At the call, not at the request."""
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ParameterError):
             Sandbox().fail_next(fault, **options)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import RateLimitRule, Sandbox
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class TestRateLimitRule:
     )
     def test_refuses_other_texts(self, text: str) -> None:
         """The message shows the form."""
-        with pytest.raises(ConfigurationError, match="LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"):
+        with pytest.raises(ParameterError, match="LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"):
             RateLimitRule.parse(text)
 
     @pytest.mark.parametrize(("limit", "period"), [(0, 1.0), (1, 0.0), (1, -1.0), (1, float("inf"))])
     def test_refuses_numbers_that_limit_nothing(self, limit: int, period: float) -> None:
         """Limit and period are above zero, and finite."""
-        with pytest.raises(ConfigurationError, match="above zero"):
+        with pytest.raises(ParameterError, match="above zero"):
             RateLimitRule(limit, period)
 
 
@@ -166,8 +166,8 @@ async def test_changes_while_it_runs(caller: Caller, sandbox: Sandbox) -> None:
 async def test_refuses_a_malformed_rule(sandbox: Sandbox) -> None:
     """Set or given, a text that is no rule is refused at once, and the old rule stays."""
     sandbox.rate_limit = "1/10s"
-    with pytest.raises(ConfigurationError, match="LIMIT/PERIOD"):
+    with pytest.raises(ParameterError, match="LIMIT/PERIOD"):
         sandbox.rate_limit = "fast"
-    with pytest.raises(ConfigurationError, match="LIMIT/PERIOD"):
+    with pytest.raises(ParameterError, match="LIMIT/PERIOD"):
         Sandbox(rate_limit="fast")
     assert sandbox.rate_limit == RateLimitRule(1, 10)

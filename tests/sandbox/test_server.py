@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from attrs import asdict
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox, StoredCase
 from datadog_caselinks.sandbox.record import Record
 from datadog_caselinks.sites import Site
@@ -81,12 +81,12 @@ class TestLifecycle:
     async def test_refuses_a_port_in_use(self, sandbox: Sandbox) -> None:
         """One clear line, and nothing is left open."""
         port = address(sandbox)[1]
-        with pytest.raises(ConfigurationError, match=f"^port {port} on 127.0.0.1 cannot be used: .*in use$"):
+        with pytest.raises(ParameterError, match=f"^port {port} on 127.0.0.1 cannot be used: .*in use$"):
             await Sandbox(port=port).start()
 
     async def test_refuses_a_port_that_is_none(self) -> None:
         """Ports end at 65535."""
-        with pytest.raises(ConfigurationError, match="port 65536 on"):
+        with pytest.raises(ParameterError, match="port 65536 on"):
             await Sandbox(port=65536).start()
 
     async def test_starts_once(self, sandbox: Sandbox) -> None:
@@ -245,10 +245,10 @@ class TestCases:
     async def test_refuses_the_key_of_another(self, sandbox: Sandbox, key: str) -> None:
         """In either letter case; the other stays as it was."""
         first = sandbox.add_case("SHOP-1")
-        with pytest.raises(ConfigurationError, match=f"^another case has the key {key}$"):
+        with pytest.raises(ParameterError, match=f"^another case has the key {key}$"):
             sandbox.add_case(key)
         other = sandbox.add_case("SHOP-2")
-        with pytest.raises(ConfigurationError, match=f"^another case has the key {key}$"):
+        with pytest.raises(ParameterError, match=f"^another case has the key {key}$"):
             sandbox.add_case(key, id=other.id)
         assert first.id != other.id
 
@@ -271,7 +271,7 @@ class TestParameters:
 
     def test_refuses_a_malformed_fault(self) -> None:
         """When it is made, not when it starts."""
-        with pytest.raises(ConfigurationError, match="is not a fault"):
+        with pytest.raises(ParameterError, match="is not a fault"):
             Sandbox(faults=["boom"])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def test_keeps_cases_in_a_file(tmp_path: Path, caller_of: CallerOf) -> Non
 
     async with Sandbox(db=path) as sandbox:
         assert (await caller_of(sandbox).get(added.id)).json == before
-        with pytest.raises(ConfigurationError, match="another case has the key SHOP-1"):
+        with pytest.raises(ParameterError, match="another case has the key SHOP-1"):
             sandbox.add_case("SHOP-1")
 
 
@@ -87,7 +87,7 @@ async def test_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but long enough to have a header of a hundred bytes\n" * 3)
 
-    with pytest.raises(ConfigurationError, match=r"notes\.txt' cannot be used: file is not a database$"):
+    with pytest.raises(ParameterError, match=r"notes\.txt' cannot be used: file is not a database$"):
         await Sandbox(db=path).start()
 
     assert path.read_text().startswith("not a database")
@@ -96,7 +96,7 @@ async def test_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
 async def test_refuses_a_path_that_cannot_be_opened(tmp_path: Path) -> None:
     """A folder that is not there, or a folder in place of a file."""
     for path in (tmp_path / "missing" / "links.db", tmp_path):
-        with pytest.raises(ConfigurationError, match=r"cannot be opened: unable to open database file$"):
+        with pytest.raises(ParameterError, match=r"cannot be opened: unable to open database file$"):
             await Sandbox(db=path).start()
 
 
@@ -106,7 +106,7 @@ async def test_refuses_the_database_of_another_program(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE links (url TEXT)")
 
-    with pytest.raises(ConfigurationError, match=r"other\.db' belongs to another program$"):
+    with pytest.raises(ParameterError, match=r"other\.db' belongs to another program$"):
         await Sandbox(db=path).start()
 
     with closing(sqlite3.connect(path)) as other:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, thread
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -84,7 +84,7 @@ class TestInThread:
         with Sandbox().in_thread() as sandbox:
             port = int(sandbox.url.rpartition(":")[2])
             with (
-                pytest.raises(ConfigurationError, match=f"port {port} .*in use"),
+                pytest.raises(ParameterError, match=f"port {port} .*in use"),
                 Sandbox(port=port).in_thread(),
             ):
                 raise AssertionError("it started")

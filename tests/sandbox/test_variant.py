@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
@@ -257,5 +257,5 @@ class TestErrorFormat:
 )
 def test_another_value_is_refused(option: dict[str, Any], says: str) -> None:
     """When the sandbox is made, in words that name the values."""
-    with pytest.raises(ConfigurationError, match=f"^{says}$"):
+    with pytest.raises(ParameterError, match=f"^{says}$"):
         Sandbox(**option)
