@@ -1,6 +1,6 @@
-"""The base class of all errors, and the errors about what a caller passed in.
+"""The base class of all errors, and the errors about arguments.
 
-They are apart from ``errors.py``, which imports the models: the models raise these.
+These are not in ``errors.py``, because the models raise them and ``errors.py`` imports the models.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import Any
 
 
 class CaseLinksError(Exception):
-    """The base class of every error of this package.
+    """The base class of all errors of this package.
 
-    ``during_outage`` is true if the client did not retry because most of its recent requests had failed.
+    ``during_outage``
+        Whether the client did not retry because most recent requests had failed.
     """
 
     during_outage: bool = False
@@ -33,7 +34,7 @@ def _restore(kind: type[CaseLinksError], args: tuple[Any, ...]) -> CaseLinksErro
 
 
 class InvalidLinkError(CaseLinksError, ValueError):
-    """A link, or one of its ends, that the API documents as invalid. Nothing was sent."""
+    """A link or an entity is invalid, as the API documents. Nothing was sent."""
 
 
 class ConfigurationError(CaseLinksError, ValueError):
@@ -41,4 +42,4 @@ class ConfigurationError(CaseLinksError, ValueError):
 
 
 class ParameterError(CaseLinksError, ValueError):
-    """An argument has a value or a type that cannot work. The message names the parameter."""
+    """An argument has an unusable value or type. The message names the parameter."""

@@ -1,4 +1,4 @@
-"""Who asks: API and application key, or a bearer token. Secrets are validated and kept out of sight."""
+"""Credentials: an API key and an application key, or a bearer token. Secrets are never shown."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ _REDACTED: Final = "[redacted]"
 
 _ESCAPES: Final = re.compile(r"[\\&%]")
 _ESCAPED_IN_JSON: Final = re.compile(r"\\+(?:u00([0-9a-fA-F]{2}))?")
-_LAYERS: Final = 3
-"""How often a text is unescaped: an API's error may quote another's, which quotes what it was sent."""
 
 
-def _flaw(secret: object) -> str | None:
-    """Why ``secret`` cannot be a header's value; formats change, so nothing more is asked of it.
+def _problem(secret: object) -> str | None:
+    """Return why ``secret`` cannot be the value of a header, or ``None`` if it can.
 
-    It is told and not raised: a traceback may be stored with the local variables of each frame, and the
-    secret is one here. (Of a constructor it is an argument, which cannot be hidden.)
+    The format is not checked, because Datadog may change it. The problem is returned instead of raised: some
+    error trackers store the local variables of each frame, and here one of them is the secret.
     """
     if not isinstance(secret, str):
         return f"must be a string, not {type(secret).__name__}"
@@ -38,13 +36,13 @@ def _flaw(secret: object) -> str | None:
     return None
 
 
-def _is_secret(_: object, attribute: Any, value: str) -> None:
-    if flaw := _flaw(value):
-        raise ConfigurationError(f"{attribute.name} {flaw}")
+def _validate(_: object, attribute: Any, value: str) -> None:
+    if problem := _problem(value):
+        raise ConfigurationError(f"{attribute.name} {problem}")
 
 
 class _Unpicklable:
-    """Pickling a secret would write it to a file or a queue, so it is refused. A copy is the value itself."""
+    """An object with secrets: pickling would write them to a file or a queue. A copy is the same object."""
 
     __slots__ = ()
 
@@ -56,60 +54,64 @@ class _Unpicklable:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{type(self).__name__} holds secrets and does not pickle; "
-            "read the credentials anew where they are needed"
+            f"{type(self).__name__} contains secrets and cannot be pickled: "
+            "read the credentials again in the other process"
         )
 
 
 @frozen(eq=False)
 class AuthHeaders(_Unpicklable):
-    """The headers that authenticate one request, and the means to keep their values out of texts."""
+    """The headers that authenticate a request, and a method that redacts their secrets in text."""
 
     headers: dict[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
 
     def redact(self, text: str) -> str:
-        """``text`` with each secret replaced: a server or proxy may echo what it was sent.
+        """Return ``text`` with each secret replaced by ``[redacted]``: servers and proxies may echo requests.
 
-        One may also be escaped there, for JSON, HTML or a URL. What comes back is without escapes then.
+        Secrets that are escaped for JSON, HTML or a URL are found too. The result is then unescaped.
         """
         text = _without(self.secrets, text)
         if not _ESCAPES.search(text):
             return text
-        meant = _unescaped(text)
-        redacted = _without([*self.secrets, *filter(None, map(_unescaped, self.secrets))], meant)
-        return text if redacted == meant else redacted
+        plain = _unescaped(text)
+        redacted = _without([*self.secrets, *filter(None, map(_unescaped, self.secrets))], plain)
+        return text if redacted == plain else redacted
 
 
 def _without(secrets: Collection[str], text: str) -> str:
-    # The longest first: one may be a part of another.
+    # Longest first, because one secret may be a part of another.
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, _REDACTED)
     return text
 
 
 def _unescaped(text: str) -> str:
-    """``text`` as it is meant, where it stands in a JSON string, in HTML or in a URL, or one in another."""
-    import html  # not before it is needed: it knows the names of two thousand characters
+    """Return ``text`` without the escapes of JSON (nested to any depth), of a URL and of HTML."""
+    import html  # imported lazily: it contains the names of two thousand characters
 
-    for _ in range(_LAYERS):
-        unquoted = _ESCAPED_IN_JSON.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
-        text, escaped = html.unescape(unquote(unquoted)), text
-        if text == escaped:
-            break
-    return text
+    from_json = _ESCAPED_IN_JSON.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", text)
+    return html.unescape(unquote(from_json))
 
 
 @frozen
 class ApiKeys(_Unpicklable):
     """An API key and an application key, sent as ``DD-API-KEY`` and ``DD-APPLICATION-KEY``.
 
-    Raises :class:`ConfigurationError` for a key that is empty or holds white space or control
-    characters. Neither key shows in ``repr``, and an instance does not pickle.
+    ``repr`` does not show the keys, and an instance cannot be pickled.
+
+    ``api_key``
+        The API key.
+    ``app_key``
+        The application key.
+
+    Raises:
+        ConfigurationError: A key is not a string, is empty, or contains white space, control characters or
+            characters outside ASCII.
     """
 
-    api_key: str = field(kw_only=True, repr=False, validator=_is_secret)
-    app_key: str = field(kw_only=True, repr=False, validator=_is_secret)
+    api_key: str = field(kw_only=True, repr=False, validator=_validate)
+    app_key: str = field(kw_only=True, repr=False, validator=_validate)
     _auth: AuthHeaders = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -117,34 +119,41 @@ class ApiKeys(_Unpicklable):
         object.__setattr__(self, "_auth", AuthHeaders(headers, (self.api_key, self.app_key)))
 
     async def authenticate(self) -> AuthHeaders:
-        """The headers for one request."""
+        """Return the headers for one request."""
         return self._auth
 
 
 @frozen
 class BearerToken(_Unpicklable):
-    """An OAuth access token, or a personal or service access token, sent as ``Authorization: Bearer``.
+    """An OAuth, personal or service access token, sent as ``Authorization: Bearer``.
 
-    ``token`` is the token, or an async callable that returns the one to use. The callable is awaited
-    before every attempt, so that it can refresh a token that ran out; let it cache.
+    ``repr`` does not show the token, and an instance cannot be pickled.
 
-    Raises :class:`ConfigurationError` for a token that is empty or holds white space or control
-    characters: at once for a string, by the call that asked for it otherwise. So does that call if the
-    callable raises; it is not repeated, so what may pass is for the callable to retry. The token never
-    shows in ``repr``, and an instance does not pickle.
+    ``token``
+        The token, or an async callable that returns it. The callable is awaited before every attempt, so it
+        can refresh an expired token, and should cache a valid one. The client does not retry it.
+
+    Raises:
+        ConfigurationError: The token is not a string, is empty, or contains white space, control characters
+            or characters outside ASCII. For a callable, the call that needed the token raises it, also if the
+            callable itself raises.
     """
 
     token: str | Callable[[], Awaitable[str]] = field(repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not callable(self.token) and (flaw := _flaw(self.token)):
-            raise ConfigurationError(f"token {flaw}")
+        if not callable(self.token) and (problem := _problem(self.token)):
+            raise ConfigurationError(f"token {problem}")
 
     async def authenticate(self) -> AuthHeaders:
-        """The headers for one request."""
+        """Return the headers for one request.
+
+        Raises:
+            ConfigurationError: The callable raised, or did not return a usable token.
+        """
         if isinstance(self.token, str):
             return _bearer(self.token)
-        auth = await _fetched(self.token)
+        auth = await _fetch(self.token)
         if isinstance(auth, str):
             raise ConfigurationError(f"the token that the callable returned {auth}")
         return auth
@@ -154,48 +163,50 @@ def _bearer(token: str) -> AuthHeaders:
     return AuthHeaders({"Authorization": f"Bearer {token}"}, (token,))
 
 
-async def _fetched(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
-    """What ``source`` returns, or what is wrong with it."""
+async def _fetch(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
+    """Return the headers with the token that ``source`` returns, or what is wrong with the token."""
     token: object
     try:
         token = source()
         if not isinstance(token, Awaitable):
-            return "is no awaitable: make the callable async"
+            return "is not awaitable: make the callable async"
         token = await token
     except Exception as error:
         raise ConfigurationError(f"the token callable raised {type(error).__name__}") from error
-    return _flaw(token) or _bearer(str(token))
+    return _problem(token) or _bearer(str(token))
 
 
 Credentials = ApiKeys | BearerToken
-"""What a client takes as credentials."""
+"""The credentials that a client accepts."""
 
 
 def credentials_from_env() -> Credentials:
-    """Read the credentials from ``DD_API_KEY`` and ``DD_APP_KEY``, or from ``DD_BEARER_TOKEN``.
+    """Return the credentials from ``DD_API_KEY`` and ``DD_APP_KEY``, or from ``DD_BEARER_TOKEN``.
 
-    ``DD_API_KEY`` alone beside a token is taken for the Datadog Agent's and ignored.
-    Raises :class:`ConfigurationError` that names the variable that is missing, or malformed, or one
-    too many.
+    A single key is ignored if there is a token: ``DD_API_KEY`` alone usually belongs to the Datadog Agent.
+
+    Raises:
+        ConfigurationError: A variable is missing or malformed, or both keys and a token are set. The message
+            names the variables, and shows no values.
     """
     missing = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]
     if os.environ.get("DD_BEARER_TOKEN"):
         if not missing:
             raise ConfigurationError(
-                "DD_BEARER_TOKEN is set, and so are DD_API_KEY and DD_APP_KEY: unset the ones not to be used"
+                "DD_BEARER_TOKEN, DD_API_KEY and DD_APP_KEY are all set: unset those that you do not use"
             )
-        _require_sound("DD_BEARER_TOKEN")
+        _require_valid("DD_BEARER_TOKEN")
         return BearerToken(os.environ["DD_BEARER_TOKEN"])
     if missing:
         raise ConfigurationError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
             "set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"
         )
-    _require_sound("DD_API_KEY")
-    _require_sound("DD_APP_KEY")
+    _require_valid("DD_API_KEY")
+    _require_valid("DD_APP_KEY")
     return ApiKeys(api_key=os.environ["DD_API_KEY"], app_key=os.environ["DD_APP_KEY"])
 
 
-def _require_sound(name: str) -> None:
-    if flaw := _flaw(os.environ[name]):
-        raise ConfigurationError(f"{name} {flaw}")
+def _require_valid(name: str) -> None:
+    if problem := _problem(os.environ[name]):
+        raise ConfigurationError(f"{name} {problem}")

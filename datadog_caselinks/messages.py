@@ -1,30 +1,65 @@
-"""Text fit to be shown to people: on one line, without control characters, of readable length."""
+"""Format text for messages: printable, on one line, and of bounded length."""
 
 from __future__ import annotations
 
 from typing import Final
 
+MAX_QUOTED: Final = 100
+"""The maximum length of a quoted value in characters."""
+
 MAX_STORED: Final = 1000
-"""Characters that are kept of an error's text."""
+"""The maximum length of a stored error message in characters."""
 
 
-def shortened(value: object) -> str:
-    """``value`` as a message quotes what was given: its ``repr``, cut after 100 characters."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
+def quoted(value: object) -> str:
+    """Return ``value`` as messages quote it: its ``repr`` on one line, cut after ``MAX_QUOTED`` characters.
+
+    Every message that quotes a value from outside uses this function, except for paths, whose end matters. It
+    accepts any object: control characters become spaces, and if ``repr`` raises, the result names the type.
+    """
+    try:
+        # Cut first: the repr of a long text takes time and memory, and only its beginning is needed.
+        text = repr(value[: MAX_QUOTED + 1] if type(value) in (str, bytes) else value)  # type: ignore[index]
+    except Exception:
+        text = f"<{type(value).__name__}, whose repr fails>"
+    return _cut(_printable(text), MAX_QUOTED)
 
 
 def one_line(text: str, *, limit: int = 300) -> str:
-    """``text`` fit for a terminal: on one line, without control characters, cut after ``limit``."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= limit else f"{line[:limit]}…"
+    """Return ``text`` on one line, cut after ``limit`` characters.
+
+    It is for text that a person should read as written, such as a server's error or the title of a case.
+    Unlike :func:`quoted` it adds no quotation marks and no escapes, and it joins lines with single spaces.
+    """
+    return _cut(" ".join(_printable(text).split()), limit)
 
 
 def storable(text: str) -> str:
-    """What is kept of ``text``: its beginning, without the lone surrogates that UTF-8 cannot hold."""
+    """Return the first ``MAX_STORED`` characters of ``text``, without lone surrogates.
+
+    It is for error messages in journals and databases. UTF-8 cannot encode lone surrogates, so each becomes a
+    question mark.
+    """
     return text[:MAX_STORED].encode(errors="replace").decode()
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """``count`` with its noun: ``one`` in the singular, else ``many``, or ``one`` with an s."""
+    """Return ``count`` with its noun, such as ``1 link`` or ``2 links``.
+
+    Args:
+        count: The number.
+        one: The singular of the noun.
+        many: The plural. By default ``one`` with an ``s``.
+    """
     return f"{count} {one}" if count == 1 else f"{count} {many or f'{one}s'}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+shortened = quoted  # for modules that still use the old name

@@ -1,4 +1,4 @@
-"""What is linked, and the links: frozen values. Knows no JSON and no HTTP."""
+"""Entities, links and cases as immutable values, independent of JSON and HTTP."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from uuid import UUID
 from attrs import field, frozen
 
 from datadog_caselinks.base_errors import InvalidLinkError
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import quoted
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-[0-9]+")
 
 
 class EntityType(StrEnum):
-    """What can stand at either end of a link. At least one end is a case."""
+    """The type of an entity at either end of a link. At least one end of every link is a case."""
 
     CASE = "CASE"
     INCIDENT = "INCIDENT"
@@ -26,7 +26,7 @@ class EntityType(StrEnum):
 
 
 class Relationship(StrEnum):
-    """How the parent of a link relates to its child. All have a direction but ``RELATES_TO``."""
+    """The relationship of the parent of a link to its child. Only ``RELATES_TO`` has no direction."""
 
     RELATES_TO = "RELATES_TO"
     CAUSES = "CAUSES"
@@ -38,25 +38,32 @@ class Relationship(StrEnum):
 
 
 class LinkStatus(StrEnum):
-    """The outcome of one link, under the same name in the library, events, journals, the fleet and JSON.
-
-    ``AMBIGUOUS``: the link may have been created. ``MALFORMED``: a line of a file that is not a link.
-    """
+    """The outcome of one link. Outcomes, events, journals, the fleet and JSON use the same names."""
 
     CREATED = "created"
+    """The link was created."""
+
     ALREADY_LINKED = "already_linked"
+    """The link existed before."""
+
     FAILED = "failed"
+    """The link was not created."""
+
     AMBIGUOUS = "ambiguous"
+    """The link may have been created: the client could not find out."""
+
     MALFORMED = "malformed"
+    """A line of a file does not describe a link."""
 
 
-# A preview API may add others, which stay plain strings.
+# The API is in preview and may add members, which stay plain strings.
 _CASE: Final = EntityType.CASE
 _ENTITY_TYPES: Final = {str(member): member for member in EntityType}
 _RELATIONSHIPS: Final = {str(member): member for member in Relationship}
 
 
-# A member is told apart first: the hash of one, which a look-up takes, is a function in Python.
+# Members are recognized by their type: a lookup would call the hash of StrEnum, which is slow because it is
+# written in Python.
 
 
 def _entity_type(value: EntityType | str) -> EntityType | str:
@@ -74,92 +81,104 @@ def _relationship(value: Relationship | str) -> Relationship | str:
 
 
 def require_known_entity_type(value: EntityType | str) -> EntityType:
-    """``value`` as a member; raises :class:`InvalidLinkError` that lists the members if it is none."""
+    """Return ``value`` as a member of :class:`EntityType`.
+
+    Raises:
+        InvalidLinkError: ``value`` is unknown. The message lists the members.
+    """
     known = _entity_type(value)
     if type(known) is not EntityType:
-        raise InvalidLinkError(f"unknown entity type {shortened(value)}; known are {', '.join(EntityType)}")
+        raise InvalidLinkError(f"unknown entity type {quoted(value)}; use one of {', '.join(EntityType)}")
     return known
 
 
 def require_known_relationship(value: Relationship | str) -> Relationship:
-    """``value`` as a member; raises :class:`InvalidLinkError` that lists the members if it is none."""
+    """Return ``value`` as a member of :class:`Relationship`.
+
+    Raises:
+        InvalidLinkError: ``value`` is unknown. The message lists the members.
+    """
     known = _relationship(value)
     if type(known) is not Relationship:
-        raise InvalidLinkError(
-            f"unknown relationship {shortened(value)}; known are {', '.join(Relationship)}"
-        )
+        raise InvalidLinkError(f"unknown relationship {quoted(value)}; use one of {', '.join(Relationship)}")
     return known
 
 
 def is_uuid(text: str) -> bool:
-    """Whether ``text`` is a UUID as the API writes them, in upper or lower case."""
+    """Return whether ``text`` is a UUID with hyphens, in upper or lower case."""
     return _UUID.fullmatch(text) is not None
 
 
 def is_case_key(text: str) -> bool:
-    """Whether ``text`` is the key of a case, such as ``SHOP-1``."""
+    """Return whether ``text`` has the form of a case key, such as ``SHOP-1``."""
     return _CASE_KEY.fullmatch(text) is not None
 
 
-def _identifier(value: str | UUID) -> str:
-    """UUIDs in their one canonical form, lower case with hyphens, so that equal ids compare equal."""
+def _canonical_id(value: str | UUID) -> str:
+    """Return UUIDs in lower case with hyphens, so that equal ids compare equal, and other ids unchanged."""
     if isinstance(value, UUID):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise InvalidLinkError(f"an id must be a non-empty string or a uuid.UUID, not {shortened(value)}")
+        raise InvalidLinkError(f"an id must be a non-empty string or a uuid.UUID, not {quoted(value)}")
     lower = value.lower()
     return lower if lower != value and _UUID.fullmatch(value) else value
 
 
 @frozen
 class Entity:
-    """A case, incident, page or agent conversation: its ``id`` and its ``type``.
+    """A case, incident, page or agent conversation.
 
-    It is made by :func:`case`, :func:`incident`, :func:`page` and :func:`agent_conversation`, which check
-    the id. An entity read from an answer may carry a type that this version does not know, as a plain
-    string, and any id.
+    Use :func:`case`, :func:`incident`, :func:`page` and :func:`agent_conversation` to get an entity: they
+    check the id. The methods return links to create: ``case(a).blocks(case(b))``.
 
-    A relationship's own name makes a link to be created: ``case(a).blocks(case(b))``.
+    ``id``
+        The id. UUIDs are converted to lower case. An entity from a response may have any id.
+    ``type``
+        The type. An entity from a response may have an unknown type, as a plain string.
+
+    Raises:
+        InvalidLinkError: ``id`` is neither a non-empty string nor a ``uuid.UUID``.
     """
 
-    id: str = field(converter=_identifier)
+    id: str = field(converter=_canonical_id)
     type: EntityType | str = field(converter=_entity_type)
     _is_known: bool = field(default=False, init=False, eq=False, repr=False)
 
     def relates_to(self, child: Entity) -> NewCaseLink:
-        """This and ``child`` are associated, in either direction."""
+        """Return a link to create: this entity and ``child`` are related, without a direction."""
         return NewCaseLink(self, Relationship.RELATES_TO, child)
 
     def causes(self, child: Entity) -> NewCaseLink:
-        """This is a cause of ``child``."""
+        """Return a link to create: this entity causes ``child``."""
         return NewCaseLink(self, Relationship.CAUSES, child)
 
     def blocks(self, child: Entity) -> NewCaseLink:
-        """``child`` cannot go on until this is done."""
+        """Return a link to create: ``child`` cannot continue until this entity is done."""
         return NewCaseLink(self, Relationship.BLOCKS, child)
 
     def duplicates(self, child: Entity) -> NewCaseLink:
-        """This says the same as ``child``."""
+        """Return a link to create: this entity is a duplicate of ``child``."""
         return NewCaseLink(self, Relationship.DUPLICATES, child)
 
     def parent_of(self, child: Entity) -> NewCaseLink:
-        """``child`` is a part of this."""
+        """Return a link to create: ``child`` is a part of this entity."""
         return NewCaseLink(self, Relationship.PARENT_OF, child)
 
     def successor_of(self, child: Entity) -> NewCaseLink:
-        """This follows ``child``."""
+        """Return a link to create: this entity succeeds ``child``."""
         return NewCaseLink(self, Relationship.SUCCESSOR_OF, child)
 
     def escalates_to(self, child: Entity) -> NewCaseLink:
-        """This was escalated to ``child``."""
+        """Return a link to create: this entity was escalated to ``child``."""
         return NewCaseLink(self, Relationship.ESCALATES_TO, child)
 
     def require_known(self) -> None:
-        """Raise :class:`InvalidLinkError` unless this is an entity that the API documents.
+        """Check that the type is known and the id is a UUID, as the API documents.
 
-        That is a known type, and a UUID as the id.
+        Raises:
+            InvalidLinkError: The type is unknown, or the id is not a UUID.
         """
-        if self._is_known:  # a link asks once more, of both its ends
+        if self._is_known:  # already checked: each link checks both of its ends again
             return
         known = require_known_entity_type(self.type)
         if not is_uuid(self.id):
@@ -171,56 +190,70 @@ class Entity:
 
 
 def _not_a_uuid(given: str, entity_type: EntityType) -> str:
-    shown = given if len(given) <= 80 else f"{given[:80]}…"
-    name = entity_type.replace("_", " ").lower()
+    wanted = f"the id of this {entity_type.replace('_', ' ').lower()} must be a UUID"
+    shown = quoted(given)
     if "://" in given:
-        return f"{shown!r} is a URL, and the id of this {name} must be its UUID"
+        return f"{wanted}, not the URL {shown}: parse_reference accepts the URL of a case"
     if entity_type is EntityType.CASE and is_case_key(given):
-        return (
-            f"{shown!r} is a case key, and the id of this case must be its UUID: "
-            f"await links.get_case({shown!r}) finds it"
-        )
-    return f"{shown!r} is no UUID, which the id of this {name} must be"
+        return f"{wanted}, not the case key {shown}: await client.get_case({shown}) finds the case"
+    return f"{wanted}, not {shown}"
 
 
-def _made(id: str | UUID, type: EntityType) -> Entity:
+def _known_entity(id: str | UUID, type: EntityType) -> Entity:
     entity = Entity(id, type)
     entity.require_known()
     return entity
 
 
 def case(id: str | UUID) -> Entity:
-    """The case with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
-    return _made(id, _CASE)
+    """Return the case with the UUID ``id``.
+
+    Raises:
+        InvalidLinkError: ``id`` is not a UUID.
+    """
+    return _known_entity(id, _CASE)
 
 
 def incident(id: str | UUID) -> Entity:
-    """The incident with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
-    return _made(id, EntityType.INCIDENT)
+    """Return the incident with the UUID ``id``.
+
+    Raises:
+        InvalidLinkError: ``id`` is not a UUID.
+    """
+    return _known_entity(id, EntityType.INCIDENT)
 
 
 def page(id: str | UUID) -> Entity:
-    """The on-call page with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
-    return _made(id, EntityType.PAGE)
+    """Return the on-call page with the UUID ``id``.
+
+    Raises:
+        InvalidLinkError: ``id`` is not a UUID.
+    """
+    return _known_entity(id, EntityType.PAGE)
 
 
 def agent_conversation(id: str | UUID) -> Entity:
-    """The agent conversation with this UUID. Raises :class:`InvalidLinkError` for anything but a UUID."""
-    return _made(id, EntityType.AGENT_CONVERSATION)
+    """Return the agent conversation with the UUID ``id``.
+
+    Raises:
+        InvalidLinkError: ``id`` is not a UUID.
+    """
+    return _known_entity(id, EntityType.AGENT_CONVERSATION)
 
 
 def _require_entity(side: str, entity: object) -> None:
     if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {shortened(entity)}")
+        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
     entity.require_known()
 
 
 @frozen
 class NewCaseLink:
-    """A link to be created: ``parent`` stands in ``relationship`` to ``child``.
+    """A link to create, from ``parent`` to ``child``.
 
-    Raises :class:`InvalidLinkError` for what the API documents as wrong: an id that is no UUID, an unknown
-    type or relationship, no case at either end, an entity linked to itself.
+    Raises:
+        InvalidLinkError: The API documents the link as invalid: an id is not a UUID, the type of an entity or
+            the relationship is unknown, neither end is a case, or an entity is linked to itself.
     """
 
     parent: Entity
@@ -233,7 +266,7 @@ class NewCaseLink:
         _require_entity("child", child)
         require_known_relationship(self.relationship)
         if parent.type is not _CASE is not child.type:
-            raise InvalidLinkError(f"neither side of {self} is a case, and at least one must be")
+            raise InvalidLinkError(f"neither end of {self} is a case: at least one must be")
         if parent.id == child.id and parent == child:
             raise InvalidLinkError(f"{parent} cannot be linked to itself")
 
@@ -242,11 +275,19 @@ class NewCaseLink:
 
 
 Identity = tuple[Entity, Relationship | str, Entity]
+"""The parent, relationship and child of a link. Equal links have equal identities."""
 
 
 @frozen
 class CaseLink:
-    """A link that exists, as the server tells it: the ``id`` to delete it by, and what it links."""
+    """A link that exists.
+
+    ``id``
+        The id of the link, which ``delete_link`` accepts.
+    ``parent``, ``relationship``, ``child``
+        What the link connects, as the server reported it. Types and relationships that this version does not
+        know are plain strings.
+    """
 
     id: str
     parent: Entity
@@ -259,10 +300,18 @@ class CaseLink:
 
 @frozen
 class Case:
-    """A case as people know it: ``key`` such as ``SHOP-1``, ``title``, ``status`` and ``priority``.
+    """A case. All attributes except ``id`` are empty strings if the server did not report them.
 
-    ``status`` is ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``; ``priority`` is ``P1`` to ``P5``, or
-    ``NOT_DEFINED``. What the server leaves out is an empty string, but for the ``id``.
+    ``id``
+        The UUID.
+    ``key``
+        The key, such as ``SHOP-1``.
+    ``title``
+        The title.
+    ``status``
+        ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``.
+    ``priority``
+        ``P1`` to ``P5``, or ``NOT_DEFINED``.
     """
 
     id: str
@@ -273,7 +322,7 @@ class Case:
 
     @property
     def entity(self) -> Entity:
-        """The case as the end of a link."""
+        """The case as an entity, which can be linked."""
         return Entity(self.id, _CASE)
 
     def __str__(self) -> str:
@@ -281,7 +330,10 @@ class Case:
 
 
 def identity(link: NewCaseLink | CaseLink) -> Identity:
-    """What makes two links the same: both ends and the relationship; either way round for ``RELATES_TO``."""
+    """Return a key that two links share if they are equal: the same relationship between the same entities.
+
+    The ends of ``RELATES_TO``, which has no direction, are sorted.
+    """
     parent, child = link.parent, link.child
     if link.relationship == Relationship.RELATES_TO and (child.type, child.id) < (parent.type, parent.id):
         parent, child = child, parent

@@ -1,4 +1,4 @@
-"""What the server reported of its rate limit, as a value. Knows no headers and no clock."""
+"""The rate limit that the server reports, as a value. ``http/headers.py`` reads it from a response."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from attrs import frozen
 
 @frozen
 class RateLimit:
-    """One fixed window of requests, as the server reported it.
+    """The state of one window of the rate limit, as the server reported it in a response.
 
-    ``limit`` and ``remaining`` count requests; ``period`` and ``reset`` are seconds: the length of the
-    window, and what was left of it when the response was made. ``name`` is the bucket, which several
-    operations may share. ``None`` is what the server did not report, or not in a readable form; zero is a
-    value.
+    Attributes that the server did not report, or not in a readable form, are ``None``.
+
+    ``limit``
+        How many requests the window allows.
+    ``remaining``
+        How many requests were left.
+    ``period``
+        The length of the window, in seconds.
+    ``reset``
+        The time from the response to the end of the window, in seconds.
+    ``name``
+        The name of the bucket that counted the request. Several operations may share a bucket.
     """
 
     limit: int | None = None

@@ -1,4 +1,4 @@
-"""What people write for an entity: an id, a case key, an address from the browser. Knows no HTTP."""
+"""Parse references to entities (UUIDs, case keys and URLs), and resolve case keys to entities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from attrs import field, frozen
 
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
     Entity,
@@ -26,7 +26,7 @@ from datadog_caselinks.models import (
     require_known_entity_type,
     require_known_relationship,
 )
-from datadog_caselinks.sites import SITES, Site
+from datadog_caselinks.sites import Site, quoted_url
 
 _PREFIXES: Final = {
     "case": EntityType.CASE,
@@ -37,7 +37,7 @@ _PREFIXES: Final = {
 _PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
-"""What an entity can be written as."""
+"""The forms that :func:`parse_reference` accepts, as messages list them."""
 
 
 def _upper(text: str) -> str:
@@ -46,7 +46,7 @@ def _upper(text: str) -> str:
 
 @frozen
 class CaseKey:
-    """A case by its key, such as ``SHOP-1``. Keys are in upper case."""
+    """A reference to a case by its key, such as ``SHOP-1``. The key is converted to upper case."""
 
     key: str = field(converter=_upper)
 
@@ -55,12 +55,12 @@ class CaseKey:
 
 
 Reference = Entity | CaseKey
-"""An entity, or a case of which only the key is known."""
+"""An entity, or the key of a case that has not been looked up."""
 
 
 @frozen
 class LinkReference:
-    """A link to be created, at an end of which only a key is known. :func:`parse_link` makes it."""
+    """A link to create in which at least one end is a case key. :func:`parse_link` returns it."""
 
     parent: Reference
     relationship: Relationship
@@ -71,11 +71,11 @@ class LinkReference:
 
 
 WantedLink = NewCaseLink | LinkReference
-"""A link to be created, whether or not keys must be looked up for it."""
+"""A link to create, whose case keys may still have to be looked up."""
 
 
 def named(reference: Reference) -> str:
-    """``reference`` as :func:`parse_reference` reads it."""
+    """Return ``reference`` as a text that :func:`parse_reference` accepts."""
     if isinstance(reference, CaseKey):
         return reference.key
     prefix = next((prefix for prefix, type_ in _PREFIXES.items() if type_ == reference.type), reference.type)
@@ -83,7 +83,7 @@ def named(reference: Reference) -> str:
 
 
 def name_of(entity: Entity, cases: Mapping[Entity, Case]) -> str:
-    """``entity`` by its key, if ``cases`` has it; else as :func:`named` does."""
+    """Return the key of ``entity`` if ``cases`` contains it, else the result of :func:`named`."""
     case = cases.get(entity)
     return case.key if case and case.key else named(entity)
 
@@ -91,31 +91,37 @@ def name_of(entity: Entity, cases: Mapping[Entity, Case]) -> str:
 def parse_reference(
     text: str, *, site: Site | None = None, type: EntityType | str = EntityType.CASE
 ) -> Reference:
-    """Read the name of an entity, in any form that people have at hand.
+    """Parse a reference to an entity. No request is sent.
 
-    ``text`` is a case key (``SHOP-1``), a UUID, the address of a case in the browser
-    (``https://app.datadoghq.com/cases/SHOP-1``), or a UUID with what it is of: ``incident:``, ``page:``,
-    ``conversation:`` or ``case:``. ``type`` is that of a UUID without. An address must be of ``site``, if
-    that is given.
+    Args:
+        text: A case key (``SHOP-1``), a UUID, the URL of a case
+            (``https://app.datadoghq.com/cases/SHOP-1``), or a UUID after the prefix ``incident:``, ``page:``,
+            ``conversation:`` or ``case:``.
+        site: The site that a URL must belong to. By default, any site.
+        type: The type of a UUID without a prefix.
 
-    Raises :class:`InvalidLinkError` for anything else.
+    Returns:
+        A :class:`CaseKey` for a key, else an :class:`Entity`.
+
+    Raises:
+        InvalidLinkError: ``text`` has another form, contradicts ``type``, or is a URL of another site.
     """
     given, type = text.strip(), require_known_entity_type(type)
     if prefixed := _PREFIXED.fullmatch(given):
         named_type = _PREFIXES[prefixed[1].lower()]
         if type not in (EntityType.CASE, named_type):
-            raise InvalidLinkError(f"{shortened(given)} is no {type}")
+            raise InvalidLinkError(f"{quoted(given)} does not have the type {type}")
         given, type = prefixed[2].strip(), named_type
     elif "/" in given:
         given = _case_of_url(given, site)
         if type != EntityType.CASE:
-            raise InvalidLinkError(f"{_shown(text)} is the address of a case, and not of the type {type}")
+            raise InvalidLinkError(f"{quoted_url(text)} is the URL of a case, but the type is {type}")
     if is_case_key(given):
         if type != EntityType.CASE:
-            raise InvalidLinkError(f"{shortened(given)} is a case key, and this must be the UUID of a {type}")
+            raise InvalidLinkError(f"{quoted(given)} is a case key, but the type is {type}: use its UUID")
         return CaseKey(given)
     if not is_uuid(given):
-        raise InvalidLinkError(f"{_shown(text)} names no entity; write {FORMS}")
+        raise InvalidLinkError(f"{quoted_url(text)} does not name an entity; write {FORMS}")
     entity = Entity(given, type)
     entity.require_known()
     return entity
@@ -124,12 +130,21 @@ def parse_reference(
 def parse_link(
     parent: Reference | str, relationship: str, child: Reference | str, *, site: Site | None = None
 ) -> WantedLink:
-    """A link between what ``parent`` and ``child`` name: ready to be created, if no key is among them.
+    """Parse a link to create. No request is sent.
 
-    Texts are read as :func:`parse_reference` does. ``relationship`` is taken in upper or lower case, and with
-    hyphens, as in ``relates-to``.
+    Args:
+        parent: The parent, or a text that :func:`parse_reference` accepts.
+        relationship: The name of a relationship, in upper or lower case, with underscores or hyphens:
+            ``RELATES_TO`` or ``relates-to``.
+        child: The child, or a text that :func:`parse_reference` accepts.
+        site: The site that URLs must belong to. By default, any site.
 
-    Raises :class:`InvalidLinkError` as :class:`NewCaseLink` does.
+    Returns:
+        A :class:`LinkReference` if an end is a case key, else a :class:`NewCaseLink`.
+
+    Raises:
+        InvalidLinkError: A text does not name an entity, the relationship is unknown, or
+            :class:`NewCaseLink` refuses the link.
     """
     parent = parse_reference(parent, site=site) if isinstance(parent, str) else parent
     child = parse_reference(child, site=site) if isinstance(child, str) else child
@@ -142,16 +157,16 @@ def parse_link(
 
 
 def _case_of_url(address: str, site: Site | None) -> str:
-    """The key or UUID in the address of a case."""
-    shown = _shown(address)
+    """Return the key or UUID in the URL of a case."""
+    shown = quoted_url(address)
     try:
         url = urlsplit(address if "://" in address else f"https://{address}")
         home = Site.parse(f"{url.scheme}://{url.netloc}")
     except ValueError:
-        raise InvalidLinkError(f"{shown} is no address of Datadog; write {FORMS}") from None
+        raise InvalidLinkError(f"{shown} is not a Datadog URL; write {FORMS}") from None
     if site is not None and _host(home) != _host(site):
         raise InvalidLinkError(
-            f"{shown} is on {_told(home)}, and this client asks {_told(site)}: "
+            f"{shown} is on {_described(home)}, but this client uses {_described(site)}: "
             "set DD_SITE to the site of the case"
         )
     segments = [segment for segment in url.path.split("/") if segment]
@@ -161,55 +176,56 @@ def _case_of_url(address: str, site: Site | None) -> str:
                 return segment
     if "incidents" in segments:
         raise InvalidLinkError(
-            f"{shown} holds the number of an incident, and what is needed is its UUID: incident:UUID"
+            f"{shown} contains the number of an incident: use its UUID instead, as incident:UUID"
         )
-    raise InvalidLinkError(f"{shown} is no address of a case; write {FORMS}")
-
-
-def _shown(given: str) -> str:
-    """``given`` as a message quotes it: what stands before an @ may be a password."""
-    return "what was given" if "@" in given else shortened(given)
+    raise InvalidLinkError(f"{shown} is not the URL of a case; write {FORMS}")
 
 
 def _host(site: Site) -> str:
     return urlsplit(site.api_url).netloc
 
 
-def _told(site: Site) -> str:
-    domain = next((domain for domain, known in SITES.items() if known == site), None)
-    return f"{site.name} ({domain})" if domain else _host(site)
+def _described(site: Site) -> str:
+    return f"{site.name} ({site.domain})" if site.domain else _host(site)
 
 
-_REMEMBERED: Final = 100_000
-"""Names of cases that are kept, a key and an id for each: 26 MB. Of more, the oldest is asked for again."""
+_MAX_RESULTS: Final = 100_000
+"""The maximum number of cached results, in about 26 MB. The oldest is dropped first, and requested again."""
 
 
 class Resolver:
-    """Finds cases by their keys, and asks for each of them once, however many want it at a time.
+    """A lookup of cases by key, with a cache. :meth:`CaseLinksClient.resolver` returns one.
 
-    Made by :meth:`CaseLinksClient.resolver`, for one run: what it has found, or not found, it takes for true
-    as long as it lives.
+    Concurrent lookups of one case share a single request. Cases that were found, and those that do not exist,
+    stay in the cache until the resolver is discarded, so use one for each run.
     """
 
     def __init__(self, get_case: Callable[[str], Awaitable[Case]], site: Site) -> None:
         self._get_case = get_case
         self._site = site
-        self._found: OrderedDict[str, Case | NotFoundError] = OrderedDict()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._results: OrderedDict[str, Case | NotFoundError] = OrderedDict()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def entity(self, reference: Reference | str) -> Entity:
-        """The entity that ``reference`` names; a text is read as :func:`parse_reference` does.
+        """Return the entity that ``reference`` names, after a lookup if it is a case key.
 
-        Raises :class:`InvalidLinkError` for a text that names none, and as :meth:`CaseLinksClient.get_case`.
+        Args:
+            reference: A reference, or a text that :func:`parse_reference` accepts.
+
+        Raises:
+            InvalidLinkError: The text does not name an entity, or is a URL of another site.
+            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
         if isinstance(reference, str):
             reference = parse_reference(reference, site=self._site)
         return (await self.case(reference)).entity if isinstance(reference, CaseKey) else reference
 
     async def link(self, reference: WantedLink) -> NewCaseLink:
-        """The link between the entities that ``reference`` names, to be created.
+        """Return ``reference`` as a link between entities, after lookups of its case keys.
 
-        Raises as :meth:`entity` and :class:`NewCaseLink`.
+        Raises:
+            InvalidLinkError: :class:`NewCaseLink` refuses the link.
+            CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
         if not isinstance(reference, LinkReference):
             return reference
@@ -217,27 +233,31 @@ class Resolver:
         return NewCaseLink(parent, reference.relationship, await self.entity(reference.child))
 
     async def case(self, reference: CaseKey | Entity) -> Case:
-        """The case, with its key and title. Raises as :meth:`CaseLinksClient.get_case`."""
-        name = reference.key if isinstance(reference, CaseKey) else reference.id
-        async with self._turns.setdefault(name, asyncio.Lock()):
-            if name not in self._found:
-                await self._ask(name)
-            found = self._found[name]
-        if isinstance(found, CaseLinksError):
-            raise copy.copy(found)  # each with a traceback of its own, which the one that is kept has not
-        return found
+        """Return the case with its key and title.
 
-    async def _ask(self, name: str) -> None:
+        Raises:
+            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
+        """
+        name = reference.key if isinstance(reference, CaseKey) else reference.id
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if name not in self._results:
+                await self._look_up(name)
+            result = self._results[name]
+        if isinstance(result, CaseLinksError):
+            raise copy.copy(result)  # raising the cached error itself would extend its traceback each time
+        return result
+
+    async def _look_up(self, name: str) -> None:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
-            self._remember(name, error.with_traceback(None))
+            self._cache(name, error.with_traceback(None))
             return
         for known_as in (name, found.entity.id, found.key.upper()):
             if known_as:
-                self._remember(known_as, found)
+                self._cache(known_as, found)
 
-    def _remember(self, name: str, found: Case | NotFoundError) -> None:
-        self._found[name] = found
-        if len(self._found) > _REMEMBERED:
-            self._found.popitem(last=False)
+    def _cache(self, name: str, result: Case | NotFoundError) -> None:
+        self._results[name] = result
+        if len(self._results) > _MAX_RESULTS:
+            self._results.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Where Datadog is: the nine sites, or a base URL of one's own. Knows no HTTP, does no I/O."""
+"""The nine Datadog sites, and base URLs of other servers. Sends nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib.parse import SplitResult, urlsplit
 from attrs import frozen
 
 from datadog_caselinks.base_errors import ConfigurationError
-from datadog_caselinks.messages import one_line
+from datadog_caselinks.messages import one_line, quoted
 
-# A first label that Datadog itself gives to its sites: "us5" is one, "us9" would be one.
-# Any other first label before a site's domain is an organisation's own subdomain.
+# The form of the labels of Datadog's sites, such as "us5", and of future ones, such as "us9".
+# Any other label before a site's domain is the subdomain of an organisation.
 _SITE_LABEL: Final = re.compile(r"(?:[a-z]{2}\d|gov)")
 
 _LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
@@ -24,22 +24,31 @@ _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 @frozen
 class Site:
-    """One Datadog site: its ``name`` and the ``api_url`` that requests go to, without a slash at its end.
+    """A Datadog site, or another server with the same API.
 
-    The nine sites are constants, ``Site.US1`` to ``Site.US2_FED``. :meth:`parse` turns what stands in
-    ``DD_SITE`` or in the address bar into one of them, or a base URL of your own into a new one.
+    Datadog's nine sites are the constants ``Site.US1`` to ``Site.US2_FED``. :meth:`parse` accepts the value
+    of ``DD_SITE``, a URL from the browser, or the base URL of a server of your own.
+
+    ``name``
+        The name, such as ``US1``; the host for a server of your own.
+    ``api_url``
+        The URL to which the paths of requests are appended, without a slash at the end.
     """
 
     name: str
     api_url: str
 
     @property
+    def domain(self) -> str | None:
+        """The domain, which is the value of ``DD_SITE``; ``None`` for a server of your own."""
+        domain = self.api_url.removeprefix("https://api.")
+        return domain if SITES.get(domain) == self else None
+
+    @property
     def web_url(self) -> str | None:
-        """Where people open it in a browser; ``None`` for a base URL of your own."""
-        domain = next((domain for domain, site in SITES.items() if site == self), None)
-        if domain is None:
-            return None
-        return f"https://{'' if domain.count('.') > 1 else 'app.'}{domain}"
+        """The URL of the web interface; ``None`` for a server of your own."""
+        domain = self.domain
+        return f"https://{'' if domain.count('.') > 1 else 'app.'}{domain}" if domain else None
 
     US1: ClassVar[Site]
     US3: ClassVar[Site]
@@ -53,15 +62,18 @@ class Site:
 
     @classmethod
     def parse(cls, text: str) -> Site:
-        """Find the site that ``text`` means.
+        """Return the site that ``text`` names.
 
-        ``text`` is a site's domain (``datadoghq.eu``), its API or web host (``api.us5.datadoghq.com``,
-        ``acme.datadoghq.com``), its name (``EU1``), any address seen in the browser
-        (``https://us3.datadoghq.com/cases``), or the base URL of a server of your own: ``https``,
-        or ``http`` where it is on loopback.
+        Args:
+            text: The domain of a site (``datadoghq.eu``), its API or web host (``api.us5.datadoghq.com``,
+                ``acme.datadoghq.com``), its name (``EU1``), any URL from the browser
+                (``https://us3.datadoghq.com/cases``), or the base URL of a server of your own, with
+                ``https``, or with ``http`` on loopback.
 
-        Raises :class:`ConfigurationError` for anything else. It names the nine sites and the nearest
-        one; a host that only looks like Datadog's is refused, since the keys would be sent there.
+        Raises:
+            ConfigurationError: ``text`` is anything else. The message lists the nine sites and suggests the
+                most similar one. A host that only resembles Datadog's is refused, because the keys would be
+                sent to it.
         """
         given = text.strip()
         for site in SITES.values():
@@ -72,15 +84,18 @@ class Site:
             host, port = (url.hostname or "").removesuffix("."), url.port
         except ValueError as error:
             reason = "" if "@" in given else f": {one_line(str(error), limit=100)}"
-            raise ConfigurationError(f"{_shown(given)} is no site and no URL{reason}") from None
+            raise ConfigurationError(f"{quoted_url(given)} is neither a site nor a URL{reason}") from None
         if "@" in url.netloc:
-            raise ConfigurationError("the site carries a user name or password: leave it out of the URL")
+            raise ConfigurationError("the site contains a user name or password: remove it from the URL")
         if known := _site_of_host(host):
             return known
-        if not (given.isascii() and given.isprintable()) or set(given) & set(' \\"<>'):
-            raise ConfigurationError(f"{_shown(given)} is no Datadog site: no URL has such characters")
-        if not url.scheme or _pretends_to_be_datadog(host):
-            raise _unknown(given, host)
+        if odd := next((char for char in given if not "!" <= char <= "~" or char in '\\"<>'), ""):
+            # By its number, because it may look like a letter of Datadog's domain.
+            raise ConfigurationError(
+                f"{quoted_url(given)} is not a Datadog site: a URL cannot contain U+{ord(odd):04X}"
+            )
+        if not url.scheme or _resembles_datadog(host):
+            raise _unknown_site(given, host)
         _check_base_url(given, url, host)
         authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
         return cls(host, f"{url.scheme}://{authority}{url.path.rstrip('/')}")
@@ -110,13 +125,14 @@ SITES: Final = {
         Site.US2_FED,
     )
 }
-"""The nine sites by their domain, which is what ``DD_SITE`` holds. Source: Datadog's site page."""
+"""Datadog's nine sites by domain, which is the value of ``DD_SITE``. Source: Datadog's site page."""
 
 
 def site_from_env() -> Site:
-    """The site that ``DD_SITE`` names; US1 (``datadoghq.com``) if it is not set, as in Datadog's own clients.
+    """Return the site that ``DD_SITE`` names, or US1 if it is not set, like Datadog's own clients.
 
-    Raises :class:`ConfigurationError` for any other text.
+    Raises:
+        ConfigurationError: ``DD_SITE`` is not a site.
     """
     try:
         return Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
@@ -124,8 +140,13 @@ def site_from_env() -> Site:
         raise ConfigurationError(f"DD_SITE: {error}") from None
 
 
+def quoted_url(text: str) -> str:
+    """Return ``text`` as messages quote it, or ``[redacted]`` if it may contain a password (before an @)."""
+    return "[redacted]" if "@" in text else quoted(text)
+
+
 def _site_of_host(host: str) -> Site | None:
-    """The site whose domain ``host`` is or lies under; the longest domain wins."""
+    """Return the site whose domain equals or contains ``host``; the longest domain wins."""
     for domain in sorted(SITES, key=len, reverse=True):
         if host == domain:
             return SITES[domain]
@@ -135,50 +156,42 @@ def _site_of_host(host: str) -> Site | None:
     return None
 
 
-def _pretends_to_be_datadog(host: str) -> bool:
+def _resembles_datadog(host: str) -> bool:
     return "datadog" in host or "ddog" in host
 
 
 def _check_base_url(given: str, url: SplitResult, host: str) -> None:
     if url.query or url.fragment:
-        raise ConfigurationError(f"the base URL {_shown(given)} has a query or fragment: leave it out")
+        raise ConfigurationError(f"the base URL {quoted_url(given)} has a query or fragment: remove it")
     if not host:
-        raise ConfigurationError(f"the base URL {_shown(given)} names no host")
-    if not (_address(host) or _HOST_NAME.fullmatch(host)):
-        raise ConfigurationError(f"the base URL {_shown(given)} names no host that could be: {_shown(host)}")
+        raise ConfigurationError(f"the base URL {quoted_url(given)} has no host")
+    if not (_ip_address(host) or _HOST_NAME.fullmatch(host)):
+        raise ConfigurationError(f"the base URL {quoted_url(given)} has an invalid host: {quoted_url(host)}")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
         raise ConfigurationError(
-            f"{_shown(given)}: the keys would travel in the clear; use https (http is for loopback only)"
+            f"{quoted_url(given)} would send the keys unencrypted: use https, or http on loopback"
         )
 
 
 def _is_loopback(host: str) -> bool:
-    address = _address(host)
+    address = _ip_address(host)
     return host == "localhost" or (address is not None and address.is_loopback)
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
 
 
-def _unknown(given: str, host: str) -> ConfigurationError:
+def _unknown_site(given: str, host: str) -> ConfigurationError:
     names = {site.name: domain for domain, site in SITES.items()} | {domain: domain for domain in SITES}
     nearest = difflib.get_close_matches(host, names, n=1) or difflib.get_close_matches(
         given.upper(), names, n=1
     )
     hint = f" Did you mean {names[nearest[0]]}?" if nearest else ""
     return ConfigurationError(
-        f"{_shown(given)} is no Datadog site.{hint} Sites: {', '.join(SITES)}; "
-        "or a base URL with https://, or http:// on loopback"
+        f"{quoted_url(given)} is not a Datadog site.{hint} Use one of {', '.join(SITES)}; "
+        "or a base URL with https://, or with http:// on loopback"
     )
-
-
-def _shown(given: str) -> str:
-    """``given`` as it can stand in a message: what is before an @ is a password as often as not."""
-    if "@" in given:
-        return "what was given"
-    shown = ascii(given)  # in which a letter may take ten
-    return shown if len(shown) <= 102 else f"{shown[:101]}...'"

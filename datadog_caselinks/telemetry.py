@@ -1,4 +1,4 @@
-"""Calls as spans and metrics of OpenTelemetry, through its API alone. Imported only if that is installed."""
+"""Report calls to OpenTelemetry as spans and metrics. Imported only if ``opentelemetry-api`` is installed."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _NAME: Final = "datadog_caselinks"
 
 @cache
 def telemetry() -> OpenTelemetry:
-    """Return the observer for OpenTelemetry: one for the process, as its instruments are."""
+    """Return the observer for OpenTelemetry. A process has one, because it has one of each instrument."""
     return OpenTelemetry()
 
 
 class OpenTelemetry:
-    """A span for each call and each run, and four instruments.
+    """An observer that records a span for each call and each run, and updates four instruments.
 
-    The span of a call is current as long as the call, so that the spans of its requests are below it. The
-    span of a run is not: the consumer of the run does other things in between.
+    The span of a call is the current span during the call, so the spans of its requests become its children.
+    The span of a run is never current, because the consumer of the run does other work between outcomes.
     """
 
     def __init__(self) -> None:
@@ -44,18 +44,18 @@ class OpenTelemetry:
             "datadog_caselinks.links.created", "{link}", "Links that were created"
         )
         self._retries = meter.create_counter(
-            "datadog_caselinks.retries", "{retry}", "Attempts that failed and were repeated"
+            "datadog_caselinks.retries", "{retry}", "Failed attempts that were retried"
         )
         self._waited = meter.create_histogram(
-            "datadog_caselinks.rate_limit.wait", "s", "How long the rate limit held calls back"
+            "datadog_caselinks.rate_limit.wait", "s", "Time that calls waited for the rate limit"
         )
         self._in_flight = meter.create_up_down_counter(
-            "datadog_caselinks.calls.in_flight", "{call}", "Calls that have begun and not ended"
+            "datadog_caselinks.calls.in_flight", "{call}", "Calls in progress"
         )
         self._open: dict[Call, tuple[Span, Token[Context] | None]] = {}
 
     def is_recording(self) -> bool:
-        """Return whether a provider of spans or metrics is set up: the API's own providers record nothing."""
+        """Return whether a provider of spans or metrics is set up. The API's own providers record nothing."""
         return _records(trace.get_tracer_provider()) or _records(metrics.get_meter_provider())
 
     def __call__(self, event: CallEvent) -> None:

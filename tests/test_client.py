@@ -801,7 +801,7 @@ class TestFromEnv:
     def test_a_site_that_is_none_names_the_variable(self, environ: pytest.MonkeyPatch) -> None:
         """Whoever reads it knows where to look."""
         environ.setenv("DD_SITE", "datadog.eu")
-        with pytest.raises(ConfigurationError, match=r"^DD_SITE: 'datadog\.eu' is no Datadog site"):
+        with pytest.raises(ConfigurationError, match=r"^DD_SITE: 'datadog\.eu' is not a Datadog site"):
             CaseLinksClient.from_env()
 
 

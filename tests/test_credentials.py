@@ -205,7 +205,7 @@ class TestSecrecy:
     async def test_none_pickles(self, credentials: Credentials, protocol: int) -> None:
         """A pickle is a file or a message in a queue, and a secret belongs in neither."""
         for value in (credentials, await credentials.authenticate(), {"c": [credentials]}):
-            with pytest.raises(TypeError, match="holds secrets and does not pickle") as caught:
+            with pytest.raises(TypeError, match="contains secrets and cannot be pickled") as caught:
                 pickle.dumps(value, protocol)
             assert SECRET not in str(caught.value)
 
@@ -276,7 +276,7 @@ class TestRedact:
         assert told.endswith(" after")
 
     def test_a_text_may_be_escaped_without_end(self) -> None:
-        """It is looked into as deep as anybody means it, and no deeper."""
+        """A text with any number of escapes is returned unchanged if it contains no secret."""
         text = f"%{'25' * 100_000}41"
         assert AuthHeaders({}, (SECRET,)).redact(text) == text
 
@@ -336,7 +336,7 @@ class TestFromEnv:
             ),
             (
                 {"DD_API_KEY": SECRET, "DD_APP_KEY": OTHER_SECRET, "DD_BEARER_TOKEN": SECRET},
-                "DD_BEARER_TOKEN is set, and so are DD_API_KEY and DD_APP_KEY: unset the ones not to be used",
+                "DD_BEARER_TOKEN, DD_API_KEY and DD_APP_KEY are all set: unset those that you do not use",
             ),
         ],
     )

@@ -26,7 +26,7 @@ from datadog_caselinks import (
     incident,
     page,
 )
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import MAX_QUOTED, quoted
 from datadog_caselinks.models import identity
 from tests.support.strategies import entities, entity_types, links, new_links, relationships
 
@@ -86,7 +86,7 @@ class TestConstructors:
     )
     def test_what_is_no_uuid_is_refused(self, make: Callable[[str | UUID], Entity], id: str) -> None:
         """Only the form that the API documents passes for a UUID, 32 hexadecimal digits and 4 hyphens."""
-        with pytest.raises(InvalidLinkError, match="is no UUID"):
+        with pytest.raises(InvalidLinkError, match="must be a UUID, not"):
             make(id)
 
     @pytest.mark.parametrize("id", ["", None, 7, b"4417921d-0866-4a38-822c-6f2a0f65f77d", [A], b"x" * 999])
@@ -96,32 +96,36 @@ class TestConstructors:
             InvalidLinkError, match=r"an id must be a non-empty string or a uuid\.UUID"
         ) as caught:
             case(cast("Any", id))
-        assert str(caught.value).endswith(f"not {shortened(id)}")
+        assert str(caught.value).endswith(f"not {quoted(id)}")
 
     def test_a_case_key_is_told_where_its_uuid_is(self) -> None:
         """People know keys: the message names the call that gives the UUID of one."""
         with pytest.raises(InvalidLinkError) as caught:
             case("DDFC-98813")
         assert str(caught.value) == (
-            "'DDFC-98813' is a case key, and the id of this case must be its UUID: "
-            "await links.get_case('DDFC-98813') finds it"
+            "the id of this case must be a UUID, not the case key 'DDFC-98813': "
+            "await client.get_case('DDFC-98813') finds the case"
         )
 
     @pytest.mark.parametrize("make", [incident, page, agent_conversation])
     def test_only_a_case_is_looked_for_among_the_cases(self, make: Callable[[str | UUID], Entity]) -> None:
         """``get_case`` does not find an incident by its id ``IR-42``, and is not said to."""
-        with pytest.raises(InvalidLinkError, match="'IR-42' is no UUID") as caught:
+        with pytest.raises(
+            InvalidLinkError, match=r"^the id of this .* must be a UUID, not 'IR-42'$"
+        ) as caught:
             make("IR-42")
         assert "get_case" not in str(caught.value)
 
     def test_a_url_is_called_a_url(self) -> None:
         """An address from the browser is the likeliest mistake, and the message says so."""
-        with pytest.raises(InvalidLinkError, match="is a URL, and the id of this case must be its UUID"):
+        with pytest.raises(
+            InvalidLinkError, match=r"^the id of this case must be a UUID, not the URL 'https"
+        ):
             case(f"https://app.datadoghq.com/cases/{A}")
 
     def test_the_message_names_the_kind_of_entity(self) -> None:
         """The message says whose id is wrong, in words."""
-        with pytest.raises(InvalidLinkError, match="the id of this agent conversation must be"):
+        with pytest.raises(InvalidLinkError, match=r"^the id of this agent conversation must be"):
             agent_conversation("x")
 
     @given(st.text(min_size=1))
@@ -134,15 +138,15 @@ class TestConstructors:
             assert len(str(error)) < 1500  # noqa: PT017
 
     def test_a_long_id_is_cut(self) -> None:
-        """A message shows the beginning of a long id, with an ellipsis, and of one of 80 characters all."""
-        with pytest.raises(InvalidLinkError, match=f"^'{'x' * 80}…' is no UUID"):
-            case("x" * 81)
-        with pytest.raises(InvalidLinkError, match=f"^'{'x' * 80}' is no UUID"):
-            case("x" * 80)
+        """A message shows only the beginning of a long id, with an ellipsis."""
+        with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 1)}…$"):
+            case("x" * MAX_QUOTED)
+        with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 2)}'$"):
+            case("x" * (MAX_QUOTED - 2))
 
     def test_a_refusal_is_a_value_error(self) -> None:
         """Code that knows nothing of this package catches ``ValueError``."""
-        with pytest.raises(ValueError, match="is no UUID"):
+        with pytest.raises(ValueError, match="must be a UUID, not"):
             case("x")
 
 
@@ -200,7 +204,7 @@ class TestNewCaseLink:
         with pytest.raises(InvalidLinkError) as caught:
             NewCaseLink(case(A), cast("Any", relationship), case(B))
         assert str(caught.value) == (
-            f"unknown relationship {relationship!r}; known are RELATES_TO, CAUSES, BLOCKS, DUPLICATES, "
+            f"unknown relationship {relationship!r}; use one of RELATES_TO, CAUSES, BLOCKS, DUPLICATES, "
             "PARENT_OF, SUCCESSOR_OF, ESCALATES_TO"
         )
 
@@ -214,14 +218,14 @@ class TestNewCaseLink:
         with pytest.raises(InvalidLinkError) as caught:
             odd.blocks(case(B)) if is_parent else case(B).blocks(odd)
         assert str(caught.value) == (
-            f"unknown entity type {entity_type!r}; known are CASE, INCIDENT, PAGE, AGENT_CONVERSATION"
+            f"unknown entity type {entity_type!r}; use one of CASE, INCIDENT, PAGE, AGENT_CONVERSATION"
         )
 
     @pytest.mark.parametrize("is_parent", [True, False])
     def test_an_id_that_is_no_uuid_is_refused_on_either_side(self, is_parent: bool) -> None:
         """Entities read from an answer may have any id; a link to be created may not."""
         odd = Entity("x", EntityType.CASE)
-        with pytest.raises(InvalidLinkError, match="'x' is no UUID"):
+        with pytest.raises(InvalidLinkError, match="must be a UUID, not 'x'"):
             odd.blocks(case(B)) if is_parent else case(B).blocks(odd)
 
     @given(relationships, entity_types, entity_types)
@@ -232,7 +236,7 @@ class TestNewCaseLink:
         if EntityType.CASE in (parent, child):
             assert NewCaseLink(Entity(A, parent), relationship, Entity(B, child)).parent.type is parent
         else:
-            with pytest.raises(InvalidLinkError, match=f"neither side of {parent} {A} .* is a case"):
+            with pytest.raises(InvalidLinkError, match=f"neither end of {parent} {A} .* is a case"):
                 NewCaseLink(Entity(A, parent), relationship, Entity(B, child))
 
     @pytest.mark.parametrize("same", [A, A.upper(), UUID(A)])

@@ -49,7 +49,7 @@ references: st.SearchStrategy[Reference] = known_entities | st.builds(CaseKey, c
 
 
 def refusal(text: str, **options: Any) -> str:
-    """Why ``text`` names no entity."""
+    """Why ``text`` does not name an entity."""
     with pytest.raises(InvalidLinkError) as caught:
         parse_reference(text, **options)
     assert str(caught.value).isprintable()
@@ -106,14 +106,14 @@ class TestForms:
         if entity_type in (EntityType.CASE, PREFIXES[prefix](A).type):
             assert parse_reference(text, type=entity_type) == PREFIXES[prefix](A)
         else:
-            assert refusal(text, type=entity_type) == f"{text!r} is no {entity_type}"
+            assert refusal(text, type=entity_type) == f"{text!r} does not have the type {entity_type}"
 
     @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
     def test_a_key_is_of_no_other_type(self, entity_type: EntityType) -> None:
         """Only cases have keys that can be looked up: an incident ``IR-42`` is not one of them."""
-        message = refusal("SHOP-1", type=entity_type)
-        assert message.startswith("'SHOP-1' is a case key, and this must be the UUID of a")
-        assert message.endswith(f" {entity_type}")
+        assert refusal("SHOP-1", type=entity_type) == (
+            f"'SHOP-1' is a case key, but the type is {entity_type}: use its UUID"
+        )
 
     @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
     @pytest.mark.parametrize("name", ["SHOP-1", A])
@@ -121,17 +121,17 @@ class TestForms:
         """Or an incident would be made of the case's id."""
         text = f"https://app.datadoghq.com/cases/{name}"
         assert refusal(text, type=entity_type) == (
-            f"{text!r} is the address of a case, and not of the type {entity_type}"
+            f"{text!r} is the URL of a case, but the type is {entity_type}"
         )
 
     @pytest.mark.parametrize("prefix", ["ca\u017fe", "\u0130ncident", "\u0131ncident", "conver\u017fation"])
     def test_a_letter_that_only_folds_to_ascii_is_no_prefix(self, prefix: str) -> None:
         """Upper and lower case are those of the alphabet."""
-        assert "names no entity" in refusal(f"{prefix}:{A}")
+        assert "does not name an entity" in refusal(f"{prefix}:{A}")
 
     def test_a_key_has_ascii_digits(self) -> None:
         """No others are Datadog's."""
-        assert "names no entity" in refusal("SHOP-\u0664")
+        assert "does not name an entity" in refusal("SHOP-\u0664")
 
     @pytest.mark.parametrize("text", [f"incident:{A}", "SHOP-1", A])
     def test_an_unknown_type_is_shown_fit_for_a_terminal(self, text: str) -> None:
@@ -144,13 +144,15 @@ class TestForms:
     @pytest.mark.parametrize("prefix", sorted(PREFIXES.keys() - {"case"}))
     def test_a_key_has_no_other_prefix(self, prefix: str) -> None:
         """The prefix says of what type it is, as a column does."""
-        assert refusal(f"{prefix}:SHOP-1").endswith(f" {PREFIXES[prefix](A).type}")
+        assert refusal(f"{prefix}:SHOP-1") == (
+            f"'SHOP-1' is a case key, but the type is {PREFIXES[prefix](A).type}: use its UUID"
+        )
 
     @pytest.mark.parametrize("entity_type", ["WIDGET", "case", ""])
     def test_an_unknown_type_is_refused_with_the_known_ones(self, entity_type: str) -> None:
         """As everywhere."""
         message = refusal(A, type=entity_type)
-        assert message.startswith(f"unknown entity type {entity_type!r}; known are CASE, INCIDENT, ")
+        assert message.startswith(f"unknown entity type {entity_type!r}; use one of CASE, INCIDENT, ")
 
     @pytest.mark.parametrize(
         "text",
@@ -180,7 +182,7 @@ class TestForms:
     )
     def test_what_names_no_entity_is_told_what_does(self, text: str) -> None:
         """The message shows what was given and lists every form."""
-        assert refusal(text) == f"{text!r} names no entity; write {FORMS}"
+        assert refusal(text) == f"{text!r} does not name an entity; write {FORMS}"
 
 
 ADDRESSES = ["/cases/SHOP-1", "/cases/SHOP-1/", "/cases/SHOP-1/activity", "//cases//SHOP-1"]
@@ -219,7 +221,7 @@ class TestAddresses:
             return
         domains = {site: domain for domain, site in SITES.items()}
         assert refusal(text, site=asked) == (
-            f"{text!r} is on {site.name} ({domains[site]}), and this client asks {asked.name} "
+            f"{text!r} is on {site.name} ({domains[site]}), but this client uses {asked.name} "
             f"({domains[asked]}): set DD_SITE to the site of the case"
         )
 
@@ -229,7 +231,7 @@ class TestAddresses:
         for site in (None, Site.parse(text), Site("sandbox", "http://127.0.0.1:8321")):
             assert parse_reference(text, site=site) == CaseKey("SHOP-1")
         assert refusal(text, site=Site("sandbox", "http://127.0.0.1:8322")) == (
-            f"{text!r} is on 127.0.0.1:8321, and this client asks 127.0.0.1:8322: "
+            f"{text!r} is on 127.0.0.1:8321, but this client uses 127.0.0.1:8322: "
             "set DD_SITE to the site of the case"
         )
 
@@ -240,7 +242,7 @@ class TestAddresses:
         """It shows a number, which no request takes: what is needed is told."""
         text = f"https://app.datadoghq.com{path}"
         assert refusal(text) == (
-            f"{text!r} holds the number of an incident, and what is needed is its UUID: incident:UUID"
+            f"{text!r} contains the number of an incident: use its UUID instead, as incident:UUID"
         )
 
     @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ class TestAddresses:
     def test_of_anything_else(self, path: str) -> None:
         """Such as the list of all cases."""
         text = f"https://app.datadoghq.com{path}"
-        assert refusal(text) == f"{text!r} is no address of a case; write {FORMS}"
+        assert refusal(text) == f"{text!r} is not the URL of a case; write {FORMS}"
 
     @pytest.mark.parametrize(
         "host",
@@ -268,14 +270,14 @@ class TestAddresses:
         """It is told from Datadog's own by the rules of ``Site.parse``, with a site to ask or without."""
         text = f"{scheme}{host}/cases/SHOP-1"
         for site in (None, Site.US1):
-            assert refusal(text, site=site) == f"{text!r} is no address of Datadog; write {FORMS}"
+            assert refusal(text, site=site) == f"{text!r} is not a Datadog URL; write {FORMS}"
 
     @pytest.mark.parametrize("host", ["app.datadoghq.com@example.com", "user:hunter2@app.datadoghq.com"])
     def test_what_may_be_a_password_is_not_told(self, host: str) -> None:
         """Whatever stands before an @ may be one."""
         for scheme in ("https://", ""):
             assert refusal(f"{scheme}{host}/cases/SHOP-1") == (
-                f"what was given is no address of Datadog; write {FORMS}"
+                f"[redacted] is not a Datadog URL; write {FORMS}"
             )
 
     def test_an_address_may_have_a_query_on_any_server(self) -> None:
@@ -286,7 +288,7 @@ class TestAddresses:
     @pytest.mark.parametrize("text", ["/", "//", "/cases/SHOP-1", "https://", "https://[/cases/A-1"])
     def test_what_is_no_address(self, text: str) -> None:
         """A slash makes an address of it, and no host is found in there."""
-        assert refusal(text) == f"{text!r} is no address of Datadog; write {FORMS}"
+        assert refusal(text) == f"{text!r} is not a Datadog URL; write {FORMS}"
 
 
 pieces = st.sampled_from(
@@ -357,7 +359,7 @@ class TestParseLink:
         ("parent", "child", "wrong"),
         [
             (A, f"case:{A.upper()}", f"CASE {A} cannot be linked to itself"),
-            (f"page:{A}", f"incident:{B}", "is a case, and at least one must be"),
+            (f"page:{A}", f"incident:{B}", "is a case: at least one must be"),
         ],
     )
     def test_the_rules_of_links_hold(self, parent: str, child: str, wrong: str) -> None:
@@ -385,7 +387,7 @@ class TestParseLink:
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, written: str, child: str) -> None:
         """Whether or not a key is in the link."""
         with pytest.raises(
-            InvalidLinkError, match=rf"^unknown relationship '{written}'; known are RELATES_TO"
+            InvalidLinkError, match=rf"^unknown relationship '{written}'; use one of RELATES_TO"
         ):
             parse_link("SHOP-1", written, child)
 
@@ -407,7 +409,7 @@ class TestParseLink:
         """At either end."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         ends = (address, "SHOP-2") if is_parent else ("SHOP-2", address)
-        with pytest.raises(InvalidLinkError, match=r"is on EU1 \(datadoghq\.eu\), and this client asks US1"):
+        with pytest.raises(InvalidLinkError, match=r"is on EU1 \(datadoghq\.eu\), but this client uses US1"):
             parse_link(ends[0], "BLOCKS", ends[1], site=Site.US1)
         assert isinstance(parse_link(ends[0], "BLOCKS", ends[1], site=Site.EU1), LinkReference)
 

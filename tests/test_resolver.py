@@ -85,13 +85,13 @@ class TestEntity:
             with pytest.raises(InvalidLinkError) as caught:
                 await far.resolver().entity(text)
         assert str(caught.value) == (
-            f"{text!r} is on EU1 (datadoghq.eu), and this client asks US5 (us5.datadoghq.com): "
+            f"{text!r} is on EU1 (datadoghq.eu), but this client uses US5 (us5.datadoghq.com): "
             "set DD_SITE to the site of the case"
         )
 
     async def test_what_names_no_entity(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Is refused before anything is asked."""
-        with pytest.raises(InvalidLinkError, match="'x' names no entity"):
+        with pytest.raises(InvalidLinkError, match="'x' does not name an entity"):
             await client.resolver().entity("x")
         assert asked(sandbox) == []
 
@@ -269,7 +269,7 @@ class TestMemory:
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A case is kept under its key and its id; what was found first is asked for again first."""
-        monkeypatch.setattr(references, "_REMEMBERED", 4)
+        monkeypatch.setattr(references, "_MAX_RESULTS", 4)
         entities = client.resolver()
         for name in ("SHOP-1", "SHOP-2", "SHOP-3", "SHOP-2", "SHOP-3"):
             await entities.entity(name)
@@ -283,7 +283,7 @@ class TestMemory:
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A file of a million keys of another organisation does not fill the memory."""
-        monkeypatch.setattr(references, "_REMEMBERED", 3)
+        monkeypatch.setattr(references, "_MAX_RESULTS", 3)
         entities = client.resolver()
         for number in (1, 2, 3, 4, 4, 2, 1):
             with pytest.raises(NotFoundError):

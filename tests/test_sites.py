@@ -33,6 +33,7 @@ class TestTheNineSites:
         site = Site(name, f"https://{api_host}")
         assert Site.parse(domain) == Site.parse(api_host) == Site.parse(web_host) == site
         assert site.web_url == f"https://{web_host}"
+        assert site.domain == domain
 
     def test_by_what_stands_in_the_address_bar(
         self, name: str, domain: str, api_host: str, web_host: str
@@ -99,7 +100,7 @@ class TestUnknownSites:
         """A slip of the pen is corrected, and all nine are listed."""
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(text)
-        assert f"{text!r} is no Datadog site" in str(caught.value)
+        assert f"{text!r} is not a Datadog site" in str(caught.value)
         assert f"Did you mean {nearest}?" in str(caught.value)
         assert all(domain in str(caught.value) for domain in SITES)
 
@@ -114,7 +115,7 @@ class TestUnknownSites:
     @pytest.mark.parametrize("domain", ["datadoghq.com", "ddog-gov.com"])
     def test_a_site_of_tomorrow_is_no_organisation(self, label: str, domain: str) -> None:
         """A label as Datadog gives it to sites would send the keys to the wrong one."""
-        with pytest.raises(ConfigurationError, match="is no Datadog site"):
+        with pytest.raises(ConfigurationError, match="is not a Datadog site"):
             Site.parse(f"{label}.{domain}")
 
     @pytest.mark.parametrize(
@@ -140,6 +141,15 @@ class TestUnknownSites:
             Site.parse(form.format(host))
 
     @pytest.mark.parametrize(
+        ("host", "number"),
+        [("data\u0501oghq.com", "U+0501"), ("app.datadoghq.com\u200b", "U+200B"), ("a b", "U+0020")],
+    )
+    def test_the_message_names_a_character_that_is_not_allowed(self, host: str, number: str) -> None:
+        """A character that is invisible or looks like another one is named by its number."""
+        with pytest.raises(ConfigurationError, match=rf"a URL cannot contain {number[0]}\{number[1:]}$"):
+            Site.parse(f"https://{host}")
+
+    @pytest.mark.parametrize(
         "text",
         ["x" * 100_000, "\U0001f600" * 100_000, f"x:{'y' * 100_000}", "https://" + "\U0001f600" * 1000],
     )
@@ -148,6 +158,13 @@ class TestUnknownSites:
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(text)
         assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("url", ["https://proxy.example", "https://api.example.com", "http://localhost:1"])
+def test_a_server_of_your_own_has_no_domain(url: str) -> None:
+    """Only Datadog's nine sites have a domain and a web interface."""
+    site = Site.parse(url)
+    assert (site.domain, site.web_url) == (None, None)
 
 
 class TestBaseUrls:
@@ -207,19 +224,19 @@ class TestBaseUrls:
 
     def test_the_message_says_why_http_is_refused(self) -> None:
         """And what to do."""
-        with pytest.raises(ConfigurationError, match="would travel in the clear; use https"):
+        with pytest.raises(ConfigurationError, match="would send the keys unencrypted: use https"):
             Site.parse("http://proxy.example")
 
     @pytest.mark.parametrize("tail", ["?a=b", "#top", "/?a", "/x?a#b"])
     def test_a_query_or_fragment_is_refused(self, tail: str) -> None:
         """They have no place before the path of a request."""
-        with pytest.raises(ConfigurationError, match="has a query or fragment: leave it out"):
+        with pytest.raises(ConfigurationError, match="has a query or fragment: remove it"):
             Site.parse(f"https://proxy.example{tail}")
 
     @pytest.mark.parametrize("text", ["https://", "https:///path", "https://:8443"])
     def test_a_url_without_a_host_is_refused(self, text: str) -> None:
         """It names nobody."""
-        with pytest.raises(ConfigurationError, match="names no host"):
+        with pytest.raises(ConfigurationError, match="has no host"):
             Site.parse(text)
 
     @pytest.mark.parametrize(
@@ -256,7 +273,7 @@ class TestBaseUrls:
 
     def test_the_message_says_why_a_password_is_refused(self) -> None:
         """And what to do."""
-        with pytest.raises(ConfigurationError, match="user name or password: leave it out"):
+        with pytest.raises(ConfigurationError, match="user name or password: remove it"):
             Site.parse("https://user:hunter2@proxy.example")
 
     @pytest.mark.parametrize(
@@ -264,7 +281,7 @@ class TestBaseUrls:
     )
     def test_what_is_no_url_is_shown(self, text: str) -> None:
         """The message shows the text and says what is wrong with it."""
-        with pytest.raises(ConfigurationError, match="is no site and no URL: ") as caught:
+        with pytest.raises(ConfigurationError, match="is neither a site nor a URL: ") as caught:
             Site.parse(text)
         assert repr(text) in str(caught.value)
 

@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import ProxyTracerProvider, SpanKind, StatusCode
 
 from datadog_caselinks import (
     ApiKeys,
@@ -265,6 +266,23 @@ async def test_without_the_api_nothing_is_told(
         assert isinstance(links._observer.call("create", NEW), contextlib.nullcontext)
     assert server.methods == ["POST", "POST", "GET", "POST"]
     assert [type(outcome) for outcome in outcomes] == [Created]
+
+
+@pytest.mark.parametrize("kind", ["spans", "metrics", "neither"])
+async def test_without_a_provider_nothing_is_observed(
+    kind: str, monkeypatch: pytest.MonkeyPatch, keys: ApiKeys
+) -> None:
+    """``opentelemetry-api`` alone records nothing, so calls are observed only if a provider is set up."""
+    spans, readings = TracerProvider(), MeterProvider()
+    monkeypatch.setattr(
+        trace, "get_tracer_provider", lambda: spans if kind == "spans" else ProxyTracerProvider()
+    )
+    monkeypatch.setattr(
+        metrics, "get_meter_provider", lambda: readings if kind == "metrics" else NoOpMeterProvider()
+    )
+    client = CaseLinksClient("datadoghq.eu", keys)
+    is_observed = not isinstance(client._observer.call("create", NEW), contextlib.nullcontext)
+    assert is_observed is (kind != "neither")
 
 
 async def test_trace_configs_of_the_user(keys: ApiKeys) -> None:

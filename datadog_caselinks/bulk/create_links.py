@@ -24,7 +24,15 @@ from datadog_caselinks.references import WantedLink
 
 @frozen
 class Created:
-    """The outcome of a link that was created. ``index`` is the position of ``new`` in the source, from 0."""
+    """The outcome of a link that was created.
+
+    ``new``
+        The link to create, from the source.
+    ``link``
+        The link that was created.
+    ``index``
+        The position of ``new`` in the source, from 0.
+    """
 
     new: WantedLink
     link: CaseLink
@@ -40,7 +48,12 @@ class Created:
 class AlreadyLinked:
     """The outcome of a link that already existed, or was created for an equal link earlier in the source.
 
-    ``index`` is the position of ``new`` in the source, from 0.
+    ``new``
+        The link to create, from the source.
+    ``link``
+        The link that exists.
+    ``index``
+        The position of ``new`` in the source, from 0.
     """
 
     new: WantedLink
@@ -55,9 +68,14 @@ class AlreadyLinked:
 
 @frozen
 class Failed:
-    """The outcome of a link that was not created, or may have been, because of ``error``.
+    """The outcome of a link that was not created, or may have been created.
 
-    ``index`` is the position of ``new`` in the source, from 0.
+    ``new``
+        The link to create, from the source.
+    ``error``
+        The reason. For an :class:`AmbiguousResultError`, the link may have been created.
+    ``index``
+        The position of ``new`` in the source, from 0.
     """
 
     new: WantedLink
@@ -73,8 +91,9 @@ class Failed:
 def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:
     """Return whether every further link would fail with ``error`` too.
 
-    ``has_created`` says whether any link was created before: then a 403 concerns one case, not the
-    credentials.
+    Args:
+        error: The error of one link.
+        has_created: Whether any link was created before. If so, a 403 concerns one case, not the credentials.
     """
     if isinstance(error, PermissionDeniedError):
         return not has_created
@@ -93,9 +112,12 @@ def create_links(
     *,
     concurrency: int,
 ) -> AsyncGenerator[Outcome, None]:
-    """Call ``create`` for each link of ``source`` through :func:`for_each`, and yield the outcomes.
+    """Call ``create`` for each link of ``source``, and yield the outcomes in the order of completion.
 
-    ``create`` returns the link and whether it created it.
+    Args:
+        create: A function that returns the link, and whether it created the link.
+        source: The links to create.
+        concurrency: The maximum number of calls in progress at once.
 
     Raises:
         JournalError: The journal cannot be written, so every further link would fail.

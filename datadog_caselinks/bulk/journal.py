@@ -1,6 +1,7 @@
-"""Create each link once over all runs with one journal: record it before the request and after the outcome.
+"""Create each link only once, even over several runs with the same journal.
 
-A link that the journal does not contain was never sent.
+Each link is recorded before its request is sent, and again with the outcome. So a link that the journal does
+not contain was never sent.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ _Result = TypeVar("_Result")
 
 @frozen(eq=False)
 class Entry:
-    """The journal's entry for one link that is being created; without an outcome it stays ambiguous.
+    """The entry of a link that is being created. It stays ambiguous until an outcome is recorded.
 
-    ``previous`` is the status that the journal held before, ``None`` if it did not contain the link, and
-    ``link`` is the link if an earlier entry created or found it. An outcome is written with the next commit,
-    which starts immediately and is not awaited.
+    Outcomes are written by the next commit, which starts immediately and is not awaited.
+
+    ``previous``
+        The status of the link before, or ``None`` if the journal did not contain the link.
+    ``link``
+        The link, if an earlier entry created or found it.
     """
 
     previous: LinkStatus | None
@@ -47,11 +51,14 @@ class Entry:
 
 
 class Journal:
-    """The journal at ``path`` for one run, used as ``async with Journal(path, site=…) as journal``.
+    """The journal of one run, used as ``async with Journal(path, site=…) as journal``.
 
-    ``site`` is the API URL of all its links. A missing or empty file becomes a new journal. Next to it, an
-    empty file with the suffix ``-lock`` keeps a second run out; the lock is released however the process
-    ends.
+    An empty file with the suffix ``-lock`` next to the journal keeps other runs out. The lock is released
+    when the process ends, even if it is killed.
+
+    Args:
+        path: The file. If it is missing or empty, a new journal is created.
+        site: The API URL of the site to which all links of the journal belong.
 
     Raises:
         JournalError: On entering, if another run uses the file, or it belongs to another site or cannot be
@@ -85,7 +92,7 @@ class Journal:
     def once(self, create: CreateFunc, resume: CreateFunc) -> CreateFunc:
         """Return a function that calls ``create`` for each link once over all runs.
 
-        It calls ``resume`` instead if an earlier run sent the link and did not learn the outcome.
+        It calls ``resume`` instead if an earlier run sent the link without recording an outcome.
         """
 
         async def create_once(new: NewCaseLink) -> CreateResult:

@@ -1,6 +1,6 @@
 """Read and write the SQLite file of a journal: one row for each link, one writer, any number of readers.
 
-Every function blocks its caller.
+All functions block.
 """
 
 from __future__ import annotations
@@ -49,11 +49,18 @@ _ADVICE: Final = {
 
 @frozen
 class JournalRecord:
-    """The entry of the link ``new`` in a journal, last written at the time ``at``, in UTC.
+    """The entry of a link in a journal.
 
-    ``status`` is created, already_linked, failed, or ambiguous: sent, without a known outcome. ``link_id`` is
-    set if the link was created or found, and ``error`` if it failed. The ends of ``RELATES_TO``, which has no
-    direction, are sorted by type and id.
+    ``new``
+        The link to create. The ends of ``RELATES_TO``, which has no direction, are sorted by type and id.
+    ``status``
+        The last known status. ``AMBIGUOUS`` means that the link was sent without a known outcome.
+    ``link_id``
+        The id of the link, if it was created or found.
+    ``error``
+        The error message, if the link failed.
+    ``at``
+        The time of the last change, in UTC.
     """
 
     new: NewCaseLink

@@ -20,7 +20,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import EntityType, LinkStatus
 from datadog_caselinks.references import WantedLink, parse_link, parse_reference
 from datadog_caselinks.sites import Site
@@ -93,8 +93,11 @@ async def read_link_file(
         file: The stream to read.
         format: The format, ``csv``, ``jsonl`` or ``yaml``. By default, the suffix of ``file.name`` decides;
             without a known suffix, the file is JSON Lines if its first character is ``{``, else CSV.
-        site: The site that addresses of cases must belong to. The ends of a link are written as for
-            :func:`parse_reference`.
+        site: The site that URLs must belong to. By default, any site.
+
+    Returns:
+        A :class:`LinkLine` or a :class:`MalformedLine` for each line except the header and blank lines. The
+        ends of a link have the forms that :func:`parse_reference` accepts.
 
     Raises:
         LinkFileError: The file is empty, is not text, lacks a required column, is not valid YAML, has a
@@ -144,7 +147,7 @@ def _format_of(file: io.RawIOBase, format: LinkFileFormat | str | None) -> LinkF
             return LinkFileFormat(format)
         except ValueError:
             known = ", ".join(LinkFileFormat)
-            raise ParameterError(f"format must be one of {known}, not {shortened(format)}") from None
+            raise ParameterError(f"format must be one of {known}, not {quoted(format)}") from None
     name = getattr(file, "name", None)
     return (
         _SUFFIXES.get(PurePath(os.fsdecode(name)).suffix.lower()) if isinstance(name, str | bytes) else None

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from datadog_caselinks.errors import LinkFileError
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import one_line, quoted
 
 _FORM: Final = "write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -20,7 +20,7 @@ _NULL: Final = "tag:yaml.org,2002:null"
 
 @frozen
 class YamlRow:
-    """The fields of one link, or the reason why it is malformed. ``number`` is its line, from 1."""
+    """The fields of one link, or the reason why they are malformed. ``number`` is the line, from 1."""
 
     number: int
     fields: Mapping[str, str] | str
@@ -59,7 +59,7 @@ def _composed(text: str) -> Node | None:
         reason = "a number in it is too large"
     except RecursionError:
         reason = "it is nested too deeply"
-    raise LinkFileError(f"the file is not valid YAML: {' '.join(reason.split())}")
+    raise LinkFileError(f"the file is not valid YAML: {one_line(reason)}")
 
 
 @define
@@ -86,7 +86,7 @@ class _Document:
 
     def _parent_rows(self, parent: ScalarNode, relationships: Node) -> Iterator[YamlRow]:
         if not isinstance(relationships, MappingNode):
-            yield YamlRow(self._line(parent), f"{shortened(parent.value)} has no relationships: {_FORM}")
+            yield YamlRow(self._line(parent), f"{quoted(parent.value)} has no relationships: {_FORM}")
             return
         for relationship, children in self._pairs(relationships):
             for child in self._items(children) if isinstance(children, SequenceNode) else [children]:
@@ -94,7 +94,7 @@ class _Document:
                     link = {"parent": parent.value, "relationship": relationship.value, "child": child.value}
                     yield YamlRow(self._line(child), link)
                 else:
-                    reason = f"{shortened(relationship.value)} needs the name of a child or a list of names"
+                    reason = f"{quoted(relationship.value)} needs the name of a child or a list of names"
                     yield YamlRow(self._line(child), reason)
 
     def _fields(self, item: Node) -> Mapping[str, str] | str:
@@ -102,7 +102,7 @@ class _Document:
             return "is not a mapping: write parent, relationship and child, or use the parents as keys"
         pairs = self._pairs(item)
         if odd := [name.value for name, value in pairs if not isinstance(value, ScalarNode)]:
-            return f"{shortened(odd[0])} must be a string"
+            return f"{quoted(odd[0])} must be a string"
         return {name.value.lower(): value.value for name, value in pairs if _is_written(value)}
 
     def _pairs(self, node: MappingNode) -> list[tuple[ScalarNode, Node]]:
@@ -115,7 +115,7 @@ class _Document:
             name = key.value.strip().upper().replace("-", "_")
             if before := first.get(name):
                 raise LinkFileError(
-                    f"line {self._line(key)}: {shortened(key.value)} already appears in line "
+                    f"line {self._line(key)}: {quoted(key.value)} already appears in line "
                     f"{self._line(before)}: combine both under one key"
                 )
             first[name] = key

@@ -21,6 +21,7 @@ from datadog_caselinks.errors import (
     LinkFileError,
     ParameterError,
 )
+from datadog_caselinks.version import __version__
 
 _COMMANDS: Final = {
     "create": ("link", "Create the link PARENT RELATIONSHIP CHILD."),
@@ -96,7 +97,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="datadog_caselinks", prog_name="caselinks")
+@click.version_option(__version__, prog_name="caselinks")
 def caselinks() -> None:
     """Link Datadog cases, incidents and pages.
 

@@ -1,4 +1,4 @@
-"""The links around an entity as a value: cycles, blockers, an order, and a networkx graph."""
+"""The links around an entity as a value, with its cycles, blockers and topological order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from attrs import field, frozen
 from datadog_caselinks.errors import ConfigurationError, CycleError, ParameterError
 from datadog_caselinks.graph.cycles import find_cycles
 from datadog_caselinks.graph.search import distances_from
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -80,10 +81,10 @@ class LinkGraph:
         return tuple(dict.fromkeys((*self.distances, *ends)))
 
     def address(self, entity: Entity) -> str | None:
-        """Return the address of ``entity`` in Datadog's web interface.
+        """Return the URL of ``entity`` in Datadog's web interface.
 
         Returns:
-            The address, or None unless ``entity`` is a case with a known key on one of Datadog's sites.
+            The URL, or ``None`` unless ``entity`` is a case with a known key on one of Datadog's sites.
         """
         case = self.cases.get(entity)
         web = self.site and self.site.web_url
@@ -116,7 +117,10 @@ class LinkGraph:
         """
         blocked = self._resolve(case)
         if blocked not in self.entities:
-            raise ParameterError(f"{case} is not in this graph, which starts at {self.root}")
+            given = quoted(case) if isinstance(case, str) else case
+            raise ParameterError(
+                f"case must be in this graph, which starts at {self.root}, but {given} is not"
+            )
         blockers: dict[Entity, list[Entity]] = {}
         for link in self._links_of(Relationship.BLOCKS):
             blockers.setdefault(link.child, []).append(link.parent)
@@ -171,7 +175,7 @@ class LinkGraph:
         return graph
 
     def _resolve(self, case: Case | Entity | str) -> Entity | None:
-        """Return the entity, or None for a key that no case of this graph has."""
+        """Return the entity, or ``None`` for a key that no case of this graph has."""
         if isinstance(case, Case):
             return case.entity
         reference = parse_reference(case) if isinstance(case, str) else case

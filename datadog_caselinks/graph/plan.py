@@ -14,7 +14,7 @@ from datadog_caselinks.bulk.create_links import Failed, Outcome, create_links
 from datadog_caselinks.concurrency import Progress, enumerate_async, for_each, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -38,7 +38,7 @@ class LinkPlan:
     ``keep``
         The existing links that are wanted.
     ``delete``
-        The existing links to delete. Empty unless the plan was made with ``prune``.
+        The existing links to delete. Empty unless ``prune`` was set.
     ``warnings``
         Contradictions between the links that will exist, as far as those were listed.
     ``cases``
@@ -228,7 +228,7 @@ async def _find_cases(
 def _checked(link: WantedLink) -> WantedLink:
     if not isinstance(link, NewCaseLink | LinkReference):
         raise InvalidLinkError(
-            f"a plan takes links such as case(a).blocks(case(b)) or parse_link(…), not {shortened(link)}"
+            f"a plan takes links such as case(a).blocks(case(b)) or parse_link(…), not {quoted(link)}"
         )
     return link
 

@@ -1,4 +1,4 @@
-"""Who may send next: permits in FIFO order, within the server's rate limit. Knows no HTTP."""
+"""Grant permits to send requests, in FIFO order and within the server's rate limit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from datadog_caselinks.rate_limit import RateLimit
 _logger = logging.getLogger("datadog_caselinks.gate")
 
 _MAX_BUCKETS: Final = 16
-"""Bucket names that are remembered: more than the API has operations."""
+"""The maximum number of buckets, more than the API has operations."""
 
 
 class Gate:
-    """The rate limit of one site and one set of credentials, shared by all requests with them.
+    """The gate through which all requests to one site with the same credentials pass.
 
-    The server counts in buckets, and several operations may share one. Until a response names the bucket, all
-    operations are assumed to share one. Time is that of the event loop in which the gate is used.
+    The server counts requests in buckets, and several operations may share a bucket. All operations are
+    assumed to share one until a response names another. The gate uses the time of the event loop.
     """
 
     def __init__(self) -> None:
@@ -32,20 +32,25 @@ class Gate:
         self._by_operation: dict[str, _Bucket] = {}
 
     async def acquire(self, operation: str, *, max_wait: float) -> Permit:
-        """Wait for permission to send one request.
+        """Wait until a request may be sent, and return the permit.
 
-        Raises :class:`RateLimitError` if the limit is used up for more than ``max_wait`` seconds.
+        Args:
+            operation: The operation of the request.
+            max_wait: The maximum wait for the end of the rate limit's window, in seconds.
+
+        Raises:
+            RateLimitError: The rate limit is used up for more than ``max_wait`` seconds.
         """
         bucket = self._by_operation.get(operation, self._first)
         request = bucket.try_acquire()
         return Permit(self, operation, bucket, request or await bucket.acquire(max_wait))
 
     def rate_limit(self, operation: str) -> RateLimit | None:
-        """Return the current window of ``operation``; ``None`` without a limit, or once it is over."""
+        """Return the current window of ``operation``, or ``None`` if it is over or there is no limit."""
         return self._by_operation.get(operation, self._first).rate_limit()
 
     def bucket(self, operation: str, name: str) -> _Bucket:
-        """Return the bucket called ``name``, and count ``operation`` in it from now on."""
+        """Assign ``operation`` to the bucket ``name``, and return the bucket."""
         if name not in self._by_name:
             self._by_name[name] = _Bucket() if self._by_name else self._first
             self._by_name[name].name = name
@@ -56,11 +61,10 @@ class Gate:
 
 
 class Permit:
-    """Permission to send one request, held until its result is known.
+    """A permit to send one request, used as ``with permit:`` around the request.
 
-    Call :meth:`on_response` with what the response reported. A permit that is left by an error which says
-    that nothing was sent gives the request back; one that is left without a response counts it as perhaps
-    counted.
+    Call :meth:`on_response` if a response arrives. If the block ends without it, the server may have counted
+    the request, unless the block raises an error which says that nothing was sent.
     """
 
     __slots__ = ("_bucket", "_gate", "_operation", "_request")
@@ -83,7 +87,13 @@ class Permit:
             self._bucket.lose(self._request)
 
     def on_response(self, limit: RateLimit | None, *, is_rejected: bool, retry_after: float | None) -> None:
-        """Record a response: ``limit`` from its headers, ``is_rejected`` for a 429."""
+        """Record a response.
+
+        Args:
+            limit: The rate limit from the headers of the response, if any.
+            is_rejected: Whether the status is 429.
+            retry_after: Seconds to wait, from the ``Retry-After`` header.
+        """
         request, self._request = self._request, None
         assert request is not None
         if limit and limit.name and limit.name != self._bucket.name:
@@ -95,7 +105,7 @@ class Permit:
 
 
 class _Bucket:
-    """A window, and the queue of those who wait for it."""
+    """A window, and the queue of requests that wait for it."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -110,12 +120,12 @@ class _Bucket:
         return self._window.current(self._loop.time()) if self._loop else None
 
     def try_acquire(self) -> SentRequest | None:
-        """Count a request that need not wait; ``None`` if it must."""
+        """Count a request, or return ``None`` if it has to wait."""
         now = self._now()
         return None if self._waiting or not self._window.may_send(now) else self._window.send(now)
 
     async def acquire(self, max_wait: float) -> SentRequest:
-        """Count a request once it may be sent."""
+        """Wait until a request may be sent, and count it."""
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
             raise _too_long(wait, max_wait, self._window.current(now))
@@ -138,11 +148,11 @@ class _Bucket:
             raise
 
     def adopt(self, request: SentRequest) -> SentRequest:
-        """Count a request that was sent as one of another bucket."""
+        """Count a request that was sent for another bucket."""
         return self._window.adopt(request)
 
     def withdraw(self, request: SentRequest) -> None:
-        """Take back a request that was not sent after all."""
+        """Stop counting a request that was not sent."""
         self._window.withdraw(request)
         self._serve()
 
@@ -167,7 +177,7 @@ class _Bucket:
         return self._loop.time()
 
     def _serve(self) -> None:
-        """Grant permits in FIFO order; come back when time alone may allow the next one."""
+        """Grant permits in FIFO order, and set a timer for when the next one may become possible."""
         if self._timer:
             self._timer.cancel()
         while self._waiting:
@@ -188,14 +198,14 @@ class _Bucket:
                 return
 
     def _refuse(self, now: float, until: float) -> None:
-        """Fail all for whom the wait is too long, once each time that its end moves further away."""
+        """Fail the requests that would wait too long. Called once whenever the end of the wait moves back."""
         self._refused_until = until
         for permitted, max_wait in self._waiting:
             if until - now > max_wait and not permitted.done():
                 permitted.set_exception(_too_long(until - now, max_wait, self._window.current(now)))
 
     def _log(self, now: float, wait: float) -> None:
-        """Log each wait once, not once for each request that waits."""
+        """Log each wait once, not once for each waiting request."""
         if wait > 0 and now >= self._logged_until:
             self._logged_until = now + wait
             _logger.info("the rate limit is used up; waiting %.1f s", wait, extra={"wait_seconds": wait})
@@ -204,7 +214,7 @@ class _Bucket:
 def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitError:
     return RateLimitError(
         f"the rate limit is used up for another {wait:.0f} s, and max_wait is {max_wait:.0f} s: "
-        "try later, or raise max_wait of the RetryPolicy",
+        "try again later, or increase max_wait of the RetryPolicy",
         status=429,
         retry_after=wait,
         rate_limit=limit,

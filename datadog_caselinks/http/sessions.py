@@ -1,4 +1,4 @@
-"""What clients share: pooled HTTP sessions, one for each site, and the gates. Sends nothing itself."""
+"""HTTP sessions with pooled connections, one for each site, and the rate-limit gates of clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datadog_caselinks.version import __version__
 
 
 def user_agent() -> str:
-    """Return the User-Agent header of requests."""
+    """Return the value of the ``User-Agent`` header of requests."""
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"
     return f"datadog_caselinks/{__version__} ({python}; aiohttp {aiohttp.__version__})"
 
@@ -31,14 +31,14 @@ def user_agent() -> str:
 _AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 
 _ROUNDS: Final = 100
-"""Iterations of the event loop to wait for a connection that was shut down; it takes two or three."""
+"""The maximum number of event-loop iterations to wait for a connection to close; it takes two or three."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector that drops a pooled connection on which an unsolicited response arrived.
+    """A connector that drops a pooled connection if an unsolicited response arrived on it.
 
-    With aiohttp's own, the next request would take it for its response, and each later one the response of
-    the request before.
+    With aiohttp's own connector, the next request on it would receive that response, and each later request
+    the response to the one before.
     """
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
@@ -52,23 +52,23 @@ def _has_unread(pooled: Connection) -> bool:
 
 
 class SessionManager:
-    """Pools connections for each Datadog site; several clients can share one.
+    """A pool of connections for each Datadog site, which several clients can share.
 
-    Clients with the same site and credentials also share what is known of the rate limit, and keep it
-    together.
+    ``async with SessionManager() as sessions`` closes the pool at the end. A manager can be created before
+    the event loop runs: it opens sessions on first use, and then belongs to the event loop that is running.
+    Clients with the same site and credentials also share the rate limit.
 
-    ``async with SessionManager() as sessions`` closes it at the end. A manager can be made before the event
-    loop runs: sessions open on first use, in the loop that is running then, and belong to that loop.
+    Args:
+        session: An ``aiohttp.ClientSession`` of your own, which is used for all sites and never closed by the
+            manager. It must be used in the event loop in which it was created. A client sends no more
+            requests at once than the session's connector allows connections; if the session has other users,
+            requests may still wait for a connection while their timeout runs.
+        trace_configs: aiohttp's hooks, for the sessions that the manager opens. They see the headers of each
+            request, and therefore the keys.
 
-    ``session``
-        An ``aiohttp.ClientSession`` of your own, used for every site and never closed here. Use it in the
-        event loop in which it was made. A client has no more requests in flight than the session's connector
-        has connections; other users of the session may still make them wait while the timeout runs.
-    ``trace_configs``
-        Those of the sessions that are opened here. They see the headers of each request, so also its keys.
-
-    Raises :class:`ParameterError` if ``session`` sends credentials of its own, or may (``trust_env``): they
-    would reach Datadog beside those of the client.
+    Raises:
+        ParameterError: ``session`` sends credentials of its own, or might (``trust_env=True``), which would
+            reach Datadog with those of the client. Or both ``session`` and ``trace_configs`` are given.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SessionManager:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
         if session is not None:
-            _refuse_authorization(session)
+            _refuse_own_credentials(session)
             if trace_configs:
                 raise ParameterError("trace_configs: pass them to your own aiohttp.ClientSession instead")
         self._trace_configs = trace_configs
@@ -88,52 +88,53 @@ class SessionManager:
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
-            with contextlib.suppress(RuntimeError):  # no loop is running: the first use decides
+            with contextlib.suppress(RuntimeError):  # no loop is running yet: the first use decides
                 self._loop = asyncio.get_running_loop()
         self._closed = False
 
     @property
     def max_connections(self) -> int | None:
-        """The most connections to one site that may be open at once; ``None``: any number."""
+        """The maximum number of open connections to one site; ``None`` if there is no maximum."""
         connector = self._borrowed.connector if self._borrowed else None
         if connector is None:
             return None
         return min((limit for limit in (connector.limit, connector.limit_per_host) if limit), default=None)
 
     def session(self, site: Site) -> aiohttp.ClientSession:
-        """Return the session for ``site``, and open it if it is not open yet.
+        """Return the session for ``site``, and open it on first use.
 
-        Raises :class:`SessionError` after :meth:`close`, and in another event loop than the first use.
+        Raises:
+            SessionError: The manager or its session is closed, or another event loop used it first.
         """
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise SessionError("this client or its SessionManager is closed: make a new one")
+            raise SessionError("this client or its SessionManager is closed: create a new one")
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
             raise SessionError(
-                "this client belongs to the event loop in which it was first used: make one inside each "
-                "asyncio.run(), or in the loop that your framework runs"
+                "this client belongs to the event loop in which it was first used: create one inside each "
+                "asyncio.run(), or in the event loop of your framework"
             )
         session = self._borrowed or self._opened.get(site)
         if session is None:
             session = self._opened[site] = self._open()
         if session.closed:
-            raise SessionError("the aiohttp.ClientSession in use was closed: make a new one and a new client")
+            raise SessionError("the aiohttp.ClientSession is closed: create a new one, and a new client")
         return session
 
     def gate(self, site: Site, credentials: Credentials) -> Gate:
-        """Return the gate of all requests to ``site`` with ``credentials``, which the server counts together.
+        """Return the rate-limit gate of all requests to ``site`` with ``credentials``.
 
-        It lives as long as one of the clients that use it.
+        The gate exists as long as a client uses it.
         """
         return self._gates.setdefault((site, credentials), Gate())
 
     async def close(self) -> None:
-        """Close the sessions that were opened here; requests in flight fail. A second call does nothing."""
+        """Close the sessions that the manager opened. Requests in flight fail. A second call does nothing."""
         self._closed = True
-        async with contextlib.AsyncExitStack() as closing:  # closes each, also when this is cancelled
-            closing.push_async_callback(self._hang_up)
+        async with contextlib.AsyncExitStack() as closing:  # closes all, even if cancelled
+            closing.push_async_callback(self._shut_down_sockets)
             while self._opened:
                 _, session = self._opened.popitem()
                 closing.push_async_callback(session.close)
@@ -147,8 +148,8 @@ class SessionManager:
         )
 
     def _connector(self) -> aiohttp.TCPConnector:
-        # Each client bounds its own requests; with a limit here, attempts would wait while their timeout
-        # runs.
+        # Unlimited, because each client limits its own requests: here, attempts would wait for a connection
+        # while their timeout runs.
         return _Connector(limit=0, socket_factory=self._socket)
 
     def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
@@ -157,7 +158,7 @@ class SessionManager:
         self._sockets.add(opened)
         return opened
 
-    async def _hang_up(self) -> None:
+    async def _shut_down_sockets(self) -> None:
         """Close the TLS connections of cancelled requests, which aiohttp leaves open for up to 30 s."""
         for opened in self._sockets:
             with contextlib.suppress(OSError):  # most are closed already
@@ -174,17 +175,17 @@ class SessionManager:
         await self.close()
 
 
-def _refuse_authorization(session: aiohttp.ClientSession) -> None:
+def _refuse_own_credentials(session: aiohttp.ClientSession) -> None:
     own = [name for name in _AUTHORIZATION if name in session.headers]
     if session.auth is not None:
         own.append("Authorization, by auth=")
     if own:
         raise ParameterError(
-            f"sessions: the aiohttp.ClientSession sends credentials of its own with every request "
+            f"session: the aiohttp.ClientSession adds its own credentials to every request "
             f"({', '.join(own)}), which would reach Datadog: pass a session without them"
         )
     if session.trust_env:
         raise ParameterError(
-            "sessions: the aiohttp.ClientSession has trust_env=True, so it may add a login from netrc: "
-            "pass one without it, and name a proxy in proxy="
+            "session: the aiohttp.ClientSession has trust_env=True, so it may add credentials from netrc: "
+            "pass a session without trust_env, and pass a proxy as proxy="
         )

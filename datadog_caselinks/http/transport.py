@@ -1,4 +1,4 @@
-"""One HTTP attempt: sends a request, reads the response with a cap, classifies a failure. Decides nothing."""
+"""Send one HTTP request, read the response up to a limit, and classify failures. Nothing is retried here."""
 
 from __future__ import annotations
 
@@ -27,18 +27,27 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.sites import Site
 
 _CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for connecting, within the timeout of the attempt: after that, a new attempt is more likely to
-work.
+"""Seconds to wait for a connection, as part of the timeout. After that, a new attempt is more likely to work.
 """
 
 
 class Transport:
-    """Sends requests to one site with one set of credentials.
+    """A sender of requests to one site with one set of credentials.
 
-    ``timeout`` is in seconds, and bounds an attempt from connecting to the last byte of the response.
+    Args:
+        site: The site.
+        credentials: The credentials.
+        sessions: The sessions to send requests with.
+        timeout: Seconds for one attempt, from connecting to the last byte of the response.
+        proxy: The URL of a proxy, or None. It is not used for a site with ``http``.
+        ssl: The TLS settings, or None for the defaults.
+
+    Raises:
+        ParameterError: ``timeout`` or ``proxy`` cannot work.
     """
 
     def __init__(
@@ -52,27 +61,34 @@ class Transport:
         ssl: tls.SSLContext | None,
     ) -> None:
         if not 0 < timeout < math.inf:
-            raise ParameterError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+            raise ParameterError(f"timeout must be a number of seconds greater than 0, not {quoted(timeout)}")
         self._site = site
         self._credentials = credentials
         self._sessions = sessions
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
-        self._proxy, self._proxy_headers = _proxy_and_login(proxy)
-        if site.api_url.startswith("http:"):  # on loopback: a proxy would see the keys in the clear
+        self._proxy, self._proxy_headers = _split_proxy(proxy)
+        if site.api_url.startswith("http:"):  # on loopback; a proxy would see the keys unencrypted
             self._proxy = None
         self._ssl = True if ssl is None else ssl
         self._url = functools.lru_cache(16)(lambda target: URL(site.api_url + target, encoded=True))
         self._headers = functools.lru_cache(1)(_headers)
 
     def require_usable(self) -> None:
-        """Raise :class:`SessionError` if a request could not be sent at all."""
+        """Check that requests can be sent.
+
+        Raises:
+            SessionError: The sessions are closed, or belong to another event loop.
+        """
         self._sessions.session(self._site)
 
     async def send(self, request: Request) -> Response:
-        """Make one attempt. Every status that the server sends is a :class:`Response`.
+        """Send ``request`` once, and return the response, whatever its status is.
 
-        Raises :class:`TransportError` if there is no response; its ``may_have_been_applied`` says whether
-        anything was sent.
+        Raises:
+            TransportError: No complete response arrived. ``may_have_been_applied`` says whether anything was
+                sent.
+            SessionError: The sessions are closed, or belong to another event loop.
+            ConfigurationError: The credentials could not be read.
         """
         auth = await self._credentials.authenticate()
         session = self._sessions.session(self._site)
@@ -83,7 +99,7 @@ class Transport:
                 self._url(request.target),
                 data=request.body,
                 headers=self._headers(auth),
-                allow_redirects=False,  # a redirect would carry the keys to wherever it points
+                allow_redirects=False,  # a redirect would send the keys to another server
                 raise_for_status=False,
                 auto_decompress=True,
                 timeout=self._timeout,
@@ -92,7 +108,7 @@ class Transport:
                 ssl=self._ssl,
                 upload_tracker=upload,
             )
-            if response.content.is_eof():  # a short body that came with the headers
+            if response.content.is_eof():  # a short body that arrived with the headers
                 body = response.content.read_nowait()
             else:
                 async with response:
@@ -112,16 +128,16 @@ class Transport:
             is_sent = _may_have_been_sent(upload)
             failure = self._failure(request, error, is_sent)
         if not is_sent:
-            self.require_usable()  # closing the client may have ended it
-        # Raised outside of the except block, so that it does not keep aiohttp's error, whose frames hold the
-        # keys.
+            self.require_usable()  # the request may have failed because the client was closed
+        # Raised outside of the except block, so that it does not keep aiohttp's error, whose frames contain
+        # the keys.
         raise failure
 
     def _failure(self, request: Request, error: Exception, is_sent: bool) -> TransportError:
         kind, reason = _classify(error, is_sent)
         if not is_sent:
             reason = f"{reason}; nothing was sent"
-        elif issubclass(kind, ConnectError):  # from aiohttp's own second attempt: the first one had connected
+        elif issubclass(kind, ConnectError):  # aiohttp's own second attempt; the first one had connected
             kind, reason = TransportError, f"the connection was lost, and then {reason}"
         via = f" (through the proxy {self._proxy.host}:{self._proxy.port})" if self._proxy else ""
         message = f"cannot {request.action}: {self._site.api_url}{via}: {reason}"
@@ -129,7 +145,7 @@ class Transport:
 
 
 def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
-    """Return the headers of a request. Cached, since the same credentials give the same object."""
+    """Return the headers of a request. Cached, because ``auth`` is usually the same object."""
     own = {"Accept": "application/json", "Content-Type": "application/json"}
     return CIMultiDict({**own, **auth.headers})
 
@@ -137,8 +153,8 @@ def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
 def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
     """Return whether anything of the request may have reached the server.
 
-    A request without a body uploads no bytes, but completes. A second attempt is aiohttp's own: it repeats a
-    GET or DELETE whose connection dropped.
+    The upload of a request without a body completes with 0 bytes. A second attempt is aiohttp's own, which
+    repeats a GET or DELETE whose connection was lost.
     """
     complete = upload.upload_complete
     went_out = complete.done() and not complete.exception()
@@ -146,7 +162,7 @@ def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body, or a little more than ``limit`` bytes of it; aiohttp itself has no bound."""
+    """Return the body, or a little more than its first ``limit`` bytes: aiohttp itself has no limit."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
@@ -157,9 +173,9 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
-    """Return which of our errors ``error`` of aiohttp is, and its reason in words.
+    """Return the class and the reason of the error that corresponds to aiohttp's ``error``.
 
-    It never gives a status: aiohttp raises a garbage status line as a "400".
+    The status of ``error`` is ignored: aiohttp reports an invalid status line as 400.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
@@ -169,11 +185,11 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
             )
             return TLSError, f"its certificate is not trusted ({reason}): {advice}"
         case aiohttp.ClientConnectorSSLError():
-            return TLSError, f"the TLS handshake failed ({_words(error.os_error)})"
+            return TLSError, f"the TLS handshake failed ({_describe(error.os_error)})"
         case aiohttp.ClientHttpProxyError(status=407):
             return (
                 ProxyAuthenticationError,
-                "the proxy requires other credentials (407): check user and password in its URL",
+                "the proxy requires other credentials (407): check the user and password in its URL",
             )
         case aiohttp.ClientHttpProxyError():
             return ConnectError, f"the proxy responded with {error.status}"
@@ -183,7 +199,7 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
                 "the host name was not found: check the site and the network",
             )
         case aiohttp.ClientConnectorError():
-            return ConnectError, f"{_words(error.os_error)}: check the site and the network"
+            return ConnectError, f"{_describe(error.os_error)}: check the site and the network"
         case aiohttp.ConnectionTimeoutError():
             return ConnectError, "connecting took too long: check the network"
         case aiohttp.ClientOSError(errno=None) if not is_sent:
@@ -193,15 +209,15 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
         case _ if not is_sent:
             return ConnectError, "the connection was lost"
         case aiohttp.ClientPayloadError():
-            return TransportError, "the response was cut off or garbled"
+            return TransportError, "the response is incomplete or damaged"
         case aiohttp.ClientResponseError():
             return TransportError, "the response is not valid HTTP"
         case _:
             return TransportError, "the connection was lost before a response arrived"
 
 
-def _words(error: OSError) -> str:
-    """Return the system's description; asyncio's own text repeats the address instead."""
+def _describe(error: OSError) -> str:
+    """Return the system's description of ``error``. The text of asyncio's errors only repeats the address."""
     if isinstance(error, tls.SSLError):
         return str(error.reason or error).replace("_", " ").lower()
     if error.errno:
@@ -209,8 +225,8 @@ def _words(error: OSError) -> str:
     return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
 
 
-def _proxy_and_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
-    """Return the proxy, and apart from it the header with its login: errors and spans quote the URL."""
+def _split_proxy(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
+    """Return the URL of the proxy without its credentials, which errors would show, and its headers."""
     if proxy is None:
         return None, {}
     try:

@@ -1,17 +1,18 @@
-"""The arithmetic of one rate-limit window: how many requests may be in flight. Knows no loop and no HTTP.
+"""Calculate how many requests one window of the rate limit allows in flight, without I/O or a clock.
 
-Datadog counts requests in fixed windows, aligned to the calendar, and reports in each response what is left
-of the current one (``X-RateLimit-*``). Without a common clock, this follows:
+Datadog counts requests in fixed windows, aligned to the calendar. Each response reports how many requests the
+current window has left (``X-RateLimit-*``). The clocks of client and server may differ. From this follows:
 
-- The server has at least ``remaining - in flight`` left, where ``remaining`` is the lowest value that a
-  response of this window reported: a request that the server counted later is still in flight. So while ``in
-  flight < remaining`` another request may be sent, and a process alone on a limit gets no 429.
-- ``Reset`` is in whole seconds, rounded up, so the time of a response plus its ``Reset`` is never before the
-  end of the window; the earliest such time is the best estimate. A request sent after it is surely counted in
-  a later window, and so is one whose response has a second longer to go than that. Only these open a new
-  window; any other late response closes nothing and opens nothing.
-- What other processes use of the limit shows in ``remaining``. The share that this process had of the last
-  window is what it takes at once of the next, so that all processes together do not send more than there is.
+- The server has at least ``remaining - in flight`` requests left, where ``remaining`` is the lowest value
+  that a response of this window reported: any request that the server counted later is still in flight. So
+  another request may be sent while ``in flight < remaining``, and a process that uses a limit alone never
+  gets a 429.
+- ``Reset`` is in whole seconds, rounded up. So the time of a response plus its ``Reset`` is never before the
+  end of the window, and the earliest such time is the best estimate. A request that is sent after that time
+  is certainly counted in a later window, and so is a request whose response reports an end more than a second
+  later. Only these requests open a new window; no other late response opens or ends one.
+- The use by other processes shows in ``remaining``. The share that this process had of the last window is
+  what it may have in flight at once in the next one, so that all processes together do not exceed the limit.
 """
 
 from __future__ import annotations
@@ -24,53 +25,56 @@ from attrs import evolve
 from datadog_caselinks.rate_limit import RateLimit
 
 _PROBE_TIMEOUT: Final = 1.0
-"""Seconds after which a probe without a response no longer holds up the next one."""
+"""Seconds to wait for the response to a probe before another probe may be sent."""
 
 _SHORTEST_PENALTY: Final = 0.5
 _LONGEST_PENALTY: Final = 30.0
-"""Seconds to wait after a 429 that does not say how long; doubled with each one in a row."""
+"""Seconds to wait after a 429 that does not say how long. The wait doubles with each consecutive 429."""
 
 _DEFAULT_PERIOD: Final = 1.0
-"""Seconds assumed to be left of a window whose end is not reported: the precision of ``Reset``."""
+"""Seconds until the end of a window, if the server does not report it: the precision of ``Reset``."""
 
 _LONGEST_WAIT: Final = 3600.0
-"""The longest wait, in seconds, that is taken from a header; after it a probe is sent."""
+"""The maximum wait in seconds that a header can cause. After it, a probe is sent."""
 
 _ALONE: Final = 0.95
-"""From this share of the limit on, no other process is assumed to use it."""
+"""The share of the limit from which on this process is assumed to use it alone."""
 
 _CAUTION: Final = 0.8
-"""The part of its share that a process has in flight beside others: what is known of them is always late."""
+"""The part of its share that a process uses if there are others, because their use is known with a delay."""
 
 
 class SentRequest(NamedTuple):
-    """A request counted as sent ``at`` this time. Pass it back with what came of it."""
+    """A request that was sent at the time ``at``. Pass it back with its result.
+
+    ``is_probe`` says that it was sent to find out about an unknown window.
+    """
 
     at: float
     is_probe: bool
 
 
 class Window:
-    """One bucket of the server's rate limit, as far as it is known. ``now`` is in monotonic seconds."""
+    """The state of one bucket of the server's rate limit. All times (``now``) are in monotonic seconds."""
 
     def __init__(self) -> None:
-        self._reported: RateLimit | None = None  # by the response that opened the window
-        self._started_at = 0.0  # when the request of that response was sent
+        self._reported: RateLimit | None = None  # in the response that opened the window
+        self._started_at = 0.0  # the time at which the request of that response was sent
         self._ends_at = 0.0
         self._remaining = 0
         self._in_flight = 0
-        self._uncounted: deque[float] = deque()  # end times of requests that the server may have counted
+        self._uncounted: deque[float] = deque()  # when requests ended that may have been counted
         self._is_unlimited = False  # the responses report no limit
         self._probes = 0
         self._probed_at = 0.0
         self._held_until = 0.0
         self._penalty = 0.0
-        self._share = 0.0  # of the last window; 0: not known
+        self._share = 0.0  # of the last window; 0 if unknown
         self._used_by_us = 0  # requests of this window with a result
         self._used_by_others = 0  # requests of others in this window before our first one
 
     def current(self, now: float) -> RateLimit | None:
-        """Return the current window; ``None`` without a limit, or once the window is over."""
+        """Return the current window, or ``None`` if it is over or there is no limit."""
         if self._reported is None or now >= self._ends_at:
             return None
         return evolve(self._reported, remaining=max(self._left, 0), reset=self._ends_at - now)
@@ -84,24 +88,24 @@ class Window:
         reported = self._reported
         if reported is None or now >= self._ends_at:
             return self._probes == 0 or now >= self._probed_at + _PROBE_TIMEOUT
-        # Even the smallest share is one request. And a lost request may not have been counted: with nothing
-        # else in flight, one more request finds out.
+        # Even the smallest share allows one request. And a lost request may not have been counted: if nothing
+        # else is in flight, another request finds out.
         return self._in_flight < self._allowance(reported) or (self._in_flight == 0 < self._remaining)
 
     def blocked_until(self, now: float) -> float:
-        """Return until when no response could allow a request; ``now`` if one may be sent."""
+        """Return the time until which no response can allow a request, or ``now`` if there is none."""
         is_used_up = not self._is_unknown(now) and self._remaining <= 0
         return max(self._held_until, self._ends_at if is_used_up else now)
 
     def next_check(self, now: float) -> float:
-        """Return when :meth:`may_send` may become true without a response."""
+        """Return the time at which :meth:`may_send` may become true without a response."""
         blocked_until = self.blocked_until(now)
         if blocked_until > now:
             return blocked_until
         return self._probed_at + _PROBE_TIMEOUT if self._is_unknown(now) else self._ends_at
 
     def adopt(self, request: SentRequest) -> SentRequest:
-        """Count a request that was sent as one of another bucket."""
+        """Count a request that was sent for another bucket."""
         self._in_flight += 1
         return SentRequest(request.at, is_probe=False)
 
@@ -115,12 +119,12 @@ class Window:
         return SentRequest(now, is_probe)
 
     def withdraw(self, request: SentRequest) -> None:
-        """Take back a request that was not sent after all."""
+        """Stop counting a request that was not sent."""
         self._in_flight -= 1
         self._probes -= request.is_probe
 
     def lose(self, now: float, request: SentRequest) -> None:
-        """Record that no response arrived: the server may have counted the request."""
+        """Record that no response arrived, so the server may have counted the request."""
         self.withdraw(request)
         self._count_uncertain(now)
 
@@ -133,10 +137,18 @@ class Window:
         is_rejected: bool,
         retry_after: float | None,
     ) -> None:
-        """Record a response. ``is_rejected``: a 429; ``retry_after``: seconds, from that header."""
+        """Record a response.
+
+        Args:
+            now: The current time.
+            request: The request, as returned by :meth:`send` or :meth:`adopt`.
+            limit: The rate limit from the headers of the response, if any.
+            is_rejected: Whether the status is 429.
+            retry_after: Seconds to wait, from the ``Retry-After`` header.
+        """
         self.withdraw(request)
         if is_rejected and limit and limit.remaining is None and limit.reset is not None:
-            limit = evolve(limit, remaining=0)  # a 429 says so without a header
+            limit = evolve(limit, remaining=0)  # a 429 implies it
         if limit is None or limit.remaining is None:
             self._is_unlimited = not is_rejected and (self._is_unlimited or self._is_of_later_window(request))
             self._count_uncertain(now)
@@ -144,7 +156,7 @@ class Window:
             self._is_unlimited = False
             self._update(now, request, limit, limit.remaining)
         if is_rejected:
-            self._used_by_us -= 1  # a 429 uses nothing of the limit
+            self._used_by_us -= 1  # a rejected request does not use the limit
             self._hold(now, retry_after)
         else:
             self._penalty = 0.0
@@ -153,10 +165,10 @@ class Window:
         return self._reported is None or now >= self._ends_at
 
     def _is_of_later_window(self, request: SentRequest, left: float = 0.0) -> bool:
-        """Return whether the request was surely counted in a later window than the last known one.
+        """Return whether the request was certainly counted in a later window than the last known one.
 
-        It was if it was sent after the end of that window, or if its own window ends later: more than
-        ``left`` seconds of its window were left when it was sent.
+        This is so if it was sent after the end of that window, or if its own window ends later, because at
+        least ``left`` seconds of its window were left when it was sent.
         """
         return self._reported is None or request.at + left >= self._ends_at
 
@@ -165,27 +177,27 @@ class Window:
         return self._remaining - len(self._uncounted)
 
     def _count_uncertain(self, now: float) -> None:
-        """Note that the server may have counted one more request, until a response to a later request shows.
+        """Record that the server may have counted a request, until the response to a later request shows it.
 
-        If the last known window is over, it may have counted the request in the next one.
+        If the last known window is over, the request may have been counted in the next one.
         """
         self._used_by_us += 1
         if self._reported is not None and not self._is_unlimited:
             self._uncounted.append(now)
-            if len(self._uncounted) > _limit(self._reported):  # more of them make no difference
+            if len(self._uncounted) > _limit(self._reported):  # more make no difference
                 self._uncounted.popleft()
 
     def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> None:
         left = _seconds_left(limit)
         ends = now + left
-        # Reset is rounded up: unless it was capped, it is less than a second too long.
+        # Reset is rounded up, so it is less than a second too long, unless it was capped.
         if self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0):
             self._open(request, limit, ends, remaining)
         elif request.at >= self._started_at and now < self._ends_at:
             self._ends_at = min(self._ends_at, ends)
             self._remaining = min(self._remaining, remaining)
             self._used_by_us += 1
-        else:  # of this window, or of one before or after it
+        else:  # this window, or one before or after it
             self._count_uncertain(now)
             return
         while self._uncounted and self._uncounted[0] < request.at:
@@ -199,10 +211,10 @@ class Window:
         self._used_by_others = max(0, _limit(limit) - remaining - 1)
 
     def _allowance(self, reported: RateLimit) -> int:
-        """Return how many requests may be in flight: our share of what is left.
+        """Return how many requests may be in flight: this process's share of the remaining requests.
 
-        The share is that of the last window. Without one it is that of this window so far, and the allowance
-        grows by one with each response until the share is known.
+        The share is that of the last window. If that is unknown, it is the share of this window so far, and
+        the allowance grows by one with each response.
         """
         left = self._left
         if self._share:
@@ -215,7 +227,7 @@ class Window:
             self._held_until = max(self._held_until, now + min(retry_after, _LONGEST_WAIT))
         if self.blocked_until(now) > now:
             return
-        # No wait was given, or one of 0 seconds: a pause avoids a tight loop.
+        # The server reported no wait, or 0 seconds: a pause avoids a tight loop.
         self._penalty = min(max(2 * self._penalty, _SHORTEST_PENALTY), _LONGEST_PENALTY)
         self._held_until = now + self._penalty
 
@@ -225,7 +237,7 @@ def _limit(reported: RateLimit) -> int:
 
 
 def _seconds_left(reported: RateLimit) -> float:
-    """Return at most how many seconds are left: ``Reset`` (0 means less than one), or the period."""
+    """Return the maximum of seconds left: ``Reset`` (0 means less than one second), or the period."""
     if reported.reset is None:
         return min(reported.period or _DEFAULT_PERIOD, _LONGEST_WAIT)
     return min(reported.reset or 1.0, reported.period or _LONGEST_WAIT, _LONGEST_WAIT)

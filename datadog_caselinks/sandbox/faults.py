@@ -13,6 +13,7 @@ from typing import Final, cast
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 
 
@@ -93,7 +94,9 @@ def _fault(given: Fault | str) -> Fault:
     try:
         return Fault(given)
     except ValueError:
-        raise ConfigurationError(f"{given!r} is not a fault; the faults are: {_listed(Fault)}") from None
+        raise ConfigurationError(
+            f"{quoted(given)} is not a fault; the faults are: {_listed(Fault)}"
+        ) from None
 
 
 @frozen
@@ -127,7 +130,7 @@ class FaultRule:
             )
         if self.operation is not None and self.operation not in OPERATIONS:
             raise ConfigurationError(
-                f"{self.operation!r} is not an operation; the operations are: {', '.join(OPERATIONS)}"
+                f"{quoted(self.operation)} is not an operation; the operations are: {', '.join(OPERATIONS)}"
             )
         if self.operation == "delete" and self.fault in _NEED_A_BODY:
             raise ConfigurationError(
@@ -147,7 +150,7 @@ class FaultRule:
         match = _RULE.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"{text!r} is not a fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
+                f"{quoted(text)} is not a fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
                 "such as lost-response:5% or delay=0.2@create:10%"
             )
         name, seconds, operation, percent = match.group("fault", "seconds", "operation", "percent")
@@ -210,5 +213,5 @@ def _listed(faults: Iterable[Fault]) -> str:
 
 def _number(text: str, number: str) -> float:
     if not _NUMBER.fullmatch(number):
-        raise ConfigurationError(f"{number!r} in the fault rule {text!r} is not a number")
+        raise ConfigurationError(f"{quoted(number)} in the fault rule {quoted(text)} is not a number")
     return float(number)

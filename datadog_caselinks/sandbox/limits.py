@@ -13,6 +13,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 from datadog_caselinks.sandbox.variant import Buckets
 
@@ -47,7 +48,7 @@ class RateLimitRule:
         match = _RULE.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"{text!r} is not a rate limit: write LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"
+                f"{quoted(text)} is not a rate limit: write LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"
             )
         return cls(int(match["limit"]), float(match["period"]) * _UNIT_SECONDS[match["unit"]])
 

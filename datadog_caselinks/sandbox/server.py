@@ -17,6 +17,7 @@ from attrs import frozen
 
 from datadog_caselinks.credentials import ApiKeys, BearerToken
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
 from datadog_caselinks.sandbox.exchange import Exchange
@@ -102,7 +103,7 @@ class Sandbox:
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
         if seed not in (None, "demo"):
             raise ConfigurationError(
-                f'seed must be "demo", not {seed!r}; the seed of random faults is fault_seed'
+                f'seed must be "demo", not {quoted(seed)}; the seed of random faults is fault_seed'
             )
         self._seed = seed
         self._record = Record()

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from attrs import field, frozen
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import quoted
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]
@@ -17,14 +18,16 @@ ErrorFormat = Literal["mixed", "strings", "objects"]
 def _one_of(allowed: tuple[str, ...]) -> Any:
     def check(_: object, attribute: Any, value: object) -> None:
         if value not in allowed:
-            raise ConfigurationError(f"{attribute.name} must be one of {', '.join(allowed)}, not {value!r}")
+            raise ConfigurationError(
+                f"{attribute.name} must be one of {', '.join(allowed)}, not {quoted(value)}"
+            )
 
     return check
 
 
 def _seconds(_: object, attribute: Any, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise ConfigurationError(f"{attribute.name} must be seconds, at least 0, not {value!r}")
+        raise ConfigurationError(f"{attribute.name} must be seconds, at least 0, not {quoted(value)}")
 
 
 @frozen(kw_only=True)

@@ -157,17 +157,20 @@ class TestBothForms:
     @pytest.mark.parametrize(
         ("change", "wrong"),
         [
-            ({"parent": "x"}, "'x' names no entity; write a case key such as SHOP-1, a UUID, "),
-            ({"parent": f"incident:{A}", "parent_type": "PAGE"}, f"'incident:{A}' is no PAGE"),
+            ({"parent": "x"}, "'x' does not name an entity; write a case key such as SHOP-1, a UUID, "),
+            (
+                {"parent": f"incident:{A}", "parent_type": "PAGE"},
+                f"'incident:{A}' does not have the type PAGE",
+            ),
             (
                 {"child": "SHOP-1", "child_type": "PAGE"},
-                "'SHOP-1' is a case key, and this must be the UUID of",
+                "'SHOP-1' is a case key, but the type is",
             ),
             ({"parent": "SHOP-1", "child": "shop-1"}, "SHOP-1 cannot be linked to itself"),
-            ({"relationship": "LIKES"}, "unknown relationship 'LIKES'; known are RELATES_TO"),
-            ({"child_type": "WIDGET"}, "unknown entity type 'WIDGET'; known are CASE"),
+            ({"relationship": "LIKES"}, "unknown relationship 'LIKES'; use one of RELATES_TO"),
+            ({"child_type": "WIDGET"}, "unknown entity type 'WIDGET'; use one of CASE"),
             ({"child": A}, "cannot be linked to itself"),
-            ({"parent_type": "PAGE", "child_type": "PAGE"}, "is a case, and at least one must be"),
+            ({"parent_type": "PAGE", "child_type": "PAGE"}, "is a case: at least one must be"),
         ],
     )
     @pytest.mark.parametrize("is_json", [True, False])
@@ -292,9 +295,9 @@ class TestEnds:
             f"{header}\nSHOP-1,BLOCKS,{B},incident\nSHOP-1,BLOCKS,page:{B},incident\n{A},BLOCKS,SHOP-2,page"
         )
         assert good == LinkLine(2, parse_link("SHOP-1", "BLOCKS", incident(B)))
-        assert bad[0] == MalformedLine(3, f"'page:{B}' is no INCIDENT")
+        assert bad[0] == MalformedLine(3, f"'page:{B}' does not have the type INCIDENT")
         assert isinstance(bad[1], MalformedLine)
-        assert bad[1].reason.startswith("'SHOP-2' is a case key, and this must be the UUID of a")
+        assert bad[1].reason.startswith("'SHOP-2' is a case key, but the type is")
 
     @pytest.mark.parametrize("is_json", [True, False])
     async def test_an_address_of_another_site(self, is_json: bool) -> None:
@@ -308,7 +311,7 @@ class TestEnds:
             assert line.new == wanted
         [bad] = await read(row, site=Site.US3)
         assert isinstance(bad, MalformedLine)
-        assert "is on EU1 (datadoghq.eu), and this client asks US3 (us3.datadoghq.com)" in bad.reason
+        assert "is on EU1 (datadoghq.eu), but this client uses US3 (us3.datadoghq.com)" in bad.reason
 
 
 class TestCsv:

@@ -67,7 +67,7 @@ class TestMapping:
     async def test_a_scalar_is_what_is_written(self, word: str) -> None:
         """A scalar is never converted to a boolean, number or date."""
         [(_, reason)] = await numbers_and_links(f"SHOP-1:\n  blocks: {word}\n")
-        assert reason.startswith(f"{word.removeprefix('!!int ')!r} names no entity")
+        assert reason.startswith(f"{word.removeprefix('!!int ')!r} does not name an entity")
 
     async def test_what_is_no_link_is_alone_in_that(self) -> None:
         """The links around it are read, and its line is told."""
@@ -84,7 +84,7 @@ class TestMapping:
         told = await numbers_and_links(content)
         assert [(number, reason.split(";")[0]) for number, reason in told] == [
             (2, "SHOP-1 BLOCKS SHOP-2"),
-            (2, "'shop' names no entity"),
+            (2, "'shop' does not name an entity"),
             (2, "SHOP-1 cannot be linked to itself"),
             (3, "unknown relationship 'LIKES'"),
             (4, "'causes' needs the name of a child or a list of names"),

@@ -182,8 +182,8 @@ def _invoke(variables: dict[str, str], arguments: Sequence[str]) -> Finished:
         _one_at_a_time,
         patch.dict(os.environ, variables, clear=True),
         patch.multiple(sys, argv=["caselinks", *arguments], stdin=io.StringIO(), stdout=out, stderr=err),
-        patch.object(run, "_ended_by_signals", lambda work: work),
-        patch.object(graph, "ended_at_once", contextlib.nullcontext),
+        patch.object(run, "_cancel_on_signals", lambda work: work),
+        patch.object(graph, "default_sigint", contextlib.nullcontext),
         _keeping_log_level(),
     ):
         try:

@@ -93,7 +93,7 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
     text = f"{HEADER}{BLOCKS}DDFC-98813,PAGE,BLOCKS,{B},CASE\nhttps://app.datadoghq.eu/cases/A-1,,BLOCKS,{B},\n{BLOCKS}"
     done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
     problems = done.err.splitlines()
-    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key, and this must be the UUID of a PAGE")
+    assert problems[0].startswith("line 3: 'DDFC-98813' is a case key, but the type is PAGE")
     assert problems[1].startswith(
         "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), and"
     )
@@ -106,7 +106,7 @@ async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> 
     done = await bulk(
         pointing_at(sandbox), "--strict", "-", stdin=f"{HEADER}{BLOCKS}x,,BLOCKS,{B},\n".encode()
     )
-    assert done.err.splitlines()[0].startswith("line 3: 'x' names no entity")
+    assert done.err.splitlines()[0].startswith("line 3: 'x' does not name an entity")
     assert done.err.splitlines()[1] == "Error: nothing was sent because of --strict: 1 malformed line"
     assert (done.status, done.out, len(sandbox.requests)) == (2, "", 0)
 
@@ -164,8 +164,8 @@ async def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("api_key", "app_key", "says"),
     [
-        (API_KEY, APP_KEY, "401, Unauthorized; check DD_API_KEY and DD_APP_KEY"),
-        ("", "", "give the application key or token the scope cases_write"),
+        (API_KEY, APP_KEY, "401 Unauthorized. Check DD_API_KEY and DD_APP_KEY"),
+        ("", "", "The application key or token needs the scope cases_write"),
     ],
 )
 async def test_refused_credentials_end_the_run_in_a_few_lines(
@@ -261,7 +261,7 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(variables, "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 2).encode())
     assert done.err.startswith(
-        f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404, case not found; "
+        f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404 case not found. "
     )
     assert done.out.startswith("line 3: created ")
     assert done.status == 1
@@ -429,7 +429,7 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
     assert {(link.parent_entity_id, link.child_entity_id) for link in sandbox.links} == {
         (known[0].id, known[1].id)
     }
-    assert "line 4: failed: cannot get case SHOP-3: 404, case not found" in done.err
+    assert "line 4: failed: cannot get case SHOP-3: 404 case not found" in done.err
     assert sorted(line.partition(": ")[2].split(": ")[1] for line in done.out.splitlines()) == [
         "SHOP-1 BLOCKS SHOP-2",
         "SHOP-1 CAUSES SHOP-2",
@@ -459,7 +459,7 @@ async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
         "child": {"type": "CASE", "id": B},
     }
     assert "case not found" in by_line[3]["error"]
-    assert "names no entity" in by_line[4]["error"]
+    assert "does not name an entity" in by_line[4]["error"]
 
 
 async def test_an_empty_run_is_an_empty_list(sandbox: Sandbox) -> None:

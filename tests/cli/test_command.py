@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 
 import click
 import pytest
 
 from datadog_caselinks.cli import command as group
+from datadog_caselinks.version import __version__
 from tests.cli.program import caselinks, environment
 
 MAIN = "from datadog_caselinks.cli import main; main()"
@@ -22,9 +22,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_is_that_of_the_package() -> None:
-    """--version tells the installed version."""
-    done = run("-m", "datadog_caselinks", "--version")
-    assert done.stdout == f"caselinks, version {version('datadog_caselinks')}\n"
+    """--version prints the version in version.py, also where the package has no metadata."""
+    done = run("-c", f"import sys; sys.modules['importlib.metadata'] = None; {MAIN}", "--version")
+    assert (done.stdout, done.stderr) == (f"caselinks, version {__version__}\n", "")
 
 
 GROUPS = {

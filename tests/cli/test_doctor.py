@@ -57,7 +57,7 @@ async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("variables", "check", "expected"),
     [
-        ({"DD_SITE": "datadoghq.de"}, "site", "DD_SITE: 'datadoghq.de' is no Datadog site. Did you mean"),
+        ({"DD_SITE": "datadoghq.de"}, "site", "DD_SITE: 'datadoghq.de' is not a Datadog site. Did you mean"),
         ({}, "credentials", "DD_API_KEY and DD_APP_KEY are not set"),
         ({"DD_API_KEY": "secret-api-key"}, "credentials", "DD_APP_KEY is not set"),
         ({**KEYS, "DD_API_KEY": "with space"}, "credentials", "DD_API_KEY contains white space"),
@@ -108,7 +108,7 @@ async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> Non
     """As everywhere."""
     done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})
     assert found["keys"][0] == "bad"
-    assert "401, Unauthorized; check DD_API_KEY and DD_APP_KEY" in found["keys"][1]
+    assert "401 Unauthorized. Check DD_API_KEY and DD_APP_KEY" in found["keys"][1]
     assert done.status == 1
 
 

@@ -128,7 +128,10 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
 async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
     """A missing file, or one of another kind, is named; the status is 2, and the file is left as it is."""
     (tmp_path / "other").write_text(str(case(some_id(1))))
-    for name, expected in (("missing", "does not exist"), ("other", "is another kind of file")):
+    for name, expected in (
+        ("missing", "does not exist"),
+        ("other", "is not a journal, and was left unchanged"),
+    ):
         shown = await start(environment(), "journal", "show", str(tmp_path / name))
         out, err = await shown.communicate()
         assert (shown.returncode, out) == (2, b"")
@@ -148,7 +151,7 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
         asked_for = {request.body for request in sandbox.requests if request.method == "POST"}
     assert first.status == 1
     assert len(asked_for) < 3000
-    assert "not tried again, since most requests fail at present" in first.err
+    assert "not retried: most recent requests have failed" in first.err
     assert first.err.endswith("run the same command again: the journal records what is done.\n")
 
 
@@ -162,7 +165,7 @@ async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> 
         done = await bulk(pointing_at(sandbox), *arguments)
     assert done.status == 1
     assert len(sandbox.requests) == 1
-    assert "the server asks for 1000 s" in done.err
+    assert "The server asks to wait 1000 s" in done.err
     assert "Stopped: lines " in done.err
     assert len(done.err.splitlines()) == 4
 

@@ -71,14 +71,14 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("arguments", "status", "expected"),
         [
-            (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404, case not found"),
-            (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'STOPS'; known are"),
+            (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404 case not found"),
+            (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'STOPS'; use one of"),
             (("SHOP-1", "blocks", "shop-1"), 2, "SHOP-1 cannot be linked to itself"),
-            (("SHOP-1", "blocks", "checkout"), 2, "'checkout' names no entity; write a case key"),
+            (("SHOP-1", "blocks", "checkout"), 2, "'checkout' does not name an entity; write a case key"),
             (
                 ("SHOP-1", "blocks", "https://app.datadoghq.eu/cases/SHOP-2"),
                 2,
-                "is on EU1 (datadoghq.eu), and this client asks 127.0.0.1",
+                "is on EU1 (datadoghq.eu), but this client uses 127.0.0.1",
             ),
         ],
     )
@@ -95,8 +95,8 @@ class TestCreate:
         """As for every subcommand: nothing is sent, status 2."""
         for variables, arguments, expected in (
             (environment(), (), "DD_API_KEY and DD_APP_KEY are not set"),
-            (environment(), ("--site", "datadoghq.de"), "is no Datadog site. Did you mean datadoghq.eu?"),
-            (environment(DD_SITE="nowhere"), (), "DD_SITE: 'nowhere' is no Datadog site"),
+            (environment(), ("--site", "datadoghq.de"), "is not a Datadog site. Did you mean datadoghq.eu?"),
+            (environment(DD_SITE="nowhere"), (), "DD_SITE: 'nowhere' is not a Datadog site"),
         ):
             done = await caselinks(variables, "create", "SHOP-1", "blocks", "SHOP-2", *arguments)
             assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
@@ -225,5 +225,5 @@ class TestDelete:
         (link,) = sandbox.links
         done = await caselinks(pointing_at(sandbox), "delete", some_id(1), link.id, "--output", "json")
         assert json.loads(done.out) == [{"id": link.id, "deleted": True}]
-        assert done.err.startswith(f"cannot delete link {some_id(1)}: 404, link not found")
+        assert done.err.startswith(f"cannot delete link {some_id(1)}: 404 link not found")
         assert (done.status, done.err.count("\n"), sandbox.links) == (1, 1, [])

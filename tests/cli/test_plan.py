@@ -174,7 +174,7 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
 @pytest.mark.parametrize(
     ("text", "status", "expected"),
     [
-        ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' names no entity"),
+        ("SHOP-1: {blocks: [SHOP-2, checkout]}\n", 2, "line 1: 'checkout' does not name an entity"),
         ("SHOP-1: {blocks: SHOP-2}\nSHOP-1: {causes: SHOP-3}\n", 2, "already appears in line 1"),
         ("SHOP-1: {blocks: SHOP-98}\nSHOP-99: {blocks: SHOP-1}\n", 1, "also not found: SHOP-9"),
         ("", 2, "the file is empty"),
@@ -184,7 +184,8 @@ async def test_what_cannot_be_planned_is_told(
     sandbox: Sandbox, text: str, status: int, expected: str
 ) -> None:
     """In a line or two, and nothing is sent."""
-    done = await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", "-", stdin=text.encode())
+    arguments = ("plan", "--format", "yaml", "--apply", "--yes", "-")
+    done = await caselinks(pointing_at(sandbox), *arguments, stdin=text.encode())
     assert expected in done.err
     assert (done.status, done.out, sandbox.links) == (status, "", [])
     assert done.err.count("\n") <= 2

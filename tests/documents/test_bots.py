@@ -79,11 +79,11 @@ class TestLinkCommand:
         [
             (
                 ("SHOP-1", "likes", "SHOP-2"),
-                "Not linked: unknown relationship 'LIKES'; known are RELATES_TO,",
+                "Not linked: unknown relationship 'LIKES'; use one of RELATES_TO,",
             ),
             (
                 ("it", "blocks", "SHOP-2"),
-                "Not linked: 'it' names no entity; write a case key such as SHOP-1,",
+                "Not linked: 'it' does not name an entity; write a case key such as SHOP-1,",
             ),
             (
                 ("SHOP-1", "blocks", "SHOP-99"),

@@ -136,7 +136,7 @@ class TestServices:
         """The answer says what is wrong, and the log is silent."""
         mistakes = {
             "SHOP-1/likes/SHOP-2": (400, "unknown relationship 'LIKES'"),
-            "SHOP-1/blocks/everything": (400, "'everything' names no entity"),
+            "SHOP-1/blocks/everything": (400, "'everything' does not name an entity"),
             "SHOP-1/blocks/SHOP-99": (404, "cannot get case SHOP-99"),
         }
         async with serving(sandbox, service) as (url, log):

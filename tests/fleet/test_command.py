@@ -86,7 +86,7 @@ async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[s
     """Each is told with its number, and the status is 2."""
     done = await fleet(variables, "submit", "-", stdin=FILE + b"x,blocks,y\n")
     assert done.status == 2
-    assert done.err.splitlines()[0].startswith("line 6: 'x' names no entity")
+    assert done.err.splitlines()[0].startswith("line 6: 'x' does not name an entity")
     assert done.err.splitlines()[1] == "Error: nothing was submitted: 1 malformed line"
     assert (await fleet(variables, "status")).out == ""
 

@@ -48,7 +48,7 @@ def good(seen: Seen) -> tuple[int, Any]:
 
 
 async def well(exchange: Exchange) -> None:
-    """Response as the API does."""
+    """Respond as the API does."""
     status, document = good(exchange.seen)
     await exchange.answer(status, json.dumps(document).encode())
 

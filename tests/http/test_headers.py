@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from datadog_caselinks.http.headers import read_rate_limit, retry_after
+from datadog_caselinks.http.headers import read_rate_limit, request_id, retry_after
 from datadog_caselinks.rate_limit import RateLimit
 
 NAMES = [
@@ -259,3 +259,20 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         time.tzset()
         yield
     time.tzset()
+
+
+class TestRequestId:
+    @pytest.mark.parametrize(
+        "name", ["X-Request-Id", "x-request-id", "Request-Id", "X-Amzn-RequestId", "X-Amz-Cf-Id", "CF-Ray"]
+    )
+    def test_any_common_header(self, name: str) -> None:
+        """Datadog documents no header for it, so each of the common ones is read."""
+        assert request_id(headers(("Date", NOON), (name, "a-1"))) == "a-1"
+
+    def test_the_servers_own_comes_first(self) -> None:
+        """The id of the server is of more use than the id of a CDN; of two, the first counts."""
+        assert request_id(headers(("CF-Ray", "c"), ("X-Request-Id", "a"), ("X-Request-Id", "b"))) == "a"
+
+    def test_none(self) -> None:
+        """Without any of them there is no id."""
+        assert request_id(headers(("Date", NOON))) is None

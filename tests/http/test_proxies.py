@@ -146,7 +146,7 @@ FAILURES: Final[dict[str, tuple[tuple[bytes, ...], type[CaseLinksError], str]]] 
     "wants a login": (
         (b'HTTP/1.1 407 %s\r\nProxy-Authenticate: Basic realm="%s"\r\nContent-Length: 0\r\n\r\n',),
         ProxyAuthenticationError,
-        "check user and password in its URL",
+        "check the user and password in its URL",
     ),
     "refuses": ((b"HTTP/1.1 403 %s\r\nX-Echo: %s\r\n\r\n%s",), ConnectError, "the proxy responded with 403"),
     "finds nobody": ((head(502), b"<title>%s</title>"), ConnectError, "the proxy responded with 502"),

@@ -149,7 +149,7 @@ class TestTrust:
     @pytest.mark.parametrize("url", ["http://proxy.example", "http://10.0.0.1", "http://localhost.example"])
     def test_without_tls_there_is_loopback_alone(self, url: str) -> None:
         """Such a client is not made."""
-        with pytest.raises(ConfigurationError, match="the keys would travel in the clear"):
+        with pytest.raises(ConfigurationError, match="would send the keys unencrypted"):
             CaseLinksClient(url, ApiKeys(api_key="api-key", app_key="app-key"))
 
 

@@ -491,6 +491,7 @@ class TestFailure:
         async with MAYBE_SENT[name](world) as place:
             error = await failure_of(place, CREATE)
         assert type(error) is (RequestTimeoutError if name in TIMEOUTS else TransportError)
+        assert not isinstance(error, RequestTimeoutError) or (isinstance(error, TimeoutError) and error.sent)
         assert error.may_have_been_applied
         assert str(error).startswith(f"cannot create {NEW}: {place.url}: ")
 
@@ -523,7 +524,7 @@ class TestFailure:
             ("certificate of an unknown CA", "set SSL_CERT_FILE to your CA, or pass ssl="),
             ("certificate for another host", "localhost"),
             ("certificate expired", "expired"),
-            ("proxy wants a login", "check user and password"),
+            ("proxy wants a login", "check the user and password"),
             ("unknown host", "the host name was not found"),
         ],
     )
@@ -547,8 +548,9 @@ class TestFailure:
             aiohttp.ClientSession(middlewares=(dawdle,)) as session,
             CaseLinksClient(server.url, keys, sessions=session, retry=RetryPolicy(max_attempts=1)) as links,
         ):
-            with pytest.raises(RequestTimeoutError, match="nothing was sent"):
+            with pytest.raises(RequestTimeoutError, match="nothing was sent") as caught:
                 await links.create_link(NEW)
+        assert not caught.value.sent
         assert server.connections == 0
 
 

@@ -819,6 +819,15 @@ class TestSecrets:
         assert "the-key" not in repr(vars(caught.value)) + str(caught.value)
         assert "***" in caught.value.body  # type: ignore[attr-defined]
 
+    def test_headers_and_request_id_of_an_error_are_redacted(self, wire: ModuleType) -> None:
+        """A proxy may echo the request's headers as response headers, by name or by value."""
+        echoed = {"X-Request-Id": "r-the-key", "X-Echo": "DD-API-KEY=the-key", "the-key": "x"}
+        redacted = answer(b"", 400, echoed)._replace(redact=lambda text: text.replace("the-key", "***"))
+        with pytest.raises(ResponseError) as caught:
+            wire.read_link(redacted)
+        assert caught.value.request_id == "r-***"
+        assert caught.value.headers == {"X-Request-Id": "r-***", "X-Echo": "DD-API-KEY=***", "***": "x"}
+
     def test_nor_does_a_limit_have_it_as_its_name(self) -> None:
         """The name alone is the server's own text; the figures stay."""
         headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
@@ -832,6 +841,23 @@ class TestSecrets:
         body = b"x" * 2**18
         assert answer(body).text() == body.decode()
         assert answer(body + b"x").text() == "x" * (2**18 - 6 * 2**13)
+
+
+class TestHeaders:
+    def test_an_error_has_the_headers_of_its_response(self, wire: ModuleType) -> None:
+        """Values of a repeated name are joined, as RFC 9110 says."""
+        error = refused(wire, b"", 503)
+        assert (dict(error.headers), error.request_id) == ({}, None)
+        request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
+        repeated = CIMultiDict([("Via", "a"), ("Via", "b"), ("X-Request-Id", "r-1")])
+        with pytest.raises(ServerError) as caught:
+            wire.read_link(Response(request, 503, repeated, b""))
+        assert caught.value.headers == {"Via": "a, b", "X-Request-Id": "r-1"}
+        assert caught.value.request_id == "r-1"
+
+    def test_an_error_keeps_a_bounded_number_of_headers(self, wire: ModuleType) -> None:
+        """A hostile server may send thousands."""
+        assert len(refused(wire, b"", 400, {f"X-{n}": "" for n in range(1000)}).headers) == 100
 
 
 class TestHints:

@@ -121,7 +121,7 @@ def _part(
     steps: Iterable[tuple[Any, Any]],
     heights: Mapping[Entity, float],
 ) -> Grid:
-    """Turn the layers of fast-sugiyama into columns. It numbers waypoints after the entities.
+    """Convert the layers of fast-sugiyama, which numbers waypoints after the entities, to columns.
 
     Only the layers and the order in each are used. Its distances leave too much empty space, because it
     assumes boxes of equal size.
@@ -198,13 +198,13 @@ def _space_out(wishes: Sequence[float], forces: Sequence[float], gaps: Iterable[
 
 def _pack(parts: Sequence[Grid], heights: Mapping[Entity, float]) -> Grid:
     """Combine all parts into one grid, in rows as wide as the widest part."""
-    wides = [max(place.column for place in part.places.values()) + 1 for part in parts]
-    columns = max([_LEAST_COLUMNS, *wides])
+    widths = [max(place.column for place in part.places.values()) + 1 for part in parts]
+    columns = max([_LEAST_COLUMNS, *widths])
     places: dict[Entity, Place] = {}
     passes: dict[Pair, Sequence[Place]] = {}
     column, line, next_line = 0, 0.0, 0.0
-    for part, wide in zip(parts, wides, strict=True):
-        if column + wide > columns:
+    for part, width in zip(parts, widths, strict=True):
+        if column + width > columns:
             column, line = 0, next_line
         lows = [place.y for way in part.passes.values() for place in way]
         tops = [place.y - heights[entity] / 2 for entity, place in part.places.items()]
@@ -216,6 +216,6 @@ def _pack(parts: Sequence[Grid], heights: Mapping[Entity, float]) -> Grid:
 
         places |= {entity: moved(place) for entity, place in part.places.items()}
         passes |= {pair: [moved(place) for place in way] for pair, way in part.passes.items()}
-        column += wide
+        column += width
         next_line = max(next_line, max([*bottoms, *lows]) + down + _BETWEEN_PARTS)
     return Grid(places, passes)

@@ -43,13 +43,13 @@ def dot(graph: LinkGraph) -> str:
 
 
 def _node(graph: LinkGraph, entity: Entity) -> str:
-    its = describe(graph, entity)
-    label = _quoted(*filter(None, (its.key, its.title, its.state)))
+    description = describe(graph, entity)
+    label = _quoted(*filter(None, (description.key, description.title, description.state)))
     weight = ", penwidth=3" if entity == graph.root else ""
     form = _SHAPES.get(entity.type, _OTHER_SHAPE)
     address = graph.address(entity)
     link = f", URL={_quoted(address)}" if address else ""
-    return f"[label={label}, shape={form}, tooltip={_quoted(its.reference)}{link}{weight}]"
+    return f"[label={label}, shape={form}, tooltip={_quoted(description.reference)}{link}{weight}]"
 
 
 def _edge(link: CaseLink, *, is_in_cycle: bool) -> str:

@@ -41,8 +41,10 @@ def mermaid(graph: LinkGraph) -> str:
 
 
 def _node(graph: LinkGraph, entity: Entity, index: int) -> str:
-    its = describe(graph, entity)
-    text = "<br>".join(_escaped(line) for line in (its.key, its.title, its.state) if line)
+    description = describe(graph, entity)
+    text = "<br>".join(
+        _escaped(line) for line in (description.key, description.title, description.state) if line
+    )
     opening, closing = _SHAPES.get(entity.type, _OTHER_SHAPE)
     return f"n{index}{opening}{text}{closing}"
 

@@ -62,18 +62,18 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
     return {
         "entities": [
             {
-                "key": its.key,
-                "title": its.title,
-                "type": its.type,
-                "status": its.status,
-                "sign": its.sign,
-                "reference": its.reference,
+                "key": description.key,
+                "title": description.title,
+                "type": description.type,
+                "status": description.status,
+                "sign": description.sign,
+                "reference": description.reference,
                 "id": plain(entity.id),
                 "address": graph.address(entity) or "",
                 "isUnread": entity in graph.unread,
             }
             for entity in graph.entities
-            for its in [describe(graph, entity)]
+            for description in [describe(graph, entity)]
         ],
         "links": [
             {

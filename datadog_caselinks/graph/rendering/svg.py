@@ -160,10 +160,10 @@ def _name(way: Way, numbers: Sequence[int]) -> str:
     inset = 14 if way.is_backward else 7
     shown = fitted(text, LABEL_ROOM - inset - 2, _SMALL_SIZE)
     x += inset
-    its_links = " ".join(map(str, numbers))
+    link_numbers = " ".join(map(str, numbers))
     room = width(shown, _SMALL_SIZE) + 4
     return (
-        f'<g class="{_link_class(way, "name")}" data-links="{its_links}"><title>{escape(text)}</title>'
+        f'<g class="{_link_class(way, "name")}" data-links="{link_numbers}"><title>{escape(text)}</title>'
         f'<rect class="patch" x="{_n(x)}" y="{_n(y - 7)}" width="{_n(room)}" height="14"/>'
         f"{_text('label', x + 3, y + 4, shown)}</g>"
     )
@@ -175,7 +175,7 @@ def _link_class(way: Way, name: str = "link") -> str:
 
 
 def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
-    its = describe(graph, entity)
+    description = describe(graph, entity)
     status = graph.cases[entity].status if entity in graph.cases else ""
     marks = f"{' root' * (entity == graph.root)}{' closed' * (status == 'CLOSED')}"
     base = (box.height - content_height(box.title)) / 2 + 23
@@ -186,16 +186,16 @@ def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
     return "".join(
         [
             f'<g class="entity {_type_class(entity)}{marks}" data-entity="{number}"',
-            f' transform="translate({_p(box.x, box.y)})"><title>{escape(str(its))}</title>',
+            f' transform="translate({_p(box.x, box.y)})"><title>{escape(str(description))}</title>',
             _body(entity, box.height),
-            *_head(entity, its, _STATUS_GLYPHS.get(status, ""), base),
+            *_head(entity, description, _STATUS_GLYPHS.get(status, ""), base),
             *titles,
             "</g>",
         ]
     )
 
 
-def _head(entity: Entity, its: Description, status: str, base: float) -> Iterator[str]:
+def _head(entity: Entity, description: Description, status: str, base: float) -> Iterator[str]:
     """Draw the first line of a box: type and key on the left, status on the right."""
     left, right = BOX_PADDING + 22, BOX_WIDTH - BOX_PADDING
     yield _glyph(_TYPE_GLYPHS.get(entity.type, _OTHER_GLYPH), BOX_PADDING, base - 12.5)
@@ -203,7 +203,11 @@ def _head(entity: Entity, its: Description, status: str, base: float) -> Iterato
         yield _glyph(status, right - 15, base - 12)
         right -= 20
     # Only cases have keys; the id of an incident means little to readers.
-    name, aside = (its.key, its.status) if entity.type == EntityType.CASE else (its.type, its.key)
+    name, aside = (
+        (description.key, description.status)
+        if entity.type == EntityType.CASE
+        else (description.type, description.key)
+    )
     room = right - left - 8
     name = fitted(name, room, _KEY_SIZE)
     yield _text("key", left, base, name)
@@ -277,15 +281,15 @@ def _sample(*, has_head: bool) -> str:
 
 def _legend_line(graph: LinkGraph) -> tuple[str, float]:
     """Draw the whole legend in one row, and return it with its width."""
-    made: list[str] = []
+    samples: list[str] = []
     x = 0.0
     for sample, room, text in legend(graph):
-        made.append(
+        samples.append(
             f'<g class="sample" transform="translate({_n(x)} 0)">{sample}'
             f"{_text('legend', room + 6, 12, text)}</g>"
         )
         x += room + 6 + width(text, _SMALL_SIZE) + 18
-    return "\n".join(made), x
+    return "\n".join(samples), x
 
 
 def _n(number: float) -> str:

@@ -84,8 +84,8 @@ class _Tree:
             rows = list(self._rows(start))
             home = {start: -1} | {row.entity: place for place, row in enumerate(rows) if row.is_home}
             for place, row in enumerate(rows):
-                look = "" if row.is_home else "  ↑ see above" if home[row.entity] < place else "  ↓ see below"
-                note = (Piece(look, Style.NOTE),) if look else ()
+                hint = "" if row.is_home else "  ↑ see above" if home[row.entity] < place else "  ↓ see below"
+                note = (Piece(hint, Style.NOTE),) if hint else ()
                 yield (
                     Piece(row.branches, Style.BRANCH),
                     self._relationship(row),
@@ -150,10 +150,10 @@ class _Tree:
         return Piece(f"─ {name} → " if row.link.parent == row.above else f"← {name} ── ", style)
 
     def _entity(self, entity: Entity) -> Line:
-        its = describe(self._graph, entity)
-        pieces = [Piece(f"{_SIGNS.get(entity.type, _OTHER_SIGN)} {its.reference}", Style.KEY)]
-        if its.title:
-            pieces.append(Piece(f"  {its.title}", Style.TITLE))
-        if its.status:
-            pieces.append(Piece(f"  {its.sign or '·'} {its.status}", Style.STATUS))
+        description = describe(self._graph, entity)
+        pieces = [Piece(f"{_SIGNS.get(entity.type, _OTHER_SIGN)} {description.reference}", Style.KEY)]
+        if description.title:
+            pieces.append(Piece(f"  {description.title}", Style.TITLE))
+        if description.status:
+            pieces.append(Piece(f"  {description.sign or '·'} {description.status}", Style.STATUS))
         return tuple(pieces)

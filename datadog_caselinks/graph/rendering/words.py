@@ -1,4 +1,4 @@
-"""Texts that all pictures share, and their width."""
+"""Text that all pictures share, and its width."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def heading(graph: LinkGraph) -> str:
 
 def notes(graph: LinkGraph) -> list[str]:
     """Return the size of ``graph``, and what is missing from it."""
-    made = [counted(len(graph.entities), "entity", "entities"), counted(len(graph.links), "link")]
+    parts = [counted(len(graph.entities), "entity", "entities"), counted(len(graph.links), "link")]
     if cycles := graph.cycles:
-        made.append(counted(len(cycles), "cycle"))
+        parts.append(counted(len(cycles), "cycle"))
     if graph.left_out:
-        made.append(f"{graph.left_out} more at distance {graph.depth} left out")
+        parts.append(f"{graph.left_out} more at distance {graph.depth} left out")
     if graph.unread:
-        made.append(f"links of {len(graph.unread)} could not be read")
-    return made
+        parts.append(f"links of {len(graph.unread)} could not be read")
+    return parts
 
 
 def words(name: str) -> str:
@@ -143,15 +143,15 @@ def fitted(text: str, room: float, size: float) -> str:
     return f"{text[:end].rstrip()}…"
 
 
-def wrapped(text: str, room: float, size: float, lines: int) -> list[str]:
-    """Return ``text`` in at most ``lines`` lines, broken between words where possible."""
-    made: list[str] = []
+def wrapped(text: str, room: float, size: float, max_lines: int) -> list[str]:
+    """Return ``text`` in at most ``max_lines`` lines, broken between words where possible."""
+    lines: list[str] = []
     rest = text
-    while rest and len(made) < lines - 1 and width(rest, size) > room:
+    while rest and len(lines) < max_lines - 1 and width(rest, size) > room:
         line = _first_words(rest, room, size)
-        made.append(line.rstrip())
+        lines.append(line.rstrip())
         rest = rest[len(line) :].lstrip()
-    return [*made, fitted(rest, room, size)] if rest else made
+    return [*lines, fitted(rest, room, size)] if rest else lines
 
 
 def _first_words(text: str, room: float, size: float) -> str:
