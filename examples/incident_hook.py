@@ -44,8 +44,8 @@ async def receive(request: web.Request) -> web.Response:
     try:
         payload = await request.json()
         declared, keys = incident(payload["incident"]), sorted(set(CASE_KEY.findall(payload["text"])))
-    except (ValueError, KeyError, TypeError) as flaw:
-        raise web.HTTPBadRequest(text=f"invalid payload: {flaw!r}\n") from flaw
+    except (ValueError, KeyError, TypeError) as invalid:
+        raise web.HTTPBadRequest(text=f"invalid payload: {invalid!r}\n") from invalid
     wanted = [parse_link(declared, "relates-to", key) for key in keys]
     results: dict[str, str] = {}
     status = 200
