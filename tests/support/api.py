@@ -15,7 +15,7 @@ LINKS_PATH = "/api/v2/cases/link"
 
 @define
 class Api:
-    """A step that creates, lists and deletes ``links``, as the API does. Each link gets its own id."""
+    """A step that creates, lists and deletes ``links`` as the API does. Each link gets a unique id."""
 
     links: list[dict[str, Any]] = Factory(list)
 
@@ -50,7 +50,7 @@ class Api:
         return [
             link
             for link in self.links
-            for its in [link["attributes"]]
+            for ends in [link["attributes"]]
             if wanted
-            in [(its[f"{side}_entity_type"], its[f"{side}_entity_id"]) for side in ("parent", "child")]
+            in [(ends[f"{side}_entity_type"], ends[f"{side}_entity_id"]) for side in ("parent", "child")]
         ]

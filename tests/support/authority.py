@@ -13,7 +13,7 @@ from attrs import Factory, frozen
 
 @frozen
 class Authority:
-    """A private certificate authority that makes TLS contexts for servers and clients."""
+    """A private certificate authority that creates TLS contexts for servers and clients."""
 
     ca: trustme.CA = Factory(trustme.CA)
 
@@ -32,7 +32,7 @@ class Authority:
 
 @contextlib.contextmanager
 def counting_handshakes(context: ssl.SSLContext) -> Iterator[list[str]]:
-    """Yield a list that gets the requested server name of each TLS handshake with ``context``."""
+    """Yield a list to which each TLS handshake with ``context`` appends the requested server name."""
     names: list[str] = []
     context.sni_callback = lambda _, name, __: names.append(name)
     yield names

@@ -1,4 +1,4 @@
-"""Fake clocks: the time of the event loop, which a test can advance, and a clock that only a test moves."""
+"""Fake clocks: the time of the event loop, which a test can advance, and a clock that only a test sets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Clock:
 
     Args:
         loop: The event loop whose time is faked.
-        stopped_at: The time at which the clock stands still, except for what the test adds. Without it
-            the clock runs with the real time.
+        stopped_at: The time in seconds at which the clock is stopped: only :meth:`advance` changes it. By
+            default the clock follows the real time.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, stopped_at: float | None = None) -> None:
@@ -40,7 +40,7 @@ class Clock:
 
 @define
 class ManualClock:
-    """A clock that moves only when the test sets ``now``, in seconds since the epoch.
+    """A clock that changes only when the test sets ``now``, in seconds since the epoch.
 
     By default it starts on the boundary of every rate limit window.
     """
@@ -53,9 +53,9 @@ class ManualClock:
 
 @contextlib.asynccontextmanager
 async def hurrying(clock: Clock) -> AsyncIterator[None]:
-    """Advance ``clock`` by half a second each time the event loop has had enough turns for a request.
+    """Advance ``clock`` by half a second whenever the event loop has run long enough for a request.
 
-    Everything the body waits for must run on this event loop: the clock does not wait for threads or
+    Everything that the body waits for must run on this event loop: the clock does not wait for threads or
     other processes.
     """
 

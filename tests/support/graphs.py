@@ -18,11 +18,11 @@ def entity(name: str) -> Entity:
 
 def links(*texts: str) -> tuple[CaseLink, ...]:
     """Return the links of texts such as ``a BLOCKS b``, with the ids ``l0``, ``l1``, …"""
-    made = []
+    result = []
     for number, text in enumerate(texts):
         parent, relationship, child = text.split()
-        made.append(CaseLink(f"l{number}", entity(parent), relationship, entity(child)))
-    return tuple(made)
+        result.append(CaseLink(f"l{number}", entity(parent), relationship, entity(child)))
+    return tuple(result)
 
 
 def graph(*texts: str, **titles: str) -> LinkGraph:
@@ -40,18 +40,18 @@ def large(count: int) -> LinkGraph:
     types = [EntityType.CASE] * 8 + list(EntityType)
     entities = [Entity(str(UUID(int=number)), types[number % len(types)]) for number in range(count)]
     kinds = list(Relationship)
-    made = []
+    created = []
     for number in range(1, count):
         other = entities[chance.randrange(number // 4, number // 3 + 1)]
         ends = (other, entities[number]) if chance.random() < 0.8 else (entities[number], other)
-        made.append(CaseLink(f"tree-{number}", ends[0], chance.choice(kinds), ends[1]))
+        created.append(CaseLink(f"tree-{number}", ends[0], chance.choice(kinds), ends[1]))
     for number in range(count // 8):
         parent, child = chance.sample(entities, 2)
-        made.append(CaseLink(f"cross-{number}", parent, chance.choice(kinds), child))
+        created.append(CaseLink(f"cross-{number}", parent, chance.choice(kinds), child))
     cases = {
         each: Case(each.id, f"OPS-{number}", f"Case {number} " + "of many " * (number % 9), status, "P3")
         for number, each in enumerate(entities)
         if each.type == EntityType.CASE
         for status in [("OPEN", "IN_PROGRESS", "CLOSED")[number % 3]]
     }
-    return LinkGraph(entities[0], tuple(made), cases, depth=9)
+    return LinkGraph(entities[0], tuple(created), cases, depth=9)

@@ -39,12 +39,12 @@ ERRORS = 3
 # The output in which the sandbox publishes the keys that it accepts.
 _PUBLISHED = re.compile(r'export DD_\S+=.*|"keys": \{.*?\}')
 PUBLIC = {CREDENTIALS.api_key, CREDENTIALS.app_key}
-"""The keys that the sandbox publishes on its page and when it is started as a program."""
+"""The keys that the sandbox shows on its page, and prints when it is started as a program."""
 
 
 @define
 class Watch:
-    """The keys that a test created or used, and the output of the package during the test."""
+    """The keys that a test created or used, and everything that the package output during the test."""
 
     texts: Counter[str] = field(factory=Counter)
     """The number of searched texts for each kind of output."""

@@ -1,6 +1,6 @@
-"""The texts that an error or a log record can turn into, for tests that try to leak a secret through one.
+"""Collect every text in which an error or a log record may appear, for tests that secrets do not leak.
 
-They include tracebacks with local variables and causes, which ``keys.py`` does not search after every test.
+The texts include tracebacks with local variables and causes, which ``keys.py`` does not search.
 """
 
 from __future__ import annotations

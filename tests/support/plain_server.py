@@ -1,7 +1,6 @@
-"""A fast server in a process of its own, which creates every requested link.
+"""A fast server in a separate process, which creates every requested link.
 
-Run as a program, it first prints its port. When its standard input ends, it prints how often it created
-each link.
+The program prints the port first. When the standard input ends, it prints how often it created each link.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Proxy:
     """An HTTP proxy that tunnels with CONNECT.
 
     Args:
-        login: The ``user:password`` that a client must send; without it every client is accepted.
+        login: The ``user:password`` that a client must send. By default, every client is accepted.
         status: The status of the response to CONNECT. The proxy opens a tunnel only if it is 200.
         tls: The context to serve clients with, for a proxy with an ``https`` URL.
         requests: The received requests.

@@ -35,7 +35,7 @@ class Seen:
 
 @define
 class Exchange:
-    """A request and the means to respond to it, correctly or not."""
+    """A request, with methods to respond to it correctly or incorrectly."""
 
     seen: Seen
     writer: asyncio.StreamWriter
@@ -47,7 +47,7 @@ class Exchange:
             await self.writer.drain()
 
     async def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """Send a complete response; ``_`` in the name of a header stands for a hyphen."""
+        """Send a complete response. A ``_`` in the name of a header means a hyphen."""
         await self.send(head(status, Content_Length=str(len(body)), **headers) + body)
 
     def close(self) -> None:
@@ -62,11 +62,11 @@ class Exchange:
 
 
 Step = Callable[[Exchange], Awaitable[None]]
-"""The way in which a server handles one request; `tests.support.steps` defines common ones."""
+"""A function that handles one request. ``tests.support.steps`` defines common ones."""
 
 
 def head(status: int, **headers: str) -> bytes:
-    """Return a status line and headers; ``_`` in the name of a header stands for a hyphen."""
+    """Return a status line and headers. A ``_`` in the name of a header means a hyphen."""
     lines = [f"HTTP/1.1 {status} Whatever", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -120,7 +120,7 @@ class Server:
         self._server.close()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until ``holds()`` is true; it is checked whenever a request or connection comes or goes."""
+        """Wait until ``holds()`` is true; it is checked after each change of requests or connections."""
         async with asyncio.timeout(MAX_SECONDS), self._changed:
             await self._changed.wait_for(holds)
 

@@ -36,7 +36,7 @@ async def deleted(exchange: Exchange) -> None:
 
 
 def answers(status: int, body: bytes = b"", **headers: str) -> Step:
-    """Return a step that sends this response; ``_`` in the name of a header stands for a hyphen."""
+    """Return a step that sends this response. A ``_`` in the name of a header means a hyphen."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.answer(status, body, **headers)
@@ -81,7 +81,7 @@ def repeats(head: bytes, chunk: bytes) -> Step:
 
 
 class Held:
-    """A step that holds its responses back until the test releases them, one by one or all together."""
+    """A step that delays its responses until the test releases them."""
 
     def __init__(self, step: Step = created) -> None:
         self._step = step

@@ -15,7 +15,7 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "separate": {"buckets": "separate", "rate_limit": "100/1s"},
     "strings": {"error_format": "strings"},
     "objects": {"error_format": "objects"},
-    # What is refused because of a link that no list tells of yet, in the forms that say least of it.
+    # A create is refused because of a link that no list shows yet, with the least informative errors.
     "conflict and lag": {"duplicates": "conflict", "list_lag": LAG, "error_format": "strings"},
     "bad request and lag": {"duplicates": "bad-request", "list_lag": LAG, "error_format": "strings"},
 }

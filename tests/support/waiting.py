@@ -8,7 +8,7 @@ MAX_SECONDS = 60.0
 """The timeout for everything that a test waits for in real time."""
 
 
-async def settle(turns: int = 20) -> None:
+async def settle(iterations: int = 20) -> None:
     """Run the event loop until every task that can make progress has done so."""
-    for _ in range(turns):
+    for _ in range(iterations):
         await asyncio.sleep(0)
