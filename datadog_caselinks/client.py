@@ -144,7 +144,8 @@ class CaseLinksClient:
 
         Raises:
             AmbiguousResultError: The link may exist, and the lookup failed.
-            ConflictError: The server refused an equal second link; ``existing`` is the first one.
+            ConflictError: The server refused an equal second link; ``existing`` is the first one, if the
+                lookup found it.
         """
         with self._observer.call("create", new) as call:
             call.result = result = await self._creator.create(new)
@@ -200,6 +201,8 @@ class CaseLinksClient:
         if concurrency is not None and concurrency < 1:
             raise ParameterError(f"concurrency must be at least 1, not {concurrency!r}")
         async with contextlib.AsyncExitStack() as stack:
+            # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
+            # of keys, the journal, the events of the call.
             create = self._ensure() if ensure else self._observed("create", self._creator.create)
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))

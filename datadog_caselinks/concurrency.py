@@ -24,21 +24,29 @@ async def for_each(
     consumer stops early, the running calls are cancelled. If ``source`` is a generator, it is always closed.
 
     Raises:
-        Exception: An error of ``source`` or ``function``, after the results of the items before it.
+        Exception: The first error of ``source`` or ``function``. No item is taken after it, and it is raised
+            once the calls that are running have ended and their results have been yielded.
     """
     async with contextlib.aclosing(enumerate_async(source)) as items:
         source_lock = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
         results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
+        errors: list[BaseException] = []
 
         async def work() -> None:
             while True:
                 async with source_lock:
-                    item = await anext(items, None)
+                    item = None if errors else await anext(items, None)
                 if item is None:
                     return
                 await results.put((await function(*item),))
 
-        workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+        async def work_until_an_error() -> None:
+            try:
+                await work()
+            except Exception as error:
+                errors.append(error)
+
+        workers = [asyncio.create_task(work_until_an_error()) for _ in range(concurrency)]
 
         async def finish() -> None:
             await asyncio.wait(workers)
@@ -48,8 +56,8 @@ async def for_each(
         try:
             while (result := await results.get()) is not None:
                 yield result[0]
-            for worker in workers:
-                worker.result()
+            if errors:
+                raise errors[0]
         finally:
             for task in (finisher, *workers):
                 task.cancel()

@@ -1,15 +1,16 @@
-"""One link, created at most once: what is done about each way in which a create can fail.
+"""One link, without a duplicate that a lookup can prevent: what is done about each way a create can fail.
 
 The server has no idempotency key, so it cannot tell a repeated request from a second one. Each attempt ends
 in one of four states:
 
 - *created*: the response has the link.
-- *never sent*, or *rejected*: the link does not exist. A retry is safe.
-- *ambiguous*: the server may have created it. A lookup among the links of its parent comes first, and another
-  attempt follows only if the link is not there.
+- *never sent*: the link does not exist, so a retry needs no lookup.
+- *rejected*: the server refused the request, so the link does not exist, and only a 429 is retried.
+- *ambiguous*: the server may have created the link. It is looked up among the links of its parent, and sent
+  again only if it is not there.
 
-No lookup can rule out that the server carries out a request after the lookup, or that an equal link was
-created by another process.
+A lookup cannot exclude that the server applies a request after the lookup, or that an equal link was created
+by another process.
 """
 
 from __future__ import annotations
@@ -71,18 +72,18 @@ class _Creation:
     ambiguity: _Ambiguity | None = None
     may_be_ours: bool = False
 
-    def mark_ambiguous(self, error: CaseLinksError, settle: float) -> None:
-        """Note that the link may exist; in ``settle`` seconds a lookup can find it."""
-        self.ambiguity = _Ambiguity(error, asyncio.get_running_loop().time() + settle)
+    def mark_ambiguous(self, error: CaseLinksError, seconds: float) -> None:
+        """Note that the link may exist; in ``seconds`` a lookup can find it."""
+        self.ambiguity = _Ambiguity(error, asyncio.get_running_loop().time() + seconds)
         self.may_be_ours = True
 
 
-class _Latest:
-    """What calls that ensure equal links wait for, and the link that the latest of them returned."""
+class _EnsureQueue:
+    """The queue of overlapping calls that ensure equal links, and the link that the latest one returned."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.link: CaseLink | None = None
+        self.latest: CaseLink | None = None
 
 
 class Creator:
@@ -95,23 +96,23 @@ class Creator:
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
-        self._latest: WeakValueDictionary[Identity, _Latest] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[Identity, _EnsureQueue] = WeakValueDictionary()
 
     async def create(self, new: NewCaseLink) -> CreateResult:
-        """Create the link. It may exist if this raises :class:`AmbiguousResultError`, and else does not."""
+        """Create the link. Only after an :class:`AmbiguousResultError` may this call have created it."""
         return await self._create(self._begin(new))
 
     async def ensure(self, new: NewCaseLink) -> CreateResult:
         """Return the link that exists, or create it. Calls for equal links run one after the other."""
         creation = self._begin(new)
         creation.accepts_existing = True
-        latest = self._latest.setdefault(identity(new), _Latest())
-        async with latest.lock:
-            if latest.link:  # so recent that a list may not show it yet
-                return CreateResult(latest.link, created=False)
+        queue = self._queues.setdefault(identity(new), _EnsureQueue())
+        async with queue.lock:
+            if queue.latest:  # so recent that a list may not show it yet
+                return CreateResult(queue.latest, created=False)
             found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
-            latest.link = result.link
+            queue.latest = result.link
             return result
 
     async def resume(self, new: NewCaseLink) -> CreateResult:
@@ -147,11 +148,14 @@ class Creator:
             response = await self._requester.send(creation.request)
             link = wire.read_link(response)
         except (BadRequestError, ConflictError) as error:
-            return CreateResult(await self._resolve_conflict(creation, error), creation.may_be_ours)
+            existing = await self._resolve_refusal(creation, error)
+            return CreateResult(existing, created=creation.may_be_ours)
         except CaseLinksError as error:
+            seconds = 0.0
             if error.may_have_been_applied:
-                creation.mark_ambiguous(error, max(self._policy.settle, asked_wait(error) or 0.0))
-            raise creation.attempts.failed(error)  # noqa: B904 - its context is the error itself
+                seconds = max(self._policy.settle, asked_wait(error) or 0.0)
+                creation.mark_ambiguous(error, seconds)
+            raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
         self._budget.give_back()
         return CreateResult(link, created=True)
 
@@ -171,18 +175,17 @@ class Creator:
             report_reconciled()
         return link
 
-    async def _resolve_conflict(
-        self, creation: _Creation, error: BadRequestError | ConflictError
-    ) -> CaseLink:
-        """Return the equal link that made the server refuse this one, if it will do; else raise ``error``.
+    async def _resolve_refusal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
+        """Return the equal link that made the server refuse this one, if the call accepts it.
 
-        The API does not document whether it refuses equal links, nor with which of the two statuses.
+        Otherwise raise ``error``. The API does not document whether it refuses equal links, nor with which
+        status.
         """
-        will_do = creation.accepts_existing or creation.may_be_ours
-        creation.attempts.failed(error)  # never retried
-        if isinstance(error, BadRequestError) and not will_do:
+        accepts_existing = creation.accepts_existing or creation.may_be_ours
+        creation.attempts.record(error)  # a refusal is never retried
+        if isinstance(error, BadRequestError) and not accepts_existing:
             raise error
-        if will_do:
+        if accepts_existing:
             await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
         if creation.may_be_ours:
             creation.mark_ambiguous(error, 0.0)
@@ -192,7 +195,7 @@ class Creator:
                 link = await self._lookup.find(creation.new)
             except CaseLinksError:
                 raise error from None
-        if link and will_do:
+        if link and accepts_existing:
             return link
         if isinstance(error, ConflictError):
             error.existing = link

@@ -1,4 +1,4 @@
-"""The one tree of errors. Knows the models and the rate limit, and decides nothing.
+"""The one tree of errors, and which of them may have been applied.
 
 ::
 
@@ -29,9 +29,11 @@
         ├── RateLimitError            429
         └── ServerError               5xx
 
-Every failed attempt is one of three: *never sent*, *rejected*, or *ambiguous* (the server may have applied
-it).
-``error.may_have_been_applied`` is true for the last.
+Every failed attempt is one of three; ``error.may_have_been_applied`` is true for the last:
+
+- *never sent*: ``ConnectError`` and its subclasses, ``RequestTimeoutError`` without ``sent``;
+- *rejected*: every ``ResponseError`` but 408 and 5xx;
+- *ambiguous*: 408, 5xx, ``MalformedResponseError``, any other ``TransportError``.
 
 Which error for bad input: ``InvalidLinkError`` is about a link or an entity, ``LinkFileError`` about a file,
 ``ConfigurationError`` about the site, the credentials or what is installed, and ``ParameterError`` about any
@@ -228,14 +230,17 @@ class NotFoundError(ResponseError):
 class ConflictError(ResponseError):
     """409: the request contradicts what exists, such as an equal link.
 
-    ``existing`` is the equal link, if the error is of a create and there is one.
+    ``existing`` is the equal link; ``None`` if the error is not of a create, or the lookup did not find one.
     """
 
     existing: CaseLink | None = None
 
 
 class RateLimitError(ResponseError):
-    """429: over the rate limit. Nothing was applied."""
+    """429: over the rate limit. Nothing was applied.
+
+    The client also raises it without sending a request, if the wait for the limit would exceed ``max_wait``.
+    """
 
 
 class ServerError(ResponseError):

@@ -113,7 +113,7 @@ class CallWaiting:
 
 @frozen
 class CallRetrying:
-    """An attempt of ``call`` failed with ``error``; the next one follows after ``seconds``."""
+    """An attempt of ``call`` failed with ``error``; the next one, or a lookup, is in ``seconds``."""
 
     call: Call
     error: CaseLinksError

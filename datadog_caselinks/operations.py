@@ -33,16 +33,11 @@ class Operations:
     ) -> list[CaseLink]:
         """Return the links of ``entity``, all or those of one ``relationship``."""
         request = wire.list_request(entity, relationship)
-        links = await self._fetch(request, wire.read_links, self._attempts())
-        if earns_budget:
-            self._budget.give_back()
-        return links
+        return await self._fetch(request, wire.read_links, self._attempts(), earns_budget=earns_budget)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
         """Return the case with this key or UUID."""
-        case = await self._fetch(wire.case_request(key_or_id), wire.read_case, self._attempts())
-        self._budget.give_back()
-        return case
+        return await self._fetch(wire.case_request(key_or_id), wire.read_case, self._attempts())
 
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
@@ -52,14 +47,24 @@ class Operations:
         return Attempts(self._policy, self._budget)
 
     @with_retries
-    async def _fetch(self, request: Request, read: Callable[[Response], T], attempts: Attempts) -> T:
+    async def _fetch(
+        self,
+        request: Request,
+        read: Callable[[Response], T],
+        attempts: Attempts,
+        *,
+        earns_budget: bool = True,
+    ) -> T:
         try:
             response = await self._requester.send(request)
             # In a thread if it takes long, so that the event loop goes on.
             is_long = len(response.body) > _LONG_BODY
-            return await asyncio.to_thread(read, response) if is_long else read(response)
+            result = await asyncio.to_thread(read, response) if is_long else read(response)
         except CaseLinksError as error:
-            raise attempts.failed(error)  # noqa: B904 - its context is the error itself
+            raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
+        if earns_budget:
+            self._budget.give_back()
+        return result
 
     @with_retries
     async def _delete(self, deletion: _Deletion) -> None:
@@ -70,7 +75,7 @@ class Operations:
         except CaseLinksError as error:
             if not (isinstance(error, NotFoundError) and deletion.may_be_done):
                 deletion.may_be_done |= error.may_have_been_applied
-                raise deletion.attempts.failed(error)  # noqa: B904 - its context is the error itself
+                raise deletion.attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         self._budget.give_back()
 
 

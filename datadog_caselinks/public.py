@@ -15,6 +15,7 @@ from datadog_caselinks.bulk.link_files import (
 )
 from datadog_caselinks.client import CaseLinksClient as CaseLinksClient, ClientOptions as ClientOptions
 from datadog_caselinks.concurrency import OnProgress as OnProgress
+from datadog_caselinks.creation import CreateResult as CreateResult
 from datadog_caselinks.credentials import (
     ApiKeys as ApiKeys,
     BearerToken as BearerToken,

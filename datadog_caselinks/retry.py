@@ -61,8 +61,9 @@ class RetryPolicy:
         requests in flight. Above it nothing is retried, so that an outage does not multiply the load; each
         success gives one back.
 
-    A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were told
-    the same moment do not all come back at once. After a 429 the rate limit holds all requests back.
+    A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were given
+    the same time do not all come back at once. After a 429 the rate limit holds back every request that it
+    counts.
     """
 
     max_attempts: int = field(default=6, validator=partial(_at_least, 1))
@@ -75,7 +76,10 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """The retries that a client has left: a failed attempt takes one, a success gives one back."""
+    """The failed attempts that a client may still have before it stops retrying.
+
+    A failed attempt takes one; a response that shows that the server works gives one back.
+    """
 
     def __init__(self, size: float) -> None:
         self._size = self._left = size
@@ -117,13 +121,16 @@ class Attempts:
     _rate_limited: int = field(default=0, init=False)
     _waits: int = field(default=0, init=False)
 
-    def failed(self, error: CaseLinksError) -> Exception:
-        """Record a failed attempt, and return what to raise: ``error``, or a :class:`RetryableError`."""
-        seconds = self.wait_after(error)
-        return error if seconds is None else RetryableError(error, seconds)
+    def error_to_raise(self, error: CaseLinksError, *, min_wait: float = 0.0) -> Exception:
+        """Record a failed attempt, and return what to raise: ``error``, or a :class:`RetryableError`.
 
-    def wait_after(self, error: CaseLinksError) -> float | None:
-        """Return the seconds until the next attempt; ``None`` to stop."""
+        ``min_wait`` is the least number of seconds before another attempt.
+        """
+        seconds = self.record(error)
+        return error if seconds is None else RetryableError(error, max(seconds, min_wait))
+
+    def record(self, error: CaseLinksError) -> float | None:
+        """Record a failed attempt, and return the seconds until the next one; ``None`` to stop."""
         policy = self._policy
         asked = asked_wait(error)
         if asked is not None and asked > policy.max_wait:

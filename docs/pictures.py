@@ -199,7 +199,7 @@ async def run(count: int, others: float = 0) -> list[Request]:
             while is_refused:
                 with await the_gate.acquire("create", max_wait=60) as permit:
                     is_refused, limit = await send(is_ours=True)
-                    permit.on_response(limit, is_rejected=is_refused, retry_after=None)
+                    permit.on_response(limit, is_rate_limited=is_refused, retry_after=None)
 
     async def another_process() -> None:
         while others and loop.time() < _SHOWN:

@@ -118,7 +118,7 @@ class Started:
         self._attempts = attempts
 
     def send(self, error: CaseLinksError) -> float:
-        seconds = self._attempts.wait_after(error)
+        seconds = self._attempts.record(error)
         if seconds is None:
             raise error
         return seconds
@@ -147,7 +147,7 @@ def retrying(
             try:
                 result = await function(*args)
             except CaseLinksError as error:
-                raise attempts.failed(error)  # noqa: B904 - its context is the error itself
+                raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
             budget.give_back()
             return result
 

@@ -6,10 +6,11 @@ Members that are not declared here are ignored. The bytes are read by orjson if 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NewType, TypeVar
+from typing import Any, Final, NewType, TypeVar, get_args
 
 import cattrs
 from attrs import frozen, has
+from cattrs.cols import is_sequence
 from cattrs.gen import make_dict_structure_fn
 
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
@@ -186,39 +187,40 @@ def _make_object_reader(kind: type[T], converter: cattrs.Converter) -> Callable[
     return read_object
 
 
-def _read_links(value: object, _: object) -> list[LinkResource]:
-    # cattrs takes any iterable for a list, so an empty object would mean "no links".
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    return [_read_link(item, LinkResource) for item in value]
+def _make_list_reader(kind: type[T], converter: cattrs.Converter) -> Callable[[object, object], T]:
+    [item_kind] = get_args(kind)
+    read_item = converter.get_structure_hook(item_kind)
+
+    def read_list(value: object, _: object) -> Any:
+        # cattrs takes any iterable for a list, so an empty object would mean "no links".
+        if not isinstance(value, list):
+            raise ValueError("not a list")
+        return [read_item(item, item_kind) for item in value]
+
+    def read_list_to_first_flaw(value: object, _: object) -> Any:
+        # cattrs would collect all flaws of a list, and a response has room for millions.
+        if not isinstance(value, list):
+            raise ValueError("not a list")
+        for index, item in enumerate(value):
+            try:
+                read_item(item, item_kind)
+            except Exception as error:
+                error.add_note(cattrs.IterableValidationNote("", index, item_kind))
+                raise cattrs.IterableValidationError("", [error], kind) from None
+        return []
+
+    return read_list_to_first_flaw if converter.detailed_validation else read_list
 
 
-def _read_links_to_first_flaw(value: object, kind: Any) -> list[LinkResource]:
-    # cattrs would collect all flaws of a list, and a response has room for millions.
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    for index, item in enumerate(value):
-        try:
-            _tracing_converter.structure(item, LinkResource)
-        except Exception as error:
-            error.add_note(cattrs.IterableValidationNote("", index, LinkResource))
-            raise cattrs.IterableValidationError("", [error], kind) from None
-    return []
-
-
-def _make_converter(
-    read_links: Callable[[object, Any], list[LinkResource]], *, tracing: bool
-) -> cattrs.Converter:
+def _make_converter(*, tracing: bool) -> cattrs.Converter:
     converter = make_converter(detailed_validation=tracing)
     converter.register_structure_hook_factory(has, _make_object_reader)
     converter.register_structure_hook(str, _read_text)
     converter.register_structure_hook(OptionalText, _read_optional_text)
-    converter.register_structure_hook_func(lambda kind: kind == list[LinkResource], read_links)
+    converter.register_structure_hook_factory(is_sequence, _make_list_reader)
     return converter
 
 
-_converter: Final = _make_converter(_read_links, tracing=False)
-_tracing_converter: Final = _make_converter(_read_links_to_first_flaw, tracing=True)
-# Looked up once, not for each link.
-_read_link: Final = _converter.get_structure_hook(LinkResource)
+_converter: Final = _make_converter(tracing=False)
+_tracing_converter: Final = _make_converter(tracing=True)
 _write_new_link: Final = _converter.get_unstructure_hook(NewLinkDocument)

@@ -49,7 +49,7 @@ class Gate:
         """Return the current window of ``operation``, or ``None`` if it is over or there is no limit."""
         return self._by_operation.get(operation, self._first).rate_limit()
 
-    def bucket(self, operation: str, name: str) -> _Bucket:
+    def assign_bucket(self, operation: str, name: str) -> _Bucket:
         """Assign ``operation`` to the bucket ``name``, and return the bucket."""
         if name not in self._by_name:
             self._by_name[name] = _Bucket() if self._by_name else self._first
@@ -86,22 +86,24 @@ class Permit:
         else:
             self._bucket.lose(self._request)
 
-    def on_response(self, limit: RateLimit | None, *, is_rejected: bool, retry_after: float | None) -> None:
+    def on_response(
+        self, limit: RateLimit | None, *, is_rate_limited: bool, retry_after: float | None
+    ) -> None:
         """Record a response.
 
         Args:
             limit: The rate limit from the headers of the response, if any.
-            is_rejected: Whether the status is 429.
+            is_rate_limited: Whether the status is 429.
             retry_after: Seconds to wait, from the ``Retry-After`` header.
         """
         request, self._request = self._request, None
         assert request is not None
         if limit and limit.name and limit.name != self._bucket.name:
-            bucket = self._gate.bucket(self._operation, limit.name)
+            bucket = self._gate.assign_bucket(self._operation, limit.name)
             if bucket is not self._bucket:
                 self._bucket.withdraw(request)
                 self._bucket, request = bucket, bucket.adopt(request)
-        self._bucket.on_response(request, limit, is_rejected=is_rejected, retry_after=retry_after)
+        self._bucket.on_response(request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after)
 
 
 class _Bucket:
@@ -122,7 +124,7 @@ class _Bucket:
     def try_acquire(self) -> SentRequest | None:
         """Count a request, or return ``None`` if it has to wait."""
         now = self._now()
-        return None if self._waiting or not self._window.may_send(now) else self._window.send(now)
+        return None if self._waiting or not self._window.may_send(now) else self._window.count(now)
 
     async def acquire(self, max_wait: float) -> SentRequest:
         """Wait until a request may be sent, and count it."""
@@ -153,7 +155,7 @@ class _Bucket:
 
     def withdraw(self, request: SentRequest) -> None:
         """Stop counting a request that was not sent."""
-        self._window.withdraw(request)
+        self._window.release(request)
         self._serve()
 
     def lose(self, request: SentRequest) -> None:
@@ -162,11 +164,16 @@ class _Bucket:
         self._serve()
 
     def on_response(
-        self, request: SentRequest, limit: RateLimit | None, *, is_rejected: bool, retry_after: float | None
+        self,
+        request: SentRequest,
+        limit: RateLimit | None,
+        *,
+        is_rate_limited: bool,
+        retry_after: float | None,
     ) -> None:
         """Record a response."""
         self._window.on_response(
-            self._now(), request, limit, is_rejected=is_rejected, retry_after=retry_after
+            self._now(), request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after
         )
         if self._waiting:
             self._serve()
@@ -188,7 +195,7 @@ class _Bucket:
                 self._waiting.popleft()
             elif self._window.may_send(now):
                 self._waiting.popleft()
-                permitted.set_result(self._window.send(now))
+                permitted.set_result(self._window.count(now))
             elif blocked_until > max(now, self._refused_until):
                 self._refuse(now, blocked_until)
             else:
@@ -198,7 +205,7 @@ class _Bucket:
                 return
 
     def _refuse(self, now: float, until: float) -> None:
-        """Fail the requests that would wait too long. Called once whenever the end of the wait moves back."""
+        """Fail the requests that would wait too long. Called once whenever that end becomes later."""
         self._refused_until = until
         for permitted, max_wait in self._waiting:
             if until - now > max_wait and not permitted.done():

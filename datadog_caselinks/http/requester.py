@@ -1,4 +1,4 @@
-"""One request of one client: slot, permit, HTTP attempt, report of the rate limit. Decides nothing."""
+"""One request of one client: slot, permit, HTTP attempt, report of the rate limit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Requester:
                     raise SessionError(_CLOSED)
                 report_request(request.operation)
                 response = await self._transport.send(request)
-                _report(permit, response)
+                _report_to_gate(permit, response)
                 return response
 
     def close(self) -> None:
@@ -61,14 +61,14 @@ class Requester:
         self._transport.require_usable()
 
 
-def _report(permit: Permit, response: Response) -> None:
+def _report_to_gate(permit: Permit, response: Response) -> None:
     """Report to the gate what ``response`` says of the rate limit.
 
-    An error without rate-limit headers came from something in front of the server's counter, so the request
-    may not have been counted; only a 401 is the same for every request.
+    An error without rate-limit headers says nothing: it came from something in front of the server's counter,
+    so the request may not have been counted. Only a 401 is the same for every request.
     """
     limit = response.rate_limit()
-    is_rejected = response.status == 429
-    if limit or is_rejected or response.status < 300 or response.status == 401:
-        wait = retry_after(response.headers) if is_rejected else None
-        permit.on_response(limit, is_rejected=is_rejected, retry_after=wait)
+    is_rate_limited = response.status == 429
+    if limit or is_rate_limited or response.status < 300 or response.status == 401:
+        wait = retry_after(response.headers) if is_rate_limited else None
+        permit.on_response(limit, is_rate_limited=is_rate_limited, retry_after=wait)

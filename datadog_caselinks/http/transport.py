@@ -124,7 +124,7 @@ class Transport:
             )
         except asyncio.CancelledError as error:
             raise error.with_traceback(None)  # noqa: B904 - the same error, without aiohttp's frames
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             is_sent = _may_have_been_sent(upload)
             failure = self._failure(request, error, is_sent)
         if not is_sent:

@@ -109,7 +109,7 @@ class Window:
         self._in_flight += 1
         return SentRequest(request.at, is_probe=False)
 
-    def send(self, now: float) -> SentRequest:
+    def count(self, now: float) -> SentRequest:
         """Count a request that is being sent."""
         self._in_flight += 1
         is_probe = not self._is_unlimited and (self._is_unknown(now) or self._left <= 0)
@@ -118,14 +118,14 @@ class Window:
             self._probed_at = now
         return SentRequest(now, is_probe)
 
-    def withdraw(self, request: SentRequest) -> None:
+    def release(self, request: SentRequest) -> None:
         """Stop counting a request that was not sent."""
         self._in_flight -= 1
         self._probes -= request.is_probe
 
     def lose(self, now: float, request: SentRequest) -> None:
         """Record that no response arrived, so the server may have counted the request."""
-        self.withdraw(request)
+        self.release(request)
         self._count_uncertain(now)
 
     def on_response(
@@ -134,7 +134,7 @@ class Window:
         request: SentRequest,
         limit: RateLimit | None,
         *,
-        is_rejected: bool,
+        is_rate_limited: bool,
         retry_after: float | None,
     ) -> None:
         """Record a response.
@@ -143,19 +143,21 @@ class Window:
             now: The current time.
             request: The request, as returned by :meth:`send` or :meth:`adopt`.
             limit: The rate limit from the headers of the response, if any.
-            is_rejected: Whether the status is 429.
+            is_rate_limited: Whether the status is 429.
             retry_after: Seconds to wait, from the ``Retry-After`` header.
         """
-        self.withdraw(request)
-        if is_rejected and limit and limit.remaining is None and limit.reset is not None:
+        self.release(request)
+        if is_rate_limited and limit and limit.remaining is None and limit.reset is not None:
             limit = evolve(limit, remaining=0)  # a 429 implies it
         if limit is None or limit.remaining is None:
-            self._is_unlimited = not is_rejected and (self._is_unlimited or self._is_of_later_window(request))
+            self._is_unlimited = not is_rate_limited and (
+                self._is_unlimited or self._is_of_later_window(request)
+            )
             self._count_uncertain(now)
         else:
             self._is_unlimited = False
             self._update(now, request, limit, limit.remaining)
-        if is_rejected:
+        if is_rate_limited:
             self._used_by_us -= 1  # a rejected request does not use the limit
             self._hold(now, retry_after)
         else:

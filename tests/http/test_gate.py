@@ -70,7 +70,7 @@ async def ask(
 ) -> None:
     """Make one request, which is answered at once; with ``retry_after`` by a 429."""
     with await gate.acquire(operation, max_wait=HOUR) as turn:
-        turn.on_response(limit, is_rejected=retry_after is not None, retry_after=retry_after)
+        turn.on_response(limit, is_rate_limited=retry_after is not None, retry_after=retry_after)
 
 
 class Caller:
@@ -91,7 +91,7 @@ class Caller:
             if self._order is not None:
                 self._order.append(self)
             limit = await self.outcome
-            turn.on_response(limit, is_rejected=False, retry_after=None)
+            turn.on_response(limit, is_rate_limited=False, retry_after=None)
 
     async def hear(self, limit: RateLimit | None) -> None:
         self.outcome.set_result(limit)
@@ -476,7 +476,7 @@ class TestWhatBecameOfARequest:
     async def test_an_error_after_the_answer_changes_nothing(self, gate: Gate) -> None:
         """What the answer said is known."""
         with contextlib.suppress(TransportError), await gate.acquire("create", max_wait=0) as turn:
-            turn.on_response(told(9), is_rejected=False, retry_after=None)
+            turn.on_response(told(9), is_rate_limited=False, retry_after=None)
             raise TransportError
         assert gate.rate_limit("create") == told(9)
 
@@ -539,7 +539,7 @@ class TestBuckets:
         counts = weakref.WeakSet[object]()
         for number in range(100):
             await ask(gate, told(9, name=f"name {number}"))
-            counts.add(gate.bucket("create", f"name {number}"))
+            counts.add(gate.assign_bucket("create", f"name {number}"))
         gc.collect()
         assert len(counts) == 17  # with the one in which all began
         await ask(gate, told(5, name="name 98"), "list")
@@ -642,7 +642,9 @@ class Story:
         with await self.gate.acquire(operation, max_wait=max_wait) as turn:
             self.under_way.append((outcome, operation))
             limit, hint = await outcome
-            turn.on_response(limit, is_rejected=hint is not None, retry_after=hint if hint != -1 else None)
+            turn.on_response(
+                limit, is_rate_limited=hint is not None, retry_after=hint if hint != -1 else None
+            )
 
     async def answer(self, headers: CIMultiDict[str], hint: float | None) -> None:
         self._end((read_rate_limit(headers), hint))

@@ -70,14 +70,14 @@ class Server:
         window = self.window(now)
         if window != self._window:
             self._window, self._used, self._excused = window, 0, 0
-        is_rejected = self._used == self.limit
-        self._used += not is_rejected
+        is_rate_limited = self._used == self.limit
+        self._used += not is_rate_limited
         self._excused += any(request is probe for probe in self._on_top)
-        if is_rejected and not request.is_probe and self.window(request.at) == window:
+        if is_rate_limited and not request.is_probe and self.window(request.at) == window:
             self._excused -= 1
             self.overdrawn += self._excused < 0
         reset = float(math.ceil(self.start(window + 1) - now))
-        return RateLimit(self.limit, self.limit - self._used, self.period, reset, "links"), is_rejected
+        return RateLimit(self.limit, self.limit - self._used, self.period, reset, "links"), is_rate_limited
 
 
 # Multiples of a power of two: sums are exact, so that a window ends for both sides at the same moment.
@@ -91,7 +91,7 @@ class Answer:
 
     request: SentRequest
     limit: RateLimit
-    is_rejected: bool
+    is_rate_limited: bool
 
 
 class Alone(RuleBasedStateMachine):
@@ -113,7 +113,7 @@ class Alone(RuleBasedStateMachine):
         for _ in range(count):
             if not self.window.may_send(self.now):
                 break
-            self.to_server.append(self.window.send(self.now))
+            self.to_server.append(self.window.count(self.now))
             self.server.see(self.to_server[-1])
 
     @precondition(lambda self: self.to_server)
@@ -132,7 +132,7 @@ class Alone(RuleBasedStateMachine):
 
     def answer(self, answer: Answer) -> None:
         self.window.on_response(
-            self.now, answer.request, answer.limit, is_rejected=answer.is_rejected, retry_after=None
+            self.now, answer.request, answer.limit, is_rate_limited=answer.is_rate_limited, retry_after=None
         )
 
     @precondition(lambda self: self.to_client)
@@ -150,7 +150,7 @@ class Alone(RuleBasedStateMachine):
     @precondition(lambda self: self.to_server)
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
-        self.window.withdraw(self.to_server.pop(data.draw(st.integers(0, len(self.to_server) - 1))))
+        self.window.release(self.to_server.pop(data.draw(st.integers(0, len(self.to_server) - 1))))
 
     @rule(seconds=pauses)
     def wait(self, seconds: float) -> None:
@@ -247,7 +247,7 @@ class Simulation:
         while client.may_send(self.now):
             client.todo -= 1
             client.slots -= 1
-            request = client.window.send(self.now)
+            request = client.window.count(self.now)
             self.server.see(request)
             self.later(self.arrive, client, request)
         if client.todo and client.slots and client.looks_at != client.window.next_check(self.now):
@@ -257,12 +257,12 @@ class Simulation:
     def arrive(self, client: Client, request: SentRequest) -> None:
         self.later(self.hear, client, request, *self.server.take(self.now, request))
 
-    def hear(self, client: Client, request: SentRequest, limit: RateLimit, is_rejected: bool) -> None:
-        client.window.on_response(self.now, request, limit, is_rejected=is_rejected, retry_after=None)
+    def hear(self, client: Client, request: SentRequest, limit: RateLimit, is_rate_limited: bool) -> None:
+        client.window.on_response(self.now, request, limit, is_rate_limited=is_rate_limited, retry_after=None)
         client.slots += 1
-        client.todo += is_rejected
-        self.rejected += is_rejected
-        if not is_rejected:
+        client.todo += is_rate_limited
+        self.rejected += is_rate_limited
+        if not is_rate_limited:
             client.longest_gap = max(client.longest_gap, self.now - client.served_at)
             client.served_at = self.now
         self.pump(client)
@@ -286,7 +286,7 @@ def simulated(clients: int, requests: int, **options: Any) -> Simulation:
 
 class TestClientsOfOneLimit:
     @pytest.mark.parametrize("seed", range(10))
-    def test_alone_nothing_is_rejected_and_no_window_is_lost(self, seed: int) -> None:
+    def test_alone_nothing_is_rate_limited_and_no_window_is_lost(self, seed: int) -> None:
         """2,000 requests at 200 per 2 s: at most 1.03 of the floor, and the grain of ``Reset``."""
         alone = simulated(1, 2000, seed=seed)
         assert alone.rejected == 0
@@ -339,24 +339,24 @@ def hear(
     request: SentRequest,
     limit: RateLimit | None = None,
     *,
-    is_rejected: bool = False,
+    is_rate_limited: bool = False,
     retry_after: float | None = None,
 ) -> None:
     if limit and limit.reset == limit.period == 60.0:
         limit = evolve(limit, reset=float(math.ceil(60.0 - (request.at - 100.0) % 60.0)))
-    window.on_response(now, request, limit, is_rejected=is_rejected, retry_after=retry_after)
+    window.on_response(now, request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after)
 
 
 def reject(window: Window, now: float, limit: RateLimit | None = None, **hint: float) -> None:
     """A request is sent, and the answer is a 429 at the same moment."""
-    hear(window, now, window.send(now), limit, is_rejected=True, **hint)
+    hear(window, now, window.count(now), limit, is_rate_limited=True, **hint)
 
 
 def opened(limit: RateLimit | None, now: float = 100.0) -> Window:
     """A window that one request opened, of which all of the last one was this client's."""
     window = Window()
-    hear(window, now - 1, window.send(now - 1), RateLimit(10, 9, 60.0, 1.0))
-    hear(window, now, window.send(now), limit)
+    hear(window, now - 1, window.count(now - 1), RateLimit(10, 9, 60.0, 1.0))
+    hear(window, now, window.count(now), limit)
     return window
 
 
@@ -364,7 +364,7 @@ def burst(window: Window, now: float) -> list[SentRequest]:
     """All that go out at once."""
     sent: list[SentRequest] = []
     while window.may_send(now) and len(sent) < 1000:
-        sent.append(window.send(now))
+        sent.append(window.count(now))
     return sent
 
 
@@ -393,21 +393,21 @@ class TestProbes:
         """It told nothing, and took nothing."""
         window = Window()
         for _ in range(3):
-            window.withdraw(window.send(0.0))
+            window.release(window.count(0.0))
             assert window.may_send(0.0)
 
     def test_one_of_two_that_was_not_sent_does_not_make_room(self) -> None:
         """The other is still under way, and has its second."""
         window = Window()
-        first, _ = window.send(0.0), window.send(1.0)
-        window.withdraw(first)
+        first, _ = window.count(0.0), window.count(1.0)
+        window.release(first)
         assert not window.may_send(1.99)
         assert window.may_send(2.0)
 
     def test_a_lost_probe_is_replaced_at_once(self) -> None:
         """The pause before the next attempt is not the window's affair."""
         window = Window()
-        window.lose(0.5, window.send(0.0))
+        window.lose(0.5, window.count(0.0))
         assert len(burst(window, 0.5)) == 1
 
     def test_the_end_of_a_window_is_found_out_by_a_probe(self) -> None:
@@ -427,7 +427,7 @@ class TestProbes:
     def test_the_last_request_of_a_window_is_no_probe(self) -> None:
         """SentRequest just before the end, it does not keep one back either."""
         window = opened(told(1))
-        assert not window.send(159.5).is_probe
+        assert not window.count(159.5).is_probe
         assert len(burst(window, 160.0)) == 1
 
 
@@ -440,7 +440,7 @@ class TestRemaining:
     def test_a_late_answer_does_not_raise_it(self) -> None:
         """Answers overtake each other, and within a window the least that was told counts."""
         window = opened(told(9))
-        first, second = window.send(101.0), window.send(101.0)
+        first, second = window.count(101.0), window.count(101.0)
         hear(window, 102.0, second, told(7))
         hear(window, 103.0, first, told(8))
         assert remaining(window, 103.0) == 7
@@ -448,23 +448,23 @@ class TestRemaining:
     def test_what_others_take_is_seen(self) -> None:
         """Other processes use the same limit."""
         window = opened(told(9))
-        hear(window, 102.0, window.send(101.0), told(2))
+        hear(window, 102.0, window.count(101.0), told(2))
         assert remaining(window, 102.0) == 2
-        hear(window, 104.0, window.send(103.0), told(0))
+        hear(window, 104.0, window.count(103.0), told(0))
         assert not window.may_send(104.0)
 
     def test_the_earliest_end_counts(self) -> None:
         """``Reset`` is rounded up and an answer takes its time, so no end that is told is too early."""
         window = opened(told(9))
-        hear(window, 101.0, window.send(100.5), told(8, reset=58.0))
-        hear(window, 102.0, window.send(101.0), told(7, reset=58.0))
+        hear(window, 101.0, window.count(100.5), told(8, reset=58.0))
+        hear(window, 102.0, window.count(101.0), told(7, reset=58.0))
         assert window.current(102.0) == told(7, reset=57.0)
 
     def test_an_older_windows_answer_closes_nothing(self) -> None:
         """Nothing remained of the window before, and this one is another."""
         window = opened(told(9))
-        late = window.send(101.0)
-        hear(window, 160.0, window.send(160.0), told(9))
+        late = window.count(101.0)
+        hear(window, 160.0, window.count(160.0), told(9))
         hear(window, 161.0, late, told(0, reset=59.0))
         assert remaining(window, 161.0) == 8  # it may have been counted in either
         assert window.may_send(161.0)
@@ -472,15 +472,15 @@ class TestRemaining:
     def test_an_older_windows_answer_opens_nothing(self) -> None:
         """Of the window before there was much left, and nothing is of this one."""
         window = opened(told(9))
-        late = window.send(101.0)
-        hear(window, 160.0, window.send(160.0), told(0))
+        late = window.count(101.0)
+        hear(window, 160.0, window.count(160.0), told(0))
         hear(window, 161.0, late, told(8, reset=1.0))
         assert not window.may_send(219.9)
 
     def test_an_answer_after_the_end_of_its_window_opens_no_other(self) -> None:
         """What is known of a window ends with it, whenever it was heard."""
         window = opened(told(9))
-        late = window.send(159.0)
+        late = window.count(159.0)
         hear(window, 160.5, late, told(8))
         assert window.current(160.5) is None
         assert len(burst(window, 160.5)) == 1
@@ -488,8 +488,8 @@ class TestRemaining:
     def test_an_answer_tells_that_the_window_was_over_earlier(self) -> None:
         """Its end is known up to a second too late; an answer that has longer to go is of the next one."""
         window = opened(told(9, period=2.0, reset=2.0))
-        early = window.send(100.5)
-        hear(window, 101.25, window.send(101.25), told(7, period=2.0, reset=2.0))
+        early = window.count(100.5)
+        hear(window, 101.25, window.count(101.25), told(7, period=2.0, reset=2.0))
         assert remaining(window, 101.25) == 7
         assert window.blocked_until(101.25) == 101.25
         hear(window, 101.5, early, told(8, period=2.0, reset=1.0))
@@ -498,16 +498,16 @@ class TestRemaining:
     def test_an_answer_of_the_same_window_tells_of_no_other(self) -> None:
         """It has at most as long to go as the window has, and the second that it is rounded up by."""
         window = opened(told(9, period=2.0, reset=2.0))
-        hear(window, 100.75, window.send(100.75), told(8, period=2.0, reset=2.0))
-        hear(window, 100.9, window.send(100.8), told(9, period=2.0, reset=2.0))
+        hear(window, 100.75, window.count(100.75), told(8, period=2.0, reset=2.0))
+        hear(window, 100.9, window.count(100.8), told(9, period=2.0, reset=2.0))
         assert remaining(window, 100.9) == 8
 
     @pytest.mark.parametrize("answered", [160.0, 160.2])
     def test_a_request_that_was_counted_after_the_probe_is_not_forgotten(self, answered: float) -> None:
         """SentRequest before the end, it arrived after the probe, and yet was answered before it."""
         window = opened(told(9))
-        late = window.send(159.0)
-        probe = window.send(160.0)
+        late = window.count(159.0)
+        probe = window.count(160.0)
         hear(window, answered, late, told(8))
         hear(window, 160.3, probe, told(9))
         assert remaining(window, 160.3) == 8
@@ -517,7 +517,7 @@ class TestRemaining:
         """What was never sent was never counted."""
         window = opened(told(2))
         for request in burst(window, 100.0):
-            window.withdraw(request)
+            window.release(request)
         assert len(burst(window, 100.0)) == 2
 
 
@@ -526,10 +526,10 @@ class TestAdoptedRequests:
         """It went out as one of another bucket, beside those of this one, and takes the place of none."""
         window = opened(told(2))
         own = burst(window, 100.0)
-        window.withdraw(window.adopt(Window().send(99.0)))
+        window.release(window.adopt(Window().count(99.0)))
         assert not window.may_send(100.0)
         for request in own:
-            window.withdraw(request)
+            window.release(request)
         assert len(burst(window, 100.0)) == 2
 
 
@@ -537,38 +537,38 @@ class TestLostRequests:
     def test_they_count_until_an_answer_to_something_later(self) -> None:
         """The server may have counted them, and an answer to what was sent after them tells."""
         window = opened(told(9))
-        earlier = window.send(101.0)
+        earlier = window.count(101.0)
         for _ in range(3):
-            window.lose(102.0, window.send(101.0))
+            window.lose(102.0, window.count(101.0))
         assert remaining(window, 102.0) == 6
         hear(window, 103.0, earlier, told(8))
         assert remaining(window, 103.0) == 5
-        same_moment = window.send(102.0)
+        same_moment = window.count(102.0)
         hear(window, 103.0, same_moment, told(8))
         assert remaining(window, 103.0) == 5
-        hear(window, 104.0, window.send(103.0), told(7))
+        hear(window, 104.0, window.count(103.0), told(7))
         assert remaining(window, 104.0) == 7
 
     def test_one_counts_where_there_is_but_one(self) -> None:
         """It may have been that one."""
         window = opened(told(1, limit=1))
-        window.lose(101.0, window.send(100.5))
+        window.lose(101.0, window.count(100.5))
         assert remaining(window, 101.0) == 0
 
     def test_so_does_an_answer_that_says_nothing(self) -> None:
         """It was answered, and perhaps not counted."""
         window = opened(told(9))
-        hear(window, 101.0, window.send(100.5))
+        hear(window, 101.0, window.count(100.5))
         assert remaining(window, 101.0) == 8
-        hear(window, 103.0, window.send(102.0), told(8))
+        hear(window, 103.0, window.count(102.0), told(8))
         assert remaining(window, 103.0) == 8
 
     def test_only_those_lost_before_are_cleared_up(self) -> None:
         """An answer tells nothing of what was lost after its request went out."""
         window = opened(told(9))
-        window.lose(101.0, window.send(100.0))
-        request = window.send(102.0)
-        window.lose(103.0, window.send(100.0))
+        window.lose(101.0, window.count(100.0))
+        request = window.count(102.0)
+        window.lose(103.0, window.count(100.0))
         hear(window, 104.0, request, told(7))
         assert remaining(window, 104.0) == 6
 
@@ -577,7 +577,7 @@ class TestLostRequests:
         window = opened(told(3))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
-        hear(window, 102.0, window.send(101.0), told(1))
+        hear(window, 102.0, window.count(101.0), told(1))
         assert remaining(window, 102.0) == 0
 
     def test_they_do_not_close_a_window_till_its_end(self) -> None:
@@ -599,7 +599,7 @@ class TestLostRequests:
     def test_a_probe_that_was_lost_after_the_next_one_was_sent_counts(self) -> None:
         """The second may have been counted before the first, and then tells nothing of it."""
         window = opened(told(9))
-        first, second = window.send(160.0), window.send(161.0)
+        first, second = window.count(160.0), window.count(161.0)
         window.lose(161.5, first)
         hear(window, 162.0, second, told(9))
         assert remaining(window, 162.0) == 8
@@ -609,7 +609,7 @@ class TestLostRequests:
         window = opened(told(9))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
-        hear(window, 160.0, window.send(160.0), told(9))
+        hear(window, 160.0, window.count(160.0), told(9))
         assert remaining(window, 160.0) == 9
 
     @pytest.mark.parametrize("is_lost", [True, False])
@@ -619,29 +619,29 @@ class TestLostRequests:
         sizes = []
         for count in (1, 10_000):
             for _ in range(count):
-                window.lose(1.0, window.send(0.0)) if is_lost else hear(window, 1.0, window.send(0.0))
+                window.lose(1.0, window.count(0.0)) if is_lost else hear(window, 1.0, window.count(0.0))
             sizes.append(len(pickle.dumps(window)))
         assert sizes[1] < sizes[0] + 50
 
     def test_where_there_is_no_limit_any_more_they_do_not_pile_up(self) -> None:
         """Not even while a probe hangs that was sent when there was one."""
         window = opened(told(9))
-        window.send(160.0)
-        hear(window, 161.0, window.send(161.0))
+        window.count(160.0)
+        hear(window, 161.0, window.count(161.0))
         sizes = []
         for count in (1, 10_000):
             for _ in range(count):
-                window.lose(162.0, window.send(161.5))
+                window.lose(162.0, window.count(161.5))
             sizes.append(len(pickle.dumps(window)))
         assert sizes[1] < sizes[0] + 50
 
     def test_they_count_in_the_next_window_if_an_older_request_opens_it(self) -> None:
         """Its answer was made before they were counted, and so does not tell of them."""
         window = opened(told(9))
-        older = window.send(159.0)
-        window.lose(160.5, window.send(160.0))
-        window.lose(160.5, window.send(160.0))
-        window.on_response(160.5, older, told(7, reset=60.0), is_rejected=False, retry_after=None)
+        older = window.count(159.0)
+        window.lose(160.5, window.count(160.0))
+        window.lose(160.5, window.count(160.0))
+        window.on_response(160.5, older, told(7, reset=60.0), is_rate_limited=False, retry_after=None)
         current = window.current(160.5)
         assert current is not None
         assert current.remaining == 5
@@ -652,7 +652,7 @@ class TestLostRequests:
         sizes = []
         for count in (10, 10_000):
             for _ in range(count):
-                window.lose(201.0, window.send(200.0))
+                window.lose(201.0, window.count(200.0))
             sizes.append(len(pickle.dumps(window)))
         assert sizes[1] < sizes[0] + 50
 
@@ -675,7 +675,7 @@ class TestHolding:
         window = Window()
         for now in (0.0, 1.0, 2.0):
             reject(window, now)
-        hear(window, 10.0, window.send(10.0), limit)
+        hear(window, 10.0, window.count(10.0), limit)
         reject(window, 11.0, limit)
         assert window.blocked_until(11.0) == 11.5
 
@@ -683,7 +683,7 @@ class TestHolding:
         """A hundred that were under way together do not make the pause a hundred times longer."""
         window = opened(None)
         for request in burst(window, 100.0)[:100]:
-            hear(window, 100.0, request, is_rejected=True)
+            hear(window, 100.0, request, is_rate_limited=True)
         assert window.blocked_until(100.0) == 100.5
 
     def test_a_429_that_tells_the_end_of_its_window_alone(self) -> None:
@@ -712,8 +712,8 @@ class TestHolding:
         """One that ends earlier does not let anyone go."""
         window = opened(None)
         first, second = burst(window, 100.0)[:2]
-        hear(window, 100.0, first, is_rejected=True, retry_after=20.0)
-        hear(window, 101.0, second, is_rejected=True, retry_after=3.0)
+        hear(window, 100.0, first, is_rate_limited=True, retry_after=20.0)
+        hear(window, 101.0, second, is_rate_limited=True, retry_after=3.0)
         assert window.blocked_until(101.0) == 120.0
 
     def test_a_retry_after_of_0_is_no_hint(self) -> None:
@@ -748,7 +748,7 @@ class TestNoLimit:
     def test_any_number_goes_out(self) -> None:
         """A server that tells of no limit is not slowed down."""
         window = Window()
-        hear(window, 0.1, window.send(0.0))
+        hear(window, 0.1, window.count(0.0))
         sent = burst(window, 0.1)
         assert len(sent) == 1000
         assert not any(request.is_probe for request in sent)
@@ -758,41 +758,41 @@ class TestNoLimit:
     def test_a_limit_without_remaining_is_none(self, limit: RateLimit) -> None:
         """It cannot be kept by what is not told; a 429 tells when it is too much."""
         window = Window()
-        hear(window, 0.1, window.send(0.0), limit)
+        hear(window, 0.1, window.count(0.0), limit)
         assert len(burst(window, 0.1)) == 1000
 
     def test_one_answer_that_says_nothing_opens_nothing(self) -> None:
         """Something in between answered, and within a window its limit stands."""
         window = opened(told(3))
-        hear(window, 101.0, window.send(100.0))
+        hear(window, 101.0, window.count(100.0))
         assert remaining(window, 101.0) == 2
         assert len(burst(window, 101.0)) == 2
 
     def test_a_server_that_stops_telling(self) -> None:
         """If the probe of the next window hears of no limit, there is none any more."""
         window = opened(told(3))
-        hear(window, 160.0, window.send(160.0))
+        hear(window, 160.0, window.count(160.0))
         assert len(burst(window, 160.0)) == 1000
         assert window.current(160.0) is None
 
     def test_an_older_windows_answer_does_not_close_it_again(self) -> None:
         """It says nothing, and of a window that is over."""
         window = opened(told(3))
-        late = window.send(101.0)
-        hear(window, 160.0, window.send(160.0))
+        late = window.count(101.0)
+        hear(window, 160.0, window.count(160.0))
         hear(window, 161.0, late)
         assert len(burst(window, 161.0)) == 1000
 
     def test_an_answer_from_the_last_second_of_a_window_opens_nothing(self) -> None:
         """It says nothing of the next one."""
         window = opened(told(9))
-        hear(window, 160.5, window.send(159.5))
+        hear(window, 160.5, window.count(159.5))
         assert len(burst(window, 160.5)) == 1
 
     def test_a_late_probe_that_hears_nothing_opens_nothing(self) -> None:
         """A later probe has told of the limit since."""
         window = opened(told(3))
-        first, second = window.send(160.0), window.send(161.0)
+        first, second = window.count(160.0), window.count(161.0)
         hear(window, 161.0, second, told(0))
         hear(window, 162.0, first)
         assert not window.may_send(162.0)
@@ -800,16 +800,16 @@ class TestNoLimit:
     def test_a_limit_that_is_told_later_closes(self) -> None:
         """What is under way by then counts against it."""
         window = Window()
-        hear(window, 0.0, window.send(0.0))
+        hear(window, 0.0, window.count(0.0))
         sent = burst(window, 0.0)[:4]
         for request in burst(window, 0.0):
-            window.withdraw(request)
+            window.release(request)
         assert window.may_send(0.0)
         hear(window, 1.0, sent[0], told(9))
         assert remaining(window, 1.0) == 9
-        hear(window, 160.0, window.send(160.0))
+        hear(window, 160.0, window.count(160.0))
         assert window.may_send(160.0)
-        hear(window, 161.0, window.send(161.0), told(0))
+        hear(window, 161.0, window.count(161.0), told(0))
         assert burst(window, 162.0) == []
 
     def test_a_429_closes(self) -> None:
@@ -831,7 +831,7 @@ class TestAbsentAndOddValues:
     def test_without_reset_an_answer_of_the_last_second_opens_no_other(self) -> None:
         """The period says how long a window is, and not how much is left of it."""
         window = opened(told(9, reset=None))
-        hear(window, 159.8, window.send(159.5), told(8, reset=None))
+        hear(window, 159.8, window.count(159.5), told(8, reset=None))
         assert remaining(window, 159.9) == 8
         assert window.current(160.0) is None
 
@@ -874,11 +874,11 @@ class TestAbsentAndOddValues:
         """The largest number that headers can say is a number."""
         most = int(1.7e308)
         window = opened(told(most, limit=most))
-        hear(window, 101.0, window.send(100.0), told(most, limit=most))
+        hear(window, 101.0, window.count(100.0), told(most, limit=most))
         assert len(burst(window, 101.0)) == 1000
-        hear(window, 160.0, window.send(160.0), told(most, limit=1))
+        hear(window, 160.0, window.count(160.0), told(most, limit=1))
         assert len(burst(window, 160.0)) >= 1
-        hear(window, 220.0, window.send(220.0), told(0, limit=most))
+        hear(window, 220.0, window.count(220.0), told(0, limit=most))
         assert not window.may_send(220.0)
 
 
@@ -887,12 +887,12 @@ class TestCurrent:
         """Nothing before the first answer; then what it told, less what was lost; nothing once it is over."""
         window = Window()
         assert window.current(0.0) is None
-        request = window.send(0.0)
+        request = window.count(0.0)
         assert window.current(0.0) is None
         hear(window, 1.0, request, told(9))
         assert window.current(1.0) == told(9, reset=40.0)
         assert window.current(11.0) == told(9, reset=30.0)
-        window.lose(12.0, window.send(11.0))
+        window.lose(12.0, window.count(11.0))
         assert window.current(12.0) == told(8, reset=29.0)
         assert window.current(40.5) == told(8, reset=0.5)
         assert window.current(41.0) is None
@@ -907,7 +907,7 @@ class TestCurrent:
 class TestShare:
     def first(self, remaining: int) -> tuple[Window, int]:
         window = Window()
-        hear(window, 100.0, window.send(100.0), told(remaining, limit=100))
+        hear(window, 100.0, window.count(100.0), told(remaining, limit=100))
         return window, remaining
 
     def test_a_first_window_is_opened_step_by_step(self) -> None:
@@ -917,14 +917,14 @@ class TestShare:
             sent = burst(window, 100.0 + answers)
             assert len(sent) == answers + 1
             for request in sent[1:]:
-                window.withdraw(request)
+                window.release(request)
             left -= 1
             hear(window, 100.5 + answers, sent[0], told(left, limit=100))
 
     def test_what_others_took_before_the_first_request_is_not_their_share(self) -> None:
         """They may have taken it long ago."""
         window, _ = self.first(50)
-        hear(window, 101.0, window.send(100.0), told(49, limit=100))
+        hear(window, 101.0, window.count(100.0), told(49, limit=100))
         assert len(burst(window, 101.0)) == 3
 
     def test_what_others_took_before_says_nothing_of_the_little_that_is_left(self) -> None:
@@ -940,7 +940,7 @@ class TestShare:
         window, left = self.first(left)
         for number in range(1, answers + 1):
             left -= taken_by_all
-            hear(window, 100.0 + number, window.send(100.0 + number - 0.5), told(left, limit=100))
+            hear(window, 100.0 + number, window.count(100.0 + number - 0.5), told(left, limit=100))
         assert len(burst(window, 150.0)) == left * (1 + answers) // (1 + taken_by_all * answers)
 
     def test_the_share_of_the_last_window_is_taken_at_once(self) -> None:
@@ -948,50 +948,50 @@ class TestShare:
         window, left = self.first(99)
         for answers in range(1, 25):
             left -= 4
-            hear(window, 100.0 + answers, window.send(100.0 + answers - 0.5), told(left, limit=100))
-        hear(window, 160.0, window.send(160.0), told(99, limit=100))
+            hear(window, 100.0 + answers, window.count(100.0 + answers - 0.5), told(left, limit=100))
+        hear(window, 160.0, window.count(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == int(0.8 * 25 / 97 * 99)
 
     @pytest.mark.parametrize(("of_others", "allowed"), [(1, int(19 / 20 * 99)), (2, int(0.8 * 18 / 20 * 98))])
     def test_with_19_of_20_nobody_else_is_thought_to_be_there(self, of_others: int, allowed: int) -> None:
         """A stray request of another does not cost a fifth of every window."""
         window, _ = self.first(99)
-        sent = [window.send(100.0) for _ in range(19 - of_others)]
+        sent = [window.count(100.0) for _ in range(19 - of_others)]
         for number, request in enumerate(sent, start=1):
             hear(window, 101.0, request, told(99 - number - of_others, limit=100))
-        hear(window, 160.0, window.send(160.0), told(100 - of_others, limit=100))
+        hear(window, 160.0, window.count(160.0), told(100 - of_others, limit=100))
         assert len(burst(window, 160.0)) == allowed
 
     def test_alone_it_is_all(self) -> None:
         """Nobody else took anything."""
         window, _ = self.first(99)
-        hear(window, 160.0, window.send(160.0), told(99, limit=100))
+        hear(window, 160.0, window.count(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == 99
 
     def test_it_is_no_more_than_all(self) -> None:
         """Requests of this window may have been counted in the one before."""
         window, _ = self.first(99)
         for _number in range(3):
-            hear(window, 101.0, window.send(100.0), told(99, limit=100))
-        hear(window, 160.0, window.send(160.0), told(60, limit=100))
+            hear(window, 101.0, window.count(100.0), told(99, limit=100))
+        hear(window, 160.0, window.count(160.0), told(60, limit=100))
         assert len(burst(window, 160.0)) == 60
 
     def test_what_was_rejected_took_nothing(self) -> None:
         """Whoever asks most does not get most."""
         window = Window()
-        hear(window, 100.0, window.send(100.0), told(5))
-        requests = [window.send(100.0) for _ in range(10)]
+        hear(window, 100.0, window.count(100.0), told(5))
+        requests = [window.count(100.0) for _ in range(10)]
         hear(window, 101.0, requests.pop(), told(0))
         for request in requests:
-            hear(window, 101.0, request, told(0), is_rejected=True)
-        hear(window, 160.0, window.send(160.0), told(9))
+            hear(window, 101.0, request, told(0), is_rate_limited=True)
+        hear(window, 160.0, window.count(160.0), told(9))
         assert len(burst(window, 160.0)) == int(0.8 * 2 / 10 * 9)
 
     def test_a_window_that_was_full_before_leaves_the_share_unknown(self) -> None:
         """Nothing was had of it; the next one is opened step by step."""
         window = Window()
         reject(window, 100.0, told(0))
-        hear(window, 160.0, window.send(160.0), told(9))
+        hear(window, 160.0, window.count(160.0), told(9))
         assert len(burst(window, 160.0)) == 2
 
     def test_a_rejected_request_that_opens_a_window_leaves_one(self) -> None:
@@ -1003,8 +1003,8 @@ class TestShare:
     def test_even_the_smallest_share_is_one(self) -> None:
         """Nobody starves beside one who takes nearly everything."""
         window, _ = self.first(99)
-        hear(window, 101.0, window.send(100.0), told(0, limit=100))
-        hear(window, 160.0, window.send(160.0), told(20, limit=100))
+        hear(window, 101.0, window.count(100.0), told(0, limit=100))
+        hear(window, 160.0, window.count(160.0), told(20, limit=100))
         assert len(burst(window, 160.0)) == 1
 
     def test_what_was_lost_is_ones_own(self) -> None:
@@ -1012,24 +1012,24 @@ class TestShare:
         window, _ = self.first(99)
         for request in burst(window, 100.0):
             window.lose(101.0, request)
-        hear(window, 102.0, window.send(101.5), told(96, limit=100))
-        hear(window, 160.0, window.send(160.0), told(99, limit=100))
+        hear(window, 102.0, window.count(101.5), told(96, limit=100))
+        hear(window, 160.0, window.count(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == 99
 
     def test_each_that_was_lost_is_one(self) -> None:
         """What was taken beyond them was taken by others."""
         window, _ = self.first(99)
-        for request in [window.send(100.0) for _ in range(10)]:
+        for request in [window.count(100.0) for _ in range(10)]:
             window.lose(101.0, request)
-        hear(window, 102.0, window.send(101.5), told(79, limit=100))
-        hear(window, 160.0, window.send(160.0), told(99, limit=100))
+        hear(window, 102.0, window.count(101.5), told(79, limit=100))
+        hear(window, 160.0, window.count(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == int(0.8 * 12 / 21 * 99)
 
     def test_what_was_lost_and_not_counted_makes_no_more_of_what_is_left(self) -> None:
         """One cannot have taken more of the limit than was taken."""
         window = Window()
-        hear(window, 100.0, window.send(100.0), told(9))
-        for request in [window.send(100.0) for _ in range(6)]:
+        hear(window, 100.0, window.count(100.0), told(9))
+        for request in [window.count(100.0) for _ in range(6)]:
             window.lose(101.0, request)
-        hear(window, 102.0, window.send(101.5), told(4))
+        hear(window, 102.0, window.count(101.5), told(4))
         assert len(burst(window, 102.0)) == 4
