@@ -174,7 +174,7 @@ def asked_wait(error: CaseLinksError) -> float | None:
 
 def _mark_as_outage(error: CaseLinksError) -> None:
     if not error.during_outage:  # an error that several calls share is marked once
-        error.args = (f"{error}; not retried: most recent requests have failed",)
+        error.args = (f"{error}. Not retried: most recent requests have failed",)
         error.during_outage = True
 
 

@@ -507,7 +507,7 @@ class TestRetrying:
         assert (told["attempt"], told["error_type"], told["retry_seconds"]) == (1, "TransportError", 0.0)
 
 
-SPENT = "; not retried: most recent requests have failed"
+SPENT = ". Not retried: most recent requests have failed"
 OFTEN = RetryPolicy(max_attempts=1000, base=0)
 
 

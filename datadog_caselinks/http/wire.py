@@ -231,7 +231,7 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
     403: (PermissionDeniedError, "The application key or token needs the scope {scope}."),
     404: (NotFoundError, "It does not exist on this site, or these credentials cannot access it."),
     408: (ResponseError, "The server gave up waiting for the request."),
-    409: (ConflictError, "It contradicts what exists: list the links of both sides."),
+    409: (ConflictError, "An equal link may exist: list the links of both sides."),
     422: (BadRequestError, "The request is invalid, and would be refused again."),
     429: (RateLimitError, "Wait, or send fewer requests at a time."),
 }

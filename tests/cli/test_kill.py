@@ -151,7 +151,7 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
         asked_for = {request.body for request in sandbox.requests if request.method == "POST"}
     assert first.status == 1
     assert len(asked_for) < 3000
-    assert "not retried: most recent requests have failed" in first.err
+    assert "Not retried: most recent requests have failed" in first.err
     assert first.err.endswith("run the same command again: the journal records what is done.\n")
 
 

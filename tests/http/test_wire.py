@@ -657,7 +657,7 @@ class TestErrors:
             (403, "The application key or token needs the scope cases_write"),
             (404, "It does not exist on this site, or these credentials cannot access it"),
             (408, "The server gave up waiting for the request"),
-            (409, "It contradicts what exists: list the links of both sides"),
+            (409, "An equal link may exist: list the links of both sides"),
             (418, "See the body of the response"),
             (422, "The request is invalid, and would be refused again"),
             (429, "Wait, or send fewer requests at a time"),
