@@ -167,7 +167,8 @@ def _describe_flaw(error: BaseException, _: type | None) -> str:
 def _read_text(value: object, _: object) -> str:
     if type(value) is not str or not value:
         raise ValueError("not a non-empty string")
-    value.encode()  # is a ValueError for half a character, which the standard library accepts
+    if not value.isascii():
+        value.encode()  # raises ValueError for half a character, which the standard library accepts
     return value
 
 
@@ -176,7 +177,6 @@ def _read_optional_text(value: object, _: object) -> str:
 
 
 def _make_object_reader(kind: type[T], converter: cattrs.Converter) -> Callable[[object, object], T]:
-    # cattrs' own reader takes any value that has "in" and "[]".
     read_members = make_dict_structure_fn(kind, converter)
 
     def read_object(value: object, _: object) -> T:
@@ -214,7 +214,10 @@ def _make_list_reader(kind: type[T], converter: cattrs.Converter) -> Callable[[o
 
 def _make_converter(*, tracing: bool) -> cattrs.Converter:
     converter = make_converter(detailed_validation=tracing)
-    converter.register_structure_hook_factory(has, _make_object_reader)
+    # The generated code fails by itself if a value without a required member is not an object. Only the
+    # tracing converter, which writes the message, has to check that everywhere.
+    must_check: Callable[[Any], bool] = has if tracing else (lambda kind: kind is CaseAttributes)
+    converter.register_structure_hook_factory(must_check, _make_object_reader)
     converter.register_structure_hook(str, _read_text)
     converter.register_structure_hook(OptionalText, _read_optional_text)
     converter.register_structure_hook_factory(is_sequence, _make_list_reader)
