@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 
 from datadog_caselinks.bulk.link_files import LinkFileFormat
 from datadog_caselinks.errors import LinkFileError
 
-format_option = click.option(
+format_option: Final[Callable[[Any], Any]] = click.option(
     "--format",
     type=click.Choice([format.value for format in LinkFileFormat]),
     help="The format of FILE. By default its suffix decides; YAML on standard input needs this option.",
