@@ -1,0 +1,54 @@
+"""The rules of many items at once: bounded, and ended by the first error."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from datadog_caselinks.concurrency import for_each
+
+
+async def collect(generator: AsyncGenerator[int, None], results: list[int]) -> None:
+    """Append to ``results`` what ``generator`` yields, also if it raises in the end."""
+    async for result in generator:
+        results.append(result)
+
+
+class TestForEach:
+    async def test_no_item_is_taken_after_an_error(self) -> None:
+        """The running calls end, their results are yielded, and then the error is raised."""
+        all_run, has_failed = asyncio.Event(), asyncio.Event()
+        taken: list[int] = []
+        results: list[int] = []
+
+        async def call(index: int, item: int) -> int:
+            taken.append(item)
+            if item == 0:
+                await all_run.wait()
+                has_failed.set()
+                raise LookupError
+            if item == 2:
+                all_run.set()
+            await has_failed.wait()
+            await asyncio.sleep(0)
+            return item
+
+        with pytest.raises(LookupError):
+            await collect(for_each(call, itertools.count(), concurrency=3), results)
+        assert (sorted(results), taken) == ([1, 2], [0, 1, 2])
+
+    async def test_an_error_of_the_source(self) -> None:
+        """What was taken before the error is yielded first."""
+        results: list[int] = []
+        source = itertools.chain([1, 2], (1 // zero for zero in [0]))
+
+        async def call(index: int, item: int) -> int:
+            await asyncio.sleep(0)
+            return item
+
+        with pytest.raises(ZeroDivisionError):
+            await collect(for_each(call, source, concurrency=2), results)
+        assert sorted(results) == [1, 2]
