@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, NewType, TypeVar, get_args
 
 import cattrs
-from attrs import frozen, has
+from attrs import define, has
 from cattrs.cols import is_sequence
 from cattrs.gen import make_dict_structure_fn
 
@@ -27,7 +27,7 @@ OptionalText = NewType("OptionalText", str)
 """A text that may be missing or of another type; it is empty then."""
 
 
-@frozen
+@define
 class LinkAttributes:
     """What a link connects, as the API names it."""
 
@@ -38,7 +38,7 @@ class LinkAttributes:
     child_entity_type: str
 
 
-@frozen
+@define
 class LinkResource:
     """A link that exists."""
 
@@ -46,21 +46,21 @@ class LinkResource:
     attributes: LinkAttributes
 
 
-@frozen
+@define
 class LinkDocument:
     """The response to a create."""
 
     data: LinkResource
 
 
-@frozen
+@define
 class LinksDocument:
     """The response to a list."""
 
     data: list[LinkResource]
 
 
-@frozen
+@define
 class NewLink:
     """A link to be created."""
 
@@ -68,14 +68,14 @@ class NewLink:
     attributes: LinkAttributes
 
 
-@frozen
+@define
 class NewLinkDocument:
     """The body of a create."""
 
     data: NewLink
 
 
-@frozen
+@define
 class CaseAttributes:
     """What people know of a case."""
 
@@ -85,7 +85,7 @@ class CaseAttributes:
     priority: OptionalText = OptionalText("")
 
 
-@frozen
+@define
 class CaseResource:
     """A case."""
 
@@ -93,7 +93,7 @@ class CaseResource:
     attributes: CaseAttributes | None = None
 
 
-@frozen
+@define
 class CaseDocument:
     """The response to a get."""
 

@@ -55,9 +55,12 @@ def read_rate_limit(headers: Headers) -> RateLimit | None:
         return None
     try:
         (limit,), (remaining,), (period,), (reset,), (name,) = values
-        return _parse_digits(limit, remaining, period, reset, name)
+        window = _parse_window(limit, period, reset, name)
+        if remaining.isdecimal() and len(remaining) < _MAX_DIGITS:
+            return RateLimit(window.limit, int(remaining), window.period, window.reset, window.name)
     except ValueError:  # one is missing, repeated, or not plain digits
-        return _parse_leniently(values, headers)
+        pass
+    return _parse_leniently(values, headers)
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -75,13 +78,13 @@ def request_id(headers: Headers) -> str | None:
     return next(values, None)
 
 
-@functools.lru_cache(1024)  # within a window, most responses repeat the values of an earlier one
-def _parse_digits(limit: str, remaining: str, period: str, reset: str, name: str) -> RateLimit:
+@functools.lru_cache(256)  # responses of the same second differ only in Remaining
+def _parse_window(limit: str, period: str, reset: str, name: str) -> RateLimit:
     """Parse values that are plain digits, as in almost every response; else raise ``ValueError``."""
-    digits = limit + remaining + period + reset
+    digits = limit + period + reset
     if not digits.isdecimal() or len(digits) >= _MAX_DIGITS or float(reset) >= _TIMESTAMP:
         raise ValueError
-    return RateLimit(int(limit), int(remaining), float(period), float(reset), name.strip() or None)
+    return RateLimit(int(limit), None, float(period), float(reset), name.strip() or None)
 
 
 def _parse_leniently(values: list[list[str]], headers: Headers) -> RateLimit | None:
