@@ -60,6 +60,3 @@ def _printable(text: str) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-shortened = quoted  # for modules that still use the old name

@@ -30,7 +30,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
-from datadog_caselinks.messages import one_line, shortened
+from datadog_caselinks.messages import one_line, quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -143,7 +143,7 @@ def create_request(new: NewCaseLink) -> Request:
     """Return ``POST /api/v2/cases/link``. Raises :class:`InvalidLinkError` if ``new`` is anything else."""
     if not isinstance(new, NewCaseLink):
         raise InvalidLinkError(
-            f"a link to create must be a NewCaseLink such as case(a).blocks(case(b)), not {shortened(new)}"
+            f"a link to create must be a NewCaseLink such as case(a).blocks(case(b)), not {quoted(new)}"
         )
     return Request("create", "POST", LINKS_PATH, envelope.encode_new_link(new), new)
 
@@ -151,7 +151,7 @@ def create_request(new: NewCaseLink) -> Request:
 def list_request(entity: Entity, relationship: Relationship | None) -> Request:
     """Return ``GET /api/v2/cases/link`` for the links of ``entity``, of one relationship or of all."""
     if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"entity must be an Entity such as case(…), not {shortened(entity)}")
+        raise InvalidLinkError(f"entity must be an Entity such as case(…), not {quoted(entity)}")
     entity.require_known()
     query = {"entity_type": entity.type, "entity_id": entity.id}
     if relationship is not None:
@@ -164,7 +164,7 @@ def delete_request(link_id: str) -> Request:
     """Return ``DELETE /api/v2/cases/link/{link_id}``. Raises :class:`InvalidLinkError` if it is not an id."""
     # A path of "." or ".." would be resolved away and name another resource.
     if not isinstance(link_id, str) or link_id.strip(".") == "" or not link_id.isprintable():
-        raise InvalidLinkError(f"{shortened(link_id)} is not the id of a link")
+        raise InvalidLinkError(f"{quoted(link_id)} is not the id of a link")
     target = f"{LINKS_PATH}/{quote(link_id, safe='')}"
     return Request("delete", "DELETE", target, None, link_id)
 
@@ -173,7 +173,7 @@ def case_request(key_or_id: str | UUID) -> Request:
     """Return ``GET /api/v2/cases/{key_or_id}``. Raises :class:`InvalidLinkError` if it is neither."""
     name = str(key_or_id)
     if not (is_case_key(name) or is_uuid(name)):
-        raise InvalidLinkError(f"{shortened(key_or_id)} is neither the key of a case nor a UUID")
+        raise InvalidLinkError(f"{quoted(key_or_id)} is neither the key of a case nor a UUID")
     return Request("get", "GET", f"{_CASES_PATH}/{name}", None, name)
 
 

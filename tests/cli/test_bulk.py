@@ -95,7 +95,7 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
     problems = done.err.splitlines()
     assert problems[0].startswith("line 3: 'DDFC-98813' is a case key, but the type is PAGE")
     assert problems[1].startswith(
-        "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), and"
+        "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), but"
     )
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 malformed")
     assert (done.status, len(sandbox.links)) == (1, 2)

@@ -48,7 +48,7 @@ from datadog_caselinks import (
     incident,
 )
 from datadog_caselinks.http.wire import Response
-from datadog_caselinks.messages import shortened
+from datadog_caselinks.messages import quoted
 from tests.support.strategies import json_values, links, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -214,7 +214,7 @@ class TestListRequest:
         """An id alone does not say what kind of entity it names."""
         with pytest.raises(InvalidLinkError, match="entity must be an Entity such as") as caught:
             wire.list_request(odd, None)
-        assert str(caught.value).endswith(f"not {shortened(odd)}")
+        assert str(caught.value).endswith(f"not {quoted(odd)}")
 
     @pytest.mark.parametrize("relationship", ["LIKES", "blocks", ""])
     def test_an_unknown_relationship_is_refused(self, wire: ModuleType, relationship: Any) -> None:
@@ -271,7 +271,7 @@ class TestDeleteRequest:
         """Dots would name the collection, control characters end the request line."""
         with pytest.raises(InvalidLinkError, match="is not the id of a link") as caught:
             wire.delete_request(id)
-        assert str(caught.value).startswith(f"{shortened(id)} is")
+        assert str(caught.value).startswith(f"{quoted(id)} is")
 
 
 class TestCaseRequest:
@@ -326,7 +326,7 @@ class TestReadLink:
         """A link that exists already is an easy slip; nothing is sent of it."""
         with pytest.raises(InvalidLinkError, match="a link to create must be a NewCaseLink") as caught:
             wire.create_request(odd)
-        assert str(caught.value).endswith(f"not {shortened(odd)}")
+        assert str(caught.value).endswith(f"not {quoted(odd)}")
 
     @any_wire
     @given(links)

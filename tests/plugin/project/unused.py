@@ -5,7 +5,8 @@ import sys
 
 def test_nothing_is_imported() -> None:
     """A run that uses no fixture imports only the plugin and no dependency of the package."""
-    plugin = "datadog_caselinks.testing.pytest_plugin"
-    imported = {name for name in sys.modules if name.partition(".")[0] == "datadog_caselinks"}
-    assert imported == {"datadog_caselinks", "datadog_caselinks.testing", plugin}
+    package = "datadog_caselinks"
+    imported = {name for name in sys.modules if name.partition(".")[0] == package}
+    plugin = (f"{package}.{name}" for name in ("version", "testing", "testing.pytest_plugin"))
+    assert imported == {package, *plugin}
     assert not {"aiohttp", "attrs", "cattrs", "backoff"} & set(sys.modules)
