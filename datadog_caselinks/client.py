@@ -26,6 +26,7 @@ from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.rate_limit import RateLimit
@@ -98,7 +99,7 @@ class CaseLinksClient:
         on_event: OnEvent | None = None,
     ) -> None:
         if max_concurrency < 1:
-            raise ParameterError(f"max_concurrency must be at least 1, not {max_concurrency!r}")
+            raise ParameterError(f"max_concurrency must be at least 1, not {quoted(max_concurrency)}")
         self.site: Site = Site.parse(site) if isinstance(site, str) else site
         self._is_shared = isinstance(sessions, SessionManager)
         self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)
@@ -199,7 +200,7 @@ class CaseLinksClient:
             JournalError: The journal cannot be used, for example because another run is using it.
         """
         if concurrency is not None and concurrency < 1:
-            raise ParameterError(f"concurrency must be at least 1, not {concurrency!r}")
+            raise ParameterError(f"concurrency must be at least 1, not {quoted(concurrency)}")
         async with contextlib.AsyncExitStack() as stack:
             # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
             # of keys, the journal, the events of the call.
@@ -297,9 +298,9 @@ class CaseLinksClient:
             NotFoundError: There is no case with this key.
         """
         if depth < 0:
-            raise ParameterError(f"depth must be at least 0, not {depth!r}")
+            raise ParameterError(f"depth must be at least 0, not {quoted(depth)}")
         if max_nodes < 1:
-            raise ParameterError(f"max_nodes must be at least 1, not {max_nodes!r}")
+            raise ParameterError(f"max_nodes must be at least 1, not {quoted(max_nodes)}")
         resolver = self.resolver()
         return await read_graph(
             await resolver.entity(entity),

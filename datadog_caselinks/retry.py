@@ -26,6 +26,7 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.events import report_retry
+from datadog_caselinks.messages import quoted
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ R = TypeVar("R")
 
 def _at_least(minimum: int, _: object, attribute: Any, value: float) -> None:
     if not value >= minimum:  # also refuses NaN
-        raise ParameterError(f"{attribute.name} must be at least {minimum}, not {value!r}")
+        raise ParameterError(f"{attribute.name} must be at least {minimum}, not {quoted(value)}")
 
 
 @frozen(kw_only=True)
