@@ -17,8 +17,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import ProxyTracerProvider, SpanKind, StatusCode
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, SpanKind, StatusCode
 
+import datadog_caselinks.client
 from datadog_caselinks import (
     ApiKeys,
     BadRequestError,
@@ -32,6 +33,7 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.telemetry import OpenTelemetry
 from tests.support.api import Api
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import some_id
@@ -283,6 +285,17 @@ async def test_without_a_provider_nothing_is_observed(
     client = CaseLinksClient("datadoghq.eu", keys)
     is_observed = not isinstance(client._observer.call("create", NEW), contextlib.nullcontext)
     assert is_observed is (kind != "neither")
+
+
+async def test_a_span_that_is_not_recorded(monkeypatch: pytest.MonkeyPatch, keys: ApiKeys) -> None:
+    """A sampler may leave out spans; metrics are recorded all the same."""
+    monkeypatch.setattr(trace, "get_tracer", NoOpTracerProvider().get_tracer)
+    before = measured().get(("links.created", "BLOCKS"), 0)
+    monkeypatch.setattr(datadog_caselinks.client, "_opentelemetry", OpenTelemetry)
+    async with Server(created) as server, CaseLinksClient(server.url, keys) as client:
+        await client.create_link(NEW)
+    assert measured()["links.created", "BLOCKS"] == before + 1
+    assert EXPORTER.get_finished_spans() == ()
 
 
 async def test_trace_configs_of_the_user(keys: ApiKeys) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from attrs import define, field
 
-from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Failed, Outcome, would_fail_all
+from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, label, link_record, status_of
@@ -72,15 +72,15 @@ class Report:
         number = self._in_flight.pop(outcome.index)
         status = status_of(outcome)
         self._counts[status] += 1
-        match outcome:
-            case Created(link=link):
-                self._created[link.relationship] += 1
-                self._record(number, status, f"created {link.id}: {outcome.new}", link=link)
-            case AlreadyLinked(link=link):
-                self._record(number, status, f"already linked by {link.id}: {outcome.new}", link=link)
-            case Failed(error=error):
-                self._show_failure(number, outcome)
-                self._record(number, status, error=error)
+        if isinstance(outcome, Failed):
+            self._show_failure(number, outcome)
+            self._record(number, status, error=outcome.error)
+        elif isinstance(outcome, Created):
+            self._created[outcome.link.relationship] += 1
+            self._record(number, status, f"created {outcome.link.id}: {outcome.new}", link=outcome.link)
+        else:
+            description = f"already linked by {outcome.link.id}: {outcome.new}"
+            self._record(number, status, description, link=outcome.link)
         self._advance()
 
     def add_malformed(self, line: MalformedLine) -> None:

@@ -83,6 +83,13 @@ async def refusal(path: Path, site: str = SITE) -> str:
     return str(caught.value)
 
 
+def damage(path: Path, old: bytes, new: bytes) -> None:
+    """Replace ``old``, which must be in the file, by ``new``."""
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
 def unreadable(path: Path) -> str:
     """Return why the journal cannot be read."""
     with pytest.raises(JournalError) as caught:
@@ -667,6 +674,12 @@ class TestRefused:
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
             db.commit()
+        assert "is damaged" in unreadable(path)
+
+    async def test_a_damaged_schema(self, path: Path) -> None:
+        """SQLite's message quotes the damaged name, which may not be text at all."""
+        await link_all(path, 1)
+        damage(path, b"tablelinkslinks\x03CREATE", b"table\xffinkslinks\x03ABSENT")
         assert "is damaged" in unreadable(path)
 
     @pytest.mark.parametrize("change", ["status = 'lost'", "link_id = x'00'"])

@@ -30,7 +30,7 @@ from tests.support.clock import Clock
 from tests.support.ids import some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.proxy import Proxy
-from tests.support.server import Server, Step
+from tests.support.server import Exchange, Server, Step
 from tests.support.steps import Held, answers, created, drops, is_silent, listed
 from tests.support.tcp import listening, sockets_to
 from tests.support.waiting import settle
@@ -124,6 +124,22 @@ class TestPool:
             assert [seen.connection for seen in server.seen] == [0, 0]
             runner.run(manager.close())
             runner.run(server.__aexit__())
+
+    async def test_an_unsolicited_response_ends_its_connection(self, keys: ApiKeys) -> None:
+        """A response that no request asked for is not taken for the response to the next request."""
+
+        held: list[Exchange] = []
+
+        async def keep(exchange: Exchange) -> None:
+            held.append(exchange)
+            await listed(exchange)
+
+        async with Server(keep, listed) as server, CaseLinksClient(server.url, keys) as client:
+            assert await client.list_links(NEW.parent) == []
+            await held[0].answer(200, b'{"data": "unsolicited"}')
+            await settle()
+            assert await client.list_links(NEW.parent) == []
+        assert [seen.connection for seen in server.seen] == [0, 1]
 
 
 class TestClose:

@@ -489,6 +489,14 @@ class TestReadLinks:
         with pytest.raises(MalformedResponseError):
             wire.read_links(answer(body))
 
+    @pytest.mark.parametrize("count", [0, 1, 3])
+    def test_what_has_no_flaw_is_read_the_same_way(self, wire: ModuleType, count: int) -> None:
+        """A flawed document is read again, keeping track of places; both ways accept the same documents."""
+        document = {"data": [ANSWER["data"]] * count}
+        kind = wire.envelope.LinksDocument
+        found = wire.envelope._tracing_converter.structure(document, kind)
+        assert found == wire.envelope._converter.structure(document, kind)
+
     @pytest.mark.parametrize("odd", [None, 7, "", [], {}, {"id": "x"}])
     def test_one_that_is_no_link_is_malformed_as_a_whole(self, wire: ModuleType, odd: object) -> None:
         """A list with a gap would be taken for complete; the message says which item it is."""
