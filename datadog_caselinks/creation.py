@@ -214,10 +214,11 @@ def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> 
 
 
 class _SharedList:
-    """One list of the links of a parent, for all who asked before it began."""
+    """One list of the links of a parent, for all calls that asked before it began."""
 
-    def __init__(self, task: asyncio.Task[Mapping[Identity, CaseLink]]) -> None:
-        self.task = task
+    task: asyncio.Task[Mapping[Identity, CaseLink]]
+
+    def __init__(self) -> None:
         self.waiting = 0
 
 
@@ -242,7 +243,9 @@ class Lookup:
         shared = self._next.get(parent)
         if shared is None:
             before = self._in_flight.get(parent)
-            shared = self._next[parent] = _SharedList(asyncio.create_task(self._list(parent, before)))
+            # Registered first: an eager task factory starts the task before create_task returns.
+            shared = self._next[parent] = _SharedList()
+            shared.task = asyncio.create_task(self._list(parent, before))
             shared.task.add_done_callback(_retrieve_error)
         shared.waiting += 1
         try:
