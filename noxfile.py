@@ -117,13 +117,14 @@ def tests(session: nox.Session) -> None:
 def tests_again(session: nox.Session) -> None:
     """Run the tests that may depend on the version of Python.
 
-    The first version tries all of hypothesis' examples, which would find no more on another one. The last
-    version also runs the tests that start programs, with the fork of backoff, which Python 3.16 will need.
+    The first version tries all of hypothesis' examples, which would find no more on another one. The versions
+    between run the fast tests. The last version also runs the tests that start programs, with the fork of
+    backoff, which Python 3.16 will need.
     """
     install(session, "test")
-    options = AGAIN_IN_PROCESS
+    options = PARALLEL
     if session.python == OTHERS[0]:
-        options = [*options, "--hypothesis-profile=patient"]
+        options = [*AGAIN_IN_PROCESS, "--hypothesis-profile=patient"]
     if session.python == OTHERS[-1]:
         options = AGAIN
         session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
