@@ -962,6 +962,7 @@ class TestEnsure:
             await asyncio.gather(*calls)
         assert server.methods == ["GET"] * 2 + ["POST"] * 10
 
+    @pytest.mark.slow
     async def test_no_trace_of_a_turn_stays(self, api: Api, keys: ApiKeys) -> None:
         """A client that ensures a million links does not come to hold a million locks."""
 

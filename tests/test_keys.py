@@ -53,6 +53,7 @@ def test_a_key_is_found(way: str, watch: Watch, tmp_path: Path, capsys: pytest.C
     assert {found.partition(":")[0] for found in watch.keys_shown()} >= {way}
 
 
+@pytest.mark.slow
 async def test_a_key_is_found_that_a_program_prints(watch: Watch) -> None:
     """However the program was started."""
     command = [sys.executable, "-c", f"print({KEY!r})"]

@@ -62,6 +62,7 @@ def test_dir_lists_all_names() -> None:
     assert set(NAMES) <= set(dir(datadog_caselinks))
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_dependency() -> None:
     """The command and the pytest plugin start without aiohttp; the first public name imports it."""
     program = (

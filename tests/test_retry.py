@@ -538,6 +538,7 @@ class TestRetryBudget:
                 left = max(left - 1, 0)
             assert budget.is_spent is (left == 0)
 
+    @pytest.mark.slow
     async def test_one_failure_in_ten_never_spends_it(self) -> None:
         """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""
         draw = random.Random(20261)

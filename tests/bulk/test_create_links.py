@@ -259,6 +259,7 @@ class TestReadingAhead:
 
 
 class TestBreakingOff:
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_closed", [True, False], ids=["aclose", "break alone"])
     async def test_the_consumer_leaves(self, is_closed: bool, keys: ApiKeys) -> None:
         """What is under way is cancelled, no task stays, and the client works on."""

@@ -513,6 +513,7 @@ class TestKilled:
 
 
 class TestOneRun:
+    @pytest.mark.slow
     async def test_another_process_is_refused(self, path: Path) -> None:
         """A second process is refused while the first runs, but not after it was killed; reading works."""
         with other_run(path) as process:
@@ -927,6 +928,7 @@ class TestReading:
             assert record.at.tzinfo is UTC
             assert begin <= record.at <= end
 
+    @pytest.mark.slow
     async def test_many(self, path: Path) -> None:
         """Each record is read once, over several pages."""
         await link_all(path, 2500)

@@ -387,6 +387,7 @@ class TestJsonLines:
         """Neither guessed at nor turned into one."""
         assert await reason(json.dumps({**OBJECT, name: value})) == f"{name} must be a string"
 
+    @pytest.mark.slow
     @given(json_values)
     async def test_any_json_is_a_link_or_a_reason(self, value: object) -> None:
         """No value of any key brings up anything else."""

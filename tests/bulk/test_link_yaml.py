@@ -193,6 +193,7 @@ class TestWholeFiles:
         lines = ["", "# \u2028 \x85", "SHOP-1:", "", " ", "  blocks: SHOP-2", ""]
         assert await numbers_and_links(end.join(lines)) == [(6, "SHOP-1 BLOCKS SHOP-2")]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
@@ -231,6 +232,7 @@ class TestWholeFiles:
         """The file as a whole is refused."""
         assert await refusal(content) == message
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("line", "size"),
         [(f"#{'x' * 1000}\n", MAX_YAML), ("#\n", 20_000), ("\n", 20_000)],  # short lines take long

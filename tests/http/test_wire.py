@@ -186,6 +186,7 @@ class TestCreateRequest:
             }
         }
 
+    @pytest.mark.slow
     @any_wire
     @given(new_links(), st.text(min_size=1))
     def test_what_was_sent_is_what_comes_back(self, wire: ModuleType, new: NewCaseLink, id: str) -> None:

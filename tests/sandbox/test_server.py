@@ -137,6 +137,7 @@ class TestLifecycle:
         assert [request.status for request in sandbox.requests] == [200]
         await close(writer)
 
+    @pytest.mark.slow
     async def test_stops_while_a_client_does_not_read(self, caller: Caller, sandbox: Sandbox) -> None:
         """An answer that nobody takes holds up no stop, and no socket stays open for it."""
         port = address(sandbox)[1]
@@ -275,6 +276,7 @@ class TestParameters:
             Sandbox(faults=["boom"])
 
 
+@pytest.mark.slow
 def test_is_the_only_part_that_needs_a_server_or_a_database() -> None:
     """Importing the SDK imports neither ``aiohttp.web`` nor ``sqlite3``; importing the sandbox does."""
     program = (
