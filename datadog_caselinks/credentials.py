@@ -59,12 +59,17 @@ class _Unpicklable:
         )
 
 
+def _longest_first(secrets: Collection[str]) -> list[str]:
+    """Sort ``secrets`` in the order in which to redact them: one may be a part of another."""
+    return sorted(secrets, key=len, reverse=True)
+
+
 @frozen(eq=False)
 class AuthHeaders(_Unpicklable):
     """The headers that authenticate a request, and a method that redacts their secrets in text."""
 
     headers: dict[str, str] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: Collection[str] = field(repr=False, converter=_longest_first)
 
     def redact(self, text: str) -> str:
         """Return ``text`` with each secret replaced by ``[redacted]``: servers and proxies may echo requests.
@@ -75,13 +80,13 @@ class AuthHeaders(_Unpicklable):
         if not _ESCAPES.search(text):
             return text
         plain = _unescaped(text)
-        redacted = _without([*self.secrets, *filter(None, map(_unescaped, self.secrets))], plain)
+        unescaped = filter(None, map(_unescaped, self.secrets))
+        redacted = _without(_longest_first([*self.secrets, *unescaped]), plain)
         return text if redacted == plain else redacted
 
 
 def _without(secrets: Collection[str], text: str) -> str:
-    # Longest first, because one secret may be a part of another.
-    for secret in sorted(secrets, key=len, reverse=True):
+    for secret in secrets:
         text = text.replace(secret, _REDACTED)
     return text
 

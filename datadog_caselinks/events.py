@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar, Token
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from attrs import define, field, frozen
@@ -152,6 +152,20 @@ class Telemetry(Protocol):
         """Record one event."""
 
 
+class _UnobservedCall:
+    """The context of a call that is not observed. It costs next to nothing, and ``result`` is not used."""
+
+    __slots__ = ("result",)
+
+    result: Any
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class Observer:
     """Reports calls to ``on_event`` and ``telemetry``. What they raise is logged, and ends no call."""
 
@@ -159,13 +173,11 @@ class Observer:
         self._on_event = on_event
         self._telemetry = telemetry
 
-    def call(
-        self, operation: str, subject: object
-    ) -> contextlib.AbstractContextManager[Call | SimpleNamespace]:
+    def call(self, operation: str, subject: object) -> Call | _UnobservedCall:
         """Return the context of one call. Within it, set ``result`` to what the call returns."""
         if observers := self._observers():
             return _new_call(operation, subject, observers)
-        return contextlib.nullcontext(SimpleNamespace())
+        return _UnobservedCall()
 
     @contextlib.contextmanager
     def run(self, create: Callable[[N], Awaitable[R]]) -> Iterator[Callable[[N], Awaitable[R]]]:
