@@ -144,7 +144,7 @@ class CaseLinksClient:
         second link.
 
         Raises:
-            AmbiguousResultError: The link may exist, and the lookup failed.
+            AmbiguousResultError: The link may exist, and no lookup could find out.
             ConflictError: The server refused an equal second link; ``existing`` is the first one, if the
                 lookup found it.
         """
@@ -162,7 +162,7 @@ class CaseLinksClient:
             The link, and whether it was created: ``link, created = await client.ensure_link(new)``.
 
         Raises:
-            AmbiguousResultError: The link may exist, and the lookup failed.
+            AmbiguousResultError: The link may exist, and no lookup could find out.
         """
         with self._observer.call("ensure", new) as call:
             call.result = result = await self._creator.ensure(new)

@@ -38,7 +38,7 @@ from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, asked_wa
 
 
 class CreateResult(NamedTuple):
-    """A link, and whether this call created it."""
+    """A link, and whether this call created it, as far as a lookup can tell."""
 
     link: CaseLink
     created: bool
@@ -99,7 +99,7 @@ class Creator:
         self._queues: WeakValueDictionary[Identity, _EnsureQueue] = WeakValueDictionary()
 
     async def create(self, new: NewCaseLink) -> CreateResult:
-        """Create the link. Only after an :class:`AmbiguousResultError` may this call have created it."""
+        """Create the link. It was not created if this raises anything but :class:`AmbiguousResultError`."""
         return await self._create(self._begin(new))
 
     async def ensure(self, new: NewCaseLink) -> CreateResult:

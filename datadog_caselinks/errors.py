@@ -31,7 +31,8 @@
 
 Every failed attempt is one of three; ``error.may_have_been_applied`` is true for the last:
 
-- *never sent*: ``ConnectError`` and its subclasses, ``RequestTimeoutError`` without ``sent``;
+- *never sent*: ``ConnectError`` and its subclasses, ``RequestTimeoutError`` without ``sent``, and every error
+  above them in the tree, which the client raises itself;
 - *rejected*: every ``ResponseError`` but 408 and 5xx;
 - *ambiguous*: 408, 5xx, ``MalformedResponseError``, any other ``TransportError``.
 
@@ -83,7 +84,7 @@ class SessionError(CaseLinksError, RuntimeError):
 
 
 class TransportError(CaseLinksError):
-    """No response arrived. Unless the error is one of the subclasses, the server may have got the request."""
+    """No response arrived. ``may_have_been_applied`` says whether the server may have got the request."""
 
     @property
     def may_have_been_applied(self) -> bool:

@@ -58,9 +58,9 @@ class RetryPolicy:
         Seconds between an ambiguous attempt and the lookup of its link. They allow for a server that is still
         working on the request, and for a list that lags behind.
     ``budget``
-        Failed attempts that a client may have beyond its successful ones: five for each of the hundred
-        requests in flight. Above it nothing is retried, so that an outage does not multiply the load; each
-        success gives one back.
+        Failed attempts that a client may have beyond the successful ones; by default five for each of a
+        hundred requests in flight. Above it nothing is retried, so that an outage does not multiply the load.
+        A success or a refusal gives one back, since it shows that the server works; a lookup does not.
 
     A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were given
     the same time do not all come back at once. After a 429 the rate limit holds back every request that it
@@ -79,7 +79,7 @@ class RetryPolicy:
 class RetryBudget:
     """The failed attempts that a client may still have before it stops retrying.
 
-    A failed attempt takes one; a response that shows that the server works gives one back.
+    A failed attempt takes one; a success or a refusal, which shows that the server works, gives one back.
     """
 
     def __init__(self, size: float) -> None:

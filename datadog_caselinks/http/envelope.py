@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, NewType, TypeVar, get_args
 
 import cattrs
-from attrs import define, has
+from attrs import NOTHING, define, fields, has
 from cattrs.cols import is_sequence
 from cattrs.gen import make_dict_structure_fn
 
@@ -215,12 +215,17 @@ def _make_list_reader(kind: type[T], converter: cattrs.Converter) -> Callable[[o
     return read_list_to_first_flaw if converter.detailed_validation else read_list
 
 
+def _has_no_required_member(kind: Any) -> bool:
+    return has(kind) and all(member.default is not NOTHING for member in fields(kind))
+
+
 def _make_converter(*, tracing: bool) -> cattrs.Converter:
     converter = make_converter(detailed_validation=tracing)
-    # The generated code fails by itself if a value without a required member is not an object. Only the
-    # tracing converter, which writes the message, has to check that everywhere.
-    must_check: Callable[[Any], bool] = has if tracing else (lambda kind: kind is CaseAttributes)
-    converter.register_structure_hook_factory(must_check, _make_object_reader)
+    # The generated code fails by itself if it looks for a required member in a value that is not an object.
+    # The tracing converter, which writes the message, checks every object.
+    converter.register_structure_hook_factory(
+        has if tracing else _has_no_required_member, _make_object_reader
+    )
     converter.register_structure_hook(str, _read_text)
     converter.register_structure_hook(OptionalText, _read_optional_text)
     converter.register_structure_hook_factory(is_sequence, _make_list_reader)

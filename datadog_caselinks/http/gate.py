@@ -159,7 +159,7 @@ class _Bucket:
         self._serve()
 
     def lose(self, request: SentRequest) -> None:
-        """Record that no response arrived."""
+        """Record that no response reported the limit."""
         self._window.lose(self._now(), request)
         self._serve()
 

@@ -119,12 +119,12 @@ class Window:
         return SentRequest(now, is_probe)
 
     def release(self, request: SentRequest) -> None:
-        """Stop counting a request that was not sent."""
+        """Stop counting a request as in flight."""
         self._in_flight -= 1
         self._probes -= request.is_probe
 
     def lose(self, now: float, request: SentRequest) -> None:
-        """Record that no response arrived, so the server may have counted the request."""
+        """Record that no response reported the limit, so the server may have counted the request."""
         self.release(request)
         self._count_uncertain(now)
 
@@ -141,7 +141,7 @@ class Window:
 
         Args:
             now: The current time.
-            request: The request, as returned by :meth:`send` or :meth:`adopt`.
+            request: The request, as returned by :meth:`count` or :meth:`adopt`.
             limit: The rate limit from the headers of the response, if any.
             is_rate_limited: Whether the status is 429.
             retry_after: Seconds to wait, from the ``Retry-After`` header.
