@@ -64,7 +64,7 @@ def _composed(text: str) -> Node | None:
 
 @define
 class _Document:
-    """A reader of the nodes of ``text``, each of which may be used once."""
+    """A reader of the nodes of ``text``. It refuses a second use of a node."""
 
     _text: str
     _line_ends: list[int] = field(init=False)

@@ -40,7 +40,7 @@ _SECONDS: Final = 10.0
 """The timeout of each check."""
 
 _SKEW: Final = 60.0
-"""Seconds by which the clock may be wrong. A larger difference harms TLS and logs."""
+"""The largest clock difference that passes, in seconds. A larger one breaks TLS and confuses logs."""
 
 
 @frozen

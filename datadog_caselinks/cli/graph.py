@@ -52,7 +52,7 @@ _STYLES: Final = {
     Style.NOTE: "dim",
 }
 _MIN_TITLE: Final = 12
-"""The width to which a title may be cut; a shorter one would be useless."""
+"""The shortest width, in characters, to which a title is cut."""
 
 
 @click.command(epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
