@@ -33,9 +33,6 @@ class _Run:
         self.costs = measure.costs(self._scale, _tell)
         return report.cost_rows(self.costs)
 
-    def latency(self) -> list[Row]:
-        return report.latency_rows(measure.latency(self._scale, _tell))
-
     def limit(self) -> list[Row]:
         run = partial(measure.limited, self._scale, _tell, draw=random.Random(self._seed))
         rows = report.limited_rows("alone", run("sdk", 1), rejected=0.0, slack=1.03, grace=1)
@@ -62,19 +59,14 @@ class _Run:
         memory = measure.memory(scale, _tell)
         return report.memory_rows(memory, scale.gathered_links, scale.few_links, scale.many_links)
 
-    def imports(self) -> list[Row]:
-        return report.import_rows(measure.import_times(self._scale, _tell))
-
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
         """What can be measured by itself."""
         return {
             "cpu": self.cpu,
-            "latency": self.latency,
             "limit": self.limit,
             "faults": self.faults,
             "stalls": self.stalls,
             "memory": self.memory,
-            "import": self.imports,
         }
 
 

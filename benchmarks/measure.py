@@ -15,19 +15,12 @@ from urllib.request import urlopen
 from attrs import frozen
 
 from benchmarks.contenders import official_is_installed
-from benchmarks.processes import Program, measured, serving, started
+from benchmarks.processes import measured, serving, started
 from benchmarks.worker import pairs
 from datadog_caselinks.sandbox import Fault
 
 _LIMIT: Final = 200
 _PERIOD: Final = 2
-IMPORTS: Final = (
-    "import aiohttp",
-    "import datadog_caselinks",
-    "from datadog_caselinks import CaseLinksClient",
-)
-"""The SDK imports its parts with the names that are asked for, so the last is what a program pays."""
-
 _STARTUP: Final = 2.0
 """Seconds in which a process has imported what it needs."""
 
@@ -52,7 +45,6 @@ class Scale:
     rounds: int
     links: int
     warmup: int
-    latency_calls: int
     limited_links: int
     faulty_links: int
     official_faulty_links: int
@@ -61,11 +53,10 @@ class Scale:
     many_links: int
     stalled_links: int
     listed_links: int
-    imports: int
 
 
-FULL: Final = Scale(11, 3_000, 500, 4_000, 2_000, 10_000, 2_000, 10_000, 10_000, 1_000_000, 5_000, 10_000, 15)
-QUICK: Final = Scale(2, 300, 100, 200, 400, 200, 100, 500, 500, 2_000, 200, 400, 3)
+FULL: Final = Scale(11, 3_000, 500, 2_000, 10_000, 2_000, 10_000, 10_000, 1_000_000, 5_000, 10_000)
+QUICK: Final = Scale(2, 300, 100, 400, 200, 100, 500, 500, 2_000, 200, 400)
 
 
 @frozen
@@ -137,14 +128,6 @@ def costs(scale: Scale, tell: Tell) -> dict[str, Cost]:
 def _cost(results: list[dict[str, float]], links: int) -> Cost:
     cpu, clock = (median(result[key] for result in results) for key in ("cpu", "clock"))
     return Cost(cpu / links * 1e6, links / clock)
-
-
-def latency(scale: Scale, tell: Tell) -> dict[str, float]:
-    """Milliseconds that the SDK adds to a single call, at ``p50`` and ``p99``: medians of three processes."""
-    tell("latency of single calls")
-    with serving("fast_server") as server:
-        runs = [measured("latency", url=server.url, calls=scale.latency_calls) for _ in range(3)]
-    return {at: 1000 * median(run[at] for run in runs) for at in ("p50", "p99")}
 
 
 def limited(scale: Scale, tell: Tell, contender: str, processes: int, draw: random.Random) -> Limited:
@@ -230,13 +213,3 @@ def memory(scale: Scale, tell: Tell) -> Memory:
         few = measured("stream_memory", url=server.url, links=scale.few_links)
         many = measured("stream_memory", url=server.url, links=scale.many_links)
     return Memory(gathered, many["peak"] - few["peak"], scale.many_links / many["seconds"])
-
-
-def import_times(scale: Scale, tell: Tell) -> dict[str, float]:
-    """Milliseconds of each statement; medians of fresh processes, the first of each left out."""
-    tell("import time")
-    taken: dict[str, list[float]] = {statement: [] for statement in IMPORTS}
-    for _ in range(scale.imports + 1):
-        for statement, times in taken.items():
-            times.append(1000 * float(Program("import_time", statement).result()))
-    return {statement: median(times[1:]) for statement, times in taken.items()}

@@ -43,24 +43,14 @@ def cost_rows(costs: dict[str, Cost]) -> list[Row]:
         for name, cost in costs.items()
     ]
     for contender, other, mark in (
-        ("sdk", "bare", 1.25),
-        ("sdk_plain", "bare", 1.40),
-        ("sdk", "by_hand", 1.00),
-        ("sdk_plain", "by_hand", 1.15),
-        ("sdk", "official", 0.42),
+        ("sdk", "by_hand", 1.15),
+        ("sdk_plain", "by_hand", 1.30),
+        ("sdk", "official", 0.50),
     ):
         if other in costs:
             ratio = costs[contender].cpu / costs[other].cpu
             rows.append(_at_most(f"CPU: {NAMES[contender]} / {NAMES[other]}", ratio, mark))
     return rows
-
-
-def latency_rows(added: dict[str, float]) -> list[Row]:
-    """What the SDK adds to a single call."""
-    return [
-        Row("latency added to a single call, p50", f"{added['p50']:.2f} ms"),
-        Row("latency added to a single call, p99", f"{added['p99']:.2f} ms", "< 1 ms", added["p99"] < 1),
-    ]
 
 
 def limited_rows(
@@ -113,19 +103,6 @@ def memory_rows(memory: Memory, gathered: int, few: int, many: int) -> list[Row]
             "≤ 8 MB more",
             memory.streamed <= 8,
         ),
-    ]
-
-
-def import_rows(times: dict[str, float]) -> list[Row]:
-    """What an import takes."""
-    theirs = times["import aiohttp"]
-    return [
-        Row("`import aiohttp`", f"{theirs:.0f} ms"),
-        *[
-            _at_most(f"`{statement}` ({taken:.0f} ms) / `import aiohttp`", taken / theirs, 1.15)
-            for statement, taken in times.items()
-            if "datadog" in statement
-        ],
     ]
 
 

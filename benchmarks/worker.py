@@ -18,14 +18,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from statistics import quantiles
 from typing import Any, Final
 from uuid import UUID
 
 from benchmarks.contenders import CONTENDERS, Create, Pair, sdk_client, sdk_link_maker
 
 _RSS_PER_MEGABYTE: Final = 2**20 if sys.platform == "darwin" else 2**10
-_BLOCK: Final = 100
 _PROGRESS: Final = 100_000
 
 
@@ -46,27 +44,6 @@ async def cost(*, contender: str, url: str, links: int, warmup: int) -> dict[str
         cpu, clock = _cpu(), time.perf_counter()
         await _gather(create, wanted)
         return {"cpu": _cpu() - cpu, "clock": time.perf_counter() - clock}
-
-
-async def latency(*, url: str, calls: int) -> dict[str, float]:
-    """What the SDK adds to a single call: the difference of its p50 and p99 to bare aiohttp's, in seconds.
-
-    One call at a time, in blocks that alternate, so that both meet the same moods of the machine.
-    """
-    source = pairs(0)
-    taken: dict[str, list[float]] = {"bare": [], "sdk": []}
-    async with CONTENDERS["bare"](url) as bare, CONTENDERS["sdk"](url) as sdk:
-        for create, times in ((bare, taken["bare"]), (sdk, taken["sdk"])) * (calls // _BLOCK + 1):
-            block = [await _timed(create, pair) for pair in islice(source, _BLOCK)]
-            times.extend(block)
-    cuts = {name: quantiles(times[_BLOCK:], n=100) for name, times in taken.items()}  # the first warms up
-    return {f"p{at}": cuts["sdk"][at - 1] - cuts["bare"][at - 1] for at in (50, 99)}
-
-
-async def _timed(create: Create, pair: Pair) -> float:
-    start = time.perf_counter()
-    await create(pair)
-    return time.perf_counter() - start
 
 
 async def flood(
@@ -142,7 +119,7 @@ def _peak() -> float:
 
 
 MEASUREMENTS: Final = {
-    function.__name__: function for function in (cost, latency, flood, gather_memory, stream_memory, stall)
+    function.__name__: function for function in (cost, flood, gather_memory, stream_memory, stall)
 }
 
 if __name__ == "__main__":
