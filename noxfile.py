@@ -16,8 +16,6 @@ PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 # Tests that do not depend on the version of Python.
 ONCE = "browser or database or documents or hostile or kills or tools"
 AGAIN = [*PARALLEL, "-m", f"not ({ONCE})"]
-# As above, without the tests that start programs: starting a program takes most of their time.
-AGAIN_IN_PROCESS = [*PARALLEL, "-m", f"not ({ONCE} or program)"]
 # These tests cover no line that the others do not cover, and measuring would slow them down.
 NOT_MEASURED = "documents or hostile or kills or tools"
 # The tests that depend on the event loop.
@@ -115,16 +113,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=OTHERS)
 def tests_again(session: nox.Session) -> None:
-    """Run the tests that may depend on the version of Python.
+    """Run the fast tests, which are those that may depend on the version of Python.
 
-    The first version tries all of hypothesis' examples, which would find no more on another one. The versions
-    between run the fast tests. The last version also runs the tests that start programs, with the fork of
-    backoff, which Python 3.16 will need.
+    The last version also runs the tests that start programs, with the fork of backoff, which Python 3.16 will
+    need.
     """
     install(session, "test")
     options = PARALLEL
-    if session.python == OTHERS[0]:
-        options = [*AGAIN_IN_PROCESS, "--hypothesis-profile=patient"]
     if session.python == OTHERS[-1]:
         options = AGAIN
         session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
@@ -156,8 +151,12 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=FIRST, default=False)
 def fuzz(session: nox.Session) -> None:
-    """Two minutes of inputs that nobody would write, guided by coverage; ``-- SECONDS TARGET`` for others."""
+    """Search for inputs that break a rule: hypothesis with five times as many examples, then atheris.
+
+    Atheris takes two minutes; ``-- SECONDS TARGET`` for others.
+    """
     install(session, "fuzz")
+    session.run("python", "-m", "pytest", *AGAIN, "--hypothesis-profile=patient")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 

@@ -43,7 +43,7 @@ MARKERS: Final = {
 }
 """The marker of all tests in a folder or file, the first that fits. pyproject.toml describes the markers."""
 
-# With a deadline a test would depend on the speed of the machine. One session in noxfile.py runs "patient".
+# With a deadline a test would depend on the speed of the machine. `nox -s fuzz` runs "patient".
 settings.register_profile("patient", deadline=None)
 settings.register_profile("few", max_examples=20, deadline=None)
 # Every mutant gets the same examples, and the first failure is enough. mutmut runs the tests once itself and

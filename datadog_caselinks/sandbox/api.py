@@ -115,23 +115,41 @@ def perform(call: Call, store: Store, variant: Variant, now: float) -> Response:
         reason = "the application key lacks the scope cases_write"
         raise RefusedError(Refusal(403, "Forbidden", (reason,)))
     try:
-        if call.operation == "create":
-            return Response(201, write_link(_create(read_draft(call.body), store, variant, now)))
-        if call.operation == "list":
-            filters = read_filter(parse_qs(call.query, keep_blank_values=True))
-            # Without a lag, times are not compared: a clock that was set back would hide links.
-            until = now - variant.list_lag if variant.list_lag else None
-            links = store.around(filters.entity_type, filters.entity_id, filters.relationship, until=until)
-            return Response(200, write_links(links))
+        return _OPERATIONS[call.operation](call, store, variant, now)
     except InvalidDocumentError as error:
         raise bad_request(*error.details) from None
-    if call.operation == "get":
-        if found := store.case(call.subject):
-            return Response(200, write_case(found))
-        raise _not_found("case")
+
+
+def _create_link(call: Call, store: Store, variant: Variant, now: float) -> Response:
+    return Response(201, write_link(_create(read_draft(call.body), store, variant, now)))
+
+
+def _list_links(call: Call, store: Store, variant: Variant, now: float) -> Response:
+    filters = read_filter(parse_qs(call.query, keep_blank_values=True))
+    # Without a lag, times are not compared: a clock that was set back would hide links.
+    until = now - variant.list_lag if variant.list_lag else None
+    links = store.around(filters.entity_type, filters.entity_id, filters.relationship, until=until)
+    return Response(200, write_links(links))
+
+
+def _delete_link(call: Call, store: Store, _: Variant, __: float) -> Response:
     if store.remove(call.subject.lower()):
         return Response(204)
     raise _not_found("link")
+
+
+def _get_case(call: Call, store: Store, _: Variant, __: float) -> Response:
+    if found := store.case(call.subject):
+        return Response(200, write_case(found))
+    raise _not_found("case")
+
+
+_OPERATIONS: Final = {
+    "create": _create_link,
+    "list": _list_links,
+    "delete": _delete_link,
+    "get": _get_case,
+}
 
 
 def _create(draft: Draft, store: Store, variant: Variant, now: float) -> StoredLink:
