@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 import click
 from attrs import asdict
@@ -52,6 +52,8 @@ _LIBRARIES: Final = ("procrastinate", "psycopg", "asyncio")
 _RUN_WIDTHS: Final = (6, 24, 18, 55, 0)
 _LINK_WIDTHS: Final = (6, 8, 7, 81, 0)
 
+T = TypeVar("T")
+
 _database_option = click.option(
     "--database",
     metavar="URL",
@@ -61,6 +63,11 @@ _database_option = click.option(
 )
 _run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N", help="Only run N.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results and problems only.")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` in the event loop that psycopg needs. Only on Windows it is not the usual one."""
+    return run(work, loop_factory=asyncio.SelectorEventLoop)
 
 
 @click.group()
@@ -89,7 +96,7 @@ def init(database: str) -> None:
         async with connected(database) as app:
             await create_tables(app)
 
-    run(create())
+    _run(create())
     Screen().note("The database is ready.")
 
 
@@ -112,14 +119,14 @@ def submit(file: str, format: str | None, database: str, site: str | None, quiet
             link_site = resolve_site(site)
             lines = _well_formed(screen, read_link_file(stream, format=format, site=link_site))
             submission = await submit_lines(app, lines, site=link_site, source=file)
-        screen.data(str(submission.run))
         if submission.repeated:
             repeated = counted(submission.repeated, "line that repeats", "lines that repeat")
             screen.note(f"Skipped {repeated} another line.")
         screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
+        screen.data(str(submission.run))  # last, since it may fail
 
     with open_input(file) as stream:
-        run(submit_file())
+        _run(submit_file())
 
 
 async def _well_formed(
@@ -162,7 +169,7 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
 
     try:
         with logging_to(screen, settings):
-            run(create())
+            _run(create())
     except RunInterruptedError:
         screen.note(f"{report.summary} To continue, start a worker on any machine.")
         raise
@@ -236,7 +243,7 @@ def status(
         return sum(each.not_made for each in runs)
 
     try:
-        not_made = run(show())
+        not_made = _run(show())
     finally:
         screen.close()
     context.exit(1 if not_made else 0)
@@ -304,5 +311,5 @@ def retry(number: int | None, database: str, quiet: bool) -> None:
         async with connected(database) as app:
             return await retry_failed(app, number)
 
-    count = run(submit_again())
+    count = _run(submit_again())
     screen.note(f"{counted(count, 'link')} submitted again.")

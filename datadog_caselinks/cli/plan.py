@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
+import threading
 from collections import Counter, defaultdict
 from itertools import chain
 from typing import Final
@@ -142,16 +144,23 @@ def _summary(planned: LinkPlan) -> str:
 async def _confirmed(summary: str) -> bool:
     """Ask for confirmation. Any response but yes counts as no."""
     click.echo(f"{summary}. Apply? [y/N] ", nl=False, err=True)
-    loop, responded = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sys.stdin, responded.set)
+    loop, responded, lines = asyncio.get_running_loop(), asyncio.Event(), list[bytes]()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the terminal has gone away
+            lines.append(os.read(sys.stdin.fileno(), 1024))
+        with contextlib.suppress(RuntimeError):  # the run was interrupted, and the loop is closed
+            loop.call_soon_threadsafe(responded.set)
+
+    # In a thread, since Windows has no loop.add_reader. If the thread held the lock of sys.stdin at exit,
+    # Python would abort, so it uses os.read.
+    threading.Thread(target=read, daemon=True).start()
     try:
         await responded.wait()
     except asyncio.CancelledError:
         click.echo(err=True)
         raise
-    finally:
-        loop.remove_reader(sys.stdin)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return b"".join(lines).strip().lower() in (b"y", b"yes")
 
 
 class _Application:

@@ -133,9 +133,38 @@ def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(
+    work: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run ``work``. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
-    return asyncio.run(_cancel_on_signals(work))
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_cancel_on_signals(work))
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals, apart from that of Ctrl-C, that ask a program to end on this system."""
+    names = ("SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has the last one instead of the second
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def on_signals(act: Callable[[signal.Signals], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Call ``act`` in the running event loop on each of the signals that is not ignored, as under nohup.
+
+    Unlike ``loop.add_signal_handler``, it works on Windows too.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(act, signal.Signals(number))
+
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [signal.signal(number, handle) for number in heard]
+    try:
+        yield
+    finally:
+        for number, handler in zip(heard, before, strict=True):
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -164,10 +193,8 @@ async def _cancel_on_signals(work: Coroutine[Any, Any, T]) -> T:
         received = number
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            asyncio.get_running_loop().add_signal_handler(number, cancel, number)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        raise RunInterruptedError(received) from None
+    with on_signals(cancel, *ending_signals()):
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise RunInterruptedError(received) from None

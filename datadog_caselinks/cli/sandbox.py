@@ -9,6 +9,8 @@ from typing import Final, Literal, get_args
 
 import click
 
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat
 
@@ -95,9 +97,9 @@ def sandbox(
     )
     try:
         if command:
-            context.exit(asyncio.run(_run(server, command)))
-        asyncio.run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
-    except KeyboardInterrupt:
+            context.exit(run(_run(server, command)))
+        run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
+    except RunInterruptedError:
         click.echo("\nSandbox stopped.")
 
 
@@ -114,10 +116,9 @@ async def _serve(server: Sandbox, example: str) -> None:
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
         environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
-        loop = asyncio.get_running_loop()
         # Ctrl-C reaches the command too, which may still need the server while it shuts down.
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
-        process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
-        loop.add_signal_handler(signal.SIGTERM, process.terminate)
-        status = await process.wait()
+        with on_signals(lambda _: None, signal.SIGINT):
+            process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
+            with on_signals(lambda _: process.terminate(), *ending_signals()):
+                status = await process.wait()
         return status if status >= 0 else 128 - status  # the status that shells report for a signal
