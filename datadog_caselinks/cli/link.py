@@ -136,7 +136,12 @@ def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> No
                     writer.add({"id": link_id, "deleted": True}, [link_id])
                     return True
 
-                return all(await asyncio.gather(*map(delete_one, ids)))
+                # To the last one, also if a result cannot be written.
+                results = await asyncio.gather(*map(delete_one, ids), return_exceptions=True)
+                for result in results:
+                    if isinstance(result, BaseException):
+                        raise result
+                return all(results)
 
     with logging_to(screen, settings):
         is_done = run(delete_all())

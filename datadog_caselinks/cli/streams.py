@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import select
+import stat
 import sys
 from typing import Any, Final, TextIO
 
@@ -36,7 +37,6 @@ class _Standard(io.RawIOBase):
         self._stream = stream  # closes ``raw`` when it is garbage-collected
         self._raw = raw
         self._can_fail = has_results
-        self._dropped = (*_READER_GONE, errno.EIO) if raw.isatty() else _READER_GONE  # EIO: a hang-up
 
     def writable(self) -> bool:
         """Return true, as :class:`io.BufferedWriter` requires."""
@@ -56,11 +56,16 @@ class _Standard(io.RawIOBase):
             while (written := self._raw.write(data)) is None:  # full, and another program set O_NONBLOCK
                 select.select([], [self._raw], [])
         except OSError as error:
-            if self._can_fail and error.errno not in self._dropped:
+            if self._can_fail and not self._is_reader_gone(error):
                 self._can_fail = False  # Python tries the buffered rest again at exit
                 raise OutputError(f"cannot write to standard output: {error.strerror}") from error
             return len(data)
         return written
+
+    def _is_reader_gone(self, error: OSError) -> bool:
+        if error.errno == errno.EIO:  # a terminal that was closed, or a damaged disk
+            return stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
+        return error.errno in _READER_GONE
 
 
 def prepare() -> None:
