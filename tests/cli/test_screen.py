@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -24,11 +28,11 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
 
 
-@pytest.fixture
-def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def terminal() -> Iterator[None]:
     """Let standard error be a terminal."""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "150")
+    with patch.object(sys.stderr, "isatty", return_value=True), patch.dict(os.environ, COLUMNS="150"):
+        yield
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(
@@ -119,7 +123,6 @@ RED = "\x1b[31m"
 
 
 @pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("CI", "true"), ("TTY_INTERACTIVE", "0")])
-@pytest.mark.usefixtures("terminal")
 def test_a_terminal_that_is_not_watched_shows_lines(
     manual_clock: ManualClock,
     capsys: pytest.CaptureFixture[str],
@@ -129,7 +132,9 @@ def test_a_terminal_that_is_not_watched_shows_lines(
 ) -> None:
     """A terminal without a cursor, or of a CI job, which ends up in a log, shows lines and no bar."""
     monkeypatch.setenv(name, value)
-    assert strip(shown(manual_clock, capsys)) == LINES
+    with terminal():
+        text = shown(manual_clock, capsys)
+    assert strip(text) == LINES
 
 
 def strip(text: str) -> str:
@@ -151,7 +156,6 @@ def test_only_a_terminal_shows_a_bar(
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("NO_COLOR", ""), ("CI", "")])
-@pytest.mark.usefixtures("terminal")
 def test_a_terminal_without_colours_shows_a_bar(
     manual_clock: ManualClock,
     capsys: pytest.CaptureFixture[str],
@@ -161,28 +165,29 @@ def test_a_terminal_without_colours_shows_a_bar(
 ) -> None:
     """NO_COLOR removes the colours and not the bar. Empty variables count as unset."""
     monkeypatch.setenv(name, value)
-    text = shown(manual_clock, capsys)
+    with terminal():
+        text = shown(manual_clock, capsys)
     assert BAR in text
     assert "5/10" in text
     assert (RED in text) == (not value)
 
 
-@pytest.mark.usefixtures("terminal")
 def test_a_terminal_shows_until_when_the_limit_holds(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In the bar, until that time is over."""
-    screen = Screen(clock=manual_clock)
-    screen.start(10)
-    handler = ScreenHandler(screen, show_all=False)
-    record = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
-    handler.emit(logging.makeLogRecord(record))
-    screen.advance(done=1, failed=0)
-    screen.close()
-    assert "rate limit until " in capsys.readouterr().err
-    screen.start(10)
-    manual_clock.now += 8
-    screen.advance(done=2, failed=0)
-    capsys.readouterr()
-    screen.close()
-    assert "rate limit until " not in capsys.readouterr().err
+    with terminal():
+        screen = Screen(clock=manual_clock)
+        screen.start(10)
+        handler = ScreenHandler(screen, show_all=False)
+        record = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
+        handler.emit(logging.makeLogRecord(record))
+        screen.advance(done=1, failed=0)
+        screen.close()
+        assert "rate limit until " in capsys.readouterr().err
+        screen.start(10)
+        manual_clock.now += 8
+        screen.advance(done=2, failed=0)
+        capsys.readouterr()
+        screen.close()
+        assert "rate limit until " not in capsys.readouterr().err
