@@ -220,6 +220,8 @@ def _describe(error: OSError) -> str:
     """Return the system's description of ``error``. The text of asyncio's errors only repeats the address."""
     if isinstance(error, tls.SSLError):
         return str(error.reason or error).replace("_", " ").lower()
+    if getattr(error, "winerror", None):  # on Windows errno is often EINVAL, whatever happened
+        return str(error.strerror).rstrip(".").lower()
     if error.errno:
         return os.strerror(error.errno).lower()
     return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -708,6 +709,7 @@ class TestReading:
                 await anext(lines)
         assert caught.value is error
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
     async def test_a_pipe_that_does_not_block_is_no_short_file(self, pipe: Pipe) -> None:
         """ "Nothing yet" is not the end: the links that were still to come would be lost in silence."""
         file, writer = pipe

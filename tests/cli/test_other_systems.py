@@ -19,10 +19,9 @@ from tests.support.tcp import unused_port
 
 WITHOUT_POSIX = """
 import asyncio, getpass, os, shutil, signal, ssl, subprocess, sys, tempfile, urllib.request, uuid
-import datadog_caselinks.cli
 
 for module, names in {
-    os: "chown fchmod fchown fork forkpty getegid geteuid getgid getpgid getpgrp getuid killpg lchown mkfifo"
+    os: "chown fchmod fchown fork forkpty getegid geteuid getgid getpgid getpgrp killpg lchown mkfifo"
         " mknod nice openpty setsid statvfs sysconf ttyname O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK",
     signal: "SIGALRM SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 SIGWINCH pthread_sigmask",
 }.items():
@@ -39,15 +38,16 @@ if sys.argv[1] != "fleet":  # its selector loop has these on Windows too
     names += ["add_reader", "connect_read_pipe"]
 for name in names:
     setattr(asyncio.SelectorEventLoop, name, missing)
-datadog_caselinks.cli.main()
 """
+COMMAND = f"{WITHOUT_POSIX}\nfrom datadog_caselinks.cli import main; main()"
+COLLECTION = f"{WITHOUT_POSIX}\nimport pytest; raise SystemExit(pytest.main(sys.argv[1:]))"
 
 
 def without_posix(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command without what only POSIX has, and with a warning for each unspecified encoding."""
     options = ("-X", "warn_default_encoding", "-W", "error:'encoding' argument not specified:EncodingWarning")
     return subprocess.run(
-        [sys.executable, *options, "-c", WITHOUT_POSIX, *arguments],
+        [sys.executable, *options, "-c", COMMAND, *arguments],
         env=environment(),
         input=stdin,
         capture_output=True,
@@ -89,6 +89,15 @@ def test_standard_input_is_read() -> None:
     lines = "parent,relationship,child\nSHOP-27,blocks,SHOP-32\n"
     done = without_posix("bulk", "--sandbox", "-", stdin=lines)
     assert (done.returncode, done.stdout.count("created")) == (0, 1)
+
+
+def test_the_fast_tests_can_be_collected() -> None:
+    """CI runs the fast tests on Windows, so they and what they import need nothing that only POSIX has."""
+    options = ("--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTION, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_control_break_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ from datadog_caselinks import (
     TransportError,
     case,
 )
+from datadog_caselinks.http import transport
 from datadog_caselinks.http.sessions import user_agent
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import (
@@ -532,6 +533,15 @@ class TestFailure:
         """The failures that a person has to mend tell how."""
         async with NEVER_SENT[name][0](world) as place:
             assert advice in str(await failure_of(place, CREATE))
+
+    def test_an_error_of_windows(self) -> None:
+        """An error of Windows is described by its own text: its errno is often EINVAL, whatever happened."""
+
+        class RefusedError(OSError):
+            winerror = 1225
+
+        error = RefusedError(22, "The remote computer refused the network connection.")
+        assert transport._describe(error) == "the remote computer refused the network connection"
 
     async def test_time_that_is_lost_before_the_request(self, keys: ApiKeys, clock: Clock) -> None:
         """A middleware of the caller's own session that takes all the time leaves nothing sent."""

@@ -6,17 +6,19 @@ import contextlib
 import importlib.util
 import itertools
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from tests.support.tcp import HOST, unused_port
+
+if TYPE_CHECKING:
+    import pwd  # Windows has none, and the tests that it can run import this module too
 
 PASSWORD = "the-database-password"
 
@@ -43,6 +45,8 @@ def _owner() -> pwd.struct_passwd | None:
     """Return the user to run PostgreSQL as, since it refuses to run as root."""
     if os.geteuid():
         return None
+    import pwd
+
     names = {user.pw_name: user for user in pwd.getpwall()}
     return names.get("postgres") or names["nobody"]
 
