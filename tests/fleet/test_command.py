@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Fai
 from datadog_caselinks.cli.fleet import _WorkerReport
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
+from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start, start_on
 from tests.support.ids import some_id
 from tests.support.postgres import PASSWORD
 from tests.support.tcp import unused_port
@@ -162,6 +163,36 @@ async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], 
         "Interrupted.",
     ]
     assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
+
+
+async def test_a_worker_goes_on_without_a_reader(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """A worker whose log collector has gone away creates every link that it can, and ends with its status."""
+    sandbox.fail_next(Fault.TRUNCATED, operation="create")  # it logs the lookup
+    await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    worker = await start_on(
+        (empty, writer, writer), variables, "fleet", "worker", "--until-done", "--verbose"
+    )
+    os.close(empty)
+    os.close(writer)
+    assert await worker.wait() == 0
+    assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
+
+
+async def test_a_run_that_cannot_print_its_number(variables: dict[str, str]) -> None:
+    """A submission whose number cannot be printed still shows it on standard error."""
+    (stdin, ours), (shown, err) = os.pipe(), os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    submission = await start_on((stdin, full, err), variables, "fleet", "submit", "-")
+    for each in (stdin, full, err):
+        os.close(each)
+    with open(ours, "wb") as file, open(shown, "rb") as messages:  # noqa: ASYNC230 - they are short
+        file.write(FILE)
+        file.close()
+        assert await submission.wait() == 1
+        assert messages.read().startswith(b"4 links submitted as run 1.\nError: cannot write")
 
 
 async def test_progress_is_shown_live(variables: dict[str, str]) -> None:
