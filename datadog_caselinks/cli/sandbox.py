@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from typing import Final, Literal, get_args
@@ -11,6 +12,7 @@ import click
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat
 
@@ -100,7 +102,8 @@ def sandbox(
             context.exit(run(_run(server, command)))
         run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
     except RunInterruptedError:
-        click.echo("\nSandbox stopped.")
+        with contextlib.suppress(OutputError):  # it has served to its end
+            click.echo("\nSandbox stopped.")
 
 
 async def _serve(server: Sandbox, example: str) -> None:
