@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from typing import Final, Literal, get_args
 
 import click
@@ -108,12 +109,18 @@ def sandbox(
 
 async def _serve(server: Sandbox, example: str) -> None:
     async with server:
-        variables = " ".join(f"{name}={value}" for name, value in server.environment.items())
         click.echo("The sandbox is running. Its keys are not secret. In another terminal:\n")
-        click.echo(f"  export {variables}")
+        click.echo(f"  {_assignments(server.environment, is_windows=sys.platform == 'win32')}")
         click.echo(f"  caselinks {example}\n")
         click.echo(f"Links and requests: {server.url}/   Stop the sandbox with Ctrl-C.")
         await asyncio.Event().wait()
+
+
+def _assignments(variables: dict[str, str], *, is_windows: bool) -> str:
+    """Return the command that sets ``variables`` in a POSIX shell, or in PowerShell."""
+    if is_windows:
+        return "; ".join(f'$env:{name} = "{value}"' for name, value in variables.items())
+    return " ".join(["export", *(f"{name}={value}" for name, value in variables.items())])
 
 
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:

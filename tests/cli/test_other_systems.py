@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks.cli import fleet, run
+from datadog_caselinks.cli import fleet, run, sandbox
 from tests.cli.program import environment
 from tests.support.tcp import unused_port
 
@@ -105,6 +105,13 @@ def test_control_break_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(signal, "SIGHUP")
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     assert run.ending_signals() == [signal.SIGTERM, signal.SIGUSR1]
+
+
+def test_powershell_can_run_what_the_sandbox_prints() -> None:
+    """On Windows, the sandbox prints its variables as a command of PowerShell."""
+    variables = {"DD_SITE": "http://127.0.0.1:8321", "DD_API_KEY": "key"}
+    printed = sandbox._assignments(variables, is_windows=True)
+    assert printed == '$env:DD_SITE = "http://127.0.0.1:8321"; $env:DD_API_KEY = "key"'
 
 
 def test_a_fleet_runs_in_the_loop_that_psycopg_needs(monkeypatch: pytest.MonkeyPatch) -> None:
