@@ -88,7 +88,8 @@ class TestApiKeys:
 
     @given(printable_ascii, printable_ascii)
     def test_no_format_is_asked_for(self, api_key: str, app_key: str) -> None:
-        """Datadog changes the form of its keys: whatever a header can hold may be one."""
+        """Datadog changes the form of its keys: whatever a header can hold may be one, but not in quotes."""
+        assume(not any(map(is_in_quotes, (api_key, app_key))))
         keys = ApiKeys(api_key=api_key, app_key=app_key)
         assert (keys.api_key, keys.app_key) == (api_key, app_key)
 
