@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from attrs import field, frozen
 
-from datadog_caselinks.base_errors import ConfigurationError
+from datadog_caselinks.base_errors import ConfigurationError, ParameterError
 from datadog_caselinks.messages import is_in_quotes
 
 _REDACTED: Final = "[redacted]"
@@ -193,6 +193,19 @@ async def _fetch(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
 
 Credentials = ApiKeys | BearerToken
 """The credentials that a client accepts."""
+
+
+def require_credentials(credentials: object) -> None:
+    """Check that ``credentials`` are credentials.
+
+    Raises:
+        ParameterError: They are something else. The message names the type only, since it may be a key.
+    """
+    if not isinstance(credentials, Credentials):
+        raise ParameterError(
+            "credentials must be ApiKeys(api_key=…, app_key=…) or BearerToken(…), "
+            f"not of the type {type(credentials).__name__}"
+        )
 
 
 def credentials_from_env() -> Credentials:

@@ -70,7 +70,7 @@ class Call(_Observed):
     error: Exception | None = None
 
     def __enter__(self) -> Self:
-        self._token = _current.set(self)
+        self._token = _current.set(self)  # type: ignore[misc]  # a slot of the base class
         self._start()
         return self
 
@@ -89,7 +89,7 @@ class Call(_Observed):
                 _logger.exception("on_event failed at %s of %s", type(event).__name__, self.operation)
 
     def _start(self) -> None:
-        self._started_at = asyncio.get_running_loop().time()
+        self._started_at = asyncio.get_running_loop().time()  # type: ignore[misc]  # a slot of the base class
         self.notify(CallStarted(self))
 
     def _end(self, error: BaseException | None) -> None:
@@ -271,7 +271,7 @@ def _current_call() -> Call | None:
 
 def _new_call(operation: str, subject: object, observers: Sequence[OnEvent]) -> Call:
     call = Call(operation=operation, subject=subject, parent=_current.get())
-    call._observers = observers
+    call._observers = observers  # type: ignore[misc]  # a slot of the base class
     return call
 
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import AsyncIterable, Iterable
 from numbers import Integral, Real
+from typing import TypeGuard
 
 from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.messages import quoted
@@ -28,10 +29,20 @@ def require_number(name: str, value: object, *, at_least: int) -> None:
     Raises:
         ParameterError: It is something else.
     """
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not _is_number(value):
         raise ParameterError(f"{name} must be a number, not {quoted(value)}")
-    if not value >= at_least:  # also refuses NaN
+    if not float(value) >= at_least:  # also refuses NaN
         raise ParameterError(f"{name} must be at least {at_least}, not {quoted(value)}")
+
+
+def require_seconds(name: str, value: object) -> None:
+    """Check that ``value`` is a finite number above 0, and not a bool.
+
+    Raises:
+        ParameterError: It is something else.
+    """
+    if not _is_number(value) or not 0 < float(value) < math.inf:
+        raise ParameterError(f"{name} must be a number of seconds greater than 0, not {quoted(value)}")
 
 
 def require_finite_number(name: str, value: object, *, at_least: int) -> None:
@@ -66,7 +77,7 @@ def require_function(name: str, value: object) -> None:
         return
     if not callable(value):
         raise ParameterError(f"{name} must be a function, not {quoted(value)}")
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
         raise ParameterError(f"{name} must be a plain function, not an async one: nothing would await it")
 
 
@@ -90,3 +101,7 @@ def require_path(name: str, value: object) -> None:
         raise ParameterError(f"{name} must be the path of a file, not {quoted(value)}")
     if not os.fspath(value):
         raise ParameterError(f"{name} is empty: it must be the path of a file")
+
+
+def _is_number(value: object) -> TypeGuard[Real]:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -188,6 +188,16 @@ SITES: Final = {
 """Datadog's nine sites by domain, which is the value of ``DD_SITE``. Source: Datadog's site page."""
 
 
+def parsed_site(site: Site | str) -> Site:
+    """Return ``site``, parsed if it is text.
+
+    Raises:
+        ConfigurationError: The text does not name a site.
+        ParameterError: ``site`` is something else.
+    """
+    return site if isinstance(site, Site) else Site.parse(site)
+
+
 def site_from_env() -> Site:
     """Return the site that ``DD_SITE`` names, or US1 if it is not set, like Datadog's own clients.
 

@@ -14,11 +14,12 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from datadog_caselinks import ApiKeys, BearerToken, ConfigurationError
 from datadog_caselinks.credentials import AuthHeaders, Credentials, credentials_from_env
+from datadog_caselinks.messages import is_in_quotes
 
 SECRET = "hunter2hunter2hunter2"
 OTHER_SECRET = "swordfishswordfish"
