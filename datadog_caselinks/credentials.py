@@ -150,8 +150,8 @@ class BearerToken(_Unpicklable):
 
     Raises:
         ConfigurationError: The token is not a string, is empty, is in quotation marks, or contains white
-            space, control characters or characters outside ASCII. For a callable, the call that needed the token raises it, also if the
-            callable itself raises.
+            space, control characters or characters outside ASCII. For a callable, the call that needed the
+            token raises it, also if the callable itself raises.
     """
 
     token: str | Callable[[], Awaitable[str]] = field(repr=False)

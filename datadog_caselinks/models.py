@@ -139,7 +139,7 @@ def _canonical_id(value: str | UUID) -> str:
 
 
 class _Checked:
-    """The slot in which an entity notes that it was checked: an attribute of its own would show in ``asdict``."""
+    """A slot to note that an entity was checked. It is not an attribute, so ``asdict`` omits it."""
 
     __slots__ = ("_is_known",)
 

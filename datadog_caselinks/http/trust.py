@@ -46,7 +46,7 @@ def require_verifying(name: str, ssl: object) -> None:
     if ssl.verify_mode is tls.CERT_NONE or not ssl.check_hostname:
         unchecked = "host name" if ssl.verify_mode else "certificate"
         raise ParameterError(
-            f"{name} does not check the {unchecked} of the server, so the keys would be sent to a server that "
+            f"{name} does not check the {unchecked} of the server, and would send the keys to a server that "
             f"nobody vouches for: {_PASS}"
         )
 
