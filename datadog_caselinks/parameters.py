@@ -29,9 +29,9 @@ def require_number(name: str, value: object, *, at_least: int) -> None:
     Raises:
         ParameterError: It is something else.
     """
-    if not _is_number(value):
+    if not is_number(value):
         raise ParameterError(f"{name} must be a number, not {quoted(value)}")
-    if not float(value) >= at_least:  # also refuses NaN
+    if not value >= at_least:  # also refuses NaN
         raise ParameterError(f"{name} must be at least {at_least}, not {quoted(value)}")
 
 
@@ -41,7 +41,7 @@ def require_seconds(name: str, value: object) -> None:
     Raises:
         ParameterError: It is something else.
     """
-    if not _is_number(value) or not 0 < float(value) < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ParameterError(f"{name} must be a number of seconds greater than 0, not {quoted(value)}")
 
 
@@ -81,14 +81,14 @@ def require_function(name: str, value: object) -> None:
         raise ParameterError(f"{name} must be a plain function, not an async one: nothing would await it")
 
 
-def require_items(name: str, value: object) -> None:
+def require_items(name: str, value: object, of: str = "links") -> None:
     """Check that ``value`` is an iterable or an async iterable of other things than characters.
 
     Raises:
         ParameterError: It is something else.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable | AsyncIterable):
-        raise ParameterError(f"{name} must be an iterable of links, not {quoted(value)}")
+        raise ParameterError(f"{name} must be an iterable of {of}, not {quoted(value)}")
 
 
 def require_path(name: str, value: object) -> None:
@@ -103,5 +103,6 @@ def require_path(name: str, value: object) -> None:
         raise ParameterError(f"{name} is empty: it must be the path of a file")
 
 
-def _is_number(value: object) -> TypeGuard[Real]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether ``value`` is a real number, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -192,7 +192,7 @@ async def _head(site: Site, proxy: ProxyChoice) -> Finding | str:
     if not proxy.url:
         return Finding("server", "bad", f"{site.api_url}: {reason}")
     # Through an HTTP proxy, TLS is within the tunnel.
-    check = "TLS" if kind is TLSError and not proxy.url.startswith("https:") else "proxy"
+    check = "TLS" if kind is TLSError and urlsplit(proxy.url).scheme == "http" else "proxy"
     return Finding(check, "bad", f"{site.api_url} through the proxy {_described(proxy)}: {reason}")
 
 
