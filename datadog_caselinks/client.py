@@ -42,6 +42,8 @@ from datadog_caselinks.sites import Site, parsed_site, site_from_env
 # As libraries should: log records go only where the program sends them.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
 
+_logger = logging.getLogger(__name__)
+
 _SESSIONS: Final = (SessionManager, aiohttp.ClientSession, type(None))
 
 DEFAULT_CONCURRENCY: Final = 100
@@ -412,6 +414,10 @@ class CaseLinksClient:
 def _opentelemetry() -> Telemetry | None:
     try:
         from datadog_caselinks.telemetry import telemetry
+
+        return telemetry()
     except ModuleNotFoundError:  # the extra "otel" is not installed
         return None
-    return telemetry()
+    except Exception:  # old versions do not work where the metadata of packages was removed
+        _logger.warning("calls are not traced, because OpenTelemetry cannot be used", exc_info=True)
+        return None
