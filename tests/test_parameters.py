@@ -8,7 +8,7 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from unittest.mock import AsyncMock
 
 import aiohttp
@@ -88,7 +88,7 @@ class TestClient:
     @pytest.mark.parametrize("value", [None, 5, b"EU1", NotIterable(), Site])
     def test_a_site_is_a_site_or_text(self, value: Any) -> None:
         """A site of another type, such as ``None`` of a variable that is not set, is refused by name."""
-        with pytest.raises(ParameterError, match="^site must be a Site, or text such as datadoghq.eu or EU1"):
+        with pytest.raises(ParameterError, match=r"^site must be a Site, or text such as"):
             CaseLinksClient(value, KEYS)
 
     @pytest.mark.parametrize("value", [None, "a-secret", ("a-secret", "b"), {"api_key": "a-secret"}, ApiKeys])
@@ -100,7 +100,7 @@ class TestClient:
 
     @pytest.mark.parametrize("proxy", [None, "", " "])
     def test_a_proxy_that_is_not_set_is_no_proxy(self, proxy: str | None) -> None:
-        """``os.environ.get("HTTPS_PROXY")`` is ``None``, and in a container often empty: both mean no proxy."""
+        """A variable that is not set is ``None``, and in a container often empty: both mean no proxy."""
         assert CaseLinksClient("EU1", KEYS, proxy=proxy).site == Site.EU1
 
     @pytest.mark.parametrize("value", [None, True, ssl.create_default_context()])
@@ -183,18 +183,18 @@ class TestSite:
 
     def test_the_type_is_checked(self) -> None:
         """Name and URL are text, and so is what ``Site.parse`` reads."""
-        for construct in (
-            lambda: Site("name", None),  # type: ignore[arg-type]
-            lambda: Site(5, "https://api.example"),  # type: ignore[arg-type]
-            lambda: Site.parse(None),  # type: ignore[arg-type]
+        for construct, arguments in (
+            (Site, ("name", None)),
+            (Site, (5, "https://api.example")),
+            (Site.parse, (None,)),
         ):
             with pytest.raises(ParameterError, match=r"^(name|api_url|site) must be "):
-                construct()
+                cast("Any", construct)(*arguments)
 
     @pytest.mark.parametrize("text", ['"datadoghq.eu"', "'EU1'", '"https://app.datadoghq.eu"'])
     def test_quotation_marks_are_named(self, text: str) -> None:
         """The value of a variable whose quotation marks were kept is refused with what to do."""
-        with pytest.raises(ConfigurationError, match="is in quotation marks: remove them$"):
+        with pytest.raises(ConfigurationError, match=r"is in quotation marks: remove them$"):
             Site.parse(text)
 
 
@@ -338,13 +338,13 @@ class TestMethods:
     @pytest.mark.parametrize("plan", [None, "plan", [NEW]])
     def test_a_plan_is_a_plan(self, client: CaseLinksClient, plan: Any) -> None:
         """Only the result of ``plan_links`` can be applied; the call says so at once."""
-        with pytest.raises(ParameterError, match="^plan must be a LinkPlan"):
+        with pytest.raises(ParameterError, match=r"^plan must be a LinkPlan"):
             client.apply_plan(plan)
         client.apply_plan(LinkPlan())
 
     async def test_a_graph_of_nothing(self, client: CaseLinksClient) -> None:
         """What is not an entity or a text is refused as an entity."""
-        with pytest.raises(InvalidLinkError, match="^5 does not name an entity"):
+        with pytest.raises(InvalidLinkError, match=r"^5 does not name an entity"):
             await client.read_graph(5)  # type: ignore[arg-type]
 
 
@@ -365,7 +365,7 @@ class TestFiles:
 
     async def test_the_site_of_a_file_is_a_site(self) -> None:
         """The name of a site is refused before the first line is read."""
-        with pytest.raises(ParameterError, match="^site must be a Site"):
+        with pytest.raises(ParameterError, match=r"^site must be a Site"):
             await _complete(read_link_file(io.BytesIO(), site="EU1"))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("path", [None, 5, "", b"run.journal"])
@@ -426,7 +426,7 @@ class TestValues:
         used.blocks(case(some_id(2)))
         parsed = parse_reference(some_id(1))
         assert attrs.asdict(used) == {"id": some_id(1), "type": "CASE"}
-        assert attrs.asdict(used) == attrs.asdict(attrs.evolve(used)) == attrs.asdict(parsed)  # type: ignore[arg-type]
+        assert attrs.asdict(used) == attrs.asdict(attrs.evolve(used)) == attrs.asdict(parsed)
 
     @pytest.mark.parametrize("name", [name for name in vars(public) if name[0].isupper()])
     def test_no_public_value_has_a_private_attribute(self, name: str) -> None:

@@ -131,11 +131,12 @@ def _signature(path: str | None) -> tuple[str | None, int, int]:
 
 def _advice_about_variables() -> str:
     if path := os.environ.get(_FILE):
-        problem = _problem_of_file(*_signature(path))
-        return f"{_FILE} is {path}, which {problem or 'does not contain its CA: add it'}"
+        if problem := _problem_of_file(*_signature(path)):
+            return f"{_FILE} is {path}, which {problem}"
+        return f"set {_FILE} to your CA file, or add your CA to the file that it names now, {path}"
     if path := os.environ.get(_DIRECTORY):
         problem = "does not contain its CA under a name that openssl rehash gives it"
-        return f"{_DIRECTORY} is {path}, which {problem if os.path.isdir(path) else 'is not a directory'}"
+        return f"{_DIRECTORY} is {path}, which {problem if os.path.exists(path) else 'does not exist'}"
     others = [name for name in _NOT_READ if os.environ.get(name)]
     return f"set {_FILE} to your CA file{', because ' + others[0] + ' is not read' if others else ''}"
 

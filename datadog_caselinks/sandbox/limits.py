@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
-from datadog_caselinks.parameters import require_number
+from datadog_caselinks.parameters import is_number
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 from datadog_caselinks.sandbox.variant import Buckets
 
@@ -36,11 +36,11 @@ class RateLimitRule:
     period: float
 
     def __attrs_post_init__(self) -> None:
-        require_number("limit", self.limit, at_least=0)
-        require_number("period", self.period, at_least=0)
-        if self.limit < 1 or not 0 < self.period < math.inf:
+        is_valid = is_number(self.limit) and is_number(self.period)
+        if not is_valid or self.limit < 1 or not 0 < self.period < math.inf:
             raise ParameterError(
-                f"a rate limit needs a limit and a period above zero, not {self.limit} in {self.period:g} s"
+                "a rate limit needs a limit and a period above zero, "
+                f"not {quoted(self.limit)} in {quoted(self.period)} s"
             )
 
     @classmethod
