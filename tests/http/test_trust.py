@@ -149,12 +149,11 @@ class TestVariable:
         self, authority: Authority, ca: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The message says what a directory of CAs must be."""
-        monkeypatch.setenv("SSL_CERT_DIR", str(ca))
-        assert f"SSL_CERT_DIR is {ca}, which is not a directory;" in await refusal(authority, default)
-        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-        expected = (
-            f"SSL_CERT_DIR is {tmp_path}, which does not contain its CA under a name that openssl rehash"
-        )
+        missing = tmp_path / "missing"
+        monkeypatch.setenv("SSL_CERT_DIR", str(missing))
+        assert f"SSL_CERT_DIR is {missing}, which does not exist;" in await refusal(authority, default)
+        monkeypatch.setenv("SSL_CERT_DIR", str(ca.parent))
+        expected = f"SSL_CERT_DIR is {tmp_path}, which does not contain its CA under a name that openssl"
         assert expected in await refusal(authority, default)
 
     async def test_the_variables_of_other_programs(
