@@ -222,7 +222,7 @@ async def test_a_flaw_of_the_proxy_has_a_row_of_its_own(
     check: str,
     expected: str,
 ) -> None:
-    """The row says in the words of the client's error what is wrong, which variable to change, and no password."""
+    """The row has the words of the client's error and the name of the variable, and no password."""
     ca = tmp_path / "ca.pem"
     authority.ca.cert_pem.write_to_path(str(ca))
     proxy = Proxy(
