@@ -138,7 +138,7 @@ class TestWithoutTheExtra:
     ],
 )
 async def test_an_argument_that_cannot_work_is_refused_by_name(name: str, arguments: dict[str, Any]) -> None:
-    """Such an argument of ``submit`` is refused before the database is used, and so is the number of a run."""
+    """Such an argument of ``submit`` is refused before the database is used, also in the number of a run."""
     given = {"wanted": [], **arguments}
     with pytest.raises(ParameterError, match=f"^{name} must be "):
         await submit(App(connector=InMemoryConnector()), **given)
