@@ -12,13 +12,12 @@ from uuid import UUID
 
 import aiohttp
 
-from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
-from datadog_caselinks.credentials import Credentials, credentials_from_env
+from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -26,16 +25,26 @@ from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
-from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.operations import Operations
+from datadog_caselinks.parameters import (
+    require,
+    require_function,
+    require_items,
+    require_path,
+    require_whole_number,
+)
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.references import Reference, Resolver, WantedLink
 from datadog_caselinks.retry import RetryBudget, RetryPolicy
-from datadog_caselinks.sites import Site, site_from_env
+from datadog_caselinks.sites import Site, parsed_site, site_from_env
 
 # As libraries should: log records go only where the program sends them.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
+
+_logger = logging.getLogger(__name__)
+
+_SESSIONS: Final = (SessionManager, aiohttp.ClientSession, type(None))
 
 DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
@@ -72,16 +81,17 @@ class CaseLinksClient:
         max_concurrency: The most requests in flight at once; further calls wait.
         timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
             the rate limit or for the next attempt does not count.
-        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them. A site on loopback
-            over ``http`` is reached without it, since the proxy would see the keys.
-        ssl: An ``ssl.SSLContext``, for a private CA or a client certificate.
+        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them; ``None`` or an empty
+            text for none. A site on loopback over ``http`` is reached without it, since the proxy would see
+            the keys.
+        ssl: An ``ssl.SSLContext``, for a private CA or a client certificate. It must check certificates.
         on_event: Called with each event of a call: :class:`CallStarted`, :class:`CallWaiting`,
             :class:`CallRetrying`, :class:`CallReconciled` and :class:`CallFinished`. It runs in the event
             loop, so it must be quick; what it raises is logged. With ``opentelemetry-api`` installed and a
             provider set up, there are spans and metrics too.
 
     Raises:
-        ParameterError: An argument cannot work.
+        ParameterError: An argument cannot work, or has the wrong type.
         ConfigurationError: The site is malformed.
     """
 
@@ -98,9 +108,12 @@ class CaseLinksClient:
         ssl: tls.SSLContext | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if max_concurrency < 1:
-            raise ParameterError(f"max_concurrency must be at least 1, not {quoted(max_concurrency)}")
-        self.site: Site = Site.parse(site) if isinstance(site, str) else site
+        require_whole_number("max_concurrency", max_concurrency, at_least=1)
+        require("sessions", sessions, _SESSIONS, "a SessionManager or an aiohttp.ClientSession")
+        require("retry", retry, RetryPolicy, "a RetryPolicy (RetryPolicy(max_attempts=1) never retries)")
+        require_function("on_event", on_event)
+        self._site = parsed_site(site)
+        require_credentials(credentials)
         self._is_shared = isinstance(sessions, SessionManager)
         self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
@@ -132,9 +145,13 @@ class CaseLinksClient:
         """
         if site is None:
             site = site_from_env()
-        elif isinstance(site, str):
-            site = Site.parse(site)  # first: a wrong site is reported before missing credentials
-        return cls(site, credentials_from_env(), **options)
+        # The site first: a wrong one is reported before missing credentials.
+        return cls(parsed_site(site), credentials_from_env(), **options)
+
+    @property
+    def site(self) -> Site:
+        """The site of the client."""
+        return self._site
 
     async def create_link(self, new: NewCaseLink) -> CaseLink:
         """Create one link.
@@ -196,11 +213,14 @@ class CaseLinksClient:
             ``source``.
 
         Raises:
-            ParameterError: ``concurrency`` is below 1.
+            ParameterError: An argument cannot work, such as a ``concurrency`` below 1.
             JournalError: The journal cannot be used, for example because another run is using it.
         """
-        if concurrency is not None and concurrency < 1:
-            raise ParameterError(f"concurrency must be at least 1, not {quoted(concurrency)}")
+        require_items("source", source)
+        if concurrency is not None:
+            require_whole_number("concurrency", concurrency, at_least=1)
+        if journal is not None:
+            require_path("journal", journal)
         async with contextlib.AsyncExitStack() as stack:
             # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
             # of keys, the journal, the events of the call.
@@ -236,7 +256,10 @@ class CaseLinksClient:
 
         Raises:
             NotFoundError: There is no case with a key; the message names all such keys.
+            ParameterError: An argument has the wrong type.
         """
+        require_items("wanted", wanted)
+        require_function("progress", progress)
         return await plan_links(
             wanted,
             list_links=self.list_links,
@@ -258,7 +281,11 @@ class CaseLinksClient:
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
             :class:`Deleted` or :class:`NotDeleted` for each link to delete.
+
+        Raises:
+            ParameterError: ``plan`` is not a :class:`LinkPlan`.
         """
+        require("plan", plan, LinkPlan, "a LinkPlan, as plan_links returns it")
         return apply_plan(
             plan,
             ensure=self._resolving(self._ensure()),
@@ -293,14 +320,13 @@ class CaseLinksClient:
                 expected by now.
 
         Raises:
-            ParameterError: ``depth`` is below 0 or ``max_nodes`` below 1.
+            ParameterError: ``depth`` is below 0 or ``max_nodes`` below 1, or an argument has the wrong type.
             InvalidLinkError: ``entity`` is a text that does not name an entity.
             NotFoundError: There is no case with this key.
         """
-        if depth < 0:
-            raise ParameterError(f"depth must be at least 0, not {quoted(depth)}")
-        if max_nodes < 1:
-            raise ParameterError(f"max_nodes must be at least 1, not {quoted(max_nodes)}")
+        require_whole_number("depth", depth, at_least=0)
+        require_whole_number("max_nodes", max_nodes, at_least=1)
+        require_function("progress", progress)
         resolver = self.resolver()
         return await read_graph(
             await resolver.entity(entity),
@@ -388,6 +414,10 @@ class CaseLinksClient:
 def _opentelemetry() -> Telemetry | None:
     try:
         from datadog_caselinks.telemetry import telemetry
+
+        return telemetry()
     except ModuleNotFoundError:  # the extra "otel" is not installed
         return None
-    return telemetry()
+    except Exception:  # old versions do not work where the metadata of packages was removed
+        _logger.warning("calls are not traced, because OpenTelemetry cannot be used", exc_info=True)
+        return None

@@ -21,11 +21,13 @@ from datadog_caselinks.models import (
     EntityType,
     NewCaseLink,
     Relationship,
+    dash_hint,
     is_case_key,
     is_uuid,
     require_known_entity_type,
     require_known_relationship,
 )
+from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site, quoted_url
 
 _PREFIXES: Final = {
@@ -41,6 +43,8 @@ FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, p
 
 
 def _upper(text: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidLinkError(f"a case key must be a string such as SHOP-1, not {quoted(text)}")
     return text.upper()
 
 
@@ -105,7 +109,11 @@ def parse_reference(
 
     Raises:
         InvalidLinkError: ``text`` has another form, contradicts ``type``, or is a URL of another site.
+        ParameterError: ``site`` is not a :class:`Site`.
     """
+    if not isinstance(text, str):
+        raise InvalidLinkError(f"{quoted(text)} does not name an entity; write {FORMS}")
+    _require_site(site)
     given, type = text.strip(), require_known_entity_type(type)
     if prefixed := _PREFIXED.fullmatch(given):
         named_type = _PREFIXES[prefixed[1].lower()]
@@ -121,7 +129,9 @@ def parse_reference(
             raise InvalidLinkError(f"{quoted(given)} is a case key, but the type is {type}: use its UUID")
         return CaseKey(given)
     if not is_uuid(given):
-        raise InvalidLinkError(f"{quoted_url(text)} does not name an entity; write {FORMS}")
+        raise InvalidLinkError(
+            f"{quoted_url(text)} does not name an entity{dash_hint(given) or f'; write {FORMS}'}"
+        )
     entity = Entity(given, type)
     entity.require_known()
     return entity
@@ -145,15 +155,26 @@ def parse_link(
     Raises:
         InvalidLinkError: A text does not name an entity, the relationship is unknown, or
             :class:`NewCaseLink` refuses the link.
+        ParameterError: ``site`` is not a :class:`Site`.
     """
-    parent = parse_reference(parent, site=site) if isinstance(parent, str) else parent
-    child = parse_reference(child, site=site) if isinstance(child, str) else child
-    known = require_known_relationship(relationship.upper().replace("-", "_"))
+    _require_site(site)
+    parent, child = _parsed(parent, site), _parsed(child, site)
+    name = relationship.upper().replace("-", "_") if isinstance(relationship, str) else relationship
+    known = require_known_relationship(name)
     if isinstance(parent, Entity) and isinstance(child, Entity):
         return NewCaseLink(parent, known, child)
     if parent == child:
         raise InvalidLinkError(f"{parent} cannot be linked to itself")
     return LinkReference(parent, known, child)
+
+
+def _parsed(reference: Reference | str, site: Site | None) -> Reference:
+    return reference if isinstance(reference, Entity | CaseKey) else parse_reference(reference, site=site)
+
+
+def _require_site(site: Site | None) -> None:
+    if site is not None:
+        require("site", site, Site, "a Site, such as Site.EU1")
 
 
 def _case_of_url(address: str, site: Site | None) -> str:
@@ -178,7 +199,8 @@ def _case_of_url(address: str, site: Site | None) -> str:
         raise InvalidLinkError(
             f"{shown} contains the number of an incident: use its UUID instead, as incident:UUID"
         )
-    raise InvalidLinkError(f"{shown} is not the URL of a case; write {FORMS}")
+    hint = "".join(map(dash_hint, segments)) or f"; write {FORMS}"
+    raise InvalidLinkError(f"{shown} is not the URL of a case{hint}")
 
 
 def _host(site: Site) -> str:
@@ -216,8 +238,7 @@ class Resolver:
             InvalidLinkError: The text does not name an entity, or is a URL of another site.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
-        if isinstance(reference, str):
-            reference = parse_reference(reference, site=self._site)
+        reference = _parsed(reference, self._site)
         return (await self.case(reference)).entity if isinstance(reference, CaseKey) else reference
 
     async def link(self, reference: WantedLink) -> NewCaseLink:
@@ -227,8 +248,13 @@ class Resolver:
             InvalidLinkError: :class:`NewCaseLink` refuses the link.
             CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
-        if not isinstance(reference, LinkReference):
+        if isinstance(reference, NewCaseLink):
             return reference
+        if not isinstance(reference, LinkReference):
+            raise InvalidLinkError(
+                "a link to create must be a NewCaseLink such as case(a).blocks(case(b)), or the result of "
+                f"parse_link(…), not {quoted(reference)}"
+            )
         parent = await self.entity(reference.parent)
         return NewCaseLink(parent, reference.relationship, await self.entity(reference.child))
 
@@ -236,8 +262,11 @@ class Resolver:
         """Return the case with its key and title.
 
         Raises:
+            InvalidLinkError: ``reference`` is not a reference.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
+        if not isinstance(reference, CaseKey | Entity):
+            raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
         name = reference.key if isinstance(reference, CaseKey) else reference.id
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name not in self._results:

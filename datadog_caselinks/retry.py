@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import warnings
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,6 @@ from attrs import define, field, frozen
 from datadog_caselinks.errors import (
     CaseLinksError,
     MalformedResponseError,
-    ParameterError,
     ProxyAuthenticationError,
     RateLimitError,
     ResponseError,
@@ -26,7 +26,7 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.events import report_retry
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.parameters import require_finite_number, require_number, require_whole_number
 
 _logger = logging.getLogger(__name__)
 
@@ -37,9 +37,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _count(minimum: int, _: object, attribute: Any, value: float) -> None:
+    if value != math.inf:  # which stands for no maximum
+        require_whole_number(attribute.name, value, at_least=minimum)
+
+
 def _at_least(minimum: int, _: object, attribute: Any, value: float) -> None:
-    if not value >= minimum:  # also refuses NaN
-        raise ParameterError(f"{attribute.name} must be at least {minimum}, not {quoted(value)}")
+    require_number(attribute.name, value, at_least=minimum)
+
+
+def _finite(minimum: int, _: object, attribute: Any, value: float) -> None:
+    require_finite_number(attribute.name, value, at_least=minimum)
 
 
 @frozen(kw_only=True)
@@ -65,14 +73,18 @@ class RetryPolicy:
     A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were given
     the same time do not all come back at once. After a 429 the rate limit holds back every request that it
     counts.
+
+    Raises:
+        ParameterError: A value is not a number, or is out of range. ``math.inf`` is out of range for ``base``
+            and ``settle``.
     """
 
-    max_attempts: int = field(default=6, validator=partial(_at_least, 1))
-    max_rate_limited: int = field(default=100, validator=partial(_at_least, 0))
-    base: float = field(default=0.5, validator=partial(_at_least, 0))
+    max_attempts: int = field(default=6, validator=partial(_count, 1))
+    max_rate_limited: int = field(default=100, validator=partial(_count, 0))
+    base: float = field(default=0.5, validator=partial(_finite, 0))
     cap: float = field(default=20.0, validator=partial(_at_least, 0))
     max_wait: float = field(default=120.0, validator=partial(_at_least, 0))
-    settle: float = field(default=1.0, validator=partial(_at_least, 0))
+    settle: float = field(default=1.0, validator=partial(_finite, 0))
     budget: float = field(default=500, validator=partial(_at_least, 0))
 
 

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from datadog_caselinks.errors import JournalError
 from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, identity
+from datadog_caselinks.parameters import require_path
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
 _VERSION: Final = 2
@@ -167,7 +168,9 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalRecord]:
 
     Raises:
         JournalError: The file does not exist, is not a journal, or cannot be read.
+        ParameterError: ``path`` is not a path.
     """
+    require_path("path", path)
     file = _real(path)
     with _explained(file):
         if not file.exists():

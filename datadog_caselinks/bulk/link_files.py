@@ -22,6 +22,7 @@ from attrs import define, field, frozen
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import EntityType, LinkStatus
+from datadog_caselinks.parameters import require
 from datadog_caselinks.references import WantedLink, parse_link, parse_reference
 from datadog_caselinks.sites import Site
 
@@ -102,9 +103,15 @@ async def read_link_file(
     Raises:
         LinkFileError: The file is empty, is not text, lacks a required column, is not valid YAML, has a
             duplicate key in YAML, or is a YAML file of more than 1 MiB.
-        ParameterError: The format is unknown.
+        ParameterError: The format is unknown, or an argument has the wrong type.
         OSError: The file cannot be read.
     """
+    if isinstance(file, io.TextIOBase) or not hasattr(file, "read"):
+        raise ParameterError(
+            'file must be a binary stream such as open(path, "rb", buffering=0), not ' + quoted(file)
+        )
+    if site is not None:
+        require("site", site, Site, "a Site, such as Site.EU1")
     lines = _Lines()
     parser = _Parser(_format_of(file, format), site)
     async for chunk in _chunks(file):

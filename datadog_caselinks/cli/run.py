@@ -9,13 +9,12 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar, Unpack
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import click
 from attrs import frozen
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.proxies import proxy_for
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
 from datadog_caselinks.sandbox import Sandbox
@@ -94,18 +93,6 @@ def resolve_site(given: str | None) -> Site:
     return Site.parse(given) if given else site_from_env()
 
 
-def proxy_for(site: Site) -> str | None:
-    """Return the proxy for ``site`` from ``HTTPS_PROXY`` and ``NO_PROXY``, or ``None``.
-
-    A server on loopback never gets a proxy.
-    """
-    url = urlsplit(site.api_url)
-    if url.scheme != "https" or proxy_bypass(url.netloc):
-        return None
-    proxy = getproxies().get("https")
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncIterator[CaseLinksClient]:
     """Open the client for ``settings``. With ``--sandbox`` a sandbox starts and ends with it."""
@@ -115,7 +102,7 @@ async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> A
             client = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
         else:
             site = resolve_site(settings.site)
-            options["proxy"] = proxy_for(site)
+            options["proxy"] = proxy_for(site).url
             client = CaseLinksClient.from_env(site, **options)
         yield await stack.enter_async_context(client)
 

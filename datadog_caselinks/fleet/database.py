@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from datadog_caselinks.errors import FleetError, ParameterError
-from datadog_caselinks.messages import one_line
+from datadog_caselinks.messages import is_in_quotes, one_line
 
 TIMEOUT: Final = 10.0
 """Seconds to connect, and for a statement, which usually takes milliseconds."""
@@ -51,13 +51,15 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
 
 
 @contextlib.asynccontextmanager
-async def connected(database: str = "") -> AsyncIterator[App]:
+async def connected(database: str | None = "") -> AsyncIterator[App]:
     """Open a procrastinate app on ``database``, without tasks.
 
     ``database`` is a PostgreSQL URL or connection string; libpq takes the rest from the ``PG*`` variables
-    and the password file. Raises :class:`ParameterError`, without quoting ``database``, if it is malformed,
-    and :class:`FleetError` if the connection fails.
+    and the password file. ``None``, as from a variable that is not set, is the same as ``""``. Raises
+    :class:`ParameterError`, without quoting ``database``, if it is malformed, and :class:`FleetError` if the
+    connection fails.
     """
+    database = database or ""
     _require_well_formed(database)
     with translate_errors():
         # A pool would retry for a long time and then not report the reason.
@@ -80,6 +82,12 @@ async def connected(database: str = "") -> AsyncIterator[App]:
 
 
 def _require_well_formed(database: str) -> None:
+    if not isinstance(database, str):
+        raise ParameterError(
+            f"database must be a connection string, not of the type {type(database).__name__}"
+        )
+    if is_in_quotes(database):
+        raise ParameterError("the database URL is in quotation marks: remove them")
     _, is_url, rest = database.partition("://")
     _, _, password = rest.rpartition("@")[0].partition(":")
     try:

@@ -19,6 +19,7 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
+from datadog_caselinks.parameters import require, require_function
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def add_link_tasks(
         on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
         sleep: Called with the seconds to wait after an error that affects all links.
     """
+    require("client", client, CaseLinksClient, "a CaseLinksClient")
+    require_function("on_outcome", on_outcome)
     blueprint = Blueprint()
     worker = _Worker(ChunkCreation(client, on_outcome), sleep)
     blueprint.task(name=CREATE, queue=QUEUE, pass_context=True, retry=_AlwaysRetry())(worker.create_links)

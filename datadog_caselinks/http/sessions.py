@@ -7,7 +7,7 @@ import contextlib
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final, Self, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
@@ -18,6 +18,8 @@ from aiohttp.tracing import Trace
 from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.errors import ParameterError, SessionError
 from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.http.trust import Trust, require_verifying
+from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site
 from datadog_caselinks.version import __version__
 
@@ -68,7 +70,8 @@ class SessionManager:
 
     Raises:
         ParameterError: ``session`` sends credentials of its own, or might (``trust_env=True``), which would
-            reach Datadog with those of the client. Or both ``session`` and ``trace_configs`` are given.
+            reach Datadog with those of the client. Or its connector does not check certificates. Or both
+            ``session`` and ``trace_configs`` are given, or have the wrong type.
     """
 
     def __init__(
@@ -77,14 +80,18 @@ class SessionManager:
         *,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        _require_trace_configs(trace_configs)
         if session is not None:
+            require("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession")
             _refuse_own_credentials(session)
+            _refuse_unverified(session)
             if trace_configs:
                 raise ParameterError("trace_configs: pass them to your own aiohttp.ClientSession instead")
         self._trace_configs = trace_configs
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
         self._gates: WeakValueDictionary[tuple[Site, Credentials], Gate] = WeakValueDictionary()
+        self._trust: Trust | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
@@ -122,6 +129,17 @@ class SessionManager:
         if session.closed:
             raise SessionError("the aiohttp.ClientSession is closed: create a new one, and a new client")
         return session
+
+    def trust(self, site: Site) -> Trust:
+        """Return the TLS settings of requests to ``site`` without settings of their own.
+
+        They are the same for all clients, which could not share connections otherwise.
+        """
+        if self._borrowed:
+            return Trust.of_session(_tls_settings(self._borrowed))
+        if self._trust is None and site.api_url.startswith("https:"):
+            self._trust = Trust.of_environment()
+        return self._trust or _ON_LOOPBACK
 
     def gate(self, site: Site, credentials: Credentials) -> Gate:
         """Return the rate-limit gate of all requests to ``site`` with ``credentials``.
@@ -189,3 +207,25 @@ def _refuse_own_credentials(session: aiohttp.ClientSession) -> None:
             "session: the aiohttp.ClientSession has trust_env=True, so it may add credentials from netrc: "
             "pass a session without trust_env, and pass a proxy as proxy="
         )
+
+
+_ON_LOOPBACK: Final = Trust.of_session(None)
+"""The TLS settings of a site without TLS."""
+
+
+def _tls_settings(session: aiohttp.ClientSession) -> object:
+    """Return the ``ssl`` of the session's connector, or ``True`` for a connector that does not have any."""
+    return getattr(session.connector, "_ssl", True)
+
+
+def _refuse_unverified(session: aiohttp.ClientSession) -> None:
+    settings = _tls_settings(session)
+    if not isinstance(settings, aiohttp.Fingerprint):  # which names one certificate
+        require_verifying("session: the ssl of the aiohttp.ClientSession's connector", settings)
+
+
+def _require_trace_configs(given: object) -> None:
+    takes = "a list of aiohttp.TraceConfig"
+    require("trace_configs", given, (list, tuple), takes)
+    for each in cast("Sequence[object]", given):
+        require("trace_configs", each, aiohttp.TraceConfig, takes)

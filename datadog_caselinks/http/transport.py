@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import os
 import re
 import ssl as tls
-from base64 import b64encode
 from typing import Final
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.credentials import AuthHeaders, Credentials
 from datadog_caselinks.errors import (
     ConnectError,
@@ -25,9 +22,11 @@ from datadog_caselinks.errors import (
     TLSError,
     TransportError,
 )
+from datadog_caselinks.http.proxies import split_proxy
 from datadog_caselinks.http.sessions import SessionManager
+from datadog_caselinks.http.trust import Trust, require_verifying
 from datadog_caselinks.http.wire import Request, Response
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.parameters import require_seconds
 from datadog_caselinks.sites import Site
 
 _CONNECT_TIMEOUT: Final = 10.0
@@ -47,7 +46,7 @@ class Transport:
         ssl: The TLS settings, or None for the defaults.
 
     Raises:
-        ParameterError: ``timeout`` or ``proxy`` cannot work.
+        ParameterError: ``timeout``, ``proxy`` or ``ssl`` cannot work.
     """
 
     def __init__(
@@ -60,16 +59,17 @@ class Transport:
         proxy: str | None,
         ssl: tls.SSLContext | None,
     ) -> None:
-        if not 0 < timeout < math.inf:
-            raise ParameterError(f"timeout must be a number of seconds greater than 0, not {quoted(timeout)}")
+        require_seconds("timeout", timeout)
         self._site = site
         self._credentials = credentials
         self._sessions = sessions
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
-        self._proxy, self._proxy_headers = _split_proxy(proxy)
+        self._proxy, self._proxy_headers = split_proxy(proxy)
         if site.api_url.startswith("http:"):  # on loopback; a proxy would see the keys unencrypted
             self._proxy = None
-        self._ssl = True if ssl is None else ssl
+        require_verifying("ssl", ssl)
+        self._trust = Trust.of_parameter(ssl) if isinstance(ssl, tls.SSLContext) else sessions.trust(site)
+        self._ssl = self._trust.ssl
         self._url = functools.lru_cache(16)(lambda target: URL(site.api_url + target, encoded=True))
         self._headers = functools.lru_cache(1)(_headers)
 
@@ -134,7 +134,7 @@ class Transport:
         raise failure
 
     def _failure(self, request: Request, error: Exception, is_sent: bool) -> TransportError:
-        kind, reason = _classify(error, is_sent)
+        kind, reason = classify(error, is_sent, self._trust)
         if not is_sent:
             reason = f"{reason}; nothing was sent"
         elif issubclass(kind, ConnectError):  # aiohttp's own second attempt; the first one had connected
@@ -172,7 +172,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
+def classify(error: Exception, is_sent: bool, trust: Trust) -> tuple[type[TransportError], str]:
     """Return the class and the reason of the error that corresponds to aiohttp's ``error``.
 
     The status of ``error`` is ignored: aiohttp reports an invalid status line as 400.
@@ -180,9 +180,7 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "no reason given").rstrip(".")
-            advice = (
-                "check the site" if "mismatch" in reason else "set SSL_CERT_FILE to your CA, or pass ssl="
-            )
+            advice = trust.advice(error.certificate_error)
             return TLSError, f"its certificate is not trusted ({reason}): {advice}"
         case aiohttp.ClientConnectorSSLError():
             return TLSError, f"the TLS handshake failed ({_describe(error.os_error)})"
@@ -225,18 +223,3 @@ def _describe(error: OSError) -> str:
     if error.errno:
         return os.strerror(error.errno).lower()
     return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
-
-
-def _split_proxy(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
-    """Return the URL of the proxy without its credentials, which errors would show, and its headers."""
-    if proxy is None:
-        return None, {}
-    try:
-        url = URL(proxy)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ParameterError("proxy must be a URL such as http://proxy.example:3128")
-    login = f"{url.user or ''}:{url.password or ''}".encode()
-    headers = {} if login == b":" else {"Proxy-Authorization": f"Basic {b64encode(login).decode()}"}
-    return url.with_user(None), headers

@@ -37,6 +37,7 @@ from datadog_caselinks.models import (
     Entity,
     NewCaseLink,
     Relationship,
+    dash_hint,
     is_case_key,
     is_uuid,
     require_known_relationship,
@@ -173,7 +174,8 @@ def case_request(key_or_id: str | UUID) -> Request:
     """Return ``GET /api/v2/cases/{key_or_id}``. Raises :class:`InvalidLinkError` if it is neither."""
     name = str(key_or_id)
     if not (is_case_key(name) or is_uuid(name)):
-        raise InvalidLinkError(f"{quoted(key_or_id)} is neither the key of a case nor a UUID")
+        hint = dash_hint(name)
+        raise InvalidLinkError(f"{quoted(key_or_id)} is neither the key of a case nor a UUID{hint}")
     return Request("get", "GET", f"{_CASES_PATH}/{name}", None, name)
 
 

@@ -6,14 +6,22 @@ import asyncio
 import importlib
 import sys
 import traceback
+from typing import Any
 
 import psycopg
 import pytest
 from procrastinate import App
 from procrastinate.testing import InMemoryConnector
 
-from datadog_caselinks import ConfigurationError, FleetError, ParameterError
-from datadog_caselinks.fleet import connected, create_tables, list_runs
+from datadog_caselinks import ConfigurationError, FleetError, ParameterError, Site
+from datadog_caselinks.fleet import (
+    add_link_tasks,
+    connected,
+    create_tables,
+    list_runs,
+    retry_failed,
+    submit,
+)
 from tests.support.postgres import PASSWORD
 from tests.support.tcp import unused_port
 
@@ -27,9 +35,12 @@ from tests.support.tcp import unused_port
         "postgresql://me:topsecret@host/name?no_such_option=1",
         "password=topsecret secret host=host",
         "topsecret",
+        "'postgresql://me:topsecret@host/name'",
+        b"postgresql://me:topsecret@host/name",
+        ("topsecret",),
     ],
 )
-async def test_a_malformed_database_is_refused_and_not_quoted(database: str) -> None:
+async def test_a_malformed_database_is_refused_and_not_quoted(database: Any) -> None:
     """What is no connection string may hold a password all the same, of which nothing is shown."""
     with pytest.raises(ParameterError) as caught:
         async with connected(database):
@@ -114,3 +125,25 @@ class TestWithoutTheExtra:
         for name in list(sys.modules):
             if name.startswith("datadog_caselinks.fleet"):
                 monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("site", {"site": "EU1"}),
+        ("source", {"site": Site.EU1, "source": 5}),
+        ("chunk", {"site": Site.EU1, "chunk": 0}),
+        ("chunk", {"site": Site.EU1, "chunk": "200"}),
+        ("wanted", {"site": Site.EU1, "wanted": "links.csv"}),
+    ],
+)
+async def test_an_argument_that_cannot_work_is_refused_by_name(name: str, arguments: dict[str, Any]) -> None:
+    """Such an argument of ``submit`` is refused before the database is used, also in the number of a run."""
+    given = {"wanted": [], **arguments}
+    with pytest.raises(ParameterError, match=f"^{name} must be "):
+        await submit(App(connector=InMemoryConnector()), **given)
+    for call in (list_runs, retry_failed):
+        with pytest.raises(ParameterError, match=r"^run must be a whole number, not '3'$"):
+            await call(App(connector=InMemoryConnector()), "3")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match=r"^client must be a CaseLinksClient"):
+        add_link_tasks(App(connector=InMemoryConnector()), None)  # type: ignore[arg-type]
