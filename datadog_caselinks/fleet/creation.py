@@ -45,7 +45,8 @@ class ChunkCreation:
     ) -> CaseLinksError | None:
         causes: list[CaseLinksError] = []
         wanted = takewhile(lambda _: not causes and not stop.is_set(), (new for _, new in pending))
-        async with contextlib.aclosing(self._client.create_links(wanted, ensure=True)) as outcomes:
+        client = self._client._fenced(lease.confirm)
+        async with contextlib.aclosing(client.create_links(wanted, ensure=True)) as outcomes:
             async for outcome in outcomes:
                 number, _ = pending[outcome.index]
                 match outcome:

@@ -47,6 +47,12 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
     at timestamptz,
     PRIMARY KEY (run, chunk, number)
 );
+CREATE TABLE IF NOT EXISTS caselinks_leases (
+    run bigint NOT NULL REFERENCES caselinks_runs ON DELETE CASCADE,
+    chunk integer NOT NULL,
+    until timestamptz NOT NULL,
+    PRIMARY KEY (run, chunk)
+);
 """
 
 

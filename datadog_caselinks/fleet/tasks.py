@@ -117,6 +117,7 @@ class _Worker:
             await asyncio.wait([creating, keeping], return_when=asyncio.FIRST_COMPLETED, timeout=_DRAIN)
             raise
         finally:
+            lease.nothing_in_flight = creating.done()
             await cancel(creating, keeping)
 
     async def _hold(self, error: Exception) -> None:
