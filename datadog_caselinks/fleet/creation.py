@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from itertools import takewhile
 
@@ -12,6 +13,8 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.references import WantedLink
+
+_logger = logging.getLogger(__name__)
 
 OnOutcome = Callable[[int, int, Outcome], None]
 """A callback for each outcome: the number of the run, the number of the link in it, and the outcome."""
@@ -58,5 +61,11 @@ class ChunkCreation:
                     case _:
                         self._has_created |= (is_new := isinstance(outcome, Created))
                         lease.linked(number, outcome.link, is_new=is_new)
-                self._on_outcome(lease.run, number, outcome)
+                self._report(lease.run, number, outcome)
         return causes[0] if causes else None
+
+    def _report(self, run: int, number: int, outcome: Outcome) -> None:
+        try:
+            self._on_outcome(run, number, outcome)
+        except Exception:  # the caller's own; it must not hold up the links
+            _logger.exception("on_outcome failed for link %d of run %d", number, run)

@@ -24,10 +24,10 @@ from procrastinate import App
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 
-from datadog_caselinks.errors import CaseLinksError, FleetError
-from datadog_caselinks.fleet.database import TIMEOUT, pool_of, translate_errors
+from datadog_caselinks.errors import CaseLinksError, FleetError, InvalidLinkError
+from datadog_caselinks.fleet.database import ENCODING, TIMEOUT, pool_of, stored, translate_errors
 from datadog_caselinks.fleet.runs import FleetState
-from datadog_caselinks.messages import one_line, storable
+from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink, parse_link
 
@@ -109,7 +109,7 @@ class Lease:
                 yield lease
             except Exception as error:
                 with contextlib.suppress(*_LOST):  # the connection itself may have failed
-                    await lease._rows(_HOLD_UP, _stored(error), run, chunk)
+                    await lease._rows(_HOLD_UP, stored(str(error)), run, chunk)
                 raise
             finally:
                 if lease.nothing_in_flight:
@@ -154,20 +154,30 @@ class Lease:
         return str((await self._rows(_SITE, self.run))[0][0])
 
     async def pending(self) -> list[tuple[int, WantedLink]]:
-        """Return the links that have no outcome yet, with their numbers."""
-        rows = await self._rows(_PENDING, *self._chunk)
-        return [(number, parse_link(*texts)) for number, *texts in rows]
+        """Return the links that have no outcome yet, with their numbers.
+
+        A row that is not a link, which :func:`submit` does not write, is recorded as failed.
+        """
+        pending: list[tuple[int, WantedLink]] = []
+        for number, *texts in await self._rows(_PENDING, *self._chunk):
+            try:
+                pending.append((number, parse_link(*texts)))
+            except InvalidLinkError as error:
+                self.failed(number, error, is_ambiguous=False)
+        if self._outcomes:
+            await self.write()
+        return pending
 
     def linked(self, number: int, link: CaseLink, *, is_new: bool) -> None:
         """Record that the link with this number exists as ``link``."""
         self._outcomes.append(
-            (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, link.id, None)
+            (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, stored(link.id), None)
         )
 
     def failed(self, number: int, error: CaseLinksError, *, is_ambiguous: bool) -> None:
         """Record that the link with this number failed, or is ambiguous, because of ``error``."""
         state = FleetState.AMBIGUOUS if is_ambiguous else FleetState.FAILED
-        self._outcomes.append((number, state, None, _stored(error)))
+        self._outcomes.append((number, state, None, stored(str(error))))
 
     async def write(self) -> None:
         """Renew the lease, and write the recorded outcomes.
@@ -201,7 +211,12 @@ async def _connect(app: App) -> AsyncConnection[TupleRow]:
     async with pool_of(app).connection() as pooled:
         dsn, password = pooled.info.dsn, pooled.info.password
     connection = await AsyncConnection.connect(
-        dsn, password=password, autocommit=True, connect_timeout=int(TIMEOUT), row_factory=tuple_row
+        dsn,
+        password=password,
+        client_encoding=ENCODING,
+        autocommit=True,
+        connect_timeout=int(TIMEOUT),
+        row_factory=tuple_row,
     )
     await connection.execute(_KEEPALIVES)
     return connection
@@ -213,7 +228,3 @@ def _clocks() -> tuple[float, float]:
     The monotonic clock may stop with it; the wall clock may be set back.
     """
     return time.monotonic(), time.time()
-
-
-def _stored(error: Exception) -> str:
-    return storable(str(error)).replace("\0", "")  # PostgreSQL cannot store NUL

@@ -53,6 +53,7 @@ def add_link_tasks(
 
     Args:
         on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
+            What it raises is logged.
         sleep: Called with the seconds to wait after an error that affects all links.
     """
     blueprint = Blueprint()
