@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 import click
 from attrs import asdict
@@ -17,6 +17,7 @@ from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import label, records, status_of
 from datadog_caselinks.cli.run import (
     Settings,
+    end_within,
     logging_to,
     open_client,
     output_option,
@@ -43,8 +44,13 @@ from datadog_caselinks.fleet import (
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import LinkStatus
 
+T = TypeVar("T")
+
 _SECONDS: Final = 1.0
 """Seconds between two updates of ``status --follow``."""
+
+_END: Final = 9.0
+"""Seconds that a command has to end after a signal. Then it ends as if killed, which does no harm."""
 
 _LIBRARIES: Final = ("procrastinate", "psycopg", "asyncio")
 """Loggers whose tracebacks are hidden: the command reports these errors itself, or recovers."""
@@ -61,6 +67,11 @@ _database_option = click.option(
 )
 _run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N", help="Only run N.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results and problems only.")
+
+
+def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: None) -> T:
+    """Run ``work`` like :func:`run`, and end in time although the database may not respond."""
+    return run(end_within(_END, work, last_words))
 
 
 @click.group()
@@ -89,7 +100,7 @@ def init(database: str) -> None:
         async with connected(database) as app:
             await create_tables(app)
 
-    run(create())
+    _run(create())
     Screen().note("The database is ready.")
 
 
@@ -119,7 +130,7 @@ def submit(file: str, format: str | None, database: str, site: str | None, quiet
         screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
 
     with open_input(file) as stream:
-        run(submit_file())
+        _run(submit_file())
 
 
 async def _well_formed(
@@ -153,6 +164,10 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
     settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
     report = _WorkerReport(screen)
 
+    def note_interruption() -> None:
+        screen.close()
+        screen.note(f"{report.summary} To continue, start a worker on any machine.")
+
     async def create() -> None:
         async with open_client(settings) as client, connected(database) as app:
             add_link_tasks(app, client, on_outcome=report.add)
@@ -162,9 +177,9 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
 
     try:
         with logging_to(screen, settings):
-            run(create())
+            _run(create(), note_interruption)
     except RunInterruptedError:
-        screen.note(f"{report.summary} To continue, start a worker on any machine.")
+        note_interruption()
         raise
     finally:
         screen.close()
@@ -236,7 +251,7 @@ def status(
         return sum(each.not_made for each in runs)
 
     try:
-        not_made = run(show())
+        not_made = _run(show())
     finally:
         screen.close()
     context.exit(1 if not_made else 0)
@@ -304,5 +319,5 @@ def retry(number: int | None, database: str, quiet: bool) -> None:
         async with connected(database) as app:
             return await retry_failed(app, number)
 
-    count = run(submit_again())
+    count = _run(submit_again())
     screen.note(f"{counted(count, 'link')} submitted again.")
