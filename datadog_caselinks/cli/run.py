@@ -168,7 +168,7 @@ async def end_within(seconds: float, work: Coroutine[Any, Any, T], last_words: C
 
 
 def _end_process(last_words: Callable[[], None]) -> None:
-    """End the process with the exit status for the signal that was received, even if standard error blocks."""
+    """End the process with the exit status of the received signal, even if standard error is blocked."""
 
     def speak() -> None:
         last_words()
