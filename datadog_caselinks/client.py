@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import ssl as tls
@@ -22,6 +23,7 @@ from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
+from datadog_caselinks.http.fence import Check, FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
@@ -390,6 +392,12 @@ class CaseLinksClient:
 
     def __repr__(self) -> str:
         return f"CaseLinksClient({self.site!r})"
+
+    def _fenced(self, check: Check) -> Self:
+        """Return this client with a check right before each create is sent."""
+        fenced = copy.copy(self)
+        fenced._creator = self._creator.through(FencedRequester(self._requester, check))
+        return fenced
 
     def _ensure(self) -> CreateFunc:
         return self._observed("ensure", self._creator.ensure)

@@ -16,6 +16,7 @@ by another process.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -30,6 +31,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.events import report_reconciled
 from datadog_caselinks.http import wire
+from datadog_caselinks.http.fence import FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request
 from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
@@ -92,11 +94,17 @@ class Creator:
     def __init__(
         self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
-        self._requester = requester
+        self._requester: Requester | FencedRequester = requester
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
         self._queues: WeakValueDictionary[Identity, _EnsureQueue] = WeakValueDictionary()
+
+    def through(self, requester: FencedRequester) -> Creator:
+        """Return a creator that sends its creates through ``requester``, and shares everything else."""
+        other = copy.copy(self)
+        other._requester = requester
+        return other
 
     async def create(self, new: NewCaseLink) -> CreateResult:
         """Create the link. It was not created if this raises anything but :class:`AmbiguousResultError`."""

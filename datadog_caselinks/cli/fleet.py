@@ -17,6 +17,7 @@ from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import label, records, status_of
 from datadog_caselinks.cli.run import (
     Settings,
+    end_within,
     logging_to,
     open_client,
     output_option,
@@ -43,8 +44,13 @@ from datadog_caselinks.fleet import (
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import LinkStatus
 
+T = TypeVar("T")
+
 _SECONDS: Final = 1.0
 """Seconds between two updates of ``status --follow``."""
+
+_END: Final = 9.0
+"""Seconds that a command has to end after a signal. Then it ends as if killed, which does no harm."""
 
 _LIBRARIES: Final = ("procrastinate", "psycopg", "asyncio")
 """Loggers whose tracebacks are hidden: the command reports these errors itself, or recovers."""
@@ -65,9 +71,12 @@ _run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results and problems only.")
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` in the event loop that psycopg needs. Only on Windows it is not the usual one."""
-    return run(work, loop_factory=asyncio.SelectorEventLoop)
+def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: None) -> T:
+    """Run ``work`` like :func:`run`, and end in time although the database may not respond.
+
+    The event loop is the one that psycopg needs. Only on Windows it is not the usual one.
+    """
+    return run(end_within(_END, work, last_words), loop_factory=asyncio.SelectorEventLoop)
 
 
 @click.group()
@@ -160,6 +169,10 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
     settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
     report = _WorkerReport(screen)
 
+    def note_interruption() -> None:
+        screen.close()
+        screen.note(f"{report.summary} To continue, start a worker on any machine.")
+
     async def create() -> None:
         async with open_client(settings) as client, connected(database) as app:
             add_link_tasks(app, client, on_outcome=report.add)
@@ -169,9 +182,9 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
 
     try:
         with logging_to(screen, settings):
-            _run(create())
+            _run(create(), note_interruption)
     except RunInterruptedError:
-        screen.note(f"{report.summary} To continue, start a worker on any machine.")
+        note_interruption()
         raise
     finally:
         screen.close()

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar, Unpack
 
@@ -21,6 +23,12 @@ from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.sites import Site, site_from_env
 
 T = TypeVar("T")
+
+_SPEAKING: Final = 0.5
+"""Seconds for the last message of a process that has to end."""
+
+_received = signal.SIGINT
+"""The signal that ends the run; Ctrl-C does it without a handler of ours."""
 
 
 @frozen
@@ -154,6 +162,40 @@ def on_signals(act: Callable[[signal.Signals], None], *numbers: signal.Signals) 
             signal.signal(number, handler or signal.SIG_DFL)
 
 
+async def end_within(seconds: float, work: Coroutine[Any, Any, T], last_words: Callable[[], None]) -> T:
+    """Run ``work``; once it is cancelled, end the process within ``seconds``, or at a second cancellation.
+
+    It is for work that may be killed at any time, and that may wait for something that cannot be cancelled,
+    such as the resolution of a host name. ``last_words`` writes what to say before such an end.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        watchdog = threading.Timer(seconds, _end_process, [last_words])
+        watchdog.daemon = True
+        watchdog.start()  # not ended with the work: the end of the event loop can hang too
+        task.cancel()
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            _end_process(last_words)
+    return task.result()
+
+
+def _end_process(last_words: Callable[[], None]) -> None:
+    """End the process with the exit status of the received signal, even if standard error is blocked."""
+
+    def speak() -> None:
+        last_words()
+        click.echo("Interrupted.", err=True)
+
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    speaking.join(_SPEAKING)
+    os._exit(RunInterruptedError(_received).exit_status)
+
+
 @contextlib.contextmanager
 def default_sigint() -> Iterator[None]:
     """Let Ctrl-C end the process at once.
@@ -171,17 +213,18 @@ def default_sigint() -> Iterator[None]:
 
 async def _cancel_on_signals(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work``, and cancel it on SIGTERM and SIGHUP as Ctrl-C does."""
+    global _received
     task = asyncio.current_task()
     assert task is not None
-    received = signal.SIGINT
+    _received = signal.SIGINT
 
     def cancel(number: signal.Signals) -> None:
-        nonlocal received
-        received = number
+        global _received
+        _received = number
         task.cancel()
 
     with on_signals(cancel, *ending_signals()):
         try:
             return await work
         except asyncio.CancelledError:
-            raise RunInterruptedError(received) from None
+            raise RunInterruptedError(_received) from None

@@ -15,10 +15,13 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from datadog_caselinks.errors import FleetError, ParameterError
-from datadog_caselinks.messages import is_in_quotes, one_line
+from datadog_caselinks.messages import is_in_quotes, one_line, storable
 
 TIMEOUT: Final = 10.0
 """Seconds to connect, and for a statement, which usually takes milliseconds."""
+
+ENCODING: Final = "utf8"
+"""The encoding of our connections, whatever ``PGCLIENTENCODING`` says: texts may have any character."""
 
 _RESERVED: Final = set("@:/?#")
 """Characters to percent-encode in the password of a URL; libpq would read the rest as the host."""
@@ -47,6 +50,12 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
     at timestamptz,
     PRIMARY KEY (run, chunk, number)
 );
+CREATE TABLE IF NOT EXISTS caselinks_leases (
+    run bigint NOT NULL REFERENCES caselinks_runs ON DELETE CASCADE,
+    chunk integer NOT NULL,
+    until timestamptz NOT NULL,
+    PRIMARY KEY (run, chunk)
+);
 """
 
 
@@ -67,6 +76,7 @@ async def connected(database: str | None = "") -> AsyncIterator[App]:
             pass
     connector = PsycopgConnector(
         conninfo=database,
+        kwargs={"client_encoding": ENCODING},
         min_size=1,
         max_size=4,
         timeout=TIMEOUT / 2,
@@ -114,6 +124,11 @@ def translate_errors() -> Iterator[None]:
         raise FleetError(f"cannot use the database: {one_line(str(cause))}") from error
 
 
+def stored(text: str) -> str:
+    """Return what PostgreSQL can store of ``text``, such as an error or an id that a server chose."""
+    return storable(text).replace("\0", "")
+
+
 def pool_of(app: App) -> AsyncConnectionPool[Any]:
     """Return the connection pool of ``app``, which must be open."""
     if not isinstance(app.connector, PsycopgConnector):
@@ -125,10 +140,16 @@ async def create_tables(app: App) -> None:
     """Create the tables of procrastinate and of the fleet, unless they exist.
 
     Raises:
-        FleetError: The database is unreachable or refuses.
+        FleetError: The database is unreachable, refuses, or cannot store every character.
     """
     with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
+            encoding = connection.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise FleetError(
+                    f"the database has the encoding {encoding}, which cannot store every text: "
+                    "use a database with the encoding UTF8"
+                )
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_INIT_LOCK])
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute("SELECT to_regclass('procrastinate_jobs') IS NULL")

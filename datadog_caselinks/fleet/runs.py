@@ -15,7 +15,7 @@ from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.concurrency import enumerate_async
-from datadog_caselinks.fleet.database import pool_of, translate_errors
+from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
 from datadog_caselinks.models import LinkStatus
 from datadog_caselinks.parameters import require, require_items, require_whole_number
 from datadog_caselinks.references import WantedLink, named
@@ -188,14 +188,14 @@ async def submit_lines(
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(
                 "INSERT INTO caselinks_runs (source, site) VALUES (%s, %s) RETURNING run",
-                [source, site.api_url],
+                [stored(source), site.api_url],  # may be the name of a file, which need not be text
             )
             (run,) = await cursor.fetchone()
             count = 0
             async with cursor.copy(_COPY) as copy:
                 async for line in lines:
                     new = line.new
-                    ends = named(new.parent), str(new.relationship), named(new.child)
+                    ends = stored(named(new.parent)), str(new.relationship), stored(named(new.child))
                     await copy.write_row((run, count // chunk, line.number, *ends))
                     count += 1
             await cursor.execute(_DROP_REPEATED, [run])

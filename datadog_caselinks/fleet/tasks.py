@@ -54,6 +54,7 @@ def add_link_tasks(
 
     Args:
         on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
+            What it raises is logged.
         sleep: Called with the seconds to wait after an error that affects all links.
     """
     require("client", client, CaseLinksClient, "a CaseLinksClient")
@@ -120,6 +121,7 @@ class _Worker:
             await asyncio.wait([creating, keeping], return_when=asyncio.FIRST_COMPLETED, timeout=_DRAIN)
             raise
         finally:
+            lease.nothing_in_flight = creating.done()
             await cancel(creating, keeping)
 
     async def _hold(self, error: Exception) -> None:

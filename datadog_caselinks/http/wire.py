@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from aiohttp import Payload
 from attrs import evolve
 
 from datadog_caselinks.errors import (
@@ -91,7 +92,7 @@ class Request(NamedTuple):
     operation: str
     method: str
     target: str
-    body: bytes | None
+    body: bytes | Payload | None
     subject: object
     max_body: int = MAX_BODY
 

@@ -201,6 +201,15 @@ class TestEntry:
         entry = await enter(path)
         assert (entry.previous, entry.link) == (LinkStatus.CREATED, made(NEW))
 
+    @pytest.mark.parametrize("id", ["\0", "a\0b", "\x1b[0m\r\n", "\U0001f517 Größe", "x" * 1_000_000])
+    async def test_any_id_of_a_link_is_kept(self, path: Path, id: str) -> None:
+        """The server chooses the ids, and a later run returns the link with the same id."""
+        async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
+            entry.linked(made(NEW, id), created=True)
+        assert (await enter(path)).link == made(NEW, id)
+        (record,) = read_journal(path)
+        assert record.link_id == id
+
     async def test_a_linked_link_is_left_as_it_is(self, path: Path) -> None:
         """An entry of a linked link does not change its record."""
         await link_all(path, 1)

@@ -13,16 +13,19 @@ import pytest
 from procrastinate import App
 from procrastinate.testing import InMemoryConnector
 
-from datadog_caselinks import ConfigurationError, FleetError, ParameterError, Site
+from datadog_caselinks import CaseLinksError, ConfigurationError, FleetError, ParameterError, Site
 from datadog_caselinks.fleet import (
     add_link_tasks,
     connected,
     create_tables,
+    failed_links,
     list_runs,
     retry_failed,
     submit,
 )
-from tests.support.postgres import PASSWORD
+from datadog_caselinks.fleet.lease import Lease
+from tests.fleet.work import SITE, links
+from tests.support.postgres import PASSWORD, Postgres
 from tests.support.tcp import unused_port
 
 
@@ -147,3 +150,26 @@ async def test_an_argument_that_cannot_work_is_refused_by_name(name: str, argume
             await call(App(connector=InMemoryConnector()), "3")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match=r"^client must be a CaseLinksClient"):
         add_link_tasks(App(connector=InMemoryConnector()), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_cannot_store_every_text_is_refused(postgres: Postgres, encoding: str) -> None:
+    """A server's error may have any character, and must not hold up its link for ever."""
+    async with connected(postgres.new_database(encoding=encoding)) as app:
+        with pytest.raises(FleetError, match=f"the database has the encoding {encoding}.* UTF8"):
+            await create_tables(app)
+
+
+async def test_any_character_can_be_stored_with_any_encoding_of_the_environment(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`PGCLIENTENCODING` is for other programs; our texts have any character."""
+    monkeypatch.setenv("PGCLIENTENCODING", "latin1")
+    async with connected(database) as app:
+        await create_tables(app)
+        await submit(app, links(1), site=SITE, source="日本 \udcff\0")
+        async with Lease.acquire(app, 1, 0) as lease:
+            lease.failed(1, CaseLinksError("日本"), is_ambiguous=False)
+            await lease.write()
+        assert [link.error async for link in failed_links(app)] == ["日本"]
+        assert [run.source for run in await list_runs(app)] == ["日本 ?"]

@@ -64,13 +64,16 @@ class Postgres:
         """Return the URL of a database, with the password."""
         return f"postgresql://fleet:{PASSWORD}@{HOST}:{self.port}/{database}"
 
-    def new_database(self) -> str:
+    def new_database(self, *, encoding: str = "UTF8") -> str:
         """Create an empty database and return its URL."""
         import psycopg  # imported here because this module is loaded without the extra `distributed` too
 
         name = f"fleet{next(_numbers)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 "
+                f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'".encode()
+            )
         return self.url(name)
 
     def restart(self) -> None:
