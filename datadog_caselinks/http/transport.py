@@ -10,6 +10,7 @@ import re
 import ssl as tls
 import traceback
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -171,10 +172,12 @@ class Transport:
     def _failure(
         self, request: Request, error: BaseException, is_sent: bool, auth: AuthHeaders
     ) -> TransportError:
-        kind, reason = _classify(error, is_sent)
-        for login in self._proxy_headers.values():
-            reason = reason.replace(login.removeprefix("Basic "), "[redacted]")
-        reason = one_line(auth.redact(reason))
+        def redact(text: str) -> str:
+            for login in self._proxy_headers.values():
+                text = text.replace(login.removeprefix("Basic "), "[redacted]")
+            return one_line(auth.redact(text))
+
+        kind, reason = _classify(error, is_sent, redact)
         if not is_sent:
             reason = f"{reason}; nothing was sent"
         elif issubclass(kind, ConnectError):  # aiohttp's own second attempt; the first one had connected
@@ -212,10 +215,13 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _classify(error: BaseException, is_sent: bool) -> tuple[type[TransportError], str]:
+def _classify(
+    error: BaseException, is_sent: bool, redact: Callable[[str], str]
+) -> tuple[type[TransportError], str]:
     """Return the class and the reason of the error that corresponds to ``error``.
 
-    Its status is ignored: aiohttp reports an invalid status line as 400. The reason may contain keys.
+    Its status is ignored: aiohttp reports an invalid status line as 400. ``redact`` removes the keys from a
+    text that is not our own.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
@@ -225,7 +231,7 @@ def _classify(error: BaseException, is_sent: bool) -> tuple[type[TransportError]
             )
             return TLSError, f"its certificate is not trusted ({reason}): {advice}"
         case aiohttp.ClientConnectorSSLError():
-            return TLSError, f"the TLS handshake failed ({_describe(error.os_error)})"
+            return TLSError, f"the TLS handshake failed ({_describe(error.os_error, redact)})"
         case aiohttp.ClientHttpProxyError(status=407):
             return (
                 ProxyAuthenticationError,
@@ -239,7 +245,7 @@ def _classify(error: BaseException, is_sent: bool) -> tuple[type[TransportError]
                 "the host name was not found: check the site and the network",
             )
         case aiohttp.ClientConnectorError():
-            return ConnectError, f"{_describe(error.os_error)}: check the site and the network"
+            return ConnectError, f"{_describe(error.os_error, redact)}: check the site and the network"
         case aiohttp.ConnectionTimeoutError():
             return ConnectError, "connecting took too long: check the network"
         case (
@@ -254,13 +260,15 @@ def _classify(error: BaseException, is_sent: bool) -> tuple[type[TransportError]
         case aiohttp.ClientResponseError():
             reason = _describe_flaw(error, "the response is not valid HTTP")
         case OSError() if not is_sent:  # of a connector that is not aiohttp's own
-            reason = _describe(error)
+            reason = _describe(error, redact)
         case aiohttp.ClientError() | OSError():
             reason = (
                 "the connection was lost before a response arrived" if is_sent else "the connection was lost"
             )
         case _:
-            reason = f"aiohttp, or a connector, middleware or hook of its session, raised {_origin(error)}"
+            reason = (
+                f"aiohttp, or a connector, middleware or hook of its session, raised {_origin(error, redact)}"
+            )
     return TransportError if is_sent else ConnectError, reason
 
 
@@ -276,10 +284,10 @@ def _describe_flaw(error: aiohttp.ClientError, default: str) -> str:
     return next((reason for sign, reason in _FLAWS.items() if sign in first_line), default)
 
 
-def _origin(error: BaseException) -> str:
+def _origin(error: BaseException, redact: Callable[[str], str]) -> str:
     """Return the class, the text and the place of ``error``. Its traceback would show the keys."""
     try:
-        text = str(error)
+        text = redact(str(error))
     except Exception:
         text = ""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
@@ -287,13 +295,13 @@ def _origin(error: BaseException) -> str:
     return f"{described} ({Path(frame.f_code.co_filename).name}:{line})"
 
 
-def _describe(error: OSError) -> str:
+def _describe(error: OSError, redact: Callable[[str], str]) -> str:
     """Return the system's description of ``error``. The text of asyncio's errors only repeats the address."""
     if isinstance(error, tls.SSLError):
         return str(error.reason or error).replace("_", " ").lower()
     if error.errno:
         return os.strerror(error.errno).lower()
-    return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
+    return (redact(str(error)) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
 
 
 def _split_proxy(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
