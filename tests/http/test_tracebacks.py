@@ -156,7 +156,7 @@ async def test_a_response_that_hangs(ending: str, rest: str, clock: Clock) -> No
 @pytest.mark.parametrize("operation", ["create", "list", "get_case"])
 async def test_no_variable_of_the_package_is_a_container_of_keys(operation: str, clock: Clock) -> None:
     """A complete response that is an error is no variable whose items a tracker could store."""
-    step = echoes("a header", "a broken document", lambda _: None)
+    step = echoes("a header", "a broken document", Exchange.close)
     async with (
         Server(step) as server,
         CaseLinksClient(server.url, CREDENTIALS[operation], retry=POLICY) as client,
