@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -239,6 +240,28 @@ class TestMiddleware:
             with pytest.raises(ConnectError, match=r"\[redacted\]") as caught:
                 await client.create_link(NEW)
         assert_nothing_of([*SECRETS, *(secret[:9] for secret in SECRETS)], texts_of(caught.value))
+
+    async def test_that_shows_the_login_of_a_proxy(self) -> None:
+        """The login of the client's proxy is not in the error, although the middleware's error quotes it."""
+
+        async def fail(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            raise ForeignError(str(request.proxy_headers))
+
+        async with (
+            aiohttp.ClientSession(middlewares=[fail]) as session,
+            CaseLinksClient(
+                "https://caselinks.invalid",
+                ApiKeys(api_key=API_KEY, app_key=APP_KEY),
+                sessions=session,
+                retry=ONCE,
+                proxy="http://somebody:the-password@127.0.0.1:1",
+            ) as client,
+        ):
+            with pytest.raises(ConnectError, match=r"\[redacted\]") as caught:
+                await client.create_link(NEW)
+        assert_nothing_of([b64encode(b"somebody:the-password").decode(), "the-password"], [str(caught.value)])
 
     async def test_that_reads_the_body(self) -> None:
         """A middleware may read the response, for example to log it: the client reads it too."""
