@@ -12,9 +12,8 @@ import logging
 import pickle
 import ssl
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager as Scene
-from typing import Any
 
 import aiohttp
 import pytest
@@ -61,7 +60,12 @@ from tests.support.authority import Authority, counting_handshakes
 from tests.support.clock import Clock
 from tests.support.ids import some_id
 from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
-from tests.support.needs import needs_bounded_decompression, needs_middlewares, needs_upload_tracker
+from tests.support.needs import (
+    needing_a_tracker,
+    needs_bounded_decompression,
+    needs_middlewares,
+    needs_upload_tracker,
+)
 from tests.support.proxy import Proxy
 from tests.support.server import Exchange, Server, Step, head
 from tests.support.steps import answers, created, deleted, drops, is_silent, listed, repeats, resets, sends
@@ -416,11 +420,6 @@ async def unknown_host(_: World) -> AsyncIterator[Place]:
 
 
 UNKNOWN_WITHOUT_A_TRACKER = {"proxy closes", "proxy talks no HTTP", "proxy hangs"}
-
-
-def needing_a_tracker(names: Iterable[str], needing: set[str]) -> list[Any]:
-    return [pytest.param(name, marks=[needs_upload_tracker] if name in needing else []) for name in names]
-
 
 Errors = type[TransportError] | tuple[type[TransportError], ...]
 NEVER_SENT: dict[str, tuple[Setting, Errors, int]] = {
