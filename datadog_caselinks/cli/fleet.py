@@ -44,8 +44,6 @@ from datadog_caselinks.fleet import (
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import LinkStatus
 
-T = TypeVar("T")
-
 _SECONDS: Final = 1.0
 """Seconds between two updates of ``status --follow``."""
 

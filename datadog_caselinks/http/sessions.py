@@ -11,12 +11,10 @@ from typing import Final, Self, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.errors import ParameterError, SessionError
+from datadog_caselinks.http.compatibility import Connector, stop_unseen_resends
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.trust import Trust, require_verifying
 from datadog_caselinks.parameters import require
@@ -34,23 +32,6 @@ _AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 
 _ROUNDS: Final = 100
 """The maximum number of event-loop iterations to wait for a connection to close; it takes two or three."""
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A connector that drops a pooled connection if an unsolicited response arrived on it.
-
-    With aiohttp's own connector, the next request on it would receive that response, and each later request
-    the response to the one before.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (pooled := await super()._get(key, traces)) and _has_unread(pooled):
-            pooled.close()
-        return pooled
-
-
-def _has_unread(pooled: Connection) -> bool:
-    return pooled.protocol is not None and pooled.protocol.should_close
 
 
 class SessionManager:
@@ -158,23 +139,17 @@ class SessionManager:
                 closing.push_async_callback(session.close)
 
     def _open(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent()},
             trace_configs=list(self._trace_configs),
         )
+        stop_unseen_resends(session)
+        return session
 
     def _connector(self) -> aiohttp.TCPConnector:
-        # Unlimited, because each client limits its own requests: here, attempts would wait for a connection
-        # while their timeout runs.
-        return _Connector(limit=0, socket_factory=self._socket)
-
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        opened = socket.socket(family, kind, protocol)
-        self._sockets.add(opened)
-        return opened
+        return Connector(self._sockets)
 
     async def _shut_down_sockets(self) -> None:
         """Close the TLS connections of cancelled requests, which aiohttp leaves open for up to 30 s."""

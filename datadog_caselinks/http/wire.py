@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from aiohttp import Payload
-from attrs import evolve
+from attrs import define, evolve, field
 
 from datadog_caselinks.errors import (
     AuthenticationError,
@@ -66,6 +66,9 @@ _LONGEST_SECRET: Final = 6 * 2**13
 """Characters that a secret may take: servers accept 8 KiB of a header, and escaped it is six times as long.
 """
 
+_ENCODINGS: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
+"""The content encodings that aiohttp decodes, each where its package is installed. It ignores any other."""
+
 _MAX_DEPTH: Final = 20
 """How deep ``errors`` may be nested. Python can read deeper ones, and then neither print nor pickle them."""
 
@@ -107,18 +110,22 @@ class Request(NamedTuple):
         return "cases_read" if self.operation in _READING else "cases_write"
 
 
-class Response(NamedTuple):
+@define(eq=False)
+class Response:
     """The response to ``request``.
 
     ``redact`` removes the keys from a text. ``is_complete`` is false if the body was longer than what was
     read of it; ``was_resent`` is true if aiohttp sent the request twice because a pooled connection dropped.
+
+    Headers and body may echo the keys, and error trackers store local variables: some also the items of each
+    sequence and the fields in a ``repr``. Therefore a response is neither a tuple, nor shows these fields.
     """
 
     request: Request
     status: int
-    headers: Headers
-    body: bytes
-    redact: Callable[[str], str] = str
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
     is_complete: bool = True
     was_resent: bool = False
 
@@ -135,10 +142,6 @@ class Response(NamedTuple):
         text = self.redact(beginning.decode(json.detect_encoding(beginning), "replace"))
         # Where the body was cut, half a secret may be left.
         return text if len(beginning) == len(self.body) else text[:-_LONGEST_SECRET]
-
-    def __repr__(self) -> str:
-        # For tools that store local variables: headers and body may echo the keys, and be large.
-        return f"Response({self.request!r}, {self.status})"
 
 
 def create_request(new: NewCaseLink) -> Request:
@@ -213,7 +216,7 @@ def _read(response: Response, decode: Callable[[bytes], T]) -> T:
         return decode(response.body)
     except ValueError as error:
         reason = str(error)
-    raise _malformed(response, reason)
+    raise _malformed(response, _unknown_encoding(response) or reason)
 
 
 def _malformed(
@@ -262,7 +265,9 @@ def _error(response: Response) -> ResponseError:
     if response.status == 429 and wait is not None:
         advice = f"The server asks to wait {wait:g} s. {advice}"
     excerpt = text[:_EXCERPT]
-    reason = one_line("; ".join(reported) or _title(excerpt)).removeprefix(f"{response.status} ")
+    reason = one_line("; ".join(reported) or _unknown_encoding(response) or _title(excerpt)).removeprefix(
+        f"{response.status} "
+    )
     return kind(
         f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
         + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
@@ -275,6 +280,13 @@ def _error(response: Response) -> ResponseError:
         request_id=_redacted(request_id(response.headers), response.redact),
         body=excerpt,
     )
+
+
+def _unknown_encoding(response: Response) -> str:
+    """Return that the body is encoded in a way that nothing here decodes, or an empty text."""
+    encoding = ", ".join(response.headers.getall("Content-Encoding", []))
+    is_known = not encoding or encoding.lower() in _ENCODINGS
+    return "" if is_known else f"the content encoding {quoted(response.redact(encoding))} is unknown"
 
 
 def _redacted_headers(response: Response) -> dict[str, str]:

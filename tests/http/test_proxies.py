@@ -37,6 +37,7 @@ from tests.support.authority import Authority
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import some_id
 from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
+from tests.support.needs import needing_a_tracker
 from tests.support.proxy import Proxy
 from tests.support.server import Server, head
 from tests.support.steps import created
@@ -171,7 +172,9 @@ async def raised_by(links: CaseLinksClient, operation: str, clock: Clock) -> Cas
 
 class TestFailure:
     @pytest.mark.parametrize("operation", OPERATIONS)
-    @pytest.mark.parametrize("name", [*FAILURES, "is not there"])
+    @pytest.mark.parametrize(
+        "name", needing_a_tracker([*FAILURES, "is not there"], {"closes", "talks no HTTP", "hangs"})
+    )
     async def test_of_a_proxy(
         self,
         authority: Authority,

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote
 from uuid import UUID
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -448,7 +449,7 @@ class TestReadLink:
         """It would be as long when asked for again; the beginning is kept, and no secret in it."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
         with pytest.raises(ResponseTooLargeError) as caught:
-            getattr(wire, read)(cut._replace(redact=lambda text: text.replace("the-key", "***")))
+            getattr(wire, read)(evolve(cut, redact=lambda text: text.replace("the-key", "***")))
         assert str(caught.value) == (
             f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed response: "
             "longer than the client reads"
@@ -599,7 +600,7 @@ class TestReadCase:
     )
     def test_what_is_no_case_is_malformed(self, wire: ModuleType, body: bytes) -> None:
         """The message says what was asked and how it was answered, without names of our own."""
-        asked = answer(body)._replace(request=wire.case_request("SHOP-1"))
+        asked = evolve(answer(body), request=wire.case_request("SHOP-1"))
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_case(asked)
         assert str(caught.value).startswith("cannot get case SHOP-1: 200 with a malformed response: ")
@@ -813,7 +814,7 @@ class TestErrors:
 class TestSecrets:
     def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
         """A short key may stand in any id; only what an error keeps of a body is blotted out."""
-        blotted = answer(ANSWER, 201)._replace(redact=lambda text: text.replace("8", "[redacted]"))
+        blotted = evolve(answer(ANSWER, 201), redact=lambda text: text.replace("8", "[redacted]"))
         assert wire.read_link(blotted) == LINK
 
     @pytest.mark.parametrize(("status", "kind"), [(400, ResponseError), (201, MalformedResponseError)])
@@ -822,7 +823,7 @@ class TestSecrets:
     ) -> None:
         """A server or proxy may echo the request's headers."""
         body = {"errors": ["the-key was refused"]}
-        blotted = answer(body, status)._replace(redact=lambda text: text.replace("the-key", "***"))
+        blotted = evolve(answer(body, status), redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(kind) as caught:
             wire.read_link(blotted)
         assert "the-key" not in repr(vars(caught.value)) + str(caught.value)
@@ -831,7 +832,7 @@ class TestSecrets:
     def test_headers_and_request_id_of_an_error_are_redacted(self, wire: ModuleType) -> None:
         """A proxy may echo the request's headers as response headers, by name or by value."""
         echoed = {"X-Request-Id": "r-the-key", "X-Echo": "DD-API-KEY=the-key", "the-key": "x"}
-        redacted = answer(b"", 400, echoed)._replace(redact=lambda text: text.replace("the-key", "***"))
+        redacted = evolve(answer(b"", 400, echoed), redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(ResponseError) as caught:
             wire.read_link(redacted)
         assert caught.value.request_id == "r-***"
@@ -842,7 +843,7 @@ class TestSecrets:
         headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
         told = answer(b"", 201, headers)
         assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
-        blotted = told._replace(redact=lambda text: text.replace("the-key", "***"))
+        blotted = evolve(told, redact=lambda text: text.replace("the-key", "***"))
         assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
 
     def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:
