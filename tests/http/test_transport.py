@@ -538,7 +538,7 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("name", "advice"),
         [
-            ("certificate of an unknown CA", "set SSL_CERT_FILE to your CA, or pass ssl="),
+            ("certificate of an unknown CA", "set SSL_CERT_FILE to your CA file"),
             ("certificate for another host", "localhost"),
             ("certificate expired", "expired"),
             ("proxy wants a login", "check the user and password"),
