@@ -26,6 +26,7 @@ from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.operations import Operations
@@ -36,6 +37,8 @@ from datadog_caselinks.sites import Site, site_from_env
 
 # As libraries should: log records go only where the program sends them.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
+
+_logger = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
@@ -386,8 +389,10 @@ class CaseLinksClient:
 
 
 def _opentelemetry() -> Telemetry | None:
-    try:
-        from datadog_caselinks.telemetry import telemetry
-    except ModuleNotFoundError:  # the extra "otel" is not installed
-        return None
-    return telemetry()
+    with isolated(_logger, "OpenTelemetry cannot be used"):
+        try:
+            from datadog_caselinks.telemetry import telemetry
+        except ModuleNotFoundError:  # the extra "otel" is not installed
+            return None
+        return telemetry()
+    return None

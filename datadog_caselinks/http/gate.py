@@ -11,6 +11,7 @@ from typing import Final, Self
 from datadog_caselinks.errors import CaseLinksError, RateLimitError
 from datadog_caselinks.events import report_wait
 from datadog_caselinks.http.window import SentRequest, Window
+from datadog_caselinks.isolation import log
 from datadog_caselinks.rate_limit import RateLimit
 
 _logger = logging.getLogger("datadog_caselinks.gate")
@@ -124,7 +125,11 @@ class _Bucket:
     def try_acquire(self) -> SentRequest | None:
         """Count a request, or return ``None`` if it has to wait."""
         now = self._now()
-        return None if self._waiting or not self._window.may_send(now) else self._window.count(now)
+        try:
+            return None if self._waiting or not self._window.may_send(now) else self._window.count(now)
+        except Exception:
+            self._start_over()
+            return None
 
     async def acquire(self, max_wait: float) -> SentRequest:
         """Wait until a request may be sent, and count it."""
@@ -172,9 +177,12 @@ class _Bucket:
         retry_after: float | None,
     ) -> None:
         """Record a response."""
-        self._window.on_response(
-            self._now(), request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after
-        )
+        try:
+            self._window.on_response(
+                self._now(), request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after
+            )
+        except Exception:
+            self._start_over()
         if self._waiting:
             self._serve()
 
@@ -187,6 +195,18 @@ class _Bucket:
         """Grant permits in FIFO order, and set a timer for when the next one may become possible."""
         if self._timer:
             self._timer.cancel()
+        try:
+            self._grant()
+        except Exception:
+            self._start_over()
+            self._grant()
+
+    def _start_over(self) -> None:
+        """Forget the window after an error of the calculation, so that no call fails or waits for ever."""
+        self._window, self._refused_until = self._window.unknown(), 0.0
+        log(_logger, logging.ERROR, "cannot calculate the rate limit; starting over", exc_info=True)
+
+    def _grant(self) -> None:
         while self._waiting:
             permitted, _ = self._waiting[0]
             now = self._now()
@@ -199,9 +219,9 @@ class _Bucket:
             elif blocked_until > max(now, self._refused_until):
                 self._refuse(now, blocked_until)
             else:
-                self._log(now, blocked_until - now)
                 delay = max(0.0, self._window.next_check(now) - now)
                 self._timer = asyncio.get_running_loop().call_later(delay, self._serve)
+                self._log(now, blocked_until - now)
                 return
 
     def _refuse(self, now: float, until: float) -> None:
@@ -215,7 +235,8 @@ class _Bucket:
         """Log each wait once, not once for each waiting request."""
         if wait > 0 and now >= self._logged_until:
             self._logged_until = now + wait
-            _logger.info("the rate limit is used up; waiting %.1f s", wait, extra={"wait_seconds": wait})
+            extra = {"wait_seconds": wait}
+            log(_logger, logging.INFO, "the rate limit is used up; waiting %.1f s", wait, extra=extra)
 
 
 def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitError:

@@ -73,6 +73,12 @@ class Window:
         self._used_by_us = 0  # requests of this window with a result
         self._used_by_others = 0  # requests of others in this window before our first one
 
+    def unknown(self) -> Window:
+        """Return a window of which only the requests in flight are known."""
+        window = Window()
+        window._in_flight, window._probes = self._in_flight, self._probes
+        return window
+
     def current(self, now: float) -> RateLimit | None:
         """Return the current window, or ``None`` if it is over or there is no limit."""
         if self._reported is None or now >= self._ends_at:
