@@ -214,8 +214,9 @@ class _Bucket:
             if permitted.done():
                 self._waiting.popleft()
             elif self._window.may_send(now):
+                request = self._window.count(now)  # first: if it fails, the waiting request is still queued
                 self._waiting.popleft()
-                permitted.set_result(self._window.count(now))
+                permitted.set_result(request)
             elif blocked_until > max(now, self._refused_until):
                 self._refuse(now, blocked_until)
             else:

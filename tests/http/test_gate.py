@@ -24,6 +24,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.headers import read_rate_limit
+from datadog_caselinks.http.window import Window
 from datadog_caselinks.rate_limit import RateLimit
 from tests.support.clock import Clock
 from tests.support.waiting import settle
@@ -601,6 +602,61 @@ class TestBuckets:
         await ask(gate, told(7), "list")
         await ask(gate, None, "list")
         assert gate.rate_limit("list") == told(6, name="b")
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        "broken", ["_allowance", "next_check", "_is_of_later_window", "count", "_update"]
+    )
+    async def test_an_error_of_the_calculation_strands_nobody(
+        self,
+        gate: Gate,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        leftover: list[Caller],
+        caplog: pytest.LogCaptureFixture,
+        broken: str,
+    ) -> None:
+        """The error is logged, the window is forgotten, and all calls get their permits in order."""
+        order: list[Caller] = []
+        await ask(gate, told(9))
+        leftover[:] = callers(gate, 12, order=order)
+        await settle()
+        working = getattr(Window, broken)
+
+        def fails_once(*arguments: Any, **options: Any) -> Any:
+            monkeypatch.setattr(Window, broken, working)
+            raise OverflowError
+
+        monkeypatch.setattr(Window, broken, fails_once)
+        left = 9
+        for number in range(12):
+            if len(order) <= number:
+                clock.advance(60)
+                left = 9
+                await settle()
+            left -= 1
+            await order[number].hear(told(max(left, 0)))
+        assert order == leftover
+        assert gate._first._window._in_flight == 0
+        [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert record.getMessage() == "cannot calculate the rate limit; starting over"
+        assert record.exc_info
+
+    async def test_an_error_before_the_first_permit(
+        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The call that met the error gets its permit."""
+        await ask(gate, told(9))
+
+        def fails(*_: Any) -> Any:
+            monkeypatch.setattr(Window, "may_send", working)
+            raise OverflowError
+
+        working = Window.may_send
+        monkeypatch.setattr(Window, "may_send", fails)
+        await ask(gate, told(8))
+        assert gate.rate_limit("create") == told(8)
 
 
 OPERATIONS: Final = ["create", "list", "delete"]
