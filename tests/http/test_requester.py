@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, NewCaseLink, SessionError, case
+from datadog_caselinks import CaseLinksClient, NewCaseLink, RetryPolicy, SessionError, case
 from tests.support.clock import Clock
 from tests.support.ids import some_id
 from tests.support.server import Exchange, Server
@@ -85,7 +85,8 @@ async def server(named: Named) -> AsyncIterator[Server]:
 @pytest.fixture
 async def client(server: Server, keys: Any) -> AsyncIterator[CaseLinksClient]:
     """A client that has learned the bucket of each operation."""
-    async with CaseLinksClient(server.url, keys, max_concurrency=SLOTS) as client:
+    patient = RetryPolicy(max_wait=7200)
+    async with CaseLinksClient(server.url, keys, max_concurrency=SLOTS, retry=patient) as client:
         for new in new_links(SLOTS):  # the first window is opened step by step
             await client.create_link(new)
             for call in OTHERS.values():
