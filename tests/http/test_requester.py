@@ -111,7 +111,7 @@ async def test_calls_that_wait_for_one_bucket_hold_up_no_other(
     await asyncio.wait(creates, return_when=asyncio.FIRST_COMPLETED)
     await settle(50)
     await OTHERS[operation](client)
-    assert len(server.seen) == sent + 4
+    assert sum(create.done() for create in creates) <= 3 + SLOTS
     await ended(creates)
 
 
