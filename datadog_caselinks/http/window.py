@@ -13,6 +13,9 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
   later. Only these requests open a new window; no other late response opens or ends one.
 - The use by other processes shows in ``remaining``. The share that this process had of the last window is
   what it may have in flight at once in the next one, so that all processes together do not exceed the limit.
+- The 429s of another process do not show anywhere. So a process that could use up a window leaves the last few
+  requests of it to others, until the window may be over. It leaves none if nothing more waits than the window
+  has left, so a process that is alone loses no time.
 """
 
 from __future__ import annotations
@@ -44,6 +47,13 @@ _CAUTION: Final = 0.8
 """The part of its share that a process uses if there are others, because their use is known with a delay."""
 
 
+_RESERVE: Final = 12
+"""One of so many requests of a window is left to processes that had fewer: more than ``_ALONE`` hides."""
+
+_LONGEST_PAUSE: Final = 30.0
+"""The maximum of the random pause in seconds after windows that were used up by other processes."""
+
+
 class SentRequest(NamedTuple):
     """A request that was sent at the time ``at``. Pass it back with its result.
 
@@ -61,6 +71,7 @@ class Window:
         self._reported: RateLimit | None = None  # in the response that opened the window
         self._started_at = 0.0  # the time at which the request of that response was sent
         self._ends_at = 0.0
+        self._ends_after = 0.0  # the window is certainly not over before
         self._remaining = 0
         self._in_flight = 0
         self._uncounted: deque[float] = deque()  # when requests ended that may have been counted
@@ -85,8 +96,8 @@ class Window:
             return None
         return evolve(self._reported, remaining=max(self._left, 0), reset=self._ends_at - now)
 
-    def may_send(self, now: float) -> bool:
-        """Return whether a request may be sent now."""
+    def may_send(self, now: float, demand: float = 1) -> bool:
+        """Return whether a request may be sent now, if ``demand`` requests wait to be sent."""
         if now < self._held_until:
             return False
         if self._is_unlimited:
@@ -94,9 +105,12 @@ class Window:
         reported = self._reported
         if reported is None or now >= self._ends_at:
             return self._probes == 0 or now >= self._probed_at + _PROBE_TIMEOUT
+        reserve = self._reserve(now, reported, demand)
         # Even the smallest share allows one request. And a lost request may not have been counted: if nothing
         # else is in flight, another request finds out.
-        return self._in_flight < self._allowance(reported) or (self._in_flight == 0 < self._remaining)
+        return self._in_flight < self._allowance(reported, reserve) or (
+            self._in_flight == 0 and self._remaining > reserve
+        )
 
     def blocked_until(self, now: float) -> float:
         """Return the time until which no response can allow a request, or ``now`` if there is none."""
@@ -108,7 +122,9 @@ class Window:
         blocked_until = self.blocked_until(now)
         if blocked_until > now:
             return blocked_until
-        return self._probed_at + _PROBE_TIMEOUT if self._is_unknown(now) else self._ends_at
+        if self._is_unknown(now):
+            return self._probed_at + _PROBE_TIMEOUT
+        return self._ends_after if now < self._ends_after else self._ends_at
 
     def adopt(self, request: SentRequest) -> SentRequest:
         """Count a request that was sent for another bucket."""
@@ -203,6 +219,7 @@ class Window:
             self._open(request, limit, ends, remaining)
         elif request.at >= self._started_at and now < self._ends_at:
             self._ends_at = min(self._ends_at, ends)
+            self._ends_after = max(self._ends_after, request.at + left - 1.0)
             self._remaining = min(self._remaining, remaining)
             self._used_by_us += 1
         else:  # this window, or one before or after it
@@ -215,19 +232,27 @@ class Window:
         if self._reported:
             self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._left, 1))
         self._reported, self._started_at, self._ends_at = limit, request.at, ends
+        self._ends_after = request.at + _seconds_left(limit) - 1.0
         self._remaining, self._used_by_us = remaining, 1
         self._used_by_others = max(0, _limit(limit) - remaining - 1)
 
-    def _allowance(self, reported: RateLimit) -> int:
+    def _reserve(self, now: float, reported: RateLimit, demand: float) -> int:
+        """Return how many of the remaining requests to leave to other processes."""
+        if now >= self._ends_after or demand <= self._left:
+            return 0
+        reserve = -(-_limit(reported) // _RESERVE) if _limit(reported) > 1 else 0
+        return reserve if self._used_by_us + self._in_flight > reserve else 0
+
+    def _allowance(self, reported: RateLimit, reserve: int) -> int:
         """Return how many requests may be in flight: this process's share of the remaining requests.
 
         The share is that of the last window. If that is unknown, it is the share of this window so far, and
         the allowance grows by one with each response.
         """
-        left = self._left
+        left = self._left - reserve
         if self._share:
             return int((self._share if self._share >= _ALONE else _CAUTION * self._share) * left)
-        taken = max(1, _limit(reported) - left - self._used_by_others)
+        taken = max(1, _limit(reported) - self._left - self._used_by_others)
         return min(self._used_by_us + 1, left, int(self._used_by_us / taken * left))
 
     def _hold(self, now: float, retry_after: float | None) -> None:
