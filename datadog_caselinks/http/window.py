@@ -20,6 +20,7 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -49,6 +50,12 @@ _CAUTION: Final = 0.8
 
 _RESERVE: Final = 12
 """One of so many requests of a window is left to processes that had fewer: more than ``_ALONE`` hides."""
+
+_LAST_PART: Final = 0.25
+"""The part of a window at its end in which nothing is left to other processes."""
+
+_DRIFT: Final = 1e-4
+"""How much the clocks of client and server may drift apart, in seconds per second."""
 
 _LONGEST_PAUSE: Final = 30.0
 """The maximum of the random pause in seconds after windows that were used up by other processes."""
@@ -124,7 +131,7 @@ class Window:
             return blocked_until
         if self._is_unknown(now):
             return self._probed_at + _PROBE_TIMEOUT
-        return self._ends_after if now < self._ends_after else self._ends_at
+        return self._reserved_until if now < self._reserved_until else self._ends_at
 
     def adopt(self, request: SentRequest) -> SentRequest:
         """Count a request that was sent for another bucket."""
@@ -219,7 +226,7 @@ class Window:
             self._open(request, limit, ends, remaining)
         elif request.at >= self._started_at and now < self._ends_at:
             self._ends_at = min(self._ends_at, ends)
-            self._ends_after = max(self._ends_after, request.at + left - 1.0)
+            self._ends_after = max(self._ends_after, _earliest_end(request, limit))
             self._remaining = min(self._remaining, remaining)
             self._used_by_us += 1
         else:  # this window, or one before or after it
@@ -231,14 +238,33 @@ class Window:
     def _open(self, request: SentRequest, limit: RateLimit, ends: float, remaining: int) -> None:
         if self._reported:
             self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._left, 1))
-        self._reported, self._started_at, self._ends_at = limit, request.at, ends
-        self._ends_after = request.at + _seconds_left(limit) - 1.0
+        self._ends_after, self._ends_at = self._narrowed(_earliest_end(request, limit), ends, limit.period)
+        self._reported, self._started_at = limit, request.at
         self._remaining, self._used_by_us = remaining, 1
         self._used_by_others = max(0, _limit(limit) - remaining - 1)
 
+    @property
+    def _reserved_until(self) -> float:
+        return self._ends_after - _LAST_PART * ((self._reported and self._reported.period) or 0.0)
+
+    def _narrowed(self, after: float, until: float, period: float | None) -> tuple[float, float]:
+        """Return when the window may end: in the given interval, and a number of periods after the last one.
+
+        Each response narrows the interval, so the end is soon known better than to the second of ``Reset``.
+        """
+        if self._reported is None or not period:
+            return after, until
+        last_after, last_until = self._ends_after, self._ends_at
+        periods = math.floor((after - last_until) / period) + 1
+        if periods < 1 or periods != math.ceil((until - last_after) / period) - 1:
+            return after, until  # several are possible, or none
+        passed = periods * period
+        drift = _DRIFT * passed
+        return max(after, last_after + passed - drift), min(until, last_until + passed + drift)
+
     def _reserve(self, now: float, reported: RateLimit, demand: float) -> int:
         """Return how many of the remaining requests to leave to other processes."""
-        if now >= self._ends_after or demand <= self._left:
+        if now >= self._reserved_until or demand <= self._left:
             return 0
         reserve = -(-_limit(reported) // _RESERVE) if _limit(reported) > 1 else 0
         return reserve if self._used_by_us + self._in_flight > reserve else 0
@@ -267,6 +293,11 @@ class Window:
 
 def _limit(reported: RateLimit) -> int:
     return reported.limit or 1
+
+
+def _earliest_end(request: SentRequest, reported: RateLimit) -> float:
+    """Return the time after which the window of ``request`` ends: ``Reset`` is rounded up to seconds."""
+    return request.at if reported.reset is None else request.at + max(0.0, _seconds_left(reported) - 1.0)
 
 
 def _seconds_left(reported: RateLimit) -> float:
