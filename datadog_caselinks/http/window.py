@@ -21,6 +21,7 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -54,10 +55,13 @@ _RESERVE: Final = 12
 _LAST_PART: Final = 0.25
 """The part of a window at its end in which nothing is left to other processes."""
 
+_NARROW: Final = 0.75
+"""The part of a window that the end of a window must be known to, so that the next end follows from it."""
+
 _DRIFT: Final = 1e-4
 """How much the clocks of client and server may drift apart, in seconds per second."""
 
-_LONGEST_PAUSE: Final = 30.0
+_LONGEST_PAUSE: Final = 10.0
 """The maximum of the random pause in seconds after windows that were used up by other processes."""
 
 
@@ -87,6 +91,7 @@ class Window:
         self._probed_at = 0.0
         self._held_until = 0.0
         self._penalty = 0.0
+        self._refused_probes = 0  # one after another: other processes had used up the window
         self._share = 0.0  # of the last window; 0 if unknown
         self._used_by_us = 0  # requests of this window with a result
         self._used_by_others = 0  # requests of others in this window before our first one
@@ -189,8 +194,11 @@ class Window:
         if is_rate_limited:
             self._used_by_us -= 1  # a rejected request does not use the limit
             self._hold(now, retry_after)
+            if request.is_probe:
+                self._pause()
         else:
             self._penalty = 0.0
+            self._refused_probes = 0
 
     def _is_unknown(self, now: float) -> bool:
         return self._reported is None or now >= self._ends_at
@@ -245,15 +253,16 @@ class Window:
 
     @property
     def _reserved_until(self) -> float:
-        return self._ends_after - _LAST_PART * ((self._reported and self._reported.period) or 0.0)
+        middle = (self._ends_after + self._ends_at) / 2
+        return middle - _LAST_PART * ((self._reported and self._reported.period) or 0.0)
 
     def _narrowed(self, after: float, until: float, period: float | None) -> tuple[float, float]:
         """Return when the window may end: in the given interval, and a number of periods after the last one.
 
         Each response narrows the interval, so the end is soon known better than to the second of ``Reset``.
         """
-        if self._reported is None or not period:
-            return after, until
+        if self._reported is None or not period or until - after > _NARROW * period:
+            return after, until  # too wide to tell one window from the next
         last_after, last_until = self._ends_after, self._ends_at
         periods = math.floor((after - last_until) / period) + 1
         if periods < 1 or periods != math.ceil((until - last_after) / period) - 1:
@@ -289,6 +298,16 @@ class Window:
         # The server reported no wait, or 0 seconds: a pause avoids a tight loop.
         self._penalty = min(max(2 * self._penalty, _SHORTEST_PENALTY), _LONGEST_PENALTY)
         self._held_until = now + self._penalty
+
+    def _pause(self) -> None:
+        """Wait a random time beyond the window, if it is not the first that others had used up.
+
+        Otherwise a process that probes at the same point of each window might always find it used up.
+        """
+        self._refused_probes += 1
+        if self._refused_probes > 1 and self._reported and self._reported.period:
+            pause = random.uniform(0.0, min(self._reported.period, _LONGEST_PAUSE))
+            self._held_until = max(self._held_until, self._ends_at + pause)
 
 
 def _limit(reported: RateLimit) -> int:
