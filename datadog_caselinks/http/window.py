@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from attrs import evolve
@@ -76,9 +77,13 @@ class SentRequest(NamedTuple):
 
 
 class Window:
-    """The state of one bucket of the server's rate limit. All times (``now``) are in monotonic seconds."""
+    """The state of one bucket of the server's rate limit. All times (``now``) are in monotonic seconds.
 
-    def __init__(self) -> None:
+    ``uniform(low, high)`` returns a random number.
+    """
+
+    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self._uniform = uniform
         self._reported: RateLimit | None = None  # in the response that opened the window
         self._started_at = 0.0  # the time at which the request of that response was sent
         self._ends_at = 0.0
@@ -91,14 +96,14 @@ class Window:
         self._probed_at = 0.0
         self._held_until = 0.0
         self._penalty = 0.0
-        self._refused_probes = 0  # one after another: other processes had used up the window
+        self._missed = 0  # windows, one after another, that others had used up before the first response
         self._share = 0.0  # of the last window; 0 if unknown
         self._used_by_us = 0  # requests of this window with a result
         self._used_by_others = 0  # requests of others in this window before our first one
 
     def unknown(self) -> Window:
         """Return a window of which only the requests in flight are known."""
-        window = Window()
+        window = Window(self._uniform)
         window._in_flight, window._probes = self._in_flight, self._probes
         return window
 
@@ -194,11 +199,11 @@ class Window:
         if is_rate_limited:
             self._used_by_us -= 1  # a rejected request does not use the limit
             self._hold(now, retry_after)
-            if request.is_probe:
+            if self._started_at == request.at:  # the first response of its window
                 self._pause()
         else:
             self._penalty = 0.0
-            self._refused_probes = 0
+            self._missed = 0
 
     def _is_unknown(self, now: float) -> bool:
         return self._reported is None or now >= self._ends_at
@@ -300,13 +305,13 @@ class Window:
         self._held_until = now + self._penalty
 
     def _pause(self) -> None:
-        """Wait a random time beyond the window, if it is not the first that others had used up.
+        """Wait a random time beyond the window, if others have used up two windows in a row.
 
         Otherwise a process that probes at the same point of each window might always find it used up.
         """
-        self._refused_probes += 1
-        if self._refused_probes > 1 and self._reported and self._reported.period:
-            pause = random.uniform(0.0, min(self._reported.period, _LONGEST_PAUSE))
+        self._missed += 1
+        if self._missed > 1 and self._reported and self._reported.period:
+            pause = self._uniform(0.0, min(self._reported.period, _LONGEST_PAUSE))
             self._held_until = max(self._held_until, self._ends_at + pause)
 
 
