@@ -13,9 +13,9 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
   later. Only these requests open a new window; no other late response opens or ends one.
 - The use by other processes shows in ``remaining``. The share that this process had of the last window is
   what it may have in flight at once in the next one, so that all processes together do not exceed the limit.
-- The 429s of another process do not show anywhere. So a process that could use up a window leaves the last few
-  requests of it to others, until the window may be over. It leaves none if nothing more waits than the window
-  has left, so a process that is alone loses no time.
+- The 429s of another process do not show anywhere. So a process that could use up a window leaves the last
+  few requests of it to others, until the window may be over. It leaves none if no more requests wait than the
+  window has left, so a process that is alone loses no time.
 """
 
 from __future__ import annotations
