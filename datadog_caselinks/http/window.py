@@ -46,7 +46,7 @@ _LONGEST_WAIT: Final = 3600.0
 _ALONE: Final = 0.95
 """The share of the limit from which on this process is assumed to use it alone."""
 
-_CAUTION: Final = 0.8
+_CAUTION: Final = 0.6
 """The part of its share that a process uses if there are others, because their use is known with a delay."""
 
 
@@ -186,6 +186,7 @@ class Window:
             retry_after: Seconds to wait, from the ``Retry-After`` header.
         """
         self.release(request)
+        is_first = False
         if is_rate_limited and limit and limit.remaining is None and limit.reset is not None:
             limit = evolve(limit, remaining=0)  # a 429 implies it
         if limit is None or limit.remaining is None:
@@ -195,11 +196,11 @@ class Window:
             self._count_uncertain(now)
         else:
             self._is_unlimited = False
-            self._update(now, request, limit, limit.remaining)
+            is_first = self._update(now, request, limit, limit.remaining)
         if is_rate_limited:
             self._used_by_us -= 1  # a rejected request does not use the limit
             self._hold(now, retry_after)
-            if self._started_at == request.at:  # the first response of its window
+            if is_first:
                 self._pause()
         else:
             self._penalty = 0.0
@@ -231,11 +232,13 @@ class Window:
             if len(self._uncounted) > _limit(self._reported):  # more make no difference
                 self._uncounted.popleft()
 
-    def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> None:
+    def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> bool:
+        """Record what a response says, and return whether it is the first one of its window."""
         left = _seconds_left(limit)
         ends = now + left
         # Reset is rounded up, so it is less than a second too long, unless it was capped.
-        if self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0):
+        is_first = self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0)
+        if is_first:
             self._open(request, limit, ends, remaining)
         elif request.at >= self._started_at and now < self._ends_at:
             self._ends_at = min(self._ends_at, ends)
@@ -244,9 +247,10 @@ class Window:
             self._used_by_us += 1
         else:  # this window, or one before or after it
             self._count_uncertain(now)
-            return
+            return False
         while self._uncounted and self._uncounted[0] < request.at:
             self._uncounted.popleft()
+        return is_first
 
     def _open(self, request: SentRequest, limit: RateLimit, ends: float, remaining: int) -> None:
         if self._reported:
