@@ -27,6 +27,7 @@ from datadog_caselinks.http.fence import Check, FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.parameters import (
@@ -420,12 +421,10 @@ class CaseLinksClient:
 
 
 def _opentelemetry() -> Telemetry | None:
-    try:
-        from datadog_caselinks.telemetry import telemetry
-
+    with isolated(_logger, "OpenTelemetry cannot be used"):
+        try:
+            from datadog_caselinks.telemetry import telemetry
+        except ModuleNotFoundError:  # the extra "otel" is not installed
+            return None
         return telemetry()
-    except ModuleNotFoundError:  # the extra "otel" is not installed
-        return None
-    except Exception:  # old versions do not work where the metadata of packages was removed
-        _logger.warning("calls are not traced, because OpenTelemetry cannot be used", exc_info=True)
-        return None
+    return None

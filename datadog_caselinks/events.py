@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from attrs import define, frozen
 
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.models import LinkStatus
 
 _logger = logging.getLogger(__name__)
@@ -83,10 +84,8 @@ class Call(_Observed):
     def notify(self, event: CallEvent) -> None:
         """Report ``event`` to each observer. What one raises is logged."""
         for observer in self._observers:
-            try:
+            with isolated(_logger, "on_event failed at %s of %s", type(event).__name__, self.operation):
                 observer(event)
-            except Exception:
-                _logger.exception("on_event failed at %s of %s", type(event).__name__, self.operation)
 
     def _start(self) -> None:
         self._started_at = asyncio.get_running_loop().time()  # type: ignore[misc]  # a slot of the base class
@@ -220,8 +219,10 @@ class Observer:
 
     def _observers(self) -> list[OnEvent]:
         observers = [self._on_event] if self._on_event else []
-        if self._telemetry and self._telemetry.is_recording():
-            observers.append(self._telemetry)
+        if self._telemetry:
+            with isolated(_logger, "OpenTelemetry failed"):
+                if self._telemetry.is_recording():
+                    observers.append(self._telemetry)
         return observers
 
 

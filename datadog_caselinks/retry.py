@@ -26,6 +26,7 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.events import report_retry
+from datadog_caselinks.isolation import log
 from datadog_caselinks.parameters import require_finite_number, require_number, require_whole_number
 
 _logger = logging.getLogger(__name__)
@@ -196,7 +197,9 @@ def _report_retry(details: Any) -> None:
     if isinstance(error, RateLimitError):
         return  # the gate reports how long it holds all requests back
     report_retry(error, seconds)
-    _logger.info(
+    log(
+        _logger,
+        logging.INFO,
         "attempt %d: %s; next in %.2f s",
         *(details["tries"], error, seconds),
         extra={"attempt": details["tries"], "error_type": type(error).__name__, "retry_seconds": seconds},

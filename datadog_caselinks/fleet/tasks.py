@@ -19,6 +19,7 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
+from datadog_caselinks.isolation import log
 from datadog_caselinks.parameters import require, require_function
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ _DRAIN: Final = 5.0
 _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 300.0
 """Bounds in seconds of the wait after an error that affects all links; it doubles with each such error."""
+
+_LONGEST_REQUESTED: Final = 3600.0
+"""The maximum wait in seconds that a server can ask for, as in the gate."""
 
 
 def add_link_tasks(
@@ -127,7 +131,7 @@ class _Worker:
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail for the same reason."""
         requested = (error.retry_after or 0.0) if isinstance(error, RateLimitError) else 0.0
-        seconds = max(requested, self._next_hold)
+        seconds = max(min(requested, _LONGEST_REQUESTED), self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
-        _logger.warning("cannot create links: %s; next attempt in %.0f s", error, seconds)
+        log(_logger, logging.WARNING, "cannot create links: %s; next attempt in %.0f s", error, seconds)
         await self._sleep(seconds)

@@ -334,6 +334,8 @@ LIMITS: Final[dict[str, tuple[str, ...]]] = {
             "-1",
             "NaN",
             "1e400",
+            "1.7e308",
+            "1e-320",
             "0",
             "\x01\x1b[2J",
         )
@@ -350,6 +352,13 @@ LIMITS: Final[dict[str, tuple[str, ...]]] = {
         "X-RateLimit-Period: " + "9" * 90,
         "X-RateLimit-Reset: 99999999",
     ),
+    **{
+        f"{name} of the largest float": tuple(
+            f"X-RateLimit-{header}: {'1.7e308' if header == name else number}"
+            for header, number in {"Limit": 9, "Remaining": 8, "Period": 60, "Reset": 60}.items()
+        )
+        for name in ("Limit", "Remaining", "Period", "Reset")
+    },
     "more left than there is": ("X-RateLimit-Limit: 1", "X-RateLimit-Remaining: 99", "X-RateLimit-Reset: 1"),
     "a name of 8 kB": ("X-RateLimit-Name: " + "a" * 8000, "X-RateLimit-Remaining: 1"),
     "a name of escapes": ("X-RateLimit-Name: \x1b[31m\x07\x9b", "X-RateLimit-Remaining: 1"),
