@@ -205,12 +205,15 @@ class CaseLinksClient:
             # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
             # of keys, the journal, the events of the call.
             create = self._ensure() if ensure else self._observed("create", self._creator.create)
+            opened = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
                 create = opened.once(create, self._observed("ensure", self._creator.resume))
             observed = stack.enter_context(self._observer.run(self._resolving(create)))
             outcomes = create_each(observed, source, concurrency=concurrency or self._concurrency)
             await stack.enter_async_context(contextlib.aclosing(outcomes))
+            if opened:
+                stack.callback(opened.end)  # before the creates in flight are cancelled
             async for outcome in outcomes:
                 yield outcome
 
