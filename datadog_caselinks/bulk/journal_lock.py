@@ -20,11 +20,17 @@ from weakref import WeakSet
 
 _locked_files: Final = WeakSet[FileIO]()
 
+
+def _unlock_in_child() -> None:
+    """Close the locked files in a forked child, which would keep the locks of a run that was killed."""
+    for file in list(_locked_files):
+        file.close()
+
+
 try:
     import fcntl
 
-    # A child would keep the locks of a run that was killed.
-    os.register_at_fork(after_in_child=lambda: [file.close() for file in list(_locked_files)])
+    os.register_at_fork(after_in_child=_unlock_in_child)
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
