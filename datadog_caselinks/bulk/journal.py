@@ -65,7 +65,8 @@ class Journal:
     """The journal of one run, used as ``async with Journal(path, site=…) as journal``.
 
     An empty file with the suffix ``-lock`` next to the journal keeps other runs out. The lock is released
-    when the process ends, even if it is killed.
+    when the process ends, even if it is killed. Entering waits for a run of this process that is ending, and
+    a second for any other run.
 
     Args:
         path: The file. If it is missing or empty, a new journal is created.

@@ -20,7 +20,7 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import some_id
 from tests.support.waiting import settle
 
-COUNT = 150
+COUNT = 120
 WANTED = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(COUNT)]
 
 Start = Callable[[], AsyncIterator[Outcome]]
@@ -147,7 +147,7 @@ async def test_the_next_run_waits_as_long_as_the_ending_takes(
 ) -> None:
     """The end of a run may take longer than the moment for which another run waits."""
     monkeypatch.setattr(journal, "_POLL", 0)
-    monkeypatch.setattr(journal, "_MAX_POLLS", 20)
+    monkeypatch.setattr(journal, "_MAX_POLLS", 2)
     close, closing, go = Store.close, threading.Event(), threading.Event()
 
     def close_later(store: Store) -> str | None:
@@ -159,7 +159,7 @@ async def test_the_next_run_waits_as_long_as_the_ending_takes(
     tries = counted_tries(monkeypatch)
     await by_break(start)
     again = asyncio.create_task(first(start))
-    while len(tries) < 60:  # noqa: ASYNC110 - the work of a thread
+    while len(tries) < 6:  # noqa: ASYNC110 - the work of a thread
         await asyncio.sleep(0.001)
     assert closing.is_set()
     assert not again.done()
