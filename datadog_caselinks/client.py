@@ -23,6 +23,7 @@ from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
+from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
@@ -113,7 +114,8 @@ class CaseLinksClient:
             max_wait=retry.max_wait,
         )
         budget = RetryBudget(retry.budget)
-        self._operations = Operations(self._requester, retry, budget)
+        memory = Memory(self._requester, max_in_flight=self._concurrency)
+        self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
 

@@ -108,18 +108,19 @@ class Transport:
                 ssl=self._ssl,
                 upload_tracker=upload,
             )
+            limit = request.max_body
             if response.content.is_eof():  # a short body that arrived with the headers
                 body = response.content.read_nowait()
             else:
                 async with response:
-                    body = await _read(response, request.max_body)
+                    body, limit = await _read(response, request)
             return Response(
                 request,
                 response.status,
                 response.headers,
-                body[: request.max_body],
+                body[:limit],
                 auth.redact,
-                is_complete=len(body) <= request.max_body,
+                is_complete=len(body) <= limit,
                 was_resent=upload.attempts > 1,
             )
         except asyncio.CancelledError as error:
@@ -161,15 +162,17 @@ def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
     return went_out or upload.bytes_written > 0 or upload.attempts > 1
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body, or a little more than its first ``limit`` bytes: aiohttp itself has no limit."""
-    chunks, size = [], 0
+async def _read(response: aiohttp.ClientResponse, request: Request) -> tuple[bytes, int]:
+    """Return the body and its limit, or a little more of it than that: aiohttp itself has no limit."""
+    chunks, size, limit = [], 0, request.max_body
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
+        if size > limit and request.extend:
+            limit = await request.extend()
         if size > limit:
             break
-    return b"".join(chunks)
+    return b"".join(chunks), limit
 
 
 def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
