@@ -24,8 +24,8 @@ _MEMORY: Final = 2**28
 _OVERHEAD: Final = 250
 """Bytes that a link or an entity takes besides its texts."""
 
-_MAX_WAITING: Final = 100_000
-"""Links of lists that wait for the list of an earlier entity: some 60 MB."""
+_MAX_WAITING: Final = 400_000
+"""Links of lists that wait for the list of an earlier entity: some 200 MB."""
 
 ListLinks = Callable[[Entity], Awaitable[list[CaseLink]]]
 GetCase = Callable[[Entity], Awaitable[Case]]
