@@ -253,6 +253,7 @@ class TestWalk:
             "b BLOCKS e",
         )
         expected = await World(*texts).graph(max_nodes=max_nodes)
+        assert len(expected.entities) == min(max_nodes, 7)
         monkeypatch.setattr(reading, "_MAX_WAITING", max_waiting)
         world = World(*texts)
         in_order = world.list_links
