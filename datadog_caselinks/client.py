@@ -24,6 +24,7 @@ from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.http.fence import Check, FencedRequester
+from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
@@ -129,7 +130,8 @@ class CaseLinksClient:
             max_wait=retry.max_wait,
         )
         budget = RetryBudget(retry.budget)
-        self._operations = Operations(self._requester, retry, budget)
+        memory = Memory(self._requester, max_in_flight=self._concurrency)
+        self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
 
@@ -228,12 +230,15 @@ class CaseLinksClient:
             # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
             # of keys, the journal, the events of the call.
             create = self._ensure() if ensure else self._observed("create", self._creator.create)
+            opened = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
                 create = opened.once(create, self._observed("ensure", self._creator.resume))
             observed = stack.enter_context(self._observer.run(self._resolving(create)))
             outcomes = create_each(observed, source, concurrency=concurrency or self._concurrency)
             await stack.enter_async_context(contextlib.aclosing(outcomes))
+            if opened:
+                stack.callback(opened.end)  # before the creates in flight are cancelled
             async for outcome in outcomes:
                 yield outcome
 

@@ -228,6 +228,7 @@ class _SharedList:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.wanted: set[Identity] = set()
 
 
 class Lookup:
@@ -245,7 +246,7 @@ class Lookup:
     async def find(self, new: NewCaseLink) -> CaseLink | None:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
-        The list begins after this call. Raises as :meth:`Operations.list_links`.
+        The list begins after this call. Raises as :meth:`Operations.find_links`.
         """
         parent = new.parent
         shared = self._next.get(parent)
@@ -256,6 +257,7 @@ class Lookup:
             shared.task = asyncio.create_task(self._list(parent, before))
             shared.task.add_done_callback(_retrieve_error)
         shared.waiting += 1
+        shared.wanted.add(identity(new))  # read when the list has arrived
         try:
             await asyncio.wait([shared.task])  # if this call is cancelled, the list goes on for the others
         finally:
@@ -270,9 +272,7 @@ class Lookup:
             await asyncio.wait([before.task])
         shared = self._in_flight[parent] = self._next.pop(parent)
         try:
-            # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
-            links = await self._operations.list_links(parent, earns_budget=False)
-            return {identity(link): link for link in reversed(links)}
+            return await self._operations.find_links(parent, shared.wanted)
         finally:
             self._forget(parent, shared)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 from uuid import UUID
 
 from datadog_caselinks.errors import CaseLinksError, NotFoundError
 from datadog_caselinks.http import wire
+from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
-from datadog_caselinks.models import Case, CaseLink, Entity, Relationship
+from datadog_caselinks.models import Case, CaseLink, Entity, Identity, Relationship, identity
 from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, with_retries
-
-_LONG_BODY: Final = 2**17
-"""Bytes of a body that is decoded in a thread: a list of some 350 links, which takes two milliseconds."""
 
 T = TypeVar("T")
 
@@ -23,17 +20,34 @@ T = TypeVar("T")
 class Operations:
     """Lists, gets and deletes through ``requester``."""
 
-    def __init__(self, requester: Requester, policy: RetryPolicy, budget: RetryBudget) -> None:
+    def __init__(
+        self, requester: Requester, memory: Memory, policy: RetryPolicy, budget: RetryBudget
+    ) -> None:
         self._requester = requester
+        self._memory = memory
         self._policy = policy
         self._budget = budget
 
-    async def list_links(
-        self, entity: Entity, relationship: Relationship | None = None, *, earns_budget: bool = True
-    ) -> list[CaseLink]:
+    async def list_links(self, entity: Entity, relationship: Relationship | None = None) -> list[CaseLink]:
         """Return the links of ``entity``, all or those of one ``relationship``."""
         request = wire.list_request(entity, relationship)
-        return await self._fetch(request, wire.read_links, self._attempts(), earns_budget=earns_budget)
+        return await self._fetch(request, wire.read_links, self._attempts())
+
+    async def find_links(
+        self, entity: Entity, identities: Collection[Identity]
+    ) -> Mapping[Identity, CaseLink]:
+        """Return the first link of ``entity`` that has each of ``identities``, and keep no others."""
+
+        def find(response: Response) -> Mapping[Identity, CaseLink]:
+            found: dict[Identity, CaseLink] = {}
+            for link in wire.read_links(response):
+                if (key := identity(link)) in identities:
+                    found.setdefault(key, link)
+            return found
+
+        # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
+        request = wire.list_request(entity, None)
+        return await self._fetch(request, find, self._attempts(), earns_budget=False)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
         """Return the case with this key or UUID."""
@@ -56,10 +70,7 @@ class Operations:
         earns_budget: bool = True,
     ) -> T:
         try:
-            response = await self._requester.send(request)
-            # In a thread if it takes long, so that the event loop goes on.
-            is_long = len(response.body) > _LONG_BODY
-            result = await asyncio.to_thread(read, response) if is_long else read(response)
+            result = await self._memory.read(request, read)
         except CaseLinksError as error:
             raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         if earns_budget:

@@ -154,19 +154,20 @@ class Transport:
             ssl=self._ssl,
             **request_options(upload),
         )
+        limit = request.max_body
         if response.content.is_eof():  # a short body that arrived with the headers
             # Where it is empty, a middleware may have read it before: aiohttp keeps what it read.
             body = response.content.read_nowait() or await response.read()
         else:
             async with response:
-                body = await _read(response, request.max_body)
+                body, limit = await _read(response, request)
         return Response(
             request,
             response.status,
             response.headers,
-            body[: request.max_body],
+            body[:limit],
             auth.redact,
-            is_complete=len(body) <= request.max_body,
+            is_complete=len(body) <= limit,
             was_resent=upload.attempts > 1,
         )
 
@@ -205,15 +206,17 @@ def _ends_the_call(error: BaseException) -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body, or a little more than its first ``limit`` bytes: aiohttp itself has no limit."""
-    chunks, size = [], 0
+async def _read(response: aiohttp.ClientResponse, request: Request) -> tuple[bytes, int]:
+    """Return the body and its limit, or a little more of it than that: aiohttp itself has no limit."""
+    chunks, size, limit = [], 0, request.max_body
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
+        if size > limit and request.extend:
+            limit = await request.extend()
         if size > limit:
             break
-    return b"".join(chunks)
+    return b"".join(chunks), limit
 
 
 def classify(

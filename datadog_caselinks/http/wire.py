@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -89,7 +89,7 @@ class Request(NamedTuple):
 
     ``operation`` is ``create``, ``list``, ``delete`` or ``get``: what the server may count by. ``max_body``
     is the number of bytes that are read of the response; a hostile one takes fifty times as much once
-    decoded.
+    decoded. ``extend`` is called when the response is longer, and returns the number to go on with.
     """
 
     operation: str
@@ -98,6 +98,7 @@ class Request(NamedTuple):
     body: bytes | Payload | None
     subject: object
     max_body: int = MAX_BODY
+    extend: Callable[[], Awaitable[int]] | None = None
 
     @property
     def action(self) -> str:

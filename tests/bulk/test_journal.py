@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, case, incident
 from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
+from datadog_caselinks.bulk.journal_lock import locked
 from datadog_caselinks.errors import JournalError
 from tests.support.ids import some_id
 from tests.support.strategies import new_links
@@ -550,7 +551,7 @@ class TestOneRun:
         """Without a lock a file may look damaged during a write, so the lock is reported first."""
         await link_all(path, 200)
         cut_off(path)
-        with held(Path(f"{path}-lock")):
+        with locked(path):
             assert "is in use by another run" in await refusal(path)
 
     async def test_what_stays(self, path: Path) -> None:
