@@ -16,7 +16,7 @@ from datadog_caselinks.rate_limit import RateLimit
 
 _logger = logging.getLogger("datadog_caselinks.gate")
 
-_MAX_BUCKETS: Final = 16
+MAX_BUCKETS: Final = 16
 """The maximum number of buckets, more than the API has operations."""
 
 
@@ -28,9 +28,9 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._first = _Bucket()
-        self._by_name: dict[str, _Bucket] = {}
-        self._by_operation: dict[str, _Bucket] = {}
+        self._first = Bucket()
+        self._by_name: dict[str, Bucket] = {}
+        self._by_operation: dict[str, Bucket] = {}
 
     async def acquire(self, operation: str, *, max_wait: float) -> Permit:
         """Wait until a request may be sent, and return the permit.
@@ -42,20 +42,24 @@ class Gate:
         Raises:
             RateLimitError: The rate limit is used up for more than ``max_wait`` seconds.
         """
-        bucket = self._by_operation.get(operation, self._first)
+        bucket = self.bucket(operation)
         request = bucket.try_acquire()
         return Permit(self, operation, bucket, request or await bucket.acquire(max_wait))
 
     def rate_limit(self, operation: str) -> RateLimit | None:
         """Return the current window of ``operation``, or ``None`` if it is over or there is no limit."""
-        return self._by_operation.get(operation, self._first).rate_limit()
+        return self.bucket(operation).rate_limit()
 
-    def assign_bucket(self, operation: str, name: str) -> _Bucket:
+    def bucket(self, operation: str) -> Bucket:
+        """Return the bucket that counts ``operation``, as far as is known."""
+        return self._by_operation.get(operation, self._first)
+
+    def assign_bucket(self, operation: str, name: str) -> Bucket:
         """Assign ``operation`` to the bucket ``name``, and return the bucket."""
         if name not in self._by_name:
-            self._by_name[name] = _Bucket() if self._by_name else self._first
+            self._by_name[name] = Bucket() if self._by_name else self._first
             self._by_name[name].name = name
-            if len(self._by_name) > _MAX_BUCKETS:
+            if len(self._by_name) > MAX_BUCKETS:
                 del self._by_name[next(iter(self._by_name))]
         bucket = self._by_operation[operation] = self._by_name[name]
         return bucket
@@ -70,7 +74,7 @@ class Permit:
 
     __slots__ = ("_bucket", "_gate", "_operation", "_request")
 
-    def __init__(self, gate: Gate, operation: str, bucket: _Bucket, request: SentRequest) -> None:
+    def __init__(self, gate: Gate, operation: str, bucket: Bucket, request: SentRequest) -> None:
         self._gate = gate
         self._operation = operation
         self._bucket = bucket
@@ -107,8 +111,8 @@ class Permit:
         self._bucket.on_response(request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after)
 
 
-class _Bucket:
-    """A window, and the queue of requests that wait for it."""
+class Bucket:
+    """A window of the rate limit, and the queue of requests that wait for it. Only the gate creates them."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -120,6 +124,7 @@ class _Bucket:
         self._refused_until = 0.0
 
     def rate_limit(self) -> RateLimit | None:
+        """Return the current window, or ``None`` if it is over or there is no limit."""
         return self._window.current(self._loop.time()) if self._loop else None
 
     def try_acquire(self) -> SentRequest | None:

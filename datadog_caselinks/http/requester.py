@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from typing import Final
 
 from datadog_caselinks.errors import SessionError
 from datadog_caselinks.events import report_request
-from datadog_caselinks.http.gate import Gate, Permit
+from datadog_caselinks.http.gate import MAX_BUCKETS, Bucket, Gate, Permit
 from datadog_caselinks.http.headers import retry_after
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
@@ -28,7 +30,10 @@ class Requester:
     def __init__(self, transport: Transport, gate: Gate, *, max_in_flight: int, max_wait: float) -> None:
         self._transport = transport
         self._gate = gate
-        self._slots = asyncio.Semaphore(max_in_flight)
+        self._in_flight = asyncio.Semaphore(max_in_flight)
+        self._slots: Callable[[Bucket], asyncio.Semaphore] = functools.lru_cache(MAX_BUCKETS)(
+            lambda _: asyncio.Semaphore(max_in_flight)
+        )
         self._max_wait = max_wait
         self._is_closed = False
 
@@ -41,15 +46,17 @@ class Requester:
             SessionError: The client is closed.
         """
         self._require_open()  # before the queue: a call of a closed client must not wait to fail
-        # The slot before the permit: a permit that waits for a slot would be of a window that is over.
-        async with self._slots:
+        # The slot before the permit: a permit that waits for a slot would be of a window that is over. Each
+        # bucket has its own slots, because calls that wait for one window must not hold up those of another.
+        async with self._slots(self._gate.bucket(request.operation)):
             with await self._gate.acquire(request.operation, max_wait=self._max_wait) as permit:
-                if self._is_closed:
-                    raise SessionError(_CLOSED)
-                report_request(request.operation)
-                response = await self._transport.send(request)
-                _report_to_gate(permit, response)
-                return response
+                async with self._in_flight:  # free, unless requests of several buckets are in flight
+                    if self._is_closed:
+                        raise SessionError(_CLOSED)
+                    report_request(request.operation)
+                    response = await self._transport.send(request)
+                    _report_to_gate(permit, response)
+                    return response
 
     def close(self) -> None:
         """Refuse further requests, also those that wait."""
