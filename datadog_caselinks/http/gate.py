@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from typing import Final, Self
 
@@ -32,19 +33,22 @@ class Gate:
         self._by_name: dict[str, Bucket] = {}
         self._by_operation: dict[str, Bucket] = {}
 
-    async def acquire(self, operation: str, *, max_wait: float) -> Permit:
+    async def acquire(
+        self, operation: str, *, max_wait: float, slots: asyncio.Semaphore | None = None
+    ) -> Permit:
         """Wait until a request may be sent, and return the permit.
 
         Args:
             operation: The operation of the request.
             max_wait: The maximum wait for the end of the rate limit's window, in seconds.
+            slots: The slots of the caller. If all are taken, more requests may wait for one.
 
         Raises:
             RateLimitError: The rate limit is used up for more than ``max_wait`` seconds.
         """
         bucket = self.bucket(operation)
-        request = bucket.try_acquire()
-        return Permit(self, operation, bucket, request or await bucket.acquire(max_wait))
+        request = bucket.try_acquire(slots)
+        return Permit(self, operation, bucket, request or await bucket.acquire(max_wait, slots))
 
     def rate_limit(self, operation: str) -> RateLimit | None:
         """Return the current window of ``operation``, or ``None`` if it is over or there is no limit."""
@@ -118,7 +122,7 @@ class Bucket:
         self.name: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._window = Window()
-        self._waiting: deque[tuple[asyncio.Future[SentRequest], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[SentRequest], float, asyncio.Semaphore | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._logged_until = 0.0
         self._refused_until = 0.0
@@ -127,33 +131,35 @@ class Bucket:
         """Return the current window, or ``None`` if it is over or there is no limit."""
         return self._window.current(self._loop.time()) if self._loop else None
 
-    def try_acquire(self) -> SentRequest | None:
+    def try_acquire(self, slots: asyncio.Semaphore | None = None) -> SentRequest | None:
         """Count a request, or return ``None`` if it has to wait."""
         now = self._now()
         try:
-            return None if self._waiting or not self._window.may_send(now) else self._window.count(now)
+            if self._waiting or not self._window.may_send(now, math.inf if slots and slots.locked() else 1):
+                return None
+            return self._window.count(now)
         except Exception:
             self._start_over()
             return None
 
-    async def acquire(self, max_wait: float) -> SentRequest:
+    async def acquire(self, max_wait: float, slots: asyncio.Semaphore | None = None) -> SentRequest:
         """Wait until a request may be sent, and count it."""
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
             raise _too_long(wait, max_wait, self._window.current(now))
         with report_wait(max(0.0, wait)):
-            return await self._queue(max_wait)
+            return await self._queue(max_wait, slots)
 
-    async def _queue(self, max_wait: float) -> SentRequest:
+    async def _queue(self, max_wait: float, slots: asyncio.Semaphore | None) -> SentRequest:
         permitted: asyncio.Future[SentRequest] = asyncio.get_running_loop().create_future()
-        self._waiting.append((permitted, max_wait))
+        self._waiting.append((permitted, max_wait, slots))
         self._serve()
         try:
             return await permitted
         except asyncio.CancelledError:
             if permitted.cancelled():
                 with contextlib.suppress(ValueError):  # _serve may have removed it already
-                    self._waiting.remove((permitted, max_wait))
+                    self._waiting.remove((permitted, max_wait, slots))
             elif not permitted.exception():
                 self.withdraw(permitted.result())
             self._serve()
@@ -213,12 +219,13 @@ class Bucket:
 
     def _grant(self) -> None:
         while self._waiting:
-            permitted, _ = self._waiting[0]
+            permitted, _, slots = self._waiting[0]
+            demand = math.inf if slots and slots.locked() else len(self._waiting)
             now = self._now()
             blocked_until = self._window.blocked_until(now)
             if permitted.done():
                 self._waiting.popleft()
-            elif self._window.may_send(now):
+            elif self._window.may_send(now, demand):
                 request = self._window.count(now)  # first: if it fails, the waiting request is still queued
                 self._waiting.popleft()
                 permitted.set_result(request)
@@ -233,7 +240,7 @@ class Bucket:
     def _refuse(self, now: float, until: float) -> None:
         """Fail the requests that would wait too long. Called once whenever that end becomes later."""
         self._refused_until = until
-        for permitted, max_wait in self._waiting:
+        for permitted, max_wait, _ in self._waiting:
             if until - now > max_wait and not permitted.done():
                 permitted.set_exception(_too_long(until - now, max_wait, self._window.current(now)))
 

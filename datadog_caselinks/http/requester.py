@@ -48,8 +48,9 @@ class Requester:
         self._require_open()  # before the queue: a call of a closed client must not wait to fail
         # The slot before the permit: a permit that waits for a slot would be of a window that is over. Each
         # bucket has its own slots, because calls that wait for one window must not hold up those of another.
-        async with self._slots(self._gate.bucket(request.operation)):
-            with await self._gate.acquire(request.operation, max_wait=self._max_wait) as permit:
+        slots = self._slots(self._gate.bucket(request.operation))
+        async with slots:
+            with await self._gate.acquire(request.operation, max_wait=self._max_wait, slots=slots) as permit:
                 async with self._in_flight:  # free, unless requests of several buckets are in flight
                     if self._is_closed:
                         raise SessionError(_CLOSED)
