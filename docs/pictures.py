@@ -197,7 +197,7 @@ async def run(count: int, others: float = 0) -> list[Request]:
         async with slots:
             is_refused = True
             while is_refused:
-                with await the_gate.acquire("create", max_wait=60) as permit:
+                with await the_gate.acquire("create", max_wait=60, slots=slots) as permit:
                     is_refused, limit = await send(is_ours=True)
                     permit.on_response(limit, is_rate_limited=is_refused, retry_after=None)
 

@@ -434,6 +434,31 @@ def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
     ]
 
 
+class TestReserve:
+    @pytest.mark.parametrize("taken", [True, False])
+    async def test_the_last_request_is_left_to_others_while_more_calls_may_wait(
+        self, gate: Gate, clock: Clock, taken: bool
+    ) -> None:
+        """More may wait if all slots are taken; if not, the call takes the last request at once."""
+        for left in range(9, 0, -1):
+            await ask(gate, told(left))
+        slots = asyncio.Semaphore(0 if taken else 1)
+        last = asyncio.create_task(gate.acquire("create", max_wait=HOUR, slots=slots))
+        await settle()
+        assert last.done() is not taken
+        clock.advance(44.5)
+        await last
+        assert gate.rate_limit("create") == told(1, reset=15.5)
+
+    async def test_no_more_wait_than_are_left(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
+        """Calls in the queue take all that is left, unless more of them wait."""
+        for left in range(9, 1, -1):
+            await ask(gate, told(left))
+        leftover[:] = callers(gate, 2)
+        await settle()
+        assert turns(leftover) == [True, True]
+
+
 class TestWhatBecameOfARequest:
     @pytest.mark.parametrize("error", [ConnectError("refused"), RequestTimeoutError("too slow")])
     async def test_nothing_was_sent(self, gate: Gate, leftover: list[Caller], error: CaseLinksError) -> None:
