@@ -115,7 +115,5 @@ def _locked_by_sqlite(path: str) -> Iterator[None]:
         try:
             lock.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
             raise BlockingIOError from error
         yield

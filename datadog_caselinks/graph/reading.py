@@ -121,13 +121,14 @@ class _Walk:
                 raise
             links = None
         async with self._adding:
-            if entity == self._due[0] or self._has_room(links or []):
-                self._waiting[entity] = links
-                del links
-                while self._due and self._due[0] in self._waiting:
-                    # In a thread, as above.
-                    await asyncio.to_thread(self._add_list, self._due[0])
-                    self._due.popleft()
+            if entity != self._due[0] and not self._has_room(links or []):
+                return  # it is requested again
+            self._waiting[entity] = links
+            del links
+            while self._due and self._due[0] in self._waiting:
+                # In a thread, as above.
+                await asyncio.to_thread(self._add_list, self._due[0])
+                self._due.popleft()
 
     def _has_room(self, links: list[CaseLink]) -> bool:
         return sum(len(each or ()) for each in self._waiting.values()) + len(links) <= _MAX_WAITING

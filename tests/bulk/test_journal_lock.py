@@ -261,6 +261,14 @@ async def test_a_forked_child_does_not_keep_the_locks(path: Path) -> None:
     assert known(path) == created(2)
 
 
+async def test_a_child_closes_what_is_locked(path: Path) -> None:
+    """The child's part of a fork, in this process: no lock is left."""
+    with journal_lock.locked(path):
+        journal_lock._unlock_in_child()
+        with journal_lock.locked_if_free(path) as is_free:
+            assert is_free
+
+
 class TestSystems:
     """What the system offers decides which locks there are."""
 

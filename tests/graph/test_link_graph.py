@@ -256,10 +256,11 @@ class TestWalk:
         assert len(expected.entities) == min(max_nodes, 7)
         monkeypatch.setattr(reading, "_MAX_WAITING", max_waiting)
         world = World(*texts)
-        in_order = world.list_links
+        in_order, listed = world.list_links, list[Entity]()
 
         async def last_first(of: Entity) -> list[CaseLink]:
-            for _ in range(1000 - ord(of.id[-1])):
+            listed.append(of)
+            for _ in range(1000 - 10 * len(listed)):
                 await asyncio.sleep(0)
             return await in_order(of)
 
@@ -267,6 +268,7 @@ class TestWalk:
         graph = await world.graph(max_nodes=max_nodes)
         assert graph == expected
         assert (graph.entities, graph.left_out) == (expected.entities, expected.left_out)
+        assert (len(listed) > len(set(listed))) == (max_waiting < 400_000)
 
     async def test_each_entity_is_kept_once(self) -> None:
         """The links share their ends, of which each response has its own."""
