@@ -31,7 +31,7 @@ from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relati
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.references import Reference, Resolver, WantedLink
-from datadog_caselinks.retry import RetryBudget, RetryPolicy
+from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site, site_from_env
 
 # As libraries should: log records go only where the program sends them.
@@ -106,13 +106,14 @@ class CaseLinksClient:
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
+        budget = retry.new_budget(self._concurrency)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
+            budget.outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
         )
-        budget = RetryBudget(retry.budget)
         self._operations = Operations(self._requester, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())

@@ -56,7 +56,7 @@ class Operations:
         earns_budget: bool = True,
     ) -> T:
         try:
-            response = await self._requester.send(request)
+            response = await self._requester.send(request, attempts.last)
             # In a thread if it takes long, so that the event loop goes on.
             is_long = len(response.body) > _LONG_BODY
             result = await asyncio.to_thread(read, response) if is_long else read(response)
@@ -64,12 +64,14 @@ class Operations:
             raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         if earns_budget:
             self._budget.give_back()
+        else:
+            self._budget.note_success()
         return result
 
     @with_retries
     async def _delete(self, deletion: _Deletion) -> None:
         try:
-            response = await self._requester.send(deletion.request)
+            response = await self._requester.send(deletion.request, deletion.attempts.last)
             deletion.may_be_done |= response.was_resent
             wire.read_deleted(response)
         except CaseLinksError as error:

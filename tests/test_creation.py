@@ -798,29 +798,31 @@ class TestConflict:
         assert caught.value.reason.status == status
         assert server.methods == ["POST", "GET", "POST", "GET"]
 
-    @pytest.mark.parametrize(("status", "kind"), [(400, BadRequestError), (409, ConflictError)])
+    @pytest.mark.parametrize("status", [400, 409, 422])
     async def test_after_an_unclear_attempt_with_nothing_else(
-        self, status: int, kind: type[ResponseError], keys: ApiKeys
+        self, status: int, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Where the second look does not find it either, the refusal comes out."""
-        policy = RetryPolicy(max_attempts=2, base=0, settle=0)
+        """A refusal after an ambiguous attempt stays ambiguous if no list shows the link yet."""
         async with (
             Server(answers(500), listed, answers(status), listed) as server,
-            CaseLinksClient(server.url, keys, retry=policy) as links,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
-            with pytest.raises(kind) as caught:
+            with pytest.raises(
+                AmbiguousResultError, match="may have been created by an earlier attempt"
+            ) as caught:
                 await links.create_link(NEW)
-        assert caught.value.status == status
-        assert server.methods[:4] == ["POST", "GET", "POST", "GET"]
-        assert server.methods.count("POST") == 2
+        assert isinstance(caught.value.reason, ResponseError)
+        assert caught.value.reason.status == status
+        assert caught.value.__cause__ is caught.value.reason
+        assert server.methods == ["POST", "GET", "POST", "GET"]
 
     @pytest.mark.parametrize("duplicates", ["conflict", "bad-request"])
     async def test_after_an_unclear_attempt_where_lists_lag_longer(
         self, duplicates: Duplicates, clock: Clock
     ) -> None:
-        """A list that lags behind the first look is given as long again: the link is there, as was told."""
+        """A refused create waits ``settle`` seconds more for the list that lagged behind the first lookup."""
         async with (
-            Sandbox(duplicates=duplicates, list_lag=3, clock=clock.time) as sandbox,
+            Sandbox(duplicates=duplicates, list_lag=11, clock=clock.time) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=RetryPolicy(settle=2)) as links,
         ):
             sandbox.fail_next(Fault.LOST_RESPONSE)
