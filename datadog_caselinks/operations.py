@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 from uuid import UUID
 
-from datadog_caselinks.errors import CaseLinksError, NotFoundError
+from datadog_caselinks.errors import CaseLinksError, MalformedResponseError, NotFoundError
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
@@ -36,8 +36,21 @@ class Operations:
         return await self._fetch(request, wire.read_links, self._attempts(), earns_budget=earns_budget)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
-        """Return the case with this key or UUID."""
-        return await self._fetch(wire.case_request(key_or_id), wire.read_case, self._attempts())
+        """Return the case with this key or UUID.
+
+        A case with another key is requested again, on another connection: if its project was renamed, both
+        responses are about the same case.
+        """
+        request = wire.case_request(key_or_id)
+        case = await self._fetch(request, wire.read_case, self._attempts())
+        if wire.has_requested_key(case, request):
+            return case
+        again = await self._fetch(request, wire.read_case, self._attempts())
+        if again.id != case.id and not wire.has_requested_key(again, request):
+            raise MalformedResponseError(
+                f"cannot {request.action}: two responses are about two other cases", body=""
+            )
+        return again
 
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""

@@ -110,8 +110,8 @@ class RetryPolicy:
 
     def wait_before_lookup(self, error: CaseLinksError) -> float:
         """Return the seconds between an ambiguous attempt, which ended with ``error``, and its lookup."""
-        is_finished = isinstance(error, ResponseError) and error.status in _FINISHED
-        return max(self.settle * (1.0 if is_finished else _STILL_AT_WORK), asked_wait(error) or 0.0)
+        factor = _STILL_AT_WORK if may_be_at_work(error) else 1.0
+        return max(self.settle * factor, asked_wait(error) or 0.0)
 
 
 class RetryBudget:
@@ -229,6 +229,11 @@ def is_retryable(error: CaseLinksError) -> bool:
     if isinstance(error, MalformedResponseError):
         return not isinstance(error, ResponseTooLargeError)
     return isinstance(error, ResponseError) and error.may_have_been_applied
+
+
+def may_be_at_work(error: CaseLinksError) -> bool:
+    """Return whether a server may still be at work on a request that ended ambiguously with ``error``."""
+    return not (isinstance(error, ResponseError) and error.status in _FINISHED)
 
 
 def asked_wait(error: CaseLinksError) -> float | None:

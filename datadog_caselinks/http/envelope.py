@@ -127,6 +127,15 @@ def decode_case(body: bytes) -> Case:
     return Case(resource.id, known.key, known.title, known.status, known.priority)
 
 
+def has_data(body: bytes) -> bool:
+    """Return whether ``body`` is a document about something, such as a link or a list of links."""
+    try:
+        document = loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and bool(document.get("data"))
+
+
 def _link(resource: LinkResource) -> CaseLink:
     known = resource.attributes
     parent = Entity(known.parent_entity_id, known.parent_entity_type)

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Self
 from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -49,6 +51,22 @@ class _Connector(aiohttp.TCPConnector):
 
 def _has_unread(pooled: Connection) -> bool:
     return pooled.protocol is not None and pooled.protocol.should_close
+
+
+def closing(response: aiohttp.ClientResponse) -> Callable[[], None]:
+    """Return a function that closes the connection of ``response``, even if it is in the pool again."""
+    return partial(_close, response._protocol)
+
+
+def _close(protocol: ResponseHandler | None) -> None:
+    if protocol is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # in the thread that decodes a long body
+        protocol._loop.call_soon_threadsafe(protocol.close)
+    else:
+        protocol.close()
 
 
 class SessionManager:

@@ -25,7 +25,7 @@ from datadog_caselinks.errors import (
     TLSError,
     TransportError,
 )
-from datadog_caselinks.http.sessions import SessionManager
+from datadog_caselinks.http.sessions import SessionManager, closing
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.sites import Site
@@ -121,6 +121,7 @@ class Transport:
                 auth.redact,
                 is_complete=len(body) <= request.max_body,
                 was_resent=upload.attempts > 1,
+                disconnect=closing(response),
             )
         except asyncio.CancelledError as error:
             raise error.with_traceback(None)  # noqa: B904 - the same error, without aiohttp's frames

@@ -1,5 +1,9 @@
 """The API's requests and responses as values: models in, models or errors out. Does no I/O.
 
+HTTP does not name the request that a response belongs to. A proxy that responds twice to one request leaves
+the connection one response behind, and each later request gets the response to the one before. So each
+response is compared with its request, and a connection on which this may have happened is closed.
+
 Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
 """
 
@@ -37,11 +41,13 @@ from datadog_caselinks.models import (
     Entity,
     NewCaseLink,
     Relationship,
+    identity,
     is_case_key,
     is_uuid,
     require_known_relationship,
 )
 from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.retry import may_be_at_work
 
 _CASES_PATH: Final = "/api/v2/cases"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
@@ -110,6 +116,7 @@ class Response(NamedTuple):
 
     ``redact`` removes the keys from a text. ``is_complete`` is false if the body was longer than what was
     read of it; ``was_resent`` is true if aiohttp sent the request twice because a pooled connection dropped.
+    ``disconnect`` closes the connection, from any thread.
     """
 
     request: Request
@@ -119,6 +126,7 @@ class Response(NamedTuple):
     redact: Callable[[str], str] = str
     is_complete: bool = True
     was_resent: bool = False
+    disconnect: Callable[[], object] = bool
 
     def rate_limit(self) -> RateLimit | None:
         """Return what its headers say of the rate limit."""
@@ -179,23 +187,49 @@ def case_request(key_or_id: str | UUID) -> Request:
 
 def read_link(response: Response) -> CaseLink:
     """Return the link in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_link)
+    link, new = _read(response, envelope.decode_link), response.request.subject
+    if not isinstance(new, NewCaseLink) or identity(link) != identity(new):
+        raise _malformed(response, "it is about another link")
+    return link
 
 
 def read_links(response: Response) -> list[CaseLink]:
     """Return the links in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_links)
+    links, entity = _read(response, envelope.decode_links), response.request.subject
+    if links and not any(entity in (link.parent, link.child) for link in links):
+        raise _malformed(response, "it is about another entity")
+    return links
 
 
 def read_case(response: Response) -> Case:
-    """Return the case in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_case)
+    """Return the case in ``response``, or raise the error that it reports.
+
+    The key of the case may be another one than requested; see :func:`has_requested_key`.
+    """
+    case, name = _read(response, envelope.decode_case), str(response.request.subject)
+    if is_uuid(name) and case.id.lower() != name.lower():
+        raise _malformed(response, "it is about another case")
+    if not has_requested_key(case, response.request):
+        response.disconnect()
+    return case
+
+
+def has_requested_key(case: Case, request: Request) -> bool:
+    """Return whether ``case`` has the key that ``request`` names.
+
+    If it does not, its project may have been renamed, or the response may belong to another request. The
+    result is true if the key is not known, or the request names a UUID.
+    """
+    name = str(request.subject)
+    return not case.key or is_uuid(name) or case.key.upper() == name.upper()
 
 
 def read_deleted(response: Response) -> None:
     """Return nothing, or raise the error that ``response`` reports."""
     if not 200 <= response.status < 300:
         raise _error(response)
+    if response.body and envelope.has_data(response.body):
+        raise _malformed(response, "it is about another request")
 
 
 T = TypeVar("T")
@@ -216,6 +250,7 @@ def _read(response: Response, decode: Callable[[bytes], T]) -> T:
 def _malformed(
     response: Response, reason: str, kind: type[MalformedResponseError] = MalformedResponseError
 ) -> MalformedResponseError:
+    response.disconnect()
     return kind(
         f"cannot {response.request.action}: {response.status} with a malformed response: {one_line(reason)}",
         body=response.text()[:_EXCERPT],
@@ -260,7 +295,7 @@ def _error(response: Response) -> ResponseError:
         advice = f"The server asks to wait {wait:g} s. {advice}"
     excerpt = text[:_EXCERPT]
     reason = one_line("; ".join(reported) or _title(excerpt)).removeprefix(f"{response.status} ")
-    return kind(
+    error = kind(
         f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
         + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
         status=response.status,
@@ -272,6 +307,9 @@ def _error(response: Response) -> ResponseError:
         request_id=_redacted(request_id(response.headers), response.redact),
         body=excerpt,
     )
+    if error.may_have_been_applied and may_be_at_work(error):
+        response.disconnect()  # the response of the server behind the gateway may still arrive on it
+    return error
 
 
 def _redacted_headers(response: Response) -> dict[str, str]:
