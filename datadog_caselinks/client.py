@@ -268,7 +268,11 @@ class CaseLinksClient:
         )
 
     async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
-        """List the links that have ``entity`` as parent or child; with ``relationship``, only those."""
+        """List the links that have ``entity`` as parent or child; with ``relationship``, only those.
+
+        If the server sends members that are not links, for example without an id, they are left out, and the
+        log has a warning.
+        """
         with self._observer.call("list", entity) as call:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links

@@ -10,6 +10,7 @@ Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from itertools import islice
@@ -34,7 +35,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
-from datadog_caselinks.messages import one_line, quoted
+from datadog_caselinks.messages import counted, one_line, quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -48,6 +49,8 @@ from datadog_caselinks.models import (
 )
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.retry import may_be_at_work
+
+_logger = logging.getLogger("datadog_caselinks.wire")
 
 _CASES_PATH: Final = "/api/v2/cases"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
@@ -194,11 +197,24 @@ def read_link(response: Response) -> CaseLink:
 
 
 def read_links(response: Response) -> list[CaseLink]:
-    """Return the links in ``response``, or raise the error that it reports."""
-    links, entity = _read(response, envelope.decode_links), response.request.subject
-    if links and not any(entity in (link.parent, link.child) for link in links):
+    """Return the links in ``response``, or raise the error that it reports.
+
+    What is not a link is skipped, and logged: one flawed member says nothing about the other links.
+    """
+    decoded, entity = _read(response, envelope.decode_links), response.request.subject
+    if decoded.skipped:
+        _logger.warning(
+            "the list of the links of %s has %s that cannot be links, which are left out: %s",
+            *(entity, counted(decoded.skipped, "member"), one_line(decoded.first_flaw)),
+            extra={"skipped": decoded.skipped},
+        )
+    if isinstance(entity, Entity) and not _is_about(entity, decoded.links):
         raise _malformed(response, "it is about another entity")
-    return links
+    return decoded.links
+
+
+def _is_about(entity: Entity, links: list[CaseLink]) -> bool:
+    return not links or any(entity in (link.parent, link.child) for link in links)
 
 
 def read_case(response: Response) -> Case:
@@ -228,8 +244,8 @@ def read_deleted(response: Response) -> None:
     """Return nothing, or raise the error that ``response`` reports."""
     if not 200 <= response.status < 300:
         raise _error(response)
-    if response.body and envelope.has_data(response.body):
-        raise _malformed(response, "it is about another request")
+    if response.body and envelope.decode_id(response.body) not in (None, response.request.subject):
+        raise _malformed(response, "it is about something else")
 
 
 T = TypeVar("T")
