@@ -164,7 +164,7 @@ class TestShort:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A server that is away for five seconds fails none of thousands of calls, and none is made twice."""
-        count = 3000 if concurrency > 1 else 100
+        count = 2000 if concurrency > 1 else 100
         site = Site(clock, failing, back_at=0.12 + seconds)
         results = await gathered(clock, site, monkeypatch, count, max_concurrency=concurrency)
         assert failures(results) == {}
@@ -189,10 +189,10 @@ class TestLong:
     ) -> None:
         """A server that is away for ten minutes gets at most 2 % more creates than there are calls."""
         site = Site(clock, failing, away_from=0, back_at=600)
-        results = await gathered(clock, site, monkeypatch, 5000, max_concurrency=concurrency)
-        assert sum(failures(results).values()) == 5000
+        results = await gathered(clock, site, monkeypatch, 3000, max_concurrency=concurrency)
+        assert sum(failures(results).values()) == 3000
         assert all(error.during_outage for error in results)
-        assert site.requests["create"] <= 5000 * 1.02
+        assert site.requests["create"] <= 3000 * 1.02
 
     async def test_a_refused_connection_ends_as_one(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -213,8 +213,9 @@ class TestLong:
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
         new, *more = wanted(4)
         async with CaseLinksClient(f"http://{HOST}:9", keys) as client:
-            with pytest.raises(ConnectError):
-                await in_virtual_time(clock, client.create_link(new))
+            for _ in range(2):
+                with pytest.raises(ConnectError):
+                    await in_virtual_time(clock, client.create_link(new))
             before, now = site.requests["create"], clock.time()
             with pytest.raises(ConnectError, match="Not retried"):
                 await in_virtual_time(clock, client.create_link(new))
@@ -295,7 +296,7 @@ class TestPartial:
         results = await gathered(clock, site, monkeypatch, 2000, retry=policy)
         assert failures(results) == {}
         assert (len(site.links), site.twice) == (2000, 0)
-        assert clock.time() - began < 120
+        assert clock.time() - began < 300
 
 
 class TestClosing:
