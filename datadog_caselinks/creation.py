@@ -263,7 +263,9 @@ class Lookup:
         return shared.task.result().get(identity(new))
 
     async def _list(self, parent: Entity, before: _SharedList | None) -> Mapping[Identity, CaseLink]:
-        if before is not None:
+        if before is None:
+            await asyncio.sleep(0)  # an eager task starts at once, and would not wait for those who ask next
+        else:
             await asyncio.wait([before.task])
         shared = self._in_flight[parent] = self._next.pop(parent)
         try:

@@ -39,7 +39,7 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 @click.option(
     "--attempts",
     type=click.IntRange(1),
-    help=f"Attempts per link. Default: {RetryPolicy().max_attempts}, and more for {BULK_PATIENCE:g} s of 5xx. "
+    help=f"Attempts per link. Default: {RetryPolicy().max_attempts}, and more in {BULK_PATIENCE:g} s of 5xx. "
     "Waits for the rate limit do not count.",
 )
 @click.option(
