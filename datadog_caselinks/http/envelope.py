@@ -116,6 +116,7 @@ class CaseResource:
 
     id: str
     attributes: CaseAttributes | None = None
+    type: OptionalText = OptionalText("")
 
 
 @define
@@ -171,6 +172,8 @@ def decode_links(body: bytes) -> DecodedLinks:
 def decode_case(body: bytes) -> Case:
     """Return the case in ``body``. Raises ``ValueError`` that says what is wrong with it."""
     resource = _decode(body, CaseDocument).data
+    if resource.type == "link":
+        raise ValueError("it is about a link")
     known = resource.attributes or CaseAttributes()
     return Case(resource.id, known.key, known.title, known.status, known.priority)
 
