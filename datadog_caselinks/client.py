@@ -40,7 +40,7 @@ from datadog_caselinks.parameters import (
 )
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.references import Reference, Resolver, WantedLink
-from datadog_caselinks.retry import RetryBudget, RetryPolicy
+from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site, parsed_site, site_from_env
 
 # As libraries should: log records go only where the program sends them.
@@ -123,13 +123,14 @@ class CaseLinksClient:
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
+        budget = retry.new_budget(self._concurrency)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
+            budget.outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
         )
-        budget = RetryBudget(retry.budget)
         memory = Memory(self._requester, max_in_flight=self._concurrency)
         self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
@@ -302,7 +303,11 @@ class CaseLinksClient:
         )
 
     async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
-        """List the links that have ``entity`` as parent or child; with ``relationship``, only those."""
+        """List the links that have ``entity`` as parent or child; with ``relationship``, only those.
+
+        If the server sends members that are not links, for example without an id, they are left out, and the
+        log has a warning.
+        """
         with self._observer.call("list", entity) as call:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links

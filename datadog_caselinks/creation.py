@@ -74,10 +74,11 @@ class _Creation:
     ambiguity: _Ambiguity | None = None
     may_be_ours: bool = False
 
-    def mark_ambiguous(self, error: CaseLinksError, seconds: float) -> None:
+    def mark_ambiguous(self, error: CaseLinksError, seconds: float) -> _Ambiguity:
         """Note that the link may exist; in ``seconds`` a lookup can find it."""
         self.ambiguity = _Ambiguity(error, asyncio.get_running_loop().time() + seconds)
         self.may_be_ours = True
+        return self.ambiguity
 
 
 class _EnsureQueue:
@@ -126,7 +127,8 @@ class Creator:
     async def resume(self, new: NewCaseLink) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
         creation = self._begin(new)
-        creation.mark_ambiguous(CaseLinksError(f"an earlier run may have sent {new}"), self._policy.settle)
+        earlier = CaseLinksError(f"an earlier run may have sent {new}")
+        creation.mark_ambiguous(earlier, self._policy.wait_before_lookup(earlier))
         found = await self._resolve(creation)
         return CreateResult(found, created=False) if found else await self._create(creation)
 
@@ -153,15 +155,15 @@ class Creator:
         if creation.ambiguity and (link := await self._resolve(creation)):
             return CreateResult(link, created=True)
         try:
-            response = await self._requester.send(creation.request)
+            response = await self._requester.send(creation.request, creation.attempts.last)
             link = wire.read_link(response)
         except (BadRequestError, ConflictError) as error:
             existing = await self._resolve_refusal(creation, error)
             return CreateResult(existing, created=creation.may_be_ours)
         except CaseLinksError as error:
             seconds = 0.0
-            if error.may_have_been_applied:
-                seconds = max(self._policy.settle, asked_wait(error) or 0.0)
+            if error.may_have_been_applied and error is not creation.attempts.last:
+                seconds = self._policy.wait_before_lookup(error)
                 creation.mark_ambiguous(error, seconds)
             raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
         self._budget.give_back()
@@ -186,8 +188,9 @@ class Creator:
     async def _resolve_refusal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
         """Return the equal link that made the server refuse this one, if the call accepts it.
 
-        Otherwise raise ``error``. The API does not document whether it refuses equal links, nor with which
-        status.
+        Otherwise raise ``error``, or after an ambiguous attempt :class:`AmbiguousResultError`: the equal link
+        may be the one that this attempt created, in a list that lags behind. The API does not document
+        whether it refuses equal links, nor with which status.
         """
         accepts_existing = creation.accepts_existing or creation.may_be_ours
         creation.attempts.record(error)  # a refusal is never retried
@@ -196,8 +199,10 @@ class Creator:
         if accepts_existing:
             await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
         if creation.may_be_ours:
-            creation.mark_ambiguous(error, 0.0)
+            ambiguity = creation.mark_ambiguous(error, 0.0)
             link = await self._resolve(creation)
+            if link is None:  # the list may not show yet what an earlier attempt created
+                raise _ambiguous(creation, ambiguity, " by an earlier attempt") from error
         else:
             try:
                 link = await self._lookup.find(creation.new)
@@ -268,7 +273,9 @@ class Lookup:
         return shared.task.result().get(identity(new))
 
     async def _list(self, parent: Entity, before: _SharedList | None) -> Mapping[Identity, CaseLink]:
-        if before is not None:
+        if before is None:
+            await asyncio.sleep(0)  # an eager task starts at once, and would not wait for those who ask next
+        else:
             await asyncio.wait([before.task])
         shared = self._in_flight[parent] = self._next.pop(parent)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 from uuid import UUID
 
-from datadog_caselinks.errors import CaseLinksError, NotFoundError
+from datadog_caselinks.errors import CaseLinksError, MalformedResponseError, NotFoundError
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
@@ -50,8 +50,21 @@ class Operations:
         return await self._fetch(request, find, self._attempts(), earns_budget=False)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
-        """Return the case with this key or UUID."""
-        return await self._fetch(wire.case_request(key_or_id), wire.read_case, self._attempts())
+        """Return the case with this key or UUID.
+
+        A case with another key is requested again, on another connection: if its project was renamed, both
+        responses are about the same case.
+        """
+        request = wire.case_request(key_or_id)
+        case = await self._fetch(request, wire.read_case, self._attempts())
+        if wire.has_requested_key(case, request):
+            return case
+        again = await self._fetch(request, wire.read_case, self._attempts())
+        if again.id != case.id and not wire.has_requested_key(again, request):
+            raise MalformedResponseError(
+                f"cannot {request.action}: two responses are about two other cases", body=""
+            )
+        return again
 
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
@@ -70,17 +83,19 @@ class Operations:
         earns_budget: bool = True,
     ) -> T:
         try:
-            result = await self._memory.read(request, read)
+            result = await self._memory.read(request, read, attempts.last)
         except CaseLinksError as error:
             raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         if earns_budget:
             self._budget.give_back()
+        else:
+            self._budget.note_success()
         return result
 
     @with_retries
     async def _delete(self, deletion: _Deletion) -> None:
         try:
-            response = await self._requester.send(deletion.request)
+            response = await self._requester.send(deletion.request, deletion.attempts.last)
             deletion.may_be_done |= response.was_resent
             wire.read_deleted(response)
         except CaseLinksError as error:

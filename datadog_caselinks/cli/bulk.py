@@ -20,7 +20,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, ClientOptions
 from datadog_caselinks.errors import JournalError, LinkFileError
 from datadog_caselinks.messages import counted
-from datadog_caselinks.retry import RetryPolicy
+from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 
 
 @click.command(epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")
@@ -39,9 +39,8 @@ from datadog_caselinks.retry import RetryPolicy
 @click.option(
     "--attempts",
     type=click.IntRange(1),
-    default=RetryPolicy().max_attempts,
-    show_default=True,
-    help="Attempts per link. Waits for the rate limit do not count.",
+    help=f"Attempts per link. Default: {RetryPolicy().max_attempts}, and more in {BULK_PATIENCE:g} s of 5xx. "
+    "Waits for the rate limit do not count.",
 )
 @click.option(
     "--max-wait",
@@ -64,7 +63,7 @@ def bulk(
     format: str | None,
     strict: bool,
     concurrency: int,
-    attempts: int,
+    attempts: int | None,
     max_wait: float,
     ensure: bool,
     journal: str | None,
@@ -84,7 +83,11 @@ def bulk(
     not, 2 if nothing was sent, and above 128 if a signal ended the run.
     """
     screen = Screen(quiet=settings.quiet)
-    policy = RetryPolicy(max_attempts=attempts, max_wait=max_wait)
+    policy = (
+        RetryPolicy(max_wait=max_wait, patience=BULK_PATIENCE)
+        if attempts is None
+        else RetryPolicy(max_wait=max_wait, max_attempts=attempts)
+    )
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (
         open_input(file) as stream,

@@ -68,4 +68,4 @@ class ChunkCreation:
         try:
             self._on_outcome(run, number, outcome)
         except Exception:  # the caller's own; it must not hold up the links
-            _logger.exception("on_outcome failed for link %d of run %d", number, run)
+            log(_logger, logging.ERROR, "on_outcome failed for link %d of run %d", number, run, exc_info=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import aiohttp
 
 if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -93,3 +97,19 @@ def stop_unseen_resends(session: aiohttp.ClientSession) -> None:
     """Keep ``session`` from repeating requests by itself where it could not report that."""
     if UploadTracker is BlindTracker:
         session._retry_connection = False
+
+
+def closing(response: aiohttp.ClientResponse) -> Callable[[], None]:
+    """Return a function that closes the connection of ``response``, even if it is in the pool again."""
+    return partial(_close, response._protocol)
+
+
+def _close(protocol: ResponseHandler | None) -> None:
+    if protocol is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # in the thread that decodes a long body
+        protocol._loop.call_soon_threadsafe(protocol.close)
+    else:
+        protocol.close()

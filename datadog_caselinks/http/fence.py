@@ -26,13 +26,13 @@ class FencedRequester:
         self._requester = requester
         self._check = check
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: Request, last: CaseLinksError | None = None) -> Response:
         """Send ``request`` like :meth:`Requester.send`. Raises also what ``check`` raises."""
         if not isinstance(request.body, bytes):  # a list, which changes nothing
-            return await self._requester.send(request)
+            return await self._requester.send(request, last)
         body = _FencedBody(request.body, self._check)
         try:
-            return await self._requester.send(request._replace(body=body))
+            return await self._requester.send(request._replace(body=body), last)
         except TransportError:
             if not (refusal := body.refusal):
                 raise

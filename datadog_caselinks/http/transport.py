@@ -28,6 +28,7 @@ from datadog_caselinks.errors import (
 from datadog_caselinks.http.compatibility import (
     BlindTracker,
     UploadTracker,
+    closing,
     may_have_been_sent,
     request_options,
 )
@@ -169,6 +170,7 @@ class Transport:
             auth.redact,
             is_complete=len(body) <= limit,
             was_resent=upload.attempts > 1,
+            disconnect=closing(response),
         )
 
     def _failure(

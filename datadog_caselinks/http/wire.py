@@ -1,11 +1,16 @@
 """The API's requests and responses as values: models in, models or errors out. Does no I/O.
 
+HTTP does not name the request that a response belongs to. A proxy that responds twice to one request leaves
+the connection one response behind, and each later request gets the response to the one before. So each
+response is compared with its request, and a connection on which this may have happened is closed.
+
 Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -31,7 +36,8 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
-from datadog_caselinks.messages import one_line, quoted
+from datadog_caselinks.isolation import log
+from datadog_caselinks.messages import counted, one_line, quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -39,11 +45,15 @@ from datadog_caselinks.models import (
     NewCaseLink,
     Relationship,
     dash_hint,
+    identity,
     is_case_key,
     is_uuid,
     require_known_relationship,
 )
 from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.retry import may_be_at_work
+
+_logger = logging.getLogger("datadog_caselinks.wire")
 
 _CASES_PATH: Final = "/api/v2/cases"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
@@ -117,6 +127,7 @@ class Response:
 
     ``redact`` removes the keys from a text. ``is_complete`` is false if the body was longer than what was
     read of it; ``was_resent`` is true if aiohttp sent the request twice because a pooled connection dropped.
+    ``disconnect`` closes the connection, from any thread.
 
     Headers and body may echo the keys, and error trackers store local variables: some also the items of each
     sequence and the fields in a ``repr``. Therefore a response is neither a tuple, nor shows these fields.
@@ -129,6 +140,7 @@ class Response:
     redact: Callable[[str], str] = field(default=str, repr=False)
     is_complete: bool = True
     was_resent: bool = False
+    disconnect: Callable[[], object] = bool
 
     def rate_limit(self) -> RateLimit | None:
         """Return what its headers say of the rate limit."""
@@ -186,23 +198,64 @@ def case_request(key_or_id: str | UUID) -> Request:
 
 def read_link(response: Response) -> CaseLink:
     """Return the link in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_link)
+    link, new = _read(response, envelope.decode_link), response.request.subject
+    if not isinstance(new, NewCaseLink) or identity(link) != identity(new):
+        raise _malformed(response, "it is about another link")
+    return link
 
 
 def read_links(response: Response) -> list[CaseLink]:
-    """Return the links in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_links)
+    """Return the links in ``response``, or raise the error that it reports.
+
+    What is not a link is skipped, and logged: one flawed member says nothing about the other links.
+    """
+    decoded, entity = _read(response, envelope.decode_links), response.request.subject
+    if decoded.skipped:
+        log(
+            _logger,
+            logging.WARNING,
+            "the list of the links of %s has %s that cannot be links, which are left out: %s",
+            *(entity, counted(decoded.skipped, "member"), one_line(decoded.first_flaw)),
+            extra={"skipped": decoded.skipped},
+        )
+    if isinstance(entity, Entity) and not _is_about(entity, decoded.links):
+        raise _malformed(response, "it is about another entity")
+    return decoded.links
+
+
+def _is_about(entity: Entity, links: list[CaseLink]) -> bool:
+    return not links or any(entity in (link.parent, link.child) for link in links)
 
 
 def read_case(response: Response) -> Case:
-    """Return the case in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_case)
+    """Return the case in ``response``, or raise the error that it reports.
+
+    The key of the case may be another one than requested; see :func:`has_requested_key`.
+    """
+    case, name = _read(response, envelope.decode_case), str(response.request.subject)
+    if is_uuid(name) and case.id.lower() != name.lower():
+        raise _malformed(response, "it is about another case")
+    if not has_requested_key(case, response.request):
+        response.disconnect()
+    return case
+
+
+def has_requested_key(case: Case, request: Request) -> bool:
+    """Return whether ``case`` has the key that ``request`` names.
+
+    If it does not, its project may have been renamed, or the response may belong to another request. The
+    result is true if the key is not known, or the request names a UUID.
+    """
+    name = str(request.subject)
+    return not case.key or is_uuid(name) or case.key.upper() == name.upper()
 
 
 def read_deleted(response: Response) -> None:
     """Return nothing, or raise the error that ``response`` reports."""
     if not 200 <= response.status < 300:
         raise _error(response)
+    if response.body and envelope.decode_id(response.body) not in (None, response.request.subject):
+        raise _malformed(response, "it is about something else")
 
 
 T = TypeVar("T")
@@ -223,6 +276,7 @@ def _read(response: Response, decode: Callable[[bytes], T]) -> T:
 def _malformed(
     response: Response, reason: str, kind: type[MalformedResponseError] = MalformedResponseError
 ) -> MalformedResponseError:
+    response.disconnect()
     return kind(
         f"cannot {response.request.action}: {response.status} with a malformed response: {one_line(reason)}",
         body=response.text()[:_EXCERPT],
@@ -269,7 +323,7 @@ def _error(response: Response) -> ResponseError:
     reason = one_line("; ".join(reported) or _unknown_encoding(response) or _title(excerpt)).removeprefix(
         f"{response.status} "
     )
-    return kind(
+    error = kind(
         f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
         + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
         status=response.status,
@@ -281,6 +335,9 @@ def _error(response: Response) -> ResponseError:
         request_id=_redacted(request_id(response.headers), response.redact),
         body=excerpt,
     )
+    if error.may_have_been_applied and may_be_at_work(error):
+        response.disconnect()  # the response of the server behind the gateway may still arrive on it
+    return error
 
 
 def _unknown_encoding(response: Response) -> str:

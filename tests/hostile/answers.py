@@ -270,7 +270,7 @@ MEANINGLESS: Final[dict[str, Step]] = {
     "a huge exponent": saying(b'{"data": 1e99999}'),
     "half a character in the id": saying(_ANY_LINK.replace("link-", "\\ud800").encode()),
     "a name twice, the last malformed": saying(_ANY_LINK[:-1].encode() + b', "data": 7}'),
-    "one odd item": saying(b'{"data": [{"id": "a", "attributes": {}}]}'),
+    "a list of odd items": saying(b'{"data": [' + b'{"id": "a", "attributes": {}},' * 1000 + b"{}]}"),
     "an error that says success": saying(b'{"errors": ["no"]}'),
 }
 """Success with a body that is no link: a delete succeeds, and nothing else."""

@@ -70,6 +70,7 @@ REQUEST = {
     }
 }
 ANSWER = {"data": {**REQUEST["data"], "id": LINK_ID}}
+ODD_IDS: list[object] = [None, 7, "", []]
 LINK = CaseLink(LINK_ID, case(A), Relationship.BLOCKS, case(B))
 
 
@@ -113,6 +114,12 @@ def answer(
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
     return Response(request, status, CIMultiDict(headers or {}), encoded, is_complete=complete)
+
+
+def a_list(*members: object, entity: Entity = LINK.parent) -> Response:
+    """A response to the list of the links of ``entity``."""
+    request = datadog_caselinks.http.wire.list_request(entity, None)
+    return Response(request, 200, CIMultiDict(), json.dumps({"data": members}).encode())
 
 
 def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str, str] | None = None) -> Any:
@@ -192,9 +199,11 @@ class TestCreateRequest:
     @given(new_links(), st.text(min_size=1))
     def test_what_was_sent_is_what_comes_back(self, wire: ModuleType, new: NewCaseLink, id: str) -> None:
         """The server answers with what it was sent and an id, and that is read as an equal link."""
-        document = json.loads(wire.create_request(new).body)
+        request = wire.create_request(new)
+        document = json.loads(request.body)
         document["data"]["id"] = id
-        assert wire.read_link(answer(document, 201)) == CaseLink(id, new.parent, new.relationship, new.child)
+        created = evolve(answer(document, 201), request=request)
+        assert wire.read_link(created) == CaseLink(id, new.parent, new.relationship, new.child)
 
 
 class TestListRequest:
@@ -333,8 +342,8 @@ class TestReadLink:
     @any_wire
     @given(links)
     def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType, link: CaseLink) -> None:
-        """Any id, and types and relationships of a later API, as plain strings."""
-        assert wire.read_link(answer({"data": _resource(link)})) == link
+        """A created link may have any id."""
+        assert wire.read_link(answer({"data": {**ANSWER["data"], "id": link.id}})) == evolve(LINK, id=link.id)
 
     def test_known_values_become_members(self, wire: ModuleType) -> None:
         """A user compares with ``is`` and matches on members."""
@@ -470,7 +479,7 @@ class TestReadLinks:
     @any_wire
     @given(st.lists(links, max_size=5))
     def test_all_of_them_in_their_order(self, wire: ModuleType, wanted: list[CaseLink]) -> None:
-        """Each is read as a single one would be."""
+        """Every link is kept, and types and relationships of a later API are plain strings."""
         assert wire.read_links(answer({"data": [_resource(link) for link in wanted]})) == wanted
 
     @pytest.mark.parametrize(
@@ -499,17 +508,39 @@ class TestReadLinks:
         found = wire.envelope._tracing_converter.structure(document, kind)
         assert found == wire.envelope._converter.structure(document, kind)
 
-    @pytest.mark.parametrize("odd", [None, 7, "", [], {}, {"id": "x"}])
-    def test_one_that_is_no_link_is_malformed_as_a_whole(self, wire: ModuleType, odd: object) -> None:
-        """A list with a gap would be taken for complete; the message says which item it is."""
-        with pytest.raises(MalformedResponseError, match=r"@ response\.data\[1\]"):
-            wire.read_links(answer({"data": [ANSWER["data"], odd]}))
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            *(None, 7, "", [], {}, {"id": "x"}),
+            *({"id": odd_id, "attributes": REQUEST["data"]["attributes"]} for odd_id in ODD_IDS),
+            {"id": LINK_ID, "attributes": None},
+            {"id": LINK_ID, "attributes": {"parent_entity_id": A}},
+        ],
+    )
+    def test_what_is_not_a_link_is_skipped(
+        self, wire: ModuleType, odd: object, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One flawed member does not hide the other links of a list; the log says where it is."""
+        assert wire.read_links(a_list(ANSWER["data"], odd, ANSWER["data"])) == [LINK, LINK]
+        [message] = caplog.messages
+        assert message.startswith(f"the list of the links of {case(A)}")
+        assert "has 1 member that" in message
+        assert "@ response.data[1]" in message
 
-    def test_the_first_that_is_no_link_ends_it(self, wire: ModuleType) -> None:
-        """A hostile answer has room for a million, and each would take a traceback."""
-        with pytest.raises(MalformedResponseError) as caught:
-            wire.read_links(answer({"data": [ANSWER["data"], {"id": "x"}, 7, {}]}))
-        assert str(caught.value).endswith("response: missing @ response.data[1].attributes")
+    def test_a_list_of_something_else_is_malformed(self, wire: ModuleType) -> None:
+        """A list with more flawed members than the limit is refused at the first one above it."""
+        most = wire.envelope.MAX_SKIPPED
+        assert wire.read_links(answer({"data": [{}] * most})) == []
+        with pytest.raises(
+            MalformedResponseError, match=r"1000 members that are not links: missing @ .*\[0\]"
+        ):
+            wire.read_links(answer({"data": [{}] * (most + 1) + [ANSWER["data"]]}))
+
+    def test_a_list_of_another_entity_is_malformed(self, wire: ModuleType) -> None:
+        """A list in which no link concerns the entity belongs to another request."""
+        assert wire.read_links(a_list(ANSWER["data"], entity=LINK.child)) == [LINK]
+        with pytest.raises(MalformedResponseError, match="about another entity"):
+            wire.read_links(a_list(ANSWER["data"], entity=incident(A)))
 
     def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
         """The API answers with a list also for one."""
