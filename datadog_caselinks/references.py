@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import difflib
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +25,6 @@ from datadog_caselinks.models import (
     is_case_key,
     is_uuid,
     require_known_entity_type,
-    require_known_relationship,
 )
 from datadog_caselinks.sites import Site, quoted_url
 
@@ -38,6 +38,36 @@ _PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | 
 
 FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
 """The forms that :func:`parse_reference` accepts, as messages list them."""
+
+
+_FORWARD: Final = {
+    Relationship.RELATES_TO: ("relates to", "related to", "relates", "related"),
+    Relationship.CAUSES: ("causes", "cause of"),
+    Relationship.BLOCKS: ("blocks", "blocking", "blocker of"),
+    Relationship.DUPLICATES: ("duplicates", "duplicate of"),
+    Relationship.PARENT_OF: ("parent of", "has child"),
+    Relationship.SUCCESSOR_OF: ("successor of", "succeeds"),
+    Relationship.ESCALATES_TO: ("escalates to", "escalated to"),
+}
+_BACKWARD: Final = {
+    Relationship.CAUSES: ("caused by",),
+    Relationship.BLOCKS: ("blocked by",),
+    Relationship.DUPLICATES: ("duplicated by",),
+    Relationship.PARENT_OF: ("child of", "has parent"),
+    Relationship.SUCCESSOR_OF: ("predecessor of", "precedes", "succeeded by"),
+    Relationship.ESCALATES_TO: ("escalated from",),
+}
+_WORDS: Final = {
+    word: (relationship, is_backward)
+    for is_backward, known in ((False, _FORWARD), (True, _BACKWARD))
+    for relationship, words in known.items()
+    for word in words
+}
+"""The relationship that each word names, and whether it leads from the child to the parent."""
+
+_FILLERS: Final = re.compile(r"(is|was|are|were) (an? |the )?|(an?|the) ")
+_MAX_WORD: Final = 40
+"""The length in characters up to which an unknown relationship is compared with the known ones."""
 
 
 def _upper(text: str) -> str:
@@ -134,8 +164,10 @@ def parse_link(
 
     Args:
         parent: The parent, or a text that :func:`parse_reference` accepts.
-        relationship: The name of a relationship, in upper or lower case, with underscores or hyphens:
-            ``RELATES_TO`` or ``relates-to``.
+        relationship: A relationship in words, such as ``blocks``, ``relates to``, ``relates-to`` or
+            ``RELATES_TO``. Words for the other direction swap the ends: with ``blocked by``, ``caused by``,
+            ``duplicated by``, ``child of``, ``predecessor of`` or ``escalated from``, the first end becomes
+            the child.
         child: The child, or a text that :func:`parse_reference` accepts.
         site: The site that URLs must belong to. By default, any site.
 
@@ -148,12 +180,43 @@ def parse_link(
     """
     parent = parse_reference(parent, site=site) if isinstance(parent, str) else parent
     child = parse_reference(child, site=site) if isinstance(child, str) else child
-    known = require_known_relationship(relationship.upper().replace("-", "_"))
+    known, is_swapped = _relationship(relationship)
+    if is_swapped:
+        parent, child = child, parent
     if isinstance(parent, Entity) and isinstance(child, Entity):
         return NewCaseLink(parent, known, child)
     if parent == child:
         raise InvalidLinkError(f"{parent} cannot be linked to itself")
     return LinkReference(parent, known, child)
+
+
+def in_words(name: str) -> str:
+    """Return ``name`` in lower case, with single spaces for hyphens, underscores and other blanks."""
+    return " ".join(re.sub(r"[-_]", " ", name).lower().split())
+
+
+def _relationship(given: str) -> tuple[Relationship, bool]:
+    """Return the relationship, and whether its ends must be swapped."""
+    words = in_words(given)
+    is_backward = words.startswith("←")  # the sign of lists and trees for a link seen from its child
+    words = words.lstrip("←→↔ ")
+    for each in (words, _FILLERS.sub("", words, count=1)):
+        if each in _WORDS:
+            relationship, is_swapped = _WORDS[each]
+            return relationship, is_swapped != is_backward
+    near = " or ".join(_near_misses(words))
+    hint = f"did you mean {near}? Use" if near else "use"
+    raise InvalidLinkError(f"unknown relationship {quoted(given)}; {hint} one of {', '.join(Relationship)}")
+
+
+def _near_misses(words: str) -> list[str]:
+    """Return at most two known words that are close to ``words``, and differ in their meaning."""
+    if len(words) > _MAX_WORD:
+        return []
+    near: dict[tuple[Relationship, bool], str] = {}
+    for word in difflib.get_close_matches(words, _WORDS, n=6, cutoff=0.65):
+        near.setdefault(_WORDS[word], word)
+    return list(near.values())[:2]
 
 
 def _case_of_url(address: str, site: Site | None) -> str:
