@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, Site, read_link_file
-from datadog_caselinks.bulk.link_files import MAX_LINE
+from datadog_caselinks.bulk.link_csv import MAX_LINE
 
 
 class InPieces(io.RawIOBase):

@@ -35,7 +35,9 @@ from datadog_caselinks import (
     parse_link,
     read_link_file,
 )
-from datadog_caselinks.bulk.link_files import COLUMNS, MAX_LINE, count_links
+from datadog_caselinks.bulk.columns import COLUMNS
+from datadog_caselinks.bulk.link_csv import MAX_LINE
+from datadog_caselinks.bulk.link_files import count_links
 from tests.bulk.reading import InPieces, raw_file, read, refusal
 from tests.support.strategies import json_values, new_links
 

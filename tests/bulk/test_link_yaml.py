@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.bulk import link_files, link_yaml
-from datadog_caselinks.bulk.link_files import MAX_LINE, MAX_YAML, count_links
+from datadog_caselinks.bulk.link_csv import MAX_LINE
+from datadog_caselinks.bulk.link_files import MAX_YAML, count_links
 from datadog_caselinks.bulk.link_yaml import YamlRow, read_rows
 from tests.bulk import reading
 from tests.bulk.reading import InPieces, raw_file
