@@ -59,7 +59,7 @@ class LinkLine:
     ``new``
         The link.
     ``source``
-        The line as written, from which ``Rejects`` writes a line of a file that can be read again.
+        The line as written. ``source.rejected(reason)`` returns it for a file of lines to fix and read again.
     """
 
     number: int
@@ -135,6 +135,8 @@ async def read_link_file(
             _LOGGER.info("Line %d is skipped as a comment. CSV has no comments of its own.", comment)
     for row in parser.end():
         yield row.line(site)
+    if parser.is_empty:
+        raise LinkFileError("the file is empty: it must contain at least a header or a link")
     if parser.document:
         for line in await asyncio.to_thread(parser.document.lines, parser.names, site):
             yield line
@@ -177,9 +179,12 @@ def _format_of(file: io.RawIOBase, format: LinkFileFormat | str | None) -> LinkF
             known = ", ".join(LinkFileFormat)
             raise ParameterError(f"format must be one of {known}, not {quoted(format)}") from None
     name = getattr(file, "name", None)
-    return (
-        _SUFFIXES.get(PurePath(os.fsdecode(name)).suffix.lower()) if isinstance(name, str | bytes) else None
-    )
+    return format_of_name(name) if isinstance(name, str | bytes) else None
+
+
+def format_of_name(name: str | bytes) -> LinkFileFormat | None:
+    """Return the format of a file with this name, if the suffix is known."""
+    return _SUFFIXES.get(PurePath(os.fsdecode(name)).suffix.lower())
 
 
 @define
@@ -229,12 +234,13 @@ class _Lines:
                 self._decoder = codecs.getincrementaldecoder("utf-16")(errors="replace")
             elif chunk.startswith(codecs.BOM_UTF8):
                 self.mark = codecs.BOM_UTF8
-                chunk = chunk.removeprefix(self.mark)
         return self._decoder.decode(chunk).encode() if self._decoder else chunk
 
     def _line(self) -> Iterator[tuple[int, bytes]]:
         self._number += 1
         line, self._partial = self._partial, b""
+        if self._number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             yield self._number, line
 
@@ -315,6 +321,11 @@ class _Parser:
         """The number of the first line that was skipped as a comment."""
         return self._csv.first_comment if self._csv else None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was neither a header nor a line."""
+        return not self._has_begun and not (self._csv and self._csv.header)
+
     def feed(self, chunk: bytes) -> Iterator[_Row]:
         """Yield the rows that end in ``chunk``. The rows of YAML are in ``document``."""
         for number, line in self._lines.split(chunk):
@@ -326,8 +337,6 @@ class _Parser:
             yield from self._feed(number, line)
         if self._csv:
             yield from map(_csv_row, self._csv.end())
-        if not self._has_begun and not (self._csv and self._csv.header):
-            raise LinkFileError("the file is empty: it must contain at least a header or a link")
 
     def _feed(self, number: int, line: bytes) -> Iterator[_Row]:
         if self._format is None and not (self._csv and self._csv.is_within_row) and line.lstrip()[:1] == b"{":

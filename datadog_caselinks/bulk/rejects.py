@@ -14,6 +14,7 @@ from typing import Final, Self
 from attrs import frozen
 
 from datadog_caselinks.bulk.link_csv import REASON
+from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import one_line
 
 _OLD_REASON: Final = re.compile(rf'\s*\{{\s*"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*+"\s*,?'.encode())
@@ -68,20 +69,35 @@ class Rejects:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self.count = 0
+
+    def require_not(self, other: int | str) -> None:
+        """Check that neither the file nor its backup is ``other``, a path or a file descriptor.
+
+        Raises:
+            ParameterError: It is the same file.
+        """
+        for path in (self.path, self._backup):
+            with contextlib.suppress(OSError):  # such as a file that does not exist
+                if os.path.samestat(os.stat(path), os.stat(other)):
+                    raise ParameterError(f"rejected lines must not overwrite {path}, which this run uses")
+
+    @property
+    def _backup(self) -> Path:
+        return Path(f"{self.path}~")
 
     def __enter__(self) -> Self:
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG(self._path.stat().st_mode):
-                self._path.replace(f"{self._path}~")
-        self._file = open(self._path, "ab", buffering=0)
+            if stat.S_ISREG(self.path.stat().st_mode):
+                self.path.replace(self._backup)
+        self._file = open(self.path, "ab", buffering=0)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        if not self.count and self._path.is_file():
-            self._path.unlink()
+        if not self.count and self.path.is_file():
+            self.path.unlink()
 
     def add(self, source: LineSource, reason: str) -> None:
         """Write one line.
