@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import difflib
+import functools
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -195,6 +196,7 @@ def in_words(name: str) -> str:
     return " ".join(re.sub(r"[-_]", " ", name).lower().split())
 
 
+@functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships
 def _relationship(given: str) -> tuple[Relationship, bool]:
     """Return the relationship, and whether its ends must be swapped."""
     words = in_words(given)

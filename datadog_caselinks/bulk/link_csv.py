@@ -7,6 +7,7 @@ forgotten quotation mark must not hide the links below it.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -128,6 +129,12 @@ class Header:
     _splitter: _Splitter
     _line_end: str
     _has_reason: bool
+    blanks: bytes = field(init=False)
+    """The characters of which an empty row without quotation marks consists."""
+
+    @blanks.default
+    def _blanks(self) -> bytes:
+        return (string.whitespace + self._splitter.delimiter).encode()
 
     def cells(self, text: str) -> list[str]:
         """Return the cells of a row, without empty ones beyond the header."""
@@ -153,11 +160,16 @@ class Header:
             raise LinkFileError("is not UTF-8 text")
         return values
 
-    def is_plausible(self, cells: Sequence[str]) -> bool:
-        """Return whether ``cells`` are a row of several lines: these must be in columns that are ignored."""
-        return len(cells) <= len(self.columns) and not any(
-            column and "\n" in cell.strip() for column, cell in zip(self.columns, cells, strict=False)
-        )
+    def row(self, number: int, text: bytes) -> CsvRow:
+        """Return the row ``text``. Raises ``_OpenQuoteError`` if a quoted cell is open at its end."""
+        try:
+            if len(text) > MAX_LINE:
+                raise LinkFileError(f"is longer than {MAX_LINE} bytes")
+            return CsvRow(number, text, self, self.cells(decoded(text)))
+        except _OpenQuoteError:
+            raise
+        except LinkFileError as error:
+            return CsvRow(number, text, self, error)
 
     def rejected(self, text: bytes, reason: str) -> bytes:
         """Return the row ``text`` with ``reason`` as its first cell."""
@@ -192,6 +204,21 @@ class CsvRow:
         if isinstance(self._cells, LinkFileError):
             raise self._cells
         return self.header.values(self._cells)
+
+    def is_empty(self) -> bool:
+        """Return whether all cells are empty."""
+        return not isinstance(self._cells, LinkFileError) and not any(map(str.strip, self._cells))
+
+    def is_plausible(self) -> bool:
+        """Return whether the cells may be those of several lines: line breaks are in ignored columns only."""
+        columns = self.header.columns
+        return (
+            not isinstance(self._cells, LinkFileError)
+            and len(self._cells) <= len(columns)
+            and not any(
+                column and "\n" in cell.strip() for column, cell in zip(columns, self._cells, strict=False)
+            )
+        )
 
 
 @define
@@ -230,6 +257,9 @@ class CsvRows:
         Raises:
             LinkFileError: The file does not begin with a header.
         """
+        if self.header and self.is_whole_row(line):
+            yield self.header.row(number, line.strip(b"\r"))
+            return
         waiting = [(number, line)]
         while waiting:
             self._hold(*waiting.pop())
@@ -243,6 +273,16 @@ class CsvRows:
             self._held = []
             if row:
                 yield row
+
+    def is_whole_row(self, line: bytes) -> bool:
+        """Return whether ``line`` is certainly one row, without a closer check: most lines are."""
+        return bool(
+            self.header
+            and not self._held
+            and b'"' not in line
+            and b"#" not in line
+            and line.strip(self.header.blanks)
+        )
 
     def end(self) -> Iterator[CsvRow]:
         """Yield the rows that are incomplete at the end of the file.
@@ -290,19 +330,10 @@ class CsvRows:
         if self.header is None:
             self.header = self._find_header(text)
             return None
-        try:
-            if len(text) > MAX_LINE:
-                raise LinkFileError(f"is longer than {MAX_LINE} bytes")
-            cells = self.header.cells(decoded(text))
-        except _OpenQuoteError:
-            raise
-        except LinkFileError as error:
-            if is_continued:
-                raise _UnbalancedError from None
-            return CsvRow(number, text, self.header, error)
-        if is_continued and not self.header.is_plausible(cells):
+        row = self.header.row(number, text)
+        if is_continued and not row.is_plausible():
             raise _UnbalancedError
-        return CsvRow(number, text, self.header, cells) if any(map(str.strip, cells)) else None
+        return None if row.is_empty() else row
 
     def _require_continuation(self, line: bytes) -> None:
         """Check that ``line`` closes the quoted cell in which it begins.
@@ -392,7 +423,7 @@ class CsvRows:
             raise LinkFileError(f"the header {wrong}")
         missing = self._names.described(name for name in REQUIRED if name not in best)
         raise LinkFileError(
-            f"the header lacks {missing}: the first line of CSV must contain the columns "
+            f"the header {quoted(line)} lacks {missing}: the first line of CSV must contain the columns "
             f"{','.join(REQUIRED)}; if they have other names or another delimiter, specify these "
             "(--column parent=NAME, --delimiter); "
             "if the file is not CSV, specify its format"

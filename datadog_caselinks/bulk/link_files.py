@@ -162,7 +162,7 @@ def count_links(
     count = 0
     try:
         for chunk in iter(lambda: file.read(MAX_LINE) or b"", b""):
-            count += sum(1 for _ in parser.feed(chunk))
+            count += parser.count(chunk)
         return count + sum(1 for _ in parser.end())
     except LinkFileError:
         return None
@@ -330,6 +330,14 @@ class _Parser:
         """Yield the rows that end in ``chunk``. The rows of YAML are in ``document``."""
         for number, line in self._lines.split(chunk):
             yield from self._feed(number, line)
+
+    def count(self, chunk: bytes) -> int:
+        """Return the number of rows that end in ``chunk``, faster than ``feed``."""
+        count = 0
+        for number, line in self._lines.split(chunk):
+            is_whole = self._csv.is_whole_row(line) if self._csv else self._has_begun
+            count += 1 if is_whole else sum(1 for _ in self._feed(number, line))
+        return count
 
     def end(self) -> Iterator[_Row]:
         """Yield the remaining rows."""

@@ -413,14 +413,34 @@ class TestWholeFiles:
         """An empty file is refused, because it is usually a mistake."""
         assert await refusal(content) == "the file is empty: it must contain at least a header or a link"
 
-    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-    @pytest.mark.parametrize("bom", ["", "\ufeff"])
-    async def test_utf16(self, encoding: str, bom: str) -> None:
-        """As some spreadsheets write; with a byte order mark the message says what it is."""
-        message = await refusal(f"{bom}{HEADER}\n{GOOD}\n".encode(encoding))
-        assert "UTF-8" in message
-        if encoding == "utf-16" or (bom and encoding in ("utf-16-le", "utf-16-be")):
-            assert message == "the file is UTF-16: save it as UTF-8"
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+    async def test_an_encoding_that_cannot_be_known(self, encoding: str) -> None:
+        """UTF-16 without a byte order mark, and UTF-32, are refused with the encodings that are read."""
+        message = await refusal(f"{HEADER}\n{GOOD}\n".encode(encoding))
+        assert message == "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("length", [1, 2, 3, 7, MAX_LINE])
+    @pytest.mark.parametrize("start", [f"{HEADER}\n{GOOD}\n", f"{JSON_LINE}\n{JSON_LINE}\n"])
+    async def test_utf16_with_a_byte_order_mark(self, encoding: str, length: int, start: str) -> None:
+        """A file in UTF-16, as spreadsheets write it, is read wherever the chunks end."""
+        content = f"\ufeff{start}\u660e\U0001f600\u0a0a".encode(encoding)
+        *links, last = await read(content, length)
+        assert links == [LinkLine(2, NEW)] if start.startswith("p") else [LinkLine(1, NEW), LinkLine(2, NEW)]
+        assert isinstance(last, MalformedLine)
+        assert last.number == 3
+
+    async def test_a_second_byte_order_mark(self) -> None:
+        """A second mark, which some programs add, is not a part of the first name."""
+        assert await read(f"\ufeff{HEADER}\n{GOOD}\n".encode("utf-16")) == [LinkLine(2, NEW)]
+
+    @pytest.mark.parametrize("rest", [b"", b"\xd8", b"\x00\xd8", b"\x00\xd8x\x00"])
+    async def test_utf16_that_is_damaged(self, rest: bytes) -> None:
+        """Half a character affects its line alone."""
+        content = f"\ufeff{HEADER}\n{GOOD}\nbad".encode("utf-16-le") + rest
+        good, bad = await read(content)
+        assert good == LinkLine(2, NEW)
+        assert bad == MalformedLine(3, "lacks relationship, child")
 
     @pytest.mark.parametrize(
         "content",
@@ -442,12 +462,9 @@ class TestWholeFiles:
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),
         [
-            ("parent;relationship;child", "parent, relationship, child", "columns with commas"),
-            (
-                "parent\trelationship\tchild",
-                "parent, relationship, child",
-                "columns with commas",
-            ),
+            ("parent|relationship|child", "parent, relationship, child", "or another delimiter, specify"),
+            ("From,Kind,To", "parent, relationship, child", "other names or another delimiter, specify these"),
+            ("parent,relationship;child", "relationship, child", "must contain the columns"),
             (
                 "parent,child",
                 "relationship",
@@ -460,7 +477,7 @@ class TestWholeFiles:
     async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
         """The message names the columns that are missing and the likeliest reason."""
         message = await refusal(f"{header}\n{GOOD}\n")
-        assert message.startswith(f"the header lacks {missing}: ")
+        assert message.startswith(f"the header {header!r} lacks {missing}: ")
         assert hint in message
 
     @pytest.mark.parametrize("indent", [None, 2])

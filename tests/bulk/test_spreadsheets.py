@@ -33,7 +33,7 @@ OTHERS: Final = {
 async def read(path: Path) -> list[LinkLine | MalformedLine]:
     """Read the file with the options that it needs."""
     columns: Mapping[str, str] | None = COLUMNS.get(path.name)
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - opening it blocks nobody
         count = count_links(file, delimiter=DELIMITERS.get(path.name), columns=columns)
         lines = read_link_file(file, delimiter=DELIMITERS.get(path.name), columns=columns)
         found = [line async for line in lines]
