@@ -365,6 +365,178 @@ class TestCsv:
         assert await read(f"{HEADER}\n") == []
 
 
+NOTES = f"{HEADER},note"
+OPEN = "is not valid CSV: a quoted field is not closed"
+
+
+class TestRowsOfSeveralLines:
+    @pytest.mark.parametrize("length", [MAX_LINE, 1, 7])
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    async def test_a_line_break_in_an_ignored_column(self, length: int, end: str) -> None:
+        """A quoted cell may contain line breaks; the row has the number of its first line."""
+        content = end.join([NOTES, f'{GOOD},"a', "", 'b ""c"", d', f'e",{end}{GOOD},x', ""])
+        assert await read(content, length) == [LinkLine(2, NEW), LinkLine(7, NEW)]
+
+    async def test_two_cells_with_line_breaks_in_a_row(self) -> None:
+        """The line that closes one cell may open the next."""
+        content = f'one,{HEADER},two\n"a\nb",{GOOD},"c\nd"\n,{GOOD},\n'
+        assert await read(content) == [LinkLine(2, NEW), LinkLine(5, NEW)]
+
+    async def test_a_carriage_return_in_an_ignored_cell(self) -> None:
+        """A quoted cell may contain any character."""
+        assert await read(f'{NOTES}\n{GOOD},"a\rb"\n') == [LinkLine(2, NEW)]
+        assert (await reason(f'{NOTES}\n{GOOD},"a"\n{GOOD}\r,"b"\r{GOOD}')).startswith("is not valid CSV")
+        assert (await reason(f'{NOTES}\n{A},"BLOCKS",{B}\rx')).startswith("contains a carriage return")
+
+    async def test_a_malformed_row_of_several_lines_is_one_line(self) -> None:
+        """A row whose link is wrong is reported once, not once for each of its lines."""
+        before, after = await read(f'{NOTES}\n{A},LIKES,{B},"a\nb\nc"\n{GOOD},\n')
+        assert isinstance(before, MalformedLine)
+        assert (before.number, before.reason.split(";")[0]) == (2, "unknown relationship 'LIKES'")
+        assert after == LinkLine(5, NEW)
+
+    @pytest.mark.parametrize(
+        ("rows", "numbers"),
+        [
+            (f'{GOOD},"x\n{GOOD},\n{GOOD},"\n', [3]),
+            (f'{GOOD},"x\n{GOOD},"\n{GOOD},\n', [4]),
+            (f'{GOOD},"x\n{GOOD},y\n', [3]),
+            (f'{GOOD},"x\n{GOOD},"y\n{GOOD},\n', [4]),
+            (f'"{GOOD},\n{GOOD},"x"\n{GOOD},\n', [3, 4]),
+            (f'{GOOD},"x\n"y"z\n{GOOD},\n', [4]),
+            (f'{GOOD},"x\ny",1,2\n{GOOD},\n', [4]),
+            (f'{A},"BLOCKS\nx",{B},\n{GOOD},\n', [4]),
+        ],
+    )
+    async def test_a_forgotten_quotation_mark_hides_no_link(self, rows: str, numbers: list[int]) -> None:
+        """A quoted cell that would contain a link, or that ends within text, is malformed on its own."""
+        lines = await read(f"{NOTES}\n{rows}")
+        assert [line.number for line in lines if isinstance(line, LinkLine)] == numbers
+        assert MalformedLine(2, OPEN) in lines
+        assert count_links(raw_file(f"{NOTES}\n{rows}".encode())) == len(lines)
+
+    async def test_links_after_a_forgotten_quotation_mark_do_not_wait(self, pipe: Pipe) -> None:
+        """The next link shows that the cell should have been closed, so no more of a pipe is read first."""
+        file, writer = pipe
+        async with aclosing(read_link_file(file)) as lines:
+            writer.write(f'{NOTES}\n{GOOD},"x\n{GOOD},\n'.encode())
+            assert [await anext(lines), await anext(lines)] == [MalformedLine(2, OPEN), LinkLine(3, NEW)]
+            writer.close()
+
+    @pytest.mark.parametrize("filler", ["x\n", '""\n', "\n", '","\n'])
+    async def test_a_row_is_not_longer_than_a_line(self, filler: str) -> None:
+        """After 64 KiB without a closing quotation mark, the row is given up, and its lines are read."""
+        many = (MAX_LINE // len(filler) + 1) * filler
+        lines = await read(f'{NOTES}\n{GOOD},"x\n{many}y"\n{GOOD},\n')
+        assert lines[0] == MalformedLine(2, OPEN)
+        assert lines[-1] == LinkLine(4 + many.count("\n"), NEW)
+
+    async def test_a_header_of_several_lines(self) -> None:
+        """A name that is not read may contain a line break."""
+        assert await read(f'{HEADER},"Notes\n(""optional"")"\n{GOOD},\n') == [LinkLine(3, NEW)]
+        assert await refusal(f'{HEADER},"Notes\n{GOOD}\n') == f"the header {OPEN}"
+        long = "x\n" * MAX_LINE
+        assert await refusal(f'{HEADER},"Notes\n{long}') == f"the header {OPEN}"
+
+
+class TestComments:
+    @pytest.mark.parametrize("length", [MAX_LINE, 1])
+    async def test_they_are_skipped_and_reported_once(
+        self, caplog: pytest.LogCaptureFixture, length: int
+    ) -> None:
+        """A line that begins with # is not a row; the first such line is logged."""
+        caplog.set_level("INFO", "datadog_caselinks")
+        content = f'\n# "by hand\n{HEADER}\n#{GOOD}\n"# a, b",,\n{GOOD}\n'
+        assert await read(content, length) == [LinkLine(6, NEW)]
+        assert caplog.messages == ["Line 2 is skipped as a comment. CSV has no comments of its own."]
+
+    async def test_a_sign_in_an_ignored_column_is_a_value(self) -> None:
+        """The name of a channel in the first column begins no comment, unless a blank follows."""
+        content = f"#,{HEADER}\n#inc-1,{GOOD}\n# 1,{GOOD}\n##,{GOOD}\n#,,,\n"
+        assert await read(content) == [LinkLine(2, NEW)]
+
+    async def test_only_comments(self) -> None:
+        """A file of comments is as good as empty."""
+        assert (await refusal("# a\n# b\n")).startswith("the file is empty")
+
+    async def test_json_lines_after_a_comment(self) -> None:
+        """The first line that is not a comment decides the format."""
+        assert await read(f"# by hand\n{JSON_LINE}\n") == [LinkLine(2, NEW)]
+
+
+class TestDelimiters:
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", ":", "~", " ", "§", "\\t"])
+    async def test_one_that_is_given(self, delimiter: str) -> None:
+        """Any character that is not in a key separates cells, and backslash and t stand for a tab."""
+        sign = delimiter.replace("\\t", "\t")
+        row = sign.join([A, '"BLOCKS"', B, '"a, b"'])
+        content = f"{NOTES.replace(',', sign)}\n{row}\n{sign * 4}\n"
+        assert await read(content, delimiter=delimiter) == [LinkLine(2, NEW)]
+        assert count_links(raw_file(content.encode()), delimiter=delimiter) == 1
+
+    @pytest.mark.parametrize("delimiter", ["", ",,", "a", "7", '"', "\n", "\r", "\0"])
+    async def test_one_that_cannot_separate(self, delimiter: str) -> None:
+        """A delimiter that may be a part of a value is refused."""
+        with pytest.raises(ParameterError, match="delimiter must be one character"):
+            await read(HEADER, delimiter=delimiter)
+
+    async def test_a_declared_one(self) -> None:
+        """A spreadsheet may declare the delimiter in a line before the header."""
+        row = GOOD.replace(",", "|")
+        assert await read(f"sep=|\nparent|relationship|child\n{row}\n") == [LinkLine(3, NEW)]
+        assert await read(f"SEP=;\n\n{HEADER}\n{GOOD}\n") == [LinkLine(4, NEW)]
+        assert await read(f"sep=;\nparent|relationship|child\n{row}\n", delimiter="|") == [LinkLine(3, NEW)]
+        assert (await refusal(f"sep=x\n{HEADER}\n")).startswith("the header 'sep=x' lacks")
+
+    async def test_a_delimiter_decides_the_format(self) -> None:
+        """A file for which a delimiter is given is CSV, unless its suffix says otherwise."""
+        assert (await refusal(JSON_LINE, delimiter=";")).startswith("the header ")
+        assert await read(JSON_LINE, delimiter=";", format="jsonl") == [LinkLine(1, NEW)]
+
+    async def test_other_bytes_in_ignored_columns(self) -> None:
+        """Only the columns of a link must be UTF-8."""
+        content = f"{HEADER},Priorit\xe4t\n{GOOD},\xe9\n{GOOD}\xe9,\n{GOOD},".encode("latin-1")
+        good, bad, last = await read(content)
+        assert [good, bad, last] == [
+            LinkLine(2, NEW),
+            MalformedLine(3, "is not UTF-8 text"),
+            LinkLine(4, NEW),
+        ]
+
+
+class TestNamesOfColumns:
+    @pytest.mark.parametrize("format", ["csv", "jsonl", "yaml"])
+    async def test_names_that_are_given(self, format: str) -> None:
+        """A column may have any name in the file, in any letter case, in every format."""
+        content = {
+            "csv": f"from,parent,Relationship, TO \n{A},x,BLOCKS,{B}\n",
+            "jsonl": json.dumps({"from": A, "parent": "x", "RELATIONSHIP": "BLOCKS", "To": B}),
+            "yaml": f"- {{from: {A}, parent: x, relationship: BLOCKS, To: {B}}}",
+        }[format]
+        (line,) = await read(content, format=format, columns={"parent": "From", "child": "to"})
+        assert isinstance(line, LinkLine)
+        assert line.new == NEW
+
+    async def test_a_name_that_is_not_in_the_file(self) -> None:
+        """The message has the name in the file and the column of a link."""
+        message = await refusal(f"{HEADER}\n{GOOD}\n", columns={"parent": "From"})
+        assert message.startswith(f"the header {HEADER!r} lacks From (parent): ")
+
+    @pytest.mark.parametrize("header", ["Parent ID,Relationship,Child-Id", "PARENT_ID,RELATIONSHIP,child id"])
+    async def test_words_are_separated_as_people_like(self, header: str) -> None:
+        """Blanks, hyphens and underscores in a name are equal."""
+        assert await read(f"{header}\n{GOOD}\n") == [LinkLine(2, NEW)]
+
+    @pytest.mark.parametrize(
+        ("columns", "says"),
+        [({"prnt": "From"}, "unknown column 'prnt' of a link"), ({"parent": "x", "child": "X"}, "same name")],
+    )
+    async def test_names_that_cannot_be(self, columns: dict[str, str], says: str) -> None:
+        """An unknown column, and one name for two columns, are refused before anything is read."""
+        with pytest.raises(ParameterError, match=says):
+            await read(HEADER, columns=columns)
+
+
 class TestJsonLines:
     @pytest.mark.parametrize(
         "bad", ["{", "{}x", "[1]", "7", "null", '"x"', HEADER, "[" * 60_000, "9" * 60_000, "NaN"]
@@ -463,7 +635,11 @@ class TestWholeFiles:
         ("header", "missing", "hint"),
         [
             ("parent|relationship|child", "parent, relationship, child", "or another delimiter, specify"),
-            ("From,Kind,To", "parent, relationship, child", "other names or another delimiter, specify these"),
+            (
+                "From,Kind,To",
+                "parent, relationship, child",
+                "other names or another delimiter, specify these",
+            ),
             ("parent,relationship;child", "relationship, child", "must contain the columns"),
             (
                 "parent,child",
