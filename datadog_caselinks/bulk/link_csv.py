@@ -20,6 +20,8 @@ from datadog_caselinks.messages import quoted
 MAX_LINE: Final = 65_536
 """The maximum length of a line in bytes, and of a row of several lines. A link takes about 150."""
 
+_MAX_HEADER_LINES: Final = 100
+
 DELIMITERS: Final = (",", ";", "\t")
 """The delimiters that are found from the header."""
 
@@ -36,7 +38,11 @@ _INSIDE: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
 
 
 class _OpenQuoteError(LinkFileError):
-    """A quoted cell is open at the end of the text."""
+    """A quoted cell is open at the end of the text, after ``cells`` other cells."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__("is not valid CSV: a quoted field is not closed")
+        self.cells = cells
 
 
 class _UnbalancedError(Exception):
@@ -105,7 +111,7 @@ class _Splitter:
                 return cells, bare_cells
             position = match.end()
         if self._open.match(text, position):
-            raise _OpenQuoteError("is not valid CSV: a quoted field is not closed")
+            raise _OpenQuoteError(len(cells))
         raise LinkFileError("is not valid CSV: text follows a closing quotation mark")
 
     def without_first(self, text: str) -> str:
@@ -135,6 +141,11 @@ class Header:
     @blanks.default
     def _blanks(self) -> bytes:
         return (string.whitespace + self._splitter.delimiter).encode()
+
+    @property
+    def delimiter(self) -> str:
+        """The character between cells."""
+        return self._splitter.delimiter
 
     def cells(self, text: str) -> list[str]:
         """Return the cells of a row, without empty ones beyond the header."""
@@ -166,9 +177,9 @@ class Header:
             if len(text) > MAX_LINE:
                 raise LinkFileError(f"is longer than {MAX_LINE} bytes")
             return CsvRow(number, text, self, self.cells(decoded(text)))
-        except _OpenQuoteError:
-            raise
         except LinkFileError as error:
+            if isinstance(error, _OpenQuoteError) and error.cells < len(self.columns):
+                raise
             return CsvRow(number, text, self, error)
 
     def rejected(self, text: bytes, reason: str) -> bytes:
@@ -305,7 +316,7 @@ class CsvRows:
         """Return the first held line as a malformed row, and put the others on the stack ``waiting``."""
         (number, line), *others = self._held
         self._held = []
-        error = LinkFileError("is not valid CSV: a quoted field is not closed")
+        error = _OpenQuoteError(0)
         if self.header is None:
             raise LinkFileError(f"the header {error}")
         waiting.extend(reversed(others))
@@ -344,7 +355,8 @@ class CsvRows:
         """
         inside = _INSIDE.match(line)
         assert inside is not None  # it matches an empty text as well
-        if self._hides_link(inside[0]) or self._held_size > MAX_LINE:
+        is_too_long = self._held_size > MAX_LINE or (not self.header and len(self._held) > _MAX_HEADER_LINES)
+        if is_too_long or self._hides_link(inside[0]):
             raise _UnbalancedError
         if inside[0] == line:
             raise _OpenQuoteError
@@ -385,7 +397,13 @@ class CsvRows:
             return False
         if self.header:
             # In a column that is not read, such as the name of a channel, the text may be a value.
-            return self.header.columns[0] is not None or start[1:2] in ("", " ", "\t", "#")
+            return self.header.columns[0] is not None or start[1:2] in (
+                "",
+                " ",
+                "\t",
+                "#",
+                self.header.delimiter,
+            )
         try:
             self._find_header(text.encode(errors="surrogateescape"))
         except LinkFileError:
