@@ -40,7 +40,7 @@ _INSIDE: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
 class _OpenQuoteError(LinkFileError):
     """A quoted cell is open at the end of the text, after ``cells`` other cells."""
 
-    def __init__(self, cells: int) -> None:
+    def __init__(self, cells: int = 0) -> None:
         super().__init__("is not valid CSV: a quoted field is not closed")
         self.cells = cells
 
@@ -316,7 +316,7 @@ class CsvRows:
         """Return the first held line as a malformed row, and put the others on the stack ``waiting``."""
         (number, line), *others = self._held
         self._held = []
-        error = _OpenQuoteError(0)
+        error = _OpenQuoteError()
         if self.header is None:
             raise LinkFileError(f"the header {error}")
         waiting.extend(reversed(others))
