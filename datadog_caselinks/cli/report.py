@@ -76,8 +76,8 @@ class Report:
         status = status_of(outcome)
         self._counts[status] += 1
         if isinstance(outcome, Failed):
-            self._show_failure(number, outcome)
             self._reject(line, str(outcome.error))
+            self._show_failure(number, outcome)
             self._record(number, status, error=outcome.error)
         elif isinstance(outcome, Created):
             self._created[outcome.link.relationship] += 1
@@ -90,8 +90,8 @@ class Report:
     def add_malformed(self, line: MalformedLine) -> None:
         """Count and show a line that is not a link."""
         self._counts[LinkStatus.MALFORMED] += 1
-        self._screen.problem(f"line {line.number}: {line.reason}")
         self._reject(line, line.reason)
+        self._screen.problem(f"line {line.number}: {line.reason}")
         self._record(line.number, LinkStatus.MALFORMED, error=line.reason)
         self._advance()
 

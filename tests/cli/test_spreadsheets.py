@@ -65,10 +65,10 @@ async def test_options_that_cannot_be(file: Path, options: tuple[str, ...], says
 
 async def test_the_input_is_not_overwritten(file: Path) -> None:
     """The file of rejected lines must not be the input, which would be lost."""
-    before = file.read_bytes()
+    before = file.read_bytes()  # noqa: ASYNC240 - it does not block
     done = await bulk(environment(), "--sandbox", "--rejects", str(file), str(file))
     assert "must not overwrite" in done.err
-    assert (done.status, file.read_bytes()) == (2, before)
+    assert (done.status, file.read_bytes()) == (2, before)  # noqa: ASYNC240 - as above
 
 
 @pytest.mark.parametrize("strict", [(), ("--strict",)])
@@ -94,7 +94,7 @@ async def test_rejected_lines_are_fixed_and_run_again(
 
 
 async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> None:
-    """A failed link is rejected with its error, also of JSON Lines; for an ambiguous one --ensure is named."""
+    """A failed link is rejected with its error, also in JSON Lines; if it is ambiguous, --ensure is named."""
     bad = tmp_path / "bad.jsonl"
     link = f'{{"parent":"{A}", "relationship": "blocks", "child":"{B}"}}'
     async with Server(created, answers(404), drops, answers(403)) as server:
