@@ -631,6 +631,12 @@ class TestWholeFiles:
             "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
         )
 
+    @pytest.mark.parametrize("format", ["jsonl", "yaml"])
+    @pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"a\0b\n"])
+    async def test_a_binary_file_of_a_known_format(self, content: bytes, format: str) -> None:
+        """The format does not matter for a file that is not text."""
+        assert (await refusal(content, format=format)).startswith("the file is binary, not text")
+
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),
         [
