@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import difflib
+import functools
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,6 +42,36 @@ _PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | 
 
 FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
 """The forms that :func:`parse_reference` accepts, as messages list them."""
+
+
+_FORWARD: Final = {
+    Relationship.RELATES_TO: ("relates to", "related to", "relates", "related"),
+    Relationship.CAUSES: ("causes", "cause of"),
+    Relationship.BLOCKS: ("blocks", "blocking", "blocker of"),
+    Relationship.DUPLICATES: ("duplicates", "duplicate of"),
+    Relationship.PARENT_OF: ("parent of", "has child"),
+    Relationship.SUCCESSOR_OF: ("successor of", "succeeds"),
+    Relationship.ESCALATES_TO: ("escalates to", "escalated to"),
+}
+_BACKWARD: Final = {
+    Relationship.CAUSES: ("caused by",),
+    Relationship.BLOCKS: ("blocked by",),
+    Relationship.DUPLICATES: ("duplicated by",),
+    Relationship.PARENT_OF: ("child of", "has parent"),
+    Relationship.SUCCESSOR_OF: ("predecessor of", "precedes", "succeeded by"),
+    Relationship.ESCALATES_TO: ("escalated from",),
+}
+_WORDS: Final = {
+    word: (relationship, is_backward)
+    for is_backward, known in ((False, _FORWARD), (True, _BACKWARD))
+    for relationship, words in known.items()
+    for word in words
+}
+"""The relationship that each word names, and whether it leads from the child to the parent."""
+
+_FILLERS: Final = re.compile(r"(is|was|are|were) (an? |the )?|(an?|the) ")
+_MAX_WORD: Final = 40
+"""The length in characters up to which an unknown relationship is compared with the known ones."""
 
 
 def _upper(text: str) -> str:
@@ -144,8 +176,10 @@ def parse_link(
 
     Args:
         parent: The parent, or a text that :func:`parse_reference` accepts.
-        relationship: The name of a relationship, in upper or lower case, with underscores or hyphens:
-            ``RELATES_TO`` or ``relates-to``.
+        relationship: A relationship in words, such as ``blocks``, ``relates to``, ``relates-to`` or
+            ``RELATES_TO``. Words for the other direction swap the ends: with ``blocked by``, ``caused by``,
+            ``duplicated by``, ``child of``, ``predecessor of`` or ``escalated from``, the first end becomes
+            the child.
         child: The child, or a text that :func:`parse_reference` accepts.
         site: The site that URLs must belong to. By default, any site.
 
@@ -159,8 +193,11 @@ def parse_link(
     """
     _require_site(site)
     parent, child = _parsed(parent, site), _parsed(child, site)
-    name = relationship.upper().replace("-", "_") if isinstance(relationship, str) else relationship
-    known = require_known_relationship(name)
+    if not isinstance(relationship, str):
+        require_known_relationship(relationship)
+    known, is_swapped = _relationship(relationship)
+    if is_swapped:
+        parent, child = child, parent
     if isinstance(parent, Entity) and isinstance(child, Entity):
         return NewCaseLink(parent, known, child)
     if parent == child:
@@ -175,6 +212,36 @@ def _parsed(reference: Reference | str, site: Site | None) -> Reference:
 def _require_site(site: Site | None) -> None:
     if site is not None:
         require("site", site, Site, "a Site, such as Site.EU1")
+
+
+def in_words(name: str) -> str:
+    """Return ``name`` in lower case, with single spaces for hyphens, underscores and other blanks."""
+    return " ".join(re.sub(r"[-_]", " ", name).lower().split())
+
+
+@functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships
+def _relationship(given: str) -> tuple[Relationship, bool]:
+    """Return the relationship, and whether its ends must be swapped."""
+    words = in_words(given)
+    is_backward = words.startswith("←")  # the sign of lists and trees for a link seen from its child
+    words = words.lstrip("←→↔ ")
+    for each in (words, _FILLERS.sub("", words, count=1)):
+        if each in _WORDS:
+            relationship, is_swapped = _WORDS[each]
+            return relationship, is_swapped != is_backward
+    near = " or ".join(_near_misses(words))
+    hint = f"did you mean {near}? Use" if near else "use"
+    raise InvalidLinkError(f"unknown relationship {quoted(given)}; {hint} one of {', '.join(Relationship)}")
+
+
+def _near_misses(words: str) -> list[str]:
+    """Return at most two known words that are close to ``words``, and differ in their meaning."""
+    if len(words) > _MAX_WORD:
+        return []
+    near: dict[tuple[Relationship, bool], str] = {}
+    for word in difflib.get_close_matches(words, _WORDS, n=6, cutoff=0.65):
+        near.setdefault(_WORDS[word], word)
+    return list(near.values())[:2]
 
 
 def _case_of_url(address: str, site: Site | None) -> str:

@@ -12,7 +12,7 @@ from attrs import asdict
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
-from datadog_caselinks.cli.files import format_option, open_input
+from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import label, records, status_of
 from datadog_caselinks.cli.run import (
@@ -109,11 +109,11 @@ def init(database: str) -> None:
 
 @fleet.command(epilog="Example: caselinks fleet submit examples/postmortem.csv")
 @click.argument("file")
-@format_option
+@with_file_options
 @_database_option
 @site_option
 @_quiet_option
-def submit(file: str, format: str | None, database: str, site: str | None, quiet: bool) -> None:
+def submit(file: str, file_options: FileOptions, database: str, site: str | None, quiet: bool) -> None:
     """Submit the links in FILE to the workers; - is standard input.
 
     FILE is as for bulk. If a line is malformed, nothing is submitted. The number of the run is printed to
@@ -124,7 +124,7 @@ def submit(file: str, format: str | None, database: str, site: str | None, quiet
     async def submit_file() -> None:
         async with connected(database) as app:
             link_site = resolve_site(site)
-            lines = _well_formed(screen, read_link_file(stream, format=format, site=link_site))
+            lines = _well_formed(screen, read_link_file(stream, site=link_site, **file_options))
             submission = await submit_lines(app, lines, site=link_site, source=file)
         if submission.repeated:
             repeated = counted(submission.repeated, "line that repeats", "lines that repeat")

@@ -15,7 +15,7 @@ import click
 
 from datadog_caselinks.bulk.create_links import Failed
 from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
-from datadog_caselinks.cli.files import format_option, open_input
+from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, is_for_people, label, link_record, records, status_of
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -37,7 +37,7 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 
 @click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
 @click.argument("file")
-@format_option
+@with_file_options
 @click.option(
     "--prune", is_flag=True, help="Also delete links between entities of FILE that are not in FILE."
 )
@@ -48,7 +48,7 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 def plan(
     context: click.Context,
     file: str,
-    format: str | None,
+    file_options: FileOptions,
     prune: bool,
     applies: bool,
     yes: bool,
@@ -72,7 +72,7 @@ def plan(
 
     async def work() -> None:
         async with open_client(settings) as client:
-            wanted = await _wanted(screen, file, format, client)
+            wanted = await _wanted(screen, file, file_options, client)
             screen.start(None)
             planned = await client.plan_links(wanted, prune=prune, progress=screen.on_progress)
             screen.close()
@@ -105,10 +105,12 @@ def plan(
     context.exit(application.exit_status)
 
 
-async def _wanted(screen: Screen, file: str, format: str | None, client: CaseLinksClient) -> list[WantedLink]:
+async def _wanted(
+    screen: Screen, file: str, file_options: FileOptions, client: CaseLinksClient
+) -> list[WantedLink]:
     """Read the links in ``file``. Raises :class:`LinkFileError` if any line is malformed."""
     with open_input(file) as stream:
-        lines = [line async for line in read_link_file(stream, format=format, site=client.site)]
+        lines = [line async for line in read_link_file(stream, site=client.site, **file_options)]
     malformed = [line for line in lines if isinstance(line, MalformedLine)]
     for line in malformed:
         screen.problem(f"line {line.number}: {line.reason}")
