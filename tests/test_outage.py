@@ -316,7 +316,7 @@ class TestClosing:
         assert not late.done()
         await client.close()
         with pytest.raises(SessionError):
-            await late
+            await in_virtual_time(clock, late)
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
