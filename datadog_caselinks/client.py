@@ -16,6 +16,7 @@ import aiohttp
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
@@ -242,6 +243,25 @@ class CaseLinksClient:
                 stack.callback(opened.end)  # before the creates in flight are cancelled
             async for outcome in outcomes:
                 yield outcome
+
+    def undo(self, run: str | os.PathLike[str]) -> contextlib.AbstractAsyncContextManager[Undo]:
+        """Open the record of a run to delete the links that the run created, and no others.
+
+        Use it as ``async with client.undo("run.journal") as undo``: ``undo.links`` are the links, and
+        ``undo.delete()`` deletes them. No other run can use the journal until the end of the block. A link
+        that was deleted is removed from the journal, so the next run with it creates the link again.
+
+        Args:
+            run: The path of the journal of the run, or of the output of
+                ``caselinks bulk --output jsonl``.
+
+        Raises:
+            JournalError: The file does not exist, is neither a journal nor such an output, belongs to another
+                site, or is in use by a run.
+            ParameterError: ``run`` is not a path.
+        """
+        require_path("run", run)
+        return open_undo(run, site=self.site.api_url, delete=self.delete_link, concurrency=self._concurrency)
 
     async def plan_links(
         self,

@@ -6,6 +6,7 @@ from datadog_caselinks.bulk.create_links import (
     Failed as Failed,
     Outcome as Outcome,
 )
+from datadog_caselinks.bulk.delete_links import Deleted as Deleted, NotDeleted as NotDeleted
 from datadog_caselinks.bulk.journal_file import JournalRecord as JournalRecord, read_journal as read_journal
 from datadog_caselinks.bulk.link_files import (
     LinkFileFormat as LinkFileFormat,
@@ -13,6 +14,7 @@ from datadog_caselinks.bulk.link_files import (
     MalformedLine as MalformedLine,
     read_link_file as read_link_file,
 )
+from datadog_caselinks.bulk.undo import Undo as Undo
 from datadog_caselinks.client import CaseLinksClient as CaseLinksClient, ClientOptions as ClientOptions
 from datadog_caselinks.concurrency import OnProgress as OnProgress
 from datadog_caselinks.creation import CreateResult as CreateResult
@@ -64,12 +66,7 @@ from datadog_caselinks.graph.contradictions import (
     ContradictionKind as ContradictionKind,
 )
 from datadog_caselinks.graph.link_graph import LinkGraph as LinkGraph
-from datadog_caselinks.graph.plan import (
-    Deleted as Deleted,
-    LinkPlan as LinkPlan,
-    NotDeleted as NotDeleted,
-    PlanOutcome as PlanOutcome,
-)
+from datadog_caselinks.graph.plan import LinkPlan as LinkPlan, PlanOutcome as PlanOutcome
 from datadog_caselinks.http.sessions import SessionManager as SessionManager
 from datadog_caselinks.models import (
     Case as Case,

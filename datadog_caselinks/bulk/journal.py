@@ -1,7 +1,7 @@
 """Create each link only once, even over several runs with the same journal.
 
 Each link is recorded before its request is sent, and again with the outcome. So a link that the journal does
-not contain was never sent.
+not contain was never sent, or deleted by an undo of the run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Final, Self, TypeVar
 
 from attrs import frozen
 
-from datadog_caselinks.bulk.journal_file import Key, Previous, Store, Write, key_of
+from datadog_caselinks.bulk.delete_links import DeleteFunc
+from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, Key, Previous, Store, Write, key_of
 from datadog_caselinks.creation import CreateFunc, CreateResult
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
 from datadog_caselinks.messages import storable
 from datadog_caselinks.models import CaseLink, LinkStatus, NewCaseLink
 
@@ -46,15 +47,19 @@ class Entry:
         The status of the link before, or ``None`` if the journal did not contain the link.
     ``link``
         The link, if an earlier entry created or found it.
+    ``undone_id``
+        The id of the link, if an undo that was to delete it did not come to its end.
     """
 
     previous: LinkStatus | None
     link: CaseLink | None
+    undone_id: str | None
     _put: Callable[[LinkStatus, str | None, str | None], None]
 
     def linked(self, link: CaseLink, *, created: bool) -> None:
-        """Record that the link exists as ``link``, and whether this run created it."""
-        self._put(LinkStatus.CREATED if created else LinkStatus.ALREADY_LINKED, link.id, None)
+        """Record that the link exists as ``link``, and whether a run with this journal created it."""
+        is_ours = created or link.id == self.undone_id
+        self._put(LinkStatus.CREATED if is_ours else LinkStatus.ALREADY_LINKED, link.id, None)
 
     def failed(self, error: Exception) -> None:
         """Record that the link was not created, and the first 1,000 characters of ``error``."""
@@ -146,12 +151,38 @@ class Journal:
             await self._in_progress[key].wait()
         left = self._in_progress[key] = asyncio.Event()
         try:
-            previous, link_id = await self._begin(key)
-            link = CaseLink(link_id, new.parent, new.relationship, new.child) if link_id else None
-            yield Entry(previous, link, lambda *outcome: self._put(Write(key, *outcome)))
+            previous, link_id = await self._begin(Write(key, LinkStatus.AMBIGUOUS))
+            is_linked = link_id and previous in LINKED
+            link = CaseLink(link_id, new.parent, new.relationship, new.child) if is_linked else None
+            yield Entry(
+                previous, link, None if link else link_id, lambda *outcome: self._put(Write(key, *outcome))
+            )
         finally:
             del self._in_progress[key]
             left.set()
+
+    async def records(self, *statuses: LinkStatus) -> list[JournalRecord]:
+        """Return the records of the links with one of these statuses."""
+        return await self._in_thread(partial(self._store.records, *statuses))
+
+    def deleting(self, delete: DeleteFunc) -> DeleteFunc:
+        """Return a function that calls ``delete`` for a link, and then removes the link from the journal.
+
+        A delete that fails or is cancelled may have been applied, so until it succeeds, the link is
+        ambiguous: the next run looks it up.
+        """
+
+        async def delete_recorded(link: CaseLink) -> None:
+            key = key_of(link)
+            await self._begin(Write(key, LinkStatus.AMBIGUOUS, link.id))
+            try:
+                await delete(link)
+            except NotFoundError:
+                self._put(Write(key, None))
+                raise
+            self._put(Write(key, None))
+
+        return delete_recorded
 
     async def _open(self) -> None:
         """Open the file. If another run is using it, wait a moment, in case that run is ending.
@@ -167,9 +198,9 @@ class Journal:
             polls += self._store.file not in list(_ending.values())
             await asyncio.sleep(_POLL)
 
-    async def _begin(self, key: Key) -> Previous:
+    async def _begin(self, write: Write) -> Previous:
         begun: asyncio.Future[Previous] = asyncio.get_running_loop().create_future()
-        self._put(Write(key, LinkStatus.AMBIGUOUS), begun)
+        self._put(write, begun)
         return await begun
 
     def _put(self, write: Write, begun: asyncio.Future[Previous] | None = None) -> None:

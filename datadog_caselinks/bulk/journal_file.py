@@ -35,6 +35,7 @@ _SCHEMA: Final = (
 )
 _FIND: Final = "SELECT status, link_id FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)"
+_REMOVE: Final = "DELETE FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at FROM links
     WHERE (parent, relationship, child) > (?, ?, ?)
     ORDER BY parent, relationship, child LIMIT 1000"""
@@ -72,9 +73,10 @@ class JournalRecord:
     ``new``
         The link to create. The ends of ``RELATES_TO``, which has no direction, are sorted by type and id.
     ``status``
-        The last known status. ``AMBIGUOUS`` means that the link was sent without a known outcome.
+        The last known status. ``AMBIGUOUS`` means that the link was sent without a known outcome, or that an
+        undo of the run began to delete it.
     ``link_id``
-        The id of the link, if it was created or found.
+        The id of the link, if it was created or found. An ambiguous link has one after an undo only.
     ``error``
         The error message, if the link failed.
     ``at``
@@ -94,14 +96,14 @@ Key = tuple[str, str, str]
 Previous = tuple[LinkStatus | None, str | None]
 """The status and id of a link before a write; ``(None, None)`` if the journal did not contain it."""
 
-_LINKED: Final = (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED)
+LINKED: Final = (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED)
 
 
 class Write(NamedTuple):
-    """A new status of a link."""
+    """A new status of a link, or ``None`` to remove the link."""
 
     key: Key
-    status: LinkStatus
+    status: LinkStatus | None
     link_id: str | None = None
     error: str | None = None
 
@@ -158,14 +160,22 @@ class Store:
             raise
         return previous
 
+    def records(self, *statuses: LinkStatus) -> list[JournalRecord]:
+        """Return the records of the links with one of these statuses."""
+        with _explained(self.file):
+            return [record for record in _records(self._db) if record.status in statuses]
+
     def close(self) -> str | None:
         """Close the file, and return why it could not be written, if so."""
         self._opened.close()
         return self._failure
 
     def _write(self, write: Write) -> Previous:
-        previous = _previous(self._db.execute(_FIND, write.key).fetchone())
-        if not (previous[0] in _LINKED and write.status is LinkStatus.AMBIGUOUS):
+        status, link_id = previous = _previous(self._db.execute(_FIND, write.key).fetchone())
+        begins_create = write.status is LinkStatus.AMBIGUOUS and write.link_id is None
+        if write.status is None:
+            self._db.execute(_REMOVE, write.key)
+        elif not (begins_create and (status in LINKED or link_id)):
             self._db.execute(_WRITE, (*write.key, write.status, write.link_id, write.error, time.time()))
         return previous
 

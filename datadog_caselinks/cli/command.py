@@ -26,8 +26,9 @@ _COMMANDS: Final = {
     "create": ("link", "Create the link PARENT RELATIONSHIP CHILD."),
     "ensure": ("link", "Create the link PARENT RELATIONSHIP CHILD unless it exists."),
     "list": ("link", "List the links that have ENTITY as parent or child."),
-    "delete": ("link", "Delete links by id; list and create show the ids."),
+    "delete": ("link", "Delete links by their ids or ends."),
     "bulk": ("bulk", "Create the links in FILE; - is standard input."),
+    "undo": ("undo", "Delete the links that RUN created, and no others, after showing them."),
     "plan": ("plan", "Show which links to create and delete to match FILE."),
     "graph": ("graph", "Draw the links around ENTITY as a tree, Mermaid, DOT, SVG, or an HTML page."),
     "journal": ("journal", "Show the journal of a bulk run."),
@@ -121,5 +122,6 @@ def caselinks() -> None:
       0    everything succeeded
       1    something failed
       2    nothing was sent: wrong usage, configuration or file
+      3    changes are pending (plan --check)
       130  interrupted by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP
     """

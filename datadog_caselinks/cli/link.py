@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections.abc import Iterable, Sequence
 
 import click
 
+from datadog_caselinks.cli.cases import find_cases
+from datadog_caselinks.cli.files import open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_links
-from datadog_caselinks.errors import CaseLinksError, NotFoundError, PermissionDeniedError
-from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Relationship
-from datadog_caselinks.references import Resolver, name_of, parse_link
+from datadog_caselinks.client import CaseLinksClient
+from datadog_caselinks.errors import CaseLinksError, ParameterError
+from datadog_caselinks.messages import quoted
+from datadog_caselinks.models import Case, CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
+from datadog_caselinks.references import name_of, parse_link
 
 
 @click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
@@ -59,10 +64,10 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
             else:
                 link, is_new = await client.create_link(new), True
             screen.note("Created." if is_new else "Already linked.")
-            cases = await _cases(resolver, [link.parent, link.child])
+            cases = await find_cases(resolver, [link])
             # A single link is one JSON object, not a list.
             output = "jsonl" if settings.output == "json" else settings.output
-            _show(screen, output, [link], cases, new.parent)
+            _show(screen, output, [link], cases, new.parent, has_ids=True)
 
     with logging_to(screen, settings):
         try:
@@ -108,8 +113,8 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
             found = await client.list_links(
                 around, relationship=Relationship(relationship) if relationship else None
             )
-            ends = {end for link in found for end in (link.parent, link.child)}
-            _show(screen, settings.output, found, {} if ids else await _cases(resolver, ends), around)
+            cases = {} if ids else await find_cases(resolver, found)
+            _show(screen, settings.output, found, cases, around, has_ids=ids)
         if not found:
             screen.note(f"{entity} has no such links." if relationship else f"{entity} has no links.")
 
@@ -117,16 +122,26 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
         run(show())
 
 
-@click.command(epilog="Example: caselinks delete 804cd682-55f6-4541-ab00-b608b282ea7d")
-@click.argument("ids", metavar="LINK...", nargs=-1, required=True)
+@click.command(epilog="Example: caselinks delete --sandbox SHOP-2 causes SHOP-5")
+@click.argument("links", metavar="[LINK]... | PARENT RELATIONSHIP CHILD", nargs=-1)
 @with_settings()
 @click.pass_context
-def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> None:
-    """Delete links by id; list and create show the ids."""
+def delete(context: click.Context, links: Sequence[str], settings: Settings) -> None:
+    """Delete links by their ids or ends.
+
+    LINK is the id of a link; list --ids and create show it. With - the ids are read
+    from standard input: the first column of each line, as list prints it.
+    PARENT RELATIONSHIP CHILD, written as for create, deletes every equal link.
+    """
     screen = Screen(quiet=settings.quiet)
+    is_by_ends = len(links) == 3 and not is_uuid(links[1]) and "-" not in links
+    ids = [] if is_by_ends else _ids(links)
 
     async def delete_all() -> bool:
+        nonlocal ids
         async with open_client(settings) as client:
+            if is_by_ends:
+                ids = await _ids_between(client, *links)
             with records(screen, settings.output) as writer:
 
                 async def delete_one(link_id: str) -> bool:
@@ -147,30 +162,66 @@ def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> No
 
     with logging_to(screen, settings):
         is_done = run(delete_all())
+    if not ids:
+        screen.note(
+            f"Nothing to delete: {' '.join(links)} does not exist." if is_by_ends else "Nothing to delete."
+        )
     context.exit(0 if is_done else 1)
 
 
-async def _cases(resolver: Resolver, entities: Iterable[Entity]) -> dict[Entity, Case]:
-    """Return the cases among ``entities``, except those that these credentials cannot access."""
+def _ids(given: Iterable[str]) -> list[str]:
+    """Return each id in ``given`` once, and those on standard input in place of ``-``.
 
-    async def get(entity: Entity) -> Case | None:
-        try:
-            return await resolver.case(entity)
-        except (NotFoundError, PermissionDeniedError):
-            return None
+    Raises:
+        ParameterError: A text is not the id of a link.
+    """
+    ids: dict[str, None] = {}
+    for text in given:
+        if text == "-":
+            with open_input("-") as stream:
+                lines = io.TextIOWrapper(io.BufferedReader(stream), "utf-8", "replace").readlines()
+            ids |= dict.fromkeys(
+                _id(line.split()[0], f"line {number}: ")
+                for number, line in enumerate(lines, 1)
+                if line.strip()
+            )
+        else:
+            ids[_id(text)] = None
+    return list(ids)
 
-    wanted = [entity for entity in entities if entity.type == EntityType.CASE]
-    found = await asyncio.gather(*map(get, wanted))
-    return {entity: case for entity, case in zip(wanted, found, strict=True) if case}
+
+def _id(text: str, place: str = "") -> str:
+    if is_uuid(text):
+        return text
+    hint = "it is shortened; list --ids shows whole ids" if text.endswith("…") else "list --ids shows the ids"
+    raise ParameterError(
+        f"nothing was deleted: {place}{quoted(text)} is not the id of a link{dash_hint(text) or f': {hint}'}"
+    )
+
+
+async def _ids_between(client: CaseLinksClient, parent: str, relationship: str, child: str) -> list[str]:
+    """Return the ids of the links that are equal to this one."""
+    wanted = await client.resolver().link(parse_link(parent, relationship, child, site=client.site))
+    found = await client.list_links(wanted.parent)
+    return [link.id for link in found if identity(link) == identity(wanted)]
 
 
 def _show(
-    screen: Screen, output: str, links: Sequence[CaseLink], cases: dict[Entity, Case], around: Entity
+    screen: Screen,
+    output: str,
+    links: Sequence[CaseLink],
+    cases: dict[Entity, Case],
+    around: Entity,
+    *,
+    has_ids: bool,
 ) -> None:
-    """Show ``links``, with the title and status of the entity at the other end from ``around``."""
+    """Show ``links``, with the title and status of the entity at the other end from ``around``.
+
+    The ids of the links appear in a table if there is room, or ``has_ids``.
+    """
     if is_for_people(output):
-        if links:
-            draw_links(links, cases, around)
+        if links and not draw_links(links, cases, around, has_ids=has_ids):
+            screen.note("To see the ids of the links, use --ids.")
         return
     with records(screen, output) as writer:
         for link in links:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import sys
-import threading
 from collections import Counter, defaultdict
 from itertools import chain
 from typing import Final
@@ -14,7 +10,9 @@ from typing import Final
 import click
 
 from datadog_caselinks.bulk.create_links import Failed
+from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
+from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, is_for_people, label, link_record, records, status_of
@@ -24,10 +22,13 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, LinkFileError, ParameterError
-from datadog_caselinks.graph.plan import Deleted, LinkPlan, NotDeleted, PlanOutcome
+from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import Entity, LinkStatus
 from datadog_caselinks.references import WantedLink
+
+_PENDING: Final = 3
+"""The exit status of ``--check`` if changes are pending."""
 
 _ACTIONS: Final = {"+": "create", "-": "delete"}
 _DELETED: Final = "deleted"
@@ -42,6 +43,9 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
     "--prune", is_flag=True, help="Also delete links between entities of FILE that are not in FILE."
 )
 @click.option("--apply", "applies", is_flag=True, help="Apply the plan, after asking for confirmation.")
+@click.option(
+    "--check", is_flag=True, help=f"End with exit status {_PENDING} if there is anything to create or delete."
+)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @with_settings()
 @click.pass_context
@@ -51,13 +55,15 @@ def plan(
     file_options: FileOptions,
     prune: bool,
     applies: bool,
+    check: bool,
     yes: bool,
     settings: Settings,
 ) -> None:
     """Show which links to create and delete to match FILE.
 
     FILE is YAML, or CSV or JSON Lines as for bulk; - is standard input. Nothing is
-    changed without --apply, and applying twice changes nothing.
+    changed without --apply, and applying twice changes nothing. With --check, the exit
+    status is 3 if changes are pending, and 0 if there are none.
 
     \b
     In YAML:
@@ -65,8 +71,10 @@ def plan(
         parent_of: [SHOP-24, SHOP-25]
         blocks: SHOP-31
     """
-    if applies and not yes and not sys.stdin.isatty():
-        raise ParameterError("--apply cannot ask for confirmation without a terminal; add --yes")
+    if applies and check:
+        raise ParameterError("use either --apply or --check, not both")
+    if applies and not yes:
+        require_terminal("--apply")
     screen = Screen(quiet=settings.quiet)
     application = _Application(screen, settings)
 
@@ -84,8 +92,9 @@ def plan(
             if not (planned.create or planned.delete):
                 screen.note(f"Nothing to do: {summary}.")
             elif not applies:
+                application.is_pending = check
                 screen.note(f"{summary}. Nothing was changed; use --apply to apply the plan.")
-            elif yes or await _confirmed(summary):
+            elif yes or await confirmed(f"{summary}. Apply?"):
                 await application.apply(client, planned)
             else:
                 screen.note("Nothing was changed.")
@@ -143,28 +152,6 @@ def _summary(planned: LinkPlan) -> str:
     return ", ".join(filter(None, changes)) or "the file contains no links"
 
 
-async def _confirmed(summary: str) -> bool:
-    """Ask for confirmation. Any response but yes counts as no."""
-    click.echo(f"{summary}. Apply? [y/N] ", nl=False, err=True)
-    loop, responded, lines = asyncio.get_running_loop(), asyncio.Event(), list[bytes]()
-
-    def read() -> None:
-        with contextlib.suppress(OSError):  # the terminal has gone away
-            lines.append(os.read(sys.stdin.fileno(), 1024))
-        with contextlib.suppress(RuntimeError):  # the run was interrupted, and the loop is closed
-            loop.call_soon_threadsafe(responded.set)
-
-    # In a thread, since Windows has no loop.add_reader. If the thread held the lock of sys.stdin at exit,
-    # Python would abort, so it uses os.read.
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        await responded.wait()
-    except asyncio.CancelledError:
-        click.echo(err=True)
-        raise
-    return b"".join(lines).strip().lower() in (b"y", b"yes")
-
-
 class _Application:
     """The application of a plan: applies it, shows failures, and counts the outcomes."""
 
@@ -173,6 +160,7 @@ class _Application:
         self._output = settings.output
         self._counts: Counter[str] = Counter()
         self.has_begun = False
+        self.is_pending = False
 
     async def apply(self, client: CaseLinksClient, planned: LinkPlan) -> None:
         """Create and delete the links of the plan."""
@@ -216,7 +204,9 @@ class _Application:
 
     @property
     def exit_status(self) -> int:
-        """The exit status: 1 if any change failed."""
+        """The exit status: 1 if any change failed, or 3 if the caller wants to know that some are pending."""
+        if self.is_pending:
+            return _PENDING
         return 1 if self._failures else 0
 
 

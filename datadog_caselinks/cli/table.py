@@ -11,35 +11,52 @@ from rich.text import Text
 
 from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid
 from datadog_caselinks.references import named
 
 _WIDE: Final = 120
-"""The terminal width from which the full id of a link leaves room for titles."""
+"""The terminal width from which the ids of the links leave room for titles."""
 
 _COLUMNS: Final = ("relationship", "entity", "title", "status", "link")
 _STATUS_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "green"}
 
 
-def draw_links(links: Iterable[CaseLink], cases: Mapping[Entity, Case], around: Entity) -> None:
-    """Draw ``links``, each with its direction as seen from ``around`` and the entity at its other end."""
+def draw_links(
+    links: Iterable[CaseLink], cases: Mapping[Entity, Case], around: Entity, *, has_ids: bool
+) -> bool:
+    """Draw ``links``, each with its direction as seen from ``around`` and the entity at its other end.
+
+    No id is shortened. On a narrow terminal the ids of the links are left out unless ``has_ids``; then lines
+    may be longer than the terminal is wide.
+
+    Returns:
+        Whether the ids of the links are shown.
+    """
     console = Console()
+    has_ids |= console.width >= _WIDE
     rows = [[one_line(cell) for cell in _row(link, cases, around)] for link in links]
-    if console.width < _WIDE:
-        rows = [[*cells, f"{link_id[:8]}…"] for *cells, link_id in rows]
+    names = _COLUMNS if has_ids else _COLUMNS[:-1]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in _COLUMNS:
+    widths = []
+    for name, cells in zip(names, zip(*rows, strict=True), strict=False):
         # rich narrows columns that may wrap before others, here the titles; no_wrap below then cuts these.
-        table.add_column(name, no_wrap=name != "title", overflow="ellipsis")
+        width = max((len(cell) for cell in cells if name != "title" or is_uuid(cell)), default=0)
+        widths.append(max(width, len(name)))
+        table.add_column(name, no_wrap=name != "title", overflow="ellipsis", min_width=widths[-1])
     for relationship, entity, title, status, link_id in rows:
-        table.add_row(
+        row: list[str | Text] = [
             relationship,
             entity,
             Text(title, no_wrap=True),
             Text(status, style=_STATUS_STYLES.get(status, "")),
             Text(link_id, style="dim"),
-        )
+        ]
+        table.add_row(*row[: len(names)])
+    needed = sum(widths) + 2 * len(widths)
+    if has_ids or any(is_uuid(row[2]) for row in rows):
+        console.width = max(console.width, needed)
     console.print(table)
+    return has_ids
 
 
 Change = tuple[str, NewCaseLink | CaseLink]

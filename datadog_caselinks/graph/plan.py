@@ -11,7 +11,8 @@ from functools import partial
 from attrs import field, frozen
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome, create_links
-from datadog_caselinks.concurrency import Progress, enumerate_async, for_each, map_concurrently
+from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
+from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import quoted
@@ -63,38 +64,6 @@ class LinkPlan:
         created = [f"+ {self.describe(new)}" for new in self.create]
         deleted = [f"- {self.describe(link)}" for link in self.delete]
         return "\n".join([*created, *deleted])
-
-
-@frozen
-class Deleted:
-    """The outcome of a planned delete after which the link does not exist.
-
-    ``link``
-        The link, which ``apply_plan`` deleted or found already deleted.
-    ``index``
-        The position of the link in ``LinkPlan.delete``, from 0.
-    """
-
-    link: CaseLink
-    index: int
-
-
-@frozen
-class NotDeleted:
-    """The outcome of a planned delete that failed or was skipped; the link may still exist.
-
-    ``link``
-        The link that was to be deleted.
-    ``error``
-        The reason. After a failed create it says that all deletes were skipped. After a timeout the server
-        may have deleted the link nevertheless; plan and apply again to find out.
-    ``index``
-        The position of the link in ``LinkPlan.delete``, from 0.
-    """
-
-    link: CaseLink
-    error: CaseLinksError
-    index: int
 
 
 PlanOutcome = Outcome | Deleted | NotDeleted
@@ -165,7 +134,7 @@ async def apply_plan(
     plan: LinkPlan,
     *,
     ensure: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
-    delete: Callable[[CaseLink], Awaitable[None]],
+    delete: DeleteFunc,
     concurrency: int,
 ) -> AsyncGenerator[PlanOutcome, None]:
     """Create the missing links, then delete the unwanted ones, and yield the outcome of each link."""
@@ -175,24 +144,10 @@ async def apply_plan(
         async for outcome in outcomes:
             failed += isinstance(outcome, Failed)
             yield outcome
-    deleting = for_each(
-        partial(_delete_one, _skip_delete if failed else delete), plan.delete, concurrency=concurrency
-    )
+    deleting = delete_links(_skip_delete if failed else delete, plan.delete, concurrency=concurrency)
     async with contextlib.aclosing(deleting) as deletions:
         async for deletion in deletions:
             yield deletion
-
-
-async def _delete_one(
-    delete: Callable[[CaseLink], Awaitable[None]], index: int, link: CaseLink
-) -> Deleted | NotDeleted:
-    try:
-        await delete(link)
-    except NotFoundError:
-        pass  # already deleted by someone else
-    except CaseLinksError as error:
-        return NotDeleted(link, error, index)
-    return Deleted(link, index)
 
 
 async def _skip_delete(link: CaseLink) -> None:

@@ -1,0 +1,134 @@
+"""Undo a run: find the links that it created, in its journal or its output, and delete these."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import io
+import json
+import os
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any, Final
+
+from attrs import define, field
+
+from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
+from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.errors import InvalidLinkError, JournalError
+from datadog_caselinks.models import CaseLink, Entity, LinkStatus
+
+_DATABASE: Final = b"SQLite format 3\0"
+"""The first bytes of a journal."""
+
+_OUTCOMES: Final = (*LinkStatus, "deleted", "not_deleted")
+"""The outcomes in the output of ``bulk`` and ``plan --apply``."""
+
+_NOT_A_RUN: Final = "is neither the journal of a run nor the output of bulk --output jsonl"
+
+
+@define(frozen=True, eq=False)
+class Undo:
+    """The links that a run created, to be deleted. :meth:`CaseLinksClient.undo` opens it.
+
+    ``links``
+        The links that the run created and that were not deleted by an earlier undo.
+    ``ambiguous``
+        Descriptions of the links that the run may have created, without a known id. They are not deleted.
+    ``is_cut_off``
+        Whether the last line of the output is incomplete, as after a crash. It is ignored.
+    """
+
+    links: tuple[CaseLink, ...]
+    ambiguous: tuple[str, ...]
+    is_cut_off: bool
+    _delete: DeleteFunc = field(repr=False)
+    _concurrency: int = field(repr=False)
+
+    def delete(self) -> AsyncGenerator[Deleted | NotDeleted, None]:
+        """Delete the links, and yield the outcome of each as it completes.
+
+        The error of a link is in its outcome; it is not raised. A link that no longer exists counts as
+        deleted. Leaving the loop early cancels the deletes that are in flight; undo the run again to delete
+        the rest.
+
+        Raises:
+            JournalError: The journal cannot be written.
+        """
+        return delete_links(self._delete, self.links, concurrency=self._concurrency)
+
+
+@contextlib.asynccontextmanager
+async def open_undo(
+    run: str | os.PathLike[str], *, site: str, delete: DeleteFunc, concurrency: int
+) -> AsyncGenerator[Undo, None]:
+    """Open the journal or output ``run``, as :meth:`CaseLinksClient.undo` describes."""
+    output = await asyncio.to_thread(_read_output, run)
+    if output:
+        yield Undo(
+            tuple(output.links.values()), tuple(output.ambiguous), output.is_cut_off, delete, concurrency
+        )
+        return
+    async with Journal(run, site=site) as journal:
+        records = await journal.records(LinkStatus.CREATED, LinkStatus.AMBIGUOUS)
+        links = tuple(
+            CaseLink(record.link_id, record.new.parent, record.new.relationship, record.new.child)
+            for record in records
+            if record.link_id
+        )
+        ambiguous = tuple(str(record.new) for record in records if not record.link_id)
+        yield Undo(links, ambiguous, False, journal.deleting(delete), concurrency)
+
+
+@define
+class _Output:
+    """What the output of a run says."""
+
+    links: dict[str, CaseLink] = field(factory=dict)  # by id: the outputs of two runs may be in one file
+    ambiguous: list[str] = field(factory=list)
+    is_cut_off: bool = False
+
+
+def _read_output(path: str | os.PathLike[str]) -> _Output | None:
+    """Return the content of an output, or ``None`` if the file is a journal."""
+    try:
+        with open(path, "rb") as file:
+            head = file.peek(len(_DATABASE))
+            if head.startswith(_DATABASE):
+                return None
+            is_utf_16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell writes it
+            return _parsed(path, io.TextIOWrapper(file, "utf-16" if is_utf_16 else "utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise JournalError(f"{os.fspath(path)} {_NOT_A_RUN}") from error
+    except OSError as error:
+        raise JournalError(f"{os.fspath(path)} cannot be read: {error.strerror}") from error
+
+
+def _parsed(path: str | os.PathLike[str], lines: Iterable[str]) -> _Output:
+    output = _Output()
+    for number, line in enumerate(lines, 1):
+        text = line.strip().lstrip("[,").strip()  # --output json is a list with one record on each line
+        if text in ("", "]"):
+            continue
+        try:
+            _add(output, number, json.loads(text))
+        except (KeyError, TypeError, ValueError, RecursionError, InvalidLinkError) as error:
+            if number > 1 and not line.endswith("\n"):
+                output.is_cut_off = True
+                break
+            raise JournalError(f"{os.fspath(path)} {_NOT_A_RUN}: line {number} is not an outcome") from error
+    return output
+
+
+def _add(output: _Output, number: int, record: Any) -> None:
+    """Add one outcome. Raises an error for anything else, such as a link that ``list`` has shown."""
+    if record["outcome"] not in _OUTCOMES:
+        raise ValueError("not an outcome")
+    if record["outcome"] == LinkStatus.CREATED:
+        link = record["link"]
+        parent, child = (Entity(link[end]["id"], link[end]["type"]) for end in ("parent", "child"))
+        if not isinstance(link["id"], str):
+            raise TypeError("not an id")
+        output.links[link["id"]] = CaseLink(link["id"], parent, link["relationship"], child)
+    elif record["outcome"] == LinkStatus.AMBIGUOUS:
+        output.ambiguous.append(f"line {record.get('line', number)}")
