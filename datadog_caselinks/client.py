@@ -16,6 +16,7 @@ import aiohttp
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.bulk.preview import Preview, Previewer, links_in_journal
 from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
@@ -241,6 +242,39 @@ class CaseLinksClient:
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             if opened:
                 stack.callback(opened.end)  # before the creates in flight are cancelled
+            async for outcome in outcomes:
+                yield outcome
+
+    async def preview_links(
+        self,
+        source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+        *,
+        concurrency: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+    ) -> AsyncGenerator[Preview, None]:
+        """Look up each link in ``source``, and yield what :meth:`create_links` would do. Creates nothing.
+
+        The parameters are those of :meth:`create_links`. The journal is only read; a link that it contains
+        needs no lookup.
+
+        Yields:
+            :class:`WouldCreate`, :class:`AlreadyLinked`, :class:`Repeated` for a link that equals another one
+            in ``source``, or :class:`Failed` if a lookup failed.
+
+        Raises:
+            ParameterError: An argument cannot work, such as a ``concurrency`` below 1.
+            JournalError: The journal cannot be used, for example because a run is using it.
+        """
+        require_items("source", source)
+        if concurrency is not None:
+            require_whole_number("concurrency", concurrency, at_least=1)
+        recorded = {}
+        if journal is not None:
+            require_path("journal", journal)
+            recorded = await links_in_journal(journal, site=self.site.api_url)
+        previewer = Previewer(self.resolver().link, self._creator.find, recorded)
+        outcomes = previewer.preview(source, concurrency=concurrency or self._concurrency)
+        async with contextlib.aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
 

@@ -124,6 +124,10 @@ class Creator:
             queue.latest = result.link
             return result
 
+    async def find(self, new: NewCaseLink) -> CaseLink | None:
+        """Return the link that exists, or ``None``."""
+        return await self._lookup.find(new)
+
     async def resume(self, new: NewCaseLink) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
         creation = self._begin(new)

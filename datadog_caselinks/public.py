@@ -14,6 +14,11 @@ from datadog_caselinks.bulk.link_files import (
     MalformedLine as MalformedLine,
     read_link_file as read_link_file,
 )
+from datadog_caselinks.bulk.preview import (
+    Preview as Preview,
+    Repeated as Repeated,
+    WouldCreate as WouldCreate,
+)
 from datadog_caselinks.bulk.undo import Undo as Undo
 from datadog_caselinks.client import CaseLinksClient as CaseLinksClient, ClientOptions as ClientOptions
 from datadog_caselinks.concurrency import OnProgress as OnProgress

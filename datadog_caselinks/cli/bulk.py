@@ -19,6 +19,7 @@ from datadog_caselinks.bulk.link_files import (
     read_link_file,
 )
 from datadog_caselinks.bulk.rejects import Rejects
+from datadog_caselinks.cli.dry_run import DryRun
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
@@ -58,6 +59,7 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
     help="Longest wait in seconds for the rate limit or a Retry-After; a longer one ends the run.",
 )
 @click.option("--ensure", is_flag=True, help="Look up each link first, and create only missing links.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen to each line, and create nothing.")
 @click.option(
     "--journal",
     metavar="FILE",
@@ -79,6 +81,7 @@ def bulk(
     attempts: int | None,
     max_wait: float,
     ensure: bool,
+    dry_run: bool,
     journal: str | None,
     rejects: str | None,
     settings: Settings,
@@ -108,6 +111,14 @@ def bulk(
         records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
+        if dry_run:
+            trial = DryRun(screen, None if settings.quiet else writer, strict)
+            try:
+                run(_try_all(trial, stream, settings, file_options, journal, options))
+            finally:
+                screen.close()
+            trial.summarize()
+            context.exit(trial.exit_status)
         rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
         report = Report(screen, None if settings.quiet else writer, journal, rejected)
         work = _create_all(
@@ -146,6 +157,25 @@ def _rejects(
     return rejects
 
 
+async def _try_all(
+    trial: DryRun,
+    stream: io.RawIOBase,
+    settings: Settings,
+    file_options: FileOptions,
+    journal: str | None,
+    options: ClientOptions,
+) -> None:
+    async with open_client(settings, **options) as client:
+        lines = read_link_file(stream, site=client.site, **file_options)
+        await trial.run(client, lines, total=_count(stream, file_options), journal=journal)
+
+
+def _count(stream: io.RawIOBase, file_options: FileOptions) -> int | None:
+    """Return the number of links in a file, or ``None`` for a pipe, which can be read only once."""
+    is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    return count_links(stream, **file_options) if is_regular else None
+
+
 async def _create_all(
     report: Report,
     stream: io.RawIOBase,
@@ -158,12 +188,11 @@ async def _create_all(
     rejects: Rejects | None,
     options: ClientOptions,
 ) -> None:
-    is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     async with contextlib.AsyncExitStack() as opened:
         client = await opened.enter_async_context(open_client(settings, **options))
         if rejects:
             opened.enter_context(rejects)
-        report.start(count_links(stream, **file_options) if is_regular else None)
+        report.start(_count(stream, file_options))
         lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(
             stream, site=client.site, **file_options
         )

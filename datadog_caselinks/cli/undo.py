@@ -65,7 +65,7 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
                 for link in undo.links:
                     screen.summary(f"- {_named(link, cases)}")
             deletion.report_uncertain(undo)
-            summary = f"{counted(len(undo.links), 'link')} to delete on {client.site}"
+            summary = f"{counted(len(undo.links), 'link')} to delete on {client.site.name}"
             if not undo.links:
                 nothing = "No other link" if deletion.is_uncertain else "Nothing"
                 screen.note(f"{nothing} to undo: the run created none, or all were deleted.")

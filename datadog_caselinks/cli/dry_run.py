@@ -1,0 +1,112 @@
+"""The dry run of ``caselinks bulk``: shows what would happen to each line, and creates nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Final
+
+from attrs import define, field
+
+from datadog_caselinks.bulk.create_links import AlreadyLinked, Failed, would_fail_all
+from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
+from datadog_caselinks.bulk.preview import Preview, WouldCreate
+from datadog_caselinks.cli.records import Records, label, link_record
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.client import CaseLinksClient
+from datadog_caselinks.messages import counted
+from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.references import WantedLink
+
+_WOULD_CREATE: Final = "would_create"
+_REPEATED: Final = "repeated"
+_FAILURES: Final = (LinkStatus.FAILED, LinkStatus.MALFORMED)
+
+
+@define
+class DryRun:
+    """A run that looks up the links of a file, shows what it would do, and counts that."""
+
+    _screen: Screen
+    _records: Records | None  # None: show problems and the summary only
+    _strict: bool
+    _counts: Counter[str] = field(factory=Counter, init=False)
+    _numbers: dict[int, int] = field(factory=dict, init=False)  # of lines, by the index of the link
+    _is_stopped: bool = field(default=False, init=False)
+
+    async def run(
+        self,
+        client: CaseLinksClient,
+        lines: AsyncIterator[LinkLine | MalformedLine],
+        *,
+        total: int | None,
+        journal: str | None,
+    ) -> None:
+        """Show what would happen to each of ``lines``."""
+        self._screen.start(total)
+        async with contextlib.aclosing(client.preview_links(self._links(lines), journal=journal)) as outcomes:
+            async for outcome in outcomes:
+                self._add(outcome)
+                if self._is_stopped:
+                    return
+
+    async def _links(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[WantedLink]:
+        index = 0
+        async for line in lines:
+            if isinstance(line, MalformedLine):
+                self._record(line.number, LinkStatus.MALFORMED, problem=line.reason)
+                continue
+            self._numbers[index] = line.number
+            index += 1
+            yield line.new
+
+    def _add(self, outcome: Preview) -> None:
+        number = self._numbers.pop(outcome.index)
+        if isinstance(outcome, Failed):
+            self._record(number, LinkStatus.FAILED, problem=str(outcome.error))
+            has_found = self._counts.total() > sum(self._counts[status] for status in _FAILURES)
+            self._is_stopped = would_fail_all(outcome.error, has_created=has_found)
+            return
+        details = {"link": link_record(outcome.link, {})}
+        if isinstance(outcome, AlreadyLinked):
+            text = f"already linked by {outcome.link.id}: {outcome.new}"
+            self._record(number, LinkStatus.ALREADY_LINKED, text, details)
+        else:
+            status = _WOULD_CREATE if isinstance(outcome, WouldCreate) else _REPEATED
+            self._record(number, status, f"{label(status)}: {outcome.new}", details)
+
+    def _record(
+        self,
+        number: int,
+        status: str,
+        text: str = "",
+        details: dict[str, object] | None = None,
+        *,
+        problem: str = "",
+    ) -> None:
+        self._counts[status] += 1
+        if problem:
+            self._screen.problem(f"line {number}: {problem}")
+        if self._records:
+            record = {"line": number, "outcome": status, **(details or {"error": problem})}
+            self._records.add(record, [f"line {number}: {text}"] if text else [])
+        failed = sum(self._counts[each] for each in _FAILURES)
+        self._screen.advance(done=self._counts.total(), failed=failed)
+
+    def summarize(self) -> None:
+        """Show the totals."""
+        totals = [f"{counted(self._counts[_WOULD_CREATE], 'link')} would be created"]
+        for status in (LinkStatus.ALREADY_LINKED, _REPEATED, *_FAILURES):
+            if self._counts[status]:
+                totals.append(f"{self._counts[status]} {label(status)}")
+        if self._is_stopped:
+            self._screen.problem("Stopped: every further line would fail for the same reason.")
+        elif self._strict and self._counts[LinkStatus.MALFORMED]:
+            self._screen.problem("With --strict, nothing would be sent, because a line is malformed.")
+        self._screen.summary(f"Dry run: {', '.join(totals)}. Nothing was created.")
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status: 1 if a line is malformed or would fail."""
+        return 1 if any(self._counts[status] for status in _FAILURES) else 0
