@@ -152,11 +152,11 @@ class Journal:
         left = self._in_progress[key] = asyncio.Event()
         try:
             previous, link_id = await self._begin(Write(key, LinkStatus.AMBIGUOUS))
-            is_linked = link_id and previous in LINKED
-            link = CaseLink(link_id, new.parent, new.relationship, new.child) if is_linked else None
-            yield Entry(
-                previous, link, None if link else link_id, lambda *outcome: self._put(Write(key, *outcome))
-            )
+            link = CaseLink(link_id, new.parent, new.relationship, new.child) if link_id else None
+            undone_id = None
+            if link and previous not in LINKED:
+                undone_id, link = link.id, None
+            yield Entry(previous, link, undone_id, lambda *outcome: self._put(Write(key, *outcome)))
         finally:
             del self._in_progress[key]
             left.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
@@ -108,8 +109,12 @@ async def links_in_journal(path: str | os.PathLike[str], *, site: str) -> dict[K
     Raises:
         JournalError: The file is not a journal, belongs to another site, or is in use by a run.
     """
-    if not (os.path.exists(path) and os.path.getsize(path)):
+    if not await asyncio.to_thread(_has_content, path):
         return {}
     async with Journal(path, site=site) as journal:
         records = await journal.records(*LINKED)
     return {key_of(record.new): record.link_id for record in records if record.link_id}
+
+
+def _has_content(path: str | os.PathLike[str]) -> bool:
+    return os.path.exists(path) and os.path.getsize(path) > 0

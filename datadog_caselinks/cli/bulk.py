@@ -112,7 +112,7 @@ def bulk(
         logging_to(screen, settings),
     ):
         if dry_run:
-            trial = DryRun(screen, None if settings.quiet else writer, strict)
+            trial = DryRun(screen, None if settings.quiet else writer, strict, ensure)
             try:
                 run(_try_all(trial, stream, settings, file_options, journal, options))
             finally:

@@ -31,6 +31,7 @@ class DryRun:
     _screen: Screen
     _records: Records | None  # None: show problems and the summary only
     _strict: bool
+    _ensure: bool
     _counts: Counter[str] = field(factory=Counter, init=False)
     _numbers: dict[int, int] = field(factory=dict, init=False)  # of lines, by the index of the link
     _is_stopped: bool = field(default=False, init=False)
@@ -68,7 +69,7 @@ class DryRun:
             has_found = self._counts.total() > sum(self._counts[status] for status in _FAILURES)
             self._is_stopped = would_fail_all(outcome.error, has_created=has_found)
             return
-        details = {"link": link_record(outcome.link, {})}
+        details: dict[str, object] = {"link": link_record(outcome.link, {})}
         if isinstance(outcome, AlreadyLinked):
             text = f"already linked by {outcome.link.id}: {outcome.new}"
             self._record(number, LinkStatus.ALREADY_LINKED, text, details)
@@ -104,6 +105,8 @@ class DryRun:
             self._screen.problem("Stopped: every further line would fail for the same reason.")
         elif self._strict and self._counts[LinkStatus.MALFORMED]:
             self._screen.problem("With --strict, nothing would be sent, because a line is malformed.")
+        if not self._ensure and (self._counts[LinkStatus.ALREADY_LINKED] or self._counts[_REPEATED]):
+            self._screen.problem("Without --ensure, links that exist or are repeated may be created again.")
         self._screen.summary(f"Dry run: {', '.join(totals)}. Nothing was created.")
 
     @property
