@@ -94,7 +94,8 @@ def _read_output(path: str | os.PathLike[str]) -> _Output | None:
             if head.startswith(_DATABASE):
                 return None
             is_utf_16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell writes it
-            return _parsed(path, io.TextIOWrapper(file, "utf-16" if is_utf_16 else "utf-8-sig"))
+            with io.TextIOWrapper(file, "utf-16" if is_utf_16 else "utf-8-sig") as lines:
+                return _parsed(path, lines)
     except UnicodeDecodeError as error:
         raise JournalError(f"{os.fspath(path)} {_NOT_A_RUN}") from error
     except OSError as error:
@@ -104,7 +105,9 @@ def _read_output(path: str | os.PathLike[str]) -> _Output | None:
 def _parsed(path: str | os.PathLike[str], lines: Iterable[str]) -> _Output:
     output = _Output()
     for number, line in enumerate(lines, 1):
-        text = line.strip().lstrip("[,").strip()  # --output json is a list with one record on each line
+        text = line.strip()
+        if text.startswith(("[", ",")):  # --output json writes a list with one record on each line
+            text = text[1:].strip()
         if text in ("", "]"):
             continue
         try:

@@ -477,3 +477,71 @@ async def test_verbose_tells_of_each_wait(sandbox: Sandbox, tmp_path: Path) -> N
     done = await bulk(pointing_at(sandbox), "--verbose", "--concurrency", "1", str(path))
     assert (done.err.count("\nAttempt "), done.err.count("is used up")) == (2, 2)
     assert "of this kind" not in done.err
+
+
+MESSY = b"""parent,relationship,child
+SHOP-1,blocks,SHOP-2
+SHOP-1,bloks,SHOP-2
+SHOP-2,causes,SHOP-1
+SHOP-2,blocked by,SHOP-1
+SHOP-99,blocks,SHOP-1
+"""
+
+
+class TestDryRun:
+    async def test_it_says_what_would_happen_to_each_line(self, sandbox: Sandbox) -> None:
+        """A malformed line does not stop the others, and nothing is created."""
+        for number in (1, 2):
+            sandbox.add_case(f"SHOP-{number}", "A case")
+        await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-1")
+        (existing,) = sandbox.links
+        done = await bulk(pointing_at(sandbox), "--dry-run", "--concurrency", "1", "-", stdin=MESSY)
+        assert done.status == 1
+        assert done.out.splitlines() == [
+            "line 2: would create: SHOP-1 BLOCKS SHOP-2",
+            f"line 4: already linked by {existing.id}: SHOP-2 CAUSES SHOP-1",
+            "line 5: repeated: SHOP-1 BLOCKS SHOP-2",
+        ]
+        malformed, failed, hint, summary = done.err.splitlines()
+        assert malformed.startswith("line 3: unknown relationship 'bloks'")
+        assert failed.startswith("line 6: cannot get case SHOP-99: 404")
+        assert hint == "Without --ensure, links that exist or are repeated may be created again."
+        assert summary == (
+            "Dry run: 1 link would be created, 1 already linked, 1 repeated, 1 failed, 1 malformed. "
+            "Nothing was created."
+        )
+        assert sandbox.links == [existing]
+        done = await bulk(pointing_at(sandbox), "--dry-run", "--output", "json", "--ensure", "-", stdin=MESSY)
+        records = {each["line"]: each for each in json.loads(done.out)}
+        assert {records[number]["outcome"] for number in (2, 5)} == {"would_create", "repeated"}
+        assert (records[3]["outcome"], records[6]["outcome"]) == ("malformed", "failed")
+        assert records[4]["link"]["id"] == existing.id
+        assert "--ensure" not in done.err
+
+    async def test_the_options_of_the_run_can_stay(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """No file is written, and --strict says that such a run would send nothing."""
+        file = tmp_path / "links.csv"
+        file.write_bytes(MESSY)
+        journal, rejects = str(tmp_path / "run.journal"), str(tmp_path / "rejects.csv")
+        options = ("--strict", "--quiet", "--journal", journal, "--rejects", rejects)
+        done = await bulk(pointing_at(sandbox), "--dry-run", *options, str(file))
+        assert (done.status, done.out) == (1, "")
+        assert "With --strict, nothing would be sent, because a line is malformed." in done.err
+        assert os.listdir(tmp_path) == ["links.csv"]
+
+    async def test_a_good_file_ends_with_status_0(self, sandbox: Sandbox, file: Path) -> None:
+        """A run after it can be expected to succeed."""
+        done = await bulk(pointing_at(sandbox), "--dry-run", str(file))
+        assert done.status == 0
+        assert not sandbox.links
+
+    async def test_an_error_of_every_line_is_shown_once(self, file: Path, unused_tcp_port: int) -> None:
+        """Refused credentials or a refused connection concern all lines."""
+        variables = environment(
+            DD_SITE=f"http://127.0.0.1:{unused_tcp_port}", DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key"
+        )
+        done = await bulk(variables, "--dry-run", "--attempts", "1", str(file))
+        assert done.status == 1
+        first, stopped, _ = done.err.splitlines()
+        assert first.startswith("line 2: ")
+        assert stopped == "Stopped: every further line would fail for the same reason."

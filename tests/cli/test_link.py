@@ -189,13 +189,31 @@ class TestList:
     async def test_in_a_narrow_terminal_titles_give_way(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """And the ids of links, of which the beginning tells them apart; no line is broken."""
+        """The ids of links are left out, never shortened, and a line says how to see them."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
         _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2", columns=50)
-        _, line = shown.splitlines()
+        _, line, note = shown.splitlines()
         # The arrow has another width in some versions of rich.
-        assert line.split()[:4] == ["↔", "RELATES_TO", "SHOP-1", "Checkout…"]
-        assert f"{sandbox.links[0].id[:8]}…" in line
+        assert line.split()[:4] == ["↔", "RELATES_TO", "SHOP-1", "Checkout"]
+        assert "…" in line
+        assert sandbox.links[0].id[:8] not in shown
+        assert note == "To see the ids of the links, use --ids."
+
+    @pytest.mark.parametrize("columns", [40, 80, 119, 120])
+    async def test_no_id_is_shortened(self, sandbox: Sandbox, one: StoredCase, columns: int) -> None:
+        """An id that is shown can be given to delete or list, on a terminal of any width."""
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", some_id(3))
+        await caselinks(pointing_at(sandbox), "create", f"incident:{INCIDENT}", "causes", "SHOP-1")
+        for options in (("--ids",), ()):
+            _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-1", *options, columns=columns)
+            assert some_id(3) in shown
+            assert INCIDENT in shown
+            if options or columns >= 120:
+                assert all(link.id in shown for link in sandbox.links)
+        _, shown = await on_terminal(
+            pointing_at(sandbox), "create", "SHOP-1", "causes", some_id(3), columns=columns
+        )
+        assert sandbox.links[-1].id in shown
 
     async def test_the_demo_needs_no_keys(self) -> None:
         """--sandbox asks a local Datadog that holds a story to look at."""
@@ -227,3 +245,66 @@ class TestDelete:
         assert json.loads(done.out) == [{"id": link.id, "deleted": True}]
         assert done.err.startswith(f"cannot delete link {some_id(1)}: 404 link not found")
         assert (done.status, done.err.count("\n"), sandbox.links) == (1, 1, [])
+
+    async def test_a_link_can_be_given_by_its_ends(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """Every equal link is deleted, in words for either direction; other links stay."""
+        for relationship in ("blocks", "blocks", "causes"):
+            await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
+        await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
+        ids = {link.id for link in sandbox.links[:2]}
+        done = await caselinks(pointing_at(sandbox), "delete", "SHOP-2", "blocked by", "SHOP-1")
+        assert (done.status, set(done.out.split())) == (0, ids)
+        assert [link.relationship for link in sandbox.links] == ["CAUSES", "BLOCKS"]
+        done = await caselinks(pointing_at(sandbox), "delete", one.id, "BLOCKS", "SHOP-2")
+        assert (done.status, done.out) == (0, "")
+        assert done.err == f"Nothing to delete: {one.id} BLOCKS SHOP-2 does not exist.\n"
+        await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
+        done = await caselinks(pointing_at(sandbox), "delete", "SHOP-2", "relates to", "SHOP-1")
+        assert (done.status, len(sandbox.links)) == (0, 2)
+
+    async def test_ids_come_from_standard_input(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """The first column of each line is an id, as list prints it; an id is deleted once."""
+        for relationship in ("blocks", "causes", "duplicates"):
+            await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
+        ids = [link.id for link in sandbox.links]
+        listed = (await caselinks(pointing_at(sandbox), "list", "SHOP-1")).out
+        text = f"{listed}\n{ids[0]}\r\n".encode()
+        done = await caselinks(pointing_at(sandbox), "delete", "-", ids[0], stdin=text)
+        assert (done.status, sorted(done.out.split()), done.err) == (0, sorted(ids), "")
+        assert not sandbox.links
+
+    async def test_nothing_to_delete_is_no_error(self, sandbox: Sandbox) -> None:
+        """Scripts pass on what list has found, which may be nothing."""
+        for arguments in ((), ("-",)):
+            done = await caselinks(pointing_at(sandbox), "delete", *arguments)
+            assert (done.status, done.out, done.err) == (0, "", "Nothing to delete.\n")
+        assert not sandbox.requests
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ("804cd682…", "it is shortened; list --ids shows whole ids"),
+            ("804cd682", "list --ids shows the ids"),
+            ("SHOP-1", "list --ids shows the ids"),
+            (some_id(2).replace("-", "\u2013"), "U+2013 is a dash and not a hyphen"),
+            ("..", "list --ids shows the ids"),
+            ("", "list --ids shows the ids"),
+        ],
+    )
+    async def test_what_is_not_an_id_is_refused_before_anything_is_sent(
+        self, sandbox: Sandbox, given: str, says: str
+    ) -> None:
+        """The other ids are not deleted either, and the message names the text, or the line."""
+        done = await caselinks(pointing_at(sandbox), "delete", some_id(1), given)
+        assert (done.status, done.err.count("\n"), sandbox.requests) == (2, 1, [])
+        assert done.err.startswith(f"Error: nothing was deleted: '{given}' is not the id of a link: ")
+        assert says in done.err
+        if given:
+            text = f"{some_id(1)}\n\n{given} x\n".encode()
+            done = await caselinks(pointing_at(sandbox), "delete", "-", stdin=text)
+            assert (done.status, sandbox.requests) == (2, [])
+            assert f"line 3: '{given}' is not the id of a link" in done.err

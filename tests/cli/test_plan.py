@@ -92,6 +92,24 @@ async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> No
     assert len(ids) == 2
 
 
+async def test_check_says_by_its_exit_status_whether_changes_are_pending(sandbox: Sandbox, file: str) -> None:
+    """With --check, the status is 3 for pending changes, 0 for none, and 1 or 2 for errors as ever."""
+    pending = await caselinks(pointing_at(sandbox), "plan", "--check", file)
+    assert (pending.status, pending.out.count("+ "), sandbox.links) == (3, 2, [])
+    await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", file)
+    assert (await caselinks(pointing_at(sandbox), "plan", "--check", file)).status == 0
+    await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-3")
+    assert (await caselinks(pointing_at(sandbox), "plan", "--check", file)).status == 0
+    assert (await caselinks(pointing_at(sandbox), "plan", "--check", "--prune", file)).status == 3
+    assert (await caselinks(pointing_at(sandbox), "plan", "--check", f"{file}.missing")).status == 2
+    unknown = await caselinks(
+        pointing_at(sandbox), "plan", "--check", "--format", "yaml", "-", stdin=b"SHOP-99: {blocks: SHOP-1}"
+    )
+    assert unknown.status == 1
+    both = await caselinks(pointing_at(sandbox), "plan", "--check", "--apply", "--yes", file)
+    assert (both.status, both.err) == (2, "Error: use either --apply or --check, not both\n")
+
+
 async def test_prune_deletes_what_the_file_lacks(sandbox: Sandbox, file: str) -> None:
     """Between the entities that it names, and no other; without --prune nothing is deleted."""
     for arguments in (("SHOP-3", "causes", "SHOP-2"), ("SHOP-3", "causes", "SHOP-4")):

@@ -1,0 +1,332 @@
+"""Undo: what a run created is deleted, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datadog_caselinks import (
+    AlreadyLinked,
+    CaseLink,
+    CaseLinksClient,
+    Created,
+    Deleted,
+    JournalError,
+    LinkStatus,
+    NewCaseLink,
+    NotDeleted,
+    ParameterError,
+    RetryPolicy,
+    case,
+    read_journal,
+)
+from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.sandbox import Sandbox
+from tests.support.ids import some_id
+from tests.support.server import Server
+from tests.support.steps import answers, created, deleted, is_silent
+
+PARENT = case(some_id(1))
+A, B, C = (PARENT.blocks(case(some_id(number))) for number in (2, 3, 4))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "run.journal"
+
+
+async def linked(
+    client: CaseLinksClient, journal: Path, *wanted: NewCaseLink, ensure: bool = True
+) -> list[Any]:
+    """Run ``create_links`` with a journal, and return the outcomes in the order of ``wanted``."""
+    outcomes = [each async for each in client.create_links(wanted, ensure=ensure, journal=journal)]
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+async def undone(client: CaseLinksClient, run: Path) -> list[Deleted | NotDeleted]:
+    async with client.undo(run) as undo:
+        return [outcome async for outcome in undo.delete()]
+
+
+def statuses(journal: Path) -> dict[NewCaseLink, LinkStatus]:
+    return {record.new: record.status for record in read_journal(journal)}
+
+
+def outcome_line(link: CaseLink, outcome: str = "created") -> str:
+    """Return a line that bulk writes with --output jsonl."""
+    parent, child = ({"type": str(end.type), "id": end.id} for end in (link.parent, link.child))
+    described = {"id": link.id, "parent": parent, "relationship": str(link.relationship), "child": child}
+    return json.dumps({"line": 2, "outcome": outcome, "link": described}) + "\n"
+
+
+class TestJournal:
+    async def test_what_the_run_created_is_deleted_and_nothing_else(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """A link that existed before the run stays, also if the run found it."""
+        await client.create_link(A)
+        await client.create_link(C)
+        await linked(client, journal, A, B)
+        (outcome,) = await undone(client, journal)
+        assert isinstance(outcome, Deleted)
+        assert not outcome.was_gone
+        assert [each.child_entity_id for each in sandbox.links] == [A.child.id, C.child.id]
+        assert statuses(journal) == {A: LinkStatus.ALREADY_LINKED}
+
+    async def test_undo_twice_deletes_nothing_more(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """The second undo has no links, and sends nothing."""
+        await linked(client, journal, A, B)
+        await undone(client, journal)
+        before = len(sandbox.requests)
+        assert await undone(client, journal) == []
+        assert len(sandbox.requests) == before
+
+    async def test_the_same_run_creates_the_links_again_after_an_undo(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """The journal does not claim that a deleted link exists."""
+        await linked(client, journal, A, B)
+        await undone(client, journal)
+        assert [type(each) for each in await linked(client, journal, A, B)] == [Created, Created]
+        assert len(sandbox.links) == 2
+        assert len(await undone(client, journal)) == 2
+        assert not sandbox.links
+
+    async def test_a_link_that_is_gone_already_counts_as_deleted(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """A link that someone else created in its place has another id, and stays."""
+        (outcome,) = await linked(client, journal, A)
+        await client.delete_link(outcome.link)
+        theirs = await client.create_link(A)
+        (undo,) = await undone(client, journal)
+        assert isinstance(undo, Deleted)
+        assert undo.was_gone
+        assert [each.id for each in sandbox.links] == [theirs.id]
+        assert statuses(journal) == {}
+
+    async def test_a_journal_in_use_is_refused(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """Nothing is deleted while a run may create links; nor does a run begin during an undo."""
+        await linked(client, journal, A)
+        async with Journal(journal, site=client.site.api_url):
+            with pytest.raises(JournalError, match="is in use by another run"):
+                await undone(client, journal)
+        async with client.undo(journal):
+            with pytest.raises(JournalError, match="is in use by another run"):
+                await linked(client, journal, B)
+        assert len(sandbox.links) == 1
+
+    async def test_a_journal_of_another_site_is_refused(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """Its links are not on this site."""
+        async with Journal(journal, site="https://api.datadoghq.eu"):
+            pass
+        before = len(sandbox.requests)
+        with pytest.raises(JournalError, match=r"belongs to https://api\.datadoghq\.eu"):
+            await undone(client, journal)
+        assert len(sandbox.requests) == before
+
+    async def test_a_link_of_unknown_outcome_is_named_and_left(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """Without its id, it cannot be told from an equal link that someone else created."""
+        await client.create_link(A)
+        async with Journal(journal, site=client.site.api_url) as opened, opened.entry(A):
+            pass  # as a run that was killed after it had sent the link
+        async with client.undo(journal) as undo:
+            assert undo.ambiguous == (str(A),)
+            assert undo.links == ()
+        assert len(sandbox.links) == 1
+
+    @pytest.mark.parametrize("fails", [answers(500), answers(403), answers(503)])
+    async def test_after_a_failed_undo_the_link_is_looked_up(
+        self, keys: Any, journal: Path, fails: Any
+    ) -> None:
+        """The delete may have been applied, so a run does not believe that the link exists.
+
+        If the run finds the link, it is still what an earlier run created, so a later undo deletes it.
+        """
+
+        async def found(exchange: Any) -> None:
+            await exchange.answer(200, json.dumps({"data": [made]}).encode())
+
+        once = RetryPolicy(max_attempts=1, settle=0)
+        async with (
+            Server(created, fails, found, deleted) as server,
+            CaseLinksClient(server.url, keys, retry=once) as client,
+        ):
+            (outcome_of_create,) = await linked(client, journal, A, ensure=False)
+            made = {
+                "type": "link",
+                "id": outcome_of_create.link.id,
+                "attributes": server.seen[0].json["data"]["attributes"],
+            }
+            (outcome,) = await undone(client, journal)
+            assert isinstance(outcome, NotDeleted)
+            assert statuses(journal) == {A: LinkStatus.AMBIGUOUS}
+            (again,) = [each async for each in client.create_links([A], journal=journal)]
+            assert isinstance(again, AlreadyLinked)
+            assert statuses(journal) == {A: LinkStatus.CREATED}
+            (outcome,) = await undone(client, journal)
+            assert isinstance(outcome, Deleted)
+        assert [seen.method for seen in server.seen] == ["POST", "DELETE", "GET", "DELETE"]
+
+    async def test_an_undo_that_was_cancelled_can_be_repeated(self, keys: Any, journal: Path) -> None:
+        """The link keeps its id in the journal until its delete has succeeded."""
+        async with Server(created, is_silent, deleted) as server, CaseLinksClient(server.url, keys) as client:
+            await anext(aiter(client.create_links([A], journal=journal)))
+            async with client.undo(journal) as undo:
+                deletes = undo.delete()
+                waiting = asyncio.ensure_future(anext(deletes))
+                await server.until_seen(2)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                await deletes.aclose()
+            (outcome,) = await undone(client, journal)
+            assert isinstance(outcome, Deleted)
+
+    async def test_a_run_that_ends_before_its_lookup_loses_no_id(self, keys: Any, journal: Path) -> None:
+        """After a failed undo and a killed run, the link can still be undone."""
+        async with Journal(journal, site="http://127.0.0.1:1") as opened:
+            async with opened.entry(A) as entry:
+                entry.linked(CaseLink("the-id", A.parent, A.relationship, A.child), created=True)
+            with pytest.raises(RuntimeError):
+                await opened.deleting(_breaks)(CaseLink("the-id", A.parent, A.relationship, A.child))
+        async with Journal(journal, site="http://127.0.0.1:1") as opened, opened.entry(A):
+            pass
+        async with CaseLinksClient("http://127.0.0.1:1", keys) as client, client.undo(journal) as undo:
+            assert [link.id for link in undo.links] == ["the-id"]
+
+
+async def _breaks(_: CaseLink) -> None:
+    raise RuntimeError
+
+
+class TestOutput:
+    async def test_what_the_output_calls_created_is_deleted(
+        self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        """The output may be JSON Lines or a list, in UTF-8 or, as PowerShell writes it, UTF-16.
+
+        Repeated lines count once.
+        """
+        output = tmp_path / "run.jsonl"
+        kept = await client.create_link(C)
+        for encoding, before, between, after in (
+            ("utf-8", "", "", ""),
+            ("utf-8-sig", "", "", "\n"),
+            ("utf-16", "", "", ""),
+            ("utf-8", "[ ", ", ", "]\n"),
+        ):
+            made = [await client.create_link(new) for new in (A, B)]
+            lines = [
+                *map(outcome_line, [*made, *made]),
+                outcome_line(kept, "already_linked"),
+                '{"line": 9, "outcome": "failed", "error": "no"}\n',
+            ]
+            output.write_text(before + between.join(lines) + after, encoding=encoding)
+            outcomes = await undone(client, output)
+            assert {each.link.id for each in outcomes} == {link.id for link in made}
+            assert [each.id for each in sandbox.links] == [kept.id]
+
+    async def test_undo_twice_finds_the_links_gone(
+        self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        """The output is not changed, so the second undo asks the server, and that is no error."""
+        output = tmp_path / "run.jsonl"
+        output.write_text(outcome_line(await client.create_link(A)))
+        for was_gone in (False, True):
+            (outcome,) = await undone(client, output)
+            assert isinstance(outcome, Deleted)
+            assert outcome.was_gone is was_gone
+
+    async def test_what_is_not_certain_is_reported(self, client: CaseLinksClient, tmp_path: Path) -> None:
+        """An ambiguous line has no id, and neither has a last line that a killed run did not complete."""
+        output = tmp_path / "run.jsonl"
+        link = CaseLink(some_id(9), A.parent, A.relationship, A.child)
+        ambiguous = '{"line": 7, "outcome": "ambiguous", "error": "lost"}\n'
+        output.write_text(outcome_line(link) + ambiguous + outcome_line(link)[:50])
+        async with client.undo(output) as undo:
+            assert (undo.links, undo.ambiguous, undo.is_cut_off) == ((link,), ("line 7",), True)
+        output.write_text(outcome_line(link) + ambiguous)
+        async with client.undo(output) as undo:
+            assert not undo.is_cut_off
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"parent,relationship,child\nSHOP-1,blocks,SHOP-2\n",
+            b'{"parent": "SHOP-1", "relationship": "blocks", "child": "SHOP-2"}\n',
+            b'{"id": "x", "parent": {"type": "CASE", "id": "y"}, "relationship": "BLOCKS", "child": {}}\n',
+            b'{"outcome": "created", "link": {"parent": {"id": "a"}}}\n',
+            b'{"outcome": "created", "link": null}\n',
+            b'{"outcome": 1}\n',
+            b'{"outcome": "failed"}\n{"outcome\n{"outcome": "failed"}\n',
+            b"null\n",
+            b"\xff\x00\xfe\n",
+            b"[" * 100_000 + b"\n",
+            b"{" + b'"a":[' * 100_000 + b"\n",
+        ],
+    )
+    async def test_any_other_file_is_refused(
+        self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path, content: bytes
+    ) -> None:
+        """A file of links, or what ``list`` printed, does not say what a run created. Nothing is sent."""
+        output = tmp_path / "links.jsonl"
+        output.write_bytes(content)
+        with pytest.raises(JournalError, match=r"links\.jsonl is neither the journal of a run nor"):
+            await undone(client, output)
+        assert not sandbox.requests
+
+    async def test_a_number_is_not_an_id(self, client: CaseLinksClient, tmp_path: Path) -> None:
+        """The message names the line."""
+        output = tmp_path / "run.jsonl"
+        line = json.loads(outcome_line(CaseLink("1", A.parent, A.relationship, A.child)))
+        line["link"]["id"] = 1
+        output.write_text(json.dumps(line))
+        with pytest.raises(JournalError, match="line 1 is not an outcome"):
+            await undone(client, output)
+
+    async def test_a_file_that_cannot_be_read_is_refused(
+        self, client: CaseLinksClient, tmp_path: Path
+    ) -> None:
+        """No journal is created where there was none."""
+        with pytest.raises(JournalError, match="cannot be read: No such file"):
+            await undone(client, tmp_path / "missing")
+        assert os.listdir(tmp_path) == []
+        with pytest.raises(ParameterError):
+            client.undo(3)  # type: ignore[arg-type]
+
+    async def test_an_empty_file_has_nothing_to_undo(self, client: CaseLinksClient, tmp_path: Path) -> None:
+        """A run that ended before its first outcome created nothing."""
+        (tmp_path / "run.jsonl").touch()
+        assert await undone(client, tmp_path / "run.jsonl") == []
+
+
+async def test_a_journal_that_cannot_be_written_ends_the_undo(
+    client: CaseLinksClient, sandbox: Sandbox, journal: Path
+) -> None:
+    """A delete that cannot be recorded is not sent."""
+    await linked(client, journal, A)
+    opened = client.undo(journal)
+    undo = await opened.__aenter__()
+    with contextlib.closing(sqlite3.connect(journal)) as other:
+        other.execute("DROP TABLE links")
+    with pytest.raises(JournalError):
+        [outcome async for outcome in undo.delete()]
+    with pytest.raises(JournalError):
+        await opened.__aexit__(None, None, None)
+    assert len(sandbox.links) == 1

@@ -1,0 +1,256 @@
+"""``caselinks undo``, run as a program against a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks import case
+from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.cli import undo
+from datadog_caselinks.sandbox import Sandbox
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
+from tests.support.ids import some_id
+from tests.support.server import Server
+from tests.support.steps import answers, created, is_silent
+from tests.support.waiting import MAX_SECONDS
+
+LINKS = "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nSHOP-1,blocks,SHOP-3\n"
+
+
+@pytest.fixture
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """Add cases to the shared sandbox."""
+    for number in range(1, 4):
+        sandbox.add_case(f"SHOP-{number}", f"Case {number}")
+    return sandbox
+
+
+@pytest.fixture
+async def journal(sandbox: Sandbox, tmp_path: Path) -> str:
+    """The journal of a run that found one link and created another."""
+    await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
+    file, journal = tmp_path / "links.csv", str(tmp_path / "run.journal")
+    file.write_text(LINKS)
+    await caselinks(pointing_at(sandbox), "bulk", "--ensure", "--journal", journal, str(file))
+    assert len(sandbox.links) == 2
+    return journal
+
+
+async def test_it_shows_and_deletes_what_the_run_created(sandbox: Sandbox, journal: str) -> None:
+    """The link that existed before the run stays. Undoing twice is no error."""
+    (kept, made) = sandbox.links
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    assert (done.status, done.out) == (0, f"- SHOP-1 BLOCKS SHOP-3\t{made.id}\n")
+    assert done.err == "1 deleted.\n"
+    assert sandbox.links == [kept]
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "Nothing to undo: the run created none, or all were deleted.\n"
+
+
+async def test_a_dry_run_deletes_nothing(sandbox: Sandbox, journal: str) -> None:
+    """It shows the links, and needs neither a terminal nor --yes."""
+    done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", journal, "--output", "jsonl")
+    record = json.loads(done.out)
+    assert (record["action"], record["link"]["child"]["key"]) == ("delete", "SHOP-3")
+    assert re.fullmatch(r"1 link to delete on .+\. Nothing was deleted\.\n", done.err)
+    assert (done.status, len(sandbox.links)) == (0, 2)
+    done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", "--yes", journal)
+    assert (done.status, len(sandbox.links)) == (2, 2)
+
+
+async def test_without_a_terminal_it_needs_yes(sandbox: Sandbox, journal: str) -> None:
+    """There is nobody to ask, so nothing is sent."""
+    before = len(sandbox.requests)
+    done = await caselinks(pointing_at(sandbox), "undo", journal)
+    assert (done.status, len(sandbox.requests)) == (2, before)
+    assert done.err == "Error: undo cannot ask for confirmation without a terminal; add --yes\n"
+
+
+async def test_the_output_of_bulk_can_be_undone(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As JSON Lines; a second undo finds the links gone, and that is no error."""
+    done = await caselinks(pointing_at(sandbox), "bulk", "--output", "jsonl", "-", stdin=LINKS.encode())
+    output = tmp_path / "run.jsonl"
+    output.write_text(done.out)
+    for outcome, summary in (("deleted", "2 deleted.\n"), ("already_gone", "2 already gone.\n")):
+        done = await caselinks(pointing_at(sandbox), "undo", "--yes", "--output", "json", str(output))
+        assert [each["outcome"] for each in json.loads(done.out)] == [outcome] * 2
+        assert (done.status, done.err, sandbox.links) == (0, summary, [])
+
+
+async def test_a_file_that_is_not_a_run_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A file of links names links that the run may not have created. Nothing is sent."""
+    file = tmp_path / "links.csv"
+    file.write_text(LINKS)
+    for path in (file, tmp_path / "missing"):
+        done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(path))
+        assert (done.status, done.err.count("\n"), sandbox.requests) == (2, 1, [])
+
+
+async def test_a_run_in_use_is_refused(sandbox: Sandbox, journal: str) -> None:
+    """The exit status is 2, and nothing is deleted."""
+    async with Journal(journal, site=sandbox.url):
+        done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    assert (done.status, len(sandbox.links)) == (2, 2)
+    assert "is in use by another run" in done.err
+
+
+async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal: str, tmp_path: Path) -> None:
+    """The exit status is 1, because a link of the run may be left."""
+    unknown = case(some_id(1)).blocks(case(some_id(2)))
+    async with Journal(journal, site=sandbox.url) as opened, opened.entry(unknown):
+        pass
+    for summary in ("1 deleted.", "No other link to undo: the run created none, or all were deleted."):
+        done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+        assert done.status == 1
+        first, advice, last = done.err.splitlines()
+        assert first == f"Not deleted: {unknown} may have been created, and its id is unknown"
+        assert "caselinks delete PARENT RELATIONSHIP CHILD" in advice
+        assert last == summary
+    cut_off = tmp_path / "run.jsonl"
+    cut_off.write_text('{"outcome": "failed"}\n{"outco')
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
+    assert done.status == 1
+    assert "the last line is incomplete" in done.err
+
+
+async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) -> None:
+    """The exit status is 1. Undoing again with the right key deletes the link."""
+    may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
+    done = await caselinks(
+        pointing_at(sandbox) | may_only_read, "undo", "--yes", journal, "--output", "jsonl"
+    )
+    assert done.status == 1
+    assert json.loads(done.out)["outcome"] == "not_deleted"
+    first, summary, advice = done.err.splitlines()
+    assert first.startswith("SHOP-1 BLOCKS SHOP-3: not deleted: cannot delete link ")
+    assert summary == "1 not deleted."
+    assert advice == "To delete the rest, fix the problem, then run the same command again."
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    assert (done.status, len(sandbox.links)) == (0, 1)
+
+
+async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -> None:
+    """Every further delete would fail for the same reason, so it is shown once."""
+    output = tmp_path / "run.jsonl"
+    parent, child = ({"type": "CASE", "id": some_id(number)} for number in (1, 2))
+    links = [
+        {"id": some_id(number), "parent": parent, "relationship": "BLOCKS", "child": child}
+        for number in range(300)
+    ]
+    output.write_text("\n".join(json.dumps({"outcome": "created", "link": link}) for link in links))
+    async with Server(answers(404, b"{}"), answers(404, b"{}"), *[answers(401)] * 300) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        done = await caselinks(variables, "undo", "--yes", str(output), "--quiet")
+        assert len(server.seen) < 302
+    assert done.status == 1
+    first, stopped, _ = done.err.splitlines()
+    assert "401" in first
+    assert stopped == "Stopped: 299 links not deleted for the same reason."
+
+
+async def test_keys_of_many_cases_are_not_looked_up(
+    sandbox: Sandbox, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a request, and requests are limited."""
+    monkeypatch.setattr(undo, "_MAX_CASES", 1)
+    before = len(sandbox.requests)
+    done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", journal)
+    assert sandbox.links[1].parent_entity_id in done.out
+    assert len(sandbox.requests) == before
+
+
+async def answered(sandbox: Sandbox, journal: str, answer: bytes, *options: str) -> tuple[int, str]:
+    """Undo on a terminal whose user answers so, or presses Ctrl-C; return the status and what was shown."""
+    ours, theirs = pty.openpty()
+    variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
+    process = await start_on((theirs, theirs, theirs), variables, "undo", journal, *options)
+    os.close(theirs)
+    shown = b""
+    async with asyncio.timeout(MAX_SECONDS):
+        while b"[y/N]" not in shown:
+            shown += await asyncio.to_thread(os.read, ours, 65536)
+        if answer:
+            os.write(ours, answer)
+        else:
+            process.send_signal(signal.SIGINT)
+        status = await process.wait()
+    try:
+        while more := os.read(ours, 65536):
+            shown += more
+    except OSError:
+        pass
+    os.close(ours)
+    return status, shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "expected", "left"),
+    [
+        (b"y\n", 0, "1 deleted.", 1),
+        (b"n\n", 0, "Nothing was deleted.", 2),
+        (b"", 130, "Nothing was deleted.\r\nInterrupted.", 2),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--output", "jsonl")])
+async def test_on_a_terminal_it_shows_the_links_and_asks(
+    sandbox: Sandbox,
+    journal: str,
+    answer: bytes,
+    status: int,
+    expected: str,
+    left: int,
+    options: tuple[str, ...],
+) -> None:
+    """Only yes deletes anything."""
+    done, shown = await answered(sandbox, journal, answer, *options)
+    assert shown.index("- SHOP-1 BLOCKS SHOP-3") < shown.index("1 link to delete on ")
+    assert "Delete? [y/N]" in shown
+    assert expected in shown
+    assert (done, len(sandbox.links)) == (status, left)
+
+
+async def test_interrupted_it_says_how_far_it_came(tmp_path: Path) -> None:
+    """The same command deletes the rest."""
+    journal = str(tmp_path / "run.journal")
+    async with Server(created, answers(404, b"{}"), answers(404, b"{}"), is_silent) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        text = f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n"
+        await caselinks(variables, "bulk", "--journal", journal, "-", stdin=text.encode())
+        process = await start(variables, "undo", "--yes", journal)
+        await server.until_seen(4)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert "So far: nothing. Deletes in flight may have been applied too; run the same" in err.decode()
+
+
+async def test_results_that_cannot_be_written_are_an_error(sandbox: Sandbox, journal: str) -> None:
+    """The message says what was deleted before the disk was full."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    reading, writing = os.pipe()
+    process = await start_on(
+        (full, full, writing), pointing_at(sandbox), "undo", "--yes", "--output", "jsonl", journal
+    )
+    os.close(writing)
+    os.close(full)
+    status = await process.wait()
+    shown = os.read(reading, 65536).decode()
+    os.close(reading)
+    assert status == 1
+    assert "So far: 1 deleted." in shown
+
+
+async def test_the_progress_is_shown_on_a_terminal(sandbox: Sandbox, journal: str) -> None:
+    """The bar goes away at the end."""
+    status, shown = await on_terminal(pointing_at(sandbox), "undo", "--yes", journal)
+    assert status == 0
+    assert "1 deleted." in shown
