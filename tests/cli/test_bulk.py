@@ -17,7 +17,7 @@ import trustme
 
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.bulk import HEADER, bulk
-from tests.cli.program import environment, on_terminal, pointing_at, start
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
 from tests.support.server import Exchange, Server
 from tests.support.steps import answers, created, drops, is_silent
 
