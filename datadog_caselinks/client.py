@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import ssl as tls
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from functools import partial
 from typing import Final, Self, TypedDict, Unpack
 from uuid import UUID
 
@@ -16,9 +17,11 @@ from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.bulk.known_links import End, KnownLinks, choose_ends, parent_ends
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env
+from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -183,10 +186,14 @@ class CaseLinksClient:
         that are in flight.
 
         Args:
-            source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead. A
-                generator is closed at the end of the run, even if the run ends early.
+            source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead, and
+                2,000 with ``ensure``. A generator is closed at the end of the run, even if the run ends
+                early.
             concurrency: The most creates in flight at once; by default the ``max_concurrency`` of the client.
-            ensure: Look up each link first, as :meth:`ensure_link` does.
+            ensure: Look up each link first, and create it only if it is missing. Few lists answer for many
+                links: each link is looked up by the end that more of the next 2,000 links share, and a list
+                is used for five minutes. A link that another process creates in that time may be created
+                twice.
             journal: The path of a file that records each link and its outcome. If a run ends early, for any
                 reason, the same call continues it: links that were created are not sent again, and links that
                 were in flight are looked up first. A link that appears twice in ``source`` is created once.
@@ -201,15 +208,41 @@ class CaseLinksClient:
         """
         if concurrency is not None and concurrency < 1:
             raise ParameterError(f"concurrency must be at least 1, not {quoted(concurrency)}")
+        known = KnownLinks(self._list_for_lookup) if ensure else None
+        run = self._create_all(source, known, concurrency=concurrency, journal=journal)
+        async with contextlib.aclosing(run) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    async def _create_all(
+        self,
+        source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+        known: KnownLinks | None,
+        *,
+        concurrency: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+    ) -> AsyncGenerator[Outcome, None]:
+        resolver = self.resolver()
+        create_unchecked = self._observed("create", self._creator.create)
+        resume = self._observed("ensure", self._creator.resume)
         async with contextlib.AsyncExitStack() as stack:
-            # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
-            # of keys, the journal, the events of the call.
-            create = self._ensure() if ensure else self._observed("create", self._creator.create)
+            if known:
+                await stack.enter_async_context(known)
+            opened: Journal | None = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
-                create = opened.once(create, self._observed("ensure", self._creator.resume))
-            observed = stack.enter_context(self._observer.run(self._resolving(create)))
-            outcomes = create_each(observed, source, concurrency=concurrency or self._concurrency)
+
+            async def create_one(item: tuple[WantedLink, End]) -> CreateResult:
+                wanted, end = item
+                new = await resolver.link(wanted)
+                create = self._ensuring(known, end) if known else create_unchecked
+                return await (opened.once(new, create, resume) if opened else create(new))
+
+            outcomes = create_each(
+                stack.enter_context(self._observer.run(create_one)),
+                choose_ends(source) if known else parent_ends(source),
+                concurrency=concurrency or self._concurrency,
+            )
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             async for outcome in outcomes:
                 yield outcome
@@ -240,6 +273,7 @@ class CaseLinksClient:
         return await plan_links(
             wanted,
             list_links=self.list_links,
+            known=KnownLinks(self._list_for_lookup),
             resolver=self.resolver(),
             prune=prune,
             concurrency=self._concurrency,
@@ -259,9 +293,11 @@ class CaseLinksClient:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
             :class:`Deleted` or :class:`NotDeleted` for each link to delete.
         """
+        lists = self._list_for_lookup
+        known = plan.known if plan.known and plan.known.list_links == lists else KnownLinks(lists)
         return apply_plan(
             plan,
-            ensure=self._resolving(self._ensure()),
+            ensure_links=partial(self._create_all, known=known),
             delete=self.delete_link,
             concurrency=self._concurrency,
         )
@@ -365,8 +401,24 @@ class CaseLinksClient:
     def __repr__(self) -> str:
         return f"CaseLinksClient({self.site!r})"
 
-    def _ensure(self) -> CreateFunc:
-        return self._observed("ensure", self._creator.ensure)
+    async def _list_for_lookup(self, entity: Entity) -> list[CaseLink]:
+        # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
+        return await self._operations.list_links(entity, earns_budget=False)
+
+    def _ensuring(self, known: KnownLinks, end: End) -> CreateFunc:
+        async def find(new: NewCaseLink) -> CaseLink | None:
+            return await known.find(new, end)
+
+        async def ensure(new: NewCaseLink) -> CreateResult:
+            try:
+                result = await self._creator.ensure(new, find)
+            except AmbiguousResultError:
+                known.forget(new.parent, new.child)
+                raise
+            known.add(result.link)
+            return result
+
+        return self._observed("ensure", ensure)
 
     def _observed(self, operation: str, create: CreateFunc) -> CreateFunc:
         async def create_observed(new: NewCaseLink) -> CreateResult:
@@ -375,14 +427,6 @@ class CaseLinksClient:
                 return result
 
         return create_observed
-
-    def _resolving(self, create: CreateFunc) -> Callable[[WantedLink], Awaitable[CreateResult]]:
-        resolver = self.resolver()
-
-        async def resolve_and_create(wanted: WantedLink) -> CreateResult:
-            return await create(await resolver.link(wanted))
-
-        return resolve_and_create
 
 
 def _opentelemetry() -> Telemetry | None:

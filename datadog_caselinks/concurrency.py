@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,6 +62,12 @@ async def for_each(
             for task in (finisher, *workers):
                 task.cancel()
             await asyncio.gather(finisher, *workers, return_exceptions=True)
+
+
+def retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Mark the error of ``task`` as retrieved: asyncio would log it if all callers were cancelled."""
+    if not task.cancelled():
+        task.exception()
 
 
 OnProgress = Callable[[int, int], None]

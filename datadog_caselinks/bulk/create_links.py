@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from functools import partial
 
 from attrs import frozen
 
+from datadog_caselinks.bulk.known_links import End
 from datadog_caselinks.concurrency import for_each
 from datadog_caselinks.errors import (
     AmbiguousResultError,
@@ -107,8 +108,8 @@ Outcome = Created | AlreadyLinked | Failed
 
 
 def create_links(
-    create: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
-    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+    create: Callable[[tuple[WantedLink, End]], Awaitable[tuple[CaseLink, bool]]],
+    source: AsyncIterable[tuple[WantedLink, End]],
     *,
     concurrency: int,
 ) -> AsyncGenerator[Outcome, None]:
@@ -116,7 +117,7 @@ def create_links(
 
     Args:
         create: A function that returns the link, and whether it created the link.
-        source: The links to create.
+        source: The links to create, each with the end to list if it is looked up.
         concurrency: The maximum number of calls in progress at once.
 
     Raises:
@@ -126,10 +127,13 @@ def create_links(
 
 
 async def _outcome(
-    create: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]], index: int, new: WantedLink
+    create: Callable[[tuple[WantedLink, End]], Awaitable[tuple[CaseLink, bool]]],
+    index: int,
+    item: tuple[WantedLink, End],
 ) -> Outcome:
+    new = item[0]
     try:
-        link, is_new = await create(new)
+        link, is_new = await create(item)
     except JournalError:
         raise
     except CaseLinksError as error:
