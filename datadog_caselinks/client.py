@@ -280,7 +280,7 @@ class CaseLinksClient:
             progress=Progress(progress),
         )
 
-    def apply_plan(self, plan: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
+    def apply_plan(self, plan: LinkPlan, *, trust_lists: bool = False) -> AsyncGenerator[PlanOutcome, None]:
         """Create and delete the links in ``plan``, and yield the outcome of each as it completes.
 
         The error of a link is in its outcome; it is not raised. Applying a plan twice changes nothing: links
@@ -289,12 +289,18 @@ class CaseLinksClient:
         All creates finish before the first delete. If a create failed, nothing is deleted, because the new
         link may replace a deleted one. Leaving the loop early cancels the requests that are in flight.
 
+        Args:
+            plan: The plan.
+            trust_lists: Use what the plan has listed for up to five minutes, instead of listing it again. That
+                saves requests. A link that another process creates in that time may be created twice.
+
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
             :class:`Deleted` or :class:`NotDeleted` for each link to delete.
         """
-        lists = self._list_for_lookup
-        known = plan.known if plan.known and plan.known.list_links == lists else KnownLinks(lists)
+        known = KnownLinks(self._list_for_lookup)
+        if trust_lists and plan.known and plan.known.list_links == known.list_links:
+            known = plan.known
         return apply_plan(
             plan,
             ensure_links=partial(self._create_all, known=known),
