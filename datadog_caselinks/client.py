@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import ssl as tls
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from functools import partial
 from typing import Final, Self, TypedDict, Unpack
 from uuid import UUID
@@ -178,6 +178,7 @@ class CaseLinksClient:
         concurrency: int | None = None,
         ensure: bool = False,
         journal: str | os.PathLike[str] | None = None,
+        proceed: Callable[[int], bool] | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         """Create each link in ``source``, and yield the outcome of each as it completes.
 
@@ -197,6 +198,8 @@ class CaseLinksClient:
             journal: The path of a file that records each link and its outcome. If a run ends early, for any
                 reason, the same call continues it: links that were created are not sent again, and links that
                 were in flight are looked up first. A link that appears twice in ``source`` is created once.
+            proceed: Called with the index of each link before it is sent. Once it returns false, no further
+                link is sent; those in flight are completed. Use it to stop a run.
 
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed`, with the link and its index in
@@ -209,7 +212,7 @@ class CaseLinksClient:
         if concurrency is not None and concurrency < 1:
             raise ParameterError(f"concurrency must be at least 1, not {quoted(concurrency)}")
         known = KnownLinks(self._list_for_lookup) if ensure else None
-        run = self._create_all(source, known, concurrency=concurrency, journal=journal)
+        run = self._create_all(source, known, concurrency=concurrency, journal=journal, proceed=proceed)
         async with contextlib.aclosing(run) as outcomes:
             async for outcome in outcomes:
                 yield outcome
@@ -221,6 +224,7 @@ class CaseLinksClient:
         *,
         concurrency: int | None = None,
         journal: str | os.PathLike[str] | None = None,
+        proceed: Callable[[int], bool] | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         resolver = self.resolver()
         create_unchecked = self._observed("create", self._creator.create)
@@ -242,6 +246,7 @@ class CaseLinksClient:
                 stack.enter_context(self._observer.run(create_one)),
                 choose_ends(source) if known else parent_ends(source),
                 concurrency=concurrency or self._concurrency,
+                proceed=proceed,
             )
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             async for outcome in outcomes:
@@ -291,8 +296,8 @@ class CaseLinksClient:
 
         Args:
             plan: The plan.
-            trust_lists: Use what the plan has listed for up to five minutes, instead of listing it again. That
-                saves requests. A link that another process creates in that time may be created twice.
+            trust_lists: Use what the plan has listed for up to five minutes, instead of listing it again.
+                That saves requests. A link that another process creates in that time may be created twice.
 
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then

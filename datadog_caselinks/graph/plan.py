@@ -45,8 +45,8 @@ class LinkPlan:
     ``cases``
         The cases that were looked up by key.
     ``known``
-        What the plan knows of the existing links, for ``apply_plan(…, trust_lists=True)``. It is not copied or
-        pickled.
+        What the plan knows of the existing links, for ``apply_plan(…, trust_lists=True)``. It is not copied
+        or pickled.
     """
 
     create: tuple[NewCaseLink, ...] = ()
