@@ -24,7 +24,6 @@ from datadog_caselinks.errors import (
 from datadog_caselinks.models import CaseLink, LinkStatus
 from datadog_caselinks.references import WantedLink
 
-
 T = TypeVar("T")
 
 
