@@ -30,6 +30,20 @@ ON_UVLOOP = [
         "test_creation",
     )
 ]
+# The tests whose calls depend on when a task starts.
+WITH_EAGER_TASKS = [
+    f"tests/{name}.py"
+    for name in (
+        "bulk/test_create_links",
+        "bulk/test_journal",
+        "graph/test_link_graph",
+        "graph/test_plan",
+        "test_client",
+        "test_creation",
+        "test_lookup",
+        "test_outage",
+    )
+]
 PROJECT = nox.project.load_toml("pyproject.toml")
 OPTIONAL = {
     name: extra for name, extra in PROJECT["project"]["optional-dependencies"].items() if name != "dev"
@@ -115,8 +129,8 @@ def tests(session: nox.Session) -> None:
 def tests_again(session: nox.Session) -> None:
     """Run the fast tests, which are those that may depend on the version of Python.
 
-    The last version also runs the tests that start programs, with the fork of backoff, which Python 3.16 will
-    need.
+    The first version also has eager tasks. The last version also runs the tests that start programs, with the
+    fork of backoff, which Python 3.16 will need.
     """
     install(session, "test")
     options = PARALLEL
@@ -126,6 +140,8 @@ def tests_again(session: nox.Session) -> None:
         # Both install the same files, so in a reused environment pip would not replace those of backoff.
         session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
     session.run("python", "-m", "pytest", *(session.posargs or options))
+    if session.python == OTHERS[0] and not session.posargs:
+        session.run("python", "-m", "pytest", *PARALLEL, "-p", "tests.on_eager_tasks", *WITH_EAGER_TASKS)
 
 
 @nox.session(default=False)

@@ -41,5 +41,5 @@ class ConfigurationError(CaseLinksError, ValueError):
     """The site or the credentials are missing or malformed, or an optional dependency is not installed."""
 
 
-class ParameterError(CaseLinksError, ValueError):
-    """An argument has an unusable value or type. The message names the parameter."""
+class ParameterError(CaseLinksError, ValueError, TypeError):
+    """An argument has an unusable value or type. The message names the parameter, and says what it takes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import ssl as tls
@@ -13,32 +14,44 @@ from uuid import UUID
 
 import aiohttp
 
-from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.known_links import End, KnownLinks, choose_ends, parent_ends
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
-from datadog_caselinks.credentials import Credentials, credentials_from_env
+from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
 from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
+from datadog_caselinks.http.fence import Check, FencedRequester
+from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.operations import Operations
+from datadog_caselinks.parameters import (
+    require,
+    require_function,
+    require_items,
+    require_path,
+    require_whole_number,
+)
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.references import Reference, Resolver, WantedLink
-from datadog_caselinks.retry import RetryBudget, RetryPolicy
-from datadog_caselinks.sites import Site, site_from_env
+from datadog_caselinks.retry import RetryPolicy
+from datadog_caselinks.sites import Site, parsed_site, site_from_env
 
 # As libraries should: log records go only where the program sends them.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
+
+_logger = logging.getLogger(__name__)
+
+_SESSIONS: Final = (SessionManager, aiohttp.ClientSession, type(None))
 
 DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
@@ -75,16 +88,17 @@ class CaseLinksClient:
         max_concurrency: The most requests in flight at once; further calls wait.
         timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
             the rate limit or for the next attempt does not count.
-        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them. A site on loopback
-            over ``http`` is reached without it, since the proxy would see the keys.
-        ssl: An ``ssl.SSLContext``, for a private CA or a client certificate.
+        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them; ``None`` or an empty
+            text for none. A site on loopback over ``http`` is reached without it, since the proxy would see
+            the keys.
+        ssl: An ``ssl.SSLContext``, for a private CA or a client certificate. It must check certificates.
         on_event: Called with each event of a call: :class:`CallStarted`, :class:`CallWaiting`,
             :class:`CallRetrying`, :class:`CallReconciled` and :class:`CallFinished`. It runs in the event
             loop, so it must be quick; what it raises is logged. With ``opentelemetry-api`` installed and a
             provider set up, there are spans and metrics too.
 
     Raises:
-        ParameterError: An argument cannot work.
+        ParameterError: An argument cannot work, or has the wrong type.
         ConfigurationError: The site is malformed.
     """
 
@@ -101,22 +115,27 @@ class CaseLinksClient:
         ssl: tls.SSLContext | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        if max_concurrency < 1:
-            raise ParameterError(f"max_concurrency must be at least 1, not {quoted(max_concurrency)}")
-        self.site: Site = Site.parse(site) if isinstance(site, str) else site
+        require_whole_number("max_concurrency", max_concurrency, at_least=1)
+        require("sessions", sessions, _SESSIONS, "a SessionManager or an aiohttp.ClientSession")
+        require("retry", retry, RetryPolicy, "a RetryPolicy (RetryPolicy(max_attempts=1) never retries)")
+        require_function("on_event", on_event)
+        self._site = parsed_site(site)
+        require_credentials(credentials)
         self._is_shared = isinstance(sessions, SessionManager)
         self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
+        budget = retry.new_budget(self._concurrency)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
+            budget.outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
         )
-        budget = RetryBudget(retry.budget)
-        self._operations = Operations(self._requester, retry, budget)
+        memory = Memory(self._requester, max_in_flight=self._concurrency)
+        self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
 
@@ -135,9 +154,13 @@ class CaseLinksClient:
         """
         if site is None:
             site = site_from_env()
-        elif isinstance(site, str):
-            site = Site.parse(site)  # first: a wrong site is reported before missing credentials
-        return cls(site, credentials_from_env(), **options)
+        # The site first: a wrong one is reported before missing credentials.
+        return cls(parsed_site(site), credentials_from_env(), **options)
+
+    @property
+    def site(self) -> Site:
+        """The site of the client."""
+        return self._site
 
     async def create_link(self, new: NewCaseLink) -> CaseLink:
         """Create one link.
@@ -206,12 +229,16 @@ class CaseLinksClient:
             ``source``.
 
         Raises:
-            ParameterError: ``concurrency`` is below 1.
+            ParameterError: An argument cannot work, such as a ``concurrency`` below 1.
             JournalError: The journal cannot be used, for example because another run is using it.
         """
-        if concurrency is not None and concurrency < 1:
-            raise ParameterError(f"concurrency must be at least 1, not {quoted(concurrency)}")
-        known = KnownLinks(self._list_for_lookup) if ensure else None
+        require_items("source", source)
+        if concurrency is not None:
+            require_whole_number("concurrency", concurrency, at_least=1)
+        if journal is not None:
+            require_path("journal", journal)
+        require_function("proceed", proceed)
+        known = KnownLinks(self._operations.list_ids) if ensure else None
         run = self._create_all(source, known, concurrency=concurrency, journal=journal, proceed=proceed)
         async with contextlib.aclosing(run) as outcomes:
             async for outcome in outcomes:
@@ -249,6 +276,8 @@ class CaseLinksClient:
                 proceed=proceed,
             )
             await stack.enter_async_context(contextlib.aclosing(outcomes))
+            if opened:
+                stack.callback(opened.end)  # before the creates in flight are cancelled
             async for outcome in outcomes:
                 yield outcome
 
@@ -274,11 +303,14 @@ class CaseLinksClient:
 
         Raises:
             NotFoundError: There is no case with a key; the message names all such keys.
+            ParameterError: An argument has the wrong type.
         """
+        require_items("wanted", wanted)
+        require_function("progress", progress)
         return await plan_links(
             wanted,
             list_links=self.list_links,
-            known=KnownLinks(self._list_for_lookup),
+            known=KnownLinks(self._operations.list_ids),
             resolver=self.resolver(),
             prune=prune,
             concurrency=self._concurrency,
@@ -302,9 +334,13 @@ class CaseLinksClient:
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
             :class:`Deleted` or :class:`NotDeleted` for each link to delete.
+
+        Raises:
+            ParameterError: ``plan`` is not a :class:`LinkPlan`.
         """
-        known = KnownLinks(self._list_for_lookup)
-        if trust_lists and plan.known and plan.known.list_links == known.list_links:
+        require("plan", plan, LinkPlan, "a LinkPlan, as plan_links returns it")
+        known = KnownLinks(self._operations.list_ids)
+        if trust_lists and plan.known and plan.known.list_ids == known.list_ids:
             known = plan.known
         return apply_plan(
             plan,
@@ -314,7 +350,11 @@ class CaseLinksClient:
         )
 
     async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
-        """List the links that have ``entity`` as parent or child; with ``relationship``, only those."""
+        """List the links that have ``entity`` as parent or child; with ``relationship``, only those.
+
+        If the server sends members that are not links, for example without an id, they are left out, and the
+        log has a warning.
+        """
         with self._observer.call("list", entity) as call:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links
@@ -340,14 +380,13 @@ class CaseLinksClient:
                 expected by now.
 
         Raises:
-            ParameterError: ``depth`` is below 0 or ``max_nodes`` below 1.
+            ParameterError: ``depth`` is below 0 or ``max_nodes`` below 1, or an argument has the wrong type.
             InvalidLinkError: ``entity`` is a text that does not name an entity.
             NotFoundError: There is no case with this key.
         """
-        if depth < 0:
-            raise ParameterError(f"depth must be at least 0, not {quoted(depth)}")
-        if max_nodes < 1:
-            raise ParameterError(f"max_nodes must be at least 1, not {quoted(max_nodes)}")
+        require_whole_number("depth", depth, at_least=0)
+        require_whole_number("max_nodes", max_nodes, at_least=1)
+        require_function("progress", progress)
         resolver = self.resolver()
         return await read_graph(
             await resolver.entity(entity),
@@ -412,9 +451,11 @@ class CaseLinksClient:
     def __repr__(self) -> str:
         return f"CaseLinksClient({self.site!r})"
 
-    async def _list_for_lookup(self, entity: Entity) -> list[CaseLink]:
-        # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
-        return await self._operations.list_links(entity, earns_budget=False)
+    def _fenced(self, check: Check) -> Self:
+        """Return this client with a check right before each create is sent."""
+        fenced = copy.copy(self)
+        fenced._creator = self._creator.through(FencedRequester(self._requester, check))
+        return fenced
 
     def _ensuring(self, known: KnownLinks, end: End) -> CreateFunc:
         async def find(new: NewCaseLink) -> CaseLink | None:
@@ -441,8 +482,10 @@ class CaseLinksClient:
 
 
 def _opentelemetry() -> Telemetry | None:
-    try:
-        from datadog_caselinks.telemetry import telemetry
-    except ModuleNotFoundError:  # the extra "otel" is not installed
-        return None
-    return telemetry()
+    with isolated(_logger, "OpenTelemetry cannot be used"):
+        try:
+            from datadog_caselinks.telemetry import telemetry
+        except ModuleNotFoundError:  # the extra "otel" is not installed
+            return None
+        return telemetry()
+    return None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
+
+from datadog_caselinks.isolation import isolated
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,7 +94,8 @@ class Progress:
         """Count one completed request, and report it."""
         self._completed += 1
         if self._on_progress:
-            self._on_progress(self._completed, self._expected)
+            with isolated(_logger, "progress failed"):
+                self._on_progress(self._completed, self._expected)
 
 
 async def map_concurrently(

@@ -16,6 +16,7 @@ by another process.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.events import report_reconciled
 from datadog_caselinks.http import wire
+from datadog_caselinks.http.fence import FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request
 from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
@@ -76,10 +78,11 @@ class _Creation:
     ambiguity: _Ambiguity | None = None
     may_be_ours: bool = False
 
-    def mark_ambiguous(self, error: CaseLinksError, seconds: float) -> None:
+    def mark_ambiguous(self, error: CaseLinksError, seconds: float) -> _Ambiguity:
         """Note that the link may exist; in ``seconds`` a lookup can find it."""
         self.ambiguity = _Ambiguity(error, asyncio.get_running_loop().time() + seconds)
         self.may_be_ours = True
+        return self.ambiguity
 
 
 class _EnsureQueue:
@@ -96,11 +99,17 @@ class Creator:
     def __init__(
         self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
-        self._requester = requester
+        self._requester: Requester | FencedRequester = requester
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
         self._queues: WeakValueDictionary[Identity, _EnsureQueue] = WeakValueDictionary()
+
+    def through(self, requester: FencedRequester) -> Creator:
+        """Return a creator that sends its creates through ``requester``, and shares everything else."""
+        other = copy.copy(self)
+        other._requester = requester
+        return other
 
     async def create(self, new: NewCaseLink) -> CreateResult:
         """Create the link. It was not created if this raises anything but :class:`AmbiguousResultError`."""
@@ -125,7 +134,8 @@ class Creator:
     async def resume(self, new: NewCaseLink) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
         creation = self._begin(new)
-        creation.mark_ambiguous(CaseLinksError(f"an earlier run may have sent {new}"), self._policy.settle)
+        earlier = CaseLinksError(f"an earlier run may have sent {new}")
+        creation.mark_ambiguous(earlier, self._policy.wait_before_lookup(earlier))
         found = await self._resolve(creation)
         return CreateResult(found, created=False) if found else await self._create(creation)
 
@@ -152,15 +162,15 @@ class Creator:
         if creation.ambiguity and (link := await self._resolve(creation)):
             return CreateResult(link, created=True)
         try:
-            response = await self._requester.send(creation.request)
+            response = await self._requester.send(creation.request, creation.attempts.last)
             link = wire.read_link(response)
         except (BadRequestError, ConflictError) as error:
             existing = await self._resolve_refusal(creation, error)
             return CreateResult(existing, created=creation.may_be_ours)
         except CaseLinksError as error:
             seconds = 0.0
-            if error.may_have_been_applied:
-                seconds = max(self._policy.settle, asked_wait(error) or 0.0)
+            if error.may_have_been_applied and error is not creation.attempts.last:
+                seconds = self._policy.wait_before_lookup(error)
                 creation.mark_ambiguous(error, seconds)
             raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
         self._budget.give_back()
@@ -185,8 +195,9 @@ class Creator:
     async def _resolve_refusal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
         """Return the equal link that made the server refuse this one, if the call accepts it.
 
-        Otherwise raise ``error``. The API does not document whether it refuses equal links, nor with which
-        status.
+        Otherwise raise ``error``, or after an ambiguous attempt :class:`AmbiguousResultError`: the equal link
+        may be the one that this attempt created, in a list that lags behind. The API does not document
+        whether it refuses equal links, nor with which status.
         """
         accepts_existing = creation.accepts_existing or creation.may_be_ours
         creation.attempts.record(error)  # a refusal is never retried
@@ -195,8 +206,10 @@ class Creator:
         if accepts_existing:
             await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
         if creation.may_be_ours:
-            creation.mark_ambiguous(error, 0.0)
+            ambiguity = creation.mark_ambiguous(error, 0.0)
             link = await self._resolve(creation)
+            if link is None:  # the list may not show yet what an earlier attempt created
+                raise _ambiguous(creation, ambiguity, " by an earlier attempt") from error
         else:
             try:
                 link = await self._lookup.find(creation.new)
@@ -227,6 +240,7 @@ class _SharedList:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.wanted: set[Identity] = set()
 
 
 class Lookup:
@@ -244,7 +258,7 @@ class Lookup:
     async def find(self, new: NewCaseLink) -> CaseLink | None:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
-        The list begins after this call. Raises as :meth:`Operations.list_links`.
+        The list begins after this call. Raises as :meth:`Operations.find_links`.
         """
         parent = new.parent
         shared = self._next.get(parent)
@@ -255,6 +269,7 @@ class Lookup:
             shared.task = asyncio.create_task(self._list(parent, before))
             shared.task.add_done_callback(retrieve_error)
         shared.waiting += 1
+        shared.wanted.add(identity(new))  # read when the list has arrived
         try:
             await asyncio.wait([shared.task])  # if this call is cancelled, the list goes on for the others
         finally:
@@ -265,13 +280,13 @@ class Lookup:
         return shared.task.result().get(identity(new))
 
     async def _list(self, parent: Entity, before: _SharedList | None) -> Mapping[Identity, CaseLink]:
-        if before is not None:
+        if before is None:
+            await asyncio.sleep(0)  # an eager task starts at once, and would not wait for those who ask next
+        else:
             await asyncio.wait([before.task])
         shared = self._in_flight[parent] = self._next.pop(parent)
         try:
-            # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
-            links = await self._operations.list_links(parent, earns_budget=False)
-            return {identity(link): link for link in reversed(links)}
+            return await self._operations.find_links(parent, shared.wanted)
         finally:
             self._forget(parent, shared)
 

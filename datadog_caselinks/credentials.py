@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 from attrs import field, frozen
 
-from datadog_caselinks.base_errors import ConfigurationError
+from datadog_caselinks.base_errors import ConfigurationError, ParameterError
+from datadog_caselinks.messages import is_in_quotes
 
 _REDACTED: Final = "[redacted]"
 
@@ -31,8 +32,10 @@ def _problem(secret: object) -> str | None:
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         return (
             "contains white space, a control character or a character outside ASCII: "
-            "was it copied with a line end or a quotation mark?"
+            "was it copied with a line end or a typographic quotation mark?"
         )
+    if is_in_quotes(secret):
+        return "is in quotation marks: remove them (docker run --env-file, for one, keeps them)"
     return None
 
 
@@ -99,8 +102,16 @@ def _unescaped(text: str) -> str:
     return html.unescape(unquote(from_json))
 
 
+class _Authenticating(_Unpicklable):
+    """Keys that keep the headers of requests. These are not an attribute, so ``asdict`` omits them."""
+
+    __slots__ = ("_auth",)
+
+    _auth: AuthHeaders
+
+
 @frozen
-class ApiKeys(_Unpicklable):
+class ApiKeys(_Authenticating):
     """An API key and an application key, sent as ``DD-API-KEY`` and ``DD-APPLICATION-KEY``.
 
     ``repr`` does not show the keys, and an instance cannot be pickled.
@@ -111,13 +122,12 @@ class ApiKeys(_Unpicklable):
         The application key.
 
     Raises:
-        ConfigurationError: A key is not a string, is empty, or contains white space, control characters or
-            characters outside ASCII.
+        ConfigurationError: A key is not a string, is empty, is in quotation marks, or contains white space,
+            control characters or characters outside ASCII.
     """
 
     api_key: str = field(kw_only=True, repr=False, validator=_validate)
     app_key: str = field(kw_only=True, repr=False, validator=_validate)
-    _auth: AuthHeaders = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         headers = {"DD-API-KEY": self.api_key, "DD-APPLICATION-KEY": self.app_key}
@@ -139,9 +149,9 @@ class BearerToken(_Unpicklable):
         can refresh an expired token, and should cache a valid one. The client does not retry it.
 
     Raises:
-        ConfigurationError: The token is not a string, is empty, or contains white space, control characters
-            or characters outside ASCII. For a callable, the call that needed the token raises it, also if the
-            callable itself raises.
+        ConfigurationError: The token is not a string, is empty, is in quotation marks, or contains white
+            space, control characters or characters outside ASCII. For a callable, the call that needed the
+            token raises it, also if the callable itself raises.
     """
 
     token: str | Callable[[], Awaitable[str]] = field(repr=False)
@@ -183,6 +193,19 @@ async def _fetch(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
 
 Credentials = ApiKeys | BearerToken
 """The credentials that a client accepts."""
+
+
+def require_credentials(credentials: object) -> None:
+    """Check that ``credentials`` are credentials.
+
+    Raises:
+        ParameterError: They are something else. The message names the type only, since it may be a key.
+    """
+    if not isinstance(credentials, Credentials):
+        raise ParameterError(
+            "credentials must be ApiKeys(api_key=…, app_key=…) or BearerToken(…), "
+            f"not of the type {type(credentials).__name__}"
+        )
 
 
 def credentials_from_env() -> Credentials:

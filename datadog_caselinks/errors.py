@@ -5,7 +5,7 @@
     CaseLinksError
     ├── InvalidLinkError              refused before sending (also a ValueError)
     ├── ConfigurationError            site or credentials missing or malformed (also a ValueError)
-    ├── ParameterError                an argument that cannot work (also a ValueError)
+    ├── ParameterError                an argument that cannot work (also a ValueError and a TypeError)
     ├── LinkFileError                 a file that is not a list of links (also a ValueError)
     ├── CycleError                    the links contain a cycle, so they give no order
     ├── JournalError                  a journal in use, of another site, or unusable

@@ -11,9 +11,10 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.models import LinkStatus
 
 _logger = logging.getLogger(__name__)
@@ -25,8 +26,18 @@ _REQUEST_OF: Final = {"ensure": "create"}
 """The operation of the request that does what a call is for, where the two have different names."""
 
 
+class _Observed:
+    """What a call needs to report itself. These are not attributes of the call, so ``asdict`` omits them."""
+
+    __slots__ = ("_observers", "_started_at", "_token")
+
+    _observers: Sequence[OnEvent]
+    _started_at: float
+    _token: Token[Call | None]
+
+
 @define(eq=False, kw_only=True)
-class Call:
+class Call(_Observed):
     """One call of a client, or one run of ``create_links``: the same object in all its events.
 
     ``operation``
@@ -58,12 +69,9 @@ class Call:
     outcome: str | None = None
     result: Any = None
     error: Exception | None = None
-    _observers: Sequence[OnEvent] = field(repr=False)
-    _token: Token[Call | None] | None = field(default=None, init=False, repr=False)
-    _started_at: float = field(default=0.0, init=False, repr=False)
 
     def __enter__(self) -> Self:
-        self._token = _current.set(self)
+        self._token = _current.set(self)  # type: ignore[misc]  # a slot of the base class
         self._start()
         return self
 
@@ -71,19 +79,16 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end(error)
-        assert self._token is not None
         _current.reset(self._token)
 
     def notify(self, event: CallEvent) -> None:
         """Report ``event`` to each observer. What one raises is logged."""
         for observer in self._observers:
-            try:
+            with isolated(_logger, "on_event failed at %s of %s", type(event).__name__, self.operation):
                 observer(event)
-            except Exception:
-                _logger.exception("on_event failed at %s of %s", type(event).__name__, self.operation)
 
     def _start(self) -> None:
-        self._started_at = asyncio.get_running_loop().time()
+        self._started_at = asyncio.get_running_loop().time()  # type: ignore[misc]  # a slot of the base class
         self.notify(CallStarted(self))
 
     def _end(self, error: BaseException | None) -> None:
@@ -214,8 +219,10 @@ class Observer:
 
     def _observers(self) -> list[OnEvent]:
         observers = [self._on_event] if self._on_event else []
-        if self._telemetry and self._telemetry.is_recording():
-            observers.append(self._telemetry)
+        if self._telemetry:
+            with isolated(_logger, "OpenTelemetry failed"):
+                if self._telemetry.is_recording():
+                    observers.append(self._telemetry)
         return observers
 
 
@@ -264,7 +271,9 @@ def _current_call() -> Call | None:
 
 
 def _new_call(operation: str, subject: object, observers: Sequence[OnEvent]) -> Call:
-    return Call(operation=operation, subject=subject, parent=_current.get(), observers=observers)
+    call = Call(operation=operation, subject=subject, parent=_current.get())
+    call._observers = observers  # type: ignore[misc]  # a slot of the base class
+    return call
 
 
 def _failure(error: Exception) -> LinkStatus:

@@ -10,6 +10,8 @@ MAX_QUOTED: Final = 100
 MAX_STORED: Final = 1000
 """The maximum length of a stored error message in characters."""
 
+_QUOTES: Final = frozenset("\"'`")
+
 
 def quoted(value: object) -> str:
     """Return ``value`` as messages quote it: its ``repr`` on one line, cut after ``MAX_QUOTED`` characters.
@@ -32,6 +34,14 @@ def one_line(text: str, *, limit: int = 300) -> str:
     Unlike :func:`quoted` it adds no quotation marks and no escapes, and it joins lines with single spaces.
     """
     return _cut(" ".join(_printable(text).split()), limit)
+
+
+def is_in_quotes(text: str) -> bool:
+    """Return whether ``text`` is between two quotation marks.
+
+    The value of a variable is if ``docker run --env-file`` reads it from a file that was written for a shell.
+    """
+    return len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
 
 
 def storable(text: str) -> str:

@@ -14,6 +14,7 @@ from datadog_caselinks.messages import quoted
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-[0-9]+")
+_DASH: Final = re.compile("[\u00ad\u2010-\u2015\u2043\u2212\ufe58\ufe63\uff0d]")
 
 
 class EntityType(StrEnum):
@@ -114,6 +115,19 @@ def is_case_key(text: str) -> bool:
     return _CASE_KEY.fullmatch(text) is not None
 
 
+def dash_hint(text: str) -> str:
+    """Return what to write instead of a ``text`` with dashes, if hyphens make it a UUID or key; else ``""``.
+
+    Word processors and chats replace a hyphen by a dash, which looks the same.
+    """
+    if not isinstance(text, str) or not (dash := _DASH.search(text)):
+        return ""
+    meant = _DASH.sub("-", text.strip())
+    if not (is_uuid(meant) or is_case_key(meant)):
+        return ""
+    return f": U+{ord(dash[0]):04X} is a dash and not a hyphen, write {meant}"
+
+
 def _canonical_id(value: str | UUID) -> str:
     """Return UUIDs in lower case with hyphens, so that equal ids compare equal, and other ids unchanged."""
     if isinstance(value, UUID):
@@ -124,8 +138,14 @@ def _canonical_id(value: str | UUID) -> str:
     return lower if lower != value and _UUID.fullmatch(value) else value
 
 
+class _Checked:
+    """A slot to note that an entity was checked. It is not an attribute, so ``asdict`` omits it."""
+
+    __slots__ = ("_is_known",)
+
+
 @frozen
-class Entity:
+class Entity(_Checked):
     """A case, incident, page or agent conversation.
 
     Use :func:`case`, :func:`incident`, :func:`page` and :func:`agent_conversation` to get an entity: they
@@ -142,7 +162,6 @@ class Entity:
 
     id: str = field(converter=_canonical_id)
     type: EntityType | str = field(converter=_entity_type)
-    _is_known: bool = field(default=False, init=False, eq=False, repr=False)
 
     def relates_to(self, child: Entity) -> NewCaseLink:
         """Return a link to create: this entity and ``child`` are related, without a direction."""
@@ -178,7 +197,7 @@ class Entity:
         Raises:
             InvalidLinkError: The type is unknown, or the id is not a UUID.
         """
-        if self._is_known:  # already checked: each link checks both of its ends again
+        if getattr(self, "_is_known", False):  # already checked: each link checks both of its ends again
             return
         known = require_known_entity_type(self.type)
         if not is_uuid(self.id):
@@ -196,7 +215,7 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
         return f"{wanted}, not the URL {shown}: parse_reference accepts the URL of a case"
     if entity_type is EntityType.CASE and is_case_key(given):
         return f"{wanted}, not the case key {shown}: await client.get_case({shown}) finds the case"
-    return f"{wanted}, not {shown}"
+    return f"{wanted}, not {shown}{dash_hint(given)}"
 
 
 def _known_entity(id: str | UUID, type: EntityType) -> Entity:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import difflib
+import functools
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,11 +23,13 @@ from datadog_caselinks.models import (
     EntityType,
     NewCaseLink,
     Relationship,
+    dash_hint,
     is_case_key,
     is_uuid,
     require_known_entity_type,
     require_known_relationship,
 )
+from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site, quoted_url
 
 _PREFIXES: Final = {
@@ -40,7 +44,39 @@ FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, p
 """The forms that :func:`parse_reference` accepts, as messages list them."""
 
 
+_FORWARD: Final = {
+    Relationship.RELATES_TO: ("relates to", "related to", "relates", "related"),
+    Relationship.CAUSES: ("causes", "cause of"),
+    Relationship.BLOCKS: ("blocks", "blocking", "blocker of"),
+    Relationship.DUPLICATES: ("duplicates", "duplicate of"),
+    Relationship.PARENT_OF: ("parent of", "has child"),
+    Relationship.SUCCESSOR_OF: ("successor of", "succeeds"),
+    Relationship.ESCALATES_TO: ("escalates to", "escalated to"),
+}
+_BACKWARD: Final = {
+    Relationship.CAUSES: ("caused by",),
+    Relationship.BLOCKS: ("blocked by",),
+    Relationship.DUPLICATES: ("duplicated by",),
+    Relationship.PARENT_OF: ("child of", "has parent"),
+    Relationship.SUCCESSOR_OF: ("predecessor of", "precedes", "succeeded by"),
+    Relationship.ESCALATES_TO: ("escalated from",),
+}
+_WORDS: Final = {
+    word: (relationship, is_backward)
+    for is_backward, known in ((False, _FORWARD), (True, _BACKWARD))
+    for relationship, words in known.items()
+    for word in words
+}
+"""The relationship that each word names, and whether it leads from the child to the parent."""
+
+_FILLERS: Final = re.compile(r"(is|was|are|were) (an? |the )?|(an?|the) ")
+_MAX_WORD: Final = 40
+"""The length in characters up to which an unknown relationship is compared with the known ones."""
+
+
 def _upper(text: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidLinkError(f"a case key must be a string such as SHOP-1, not {quoted(text)}")
     return text.upper()
 
 
@@ -105,7 +141,11 @@ def parse_reference(
 
     Raises:
         InvalidLinkError: ``text`` has another form, contradicts ``type``, or is a URL of another site.
+        ParameterError: ``site`` is not a :class:`Site`.
     """
+    if not isinstance(text, str):
+        raise InvalidLinkError(f"{quoted(text)} does not name an entity; write {FORMS}")
+    _require_site(site)
     given, type = text.strip(), require_known_entity_type(type)
     if prefixed := _PREFIXED.fullmatch(given):
         named_type = _PREFIXES[prefixed[1].lower()]
@@ -121,7 +161,9 @@ def parse_reference(
             raise InvalidLinkError(f"{quoted(given)} is a case key, but the type is {type}: use its UUID")
         return CaseKey(given)
     if not is_uuid(given):
-        raise InvalidLinkError(f"{quoted_url(text)} does not name an entity; write {FORMS}")
+        raise InvalidLinkError(
+            f"{quoted_url(text)} does not name an entity{dash_hint(given) or f'; write {FORMS}'}"
+        )
     entity = Entity(given, type)
     entity.require_known()
     return entity
@@ -134,8 +176,10 @@ def parse_link(
 
     Args:
         parent: The parent, or a text that :func:`parse_reference` accepts.
-        relationship: The name of a relationship, in upper or lower case, with underscores or hyphens:
-            ``RELATES_TO`` or ``relates-to``.
+        relationship: A relationship in words, such as ``blocks``, ``relates to``, ``relates-to`` or
+            ``RELATES_TO``. Words for the other direction swap the ends: with ``blocked by``, ``caused by``,
+            ``duplicated by``, ``child of``, ``predecessor of`` or ``escalated from``, the first end becomes
+            the child.
         child: The child, or a text that :func:`parse_reference` accepts.
         site: The site that URLs must belong to. By default, any site.
 
@@ -145,15 +189,59 @@ def parse_link(
     Raises:
         InvalidLinkError: A text does not name an entity, the relationship is unknown, or
             :class:`NewCaseLink` refuses the link.
+        ParameterError: ``site`` is not a :class:`Site`.
     """
-    parent = parse_reference(parent, site=site) if isinstance(parent, str) else parent
-    child = parse_reference(child, site=site) if isinstance(child, str) else child
-    known = require_known_relationship(relationship.upper().replace("-", "_"))
+    _require_site(site)
+    parent, child = _parsed(parent, site), _parsed(child, site)
+    if not isinstance(relationship, str):
+        require_known_relationship(relationship)
+    known, is_swapped = _relationship(relationship)
+    if is_swapped:
+        parent, child = child, parent
     if isinstance(parent, Entity) and isinstance(child, Entity):
         return NewCaseLink(parent, known, child)
     if parent == child:
         raise InvalidLinkError(f"{parent} cannot be linked to itself")
     return LinkReference(parent, known, child)
+
+
+def _parsed(reference: Reference | str, site: Site | None) -> Reference:
+    return reference if isinstance(reference, Entity | CaseKey) else parse_reference(reference, site=site)
+
+
+def _require_site(site: Site | None) -> None:
+    if site is not None:
+        require("site", site, Site, "a Site, such as Site.EU1")
+
+
+def in_words(name: str) -> str:
+    """Return ``name`` in lower case, with single spaces for hyphens, underscores and other blanks."""
+    return " ".join(re.sub(r"[-_]", " ", name).lower().split())
+
+
+@functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships
+def _relationship(given: str) -> tuple[Relationship, bool]:
+    """Return the relationship, and whether its ends must be swapped."""
+    words = in_words(given)
+    is_backward = words.startswith("←")  # the sign of lists and trees for a link seen from its child
+    words = words.lstrip("←→↔ ")
+    for each in (words, _FILLERS.sub("", words, count=1)):
+        if each in _WORDS:
+            relationship, is_swapped = _WORDS[each]
+            return relationship, is_swapped != is_backward
+    near = " or ".join(_near_misses(words))
+    hint = f"did you mean {near}? Use" if near else "use"
+    raise InvalidLinkError(f"unknown relationship {quoted(given)}; {hint} one of {', '.join(Relationship)}")
+
+
+def _near_misses(words: str) -> list[str]:
+    """Return at most two known words that are close to ``words``, and differ in their meaning."""
+    if len(words) > _MAX_WORD:
+        return []
+    near: dict[tuple[Relationship, bool], str] = {}
+    for word in difflib.get_close_matches(words, _WORDS, n=6, cutoff=0.65):
+        near.setdefault(_WORDS[word], word)
+    return list(near.values())[:2]
 
 
 def _case_of_url(address: str, site: Site | None) -> str:
@@ -178,7 +266,8 @@ def _case_of_url(address: str, site: Site | None) -> str:
         raise InvalidLinkError(
             f"{shown} contains the number of an incident: use its UUID instead, as incident:UUID"
         )
-    raise InvalidLinkError(f"{shown} is not the URL of a case; write {FORMS}")
+    hint = "".join(map(dash_hint, segments)) or f"; write {FORMS}"
+    raise InvalidLinkError(f"{shown} is not the URL of a case{hint}")
 
 
 def _host(site: Site) -> str:
@@ -216,8 +305,7 @@ class Resolver:
             InvalidLinkError: The text does not name an entity, or is a URL of another site.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
-        if isinstance(reference, str):
-            reference = parse_reference(reference, site=self._site)
+        reference = _parsed(reference, self._site)
         return (await self.case(reference)).entity if isinstance(reference, CaseKey) else reference
 
     async def link(self, reference: WantedLink) -> NewCaseLink:
@@ -227,8 +315,13 @@ class Resolver:
             InvalidLinkError: :class:`NewCaseLink` refuses the link.
             CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
-        if not isinstance(reference, LinkReference):
+        if isinstance(reference, NewCaseLink):
             return reference
+        if not isinstance(reference, LinkReference):
+            raise InvalidLinkError(
+                "a link to create must be a NewCaseLink such as case(a).blocks(case(b)), or the result of "
+                f"parse_link(…), not {quoted(reference)}"
+            )
         parent = await self.entity(reference.parent)
         return NewCaseLink(parent, reference.relationship, await self.entity(reference.child))
 
@@ -236,8 +329,11 @@ class Resolver:
         """Return the case with its key and title.
 
         Raises:
+            InvalidLinkError: ``reference`` is not a reference.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
+        if not isinstance(reference, CaseKey | Entity):
+            raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
         name = reference.key if isinstance(reference, CaseKey) else reference.id
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name not in self._results:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import random
 import warnings
 from collections.abc import Callable, Coroutine
@@ -12,11 +14,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import backoff
 from attrs import define, field, frozen
+from attrs.validators import optional
 
 from datadog_caselinks.errors import (
     CaseLinksError,
+    ConnectError,
     MalformedResponseError,
-    ParameterError,
     ProxyAuthenticationError,
     RateLimitError,
     ResponseError,
@@ -26,20 +29,43 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.events import report_retry
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.isolation import log
+from datadog_caselinks.outage import Outage, longest_wait
+from datadog_caselinks.parameters import require_finite_number, require_number, require_whole_number
 
 _logger = logging.getLogger(__name__)
 
-_MOST_DOUBLINGS: Final = 64
-"""Enough to reach any cap; a float overflows at a thousand."""
+BULK_PATIENCE: Final = 150.0
+"""``patience`` of runs of many links that nobody waits for: a drained proxy queue takes up to two minutes."""
+
+_STILL_AT_WORK: Final = 5.0
+"""How many times ``settle`` a lookup waits if the server may still be at work on the request."""
+
+_FINISHED: Final = frozenset({408, 500, 501, 503})
+"""Statuses with which a server reports that it has given up the request: it is not at work on it any more.
+With 502, 504 and others, a gateway reports this about itself, and the server behind it may go on."""
+
+_SHARE_OF_UNSENT: Final = 0.2
+"""What a failed attempt takes of the budget if nothing was sent. It costs the server little."""
+
+_MOST_WAITS: Final = 1000
+"""The number of waits that are added up. The sum is as good as endless then."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _count(minimum: int, _: object, attribute: Any, value: float) -> None:
+    if value != math.inf:  # which stands for no maximum
+        require_whole_number(attribute.name, value, at_least=minimum)
+
+
 def _at_least(minimum: int, _: object, attribute: Any, value: float) -> None:
-    if not value >= minimum:  # also refuses NaN
-        raise ParameterError(f"{attribute.name} must be at least {minimum}, not {quoted(value)}")
+    require_number(attribute.name, value, at_least=minimum)
+
+
+def _finite(minimum: int, _: object, attribute: Any, value: float) -> None:
+    require_finite_number(attribute.name, value, at_least=minimum)
 
 
 @frozen(kw_only=True)
@@ -48,6 +74,10 @@ class RetryPolicy:
 
     ``max_attempts``
         Attempts of one call, including the first; 1 never retries.
+    ``patience``
+        Seconds. Beyond ``max_attempts``, a call that the server or a gateway keeps failing is retried until
+        so much time has passed since its first failure. It concerns neither a server that cannot be reached
+        nor a policy with ``max_attempts=1``.
     ``max_rate_limited``
         Responses of 429 that one call waits out. They do not count as attempts.
     ``base``, ``cap``
@@ -55,48 +85,77 @@ class RetryPolicy:
     ``max_wait``
         Seconds. The longest wait that a server may ask for; if it asks for more, the error is raised.
     ``settle``
-        Seconds between an ambiguous attempt and the lookup of its link. They allow for a server that is still
-        working on the request, and for a list that lags behind.
+        Seconds between an ambiguous attempt and the lookup of its link, which allow for a list that lags
+        behind. They are kept after a server's own report of a failure (408, 500, 501, 503). After anything
+        else the server may still be at work on the request, so the lookup waits five times as long: a lost
+        connection, a timeout, a gateway's 502 or 504, or a response that is not about the link.
     ``budget``
-        Failed attempts that a client may have beyond the successful ones; by default five for each of a
-        hundred requests in flight. Above it nothing is retried, so that an outage does not multiply the load.
-        A success or a refusal gives one back, since it shows that the server works; a lookup does not.
+        Failed attempts that a client may have beyond the successful ones; by default five for each request of
+        ``max_concurrency``, and at least 500. Above it nothing is retried, so that a server in trouble does
+        not get a multiple of the load. An attempt that sent nothing takes a fifth. A success or a refusal
+        gives one back, since it shows that the server works; a lookup does not.
 
     A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were given
     the same time do not all come back at once. After a 429 the rate limit holds back every request that it
     counts.
+
+    Raises:
+        ParameterError: A value is not a number, or is out of range. ``math.inf`` is out of range for ``base``
+            and ``settle``.
     """
 
-    max_attempts: int = field(default=6, validator=partial(_at_least, 1))
-    max_rate_limited: int = field(default=100, validator=partial(_at_least, 0))
-    base: float = field(default=0.5, validator=partial(_at_least, 0))
+    max_attempts: int = field(default=6, validator=partial(_count, 1))
+    patience: float = field(default=0.0, validator=partial(_finite, 0))
+    max_rate_limited: int = field(default=100, validator=partial(_count, 0))
+    base: float = field(default=0.5, validator=partial(_finite, 0))
     cap: float = field(default=20.0, validator=partial(_at_least, 0))
     max_wait: float = field(default=120.0, validator=partial(_at_least, 0))
-    settle: float = field(default=1.0, validator=partial(_at_least, 0))
-    budget: float = field(default=500, validator=partial(_at_least, 0))
+    settle: float = field(default=1.0, validator=partial(_finite, 0))
+    budget: float | None = field(default=None, validator=optional(partial(_at_least, 0)))
+
+    def new_budget(self, max_concurrency: int) -> RetryBudget:
+        """Return the budget of a client that may have so many requests in flight."""
+        waits = range(min(self.max_attempts - 1, _MOST_WAITS))
+        horizon = sum(longest_wait(self.base, self.cap, number) for number in waits)
+        outage = Outage(self.base, self.cap, horizon, self.patience)
+        size = max(500.0, 5.0 * max_concurrency) if self.budget is None else self.budget
+        return RetryBudget(size, outage)
+
+    def wait_before_lookup(self, error: CaseLinksError) -> float:
+        """Return the seconds between an ambiguous attempt, which ended with ``error``, and its lookup."""
+        factor = _STILL_AT_WORK if may_be_at_work(error) else 1.0
+        return max(self.settle * factor, asked_wait(error) or 0.0)
 
 
 class RetryBudget:
     """The failed attempts that a client may still have before it stops retrying.
 
-    A failed attempt takes one; a success or a refusal, which shows that the server works, gives one back.
+    A failed attempt takes one, or less if nothing was sent; a success or a refusal, which shows that the
+    server works, gives one back. ``outage`` learns of each.
     """
 
-    def __init__(self, size: float) -> None:
+    def __init__(self, size: float, outage: Outage | None = None) -> None:
         self._size = self._left = size
+        self.outage = outage or Outage()
 
     @property
     def is_spent(self) -> bool:
         """Whether most recent attempts have failed, so that retries would only add to the load."""
         return self._left < 1
 
-    def take(self) -> None:
+    def take(self, cost: float = 1.0) -> None:
         """Count a failed attempt."""
-        self._left = max(self._left - 1, 0)
+        self._left = max(self._left - cost, 0)
 
     def give_back(self) -> None:
         """Count a success."""
         self._left = min(self._left + 1, self._size)
+        self.note_success()
+
+    def note_success(self) -> None:
+        """Note that the server works, without giving anything back."""
+        if self.outage.has_failures:
+            self.outage.end()
 
 
 class RetryableError(Exception):
@@ -112,13 +171,15 @@ class RetryableError(Exception):
 class Attempts:
     """The attempts of one call: counts them, and decides about each failed one.
 
-    ``uniform(low, high)`` returns a random number.
+    ``uniform(low, high)`` returns a random number. ``last`` is the error of the latest failed attempt.
     """
 
     _policy: RetryPolicy
     _budget: RetryBudget
     _uniform: Callable[[float, float], float] = random.uniform
+    last: CaseLinksError | None = field(default=None, init=False)
     _failed: int = field(default=0, init=False)
+    _first_failure: float = field(default=0.0, init=False)
     _rate_limited: int = field(default=0, init=False)
     _waits: int = field(default=0, init=False)
 
@@ -132,6 +193,8 @@ class Attempts:
 
     def record(self, error: CaseLinksError) -> float | None:
         """Record a failed attempt, and return the seconds until the next one; ``None`` to stop."""
+        if error.during_outage:
+            return None  # the error of the attempt before, raised again instead of another attempt
         policy = self._policy
         asked = asked_wait(error)
         if asked is not None and asked > policy.max_wait:
@@ -144,19 +207,32 @@ class Attempts:
                 self._budget.give_back()  # the server works
             return None
         was_spent = self._budget.is_spent
+        self.last = error
         self._failed += 1
-        self._budget.take()
-        if self._failed >= policy.max_attempts:
+        if policy.patience and self._failed == 1:
+            self._first_failure = asyncio.get_running_loop().time()
+        self._budget.take(1.0 if error.may_have_been_applied else _SHARE_OF_UNSENT)
+        if not isinstance(error, StaleConnectionError):
+            is_sent = not isinstance(error, ConnectError)
+            self._budget.outage.on_failure(error, is_sent=is_sent, asked=asked or 0.0)
+        if self._failed >= policy.max_attempts and not self._is_patient(error):
             return None
-        if was_spent:
-            _mark_as_outage(error)
+        if was_spent or self._budget.outage.is_long:
+            mark_as_outage(error)
             return None
         if isinstance(error, StaleConnectionError):
             return 0.0  # the server is fine, and the next connection is a new one
         if asked:
             return asked + self._uniform(0.0, policy.base)
         self._waits += 1
-        return self._uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(self._waits - 1, _MOST_DOUBLINGS)))
+        return self._uniform(0.0, longest_wait(policy.base, policy.cap, self._waits - 1))
+
+    def _is_patient(self, error: CaseLinksError) -> bool:
+        """Return whether a call whose attempts are used up goes on, since too little time has passed."""
+        policy = self._policy
+        if not policy.patience or policy.max_attempts == 1 or isinstance(error, ConnectError):
+            return False
+        return asyncio.get_running_loop().time() - self._first_failure < policy.patience
 
 
 def is_retryable(error: CaseLinksError) -> bool:
@@ -168,12 +244,18 @@ def is_retryable(error: CaseLinksError) -> bool:
     return isinstance(error, ResponseError) and error.may_have_been_applied
 
 
+def may_be_at_work(error: CaseLinksError) -> bool:
+    """Return whether a server may still be at work on a request that ended ambiguously with ``error``."""
+    return not (isinstance(error, ResponseError) and error.status in _FINISHED)
+
+
 def asked_wait(error: CaseLinksError) -> float | None:
     """Return the seconds that the server asks to wait; ``None`` if it does not say."""
     return error.retry_after if isinstance(error, ResponseError) else None
 
 
-def _mark_as_outage(error: CaseLinksError) -> None:
+def mark_as_outage(error: CaseLinksError) -> None:
+    """Say in ``error`` that it was not retried, since the server fails most requests."""
     if not error.during_outage:  # an error that several calls share is marked once
         error.args = (f"{error}. Not retried: most recent requests have failed",)
         error.during_outage = True
@@ -184,7 +266,9 @@ def _report_retry(details: Any) -> None:
     if isinstance(error, RateLimitError):
         return  # the gate reports how long it holds all requests back
     report_retry(error, seconds)
-    _logger.info(
+    log(
+        _logger,
+        logging.INFO,
         "attempt %d: %s; next in %.2f s",
         *(details["tries"], error, seconds),
         extra={"attempt": details["tries"], "error_type": type(error).__name__, "retry_seconds": seconds},

@@ -9,17 +9,69 @@ import re
 from typing import ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from datadog_caselinks.base_errors import ConfigurationError
-from datadog_caselinks.messages import one_line, quoted
+from datadog_caselinks.messages import is_in_quotes, one_line, quoted
+from datadog_caselinks.parameters import require
+
+SITE_FORMS: Final = "a Site, or text such as datadoghq.eu or EU1"
+"""What the parameter ``site`` takes, as messages say it."""
 
 # The form of the labels of Datadog's sites, such as "us5", and of future ones, such as "us9".
 # Any other label before a site's domain is the subdomain of an organisation.
 _SITE_LABEL: Final = re.compile(r"(?:[a-z]{2}\d|gov)")
 
 _LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HAS_LOGIN: Final = "the site contains a user name or password: remove it from the URL"
+
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+
+
+def quoted_url(text: str) -> str:
+    """Return ``text`` as messages quote it, or ``[redacted]`` if it may contain a password (before an @)."""
+    return "[redacted]" if "@" in text else quoted(text)
+
+
+def _check_base_url(given: str, url: SplitResult, host: str) -> None:
+    if url.query or url.fragment:
+        raise ConfigurationError(f"the base URL {quoted_url(given)} has a query or fragment: remove it")
+    if not host:
+        raise ConfigurationError(f"the base URL {quoted_url(given)} has no host")
+    if not (_ip_address(host) or _HOST_NAME.fullmatch(host)):
+        raise ConfigurationError(f"the base URL {quoted_url(given)} has an invalid host: {quoted_url(host)}")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
+        raise ConfigurationError(
+            f"{quoted_url(given)} would send the keys unencrypted: use https, or http on loopback"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    address = _ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _validate_name(_: object, __: object, value: str) -> None:
+    require("name", value, str, "the name of a site")
+
+
+def _validate_base_url(_: object, __: object, value: str) -> None:
+    require("api_url", value, str, "the base URL of a server")
+    try:
+        url = urlsplit(value)
+        host = url.hostname or ""
+    except ValueError:
+        raise ConfigurationError(f"{quoted_url(value)} is not a URL") from None
+    if "@" in url.netloc:
+        raise ConfigurationError(_HAS_LOGIN)
+    _check_base_url(value, url, host)
 
 
 @frozen
@@ -33,10 +85,14 @@ class Site:
         The name, such as ``US1``; the host for a server of your own.
     ``api_url``
         The URL to which the paths of requests are appended, without a slash at the end.
+
+    Raises:
+        ConfigurationError: ``api_url`` is not the base URL of a server, or would send the keys unencrypted.
+        ParameterError: A value is not a string.
     """
 
-    name: str
-    api_url: str
+    name: str = field(validator=_validate_name)
+    api_url: str = field(validator=_validate_base_url)
 
     @property
     def domain(self) -> str | None:
@@ -71,11 +127,15 @@ class Site:
                 ``https``, or with ``http`` on loopback.
 
         Raises:
-            ConfigurationError: ``text`` is anything else. The message lists the nine sites and suggests the
+            ConfigurationError: ``text`` is another text. The message lists the nine sites and suggests the
                 most similar one. A host that only resembles Datadog's is refused, because the keys would be
                 sent to it.
+            ParameterError: ``text`` is not a string.
         """
+        require("site", text, str, SITE_FORMS)
         given = text.strip()
+        if is_in_quotes(given):
+            raise ConfigurationError(f"{quoted_url(given)} is in quotation marks: remove them")
         for site in SITES.values():
             if given.upper().replace("_", "-") == site.name:
                 return site
@@ -86,7 +146,7 @@ class Site:
             reason = "" if "@" in given else f": {one_line(str(error), limit=100)}"
             raise ConfigurationError(f"{quoted_url(given)} is neither a site nor a URL{reason}") from None
         if "@" in url.netloc:
-            raise ConfigurationError("the site contains a user name or password: remove it from the URL")
+            raise ConfigurationError(_HAS_LOGIN)
         if known := _site_of_host(host):
             return known
         if odd := next((char for char in given if not "!" <= char <= "~" or char in '\\"<>'), ""):
@@ -128,6 +188,16 @@ SITES: Final = {
 """Datadog's nine sites by domain, which is the value of ``DD_SITE``. Source: Datadog's site page."""
 
 
+def parsed_site(site: Site | str) -> Site:
+    """Return ``site``, parsed if it is text.
+
+    Raises:
+        ConfigurationError: The text does not name a site.
+        ParameterError: ``site`` is something else.
+    """
+    return site if isinstance(site, Site) else Site.parse(site)
+
+
 def site_from_env() -> Site:
     """Return the site that ``DD_SITE`` names, or US1 if it is not set, like Datadog's own clients.
 
@@ -138,11 +208,6 @@ def site_from_env() -> Site:
         return Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
     except ConfigurationError as error:
         raise ConfigurationError(f"DD_SITE: {error}") from None
-
-
-def quoted_url(text: str) -> str:
-    """Return ``text`` as messages quote it, or ``[redacted]`` if it may contain a password (before an @)."""
-    return "[redacted]" if "@" in text else quoted(text)
 
 
 def _site_of_host(host: str) -> Site | None:
@@ -158,31 +223,6 @@ def _site_of_host(host: str) -> Site | None:
 
 def _resembles_datadog(host: str) -> bool:
     return "datadog" in host or "ddog" in host
-
-
-def _check_base_url(given: str, url: SplitResult, host: str) -> None:
-    if url.query or url.fragment:
-        raise ConfigurationError(f"the base URL {quoted_url(given)} has a query or fragment: remove it")
-    if not host:
-        raise ConfigurationError(f"the base URL {quoted_url(given)} has no host")
-    if not (_ip_address(host) or _HOST_NAME.fullmatch(host)):
-        raise ConfigurationError(f"the base URL {quoted_url(given)} has an invalid host: {quoted_url(host)}")
-    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
-        raise ConfigurationError(
-            f"{quoted_url(given)} would send the keys unencrypted: use https, or http on loopback"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    address = _ip_address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def _unknown_site(given: str, host: str) -> ConfigurationError:

@@ -82,19 +82,20 @@ class OpenTelemetry:
         token = None
         if call.operation != "bulk":
             token = context.attach(trace.set_span_in_context(span, parent))
-            self._in_flight.add(1, {"operation": call.operation})
         self._open[call] = span, token
+        if token is not None:
+            self._in_flight.add(1, {"operation": call.operation})
 
     def _finish(self, call: Call) -> None:
         span, token = self._open.pop(call)
+        if token is not None:  # first: if an exporter raises below, no later span becomes a child of this one
+            context.detach(token)
+            self._in_flight.add(-1, {"operation": call.operation})
         if span.is_recording():
             span.set_attributes(_result(call))
             if call.error:
                 span.set_status(StatusCode.ERROR, str(call.error))
         span.end()
-        if token is not None:
-            context.detach(token)
-            self._in_flight.add(-1, {"operation": call.operation})
         if call.outcome == LinkStatus.CREATED:
             self._created.add(1, {"relationship": str(call.result[0].relationship)})
         if call.waited:

@@ -19,7 +19,7 @@ from attrs import frozen
 from multidict import CIMultiDict
 
 from benchmarks.picture import WIDTH, svg
-from datadog_caselinks import CaseLinksClient, RateLimit, RetryPolicy, case
+from datadog_caselinks import CaseLinksClient, RateLimit, RetryPolicy, TransportError, case
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.headers import read_rate_limit
 from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox
@@ -89,11 +89,12 @@ async def _requests(fault: Fault) -> list[RecordedRequest]:
 
 def _steps(requests: list[RecordedRequest]) -> Iterator[tuple[str, str]]:
     """Yield the steps of the client in words."""
+    wait = RetryPolicy().wait_before_lookup(TransportError("the connection was lost"))
     creating = [request for request in requests if request.method == "POST"][-1]
     for request in requests:
         result = "the link is created" if request is creating else "the link is not created"
         if request.method == "GET":
-            yield _DOES, f"waits {RetryPolicy().settle:g} s, then looks up the link"
+            yield _DOES, f"waits {wait:g} s, then looks up the link"
             yield _SENDS, "GET the links of the parent"
             yield (
                 _RECEIVES,
@@ -197,7 +198,7 @@ async def run(count: int, others: float = 0) -> list[Request]:
         async with slots:
             is_refused = True
             while is_refused:
-                with await the_gate.acquire("create", max_wait=60) as permit:
+                with await the_gate.acquire("create", max_wait=60, slots=slots) as permit:
                     is_refused, limit = await send(is_ours=True)
                     permit.on_response(limit, is_rate_limited=is_refused, retry_after=None)
 

@@ -55,9 +55,9 @@ def escaped(text: str) -> str:
 
 async def main() -> None:
     """Reply to commands until Ctrl-C or SIGTERM, with one client for all of them."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Windows has no loop.add_signal_handler
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
     api = os.environ.get("SLACK_API_URL", AsyncWebClient.BASE_URL)  # differs for GovSlack and in tests
     async with (
         aiohttp.ClientSession() as session,  # shared by Slack's client and ours

@@ -22,7 +22,7 @@ ORDER = [name for cell in FIRST_CELLS for name in re.findall(r"`(\w+)(?:\.py|/)`
 CORE = ORDER[ORDER.index("public") :]
 
 # The sandbox decodes requests on its own, or it could not prove the client wrong.
-SANDBOX_MAY_KNOW = {"messages", "rate_limit", "errors", "base_errors", "sites", "credentials"}
+SANDBOX_MAY_KNOW = {"messages", "parameters", "rate_limit", "errors", "base_errors", "sites", "credentials"}
 
 THIRD_PARTY = {
     **dict.fromkeys(

@@ -186,10 +186,10 @@ NOTHING = {"slots": 0, "waiting": 0, "under way": 0, "looks": 0, "connections": 
 
 def held(links: CaseLinksClient) -> dict[str, int]:
     """What the calls of ``links`` hold, of which nothing can be seen from outside until it runs out."""
-    bucket, lookup = links._gate._first, links._creator._lookup
+    bucket, lookup, requester = links._gate._first, links._creator._lookup, links._requester
     connectors = [session.connector for session in links._sessions._opened.values()]
     return {
-        "slots": links._concurrency - links._requester._slots._value,
+        "slots": 2 * links._concurrency - requester._slots(bucket)._value - requester._in_flight._value,
         "waiting": len(bucket._waiting),
         "under way": bucket._window._in_flight,
         "looks": len(lookup._in_flight) + len(lookup._next),

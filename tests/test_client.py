@@ -339,7 +339,7 @@ class TestList:
             assert await in_no_time(clock, links.list_links(NEW.child)) == [link]
         assert [request.method for request in sandbox.requests] == ["POST", *["GET"] * requests]
 
-    @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": {}}', b'{"data": [{}]}', b"<html>"])
+    @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": {}}', b"<html>"])
     async def test_a_malformed_list_is_an_error(
         self, body: bytes, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
@@ -420,11 +420,11 @@ class TestDelete:
             await links.delete_link("x")
         assert server.methods == ["DELETE", "DELETE"]
 
-    @pytest.mark.parametrize("name", MALFORMED)
+    @pytest.mark.parametrize("name", sorted(MALFORMED.keys() - {"201 about another link"}))
     async def test_the_body_of_a_success_does_not_matter(
         self, name: str, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The status says that it is gone."""
+        """The status says that the link is gone, unless the body is about another one."""
         async with (
             Server(MALFORMED[name], answers(404)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import cast
 
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink, case
 from datadog_caselinks.creation import Lookup
+from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.operations import Operations
 from tests.support.api import Api
 from tests.support.ids import some_id
@@ -40,13 +41,15 @@ class Lists:
         self.cancelled: list[Entity] = []
         self.under_way: dict[Entity, asyncio.Future[list[CaseLink]]] = {}
 
-    async def list_links(self, parent: Entity, *, earns_budget: bool) -> list[CaseLink]:
-        assert not earns_budget, "lists that work do not show that creates do"
+    async def find_links(
+        self, parent: Entity, identities: Collection[Identity]
+    ) -> Mapping[Identity, CaseLink]:
         assert parent not in self.under_way, "only one of a parent at a time"
         self.begun.append(parent)
         self.under_way[parent] = asyncio.get_running_loop().create_future()
         try:
-            return await self.under_way[parent]
+            links = await self.under_way[parent]
+            return {identity(link): link for link in reversed(links) if identity(link) in identities}
         except asyncio.CancelledError:
             self.cancelled.append(parent)
             raise

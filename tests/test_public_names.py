@@ -49,6 +49,58 @@ def test_the_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", datadog_caselinks.__version__)
 
 
+_WITHOUT_METADATA = """
+import asyncio, importlib.metadata, sys
+from datadog_caselinks import CaseLinksClient
+from datadog_caselinks.cli import main
+from datadog_caselinks.sandbox import Sandbox
+
+async def use():
+    async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as client:
+        assert (await client.get_case("SHOP-1")).key == "SHOP-1"
+
+assert list(importlib.metadata.distributions()) == []
+asyncio.run(use())
+sys.argv = ["caselinks", "--version"]
+main()
+"""
+
+
+def test_without_metadata(tmp_path: Path) -> None:
+    """Where ``*.dist-info`` was removed, as on AWS Lambda, requests and ``--version`` work."""
+    packages = [Path(folder) for folder in sys.path if folder.endswith("site-packages")]
+    for entry in (entry for folder in packages for entry in folder.iterdir()):
+        if entry.suffix not in (".dist-info", ".egg-info", ".pth") and not (tmp_path / entry.name).exists():
+            (tmp_path / entry.name).symlink_to(entry)
+    if not (tmp_path / "datadog_caselinks").exists():
+        (tmp_path / "datadog_caselinks").symlink_to(Path(datadog_caselinks.__path__[0]))
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", _WITHOUT_METADATA],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stderr, done.stdout) == ("", f"caselinks, version {datadog_caselinks.__version__}\n")
+
+
+def test_a_telemetry_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client is created although OpenTelemetry fails, as old versions do without metadata."""
+    telemetry = pytest.importorskip("datadog_caselinks.telemetry")
+
+    def fail() -> None:
+        raise StopIteration
+
+    monkeypatch.setattr(telemetry, "telemetry", fail)
+    keys = datadog_caselinks.ApiKeys(api_key="an-api-key", app_key="an-app-key")
+    assert datadog_caselinks.CaseLinksClient("EU1", keys).site is datadog_caselinks.Site.EU1
+    assert "OpenTelemetry cannot be used" in caplog.text
+
+
 def test_a_name_that_is_not_there() -> None:
     """An unknown name is an ``AttributeError``, so that ``hasattr`` works."""
     for name in ("Client", "_Client", "__client__"):

@@ -371,25 +371,93 @@ class TestParseLink:
         ("written", "relationship"),
         [
             ("blocks", Relationship.BLOCKS),
+            ("Blocks ", Relationship.BLOCKS),
+            ("is blocking", Relationship.BLOCKS),
             ("Relates-To", Relationship.RELATES_TO),
             ("relates_to", Relationship.RELATES_TO),
+            ("relates  to", Relationship.RELATES_TO),
+            ("Is related to", Relationship.RELATES_TO),
             ("PARENT-OF", Relationship.PARENT_OF),
-            (Relationship.CAUSES, Relationship.CAUSES),
+            ("is the parent of", Relationship.PARENT_OF),
+            ("cause of", Relationship.CAUSES),
+            ("is a duplicate of", Relationship.DUPLICATES),
+            ("duplicate of", Relationship.DUPLICATES),
+            ("Successor of", Relationship.SUCCESSOR_OF),
+            ("was escalated to", Relationship.ESCALATES_TO),
+            ("→ BLOCKS", Relationship.BLOCKS),
+            ("↔ RELATES_TO", Relationship.RELATES_TO),
+            *((each, each) for each in Relationship),
+            *((each.replace("_", " ").title(), each) for each in Relationship),
         ],
     )
-    def test_a_relationship_in_either_letter_case(self, written: str, relationship: Relationship) -> None:
-        """And with hyphens, as people write it on a command line; it is a member afterwards."""
-        assert parse_link("SHOP-1", written, "SHOP-2").relationship is relationship
+    def test_a_relationship_is_written_in_words(self, written: str, relationship: Relationship) -> None:
+        """Letter case, blanks, hyphens and a leading "is" do not matter; the result is a member."""
+        assert parse_link("SHOP-1", written, "SHOP-2") == parse_link("SHOP-1", relationship, "SHOP-2")
+        assert parse_link(A, written, B) == NewCaseLink(case(A), relationship, case(B))
         assert parse_link(A, written, B).relationship is relationship
 
+    @pytest.mark.parametrize(
+        ("written", "relationship"),
+        [
+            ("blocked by", Relationship.BLOCKS),
+            ("Is Blocked By", Relationship.BLOCKS),
+            ("blocked-by", Relationship.BLOCKS),
+            ("CAUSED_BY", Relationship.CAUSES),
+            ("was caused by", Relationship.CAUSES),
+            ("child of", Relationship.PARENT_OF),
+            ("is a child of", Relationship.PARENT_OF),
+            ("has parent", Relationship.PARENT_OF),
+            ("is duplicated by", Relationship.DUPLICATES),
+            ("predecessor of", Relationship.SUCCESSOR_OF),
+            ("succeeded by", Relationship.SUCCESSOR_OF),
+            ("escalated from", Relationship.ESCALATES_TO),
+            ("← BLOCKS", Relationship.BLOCKS),
+        ],
+    )
+    def test_words_for_the_other_direction_swap_the_ends(
+        self, written: str, relationship: Relationship
+    ) -> None:
+        """SHOP-1 is blocked by SHOP-2 if SHOP-2 blocks SHOP-1, for keys and for UUIDs."""
+        assert parse_link("SHOP-1", written, "SHOP-2") == parse_link("SHOP-2", relationship, "SHOP-1")
+        assert parse_link(A, written, B) == NewCaseLink(case(B), relationship, case(A))
+
+    def test_two_reversals_cancel_out(self) -> None:
+        """An arrow to the left before words for the other direction leaves the ends as they are."""
+        assert parse_link("SHOP-1", "← blocked by", "SHOP-2") == parse_link("SHOP-1", "BLOCKS", "SHOP-2")
+
+    def test_duplicate_of_reads_as_the_method_does(self) -> None:
+        """The parent of DUPLICATES is the duplicate, so "duplicate of" does not swap the ends."""
+        assert parse_link(A, "duplicate of", B) == case(A).duplicates(case(B))
+
     @pytest.mark.parametrize("child", ["SHOP-2", B])
-    @pytest.mark.parametrize("written", ["LIKES", "", "RELATES TO", " BLOCKS"])
+    @pytest.mark.parametrize("written", ["LIKES", "", "depends on", "is", "x" * 50])
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, written: str, child: str) -> None:
         """Whether or not a key is in the link."""
         with pytest.raises(
             InvalidLinkError, match=rf"^unknown relationship '{written}'; use one of RELATES_TO"
         ):
             parse_link("SHOP-1", written, child)
+
+    @pytest.mark.parametrize(
+        ("written", "near"),
+        [
+            ("blcoks", "blocks"),
+            ("blocked", "blocked by or blocks"),
+            ("parent", "parent of or has parent"),
+            ("Child", "child of or has child"),
+            ("cause", "causes or caused by"),
+            ("is caused", "causes or caused by"),
+            ("duplicate", "duplicates or duplicated by"),
+            ("escalate", "escalates to or escalated from"),
+        ],
+    )
+    def test_a_near_miss_is_suggested(self, written: str, near: str) -> None:
+        """A word that may mean either direction is not guessed: the message suggests words for both."""
+        with pytest.raises(InvalidLinkError) as caught:
+            parse_link("SHOP-1", written, "SHOP-2")
+        assert str(caught.value).startswith(
+            f"unknown relationship {written!r}; did you mean {near}? Use one of RELATES_TO, "
+        )
 
     @pytest.mark.parametrize(
         ("parent", "child"),

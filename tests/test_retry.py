@@ -542,7 +542,7 @@ class TestRetryBudget:
     async def test_one_failure_in_ten_never_spends_it(self) -> None:
         """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""
         draw = random.Random(20261)
-        budget = RetryBudget(RetryPolicy().budget)
+        budget = RetryPolicy().new_budget(100)
         failures = 0
 
         @retrying(RetryPolicy(base=0), budget)

@@ -16,6 +16,7 @@ from datadog_caselinks.errors import (
     AuthenticationError,
     CaseLinksError,
     ConnectError,
+    FleetError,
     JournalError,
     PermissionDeniedError,
     RateLimitError,
@@ -103,7 +104,7 @@ def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:
     if isinstance(error, PermissionDeniedError):
         return not has_created
     return error.during_outage or isinstance(
-        error, AuthenticationError | ConnectError | RateLimitError | SessionError
+        error, AuthenticationError | ConnectError | FleetError | RateLimitError | SessionError
     )
 
 

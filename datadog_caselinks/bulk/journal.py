@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Self, TypeVar
+from pathlib import Path
+from typing import Final, Self, TypeVar
 
 from attrs import frozen
 
@@ -23,6 +25,15 @@ from datadog_caselinks.messages import storable
 from datadog_caselinks.models import CaseLink, LinkStatus, NewCaseLink
 
 _Result = TypeVar("_Result")
+
+_POLL: Final = 0.01
+"""Seconds between two attempts to open a file that another run is using."""
+
+_MAX_POLLS: Final = 100
+"""How often to try to open it. Counted, since the event loop may stand still for longer than any time."""
+
+_ending: Final[dict[int, Path]] = {}
+"""The files of the runs of this process that are ending."""
 
 
 @frozen(eq=False)
@@ -54,7 +65,8 @@ class Journal:
     """The journal of one run, used as ``async with Journal(path, site=…) as journal``.
 
     An empty file with the suffix ``-lock`` next to the journal keeps other runs out. The lock is released
-    when the process ends, even if it is killed.
+    when the process ends, even if it is killed. Entering waits for a run of this process that is ending, and
+    a second for any other run.
 
     Args:
         path: The file. If it is missing or empty, a new journal is created.
@@ -75,7 +87,7 @@ class Journal:
     async def __aenter__(self) -> Self:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="caselinks-journal")
         try:
-            await self._in_thread(self._store.open)
+            await self._open()
         except BaseException:
             await self._close()
             raise
@@ -83,11 +95,16 @@ class Journal:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end()
         self._is_open = False
         self._commit()
         failure = await self._close()
         if failure and kind is None:
             raise JournalError(failure)
+
+    def end(self) -> None:
+        """Announce that the run is ending: the next one in this process waits for that."""
+        _ending[id(self)] = self._store.file
 
     async def once(self, new: NewCaseLink, create: CreateFunc, resume: CreateFunc) -> CreateResult:
         """Call ``create`` for ``new``, once over all runs.
@@ -132,6 +149,20 @@ class Journal:
             del self._in_progress[key]
             left.set()
 
+    async def _open(self) -> None:
+        """Open the file. If another run is using it, wait a moment, in case that run is ending.
+
+        A run whose loop was left by ``break`` ends in a task that asyncio starts later.
+        """
+        polls = 0
+        while not await self._in_thread(self._store.open):
+            if polls == _MAX_POLLS:
+                raise self._store.in_use()
+            if not polls:
+                gc.collect()  # ends a run that only a reference cycle keeps, such as that of a traceback
+            polls += self._store.file not in list(_ending.values())
+            await asyncio.sleep(_POLL)
+
     async def _begin(self, key: Key) -> Previous:
         begun: asyncio.Future[Previous] = asyncio.get_running_loop().create_future()
         self._put(Write(key, LinkStatus.AMBIGUOUS), begun)
@@ -169,13 +200,16 @@ class Journal:
 
     async def _close(self) -> str | None:
         """Close the file after all pending writes, and end the thread, even if cancelled while waiting."""
-        closed = self._in_thread(self._store.close)
         cancelled = None
-        while not closed.done():
-            try:
-                await asyncio.wait([closed])
-            except asyncio.CancelledError as error:
-                cancelled = error
+        try:
+            closed = self._in_thread(self._store.close)
+            while not closed.done():
+                try:
+                    await asyncio.wait([closed])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        finally:
+            _ending.pop(id(self), None)
         self._thread.shutdown()  # does not block, because the thread has no work left
         if cancelled:
             raise cancelled

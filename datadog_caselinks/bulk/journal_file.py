@@ -6,6 +6,7 @@ All functions block.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -16,8 +17,10 @@ from typing import Any, Final, NamedTuple
 
 from attrs import frozen
 
+from datadog_caselinks.bulk.journal_lock import locked, locked_if_free, with_log_protected
 from datadog_caselinks.errors import JournalError
 from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, identity
+from datadog_caselinks.parameters import require_path
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
 _VERSION: Final = 2
@@ -36,15 +39,30 @@ _PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at
     WHERE (parent, relationship, child) > (?, ?, ?)
     ORDER BY parent, relationship, child LIMIT 1000"""
 
+_MAX_TRIES: Final = 100
+"""How often a reader tries to open the file while another one removes the write-ahead log of a dead run."""
+
+_IN_USE: Final = "is in use by another run: wait until it ends, or name another file"
 _FOREIGN: Final = "is not a journal, and was left unchanged: name a new file"
 _ADVICE: Final = {
-    sqlite3.SQLITE_BUSY: "is in use by another run: wait until it ends, or name another file",
+    sqlite3.SQLITE_BUSY: _IN_USE,
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: name a file in an existing, writable directory",
     sqlite3.SQLITE_CORRUPT: "is damaged: restore it, or name a new file, which starts without its links",
     sqlite3.SQLITE_FULL: "cannot be written because the disk is full: free some space and run again",
     sqlite3.SQLITE_NOTADB: _FOREIGN,
+    sqlite3.SQLITE_PROTOCOL: "cannot be locked: name a file on a local disk",
     sqlite3.SQLITE_READONLY: "is read-only: change its permissions, or name another file",
 }
+_CODES: Final = {
+    errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
+    errno.ENOTDIR: sqlite3.SQLITE_CANTOPEN,
+    errno.EACCES: sqlite3.SQLITE_CANTOPEN,
+    errno.EROFS: sqlite3.SQLITE_CANTOPEN,
+    errno.ENOLCK: sqlite3.SQLITE_PROTOCOL,
+    errno.EOPNOTSUPP: sqlite3.SQLITE_PROTOCOL,
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+}
+"""The codes of SQLite that correspond to those of the system."""
 
 
 @frozen
@@ -98,31 +116,40 @@ class Store:
     """The file of a journal, opened by its only writer. After an error, nothing more is written."""
 
     def __init__(self, path: str | os.PathLike[str], site: str) -> None:
-        self._path = path
+        self.file = _real(path)
         self._site = site
         self._opened = contextlib.ExitStack()
         self._failure: str | None = None
 
-    def open(self) -> None:
-        """Lock the file, and create it if it is new."""
-        self._file = file = _real(self._path)
+    def open(self) -> bool:
+        """Lock and open the file, and create it if it is new. Return ``False`` if another run is using it."""
+        file = self.file
         with _explained(file), contextlib.ExitStack() as opened:
             if file.exists():
                 _refuse_foreign(file)
-            opened.enter_context(_locked(file))
+            try:
+                opened.enter_context(locked(file))
+            except BlockingIOError:
+                return False
             self._db = opened.enter_context(contextlib.closing(sqlite3.connect(file, isolation_level=None)))
             self._db.execute("PRAGMA synchronous = FULL")
             if not _version(self._db, file):
                 self._set_up()
             self._refuse_other_site()
+            opened.enter_context(with_log_protected(file))
             self._opened = opened.pop_all()
+        return True
+
+    def in_use(self) -> JournalError:
+        """Return the error of a file that another run is using."""
+        return JournalError(f"the journal {self.file} {_IN_USE}")
 
     def write(self, batch: list[Write]) -> list[Previous]:
         """Write ``batch`` in order, and return the previous status and id of each link."""
         if self._failure:
             raise JournalError(self._failure)
         try:
-            with _explained(self._file):
+            with _explained(self.file):
                 self._db.execute("BEGIN IMMEDIATE")
                 previous = [self._write(write) for write in batch]
                 self._db.execute("COMMIT")
@@ -157,7 +184,7 @@ class Store:
             (site,) = self._db.execute("SELECT site FROM journal").fetchone()
         if site != self._site:
             raise JournalError(
-                f"the journal {self._file} belongs to {site}, and this run is for {self._site}: "
+                f"the journal {self.file} belongs to {site}, and this run is for {self._site}: "
                 "name another file"
             )
 
@@ -167,16 +194,57 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalRecord]:
 
     Raises:
         JournalError: The file does not exist, is not a journal, or cannot be read.
+        ParameterError: ``path`` is not a path.
     """
+    require_path("path", path)
     file = _real(path)
     with _explained(file):
         if not file.exists():
             raise JournalError(f"the journal {file} does not exist")
         _refuse_foreign(file)
-        # With "mode=ro", SQLite would leave its two temporary files behind.
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:
-            if _version(db, file):
-                yield from _records(db)
+        try:
+            with contextlib.closing(_open_to_read(file)) as db:
+                if _version(db, file):
+                    yield from _records(db)
+        finally:
+            _remove_log(file)
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    """Open the file so that nothing can happen to the write-ahead log of a run.
+
+    SQLite would remove or rebuild the log if the locks of the run have ended.
+    """
+    tries = 0
+    while True:
+        with locked_if_free(file) as is_free, contextlib.ExitStack() as opened:
+            options = "mode=ro" if is_free else "mode=ro&readonly_shm=1"
+            db = opened.enter_context(
+                contextlib.closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True))
+            )
+            try:
+                db.execute("PRAGMA user_version").fetchone()  # opens the log
+            except sqlite3.OperationalError as error:
+                tries += 1
+                code = error.sqlite_errorcode & 0xFF
+                if (
+                    is_free
+                    or tries == _MAX_TRIES
+                    or code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+                ):
+                    raise
+            else:
+                opened.pop_all()
+                return db
+        time.sleep(0.01)
+
+
+def _remove_log(file: Path) -> None:
+    """Merge the write-ahead log into the file and remove it, unless a run is using it."""
+    with contextlib.suppress(sqlite3.Error), locked_if_free(file) as is_free:
+        if is_free and os.path.exists(f"{file}-wal"):
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:
+                db.execute("PRAGMA user_version")
 
 
 def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
@@ -238,25 +306,15 @@ def _real(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Keep other runs out with a transaction that stays open, in a file of its own that stays empty.
-
-    A lock on the journal itself would end with each commit, or keep readers out.
-    """
-    connection = sqlite3.connect(f"{file}-lock", timeout=0, isolation_level=None)
-    with contextlib.closing(connection) as lock:
-        lock.execute("PRAGMA journal_mode = MEMORY")  # creates no further file
-        lock.execute("BEGIN IMMEDIATE")
-        yield
-
-
-@contextlib.contextmanager
 def _explained(file: Path) -> Iterator[None]:
     """Convert errors of SQLite and the system to a :class:`JournalError` that says what to do."""
     try:
         yield
     except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+        if isinstance(error, OSError):
+            code = _CODES.get(error.errno or 0, 0)
+        else:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
         advice = _ADVICE.get(code, f"cannot be used: {error}")
         raise JournalError(f"the journal {file} {advice}") from error
     except UnicodeDecodeError as error:  # SQLite's own message quotes the content of the file
@@ -267,6 +325,11 @@ def _refuse_foreign(file: Path) -> None:
     """Raise :class:`JournalError` unless the file is a journal or empty, without changing anything."""
     if file.is_dir():
         raise JournalError(f"the journal {file} is a directory: name a file in it")
+    if file.stat().st_nlink > 1:
+        raise JournalError(
+            f"the journal {file} has other names (hard links), and its newest records may be stored next to "
+            "one of them: remove the other names, or name another file"
+        )
     if not file.is_file() or (file.stat().st_size and not _is_marked(file)):
         raise JournalError(f"the journal {file} {_FOREIGN}")
 

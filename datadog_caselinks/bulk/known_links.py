@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.concurrency import enumerate_async, retrieve_error
@@ -33,8 +33,8 @@ _PAUSE: Final = 100
 End = Literal["parent", "child"]
 """The end of a link whose list shows whether the link exists."""
 
-ListFunc = Callable[[Entity], Awaitable[list[CaseLink]]]
-"""Lists the links of an entity."""
+ListIdsFunc = Callable[[Entity], Awaitable[Mapping[Identity, str]]]
+"""Lists the ids of the links of an entity."""
 
 T = TypeVar("T")
 
@@ -134,11 +134,11 @@ class KnownLinks:
     stays for a next time.
 
     Args:
-        list_links: Lists the links of an entity.
+        list_ids: Lists the ids of the links of an entity.
     """
 
-    def __init__(self, list_links: ListFunc) -> None:
-        self.list_links = list_links
+    def __init__(self, list_ids: ListIdsFunc) -> None:
+        self.list_ids = list_ids
         self._lists: OrderedDict[Entity, _List] = OrderedDict()
         self._size = 0
         self._refused: set[Entity] = set()
@@ -178,11 +178,11 @@ class KnownLinks:
         link_id = ids.get(identity(new))
         return None if link_id is None else CaseLink(link_id, new.parent, new.relationship, new.child)
 
-    async def learn(self, entity: Entity, links: list[CaseLink], requested_at: float) -> None:
-        """Remember ``links``, a list of ``entity`` that was requested at this time of the event loop."""
+    def learn(self, entity: Entity, ids: Mapping[Identity, str], requested_at: float) -> None:
+        """Remember the ids of a list of ``entity`` that was requested at this time of the event loop."""
         self.forget(entity)
         known = self._lists[entity] = _List(requested_at)
-        await self._fill(known, links)
+        self._fill(known, ids)
 
     def add(self, link: CaseLink) -> None:
         """Remember a link that was created or found."""
@@ -220,15 +220,15 @@ class KnownLinks:
 
     async def _request(self, entity: Entity, known: _List) -> None:
         try:
-            await self._fill(known, await self.list_links(entity))
+            self._fill(known, await self.list_ids(entity))
         except BaseException:
             if self._lists.get(entity) is known:
                 self.forget(entity)
             raise
         known.task = None
 
-    async def _fill(self, known: _List, links: list[CaseLink]) -> None:
-        for key, link_id in (await asyncio.to_thread(_ids_by_identity, links)).items():
+    def _fill(self, known: _List, ids: Mapping[Identity, str]) -> None:
+        for key, link_id in ids.items():
             self._keep(known, key, link_id)
         while self._size > _MAX_LINKS or len(self._lists) > _MAX_ENTITIES:
             idle = (each for each, other in self._lists.items() if other is not known and not other.task)
@@ -240,7 +240,3 @@ class KnownLinks:
     def _keep(self, known: _List, key: Identity, link_id: str) -> None:
         self._size += key not in known.ids
         known.ids.setdefault(key, link_id)
-
-
-def _ids_by_identity(links: list[CaseLink]) -> dict[Identity, str]:
-    return {identity(link): link.id for link in reversed(links)}  # of equal links, the first one listed

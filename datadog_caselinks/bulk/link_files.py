@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
-import csv
 import io
-import itertools
 import json
+import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
@@ -19,26 +18,20 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
+from datadog_caselinks.bulk.link_csv import MAX_LINE, NOT_TEXT, CsvRow, CsvRows, require_delimiter
+from datadog_caselinks.bulk.rejects import LineSource, rejected_json, rejected_yaml
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import EntityType, LinkStatus
+from datadog_caselinks.parameters import require
 from datadog_caselinks.references import WantedLink, parse_link, parse_reference
 from datadog_caselinks.sites import Site
 
-COLUMNS: Final = ("parent", "parent_type", "relationship", "child", "child_type")
-"""The columns of a CSV file and the keys of a JSON line.
-
-The types are optional and default to CASE. ``parent_id`` and ``child_id`` are accepted as well.
-"""
-
-MAX_LINE: Final = 65_536
-"""The maximum length of a line in bytes. A link takes about 150."""
+_LOGGER: Final = logging.getLogger(__name__)
 
 MAX_YAML: Final = 1_048_576
 """The maximum size of a YAML file in bytes, about 25,000 links: it is held in memory as a whole."""
-
-_REQUIRED: Final = ("parent", "relationship", "child")
-_ALIASES: Final = {"parent_id": "parent", "child_id": "child"}
 
 
 class LinkFileFormat(StrEnum):
@@ -60,18 +53,36 @@ _SUFFIXES: Final = {
 
 @frozen
 class LinkLine:
-    """A line that describes a link. ``number`` counts from 1."""
+    """A line that describes a link.
+
+    ``number``
+        The number of the line, from 1.
+    ``new``
+        The link.
+    ``source``
+        The line as written. ``source.rejected(reason)`` returns it for a file of lines to fix and read again.
+    """
 
     number: int
     new: WantedLink
+    source: LineSource | None = field(default=None, eq=False, repr=False)
 
 
 @frozen
 class MalformedLine:
-    """A line that does not describe a link, and the reason. ``number`` counts from 1."""
+    """A line that does not describe a link.
+
+    ``number``
+        The number of the line, from 1.
+    ``reason``
+        The reason.
+    ``source``
+        The line as written, as for :class:`LinkLine`.
+    """
 
     number: int
     reason: str
+    source: LineSource | None = field(default=None, eq=False, repr=False)
 
     @property
     def status(self) -> LinkStatus:
@@ -80,64 +91,90 @@ class MalformedLine:
 
 
 async def read_link_file(
-    file: io.RawIOBase, *, format: LinkFileFormat | str | None = None, site: Site | None = None
+    file: io.RawIOBase,
+    *,
+    format: LinkFileFormat | str | None = None,
+    site: Site | None = None,
+    delimiter: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[LinkLine | MalformedLine, None]:
     """Read the links of ``file``, an unbuffered binary stream: ``open(path, "rb", buffering=0)``.
 
-    Every format is UTF-8. CSV has a header, and JSON Lines an object on each line, with the names in
-    :data:`COLUMNS`; other names are ignored. YAML is a list of such objects, or a mapping from parents to
-    relationships to children, and needs the extra ``yaml``. Blank lines are skipped. Memory is bounded for
-    files of any length, and the event loop is not blocked while reading from a pipe.
+    Every format is UTF-8, or UTF-16 with a byte order mark. CSV has a header, and JSON Lines an object on
+    each line, with the names in :data:`COLUMNS`; other names are ignored. YAML is a list of such objects, or
+    a mapping from parents to relationships to children, and needs the extra ``yaml``. Blank lines, and empty
+    rows and comments in CSV, are skipped. Memory is bounded for files of any length, and the event loop is
+    not blocked while reading from a pipe.
 
     Args:
         file: The stream to read.
         format: The format, ``csv``, ``jsonl`` or ``yaml``. By default, the suffix of ``file.name`` decides;
             without a known suffix, the file is JSON Lines if its first character is ``{``, else CSV.
         site: The site that URLs must belong to. By default, any site.
+        delimiter: The character between the cells of CSV. By default, a comma, a semicolon or a tab is found
+            from the header, or another character from a first line such as ``sep=|``.
+        columns: The names of columns in the file where they differ: ``{"parent": "From", "child": "To"}``.
 
     Returns:
-        A :class:`LinkLine` or a :class:`MalformedLine` for each line except the header and blank lines. The
-        ends of a link have the forms that :func:`parse_reference` accepts.
+        A :class:`LinkLine` or a :class:`MalformedLine` for each row of CSV, line of JSON Lines or link of
+        YAML. The ends of a link have the forms that :func:`parse_reference` accepts, and the relationship
+        those of :func:`parse_link`.
 
     Raises:
         LinkFileError: The file is empty, is not text, lacks a required column, is not valid YAML, has a
             duplicate key in YAML, or is a YAML file of more than 1 MiB.
-        ParameterError: The format is unknown.
+        ParameterError: The format, the delimiter or a column is unknown, or an argument has the wrong type.
         OSError: The file cannot be read.
     """
-    lines = _Lines()
-    parser = _Parser(_format_of(file, format), site)
+    if isinstance(file, io.TextIOBase) or not hasattr(file, "read"):
+        raise ParameterError(
+            'file must be a binary stream such as open(path, "rb", buffering=0), not ' + quoted(file)
+        )
+    if site is not None:
+        require("site", site, Site, "a Site, such as Site.EU1")
+    parser = _Parser(_format_of(file, format), require_delimiter(delimiter), ColumnNames(columns or {}))
+    is_comment_logged = False
     async for chunk in _chunks(file):
-        for number, line in lines.split(chunk):
-            if parsed := parser.parse(number, line):
-                yield parsed
-    for number, line in lines.last():
-        if parsed := parser.parse(number, line):
-            yield parsed
-    if not parser.has_begun:
+        for row in parser.feed(chunk):
+            yield row.line(site)
+        if not is_comment_logged and (comment := parser.first_comment):
+            is_comment_logged = True
+            _LOGGER.info("Line %d is skipped as a comment. CSV has no comments of its own.", comment)
+    for row in parser.end():
+        yield row.line(site)
+    if parser.is_empty:
         raise LinkFileError("the file is empty: it must contain at least a header or a link")
     if parser.document:
-        for parsed in await asyncio.to_thread(parser.document.lines, site):
-            yield parsed
+        for line in await asyncio.to_thread(parser.document.lines, parser.names, site):
+            yield line
 
 
-def count_links(file: io.RawIOBase, *, format: LinkFileFormat | str | None = None) -> int | None:
-    """Return how many lines :func:`read_link_file` will yield, or ``None`` for YAML.
+def count_links(
+    file: io.RawIOBase,
+    *,
+    format: LinkFileFormat | str | None = None,
+    delimiter: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> int | None:
+    """Return how many lines :func:`read_link_file` will yield, or ``None`` if that is unknown.
 
-    ``file`` must be seekable; its position does not change. In YAML, lines and links are not the same.
+    ``file`` must be seekable; its position does not change. The number is unknown for YAML, and for a file
+    that :func:`read_link_file` refuses.
     """
     known = _format_of(file, format)
+    parser = _Parser(known, require_delimiter(delimiter), ColumnNames(columns or {}))
     if known is LinkFileFormat.YAML:
         return None
     begin = file.tell()
-    lines = _Lines()
     count = 0
-    for chunk in itertools.chain(iter(lambda: file.read(MAX_LINE) or b"", b""), [b"\n"]):
-        for _, line in lines.split(chunk):
-            known = known or _assumed_format(line)
-            count += 1
-    file.seek(begin)
-    return count - (known is LinkFileFormat.CSV and count > 0)
+    try:
+        for chunk in iter(lambda: file.read(MAX_LINE) or b"", b""):
+            count += parser.count(chunk)
+        return count + sum(1 for _ in parser.end())
+    except LinkFileError:
+        return None
+    finally:
+        file.seek(begin)
 
 
 def _format_of(file: io.RawIOBase, format: LinkFileFormat | str | None) -> LinkFileFormat | None:
@@ -149,35 +186,64 @@ def _format_of(file: io.RawIOBase, format: LinkFileFormat | str | None) -> LinkF
             known = ", ".join(LinkFileFormat)
             raise ParameterError(f"format must be one of {known}, not {quoted(format)}") from None
     name = getattr(file, "name", None)
-    return (
-        _SUFFIXES.get(PurePath(os.fsdecode(name)).suffix.lower()) if isinstance(name, str | bytes) else None
-    )
+    return format_of_name(name) if isinstance(name, str | bytes) else None
 
 
-def _assumed_format(first_line: bytes) -> LinkFileFormat:
-    return LinkFileFormat.JSONL if first_line.lstrip().startswith(b"{") else LinkFileFormat.CSV
+def format_of_name(name: str | bytes) -> LinkFileFormat | None:
+    """Return the format of a file with this name, if the suffix is known."""
+    return _SUFFIXES.get(PurePath(os.fsdecode(name)).suffix.lower())
 
 
 @define
 class _Lines:
-    """A splitter of chunks into numbered lines, without blank lines.
+    """A splitter of chunks into numbered lines of UTF-8, without blank lines.
 
     It keeps at most ``MAX_LINE`` + 1 bytes of a line, enough to see that the line is too long.
     """
 
+    mark: bytes = field(default=b"", init=False)
+    """The byte order mark of UTF-8, if the file begins with any byte order mark."""
     _number: int = field(default=0, init=False)
     _partial: bytes = field(default=b"", init=False)
+    _start: bytes | None = field(default=b"", init=False)
+    """The first bytes, or ``None`` as soon as they show whether there is a byte order mark."""
+    _decoder: codecs.IncrementalDecoder | None = field(default=None, init=False)
 
     def split(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield the number and content of each line that ends in ``chunk``."""
-        *ended, rest = chunk.split(b"\n")
-        for piece in ended:
-            self._keep(piece)
-            yield from self.last()
-        self._keep(rest)
+        if self._start is not None:
+            chunk, self._start = self._start + chunk, None
+            if len(chunk) < len(codecs.BOM_UTF8):
+                self._start = chunk
+                return
+        yield from self._split(chunk)
 
     def last(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the unfinished line, unless it is blank."""
+        """Yield the lines that were incomplete so far."""
+        if self._start:
+            chunk, self._start = self._start, None
+            yield from self._split(chunk)
+        if self._decoder:
+            self._keep(self._decoder.decode(b"", final=True).encode())
+        yield from self._line()
+
+    def _split(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
+        *ended, rest = self._utf8(chunk).split(b"\n")
+        for piece in ended:
+            self._keep(piece)
+            yield from self._line()
+        self._keep(rest)
+
+    def _utf8(self, chunk: bytes) -> bytes:
+        if not (self._number or self._partial or self._decoder):  # the beginning of the file
+            if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                self.mark = codecs.BOM_UTF8
+                self._decoder = codecs.getincrementaldecoder("utf-16")(errors="replace")
+            elif chunk.startswith(codecs.BOM_UTF8):
+                self.mark = codecs.BOM_UTF8
+        return self._decoder.decode(chunk).encode() if self._decoder else chunk
+
+    def _line(self) -> Iterator[tuple[int, bytes]]:
         self._number += 1
         line, self._partial = self._partial, b""
         if self._number == 1:
@@ -225,34 +291,98 @@ def _settle(chunk: asyncio.Future[bytes], result: bytes | Exception) -> None:
         chunk.set_result(result)
 
 
+@frozen
+class _Row:
+    """A line of CSV or JSON Lines, or a link of YAML, before it is parsed."""
+
+    number: int
+    source: LineSource
+    read: Callable[[], Mapping[str, object]]
+
+    def line(self, site: Site | None) -> LinkLine | MalformedLine:
+        """Parse the row."""
+        try:
+            return LinkLine(self.number, _link(self.read(), site), self.source)
+        except (InvalidLinkError, LinkFileError) as error:
+            return MalformedLine(self.number, str(error), self.source)
+
+
 @define
 class _Parser:
-    """A parser of lines in one format; without one, the first line decides between JSON Lines and CSV."""
+    """A parser of chunks in one format; without one, the first line decides between JSON Lines and CSV."""
 
     _format: LinkFileFormat | None
-    _site: Site | None
-    has_begun: bool = field(default=False, init=False)
+    _delimiter: str | None
+    names: ColumnNames
     document: _YamlDocument | None = field(default=None, init=False)
-    _columns: list[str] | None = field(default=None, init=False)
+    _lines: _Lines = field(factory=_Lines, init=False)
+    _csv: CsvRows | None = field(default=None, init=False)
+    _has_begun: bool = field(default=False, init=False)
 
-    def parse(self, number: int, line: bytes) -> LinkLine | MalformedLine | None:
-        """Parse one line; return ``None`` for the header, and for YAML, which is parsed as a whole."""
-        if not self.has_begun:
-            _require_text(line)
-            self.has_begun = True
-            self._format = self._format or _assumed_format(line)
-            if self._format is LinkFileFormat.YAML:
-                self.document = _YamlDocument()
-            elif self._format is LinkFileFormat.CSV:
-                self._columns = _header(line)
-                return None
-        if self.document:
-            self.document.add(number, line)
-            return None
-        return _line(number, lambda: self._row(_text(line)), self._site)
+    def __attrs_post_init__(self) -> None:
+        if self._delimiter and not self._format:
+            self._format = LinkFileFormat.CSV
 
-    def _row(self, text: str) -> Mapping[str, object]:
-        return _json_row(text) if self._columns is None else _csv_row(text, self._columns)
+    @property
+    def first_comment(self) -> int | None:
+        """The number of the first line that was skipped as a comment."""
+        return self._csv.first_comment if self._csv else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was neither a header nor a line."""
+        return not self._has_begun and not (self._csv and self._csv.header)
+
+    def feed(self, chunk: bytes) -> Iterator[_Row]:
+        """Yield the rows that end in ``chunk``. The rows of YAML are in ``document``."""
+        for number, line in self._lines.split(chunk):
+            yield from self._feed(number, line)
+
+    def count(self, chunk: bytes) -> int:
+        """Return the number of rows that end in ``chunk``, faster than ``feed``."""
+        count = 0
+        for number, line in self._lines.split(chunk):
+            is_whole = self._csv.is_whole_row(line) if self._csv else self._has_begun
+            count += 1 if is_whole else sum(1 for _ in self._feed(number, line))
+        return count
+
+    def end(self) -> Iterator[_Row]:
+        """Yield the remaining rows."""
+        for number, line in self._lines.last():
+            yield from self._feed(number, line)
+        if self._csv:
+            yield from map(_csv_row, self._csv.end())
+
+    def _feed(self, number: int, line: bytes) -> Iterator[_Row]:
+        if self._format is None and not (self._csv and self._csv.is_within_row) and line.lstrip()[:1] == b"{":
+            self._format = LinkFileFormat.JSONL
+        if self._format in (LinkFileFormat.JSONL, LinkFileFormat.YAML):
+            if not self._has_begun:
+                _require_text(line)
+                self._has_begun = True
+            if self._format is LinkFileFormat.JSONL:
+                yield _Row(number, LineSource(b"", rejected_json, line), partial(_json_row, line, self.names))
+            else:
+                self.document = self.document or _YamlDocument()
+                self.document.add(number, line)
+            return
+        if self._csv is None:
+            self._csv = CsvRows(self.names, self._delimiter, _is_link, self._lines.mark)
+        yield from map(_csv_row, self._csv.feed(number, line))
+        if self._csv.header:
+            self._format = LinkFileFormat.CSV
+
+
+def _csv_row(row: CsvRow) -> _Row:
+    return _Row(row.number, LineSource(row.header.head, row.header.rejected, row.text), row.values)
+
+
+def _is_link(values: Mapping[str, object]) -> bool:
+    try:
+        _link(values, None)
+    except (InvalidLinkError, LinkFileError):
+        return False
+    return True
 
 
 @define
@@ -277,7 +407,7 @@ class _YamlDocument:
             raise LinkFileError(f"line {number} {error}") from None
         self._lines = number
 
-    def lines(self, site: Site | None) -> list[LinkLine | MalformedLine]:
+    def lines(self, names: ColumnNames, site: Site | None) -> list[LinkLine | MalformedLine]:
         """Parse the document, and return its links."""
         try:
             from datadog_caselinks.bulk.link_yaml import read_rows  # imported lazily: PyYAML is optional
@@ -286,28 +416,17 @@ class _YamlDocument:
                 "the file is YAML, and PyYAML is not installed: pip install 'datadog_caselinks[yaml]'"
             ) from None
         rows = read_rows("\n".join(self._text))
-        return [_line(row.number, partial(_yaml_row, row.fields), site) for row in rows]
-
-
-def _line(
-    number: int, read_row: Callable[[], Mapping[str, object]], site: Site | None
-) -> LinkLine | MalformedLine:
-    try:
-        return LinkLine(number, _link(read_row(), site))
-    except (InvalidLinkError, LinkFileError) as error:
-        return MalformedLine(number, str(error))
+        return [_yaml_row(row.number, row.fields, names).line(site) for row in rows]
 
 
 def _require_text(first_line: bytes) -> None:
-    if first_line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise LinkFileError("the file is UTF-16: save it as UTF-8")
     try:
         # Incrementally: a line that is too long may be cut within a character.
         is_text = "\0" not in codecs.getincrementaldecoder("utf-8")().decode(first_line)
     except UnicodeDecodeError:
         is_text = False
     if not is_text:
-        raise LinkFileError("the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8")
+        raise LinkFileError(NOT_TEXT)
 
 
 def _text(line: bytes) -> str:
@@ -319,80 +438,41 @@ def _text(line: bytes) -> str:
         raise LinkFileError("is not UTF-8 text") from None
 
 
-def _header(line: bytes) -> list[str]:
-    if line.lstrip().startswith(b"["):
-        raise LinkFileError("the file looks like a JSON array: write one object on each line instead")
-    try:
-        columns = [_column(name.strip().lower()) for name in _csv_fields(_text(line))]
-    except LinkFileError as error:
-        raise LinkFileError(f"the header {error}") from None
-    if twice := [name for name in COLUMNS if columns.count(name) > 1]:
-        raise LinkFileError(f"the header contains {twice[0]} twice")
-    missing = [name for name in _REQUIRED if name not in columns]
-    if not missing:
-        return columns
-    if b";" in line or b"\t" in line:
-        hint = "separate the columns with commas"
-    else:
-        hint = (
-            f"the first line of CSV must contain the columns {','.join(_REQUIRED)}; "
-            "if the file is not CSV, specify its format"
-        )
-    raise LinkFileError(f"the header lacks {', '.join(missing)}: {hint}")
-
-
-def _csv_fields(text: str) -> list[str]:
-    line = text.strip("\r\n")
-    if "\r" in line:
-        raise LinkFileError("contains a carriage return: save the file with Unix or Windows line endings")
-    # Line by line, so that an unbalanced quotation mark does not affect the following lines.
-    try:
-        return next(csv.reader([line], strict=True))
-    except csv.Error as error:
-        reason = str(error).replace("unexpected end of data", "a quoted field does not end on its line")
-        raise LinkFileError(f"is not valid CSV: {reason}") from None
-
-
-def _csv_row(text: str, columns: list[str]) -> dict[str, str]:
-    fields = _csv_fields(text)
-    if len(fields) > len(columns):
-        raise LinkFileError(f"has {len(fields)} columns, but the header has {len(columns)}")
-    return {name: value.strip() for name, value in zip(columns, fields, strict=False) if value.strip()}
-
-
-def _json_row(text: str) -> Mapping[str, object]:
+def _json_row(line: bytes, names: ColumnNames) -> Mapping[str, object]:
+    text = _text(line)
     try:
         row = json.loads(text, object_pairs_hook=tuple)  # keeps duplicate names
     except (ValueError, RecursionError) as error:
         raise LinkFileError(f"is not valid JSON: {error}") from None
     if not isinstance(row, tuple):
         raise LinkFileError("is not a JSON object")
-    return _named(row)
+    return _named(row, names)
 
 
-def _yaml_row(fields: Mapping[str, str] | str) -> Mapping[str, object]:
-    if isinstance(fields, str):
-        raise LinkFileError(fields)
-    return _named(fields.items())
+def _yaml_row(number: int, fields: Mapping[str, str] | str, names: ColumnNames) -> _Row:
+    def read() -> Mapping[str, object]:
+        if isinstance(fields, str):
+            raise LinkFileError(fields)
+        return _named(fields.items(), names)
+
+    text = b"" if isinstance(fields, str) else json.dumps(fields).encode()
+    return _Row(number, LineSource(b"", rejected_yaml, text), read)
 
 
-def _named(row: Iterable[tuple[str, object]]) -> Mapping[str, object]:
-    """Return the values by column; a column of a link must not appear twice."""
+def _named(row: Iterable[tuple[str, object]], names: ColumnNames) -> Mapping[str, object]:
+    """Return the values by column; a column must not appear twice."""
     values: dict[str, object] = {}
     for name, value in row:
-        column = _column(name)
-        if column in values and column in COLUMNS:
+        column = names.column(name)
+        if column in values:
             raise LinkFileError(f"contains {column} twice")
-        values[column] = value
+        if column:
+            values[column] = value
     return values
 
 
-def _column(name: str) -> str:
-    return _ALIASES.get(name, name)
-
-
 def _link(row: Mapping[str, object], site: Site | None) -> WantedLink:
-    if missing := [name for name in _REQUIRED if name not in row]:
+    if missing := [name for name in REQUIRED if name not in row]:
         raise LinkFileError(f"lacks {', '.join(missing)}")
     values = {"parent_type": EntityType.CASE, "child_type": EntityType.CASE, **row}
     if odd := [name for name in COLUMNS if not isinstance(values[name], str)]:

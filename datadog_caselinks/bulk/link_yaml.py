@@ -13,6 +13,7 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from datadog_caselinks.errors import LinkFileError
 from datadog_caselinks.messages import one_line, quoted
+from datadog_caselinks.references import in_words
 
 _FORM: Final = "write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -111,8 +112,7 @@ class _Document:
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
                 raise LinkFileError(f"line {self._line(key)}: a key must be a name, not a list or mapping")
-            # Normalized as when parsed: case-insensitive, and hyphens equal underscores.
-            name = key.value.strip().upper().replace("-", "_")
+            name = in_words(key.value)  # normalized as when parsed
             if before := first.get(name):
                 raise LinkFileError(
                     f"line {self._line(key)}: {quoted(key.value)} already appears in line "

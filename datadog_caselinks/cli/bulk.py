@@ -10,22 +10,30 @@ from collections.abc import AsyncIterator
 
 import click
 
-from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, count_links, read_link_file
-from datadog_caselinks.cli.files import format_option, open_input
+from datadog_caselinks.bulk.link_files import (
+    LinkFileFormat,
+    LinkLine,
+    MalformedLine,
+    count_links,
+    format_of_name,
+    read_link_file,
+)
+from datadog_caselinks.bulk.rejects import Rejects
+from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import records
 from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, ClientOptions
-from datadog_caselinks.errors import JournalError, LinkFileError
-from datadog_caselinks.messages import counted
-from datadog_caselinks.retry import RetryPolicy
+from datadog_caselinks.errors import JournalError, LinkFileError, ParameterError
+from datadog_caselinks.messages import counted, quoted
+from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 
 
 @click.command(epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")
 @click.argument("file")
-@format_option
+@with_file_options
 @click.option(
     "--strict", is_flag=True, help="Read the whole file first; send nothing if a line is malformed."
 )
@@ -39,9 +47,8 @@ from datadog_caselinks.retry import RetryPolicy
 @click.option(
     "--attempts",
     type=click.IntRange(1),
-    default=RetryPolicy().max_attempts,
-    show_default=True,
-    help="Attempts per link. Waits for the rate limit do not count.",
+    help=f"Attempts per link. Default: {RetryPolicy().max_attempts}, and more in {BULK_PATIENCE:g} s of 5xx. "
+    "Waits for the rate limit do not count.",
 )
 @click.option(
     "--max-wait",
@@ -56,18 +63,24 @@ from datadog_caselinks.retry import RetryPolicy
     metavar="FILE",
     help="Record each outcome in FILE. Run the same command again to continue an earlier run.",
 )
+@click.option(
+    "--rejects",
+    metavar="FILE",
+    help="Write the lines that failed to FILE, with the reason, to be fixed and run again.",
+)
 @with_settings(quiet="Show failures and the summary only.")
 @click.pass_context
 def bulk(
     context: click.Context,
     file: str,
-    format: str | None,
+    file_options: FileOptions,
     strict: bool,
     concurrency: int,
-    attempts: int,
+    attempts: int | None,
     max_wait: float,
     ensure: bool,
     journal: str | None,
+    rejects: str | None,
     settings: Settings,
 ) -> None:
     """Create the links in FILE; - is standard input.
@@ -84,22 +97,28 @@ def bulk(
     not, 2 if nothing was sent, and above 128 if a signal ended the run.
     """
     screen = Screen(quiet=settings.quiet)
-    policy = RetryPolicy(max_attempts=attempts, max_wait=max_wait)
+    policy = (
+        RetryPolicy(max_wait=max_wait, patience=BULK_PATIENCE)
+        if attempts is None
+        else RetryPolicy(max_wait=max_wait, max_attempts=attempts)
+    )
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (
         open_input(file) as stream,
         records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
-        report = Report(screen, None if settings.quiet else writer, journal)
+        rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
+        report = Report(screen, None if settings.quiet else writer, journal, rejected)
         work = _create_all(
             report,
             stream,
             settings,
-            format=format,
+            file_options=file_options,
             strict=strict,
             ensure=ensure,
             journal=journal,
+            rejects=rejected,
             options=options,
         )
         try:
@@ -112,22 +131,41 @@ def bulk(
     context.exit(report.exit_status)
 
 
+def _rejects(
+    path: str, file: str, stream: io.RawIOBase, file_options: FileOptions, journal: str | None
+) -> Rejects:
+    """Return the file of rejected lines. Its suffix must not contradict the format of ``file``."""
+    formats = {LinkFileFormat(file_options["format"]) if file_options["format"] else format_of_name(file)}
+    formats.add(format_of_name(path))
+    if len(formats - {None}) > 1:
+        raise ParameterError(f"--rejects must have the suffix of the same format as FILE, not {quoted(path)}")
+    rejects = Rejects(path)
+    for other in (stream.fileno(), journal):
+        if other is not None:
+            rejects.require_not(other)
+    return rejects
+
+
 async def _create_all(
     report: Report,
     stream: io.RawIOBase,
     settings: Settings,
     *,
-    format: str | None,
+    file_options: FileOptions,
     strict: bool,
     ensure: bool,
     journal: str | None,
+    rejects: Rejects | None,
     options: ClientOptions,
 ) -> None:
     is_regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    async with open_client(settings, **options) as client:
-        report.start(count_links(stream, format=format) if is_regular else None)
+    async with contextlib.AsyncExitStack() as opened:
+        client = await opened.enter_async_context(open_client(settings, **options))
+        if rejects:
+            opened.enter_context(rejects)
+        report.start(count_links(stream, **file_options) if is_regular else None)
         lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(
-            stream, format=format, site=client.site
+            stream, site=client.site, **file_options
         )
         links = report.links(await _require_well_formed(report, lines) if strict else lines)
         outcomes = client.create_links(links, ensure=ensure, journal=journal)

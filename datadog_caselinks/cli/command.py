@@ -11,7 +11,6 @@ from typing import Any, Final
 import click
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
@@ -89,7 +88,7 @@ class _Group(click.Group):
             FleetError,
         ) as error:
             raise _NothingSent(str(error)) from error
-        except (CaseLinksError, OutputError) as error:
+        except CaseLinksError as error:
             raise _Failure(str(error)) from error
         except OSError as error:
             parts = (error.filename, error.strerror or error)

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,12 +16,12 @@ import aiohttp
 import click
 from attrs import asdict, frozen
 
+from datadog_caselinks.cli.proxies import ProxyChoice, proxy_for
 from datadog_caselinks.cli.records import records
 from datadog_caselinks.cli.run import (
     Settings,
     logging_to,
     open_client,
-    proxy_for,
     resolve_site,
     run,
     with_settings,
@@ -30,8 +29,16 @@ from datadog_caselinks.cli.run import (
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.credentials import ApiKeys, credentials_from_env
-from datadog_caselinks.errors import CaseLinksError, ConfigurationError, NotFoundError
+from datadog_caselinks.errors import (
+    CaseLinksError,
+    ConfigurationError,
+    NotFoundError,
+    ParameterError,
+    TLSError,
+)
 from datadog_caselinks.http.sessions import SessionManager
+from datadog_caselinks.http.transport import classify
+from datadog_caselinks.http.trust import Trust
 from datadog_caselinks.models import case
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site
@@ -89,20 +96,33 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
             return
     policy = RetryPolicy(max_attempts=1, max_wait=_SECONDS)
     async with open_client(settings, timeout=_SECONDS, retry=policy) as client:
-        url = urlsplit(client.site.api_url)
-        proxy = proxy_for(client.site)
-        checks = (
-            partial(_name, urlsplit(proxy or client.site.api_url)),
-            partial(_encryption, url, proxy),
-            partial(_clock, client.site, proxy),
-        )
-        for check in checks:
-            finding = await check()
+        async for finding in _connection(client.site):
             yield finding
             if finding.state == "bad":
                 return
         yield await _keys(client)
         yield _rate_limit(client)
+
+
+async def _connection(site: Site) -> AsyncIterator[Finding]:
+    """Yield the result of each check of the way to the server, through a proxy if there is one."""
+    proxy = proxy_for(site)
+    url = urlsplit(site.api_url)
+    if proxy.url:
+        yield await _name(urlsplit(proxy.url), check=str(proxy.reason))
+    else:
+        if proxy.reason:
+            yield Finding("proxy", "note", proxy.reason)
+        yield await _name(url, check="the site")
+        yield await _encryption(url)
+    date = await _head(site, proxy)
+    if isinstance(date, Finding):
+        yield date
+        return
+    if proxy.url:
+        yield Finding("proxy", "ok", f"{_described(proxy)} connects to {url.hostname}")
+        yield Finding("TLS", "ok", "the certificate that comes through the proxy is trusted")
+    yield _clock(date)
 
 
 def _configuration(settings: Settings) -> list[Finding]:
@@ -116,27 +136,26 @@ def _configuration(settings: Settings) -> list[Finding]:
     except ConfigurationError as error:
         return [*found, Finding("credentials", "bad", str(error))]
     names = "DD_API_KEY and DD_APP_KEY" if isinstance(credentials, ApiKeys) else "DD_BEARER_TOKEN"
-    return [*found, Finding("credentials", "ok", f"{names} set and well-formed")]
+    found.append(Finding("credentials", "ok", f"{names} set and well-formed"))
+    try:
+        proxy_for(site)
+    except ParameterError as error:
+        found.append(Finding("proxy", "bad", str(error)))
+    return found
 
 
-async def _name(url: SplitResult) -> Finding:
+async def _name(url: SplitResult, *, check: str) -> Finding:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_SECONDS):
             found = await loop.getaddrinfo(url.hostname, _port(url), type=socket.SOCK_STREAM)
     except OSError:  # includes a timeout
-        return Finding("DNS", "bad", f"{url.hostname} was not found: check the site and the network")
+        return Finding("DNS", "bad", f"{url.hostname} was not found: check {check} and the network")
     addresses = dict.fromkeys(address[0] for *_, address in found)
     return Finding("DNS", "ok", f"{url.hostname} is {', '.join(map(str, addresses))}")
 
 
-async def _encryption(url: SplitResult, proxy: str | None) -> Finding:
-    if proxy:
-        return Finding(
-            "TLS",
-            "note",
-            f"not checked: the proxy {urlsplit(proxy).hostname} is in between; see the next checks",
-        )
+async def _encryption(url: SplitResult) -> Finding:
     if url.scheme != "https":
         return Finding("TLS", "ok", "not used: not needed on loopback")
     try:
@@ -145,8 +164,8 @@ async def _encryption(url: SplitResult, proxy: str | None) -> Finding:
                 url.hostname, _port(url), ssl=ssl.create_default_context()
             )
     except ssl.SSLCertVerificationError as error:
-        solution = "set SSL_CERT_FILE to your CA file, or check the site"
-        return Finding("TLS", "bad", f"the certificate is not trusted ({error.verify_message}): {solution}")
+        advice = Trust.of_environment().advice(error)
+        return Finding("TLS", "bad", f"the certificate is not trusted ({error.verify_message}): {advice}")
     except OSError as error:
         reason = error.strerror or str(error) or f"timeout after {_SECONDS:.0f} s"
         return Finding("TLS", "bad", f"no connection ({reason}): check the network")
@@ -156,20 +175,33 @@ async def _encryption(url: SplitResult, proxy: str | None) -> Finding:
     return Finding("TLS", "ok", f"{connection.version()}; the certificate is valid for {days:.0f} days")
 
 
-async def _clock(site: Site, proxy: str | None) -> Finding:
-    url = urlsplit(site.api_url)
+async def _head(site: Site, proxy: ProxyChoice) -> Finding | str:
+    """Send a request without keys, and return the ``Date`` of the response, or why there is no response."""
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    trust = Trust.of_environment()
     try:
         async with (
             SessionManager() as sessions,  # closes every connection, even if the server hangs
             sessions.session(site).head(
-                site.api_url, allow_redirects=False, proxy=proxy, timeout=timeout
+                site.api_url, allow_redirects=False, proxy=proxy.url, ssl=trust.ssl, timeout=timeout
             ) as response,
         ):
-            date = response.headers.get("Date", "")
+            return response.headers.get("Date", "")
     except (aiohttp.ClientError, OSError) as error:
-        via = f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2]}" if proxy else ""
-        return Finding("clock", "bad", f"{url.netloc} does not answer{via} ({type(error).__name__})")
+        kind, reason = classify(error, False, trust)  # as in the errors of the other subcommands
+    if not proxy.url:
+        return Finding("server", "bad", f"{site.api_url}: {reason}")
+    # Through an HTTP proxy, TLS is within the tunnel.
+    check = "TLS" if kind is TLSError and urlsplit(proxy.url).scheme == "http" else "proxy"
+    return Finding(check, "bad", f"{site.api_url} through the proxy {_described(proxy)}: {reason}")
+
+
+def _described(proxy: ProxyChoice) -> str:
+    """Return the host and port of the proxy, without its login, and the variable that names it."""
+    return f"{urlsplit(proxy.url or '').netloc.rpartition('@')[2]} ({proxy.reason})"
+
+
+def _clock(date: str) -> Finding:
     try:
         ahead = time.time() - parsedate_to_datetime(date).timestamp()
     except ValueError:

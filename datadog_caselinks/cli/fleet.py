@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 import click
 from attrs import asdict
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
-from datadog_caselinks.cli.files import format_option, open_input
+from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import label, records, status_of
 from datadog_caselinks.cli.run import (
     Settings,
+    end_within,
     logging_to,
     open_client,
     output_option,
@@ -46,11 +47,16 @@ from datadog_caselinks.models import LinkStatus
 _SECONDS: Final = 1.0
 """Seconds between two updates of ``status --follow``."""
 
+_END: Final = 9.0
+"""Seconds that a command has to end after a signal. Then it ends as if killed, which does no harm."""
+
 _LIBRARIES: Final = ("procrastinate", "psycopg", "asyncio")
 """Loggers whose tracebacks are hidden: the command reports these errors itself, or recovers."""
 
 _RUN_WIDTHS: Final = (6, 24, 18, 55, 0)
 _LINK_WIDTHS: Final = (6, 8, 7, 81, 0)
+
+T = TypeVar("T")
 
 _database_option = click.option(
     "--database",
@@ -61,6 +67,14 @@ _database_option = click.option(
 )
 _run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N", help="Only run N.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results and problems only.")
+
+
+def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: None) -> T:
+    """Run ``work`` like :func:`run`, and end in time although the database may not respond.
+
+    The event loop is the one that psycopg needs. Only on Windows it is not the usual one.
+    """
+    return run(end_within(_END, work, last_words), loop_factory=asyncio.SelectorEventLoop)
 
 
 @click.group()
@@ -89,17 +103,17 @@ def init(database: str) -> None:
         async with connected(database) as app:
             await create_tables(app)
 
-    run(create())
+    _run(create())
     Screen().note("The database is ready.")
 
 
 @fleet.command(epilog="Example: caselinks fleet submit examples/postmortem.csv")
 @click.argument("file")
-@format_option
+@with_file_options
 @_database_option
 @site_option
 @_quiet_option
-def submit(file: str, format: str | None, database: str, site: str | None, quiet: bool) -> None:
+def submit(file: str, file_options: FileOptions, database: str, site: str | None, quiet: bool) -> None:
     """Submit the links in FILE to the workers; - is standard input.
 
     FILE is as for bulk. If a line is malformed, nothing is submitted. The number of the run is printed to
@@ -110,16 +124,16 @@ def submit(file: str, format: str | None, database: str, site: str | None, quiet
     async def submit_file() -> None:
         async with connected(database) as app:
             link_site = resolve_site(site)
-            lines = _well_formed(screen, read_link_file(stream, format=format, site=link_site))
+            lines = _well_formed(screen, read_link_file(stream, site=link_site, **file_options))
             submission = await submit_lines(app, lines, site=link_site, source=file)
-        screen.data(str(submission.run))
         if submission.repeated:
             repeated = counted(submission.repeated, "line that repeats", "lines that repeat")
             screen.note(f"Skipped {repeated} another line.")
         screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
+        screen.data(str(submission.run))  # last, since it may fail
 
     with open_input(file) as stream:
-        run(submit_file())
+        _run(submit_file())
 
 
 async def _well_formed(
@@ -153,6 +167,10 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
     settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
     report = _WorkerReport(screen)
 
+    def note_interruption() -> None:
+        screen.close()
+        screen.note(f"{report.summary} To continue, start a worker on any machine.")
+
     async def create() -> None:
         async with open_client(settings) as client, connected(database) as app:
             add_link_tasks(app, client, on_outcome=report.add)
@@ -162,9 +180,9 @@ def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbo
 
     try:
         with logging_to(screen, settings):
-            run(create())
+            _run(create(), note_interruption)
     except RunInterruptedError:
-        screen.note(f"{report.summary} To continue, start a worker on any machine.")
+        note_interruption()
         raise
     finally:
         screen.close()
@@ -236,7 +254,7 @@ def status(
         return sum(each.not_made for each in runs)
 
     try:
-        not_made = run(show())
+        not_made = _run(show())
     finally:
         screen.close()
     context.exit(1 if not_made else 0)
@@ -304,5 +322,5 @@ def retry(number: int | None, database: str, quiet: bool) -> None:
         async with connected(database) as app:
             return await retry_failed(app, number)
 
-    count = run(submit_again())
+    count = _run(submit_again())
     screen.note(f"{counted(count, 'link')} submitted again.")

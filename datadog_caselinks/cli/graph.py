@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from datadog_caselinks.cli.files import require_writable, write_file
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record
 from datadog_caselinks.cli.run import Settings, default_sigint, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
@@ -113,7 +113,7 @@ def graph(
     # Fail before the first request if a library is missing or the file cannot be written.
     draw(LinkGraph(Entity(str(UUID(int=0)), EntityType.CASE), ()))
     if file is not None:
-        _require_writable(file)
+        require_writable(file)
 
     async def read() -> LinkGraph:
         async with open_client(settings) as client:
@@ -135,7 +135,7 @@ def graph(
         if file is None:
             screen.data(text.removesuffix("\n"))
         else:
-            _write(file, text)
+            write_file(file, text)
             notes = ", ".join(rendering.notes(link_graph))
             screen.note(f"{rendering.heading(link_graph)}: {notes}. Written to {file}.")
     if link_graph.left_out:
@@ -156,25 +156,6 @@ def _format_of(file: str) -> str:
             f"cannot derive the format from the name {file}: use one of {known}, or --format"
         )
     return _SUFFIXES[suffix]
-
-
-def _require_writable(file: str) -> None:
-    """Raise :class:`OSError` if ``file`` cannot be written. Its contents stay unchanged."""
-    if Path(file).is_fifo():
-        return  # opening and closing it would end its reader
-    is_new = not os.path.lexists(file)
-    with open(file, "ab"):
-        pass
-    if is_new:
-        os.unlink(file)
-
-
-def _write(file: str, text: str) -> None:
-    try:
-        Path(file).write_text(text, "utf-8")
-    except OSError as error:
-        # The error of a full disk has no file name.
-        raise OSError(error.errno, error.strerror, file) from error
 
 
 def _draw_tree(link_graph: LinkGraph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 
 import click
@@ -27,7 +28,8 @@ def create(parent: str, relationship: str, child: str, settings: Settings) -> No
 
     PARENT and CHILD are case keys, UUIDs, URLs of cases, or incident:UUID,
     page:UUID, conversation:UUID. RELATIONSHIP is relates-to, causes, blocks,
-    duplicates, parent-of, successor-of or escalates-to.
+    duplicates, parent-of, successor-of or escalates-to; or caused-by, blocked-by,
+    duplicated-by or child-of, which swap PARENT and CHILD.
     """
     _create(settings, parent, relationship, child, ensure=False)
 
@@ -74,7 +76,7 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
 
 def _normalized(name: str) -> str:
     """Return ``name`` in lower case and with hyphens, so that any spelling that create accepts matches."""
-    return name.lower().replace("_", "-")
+    return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
 @click.command(
@@ -136,7 +138,12 @@ def delete(context: click.Context, ids: Sequence[str], settings: Settings) -> No
                     writer.add({"id": link_id, "deleted": True}, [link_id])
                     return True
 
-                return all(await asyncio.gather(*map(delete_one, ids)))
+                # To the last one, also if a result cannot be written.
+                results = await asyncio.gather(*map(delete_one, ids), return_exceptions=True)
+                for result in results:
+                    if isinstance(result, BaseException):
+                        raise result
+                return all(results)
 
     with logging_to(screen, settings):
         is_done = run(delete_all())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
+import threading
 from collections import Counter, defaultdict
 from itertools import chain
 from typing import Final
@@ -13,7 +15,7 @@ import click
 
 from datadog_caselinks.bulk.create_links import Failed
 from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
-from datadog_caselinks.cli.files import format_option, open_input
+from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, is_for_people, label, link_record, records, status_of
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -35,7 +37,7 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 
 @click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
 @click.argument("file")
-@format_option
+@with_file_options
 @click.option(
     "--prune", is_flag=True, help="Also delete links between entities of FILE that are not in FILE."
 )
@@ -46,7 +48,7 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 def plan(
     context: click.Context,
     file: str,
-    format: str | None,
+    file_options: FileOptions,
     prune: bool,
     applies: bool,
     yes: bool,
@@ -70,7 +72,7 @@ def plan(
 
     async def work() -> None:
         async with open_client(settings) as client:
-            wanted = await _wanted(screen, file, format, client)
+            wanted = await _wanted(screen, file, file_options, client)
             screen.start(None)
             planned = await client.plan_links(wanted, prune=prune, progress=screen.on_progress)
             screen.close()
@@ -103,10 +105,12 @@ def plan(
     context.exit(application.exit_status)
 
 
-async def _wanted(screen: Screen, file: str, format: str | None, client: CaseLinksClient) -> list[WantedLink]:
+async def _wanted(
+    screen: Screen, file: str, file_options: FileOptions, client: CaseLinksClient
+) -> list[WantedLink]:
     """Read the links in ``file``. Raises :class:`LinkFileError` if any line is malformed."""
     with open_input(file) as stream:
-        lines = [line async for line in read_link_file(stream, format=format, site=client.site)]
+        lines = [line async for line in read_link_file(stream, site=client.site, **file_options)]
     malformed = [line for line in lines if isinstance(line, MalformedLine)]
     for line in malformed:
         screen.problem(f"line {line.number}: {line.reason}")
@@ -142,16 +146,23 @@ def _summary(planned: LinkPlan) -> str:
 async def _confirmed(summary: str) -> bool:
     """Ask for confirmation. Any response but yes counts as no."""
     click.echo(f"{summary}. Apply? [y/N] ", nl=False, err=True)
-    loop, responded = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sys.stdin, responded.set)
+    loop, responded, lines = asyncio.get_running_loop(), asyncio.Event(), list[bytes]()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the terminal has gone away
+            lines.append(os.read(sys.stdin.fileno(), 1024))
+        with contextlib.suppress(RuntimeError):  # the run was interrupted, and the loop is closed
+            loop.call_soon_threadsafe(responded.set)
+
+    # In a thread, since Windows has no loop.add_reader. If the thread held the lock of sys.stdin at exit,
+    # Python would abort, so it uses os.read.
+    threading.Thread(target=read, daemon=True).start()
     try:
         await responded.wait()
     except asyncio.CancelledError:
         click.echo(err=True)
         raise
-    finally:
-        loop.remove_reader(sys.stdin)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return b"".join(lines).strip().lower() in (b"y", b"yes")
 
 
 class _Application:

@@ -10,6 +10,7 @@ from attrs import define, field
 
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
+from datadog_caselinks.bulk.rejects import Rejects
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, label, link_record, status_of
 from datadog_caselinks.cli.screen import Screen
@@ -29,11 +30,12 @@ class Report:
     _screen: Screen
     _records: Records | None = None  # None: show failures and the summary only
     _journal: str | None = None  # the path of the journal, if there is one
+    _rejects: Rejects | None = None
     interruption: RunInterruptedError | None = field(default=None, init=False)
     _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
     _stopped_by: Exception | None = field(default=None, init=False)
-    _in_flight: dict[int, int] = field(factory=dict, init=False)  # line numbers, by the index of the link
+    _in_flight: dict[int, LinkLine] = field(factory=dict, init=False)  # by the index of the link
     _same_failure: list[int] = field(factory=list, init=False)  # lines with the error that stopped the run
     _began: float = field(factory=time.monotonic, init=False)
 
@@ -61,7 +63,7 @@ class Report:
                 if isinstance(line, MalformedLine):
                     self.add_malformed(line)
                     continue
-                self._in_flight[index] = line.number
+                self._in_flight[index] = line
                 index += 1
                 yield line.new
         except OSError as error:
@@ -69,10 +71,12 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         """Count and show the outcome of one link."""
-        number = self._in_flight.pop(outcome.index)
+        line = self._in_flight.pop(outcome.index)
+        number = line.number
         status = status_of(outcome)
         self._counts[status] += 1
         if isinstance(outcome, Failed):
+            self._reject(line, str(outcome.error))
             self._show_failure(number, outcome)
             self._record(number, status, error=outcome.error)
         elif isinstance(outcome, Created):
@@ -86,9 +90,19 @@ class Report:
     def add_malformed(self, line: MalformedLine) -> None:
         """Count and show a line that is not a link."""
         self._counts[LinkStatus.MALFORMED] += 1
+        self._reject(line, line.reason)
         self._screen.problem(f"line {line.number}: {line.reason}")
         self._record(line.number, LinkStatus.MALFORMED, error=line.reason)
         self._advance()
+
+    def _reject(self, line: LinkLine | MalformedLine, reason: str) -> None:
+        """Write a line that failed to the file of rejected lines."""
+        if self._rejects is None or line.source is None:
+            return
+        try:
+            self._rejects.add(line.source, reason)
+        except OSError as error:
+            self.stop(error, f"cannot write the rejected lines: {error}")
 
     def _advance(self) -> None:
         self._screen.advance(done=self._counts.total(), failed=self._failures)
@@ -136,6 +150,10 @@ class Report:
             self._screen.problem(message)
 
     @property
+    def _lines_in_flight(self) -> str:
+        return _ranges(line.number for line in self._in_flight.values())
+
+    @property
     def _failures(self) -> int:
         return sum(self._counts[status] for status in _FAILURES)
 
@@ -154,14 +172,21 @@ class Report:
             same = f"lines {_ranges(self._same_failure)} failed for the same reason, and "
             self._screen.problem(f"Stopped: {same if self._same_failure else ''}no later line was sent.")
             if self._in_flight and not self.interruption:  # read from the file before the run stopped
-                self._screen.problem(f"Also not sent: lines {_ranges(self._in_flight.values())}.")
+                self._screen.problem(
+                    f"Also not sent: lines {_ranges(line.number for line in self._in_flight.values())}."
+                )
         if self.interruption:
-            lines = _ranges(self._in_flight.values())
+            lines = self._lines_in_flight
             in_flight = (
                 f"In flight or about to be sent: lines {lines}." if lines else "Nothing was in flight."
             )
             self._screen.problem(f"Interrupted. {in_flight}")
         if not self.exit_status:
+            return
+        if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
+            again = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}, then run"
+            ensure = " and --ensure" if self._counts[LinkStatus.AMBIGUOUS] and not self._journal else ""
+            self._screen.summary(f"To continue, {again} the same command with that file{ensure}.")
             return
         fix = "fix the problems above, then " if self._failures or self._stopped_by else ""
         again = f"To continue, {fix}run the same command again"

@@ -6,22 +6,29 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar, Unpack
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import click
 from attrs import frozen
 
 from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.proxies import proxy_for
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.sites import Site, site_from_env
 
 T = TypeVar("T")
+
+_SPEAKING: Final = 0.5
+"""Seconds for the last message of a process that has to end."""
+
+_received = signal.SIGINT
+"""The signal that ends the run; Ctrl-C does it without a handler of ours."""
 
 
 @frozen
@@ -94,18 +101,6 @@ def resolve_site(given: str | None) -> Site:
     return Site.parse(given) if given else site_from_env()
 
 
-def proxy_for(site: Site) -> str | None:
-    """Return the proxy for ``site`` from ``HTTPS_PROXY`` and ``NO_PROXY``, or ``None``.
-
-    A server on loopback never gets a proxy.
-    """
-    url = urlsplit(site.api_url)
-    if url.scheme != "https" or proxy_bypass(url.netloc):
-        return None
-    proxy = getproxies().get("https")
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncIterator[CaseLinksClient]:
     """Open the client for ``settings``. With ``--sandbox`` a sandbox starts and ends with it."""
@@ -115,7 +110,7 @@ async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> A
             client = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
         else:
             site = resolve_site(settings.site)
-            options["proxy"] = proxy_for(site)
+            options["proxy"] = proxy_for(site).url
             client = CaseLinksClient.from_env(site, **options)
         yield await stack.enter_async_context(client)
 
@@ -133,9 +128,72 @@ def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(
+    work: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run ``work``. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
-    return asyncio.run(_cancel_on_signals(work))
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_cancel_on_signals(work))
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals, apart from that of Ctrl-C, that ask a program to end on this system."""
+    names = ("SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has the last one instead of the second
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def on_signals(act: Callable[[signal.Signals], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Call ``act`` in the running event loop on each of the signals that is not ignored, as under nohup.
+
+    Unlike ``loop.add_signal_handler``, it works on Windows too.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(act, signal.Signals(number))
+
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [signal.signal(number, handle) for number in heard]
+    try:
+        yield
+    finally:
+        for number, handler in zip(heard, before, strict=True):
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+async def end_within(seconds: float, work: Coroutine[Any, Any, T], last_words: Callable[[], None]) -> T:
+    """Run ``work``; once it is cancelled, end the process within ``seconds``, or at a second cancellation.
+
+    It is for work that may be killed at any time, and that may wait for something that cannot be cancelled,
+    such as the resolution of a host name. ``last_words`` writes what to say before such an end.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        watchdog = threading.Timer(seconds, _end_process, [last_words])
+        watchdog.daemon = True
+        watchdog.start()  # not ended with the work: the end of the event loop can hang too
+        task.cancel()
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            _end_process(last_words)
+    return task.result()
+
+
+def _end_process(last_words: Callable[[], None]) -> None:
+    """End the process with the exit status of the received signal, even if standard error is blocked."""
+
+    def speak() -> None:
+        last_words()
+        click.echo("Interrupted.", err=True)
+
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    speaking.join(_SPEAKING)
+    os._exit(RunInterruptedError(_received).exit_status)
 
 
 @contextlib.contextmanager
@@ -155,19 +213,18 @@ def default_sigint() -> Iterator[None]:
 
 async def _cancel_on_signals(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work``, and cancel it on SIGTERM and SIGHUP as Ctrl-C does."""
+    global _received
     task = asyncio.current_task()
     assert task is not None
-    received = signal.SIGINT
+    _received = signal.SIGINT
 
     def cancel(number: signal.Signals) -> None:
-        nonlocal received
-        received = number
+        global _received
+        _received = number
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            asyncio.get_running_loop().add_signal_handler(number, cancel, number)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        raise RunInterruptedError(received) from None
+    with on_signals(cancel, *ending_signals()):
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise RunInterruptedError(_received) from None

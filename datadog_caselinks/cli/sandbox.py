@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sys
 from typing import Final, Literal, get_args
 
 import click
 
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.run import ending_signals, on_signals, run
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat
 
@@ -95,29 +100,35 @@ def sandbox(
     )
     try:
         if command:
-            context.exit(asyncio.run(_run(server, command)))
-        asyncio.run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
-    except KeyboardInterrupt:
-        click.echo("\nSandbox stopped.")
+            context.exit(run(_run(server, command)))
+        run(_serve(server, "list SHOP-2" if seed else f"create {_AN_INCIDENT} causes {_A_CASE}"))
+    except RunInterruptedError:
+        with contextlib.suppress(OutputError):  # it has served to its end
+            click.echo("\nSandbox stopped.")
 
 
 async def _serve(server: Sandbox, example: str) -> None:
     async with server:
-        variables = " ".join(f"{name}={value}" for name, value in server.environment.items())
         click.echo("The sandbox is running. Its keys are not secret. In another terminal:\n")
-        click.echo(f"  export {variables}")
+        click.echo(f"  {_assignments(server.environment, is_windows=sys.platform == 'win32')}")
         click.echo(f"  caselinks {example}\n")
         click.echo(f"Links and requests: {server.url}/   Stop the sandbox with Ctrl-C.")
         await asyncio.Event().wait()
 
 
+def _assignments(variables: dict[str, str], *, is_windows: bool) -> str:
+    """Return the command that sets ``variables`` in a POSIX shell, or in PowerShell."""
+    if is_windows:
+        return "; ".join(f'$env:{name} = "{value}"' for name, value in variables.items())
+    return " ".join(["export", *(f"{name}={value}" for name, value in variables.items())])
+
+
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
         environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
-        loop = asyncio.get_running_loop()
         # Ctrl-C reaches the command too, which may still need the server while it shuts down.
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
-        process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
-        loop.add_signal_handler(signal.SIGTERM, process.terminate)
-        status = await process.wait()
+        with on_signals(lambda _: None, signal.SIGINT):
+            process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
+            with on_signals(lambda _: process.terminate(), *ending_signals()):
+                status = await process.wait()
         return status if status >= 0 else 128 - status  # the status that shells report for a signal

@@ -25,6 +25,7 @@ class Screen:
     """The output of a run.
 
     Progress is a bar if standard error is a terminal, else a line every ten seconds, and hidden if ``quiet``.
+    ``TERM=dumb`` and ``CI`` also ask for lines.
     ``clock`` returns monotonic seconds.
     """
 
@@ -32,7 +33,9 @@ class Screen:
         self._is_quiet = quiet
         self._unwritable: OutputError | None = None
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        has_bar = self._console.is_terminal and not self._console.is_dumb_terminal
+        # FORCE_COLOR asks for colours in a file. A bar redraws itself, which only a terminal can show; a
+        # terminal of a CI job ends up in a log.
+        has_bar = sys.stderr.isatty() and self._console.is_interactive and not os.environ.get("CI")
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -91,12 +94,8 @@ class Screen:
             return
         try:
             print(line, flush=True)  # noqa: T201 - this is where the command prints
-        except OSError as error:
-            # Python would try to write the buffered rest again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not isinstance(error, BrokenPipeError):
-                self._unwritable = OutputError(f"cannot write to standard output: {error.strerror}")
-            # A broken pipe is not an error: "| head" has read enough, and the run goes on.
+        except OutputError as error:
+            self._unwritable = error
         if self._unwritable:
             raise self._unwritable
 

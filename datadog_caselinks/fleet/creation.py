@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from itertools import takewhile
 
@@ -11,7 +12,10 @@ from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError
 from datadog_caselinks.fleet.lease import Lease
+from datadog_caselinks.isolation import log
 from datadog_caselinks.references import WantedLink
+
+_logger = logging.getLogger(__name__)
 
 OnOutcome = Callable[[int, int, Outcome], None]
 """A callback for each outcome: the number of the run, the number of the link in it, and the outcome."""
@@ -45,7 +49,8 @@ class ChunkCreation:
     ) -> CaseLinksError | None:
         causes: list[CaseLinksError] = []
         wanted = takewhile(lambda _: not causes and not stop.is_set(), (new for _, new in pending))
-        async with contextlib.aclosing(self._client.create_links(wanted, ensure=True)) as outcomes:
+        client = self._client._fenced(lease.confirm)
+        async with contextlib.aclosing(client.create_links(wanted, ensure=True)) as outcomes:
             async for outcome in outcomes:
                 number, _ = pending[outcome.index]
                 match outcome:
@@ -57,5 +62,11 @@ class ChunkCreation:
                     case _:
                         self._has_created |= (is_new := isinstance(outcome, Created))
                         lease.linked(number, outcome.link, is_new=is_new)
-                self._on_outcome(lease.run, number, outcome)
+                self._report(lease.run, number, outcome)
         return causes[0] if causes else None
+
+    def _report(self, run: int, number: int, outcome: Outcome) -> None:
+        try:
+            self._on_outcome(run, number, outcome)
+        except Exception:  # the caller's own; it must not hold up the links
+            log(_logger, logging.ERROR, "on_outcome failed for link %d of run %d", number, run, exc_info=True)

@@ -15,10 +15,13 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from datadog_caselinks.errors import FleetError, ParameterError
-from datadog_caselinks.messages import one_line
+from datadog_caselinks.messages import is_in_quotes, one_line, storable
 
 TIMEOUT: Final = 10.0
 """Seconds to connect, and for a statement, which usually takes milliseconds."""
+
+ENCODING: Final = "utf8"
+"""The encoding of our connections, whatever ``PGCLIENTENCODING`` says: texts may have any character."""
 
 _RESERVED: Final = set("@:/?#")
 """Characters to percent-encode in the password of a URL; libpq would read the rest as the host."""
@@ -47,17 +50,25 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
     at timestamptz,
     PRIMARY KEY (run, chunk, number)
 );
+CREATE TABLE IF NOT EXISTS caselinks_leases (
+    run bigint NOT NULL REFERENCES caselinks_runs ON DELETE CASCADE,
+    chunk integer NOT NULL,
+    until timestamptz NOT NULL,
+    PRIMARY KEY (run, chunk)
+);
 """
 
 
 @contextlib.asynccontextmanager
-async def connected(database: str = "") -> AsyncIterator[App]:
+async def connected(database: str | None = "") -> AsyncIterator[App]:
     """Open a procrastinate app on ``database``, without tasks.
 
     ``database`` is a PostgreSQL URL or connection string; libpq takes the rest from the ``PG*`` variables
-    and the password file. Raises :class:`ParameterError`, without quoting ``database``, if it is malformed,
-    and :class:`FleetError` if the connection fails.
+    and the password file. ``None``, as from a variable that is not set, is the same as ``""``. Raises
+    :class:`ParameterError`, without quoting ``database``, if it is malformed, and :class:`FleetError` if the
+    connection fails.
     """
+    database = database or ""
     _require_well_formed(database)
     with translate_errors():
         # A pool would retry for a long time and then not report the reason.
@@ -65,6 +76,7 @@ async def connected(database: str = "") -> AsyncIterator[App]:
             pass
     connector = PsycopgConnector(
         conninfo=database,
+        kwargs={"client_encoding": ENCODING},
         min_size=1,
         max_size=4,
         timeout=TIMEOUT / 2,
@@ -80,6 +92,12 @@ async def connected(database: str = "") -> AsyncIterator[App]:
 
 
 def _require_well_formed(database: str) -> None:
+    if not isinstance(database, str):
+        raise ParameterError(
+            f"database must be a connection string, not of the type {type(database).__name__}"
+        )
+    if is_in_quotes(database):
+        raise ParameterError("the database URL is in quotation marks: remove them")
     _, is_url, rest = database.partition("://")
     _, _, password = rest.rpartition("@")[0].partition(":")
     try:
@@ -106,6 +124,11 @@ def translate_errors() -> Iterator[None]:
         raise FleetError(f"cannot use the database: {one_line(str(cause))}") from error
 
 
+def stored(text: str) -> str:
+    """Return what PostgreSQL can store of ``text``, such as an error or an id that a server chose."""
+    return storable(text).replace("\0", "")
+
+
 def pool_of(app: App) -> AsyncConnectionPool[Any]:
     """Return the connection pool of ``app``, which must be open."""
     if not isinstance(app.connector, PsycopgConnector):
@@ -117,10 +140,16 @@ async def create_tables(app: App) -> None:
     """Create the tables of procrastinate and of the fleet, unless they exist.
 
     Raises:
-        FleetError: The database is unreachable or refuses.
+        FleetError: The database is unreachable, refuses, or cannot store every character.
     """
     with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
+            encoding = connection.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise FleetError(
+                    f"the database has the encoding {encoding}, which cannot store every text: "
+                    "use a database with the encoding UTF8"
+                )
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_INIT_LOCK])
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute("SELECT to_regclass('procrastinate_jobs') IS NULL")

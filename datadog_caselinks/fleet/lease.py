@@ -4,12 +4,18 @@ Two workers can get the same job: a worker whose heartbeats are late is consider
 running. So a worker must hold an advisory lock for the chunk. PostgreSQL releases the lock when the
 connection ends, because the process died or the database restarted; the worker stops when it loses the
 connection.
+
+A worker that was frozen notices that late. So the right to send has a time as well: each renewal in the
+database allows the worker to send for ``_SEND_WITHIN`` seconds by its own clocks, and keeps the next holder
+of the lock waiting for ``_LEASE`` seconds by the clock of the database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator
 from typing import Final, LiteralString, Self
 
@@ -18,15 +24,22 @@ from procrastinate import App
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 
-from datadog_caselinks.errors import CaseLinksError
-from datadog_caselinks.fleet.database import TIMEOUT, pool_of
+from datadog_caselinks.errors import CaseLinksError, FleetError, InvalidLinkError
+from datadog_caselinks.fleet.database import ENCODING, TIMEOUT, pool_of, stored, translate_errors
 from datadog_caselinks.fleet.runs import FleetState
-from datadog_caselinks.messages import storable
+from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import WantedLink, parse_link
 
 _INTERVAL: Final = 0.5
-"""Seconds between two writes of the outcomes, which also check that the connection is alive."""
+"""Seconds between two renewals, which also write the outcomes."""
+
+_LEASE: Final = 5.0
+"""Seconds after a renewal in which no other worker begins, even if the lock is free."""
+
+_SEND_WITHIN: Final = 3.0
+"""Seconds after a renewal in which creates may be sent. The rest of ``_LEASE`` is for the server to apply the
+last ones."""
 
 # PostgreSQL frees the lock of an unreachable worker within 30 seconds. The worker itself notices sooner.
 _KEEPALIVES: Final = (
@@ -36,6 +49,14 @@ _KEEPALIVES: Final = (
 _TAKE: Final = (
     "SELECT pg_try_advisory_lock(hashtextextended(format('caselinks %%s %%s', %s::bigint, %s::bigint), 0))"
 )
+_RENEW: Final = """
+INSERT INTO caselinks_leases (run, chunk, until)
+SELECT run, %s, clock_timestamp() + make_interval(secs => %s) FROM caselinks_runs WHERE run = %s
+ON CONFLICT (run, chunk) DO UPDATE SET until = EXCLUDED.until"""
+_LEFT: Final = """
+SELECT extract(epoch FROM until - clock_timestamp())::double precision FROM caselinks_leases
+WHERE run = %s AND chunk = %s"""
+_RELEASE: Final = "DELETE FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
 _PENDING: Final = """
 SELECT number, parent, relationship, child FROM caselinks_links
@@ -47,19 +68,30 @@ WHERE link.run = %s AND link.chunk = %s AND link.number = new.number"""
 _HOLD_UP: Final = "UPDATE caselinks_links SET error = %s WHERE run = %s AND chunk = %s AND state = 'pending'"
 
 
+_LOST: Final = (psycopg.Error, TimeoutError)
+"""What a statement raises once the lease is lost."""
+
+
 class ChunkTakenError(Exception):
     """Another worker holds the lease of the chunk."""
 
 
 class Lease:
-    """The exclusive right to work on one chunk. It ends with its connection."""
+    """The exclusive right to work on one chunk. It ends with its connection.
+
+    ``nothing_in_flight``: whether every request that was sent has its outcome, so that another worker may
+    begin at once.
+    """
 
     def __init__(self, connection: AsyncConnection[TupleRow], run: int, chunk: int) -> None:
         self._connection = connection
         self.run = run
+        self.nothing_in_flight = True
         self._chunk = (run, chunk)
         self._outcomes: list[tuple[int, FleetState, str | None, str | None]] = []
         self._writing = asyncio.Lock()
+        self._confirming = asyncio.Lock()
+        self._confirmed_at = (-math.inf, -math.inf)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -72,43 +104,95 @@ class Lease:
             lease = cls(connection, run, chunk)
             if not (await lease._rows(_TAKE, run, chunk))[0][0]:
                 raise ChunkTakenError(f"another worker has chunk {chunk} of run {run}")
+            await lease._begin()
             try:
                 yield lease
             except Exception as error:
-                with contextlib.suppress(psycopg.Error):  # the connection itself may have failed
-                    await lease._rows(_HOLD_UP, _stored(error), run, chunk)
+                with contextlib.suppress(*_LOST):  # the connection itself may have failed
+                    await lease._rows(_HOLD_UP, stored(str(error)), run, chunk)
                 raise
+            finally:
+                if lease.nothing_in_flight:
+                    with contextlib.suppress(*_LOST):
+                        await lease._rows(_RELEASE, run, chunk)
+
+    async def _begin(self) -> None:
+        """Wait until the previous holder, which may not have noticed its end, sends nothing more."""
+        with translate_errors():  # the table may be missing
+            left = await self._rows(_LEFT, *self._chunk)
+        if left:
+            await asyncio.sleep(min(left[0][0], _LEASE))
+        await self.write()
+
+    async def confirm(self) -> None:
+        """Return once it is certain that no other worker has the chunk, usually at once.
+
+        It is certain for a short while after each renewal. After a pause of this machine the lease is renewed
+        first. Call it right before a create is sent.
+
+        Raises:
+            FleetError: The lease is lost.
+        """
+        if self._is_certain():
+            return
+        async with self._confirming:  # the first of many calls renews for all
+            while not self._is_certain():
+                try:
+                    await self.write()
+                except _LOST as error:
+                    raise FleetError(
+                        f"the connection to the database was lost ({one_line(str(error)) or 'no response'}), "
+                        "and another worker may have these links"
+                    ) from error
+
+    def _is_certain(self) -> bool:
+        clocks = zip(_clocks(), self._confirmed_at, strict=True)
+        return all(0 <= now - then < _SEND_WITHIN for now, then in clocks)
 
     async def site(self) -> str:
         """Return the API URL of the site that the links belong to."""
         return str((await self._rows(_SITE, self.run))[0][0])
 
     async def pending(self) -> list[tuple[int, WantedLink]]:
-        """Return the links that have no outcome yet, with their numbers."""
-        rows = await self._rows(_PENDING, *self._chunk)
-        return [(number, parse_link(*texts)) for number, *texts in rows]
+        """Return the links that have no outcome yet, with their numbers.
+
+        A row that is not a link, which :func:`submit` does not write, is recorded as failed.
+        """
+        pending: list[tuple[int, WantedLink]] = []
+        for number, *texts in await self._rows(_PENDING, *self._chunk):
+            try:
+                pending.append((number, parse_link(*texts)))
+            except InvalidLinkError as error:
+                self.failed(number, error, is_ambiguous=False)
+        if self._outcomes:
+            await self.write()
+        return pending
 
     def linked(self, number: int, link: CaseLink, *, is_new: bool) -> None:
         """Record that the link with this number exists as ``link``."""
         self._outcomes.append(
-            (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, link.id, None)
+            (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, stored(link.id), None)
         )
 
     def failed(self, number: int, error: CaseLinksError, *, is_ambiguous: bool) -> None:
         """Record that the link with this number failed, or is ambiguous, because of ``error``."""
         state = FleetState.AMBIGUOUS if is_ambiguous else FleetState.FAILED
-        self._outcomes.append((number, state, None, _stored(error)))
+        self._outcomes.append((number, state, None, stored(str(error))))
 
     async def write(self) -> None:
-        """Write the recorded outcomes. Without any, only check that the lease still holds.
+        """Renew the lease, and write the recorded outcomes.
 
         Raises:
             psycopg.Error, TimeoutError: The lease is lost.
         """
-        async with self._writing, asyncio.timeout(TIMEOUT):
-            outcomes, self._outcomes = self._outcomes, []
-            columns = [list(column) for column in zip(*outcomes, strict=True)] or [[], [], [], []]
-            await self._rows(_WRITE, *columns, *self._chunk)
+        async with self._writing:
+            before = _clocks()
+            await self._rows(_RENEW, self._chunk[1], _LEASE, self.run)
+            self._confirmed_at = before
+            if self._outcomes:
+                outcomes, self._outcomes = self._outcomes, []
+                columns = [list(column) for column in zip(*outcomes, strict=True)]
+                await self._rows(_WRITE, *columns, *self._chunk)
 
     async def keep(self) -> None:
         """Write outcomes regularly until cancelled. Raises like :meth:`write` once the lease is lost."""
@@ -117,8 +201,9 @@ class Lease:
             await self.write()
 
     async def _rows(self, statement: LiteralString, *parameters: object) -> list[TupleRow]:
-        cursor = await self._connection.execute(statement, parameters)
-        return await cursor.fetchall() if cursor.description else []
+        async with asyncio.timeout(TIMEOUT):
+            cursor = await self._connection.execute(statement, parameters)
+            return await cursor.fetchall() if cursor.description else []
 
 
 async def _connect(app: App) -> AsyncConnection[TupleRow]:
@@ -126,11 +211,20 @@ async def _connect(app: App) -> AsyncConnection[TupleRow]:
     async with pool_of(app).connection() as pooled:
         dsn, password = pooled.info.dsn, pooled.info.password
     connection = await AsyncConnection.connect(
-        dsn, password=password, autocommit=True, connect_timeout=int(TIMEOUT), row_factory=tuple_row
+        dsn,
+        password=password,
+        client_encoding=ENCODING,
+        autocommit=True,
+        connect_timeout=int(TIMEOUT),
+        row_factory=tuple_row,
     )
     await connection.execute(_KEEPALIVES)
     return connection
 
 
-def _stored(error: Exception) -> str:
-    return storable(str(error)).replace("\0", "")  # PostgreSQL cannot store NUL
+def _clocks() -> tuple[float, float]:
+    """Return two clocks in seconds, each of which can miss a pause of this machine.
+
+    The monotonic clock may stop with it; the wall clock may be set back.
+    """
+    return time.monotonic(), time.time()

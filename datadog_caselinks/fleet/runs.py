@@ -15,8 +15,9 @@ from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.concurrency import enumerate_async
-from datadog_caselinks.fleet.database import pool_of, translate_errors
+from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
 from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.parameters import require, require_items, require_whole_number
 from datadog_caselinks.references import WantedLink, named
 from datadog_caselinks.sites import Site
 
@@ -168,7 +169,9 @@ async def submit(
 
     Raises:
         FleetError: The database cannot be used. Errors of ``wanted`` are raised unchanged.
+        ParameterError: An argument has the wrong type, or ``chunk`` is below 1.
     """
+    require_items("wanted", wanted)
     lines = (LinkLine(index + 1, new) async for index, new in enumerate_async(wanted))
     return await submit_lines(app, lines, site=site, source=source, chunk=chunk)
 
@@ -177,19 +180,22 @@ async def submit_lines(
     app: App, lines: AsyncIterator[LinkLine], *, site: Site, source: str = "", chunk: int = CHUNK
 ) -> Submission:
     """Submit the lines of a file like :func:`submit`, and keep their line numbers."""
+    require("site", site, Site, "a Site, such as Site.EU1")
+    require("source", source, str, "a text")
+    require_whole_number("chunk", chunk, at_least=1)
     with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(
                 "INSERT INTO caselinks_runs (source, site) VALUES (%s, %s) RETURNING run",
-                [source, site.api_url],
+                [stored(source), site.api_url],  # may be the name of a file, which need not be text
             )
             (run,) = await cursor.fetchone()
             count = 0
             async with cursor.copy(_COPY) as copy:
                 async for line in lines:
                     new = line.new
-                    ends = named(new.parent), str(new.relationship), named(new.child)
+                    ends = stored(named(new.parent)), str(new.relationship), stored(named(new.child))
                     await copy.write_row((run, count // chunk, line.number, *ends))
                     count += 1
             await cursor.execute(_DROP_REPEATED, [run])
@@ -200,6 +206,7 @@ async def submit_lines(
 
 async def list_runs(app: App, run: int | None = None) -> list[Run]:
     """Return all runs, or only ``run``. Raises :class:`FleetError` if the database cannot be used."""
+    _require_run(run)
     with translate_errors():
         async with pool_of(app).connection() as connection:
             cursor = connection.cursor(row_factory=class_row(Run))
@@ -222,6 +229,7 @@ async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[Fleet
     Raises:
         FleetError: The database cannot be used.
     """
+    _require_run(run)
     with translate_errors():
         async with (
             pool_of(app).connection() as connection,
@@ -237,6 +245,7 @@ async def retry_failed(app: App, run: int | None = None) -> int:
     Raises:
         FleetError: The database cannot be used.
     """
+    _require_run(run)
     with translate_errors():
         async with pool_of(app).connection() as connection, connection.transaction():
             cursor = connection.cursor(row_factory=tuple_row)
@@ -244,6 +253,11 @@ async def retry_failed(app: App, run: int | None = None) -> int:
             chunks = await cursor.fetchall()
             await _defer(app, connection, [(run, chunk) for run, chunk, _ in chunks])
     return sum(count for *_, count in chunks)
+
+
+def _require_run(run: int | None) -> None:
+    if run is not None:
+        require_whole_number("run", run, at_least=1)
 
 
 async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:

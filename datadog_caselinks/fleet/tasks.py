@@ -19,6 +19,8 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
+from datadog_caselinks.isolation import log
+from datadog_caselinks.parameters import require, require_function
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 300.0
 """Bounds in seconds of the wait after an error that affects all links; it doubles with each such error."""
 
+_LONGEST_REQUESTED: Final = 3600.0
+"""The maximum wait in seconds that a server can ask for, as in the gate."""
+
 
 def add_link_tasks(
     app: App,
@@ -53,8 +58,11 @@ def add_link_tasks(
 
     Args:
         on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
+            What it raises is logged.
         sleep: Called with the seconds to wait after an error that affects all links.
     """
+    require("client", client, CaseLinksClient, "a CaseLinksClient")
+    require_function("on_outcome", on_outcome)
     blueprint = Blueprint()
     worker = _Worker(ChunkCreation(client, on_outcome), sleep)
     blueprint.task(name=CREATE, queue=QUEUE, pass_context=True, retry=_AlwaysRetry())(worker.create_links)
@@ -117,12 +125,13 @@ class _Worker:
             await asyncio.wait([creating, keeping], return_when=asyncio.FIRST_COMPLETED, timeout=_DRAIN)
             raise
         finally:
+            lease.nothing_in_flight = creating.done()
             await cancel(creating, keeping)
 
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail for the same reason."""
         requested = (error.retry_after or 0.0) if isinstance(error, RateLimitError) else 0.0
-        seconds = max(requested, self._next_hold)
+        seconds = max(min(requested, _LONGEST_REQUESTED), self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
-        _logger.warning("cannot create links: %s; next attempt in %.0f s", error, seconds)
+        log(_logger, logging.WARNING, "cannot create links: %s; next attempt in %.0f s", error, seconds)
         await self._sleep(seconds)

@@ -15,6 +15,7 @@ from datadog_caselinks.errors import FleetError
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.runs import QUEUE, has_pending
 from datadog_caselinks.fleet.tasks import STALLED
+from datadog_caselinks.isolation import log
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ async def work(app: App) -> None:
         # procrastinate's worker ends, with or without an error, when the connection is lost.
         with contextlib.suppress(ConnectorException, psycopg.Error):
             working.result()
-        _logger.warning("lost the connection to the database; reconnecting every %.0f s", _PAUSE)
+        log(
+            _logger, logging.WARNING, "lost the connection to the database; reconnecting every %.0f s", _PAUSE
+        )
         await asyncio.sleep(_PAUSE)
 
 

@@ -47,8 +47,8 @@ class LinkGraph:
         How many entities were found but not added because the graph already had ``max_nodes``. They are at
         distance ``depth``; everything nearer is included.
     ``unread``
-        The entities whose own links could not be read, because the credentials cannot access them or this
-        version does not know their type.
+        The entities whose own links could not be read, because the credentials cannot access them, this
+        version does not know their type, or the graph takes some 256 MiB already.
     ``site``
         The site it was read from, if known.
     ``distances``

@@ -11,7 +11,7 @@ from functools import partial
 from attrs import evolve, field, frozen
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
-from datadog_caselinks.bulk.known_links import KnownLinks, ListFunc
+from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, enumerate_async, for_each, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
@@ -25,6 +25,7 @@ from datadog_caselinks.models import (
     Relationship,
     identity,
 )
+from datadog_caselinks.operations import ids_by_identity
 from datadog_caselinks.references import CaseKey, LinkReference, Resolver, WantedLink, name_of
 
 
@@ -109,7 +110,7 @@ PlanOutcome = Outcome | Deleted | NotDeleted
 async def plan_links(
     wanted: Iterable[WantedLink] | AsyncIterable[WantedLink],
     *,
-    list_links: ListFunc,
+    list_links: Callable[[Entity], Awaitable[list[CaseLink]]],
     known: KnownLinks,
     resolver: Resolver,
     prune: bool,
@@ -130,7 +131,7 @@ async def plan_links(
     async def list_and_learn(entity: Entity) -> list[CaseLink]:
         requested_at = asyncio.get_running_loop().time()
         links = await list_links(entity)
-        await known.learn(entity, links, requested_at)
+        known.learn(entity, await asyncio.to_thread(ids_by_identity, links), requested_at)
         return links
 
     lists = await map_concurrently(list_and_learn, to_list, concurrency=concurrency, progress=progress)

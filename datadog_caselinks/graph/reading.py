@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from operator import call
@@ -16,6 +17,15 @@ from datadog_caselinks.sites import Site
 
 # The credentials cannot access the entity, or this version does not know its type.
 _UNREADABLE: Final = (NotFoundError, PermissionDeniedError, InvalidLinkError)
+
+_MEMORY: Final = 2**28
+"""Bytes that the links and entities of a graph may take, roughly: room for 800,000 links."""
+
+_OVERHEAD: Final = 250
+"""Bytes that a link or an entity takes besides its texts."""
+
+_MAX_WAITING: Final = 400_000
+"""Links of lists that wait for the list of an earlier entity: some 200 MB."""
 
 ListLinks = Callable[[Entity], Awaitable[list[CaseLink]]]
 GetCase = Callable[[Entity], Awaitable[Case]]
@@ -35,54 +45,64 @@ async def read_graph(
     """Read the links around ``root``, and the links of what they lead to, up to ``depth`` links away.
 
     Requests for entities at the same distance are sent together, at most ``concurrency`` at a time. Reading
-    ends early when there are no further links, or more than ``max_nodes`` entities. A case that cannot be
-    read has no title. Any other error is raised after the requests in flight are cancelled.
+    ends early when there are no further links, or more than ``max_nodes`` entities. When the graph takes some
+    256 MiB, further entities are unread. A case that cannot be read has no title. Any other error is raised
+    after the requests in flight are cancelled.
     """
     walk = _Walk(root, list_links, get_case, max_nodes)
     distance = 0
     while True:
         is_last = distance == depth or bool(walk.left_out)
         requests = walk.requests(with_links=not is_last)
-        await map_concurrently(call, requests, concurrency=concurrency, progress=progress)
-        # In threads: 10,000 links take some hundredths of a second, which would block the event loop.
-        if is_last or not await asyncio.to_thread(walk.advance):
+        while requests:
+            await map_concurrently(call, requests, concurrency=concurrency, progress=progress)
+            requests = walk.requests_to_repeat()
+        if is_last or not walk.advance():
+            # In a thread: 10,000 links take some hundredths of a second, which would block the event loop.
             return await asyncio.to_thread(walk.build_graph, distance, site)
         distance += 1
 
 
 class _Walk:
-    """The state of a walk: what was found so far, and the entities at the current distance."""
+    """The state of a walk: what was found so far, and the entities at the current distance.
+
+    Each list is added when the lists of all earlier entities are, so that the graph does not depend on which
+    response is first, and then forgotten.
+    """
 
     def __init__(self, root: Entity, list_links: ListLinks, get_case: GetCase, max_nodes: int) -> None:
         self._root = root
         self._list_links = list_links
         self._get_case = get_case
         self._max_nodes = max_nodes
-        self._entities = {root}
+        self._memory = _MEMORY
+        self._entities = {root: root}
         self._frontier = [root]
+        self._next: list[Entity] = []
         self._links: dict[str, CaseLink] = {}
-        self._lists: dict[Entity, list[CaseLink] | None] = {}
+        self._due: deque[Entity] = deque()
+        self._waiting: dict[Entity, list[CaseLink] | None] = {}
+        self._adding = asyncio.Lock()
         self._cases: dict[Entity, Case] = {}
         self._unread: list[Entity] = []
+        self._size_before = 0
         self.left_out: set[Entity] = set()
 
     def requests(self, *, with_links: bool) -> list[Callable[[], Awaitable[None]]]:
         """Return a function for each request about the entities at the current distance."""
+        self._due.extend(self._frontier if with_links else ())
         titles = [partial(self._read_case, each) for each in self._frontier if each.type == EntityType.CASE]
-        return [*(partial(self._read_links, each) for each in self._frontier if with_links), *titles]
+        return [*self.requests_to_repeat(), *titles]
+
+    def requests_to_repeat(self) -> list[Callable[[], Awaitable[None]]]:
+        """Return a function for each list that is missing, since too many others were waiting."""
+        return [partial(self._read_links, each) for each in self._due if each not in self._waiting]
 
     def advance(self) -> bool:
-        """Add the links that were read and move on to what they lead to. Return whether anything is new."""
-        before = self._size()
-        frontier, self._frontier = self._frontier, []
-        for entity in frontier:
-            links = self._lists.pop(entity)
-            if links is None:
-                self._unread.append(entity)
-                continue
-            for link in links:
-                self._add(link)
-        return self._size() > before
+        """Move on to what the links lead to. Return whether anything is new."""
+        self._frontier, self._next = self._next, []
+        before, self._size_before = self._size_before, self._size()
+        return self._size_before > before
 
     def build_graph(self, depth: int, site: Site | None) -> LinkGraph:
         """Return everything found so far as a graph."""
@@ -92,24 +112,55 @@ class _Walk:
     def _size(self) -> int:
         return len(self._links) + len(self.left_out) + len(self._unread)
 
+    async def _read_links(self, entity: Entity) -> None:
+        links: list[CaseLink] | None
+        try:
+            links = await self._list_links(entity)
+        except _UNREADABLE:
+            if entity == self._root:
+                raise
+            links = None
+        async with self._adding:
+            if entity != self._due[0] and not self._has_room(links or []):
+                return  # it is requested again
+            self._waiting[entity] = links
+            del links
+            while self._due and self._due[0] in self._waiting:
+                # In a thread, as above.
+                await asyncio.to_thread(self._add_list, self._due[0])
+                self._due.popleft()
+
+    def _has_room(self, links: list[CaseLink]) -> bool:
+        return sum(len(each or ()) for each in self._waiting.values()) + len(links) <= _MAX_WAITING
+
+    def _add_list(self, entity: Entity) -> None:
+        links = self._waiting.pop(entity)
+        if links is None or self._memory < 0:
+            self._unread.append(entity)
+            return
+        for link in links:
+            self._add(link)
+
     def _add(self, link: CaseLink) -> None:
         for end in (link.parent, link.child):
             if end in self._entities:
                 continue
             if len(self._entities) == self._max_nodes:
-                self.left_out.add(end)
+                if end not in self.left_out:
+                    self.left_out.add(end)
+                    self._take(end.id, end.type)
                 return
-            self._entities.add(end)
-            self._frontier.append(end)
-        self._links.setdefault(link.id, link)
+            self._entities[end] = end
+            self._next.append(end)
+            self._take(end.id, end.type)
+        if link.id not in self._links:
+            # With the entities that the graph has already, so that each is kept once.
+            parent, child = self._entities[link.parent], self._entities[link.child]
+            self._links[link.id] = CaseLink(link.id, parent, link.relationship, child)
+            self._take(link.id, link.relationship)
 
-    async def _read_links(self, entity: Entity) -> None:
-        try:
-            self._lists[entity] = await self._list_links(entity)
-        except _UNREADABLE:
-            if entity == self._root:
-                raise
-            self._lists[entity] = None
+    def _take(self, *texts: str) -> None:
+        self._memory -= _OVERHEAD + sum(map(len, texts))
 
     async def _read_case(self, entity: Entity) -> None:
         try:

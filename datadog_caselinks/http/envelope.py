@@ -6,7 +6,7 @@ Members that are not declared here are ignored. The bytes are read by orjson if 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NewType, TypeVar, get_args
+from typing import Any, Final, NamedTuple, NewType, TypeVar, get_args
 
 import cattrs
 from attrs import NOTHING, define, fields, has
@@ -22,6 +22,9 @@ except ImportError:  # without the extra "speed"
     from json import dumps, loads  # type: ignore[assignment]
 
     from cattrs.preconf.json import make_converter  # type: ignore[assignment]
+
+MAX_SKIPPED: Final = 1000
+"""Members of a list that may be something else than links. With more of them it is not a list of links."""
 
 OptionalText = NewType("OptionalText", str)
 """A text that may be missing or of another type; it is empty then."""
@@ -60,6 +63,28 @@ class LinksDocument:
     data: list[LinkResource]
 
 
+class DecodedLinks(NamedTuple):
+    """The links of a list, the number of its members that are not links, and what is wrong with the first."""
+
+    links: list[CaseLink]
+    skipped: int = 0
+    first_flaw: str = ""
+
+
+@define
+class Resource:
+    """Anything that has an id."""
+
+    id: str
+
+
+@define
+class ResourceDocument:
+    """A response about any resource."""
+
+    data: Resource
+
+
 @define
 class NewLink:
     """A link to be created."""
@@ -91,6 +116,7 @@ class CaseResource:
 
     id: str
     attributes: CaseAttributes | None = None
+    type: OptionalText = OptionalText("")
 
 
 @define
@@ -115,16 +141,49 @@ def decode_link(body: bytes) -> CaseLink:
     return _link(_decode(body, LinkDocument).data)
 
 
-def decode_links(body: bytes) -> list[CaseLink]:
-    """Return the links in ``body``. Raises ``ValueError`` that says what is wrong with the first one."""
-    return [_link(resource) for resource in _decode(body, LinksDocument).data]
+def decode_links(body: bytes) -> DecodedLinks:
+    """Return the links in ``body``, without the members that are not links.
+
+    Raises ``ValueError`` that says what is wrong if ``body`` is not a list, or has too many such members.
+    """
+    document = _load(body)
+    try:
+        return DecodedLinks(
+            [_link(resource) for resource in _converter.structure(document, LinksDocument).data]
+        )
+    except (ValueError, TypeError, KeyError):
+        first_flaw = _first_flaw(document, LinksDocument)
+    members = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise ValueError(first_flaw)
+    links, skipped = [], 0
+    for member in members:
+        try:
+            links.append(_link(_read_resource(member, LinkResource)))
+        except (ValueError, TypeError, KeyError):
+            skipped += 1
+            if skipped > MAX_SKIPPED:  # a hostile list has room for millions
+                raise ValueError(
+                    f"more than {MAX_SKIPPED} members that are not links: {first_flaw}"
+                ) from None
+    return DecodedLinks(links, skipped, first_flaw)
 
 
 def decode_case(body: bytes) -> Case:
     """Return the case in ``body``. Raises ``ValueError`` that says what is wrong with it."""
     resource = _decode(body, CaseDocument).data
+    if resource.type == "link":
+        raise ValueError("it is about a link")
     known = resource.attributes or CaseAttributes()
     return Case(resource.id, known.key, known.title, known.status, known.priority)
+
+
+def decode_id(body: bytes) -> str | None:
+    """Return the id of the resource in ``body``, or ``None`` if there is none."""
+    try:
+        return _decode(body, ResourceDocument).data.id
+    except ValueError:
+        return None
 
 
 def _link(resource: LinkResource) -> CaseLink:
@@ -138,11 +197,15 @@ def _link(resource: LinkResource) -> CaseLink:
 T = TypeVar("T")
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
+def _load(body: bytes) -> object:
     try:
-        document = loads(body)
+        return loads(body)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON, {error}") from None
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    document = _load(body)
     try:
         return _converter.structure(document, kind)
     except (ValueError, TypeError, KeyError):
@@ -234,4 +297,5 @@ def _make_converter(*, tracing: bool) -> cattrs.Converter:
 
 _converter: Final = _make_converter(tracing=False)
 _tracing_converter: Final = _make_converter(tracing=True)
+_read_resource: Final = _converter.get_structure_hook(LinkResource)
 _write_new_link: Final = _converter.get_unstructure_hook(NewLinkDocument)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from typing import Final, Self
 
 from datadog_caselinks.errors import CaseLinksError, RateLimitError
 from datadog_caselinks.events import report_wait
 from datadog_caselinks.http.window import SentRequest, Window
+from datadog_caselinks.isolation import log
 from datadog_caselinks.rate_limit import RateLimit
 
 _logger = logging.getLogger("datadog_caselinks.gate")
 
-_MAX_BUCKETS: Final = 16
+MAX_BUCKETS: Final = 16
 """The maximum number of buckets, more than the API has operations."""
 
 
@@ -27,34 +29,41 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._first = _Bucket()
-        self._by_name: dict[str, _Bucket] = {}
-        self._by_operation: dict[str, _Bucket] = {}
+        self._first = Bucket()
+        self._by_name: dict[str, Bucket] = {}
+        self._by_operation: dict[str, Bucket] = {}
 
-    async def acquire(self, operation: str, *, max_wait: float) -> Permit:
+    async def acquire(
+        self, operation: str, *, max_wait: float, slots: asyncio.Semaphore | None = None
+    ) -> Permit:
         """Wait until a request may be sent, and return the permit.
 
         Args:
             operation: The operation of the request.
             max_wait: The maximum wait for the end of the rate limit's window, in seconds.
+            slots: The slots of the caller. If all are taken, more requests may wait for one.
 
         Raises:
             RateLimitError: The rate limit is used up for more than ``max_wait`` seconds.
         """
-        bucket = self._by_operation.get(operation, self._first)
-        request = bucket.try_acquire()
-        return Permit(self, operation, bucket, request or await bucket.acquire(max_wait))
+        bucket = self.bucket(operation)
+        request = bucket.try_acquire(slots)
+        return Permit(self, operation, bucket, request or await bucket.acquire(max_wait, slots))
 
     def rate_limit(self, operation: str) -> RateLimit | None:
         """Return the current window of ``operation``, or ``None`` if it is over or there is no limit."""
-        return self._by_operation.get(operation, self._first).rate_limit()
+        return self.bucket(operation).rate_limit()
 
-    def assign_bucket(self, operation: str, name: str) -> _Bucket:
+    def bucket(self, operation: str) -> Bucket:
+        """Return the bucket that counts ``operation``, as far as is known."""
+        return self._by_operation.get(operation, self._first)
+
+    def assign_bucket(self, operation: str, name: str) -> Bucket:
         """Assign ``operation`` to the bucket ``name``, and return the bucket."""
         if name not in self._by_name:
-            self._by_name[name] = _Bucket() if self._by_name else self._first
+            self._by_name[name] = Bucket() if self._by_name else self._first
             self._by_name[name].name = name
-            if len(self._by_name) > _MAX_BUCKETS:
+            if len(self._by_name) > MAX_BUCKETS:
                 del self._by_name[next(iter(self._by_name))]
         bucket = self._by_operation[operation] = self._by_name[name]
         return bucket
@@ -69,7 +78,7 @@ class Permit:
 
     __slots__ = ("_bucket", "_gate", "_operation", "_request")
 
-    def __init__(self, gate: Gate, operation: str, bucket: _Bucket, request: SentRequest) -> None:
+    def __init__(self, gate: Gate, operation: str, bucket: Bucket, request: SentRequest) -> None:
         self._gate = gate
         self._operation = operation
         self._bucket = bucket
@@ -106,44 +115,51 @@ class Permit:
         self._bucket.on_response(request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after)
 
 
-class _Bucket:
-    """A window, and the queue of requests that wait for it."""
+class Bucket:
+    """A window of the rate limit, and the queue of requests that wait for it. Only the gate creates them."""
 
     def __init__(self) -> None:
         self.name: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._window = Window()
-        self._waiting: deque[tuple[asyncio.Future[SentRequest], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[SentRequest], float, asyncio.Semaphore | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._logged_until = 0.0
         self._refused_until = 0.0
 
     def rate_limit(self) -> RateLimit | None:
+        """Return the current window, or ``None`` if it is over or there is no limit."""
         return self._window.current(self._loop.time()) if self._loop else None
 
-    def try_acquire(self) -> SentRequest | None:
+    def try_acquire(self, slots: asyncio.Semaphore | None = None) -> SentRequest | None:
         """Count a request, or return ``None`` if it has to wait."""
         now = self._now()
-        return None if self._waiting or not self._window.may_send(now) else self._window.count(now)
+        try:
+            if self._waiting or not self._window.may_send(now, math.inf if slots and slots.locked() else 1):
+                return None
+            return self._window.count(now)
+        except Exception:
+            self._start_over()
+            return None
 
-    async def acquire(self, max_wait: float) -> SentRequest:
+    async def acquire(self, max_wait: float, slots: asyncio.Semaphore | None = None) -> SentRequest:
         """Wait until a request may be sent, and count it."""
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
             raise _too_long(wait, max_wait, self._window.current(now))
         with report_wait(max(0.0, wait)):
-            return await self._queue(max_wait)
+            return await self._queue(max_wait, slots)
 
-    async def _queue(self, max_wait: float) -> SentRequest:
+    async def _queue(self, max_wait: float, slots: asyncio.Semaphore | None) -> SentRequest:
         permitted: asyncio.Future[SentRequest] = asyncio.get_running_loop().create_future()
-        self._waiting.append((permitted, max_wait))
+        self._waiting.append((permitted, max_wait, slots))
         self._serve()
         try:
             return await permitted
         except asyncio.CancelledError:
             if permitted.cancelled():
                 with contextlib.suppress(ValueError):  # _serve may have removed it already
-                    self._waiting.remove((permitted, max_wait))
+                    self._waiting.remove((permitted, max_wait, slots))
             elif not permitted.exception():
                 self.withdraw(permitted.result())
             self._serve()
@@ -172,9 +188,12 @@ class _Bucket:
         retry_after: float | None,
     ) -> None:
         """Record a response."""
-        self._window.on_response(
-            self._now(), request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after
-        )
+        try:
+            self._window.on_response(
+                self._now(), request, limit, is_rate_limited=is_rate_limited, retry_after=retry_after
+            )
+        except Exception:
+            self._start_over()
         if self._waiting:
             self._serve()
 
@@ -187,27 +206,41 @@ class _Bucket:
         """Grant permits in FIFO order, and set a timer for when the next one may become possible."""
         if self._timer:
             self._timer.cancel()
+        try:
+            self._grant()
+        except Exception:
+            self._start_over()
+            self._grant()
+
+    def _start_over(self) -> None:
+        """Forget the window after an error of the calculation, so that no call fails or waits for ever."""
+        self._window, self._refused_until = self._window.unknown(), 0.0
+        log(_logger, logging.ERROR, "cannot calculate the rate limit; starting over", exc_info=True)
+
+    def _grant(self) -> None:
         while self._waiting:
-            permitted, _ = self._waiting[0]
+            permitted, _, slots = self._waiting[0]
+            demand = math.inf if slots and slots.locked() else len(self._waiting)
             now = self._now()
             blocked_until = self._window.blocked_until(now)
             if permitted.done():
                 self._waiting.popleft()
-            elif self._window.may_send(now):
+            elif self._window.may_send(now, demand):
+                request = self._window.count(now)  # first: if it fails, the waiting request is still queued
                 self._waiting.popleft()
-                permitted.set_result(self._window.count(now))
+                permitted.set_result(request)
             elif blocked_until > max(now, self._refused_until):
                 self._refuse(now, blocked_until)
             else:
-                self._log(now, blocked_until - now)
                 delay = max(0.0, self._window.next_check(now) - now)
                 self._timer = asyncio.get_running_loop().call_later(delay, self._serve)
+                self._log(now, blocked_until - now)
                 return
 
     def _refuse(self, now: float, until: float) -> None:
         """Fail the requests that would wait too long. Called once whenever that end becomes later."""
         self._refused_until = until
-        for permitted, max_wait in self._waiting:
+        for permitted, max_wait, _ in self._waiting:
             if until - now > max_wait and not permitted.done():
                 permitted.set_exception(_too_long(until - now, max_wait, self._window.current(now)))
 
@@ -215,7 +248,8 @@ class _Bucket:
         """Log each wait once, not once for each waiting request."""
         if wait > 0 and now >= self._logged_until:
             self._logged_until = now + wait
-            _logger.info("the rate limit is used up; waiting %.1f s", wait, extra={"wait_seconds": wait})
+            extra = {"wait_seconds": wait}
+            log(_logger, logging.INFO, "the rate limit is used up; waiting %.1f s", wait, extra=extra)
 
 
 def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitError:

@@ -28,8 +28,12 @@ _REQUEST_ID: Final = tuple(
     istr(name) for name in ("X-Request-Id", "Request-Id", "X-Amzn-RequestId", "X-Amz-Cf-Id", "CF-Ray")
 )
 
-_MAX_DIGITS: Final = 100
-"""More digits than any limit has; a float overflows at three times as many."""
+_MAX_DIGITS: Final = 8
+"""The most digits of a number that is read the short way: below all bounds, and not a timestamp."""
+
+_MAX_COUNT: Final = 10**9
+_MAX_SECONDS: Final = 1e8
+"""Larger numbers are read as these, so that no calculation with them can overflow."""
 
 _NO_VALUES: Final[list[Any]] = []
 
@@ -56,7 +60,7 @@ def read_rate_limit(headers: Headers) -> RateLimit | None:
     try:
         (limit,), (remaining,), (period,), (reset,), (name,) = values
         window = _parse_window(limit, period, reset, name)
-        if remaining.isdecimal() and len(remaining) < _MAX_DIGITS:
+        if remaining.isdecimal() and len(remaining) <= _MAX_DIGITS:
             return RateLimit(window.limit, int(remaining), window.period, window.reset, window.name)
     except ValueError:  # one is missing, repeated, or not plain digits
         pass
@@ -69,7 +73,7 @@ def retry_after(headers: Headers) -> float | None:
     sent, until = _date(headers, _DATE), _date(headers, _RETRY_AFTER)
     if sent is not None and until is not None:
         waits.append(max(0.0, until - sent))
-    return max(waits, default=None)
+    return min(max(waits), _MAX_SECONDS) if waits else None
 
 
 def request_id(headers: Headers) -> str | None:
@@ -81,8 +85,7 @@ def request_id(headers: Headers) -> str | None:
 @functools.lru_cache(256)  # responses of the same second differ only in Remaining
 def _parse_window(limit: str, period: str, reset: str, name: str) -> RateLimit:
     """Parse values that are plain digits, as in almost every response; else raise ``ValueError``."""
-    digits = limit + period + reset
-    if not digits.isdecimal() or len(digits) >= _MAX_DIGITS or float(reset) >= _TIMESTAMP:
+    if not (limit + period + reset).isdecimal() or max(len(limit), len(period), len(reset)) > _MAX_DIGITS:
         raise ValueError
     return RateLimit(int(limit), None, float(period), float(reset), name.strip() or None)
 
@@ -95,10 +98,10 @@ def _parse_leniently(values: list[list[str]], headers: Headers) -> RateLimit | N
     if not (limit or remaining or period or reset or names):
         return None
     return RateLimit(
-        limit=int(min(limit)) if limit else None,
-        remaining=int(min(remaining)) if remaining else None,
-        period=max(period) if period else None,
-        reset=max(reset) if reset else None,
+        limit=int(min(*limit, _MAX_COUNT)) if limit else None,
+        remaining=int(min(*remaining, _MAX_COUNT)) if remaining else None,
+        period=min(max(period), _MAX_SECONDS) if period else None,
+        reset=min(max(reset), _MAX_SECONDS) if reset else None,
         name=names[0] if names else None,
     )
 

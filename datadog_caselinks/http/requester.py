@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from typing import Final
 
-from datadog_caselinks.errors import SessionError
+from datadog_caselinks.errors import CaseLinksError, SessionError
 from datadog_caselinks.events import report_request
-from datadog_caselinks.http.gate import Gate, Permit
+from datadog_caselinks.http.gate import MAX_BUCKETS, Bucket, Gate, Permit
 from datadog_caselinks.http.headers import retry_after
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.outage import Outage
+from datadog_caselinks.retry import mark_as_outage
 
 _CLOSED: Final = "this client is closed: create a new one"
 
@@ -21,19 +25,29 @@ class Requester:
     Args:
         transport: Sends one request.
         gate: The rate limit.
+        outage: The outage of the server, if there is one.
         max_in_flight: The most requests in flight at once.
         max_wait: Seconds; the longest wait for the rate limit.
     """
 
-    def __init__(self, transport: Transport, gate: Gate, *, max_in_flight: int, max_wait: float) -> None:
+    def __init__(
+        self, transport: Transport, gate: Gate, outage: Outage, *, max_in_flight: int, max_wait: float
+    ) -> None:
         self._transport = transport
         self._gate = gate
-        self._slots = asyncio.Semaphore(max_in_flight)
+        self._outage = outage
+        self._in_flight = asyncio.Semaphore(max_in_flight)
+        self._slots: Callable[[Bucket], asyncio.Semaphore] = functools.lru_cache(MAX_BUCKETS)(
+            lambda _: asyncio.Semaphore(max_in_flight)
+        )
         self._max_wait = max_wait
         self._is_closed = False
 
-    async def send(self, request: Request) -> Response:
-        """Send ``request`` once, when a slot is free and the rate limit allows it.
+    async def send(self, request: Request, last: CaseLinksError | None = None) -> Response:
+        """Send ``request`` once, when a slot is free, no outage holds it back and the rate limit allows it.
+
+        ``last`` is the error of the attempt before, if this is a retry. It is raised again if the server has
+        failed for so long that no request is retried any more.
 
         Raises:
             TransportError: There is no response. Every status that the server sends is a response.
@@ -41,19 +55,29 @@ class Requester:
             SessionError: The client is closed.
         """
         self._require_open()  # before the queue: a call of a closed client must not wait to fail
-        # The slot before the permit: a permit that waits for a slot would be of a window that is over.
-        async with self._slots:
-            with await self._gate.acquire(request.operation, max_wait=self._max_wait) as permit:
-                if self._is_closed:
-                    raise SessionError(_CLOSED)
-                report_request(request.operation)
-                response = await self._transport.send(request)
-                _report_to_gate(permit, response)
-                return response
+        # The slot before the permit: a permit that waits for a slot would be of a window that is over. Each
+        # bucket has its own slots, because calls that wait for one window must not hold up those of another.
+        slots = self._slots(self._gate.bucket(request.operation))
+        async with slots:
+            # In the slot, so that a request which waits holds back those behind it.
+            if self._outage.is_on:
+                await self._outage.wait()
+            if last and self._outage.is_long:
+                mark_as_outage(last)
+                raise last
+            with await self._gate.acquire(request.operation, max_wait=self._max_wait, slots=slots) as permit:
+                async with self._in_flight:  # free, unless requests of several buckets are in flight
+                    if self._is_closed:
+                        raise SessionError(_CLOSED)
+                    report_request(request.operation)
+                    response = await self._transport.send(request)
+                    _report_to_gate(permit, response)
+                    return response
 
     def close(self) -> None:
         """Refuse further requests, also those that wait."""
         self._is_closed = True
+        self._outage.close()
 
     def _require_open(self) -> None:
         if self._is_closed:

@@ -7,17 +7,17 @@ import contextlib
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final, Self, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.errors import ParameterError, SessionError
+from datadog_caselinks.http.compatibility import Connector, stop_unseen_resends
 from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.http.trust import Trust, require_verifying
+from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site
 from datadog_caselinks.version import __version__
 
@@ -32,23 +32,6 @@ _AUTHORIZATION: Final = ("Authorization", "DD-API-KEY", "DD-APPLICATION-KEY")
 
 _ROUNDS: Final = 100
 """The maximum number of event-loop iterations to wait for a connection to close; it takes two or three."""
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A connector that drops a pooled connection if an unsolicited response arrived on it.
-
-    With aiohttp's own connector, the next request on it would receive that response, and each later request
-    the response to the one before.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (pooled := await super()._get(key, traces)) and _has_unread(pooled):
-            pooled.close()
-        return pooled
-
-
-def _has_unread(pooled: Connection) -> bool:
-    return pooled.protocol is not None and pooled.protocol.should_close
 
 
 class SessionManager:
@@ -68,7 +51,8 @@ class SessionManager:
 
     Raises:
         ParameterError: ``session`` sends credentials of its own, or might (``trust_env=True``), which would
-            reach Datadog with those of the client. Or both ``session`` and ``trace_configs`` are given.
+            reach Datadog with those of the client. Or its connector does not check certificates. Or both
+            ``session`` and ``trace_configs`` are given, or have the wrong type.
     """
 
     def __init__(
@@ -77,14 +61,18 @@ class SessionManager:
         *,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        _require_trace_configs(trace_configs)
         if session is not None:
+            require("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession")
             _refuse_own_credentials(session)
+            _refuse_unverified(session)
             if trace_configs:
                 raise ParameterError("trace_configs: pass them to your own aiohttp.ClientSession instead")
         self._trace_configs = trace_configs
         self._borrowed = session
         self._opened: dict[Site, aiohttp.ClientSession] = {}
         self._gates: WeakValueDictionary[tuple[Site, Credentials], Gate] = WeakValueDictionary()
+        self._trust: Trust | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         if session is not None:
@@ -123,6 +111,17 @@ class SessionManager:
             raise SessionError("the aiohttp.ClientSession is closed: create a new one, and a new client")
         return session
 
+    def trust(self, site: Site) -> Trust:
+        """Return the TLS settings of requests to ``site`` without settings of their own.
+
+        They are the same for all clients, which could not share connections otherwise.
+        """
+        if self._borrowed:
+            return Trust.of_session(_tls_settings(self._borrowed))
+        if self._trust is None and site.api_url.startswith("https:"):
+            self._trust = Trust.of_environment()
+        return self._trust or _ON_LOOPBACK
+
     def gate(self, site: Site, credentials: Credentials) -> Gate:
         """Return the rate-limit gate of all requests to ``site`` with ``credentials``.
 
@@ -140,23 +139,17 @@ class SessionManager:
                 closing.push_async_callback(session.close)
 
     def _open(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent()},
             trace_configs=list(self._trace_configs),
         )
+        stop_unseen_resends(session)
+        return session
 
     def _connector(self) -> aiohttp.TCPConnector:
-        # Unlimited, because each client limits its own requests: here, attempts would wait for a connection
-        # while their timeout runs.
-        return _Connector(limit=0, socket_factory=self._socket)
-
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        opened = socket.socket(family, kind, protocol)
-        self._sockets.add(opened)
-        return opened
+        return Connector(self._sockets)
 
     async def _shut_down_sockets(self) -> None:
         """Close the TLS connections of cancelled requests, which aiohttp leaves open for up to 30 s."""
@@ -189,3 +182,25 @@ def _refuse_own_credentials(session: aiohttp.ClientSession) -> None:
             "session: the aiohttp.ClientSession has trust_env=True, so it may add credentials from netrc: "
             "pass a session without trust_env, and pass a proxy as proxy="
         )
+
+
+_ON_LOOPBACK: Final = Trust.of_session(None)
+"""The TLS settings of a site without TLS."""
+
+
+def _tls_settings(session: aiohttp.ClientSession) -> object:
+    """Return the ``ssl`` of the session's connector, or ``True`` for a connector that does not have any."""
+    return getattr(session.connector, "_ssl", True)
+
+
+def _refuse_unverified(session: aiohttp.ClientSession) -> None:
+    settings = _tls_settings(session)
+    if not isinstance(settings, aiohttp.Fingerprint):  # which names one certificate
+        require_verifying("session: the ssl of the aiohttp.ClientSession's connector", settings)
+
+
+def _require_trace_configs(given: object) -> None:
+    takes = "a list of aiohttp.TraceConfig"
+    require("trace_configs", given, (list, tuple), takes)
+    for each in cast("Sequence[object]", given):
+        require("trace_configs", each, aiohttp.TraceConfig, takes)

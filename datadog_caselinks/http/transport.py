@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import os
 import re
 import ssl as tls
-from base64 import b64encode
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from datadog_caselinks.base_errors import ParameterError
 from datadog_caselinks.credentials import AuthHeaders, Credentials
 from datadog_caselinks.errors import (
     ConnectError,
@@ -25,14 +25,38 @@ from datadog_caselinks.errors import (
     TLSError,
     TransportError,
 )
+from datadog_caselinks.http.compatibility import (
+    BlindTracker,
+    UploadTracker,
+    closing,
+    may_have_been_sent,
+    request_options,
+)
+from datadog_caselinks.http.proxies import split_proxy
 from datadog_caselinks.http.sessions import SessionManager
+from datadog_caselinks.http.trust import Trust, require_verifying
 from datadog_caselinks.http.wire import Request, Response
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.messages import one_line
+from datadog_caselinks.parameters import require_seconds
 from datadog_caselinks.sites import Site
 
 _CONNECT_TIMEOUT: Final = 10.0
 """Seconds to wait for a connection, as part of the timeout. After that, a new attempt is more likely to work.
 """
+
+_TOO_LONG: Final = re.compile(r"Got more than (\d+) bytes")
+_CANNOT_DECODE: Final = re.compile(
+    r"Can not decode content-encoding: (\w+)(?: \(\w+\))?(?:\. Please install `(\S+)`)?"
+)
+
+_FLAWS: Final = {
+    "Too many headers": "the response has too many headers",
+    "Duplicate Content-Length": "the response has two Content-Length headers",
+    "Transfer-Encoding can't": "the response has both Content-Length and Transfer-Encoding",
+    "Content-Length": "the Content-Length of the response is not a length",
+    "Not enough data": "the response broke off",
+}
+"""What the messages of aiohttp's parsers contain, and what is wrong then."""
 
 
 class Transport:
@@ -47,7 +71,7 @@ class Transport:
         ssl: The TLS settings, or None for the defaults.
 
     Raises:
-        ParameterError: ``timeout`` or ``proxy`` cannot work.
+        ParameterError: ``timeout``, ``proxy`` or ``ssl`` cannot work.
     """
 
     def __init__(
@@ -60,16 +84,17 @@ class Transport:
         proxy: str | None,
         ssl: tls.SSLContext | None,
     ) -> None:
-        if not 0 < timeout < math.inf:
-            raise ParameterError(f"timeout must be a number of seconds greater than 0, not {quoted(timeout)}")
+        require_seconds("timeout", timeout)
         self._site = site
         self._credentials = credentials
         self._sessions = sessions
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
-        self._proxy, self._proxy_headers = _split_proxy(proxy)
+        self._proxy, self._proxy_headers = split_proxy(proxy)
         if site.api_url.startswith("http:"):  # on loopback; a proxy would see the keys unencrypted
             self._proxy = None
-        self._ssl = True if ssl is None else ssl
+        require_verifying("ssl", ssl)
+        self._trust = Trust.of_parameter(ssl) if isinstance(ssl, tls.SSLContext) else sessions.trust(site)
+        self._ssl = self._trust.ssl
         self._url = functools.lru_cache(16)(lambda target: URL(site.api_url + target, encoded=True))
         self._headers = functools.lru_cache(1)(_headers)
 
@@ -92,49 +117,71 @@ class Transport:
         """
         auth = await self._credentials.authenticate()
         session = self._sessions.session(self._site)
-        upload = aiohttp.UploadTracker()
+        upload = UploadTracker()
         try:
-            response = await session.request(
-                request.method,
-                self._url(request.target),
-                data=request.body,
-                headers=self._headers(auth),
-                allow_redirects=False,  # a redirect would send the keys to another server
-                raise_for_status=False,
-                auto_decompress=True,
-                timeout=self._timeout,
-                proxy=self._proxy,
-                proxy_headers=self._proxy_headers,
-                ssl=self._ssl,
-                upload_tracker=upload,
-            )
-            if response.content.is_eof():  # a short body that arrived with the headers
-                body = response.content.read_nowait()
-            else:
-                async with response:
-                    body = await _read(response, request.max_body)
-            return Response(
-                request,
-                response.status,
-                response.headers,
-                body[: request.max_body],
-                auth.redact,
-                is_complete=len(body) <= request.max_body,
-                was_resent=upload.attempts > 1,
-            )
-        except asyncio.CancelledError as error:
-            raise error.with_traceback(None)  # noqa: B904 - the same error, without aiohttp's frames
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            is_sent = _may_have_been_sent(upload)
-            failure = self._failure(request, error, is_sent)
+            return await self._exchange(request, session, auth, upload)
+        except BaseException as error:
+            if _ends_the_call(error):
+                # The same error without the frames and errors below: they contain keys, and responses that
+                # may echo the keys.
+                error.__context__ = error.__cause__ = None
+                raise error.with_traceback(None)  # noqa: B904 - has no cause
+            is_sent = may_have_been_sent(upload, error)
+            failure = self._failure(request, error, is_sent, auth)
         if not is_sent:
             self.require_usable()  # the request may have failed because the client was closed
-        # Raised outside of the except block, so that it does not keep aiohttp's error, whose frames contain
-        # the keys.
+        # Raised outside of the except block, so that it does not keep the error of aiohttp: see above.
         raise failure
 
-    def _failure(self, request: Request, error: Exception, is_sent: bool) -> TransportError:
-        kind, reason = _classify(error, is_sent)
+    async def _exchange(
+        self,
+        request: Request,
+        session: aiohttp.ClientSession,
+        auth: AuthHeaders,
+        upload: aiohttp.UploadTracker | BlindTracker,
+    ) -> Response:
+        """Send ``request`` and read the response. No frame of this method may be in a traceback."""
+        response = await session.request(
+            request.method,
+            self._url(request.target),
+            data=request.body,
+            headers=self._headers(auth),
+            allow_redirects=False,  # a redirect would send the keys to another server
+            raise_for_status=False,
+            auto_decompress=True,
+            timeout=self._timeout,
+            proxy=self._proxy,
+            proxy_headers=self._proxy_headers,
+            ssl=self._ssl,
+            **request_options(upload),
+        )
+        limit = request.max_body
+        if response.content.is_eof():  # a short body that arrived with the headers
+            # Where it is empty, a middleware may have read it before: aiohttp keeps what it read.
+            body = response.content.read_nowait() or await response.read()
+        else:
+            async with response:
+                body, limit = await _read(response, request)
+        return Response(
+            request,
+            response.status,
+            response.headers,
+            body[:limit],
+            auth.redact,
+            is_complete=len(body) <= limit,
+            was_resent=upload.attempts > 1,
+            disconnect=closing(response),
+        )
+
+    def _failure(
+        self, request: Request, error: BaseException, is_sent: bool, auth: AuthHeaders
+    ) -> TransportError:
+        def redact(text: str) -> str:
+            for login in self._proxy_headers.values():
+                text = text.replace(login.removeprefix("Basic "), "[redacted]")
+            return one_line(auth.redact(text))
+
+        kind, reason = classify(error, is_sent, self._trust, redact)
         if not is_sent:
             reason = f"{reason}; nothing was sent"
         elif issubclass(kind, ConnectError):  # aiohttp's own second attempt; the first one had connected
@@ -150,42 +197,45 @@ def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
     return CIMultiDict({**own, **auth.headers})
 
 
-def _may_have_been_sent(upload: aiohttp.UploadTracker) -> bool:
-    """Return whether anything of the request may have reached the server.
+def _ends_the_call(error: BaseException) -> bool:
+    """Return whether ``error`` is not a failure of the request, but ends the call, such as a cancellation.
 
-    The upload of a request without a body completes with 0 bytes. A second attempt is aiohttp's own, which
-    repeats a GET or DELETE whose connection was lost.
+    A ``CancelledError`` of a call that nobody cancelled is a failure: of a task that a middleware awaits.
     """
-    complete = upload.upload_complete
-    went_out = complete.done() and not complete.exception()
-    return went_out or upload.bytes_written > 0 or upload.attempts > 1
+    if not isinstance(error, asyncio.CancelledError):
+        return not isinstance(error, Exception)
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body, or a little more than its first ``limit`` bytes: aiohttp itself has no limit."""
-    chunks, size = [], 0
+async def _read(response: aiohttp.ClientResponse, request: Request) -> tuple[bytes, int]:
+    """Return the body and its limit, or a little more of it than that: aiohttp itself has no limit."""
+    chunks, size, limit = [], 0, request.max_body
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
+        if size > limit and request.extend:
+            limit = await request.extend()
         if size > limit:
             break
-    return b"".join(chunks)
+    return b"".join(chunks), limit
 
 
-def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], str]:
-    """Return the class and the reason of the error that corresponds to aiohttp's ``error``.
+def classify(
+    error: BaseException, is_sent: bool, trust: Trust, redact: Callable[[str], str] = str
+) -> tuple[type[TransportError], str]:
+    """Return the class and the reason of the error that corresponds to ``error``.
 
-    The status of ``error`` is ignored: aiohttp reports an invalid status line as 400.
+    Its status is ignored: aiohttp reports an invalid status line as 400. ``redact`` removes the keys from a
+    text that is not our own.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "no reason given").rstrip(".")
-            advice = (
-                "check the site" if "mismatch" in reason else "set SSL_CERT_FILE to your CA, or pass ssl="
-            )
+            advice = trust.advice(error.certificate_error)
             return TLSError, f"its certificate is not trusted ({reason}): {advice}"
         case aiohttp.ClientConnectorSSLError():
-            return TLSError, f"the TLS handshake failed ({_describe(error.os_error)})"
+            return TLSError, f"the TLS handshake failed ({_describe(error.os_error, redact)})"
         case aiohttp.ClientHttpProxyError(status=407):
             return (
                 ProxyAuthenticationError,
@@ -199,42 +249,62 @@ def _classify(error: Exception, is_sent: bool) -> tuple[type[TransportError], st
                 "the host name was not found: check the site and the network",
             )
         case aiohttp.ClientConnectorError():
-            return ConnectError, f"{_describe(error.os_error)}: check the site and the network"
+            return ConnectError, f"{_describe(error.os_error, redact)}: check the site and the network"
         case aiohttp.ConnectionTimeoutError():
             return ConnectError, "connecting took too long: check the network"
-        case aiohttp.ClientOSError(errno=None) if not is_sent:
+        case (
+            aiohttp.ClientConnectionResetError()
+            | aiohttp.ClientOSError(__cause__=aiohttp.ClientConnectionResetError())
+        ) if not is_sent:
             return StaleConnectionError, "the server had closed the connection"
         case TimeoutError():
             return RequestTimeoutError, "no response within the timeout"
-        case _ if not is_sent:
-            return ConnectError, "the connection was lost"
         case aiohttp.ClientPayloadError():
-            return TransportError, "the response is incomplete or damaged"
+            reason = _describe_flaw(error, "the response is incomplete or damaged")
         case aiohttp.ClientResponseError():
-            return TransportError, "the response is not valid HTTP"
+            reason = _describe_flaw(error, "the response is not valid HTTP")
+        case OSError() if not is_sent:  # of a connector that is not aiohttp's own
+            reason = _describe(error, redact)
+        case aiohttp.ClientError() | OSError():
+            reason = (
+                "the connection was lost before a response arrived" if is_sent else "the connection was lost"
+            )
         case _:
-            return TransportError, "the connection was lost before a response arrived"
+            reason = (
+                f"aiohttp, or a connector, middleware or hook of its session, raised {_origin(error, redact)}"
+            )
+    return TransportError if is_sent else ConnectError, reason
 
 
-def _describe(error: OSError) -> str:
+def _describe_flaw(error: aiohttp.ClientError, default: str) -> str:
+    """Return what is wrong with the response that aiohttp could not read, in words that do not quote it."""
+    text = str(getattr(error.__cause__, "message", error))
+    first_line = text.partition("\n")[0]
+    if found := _TOO_LONG.match(first_line):
+        return f"a header of the response is longer than {int(found[1]):,} bytes"
+    if found := _CANNOT_DECODE.search(first_line):
+        needed = f", which needs the package {found[2]}" if found[2] else ", and its body is not"
+        return f"the content encoding of the response is {found[1]}{needed}"
+    return next((reason for sign, reason in _FLAWS.items() if sign in first_line), default)
+
+
+def _origin(error: BaseException, redact: Callable[[str], str]) -> str:
+    """Return the class, the text and the place of ``error``. Its traceback would show the keys."""
+    try:
+        text = redact(str(error))
+    except Exception:
+        text = ""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    described = ": ".join(filter(None, [type(error).__name__, text]))
+    return f"{described} ({Path(frame.f_code.co_filename).name}:{line})"
+
+
+def _describe(error: OSError, redact: Callable[[str], str]) -> str:
     """Return the system's description of ``error``. The text of asyncio's errors only repeats the address."""
     if isinstance(error, tls.SSLError):
         return str(error.reason or error).replace("_", " ").lower()
+    if getattr(error, "winerror", None):  # on Windows errno is often EINVAL, whatever happened
+        return str(error.strerror).rstrip(".").lower()
     if error.errno:
         return os.strerror(error.errno).lower()
-    return (str(error) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()
-
-
-def _split_proxy(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
-    """Return the URL of the proxy without its credentials, which errors would show, and its headers."""
-    if proxy is None:
-        return None, {}
-    try:
-        url = URL(proxy)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ParameterError("proxy must be a URL such as http://proxy.example:3128")
-    login = f"{url.user or ''}:{url.password or ''}".encode()
-    headers = {} if login == b":" else {"Proxy-Authorization": f"Basic {b64encode(login).decode()}"}
-    return url.with_user(None), headers
+    return (redact(str(error)) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()

@@ -13,11 +13,17 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
   later. Only these requests open a new window; no other late response opens or ends one.
 - The use by other processes shows in ``remaining``. The share that this process had of the last window is
   what it may have in flight at once in the next one, so that all processes together do not exceed the limit.
+- The 429s of another process do not show anywhere. So a process that could use up a window leaves the last
+  few requests of it to others, until the window may be over. It leaves none if no more requests wait than the
+  window has left, so a process that is alone loses no time.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from attrs import evolve
@@ -40,8 +46,24 @@ _LONGEST_WAIT: Final = 3600.0
 _ALONE: Final = 0.95
 """The share of the limit from which on this process is assumed to use it alone."""
 
-_CAUTION: Final = 0.8
+_CAUTION: Final = 0.6
 """The part of its share that a process uses if there are others, because their use is known with a delay."""
+
+
+_RESERVE: Final = 12
+"""One of so many requests of a window is left to processes that had fewer: more than ``_ALONE`` hides."""
+
+_LAST_PART: Final = 0.25
+"""The part of a window at its end in which nothing is left to other processes."""
+
+_NARROW: Final = 0.75
+"""The part of a window that the end of a window must be known to, so that the next end follows from it."""
+
+_DRIFT: Final = 1e-4
+"""How much the clocks of client and server may drift apart, in seconds per second."""
+
+_LONGEST_PAUSE: Final = 10.0
+"""The maximum of the random pause in seconds after windows that were used up by other processes."""
 
 
 class SentRequest(NamedTuple):
@@ -55,12 +77,17 @@ class SentRequest(NamedTuple):
 
 
 class Window:
-    """The state of one bucket of the server's rate limit. All times (``now``) are in monotonic seconds."""
+    """The state of one bucket of the server's rate limit. All times (``now``) are in monotonic seconds.
 
-    def __init__(self) -> None:
+    ``uniform(low, high)`` returns a random number.
+    """
+
+    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self._uniform = uniform
         self._reported: RateLimit | None = None  # in the response that opened the window
         self._started_at = 0.0  # the time at which the request of that response was sent
         self._ends_at = 0.0
+        self._ends_after = 0.0  # the window is certainly not over before
         self._remaining = 0
         self._in_flight = 0
         self._uncounted: deque[float] = deque()  # when requests ended that may have been counted
@@ -69,9 +96,16 @@ class Window:
         self._probed_at = 0.0
         self._held_until = 0.0
         self._penalty = 0.0
+        self._missed = 0  # windows, one after another, that others had used up before the first response
         self._share = 0.0  # of the last window; 0 if unknown
         self._used_by_us = 0  # requests of this window with a result
         self._used_by_others = 0  # requests of others in this window before our first one
+
+    def unknown(self) -> Window:
+        """Return a window of which only the requests in flight are known."""
+        window = Window(self._uniform)
+        window._in_flight, window._probes = self._in_flight, self._probes
+        return window
 
     def current(self, now: float) -> RateLimit | None:
         """Return the current window, or ``None`` if it is over or there is no limit."""
@@ -79,8 +113,8 @@ class Window:
             return None
         return evolve(self._reported, remaining=max(self._left, 0), reset=self._ends_at - now)
 
-    def may_send(self, now: float) -> bool:
-        """Return whether a request may be sent now."""
+    def may_send(self, now: float, demand: float = 1) -> bool:
+        """Return whether a request may be sent now, if ``demand`` requests wait to be sent."""
         if now < self._held_until:
             return False
         if self._is_unlimited:
@@ -88,9 +122,12 @@ class Window:
         reported = self._reported
         if reported is None or now >= self._ends_at:
             return self._probes == 0 or now >= self._probed_at + _PROBE_TIMEOUT
+        reserve = self._reserve(now, reported, demand)
         # Even the smallest share allows one request. And a lost request may not have been counted: if nothing
         # else is in flight, another request finds out.
-        return self._in_flight < self._allowance(reported) or (self._in_flight == 0 < self._remaining)
+        return self._in_flight < self._allowance(reported, reserve) or (
+            self._in_flight == 0 and self._remaining > reserve
+        )
 
     def blocked_until(self, now: float) -> float:
         """Return the time until which no response can allow a request, or ``now`` if there is none."""
@@ -102,7 +139,9 @@ class Window:
         blocked_until = self.blocked_until(now)
         if blocked_until > now:
             return blocked_until
-        return self._probed_at + _PROBE_TIMEOUT if self._is_unknown(now) else self._ends_at
+        if self._is_unknown(now):
+            return self._probed_at + _PROBE_TIMEOUT
+        return self._reserved_until if now < self._reserved_until else self._ends_at
 
     def adopt(self, request: SentRequest) -> SentRequest:
         """Count a request that was sent for another bucket."""
@@ -147,6 +186,7 @@ class Window:
             retry_after: Seconds to wait, from the ``Retry-After`` header.
         """
         self.release(request)
+        is_first = False
         if is_rate_limited and limit and limit.remaining is None and limit.reset is not None:
             limit = evolve(limit, remaining=0)  # a 429 implies it
         if limit is None or limit.remaining is None:
@@ -156,12 +196,15 @@ class Window:
             self._count_uncertain(now)
         else:
             self._is_unlimited = False
-            self._update(now, request, limit, limit.remaining)
+            is_first = self._update(now, request, limit, limit.remaining)
         if is_rate_limited:
             self._used_by_us -= 1  # a rejected request does not use the limit
             self._hold(now, retry_after)
+            if is_first:
+                self._pause()
         else:
             self._penalty = 0.0
+            self._missed = 0
 
     def _is_unknown(self, now: float) -> bool:
         return self._reported is None or now >= self._ends_at
@@ -189,39 +232,71 @@ class Window:
             if len(self._uncounted) > _limit(self._reported):  # more make no difference
                 self._uncounted.popleft()
 
-    def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> None:
+    def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> bool:
+        """Record what a response says, and return whether it is the first one of its window."""
         left = _seconds_left(limit)
         ends = now + left
         # Reset is rounded up, so it is less than a second too long, unless it was capped.
-        if self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0):
+        is_first = self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0)
+        if is_first:
             self._open(request, limit, ends, remaining)
         elif request.at >= self._started_at and now < self._ends_at:
             self._ends_at = min(self._ends_at, ends)
+            self._ends_after = max(self._ends_after, _earliest_end(request, limit))
             self._remaining = min(self._remaining, remaining)
             self._used_by_us += 1
         else:  # this window, or one before or after it
             self._count_uncertain(now)
-            return
+            return False
         while self._uncounted and self._uncounted[0] < request.at:
             self._uncounted.popleft()
+        return is_first
 
     def _open(self, request: SentRequest, limit: RateLimit, ends: float, remaining: int) -> None:
         if self._reported:
             self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._left, 1))
-        self._reported, self._started_at, self._ends_at = limit, request.at, ends
+        self._ends_after, self._ends_at = self._narrowed(_earliest_end(request, limit), ends, limit.period)
+        self._reported, self._started_at = limit, request.at
         self._remaining, self._used_by_us = remaining, 1
         self._used_by_others = max(0, _limit(limit) - remaining - 1)
 
-    def _allowance(self, reported: RateLimit) -> int:
+    @property
+    def _reserved_until(self) -> float:
+        middle = (self._ends_after + self._ends_at) / 2
+        return middle - _LAST_PART * ((self._reported and self._reported.period) or 0.0)
+
+    def _narrowed(self, after: float, until: float, period: float | None) -> tuple[float, float]:
+        """Return when the window may end: in the given interval, and a number of periods after the last one.
+
+        Each response narrows the interval, so the end is soon known better than to the second of ``Reset``.
+        """
+        if self._reported is None or not period or until - after > _NARROW * period:
+            return after, until  # too wide to tell one window from the next
+        last_after, last_until = self._ends_after, self._ends_at
+        periods = math.floor((after - last_until) / period) + 1
+        if periods < 1 or periods != math.ceil((until - last_after) / period) - 1:
+            return after, until  # several are possible, or none
+        passed = periods * period
+        drift = _DRIFT * passed
+        return max(after, last_after + passed - drift), min(until, last_until + passed + drift)
+
+    def _reserve(self, now: float, reported: RateLimit, demand: float) -> int:
+        """Return how many of the remaining requests to leave to other processes."""
+        if now >= self._reserved_until or demand <= self._left - self._in_flight:
+            return 0
+        reserve = -(-_limit(reported) // _RESERVE) if _limit(reported) > 1 else 0
+        return reserve if self._used_by_us + self._in_flight > reserve else 0
+
+    def _allowance(self, reported: RateLimit, reserve: int) -> int:
         """Return how many requests may be in flight: this process's share of the remaining requests.
 
         The share is that of the last window. If that is unknown, it is the share of this window so far, and
         the allowance grows by one with each response.
         """
-        left = self._left
+        left = self._left - reserve
         if self._share:
             return int((self._share if self._share >= _ALONE else _CAUTION * self._share) * left)
-        taken = max(1, _limit(reported) - left - self._used_by_others)
+        taken = max(1, _limit(reported) - self._left - self._used_by_others)
         return min(self._used_by_us + 1, left, int(self._used_by_us / taken * left))
 
     def _hold(self, now: float, retry_after: float | None) -> None:
@@ -233,9 +308,24 @@ class Window:
         self._penalty = min(max(2 * self._penalty, _SHORTEST_PENALTY), _LONGEST_PENALTY)
         self._held_until = now + self._penalty
 
+    def _pause(self) -> None:
+        """Wait a random time beyond the window, if others have used up two windows in a row.
+
+        Otherwise a process that probes at the same point of each window might always find it used up.
+        """
+        self._missed += 1
+        if self._missed > 1 and self._reported and self._reported.period:
+            pause = self._uniform(0.0, min(self._reported.period, _LONGEST_PAUSE))
+            self._held_until = max(self._held_until, self._ends_at + pause)
+
 
 def _limit(reported: RateLimit) -> int:
     return reported.limit or 1
+
+
+def _earliest_end(request: SentRequest, reported: RateLimit) -> float:
+    """Return the time after which the window of ``request`` ends: ``Reset`` is rounded up to seconds."""
+    return request.at if reported.reset is None else request.at + max(0.0, _seconds_left(reported) - 1.0)
 
 
 def _seconds_left(reported: RateLimit) -> float:

@@ -1,19 +1,25 @@
 """The API's requests and responses as values: models in, models or errors out. Does no I/O.
 
+HTTP does not name the request that a response belongs to. A proxy that responds twice to one request leaves
+the connection one response behind, and each later request gets the response to the one before. So each
+response is compared with its request, and a connection on which this may have happened is closed.
+
 Facts of the API: https://docs.datadoghq.com/api/latest/case-management/
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from attrs import evolve
+from aiohttp import Payload
+from attrs import define, evolve, field
 
 from datadog_caselinks.errors import (
     AuthenticationError,
@@ -30,18 +36,24 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
-from datadog_caselinks.messages import one_line, quoted
+from datadog_caselinks.isolation import log
+from datadog_caselinks.messages import counted, one_line, quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
     Entity,
     NewCaseLink,
     Relationship,
+    dash_hint,
+    identity,
     is_case_key,
     is_uuid,
     require_known_relationship,
 )
 from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.retry import may_be_at_work
+
+_logger = logging.getLogger("datadog_caselinks.wire")
 
 _CASES_PATH: Final = "/api/v2/cases"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
@@ -64,6 +76,9 @@ _LONGEST_SECRET: Final = 6 * 2**13
 """Characters that a secret may take: servers accept 8 KiB of a header, and escaped it is six times as long.
 """
 
+_ENCODINGS: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
+"""The content encodings that aiohttp decodes, each where its package is installed. It ignores any other."""
+
 _MAX_DEPTH: Final = 20
 """How deep ``errors`` may be nested. Python can read deeper ones, and then neither print nor pickle them."""
 
@@ -84,15 +99,16 @@ class Request(NamedTuple):
 
     ``operation`` is ``create``, ``list``, ``delete`` or ``get``: what the server may count by. ``max_body``
     is the number of bytes that are read of the response; a hostile one takes fifty times as much once
-    decoded.
+    decoded. ``extend`` is called when the response is longer, and returns the number to go on with.
     """
 
     operation: str
     method: str
     target: str
-    body: bytes | None
+    body: bytes | Payload | None
     subject: object
     max_body: int = MAX_BODY
+    extend: Callable[[], Awaitable[int]] | None = None
 
     @property
     def action(self) -> str:
@@ -105,20 +121,26 @@ class Request(NamedTuple):
         return "cases_read" if self.operation in _READING else "cases_write"
 
 
-class Response(NamedTuple):
+@define(eq=False)
+class Response:
     """The response to ``request``.
 
     ``redact`` removes the keys from a text. ``is_complete`` is false if the body was longer than what was
     read of it; ``was_resent`` is true if aiohttp sent the request twice because a pooled connection dropped.
+    ``disconnect`` closes the connection, from any thread.
+
+    Headers and body may echo the keys, and error trackers store local variables: some also the items of each
+    sequence and the fields in a ``repr``. Therefore a response is neither a tuple, nor shows these fields.
     """
 
     request: Request
     status: int
-    headers: Headers
-    body: bytes
-    redact: Callable[[str], str] = str
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
     is_complete: bool = True
     was_resent: bool = False
+    disconnect: Callable[[], object] = bool
 
     def rate_limit(self) -> RateLimit | None:
         """Return what its headers say of the rate limit."""
@@ -133,10 +155,6 @@ class Response(NamedTuple):
         text = self.redact(beginning.decode(json.detect_encoding(beginning), "replace"))
         # Where the body was cut, half a secret may be left.
         return text if len(beginning) == len(self.body) else text[:-_LONGEST_SECRET]
-
-    def __repr__(self) -> str:
-        # For tools that store local variables: headers and body may echo the keys, and be large.
-        return f"Response({self.request!r}, {self.status})"
 
 
 def create_request(new: NewCaseLink) -> Request:
@@ -173,29 +191,71 @@ def case_request(key_or_id: str | UUID) -> Request:
     """Return ``GET /api/v2/cases/{key_or_id}``. Raises :class:`InvalidLinkError` if it is neither."""
     name = str(key_or_id)
     if not (is_case_key(name) or is_uuid(name)):
-        raise InvalidLinkError(f"{quoted(key_or_id)} is neither the key of a case nor a UUID")
+        hint = dash_hint(name)
+        raise InvalidLinkError(f"{quoted(key_or_id)} is neither the key of a case nor a UUID{hint}")
     return Request("get", "GET", f"{_CASES_PATH}/{name}", None, name)
 
 
 def read_link(response: Response) -> CaseLink:
     """Return the link in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_link)
+    link, new = _read(response, envelope.decode_link), response.request.subject
+    if not isinstance(new, NewCaseLink) or identity(link) != identity(new):
+        raise _malformed(response, "it is about another link")
+    return link
 
 
 def read_links(response: Response) -> list[CaseLink]:
-    """Return the links in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_links)
+    """Return the links in ``response``, or raise the error that it reports.
+
+    What is not a link is skipped, and logged: one flawed member says nothing about the other links.
+    """
+    decoded, entity = _read(response, envelope.decode_links), response.request.subject
+    if decoded.skipped:
+        log(
+            _logger,
+            logging.WARNING,
+            "the list of the links of %s has %s that cannot be links, which are left out: %s",
+            *(entity, counted(decoded.skipped, "member"), one_line(decoded.first_flaw)),
+            extra={"skipped": decoded.skipped},
+        )
+    if isinstance(entity, Entity) and not _is_about(entity, decoded.links):
+        raise _malformed(response, "it is about another entity")
+    return decoded.links
+
+
+def _is_about(entity: Entity, links: list[CaseLink]) -> bool:
+    return not links or any(entity in (link.parent, link.child) for link in links)
 
 
 def read_case(response: Response) -> Case:
-    """Return the case in ``response``, or raise the error that it reports."""
-    return _read(response, envelope.decode_case)
+    """Return the case in ``response``, or raise the error that it reports.
+
+    The key of the case may be another one than requested; see :func:`has_requested_key`.
+    """
+    case, name = _read(response, envelope.decode_case), str(response.request.subject)
+    if is_uuid(name) and case.id.lower() != name.lower():
+        raise _malformed(response, "it is about another case")
+    if not has_requested_key(case, response.request):
+        response.disconnect()
+    return case
+
+
+def has_requested_key(case: Case, request: Request) -> bool:
+    """Return whether ``case`` has the key that ``request`` names.
+
+    If it does not, its project may have been renamed, or the response may belong to another request. The
+    result is true if the key is not known, or the request names a UUID.
+    """
+    name = str(request.subject)
+    return not case.key or is_uuid(name) or case.key.upper() == name.upper()
 
 
 def read_deleted(response: Response) -> None:
     """Return nothing, or raise the error that ``response`` reports."""
     if not 200 <= response.status < 300:
         raise _error(response)
+    if response.body and envelope.decode_id(response.body) not in (None, response.request.subject):
+        raise _malformed(response, "it is about something else")
 
 
 T = TypeVar("T")
@@ -210,12 +270,13 @@ def _read(response: Response, decode: Callable[[bytes], T]) -> T:
         return decode(response.body)
     except ValueError as error:
         reason = str(error)
-    raise _malformed(response, reason)
+    raise _malformed(response, _unknown_encoding(response) or reason)
 
 
 def _malformed(
     response: Response, reason: str, kind: type[MalformedResponseError] = MalformedResponseError
 ) -> MalformedResponseError:
+    response.disconnect()
     return kind(
         f"cannot {response.request.action}: {response.status} with a malformed response: {one_line(reason)}",
         body=response.text()[:_EXCERPT],
@@ -259,8 +320,10 @@ def _error(response: Response) -> ResponseError:
     if response.status == 429 and wait is not None:
         advice = f"The server asks to wait {wait:g} s. {advice}"
     excerpt = text[:_EXCERPT]
-    reason = one_line("; ".join(reported) or _title(excerpt)).removeprefix(f"{response.status} ")
-    return kind(
+    reason = one_line("; ".join(reported) or _unknown_encoding(response) or _title(excerpt)).removeprefix(
+        f"{response.status} "
+    )
+    error = kind(
         f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
         + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
         status=response.status,
@@ -272,6 +335,16 @@ def _error(response: Response) -> ResponseError:
         request_id=_redacted(request_id(response.headers), response.redact),
         body=excerpt,
     )
+    if error.may_have_been_applied and may_be_at_work(error):
+        response.disconnect()  # the response of the server behind the gateway may still arrive on it
+    return error
+
+
+def _unknown_encoding(response: Response) -> str:
+    """Return that the body is encoded in a way that nothing here decodes, or an empty text."""
+    encoding = ", ".join(response.headers.getall("Content-Encoding", []))
+    is_known = not encoding or encoding.lower() in _ENCODINGS
+    return "" if is_known else f"the content encoding {quoted(response.redact(encoding))} is unknown"
 
 
 def _redacted_headers(response: Response) -> dict[str, str]:

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
+from datadog_caselinks.parameters import is_number, require_items, require_whole_number
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 
 
@@ -119,12 +120,14 @@ class FaultRule:
         if self.seconds is not None:
             if self.fault not in _TIMED:
                 raise ParameterError(f"{self.fault} takes no seconds; these faults do: {_listed(_TIMED)}")
-            if not 0 <= self.seconds < math.inf:
+            if not is_number(self.seconds) or not 0 <= self.seconds < math.inf:
                 raise ParameterError(
-                    f"the seconds of a fault must be at least 0 and finite, not {self.seconds:g}"
+                    f"the seconds of a fault must be at least 0 and finite, not {_shown(self.seconds)}"
                 )
-        if not 0 <= self.probability <= 1:
-            raise ParameterError(f"a probability must be from 0 to 1 (0% to 100%), not {self.probability:g}")
+        if not is_number(self.probability) or not 0 <= self.probability <= 1:
+            raise ParameterError(
+                f"a probability must be from 0 to 1 (0% to 100%), not {_shown(self.probability)}"
+            )
         if self.operation is not None and self.operation not in OPERATIONS:
             raise ParameterError(
                 f"{quoted(self.operation)} is not an operation; the operations are: {', '.join(OPERATIONS)}"
@@ -145,7 +148,7 @@ class FaultRule:
         Raises:
             ParameterError: The fault is unknown, or the rule is invalid.
         """
-        match = _RULE.fullmatch(text)
+        match = _RULE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ParameterError(
                 f"{quoted(text)} is not a fault rule: write FAULT[=SECONDS][@OPERATION][:PERCENT%], "
@@ -184,8 +187,7 @@ class FaultPlan:
 
     def queue(self, rule: FaultRule, count: int) -> None:
         """Apply the fault of ``rule`` to the next ``count`` requests that the rule applies to."""
-        if count < 1:
-            raise ParameterError(f"count must be at least 1, not {count}")
+        require_whole_number("count", count, at_least=1)
         self._queue.extend([rule] * count)
 
     def next_for(self, operation: Operation) -> FaultRule | None:
@@ -202,7 +204,12 @@ class FaultPlan:
 
 def read_rules(rules: Iterable[FaultRule | str]) -> tuple[FaultRule, ...]:
     """Parse the rules that are given as text."""
+    require_items("faults", rules, of="fault rules")
     return tuple(rule if isinstance(rule, FaultRule) else FaultRule.parse(rule) for rule in rules)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if is_number(value) else quoted(value)
 
 
 def _listed(faults: Iterable[Fault]) -> str:

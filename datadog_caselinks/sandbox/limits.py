@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
+from datadog_caselinks.parameters import is_number
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 from datadog_caselinks.sandbox.variant import Buckets
 
@@ -35,9 +36,11 @@ class RateLimitRule:
     period: float
 
     def __attrs_post_init__(self) -> None:
-        if self.limit < 1 or not 0 < self.period < math.inf:
+        is_valid = is_number(self.limit) and is_number(self.period)
+        if not is_valid or self.limit < 1 or not 0 < self.period < math.inf:
             raise ParameterError(
-                f"a rate limit needs a limit and a period above zero, not {self.limit} in {self.period:g} s"
+                "a rate limit needs a limit and a period above zero, "
+                f"not {quoted(self.limit)} in {quoted(self.period)} s"
             )
 
     @classmethod
@@ -47,7 +50,7 @@ class RateLimitRule:
         Raises:
             ParameterError: ``text`` has another form.
         """
-        match = _RULE.fullmatch(text)
+        match = _RULE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ParameterError(
                 f"{quoted(text)} is not a rate limit: write LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"

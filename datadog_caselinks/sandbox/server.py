@@ -18,6 +18,7 @@ from attrs import frozen
 from datadog_caselinks.credentials import ApiKeys, BearerToken
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
+from datadog_caselinks.parameters import require, require_function, require_path, require_whole_number
 from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
 from datadog_caselinks.sandbox.exchange import Exchange
@@ -93,6 +94,10 @@ class Sandbox:
         error_format: ErrorFormat = "mixed",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        require_whole_number("port", port, at_least=0)
+        require_path("db", db)
+        require_function("clock", clock)
+        require("fault_seed", fault_seed, (int, str, type(None)), "a whole number")
         self._port = port
         self._db = db
         self._clock = clock
@@ -233,6 +238,7 @@ class Sandbox:
         Raises:
             ParameterError: Another case has the key.
         """
+        require("key", key, str, "a text such as SHOP-1")
         case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
@@ -295,4 +301,4 @@ class Sandbox:
 
 
 def _read_rule(rule: RateLimitRule | str | None) -> RateLimitRule | None:
-    return RateLimitRule.parse(rule) if isinstance(rule, str) else rule
+    return rule if rule is None or isinstance(rule, RateLimitRule) else RateLimitRule.parse(rule)

@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
+from datadog_caselinks.parameters import is_number
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]
@@ -24,7 +25,7 @@ def _one_of(allowed: tuple[str, ...]) -> Any:
 
 
 def _seconds(_: object, attribute: Any, value: float) -> None:
-    if not 0 <= value < math.inf:
+    if not is_number(value) or not 0 <= value < math.inf:
         raise ParameterError(f"{attribute.name} must be seconds, at least 0, not {quoted(value)}")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, Site, read_link_file
-from datadog_caselinks.bulk.link_files import MAX_LINE
+from datadog_caselinks.bulk.link_csv import MAX_LINE
 
 
 class InPieces(io.RawIOBase):
@@ -23,17 +24,30 @@ class InPieces(io.RawIOBase):
 
 
 async def read(
-    content: str | bytes, length: int = MAX_LINE, *, format: str | None = None, site: Site | None = None
+    content: str | bytes,
+    length: int = MAX_LINE,
+    *,
+    format: str | None = None,
+    site: Site | None = None,
+    delimiter: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> list[LinkLine | MalformedLine]:
     """Read all lines of a file from a stream that returns pieces of ``length`` bytes."""
-    encoded = content.encode() if isinstance(content, str) else content
-    return [line async for line in read_link_file(InPieces(encoded, length), format=format, site=site)]
+    file = InPieces(content.encode() if isinstance(content, str) else content, length)
+    lines = read_link_file(file, format=format, site=site, delimiter=delimiter, columns=columns)
+    return [line async for line in lines]
 
 
-async def refusal(content: str | bytes, *, format: str | None = None) -> str:
+async def refusal(
+    content: str | bytes,
+    *,
+    format: str | None = None,
+    delimiter: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> str:
     """Return the message of the error with which the whole file is refused."""
     with pytest.raises(LinkFileError) as caught:
-        await read(content, format=format)
+        await read(content, format=format, delimiter=delimiter, columns=columns)
     assert str(caught.value).isprintable()
     return str(caught.value)
 

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ from datadog_caselinks import (
     parse_link,
     read_link_file,
 )
-from datadog_caselinks.bulk.link_files import COLUMNS, MAX_LINE, count_links
+from datadog_caselinks.bulk.columns import COLUMNS
+from datadog_caselinks.bulk.link_csv import MAX_LINE
+from datadog_caselinks.bulk.link_files import count_links
 from tests.bulk.reading import InPieces, raw_file, read, refusal
 from tests.support.strategies import json_values, new_links
 
@@ -363,6 +366,178 @@ class TestCsv:
         assert await read(f"{HEADER}\n") == []
 
 
+NOTES = f"{HEADER},note"
+OPEN = "is not valid CSV: a quoted field is not closed"
+
+
+class TestRowsOfSeveralLines:
+    @pytest.mark.parametrize("length", [MAX_LINE, 1, 7])
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    async def test_a_line_break_in_an_ignored_column(self, length: int, end: str) -> None:
+        """A quoted cell may contain line breaks; the row has the number of its first line."""
+        content = end.join([NOTES, f'{GOOD},"a', "", 'b ""c"", d', f'e",{end}{GOOD},x', ""])
+        assert await read(content, length) == [LinkLine(2, NEW), LinkLine(6, NEW)]
+
+    async def test_two_cells_with_line_breaks_in_a_row(self) -> None:
+        """The line that closes one cell may open the next."""
+        content = f'one,{HEADER},two\n"a\nb",{GOOD},"c\nd"\n,{GOOD},\n'
+        assert await read(content) == [LinkLine(2, NEW), LinkLine(5, NEW)]
+
+    async def test_a_carriage_return_in_an_ignored_cell(self) -> None:
+        """A quoted cell may contain any character."""
+        assert await read(f'{NOTES}\n{GOOD},"a\rb"\n') == [LinkLine(2, NEW)]
+        assert (await reason(f'{NOTES}\n{GOOD},"a"\n{GOOD}\r,"b"\r{GOOD}')).startswith("is not valid CSV")
+        assert (await reason(f'{NOTES}\n{A},"BLOCKS",{B}\rx')).startswith("contains a carriage return")
+
+    async def test_a_malformed_row_of_several_lines_is_one_line(self) -> None:
+        """A row whose link is wrong is reported once, not once for each of its lines."""
+        before, after = await read(f'{NOTES}\n{A},LIKES,{B},"a\nb\nc"\n{GOOD},\n')
+        assert isinstance(before, MalformedLine)
+        assert (before.number, before.reason.split(";")[0]) == (2, "unknown relationship 'LIKES'")
+        assert after == LinkLine(5, NEW)
+
+    @pytest.mark.parametrize(
+        ("rows", "numbers"),
+        [
+            (f'{GOOD},"x\n{GOOD},\n{GOOD},"\n', [3]),
+            (f'{GOOD},"x\n{GOOD},"\n{GOOD},\n', [4]),
+            (f'{GOOD},"x\n{GOOD},y\n', [3]),
+            (f'{GOOD},"x\n{GOOD},"y\n{GOOD},\n', [4]),
+            (f'"{GOOD},\n{GOOD},"x"\n{GOOD},\n', [3, 4]),
+            (f'{GOOD},"x\n"y"z\n{GOOD},\n', [4]),
+            (f'{GOOD},"x\ny",1,2\n{GOOD},\n', [4]),
+            (f'{A},"BLOCKS\nx",{B},\n{GOOD},\n', [4]),
+            (f'{GOOD},x,"y\nz"\n{GOOD},\n', [4]),
+            (f'{GOOD},"x\ny","z"\n{GOOD},\n', [4]),
+            (f'{GOOD},"x\ny","z\n{GOOD},\n', [4]),
+        ],
+    )
+    async def test_a_forgotten_quotation_mark_hides_no_link(self, rows: str, numbers: list[int]) -> None:
+        """A quoted cell that would contain a link, or that ends within text, is malformed on its own."""
+        lines = await read(f"{NOTES}\n{rows}")
+        assert [line.number for line in lines if isinstance(line, LinkLine)] == numbers
+        assert MalformedLine(2, OPEN) in lines
+        assert count_links(raw_file(f"{NOTES}\n{rows}".encode())) == len(lines)
+
+    async def test_links_after_a_forgotten_quotation_mark_do_not_wait(self, pipe: Pipe) -> None:
+        """The next link shows that the cell should have been closed, so no more of a pipe is read first."""
+        file, writer = pipe
+        async with aclosing(read_link_file(file)) as lines:
+            writer.write(f'{NOTES}\n{GOOD},"x\n{GOOD},\n'.encode())
+            assert [await anext(lines), await anext(lines)] == [MalformedLine(2, OPEN), LinkLine(3, NEW)]
+            writer.close()
+
+    @pytest.mark.parametrize("filler", ["x\n", '""\n', "\n", '","\n'])
+    async def test_a_row_is_not_longer_than_a_line(self, filler: str) -> None:
+        """After 64 KiB without a closing quotation mark, the row is given up, and its lines are read."""
+        many = (MAX_LINE // len(filler) + 1) * filler
+        lines = await read(f'{NOTES}\n{GOOD},"x\n{many}y"\n{GOOD},\n')
+        assert lines[0] == MalformedLine(2, OPEN)
+        assert lines[-1] == LinkLine(4 + many.count("\n"), NEW)
+
+    async def test_a_header_of_several_lines(self) -> None:
+        """A name that is not read may contain a line break."""
+        assert await read(f'{HEADER},"Notes\n(""optional"")"\n{GOOD},\n') == [LinkLine(3, NEW)]
+        assert await refusal(f'{HEADER},"Notes\n{GOOD}\n') == f"the header {OPEN}"
+        for line in ("x\n", '","\n'):
+            assert await refusal(f'{HEADER},"Notes\n{line * MAX_LINE}') == f"the header {OPEN}"
+
+
+class TestComments:
+    @pytest.mark.parametrize("length", [MAX_LINE, 1])
+    async def test_they_are_skipped_and_reported_once(
+        self, caplog: pytest.LogCaptureFixture, length: int
+    ) -> None:
+        """A line that begins with # is not a row; the first such line is logged."""
+        caplog.set_level("INFO", "datadog_caselinks")
+        content = f'\n# "by hand\n{HEADER}\n#{GOOD}\n"# a, b",,\n{GOOD}\n'
+        assert await read(content, length) == [LinkLine(6, NEW)]
+        assert caplog.messages == ["Line 2 is skipped as a comment. CSV has no comments of its own."]
+
+    async def test_a_sign_in_an_ignored_column_is_a_value(self) -> None:
+        """The name of a channel in the first column begins no comment, unless a blank follows."""
+        content = f"#,{HEADER}\n#inc-1,{GOOD}\n# 1,{GOOD}\n##,{GOOD}\n#,,,\n"
+        assert await read(content) == [LinkLine(2, NEW)]
+
+    async def test_only_comments(self) -> None:
+        """A file of comments is as good as empty."""
+        assert (await refusal("# a\n# b\n")).startswith("the file is empty")
+
+    async def test_json_lines_after_a_comment(self) -> None:
+        """The first line that is not a comment decides the format."""
+        assert await read(f"# by hand\n{JSON_LINE}\n") == [LinkLine(2, NEW)]
+
+
+class TestDelimiters:
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", ":", "~", " ", "§", "\\t"])
+    async def test_one_that_is_given(self, delimiter: str) -> None:
+        """Any character that is not in a key separates cells, and backslash and t stand for a tab."""
+        sign = delimiter.replace("\\t", "\t")
+        row = sign.join([A, '"BLOCKS"', B, '"a, b"'])
+        content = f"{NOTES.replace(',', sign)}\n{row}\n{sign * 4}\n"
+        assert await read(content, delimiter=delimiter) == [LinkLine(2, NEW)]
+        assert count_links(raw_file(content.encode()), delimiter=delimiter) == 1
+
+    @pytest.mark.parametrize("delimiter", ["", ",,", "a", "7", '"', "\n", "\r", "\0"])
+    async def test_one_that_cannot_separate(self, delimiter: str) -> None:
+        """A delimiter that may be a part of a value is refused."""
+        with pytest.raises(ParameterError, match="delimiter must be one character"):
+            await read(HEADER, delimiter=delimiter)
+
+    async def test_a_declared_one(self) -> None:
+        """A spreadsheet may declare the delimiter in a line before the header."""
+        row = GOOD.replace(",", "|")
+        assert await read(f"sep=|\nparent|relationship|child\n{row}\n") == [LinkLine(3, NEW)]
+        assert await read(f"SEP=;\n\n{HEADER}\n{GOOD}\n") == [LinkLine(4, NEW)]
+        assert await read(f"sep=;\nparent|relationship|child\n{row}\n", delimiter="|") == [LinkLine(3, NEW)]
+        assert (await refusal(f"sep=x\n{HEADER}\n")).startswith("the header 'sep=x' lacks")
+
+    async def test_a_delimiter_decides_the_format(self) -> None:
+        """A file for which a delimiter is given is CSV, unless its suffix says otherwise."""
+        assert (await refusal(JSON_LINE, delimiter=";")).startswith("the header ")
+        assert await read(JSON_LINE, delimiter=";", format="jsonl") == [LinkLine(1, NEW)]
+
+    async def test_other_bytes_in_ignored_columns(self) -> None:
+        """Only the columns of a link must be UTF-8."""
+        content = f"{HEADER},Priorit\xe4t\n{GOOD},\xe9\n{GOOD}\xe9,\n{GOOD},".encode("latin-1")
+        good, bad, last = await read(content)
+        assert bad == MalformedLine(3, "is not UTF-8 text")
+        assert [good, last] == [LinkLine(2, NEW), LinkLine(4, NEW)]
+
+
+class TestNamesOfColumns:
+    @pytest.mark.parametrize("format", ["csv", "jsonl", "yaml"])
+    async def test_names_that_are_given(self, format: str) -> None:
+        """A column may have any name in the file, in any letter case, in every format."""
+        content = {
+            "csv": f"from,parent,Relationship, TO \n{A},x,BLOCKS,{B}\n",
+            "jsonl": json.dumps({"from": A, "parent": "x", "RELATIONSHIP": "BLOCKS", "To": B}),
+            "yaml": f"- {{from: {A}, parent: x, relationship: BLOCKS, To: {B}}}",
+        }[format]
+        (line,) = await read(content, format=format, columns={"parent": "From", "child": "to"})
+        assert isinstance(line, LinkLine)
+        assert line.new == NEW
+
+    async def test_a_name_that_is_not_in_the_file(self) -> None:
+        """The message has the name in the file and the column of a link."""
+        message = await refusal(f"{HEADER}\n{GOOD}\n", columns={"parent": "From"})
+        assert message.startswith(f"the header {HEADER!r} lacks From (parent): ")
+
+    @pytest.mark.parametrize("header", ["Parent ID,Relationship,Child-Id", "PARENT_ID,RELATIONSHIP,child id"])
+    async def test_words_are_separated_as_people_like(self, header: str) -> None:
+        """Blanks, hyphens and underscores in a name are equal."""
+        assert await read(f"{header}\n{GOOD}\n") == [LinkLine(2, NEW)]
+
+    @pytest.mark.parametrize(
+        ("columns", "says"),
+        [({"prnt": "From"}, "unknown column 'prnt' of a link"), ({"parent": "x", "child": "X"}, "same name")],
+    )
+    async def test_names_that_cannot_be(self, columns: dict[str, str], says: str) -> None:
+        """An unknown column, and one name for two columns, are refused before anything is read."""
+        with pytest.raises(ParameterError, match=says):
+            await read(HEADER, columns=columns)
+
+
 class TestJsonLines:
     @pytest.mark.parametrize(
         "bad", ["{", "{}x", "[1]", "7", "null", '"x"', HEADER, "[" * 60_000, "9" * 60_000, "NaN"]
@@ -411,14 +586,34 @@ class TestWholeFiles:
         """An empty file is refused, because it is usually a mistake."""
         assert await refusal(content) == "the file is empty: it must contain at least a header or a link"
 
-    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-    @pytest.mark.parametrize("bom", ["", "\ufeff"])
-    async def test_utf16(self, encoding: str, bom: str) -> None:
-        """As some spreadsheets write; with a byte order mark the message says what it is."""
-        message = await refusal(f"{bom}{HEADER}\n{GOOD}\n".encode(encoding))
-        assert "UTF-8" in message
-        if encoding == "utf-16" or (bom and encoding in ("utf-16-le", "utf-16-be")):
-            assert message == "the file is UTF-16: save it as UTF-8"
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+    async def test_an_encoding_that_cannot_be_known(self, encoding: str) -> None:
+        """UTF-16 without a byte order mark, and UTF-32, are refused with the encodings that are read."""
+        message = await refusal(f"{HEADER}\n{GOOD}\n".encode(encoding))
+        assert message == "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("length", [1, 2, 3, 7, MAX_LINE])
+    @pytest.mark.parametrize("start", [f"{HEADER}\n{GOOD}\n", f"{JSON_LINE}\n{JSON_LINE}\n"])
+    async def test_utf16_with_a_byte_order_mark(self, encoding: str, length: int, start: str) -> None:
+        """A file in UTF-16, as spreadsheets write it, is read wherever the chunks end."""
+        content = f"\ufeff{start}\u660e\U0001f600\u0a0a".encode(encoding)
+        *links, last = await read(content, length)
+        assert links == [LinkLine(2, NEW)] if start.startswith("p") else [LinkLine(1, NEW), LinkLine(2, NEW)]
+        assert isinstance(last, MalformedLine)
+        assert last.number == 3
+
+    async def test_a_second_byte_order_mark(self) -> None:
+        """A second mark, which some programs add, is not a part of the first name."""
+        assert await read(f"\ufeff{HEADER}\n{GOOD}\n".encode("utf-16")) == [LinkLine(2, NEW)]
+
+    @pytest.mark.parametrize("rest", [b"", b"\xd8", b"\x00\xd8", b"\x00\xd8x\x00"])
+    async def test_utf16_that_is_damaged(self, rest: bytes) -> None:
+        """Half a character affects its line alone."""
+        content = f"\ufeff{HEADER}\n{GOOD}\nbad".encode("utf-16-le") + rest
+        good, bad = await read(content)
+        assert good == LinkLine(2, NEW)
+        assert bad == MalformedLine(3, "lacks relationship, child")
 
     @pytest.mark.parametrize(
         "content",
@@ -437,15 +632,22 @@ class TestWholeFiles:
             "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
         )
 
+    @pytest.mark.parametrize("format", ["jsonl", "yaml"])
+    @pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"a\0b\n"])
+    async def test_a_binary_file_of_a_known_format(self, content: bytes, format: str) -> None:
+        """The format does not matter for a file that is not text."""
+        assert (await refusal(content, format=format)).startswith("the file is binary, not text")
+
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),
         [
-            ("parent;relationship;child", "parent, relationship, child", "columns with commas"),
+            ("parent|relationship|child", "parent, relationship, child", "or another delimiter, specify"),
             (
-                "parent\trelationship\tchild",
+                "From,Kind,To",
                 "parent, relationship, child",
-                "columns with commas",
+                "other names or another delimiter, specify these",
             ),
+            ("parent,relationship;child", "relationship, child", "must contain the columns"),
             (
                 "parent,child",
                 "relationship",
@@ -458,7 +660,7 @@ class TestWholeFiles:
     async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
         """The message names the columns that are missing and the likeliest reason."""
         message = await refusal(f"{header}\n{GOOD}\n")
-        assert message.startswith(f"the header lacks {missing}: ")
+        assert message.startswith(f"the header {header!r} lacks {missing}: ")
         assert hint in message
 
     @pytest.mark.parametrize("indent", [None, 2])
@@ -708,6 +910,7 @@ class TestReading:
                 await anext(lines)
         assert caught.value is error
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
     async def test_a_pipe_that_does_not_block_is_no_short_file(self, pipe: Pipe) -> None:
         """ "Nothing yet" is not the end: the links that were still to come would be lost in silence."""
         file, writer = pipe

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from datadog_caselinks import LinkFileError, LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.bulk import link_files, link_yaml
-from datadog_caselinks.bulk.link_files import MAX_LINE, MAX_YAML, count_links
+from datadog_caselinks.bulk.link_csv import MAX_LINE
+from datadog_caselinks.bulk.link_files import MAX_YAML, count_links
 from datadog_caselinks.bulk.link_yaml import YamlRow, read_rows
 from tests.bulk import reading
 from tests.bulk.reading import InPieces, raw_file
@@ -42,7 +43,7 @@ class TestMapping:
             "SHOP-23:\n"
             "  parent_of: [SHOP-24, SHOP-25]\n"
             "  blocks: SHOP-27   # a comment\n"
-            "\n"
+            "  Child of: SHOP-26\n"
             f"incident:{INCIDENT}:\n"
             "  causes:\n"
             "    - SHOP-9\n"
@@ -53,6 +54,7 @@ class TestMapping:
             (4, "SHOP-23 PARENT_OF SHOP-24"),
             (4, "SHOP-23 PARENT_OF SHOP-25"),
             (5, "SHOP-23 BLOCKS SHOP-27"),
+            (6, "SHOP-26 PARENT_OF SHOP-23"),
             (9, f"incident:{INCIDENT} CAUSES SHOP-9"),
             (10, f"INCIDENT {INCIDENT} CAUSES CASE {A}"),
             (11, f"page:{INCIDENT} ESCALATES_TO SHOP-1"),
@@ -86,7 +88,7 @@ class TestMapping:
             (2, "SHOP-1 BLOCKS SHOP-2"),
             (2, "'shop' does not name an entity"),
             (2, "SHOP-1 cannot be linked to itself"),
-            (3, "unknown relationship 'LIKES'"),
+            (3, "unknown relationship 'likes'"),
             (4, "'causes' needs the name of a child or a list of names"),
             (5, "SHOP-1 RELATES_TO SHOP-4"),
             (5, "'relates_to' needs the name of a child or a list of names"),
@@ -99,6 +101,7 @@ class TestMapping:
         [
             ("SHOP-1: {blocks: SHOP-2}\nSHOP-3: {}\nshop-1: {}\n", "line 3: 'shop-1'", 1),
             ("SHOP-1:\n  relates-to: SHOP-2\n  RELATES_TO: []\n", "line 3: 'RELATES_TO'", 2),
+            ("SHOP-1:\n  parent of: SHOP-2\n  PARENT_OF: []\n", "line 3: 'PARENT_OF'", 2),
             ("- parent: SHOP-1\n- child: SHOP-2\n  Child: SHOP-3\n", "line 3: 'Child'", 2),
             ("---\n? &a SHOP-1\n: {}\n? *a\n: {}\n", "line 2: 'SHOP-1'", 2),
         ],

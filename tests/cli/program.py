@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -214,7 +213,7 @@ async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b
 
 async def on_terminal(variables: dict[str, str], *arguments: str, columns: int = 200) -> tuple[int, str]:
     """Run the command on a terminal and return its exit status and everything that it displayed."""
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     variables = variables | {"TERM": "xterm-256color", "COLUMNS": str(columns)}
     process = await start_on((theirs, theirs, theirs), variables, *arguments)
     os.close(theirs)

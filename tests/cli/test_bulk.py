@@ -140,7 +140,7 @@ async def test_a_wrong_environment_is_told_in_a_line(
     ("content", "says"),
     [
         (b"", "the file is empty"),
-        (b"from,to\n1,2\n", "the header lacks parent, relationship, child"),
+        (b"from,to\n1,2\n", "the header 'from,to' lacks parent, relationship, child"),
         (b"\x7fELF\x00\x01", "the file is binary"),
     ],
 )

@@ -9,12 +9,14 @@ from time import time
 
 import pytest
 
+from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, RetryPolicy, case
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at
 from tests.support.authority import Authority
 from tests.support.proxy import Proxy
 from tests.support.server import Server
 from tests.support.steps import answers, drops, listed
+from tests.support.tcp import unused_port
 
 KEYS = {"DD_API_KEY": "secret-api-key-0123456789", "DD_APP_KEY": "secret-app-key-0123456789"}
 
@@ -66,7 +68,7 @@ async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
             "DNS",
             "nowhere.invalid was not found: check the site",
         ),
-        ({**KEYS, "DD_SITE": "http://127.0.0.1:1"}, "clock", "127.0.0.1:1 does not answer"),
+        ({**KEYS, "DD_SITE": "http://127.0.0.1:1"}, "server", "http://127.0.0.1:1: connect"),
         ({**KEYS, "DD_SITE": "https://127.0.0.1:1"}, "TLS", "no connection ("),
     ],
 )
@@ -142,7 +144,7 @@ async def test_a_server_that_drops_the_connection_is_told() -> None:
     """With what happened."""
     async with Server(drops) as server:
         _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
-    assert found["clock"][0] == "bad"
+    assert found["server"] == ("bad", f"{server.url}: the connection was lost")
 
 
 async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, tmp_path: Path) -> None:
@@ -157,6 +159,7 @@ async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, 
         _, found = await doctor(variables)
         assert found["TLS"][0] == "bad"
         assert "set SSL_CERT_FILE to your CA file" in found["TLS"][1]
+        assert "ssl=" not in found["TLS"][1]
         done, found = await doctor(variables | {"SSL_CERT_FILE": str(ca)})
     assert found["TLS"][0] == "ok"
     assert "the certificate is valid for" in found["TLS"][1]
@@ -178,24 +181,87 @@ async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authori
     ):
         variables = environment(DD_SITE=server.url, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(ca), **KEYS)
         done, found = await doctor(variables)
-        assert {name: state for name, (state, _) in found.items() if state != "ok"} == {"TLS": "note"}
+        assert list(found) == ["site", "credentials", "DNS", "proxy", "TLS", "clock", "keys", "rate limit"]
+        assert {state for state, _ in found.values()} == {"ok"}
+        assert found["proxy"][1] == f"127.0.0.1:{proxy.port} (HTTPS_PROXY) connects to localhost"
         assert (found["DNS"][1], done.status) == ("127.0.0.1 is 127.0.0.1", 0)
         assert len(proxy.requests) == 2
         assert "something-secret" not in done.out
         done, found = await doctor(variables | {"NO_PROXY": "localhost"})
         assert found["TLS"][0] == "ok"
         assert len(proxy.requests) == 2
-        wrong = variables | {"HTTPS_PROXY": f"127.0.0.1:{proxy.port}"}
-        _, found = await doctor(wrong)
-        assert list(found)[-1] == "clock"
-        assert f"does not answer through the proxy 127.0.0.1:{proxy.port} (" in found["clock"][1]
+        assert found["proxy"] == ("note", "HTTPS_PROXY is not used, because NO_PROXY exempts localhost")
 
 
-async def test_a_proxy_of_another_kind(sandbox: Sandbox) -> None:
-    """It is refused in words; a server on loopback needs none."""
-    variables = {"HTTPS_PROXY": "socks5://127.0.0.1:1080"}
-    done = await caselinks(environment(**variables, **KEYS), "doctor")
-    assert done.err == "Error: proxy must be a URL such as http://proxy.example:3128\n"
-    assert done.status == 2
+async def reason_of_client(variables: dict[str, str]) -> str:
+    """Return the reason in the error of a client, without what it could not do and that nothing was sent."""
+    keys = ApiKeys(api_key=KEYS["DD_API_KEY"], app_key=KEYS["DD_APP_KEY"])
+    once = RetryPolicy(max_attempts=1)
+    url, proxy = variables["DD_SITE"], variables["HTTPS_PROXY"]
+    async with CaseLinksClient(url, keys, retry=once, proxy=proxy) as client:
+        with pytest.raises(CaseLinksError) as caught:
+            await client.list_links(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
+    return str(caught.value).partition("): ")[2].removesuffix("; nothing was sent")
+
+
+@pytest.mark.parametrize(
+    ("flaw", "check", "expected"),
+    [
+        ("wrong password", "proxy", "the proxy requires other credentials (407)"),
+        ("refuses", "proxy", "the proxy responded with 403"),
+        ("not there", "proxy", "connect"),
+        ("untrusted", "proxy", "its certificate is not trusted (unable to get local issuer certificate)"),
+        ("inspects TLS", "TLS", "its certificate is not trusted (unable to get local issuer certificate)"),
+    ],
+)
+async def test_a_flaw_of_the_proxy_has_a_row_of_its_own(
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flaw: str,
+    check: str,
+    expected: str,
+) -> None:
+    """The row has the words of the client's error and the name of the variable, and no password."""
+    ca = tmp_path / "ca.pem"
+    authority.ca.cert_pem.write_to_path(str(ca))
+    proxy = Proxy(
+        "someone:something-secret" if flaw == "wrong password" else None,
+        status=403 if flaw == "refuses" else 200,
+        tls=Authority().server("127.0.0.1") if flaw == "untrusted" else None,
+    )
+    tls = (Authority() if flaw == "inspects TLS" else authority).server("localhost")
+    async with Server(listed, tls=tls, host="localhost") as server, proxy.running():
+        port = unused_port() if flaw == "not there" else proxy.port
+        scheme = "https" if flaw == "untrusted" else "http"
+        variables = environment(
+            DD_SITE=server.url,
+            HTTPS_PROXY=f"{scheme}://someone:another-secret@127.0.0.1:{port}",
+            SSL_CERT_FILE=str(ca),
+            **KEYS,
+        )
+        done, found = await doctor(variables)
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        reason = await reason_of_client(variables)
+    assert list(found)[-1] == check
+    assert found[check] == (
+        "bad",
+        f"{server.url} through the proxy 127.0.0.1:{port} (HTTPS_PROXY): {reason}",
+    )
+    assert expected in reason
+    assert "Error" not in reason
+    assert (done.status, "secret" in done.out) == (1, False)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+async def test_a_proxy_of_another_kind(sandbox: Sandbox, variable: str) -> None:
+    """It is refused in words, by doctor in the row of the proxy; a server on loopback needs none."""
+    variables = {variable: "socks5://127.0.0.1:1080"}
+    done, found = await doctor(environment(**variables, **KEYS))
+    assert list(found) == ["site", "credentials", "proxy"]
+    assert (found["proxy"][0], done.status) == ("bad", 1)
+    assert found["proxy"][1].startswith(f"{variable} must be a URL such as http://proxy.example:3128: SOCKS")
+    done = await caselinks(environment(**variables, **KEYS), "list", "4417921d-0866-4a38-822c-6f2a0f65f77d")
+    assert (done.status, done.err) == (2, f"Error: {found['proxy'][1]}\n")
     done, _ = await doctor(pointing_at(sandbox) | variables)
     assert done.status == 0

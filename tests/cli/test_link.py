@@ -72,7 +72,7 @@ class TestCreate:
         ("arguments", "status", "expected"),
         [
             (("SHOP-1", "blocks", "SHOP-99"), 1, "cannot get case SHOP-99: 404 case not found"),
-            (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'STOPS'; use one of"),
+            (("SHOP-1", "stops", "SHOP-2"), 2, "unknown relationship 'stops'; use one of"),
             (("SHOP-1", "blocks", "shop-1"), 2, "SHOP-1 cannot be linked to itself"),
             (("SHOP-1", "blocks", "checkout"), 2, "'checkout' does not name an entity; write a case key"),
             (

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
+import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,7 @@ import pytest
 from datadog_caselinks import ApiKeys, CaseLinksClient, ConflictError, case
 from tests.cli import program
 from tests.cli.program import Program, environment
+from tests.support.waiting import MAX_SECONDS
 
 NEW = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"))
 
@@ -59,6 +65,45 @@ async def test_a_file_keeps_the_links_over_a_restart(tmp_path: Path) -> None:
         assert await client.list_links(NEW.parent) == [made]
     await ended(second)
     sqlite3.connect(db).close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_each_signal_that_ends_it_leaves_only_the_database(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The sandbox ends in good order on each of these signals, and closes its database.
+
+    Process 1 of a container receives only the signals that it handles, so this includes "docker stop".
+    """
+    process = await start("--port", "0", "--db", str(tmp_path / "links.db"))
+    async with await exported(process) as client:
+        await client.create_link(NEW)
+        process.send_signal(number)
+        out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert b"Sandbox stopped." in out
+    assert os.listdir(tmp_path) == ["links.db"]
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a container")
+def test_process_1_of_a_container_ends_on_sigterm(tmp_path: Path) -> None:
+    """As the first process of a container, which has no default reaction to signals, the sandbox ends too."""
+    container = ("unshare", "--user", "--map-root-user", "--pid", "--fork")
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system forbids namespaces")
+    sandbox = (sys.executable, "-m", "datadog_caselinks", "sandbox", "--port", "0", "--db")
+    command = [*container, *sandbox, str(tmp_path / "links.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+            os.kill(int(first), signal.SIGTERM)
+            assert process.wait(MAX_SECONDS) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert os.listdir(tmp_path) == ["links.db"]
 
 
 async def test_rate_limit_and_faults_are_as_asked_for() -> None:
@@ -123,10 +168,25 @@ async def test_control_c_is_for_the_command() -> None:
     assert await process.wait() == 9
 
 
-async def test_a_signal_ends_the_command_and_then_the_sandbox() -> None:
-    """SIGTERM is passed on, so that no command is left behind; its status is as shells report it."""
-    process = await start("--", sys.executable, "-uc", "import time; print('up'); time.sleep(600)")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_the_command_and_then_the_sandbox(tmp_path: Path, number: signal.Signals) -> None:
+    """The command gets SIGTERM, so that none is left behind; its status is as shells report it."""
+    waiting = "import time; print('up'); time.sleep(600)"
+    process = await start("--db", str(tmp_path / "links.db"), "--", sys.executable, "-uc", waiting)
     assert await process.stdout.readline() == b"up\n"
+    process.send_signal(number)
+    assert await process.wait() == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path) == ["links.db"]
+
+
+async def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """Under nohup the sandbox and its command outlive the terminal."""
+    waiting = "import time; print('up'); time.sleep(600)"
+    program = f'trap \'\' HUP; exec "$0" -m datadog_caselinks sandbox -- "$0" -uc "{waiting}"'
+    process = await asyncio.create_subprocess_exec("sh", "-c", program, sys.executable, stdout=PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 128 + signal.SIGTERM
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
+from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -13,6 +18,21 @@ from tests.support.clock import ManualClock
 @pytest.fixture
 def manual_clock() -> ManualClock:
     return ManualClock(100.0)
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables that say how to show things."""
+    for name in ("CI", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[None]:
+    """Let standard error be a terminal."""
+    with patch.object(sys.stderr, "isatty", return_value=True), patch.dict(os.environ, COLUMNS="150"):
+        yield
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(
@@ -85,37 +105,89 @@ def test_quiet_shows_no_progress(manual_clock: ManualClock, capsys: pytest.Captu
     assert capsys.readouterr().err == "The database went away\none was not made\n4 were made\n"
 
 
-def test_a_terminal_that_moves_no_cursor_shows_lines(
-    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a program that has none; a bar would leave an empty line there."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
-    screen = Screen(clock=manual_clock)
+def shown(clock: ManualClock, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what a run shows within ten seconds: progress, a problem, and the summary."""
+    screen = Screen(clock=clock)
     screen.start(10)
-    manual_clock.now += 10
+    clock.now += 10
     screen.advance(done=5, failed=0)
+    screen.problem("one was not created")
     screen.close()
-    assert capsys.readouterr().err == "5 of 10, 0 failed, 0/s, 0:00:10 left\n"
+    screen.summary("the end")
+    return capsys.readouterr().err
+
+
+LINES = "5 of 10, 0 failed, 0/s, 0:00:10 left\none was not created\nthe end\n"
+BAR = "\x1b[?25l"
+RED = "\x1b[31m"
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("CI", "true"), ("TTY_INTERACTIVE", "0")])
+def test_a_terminal_that_is_not_watched_shows_lines(
+    manual_clock: ManualClock,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    """A terminal without a cursor, or of a CI job, which ends up in a log, shows lines and no bar."""
+    monkeypatch.setenv(name, value)
+    with terminal():
+        text = shown(manual_clock, capsys)
+    assert strip(text) == LINES
+
+
+def strip(text: str) -> str:
+    return text.replace(RED, "").replace("\x1b[0m", "")
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_only_a_terminal_shows_a_bar(
+    manual_clock: ManualClock,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """FORCE_COLOR asks for colours in a file, and gets no bar, which would fill the file."""
+    monkeypatch.setenv(name, "1")
+    text = shown(manual_clock, capsys)
+    assert strip(text) == LINES
+    assert (RED in text) == (name != "TTY_INTERACTIVE")
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("NO_COLOR", ""), ("CI", "")])
+def test_a_terminal_without_colours_shows_a_bar(
+    manual_clock: ManualClock,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    """NO_COLOR removes the colours and not the bar. Empty variables count as unset."""
+    monkeypatch.setenv(name, value)
+    with terminal():
+        text = shown(manual_clock, capsys)
+    assert BAR in text
+    assert "5/10" in text
+    assert (RED in text) == (not value)
 
 
 def test_a_terminal_shows_until_when_the_limit_holds(
-    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In the bar, until that time is over."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "150")
-    screen = Screen(clock=manual_clock)
-    screen.start(10)
-    handler = ScreenHandler(screen, show_all=False)
-    record = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
-    handler.emit(logging.makeLogRecord(record))
-    screen.advance(done=1, failed=0)
-    screen.close()
-    assert "rate limit until " in capsys.readouterr().err
-    screen.start(10)
-    manual_clock.now += 8
-    screen.advance(done=2, failed=0)
-    capsys.readouterr()
-    screen.close()
-    assert "rate limit until " not in capsys.readouterr().err
+    with terminal():
+        screen = Screen(clock=manual_clock)
+        screen.start(10)
+        handler = ScreenHandler(screen, show_all=False)
+        record = {"msg": "the rate limit is used up", "levelno": logging.INFO, "wait_seconds": 7.0}
+        handler.emit(logging.makeLogRecord(record))
+        screen.advance(done=1, failed=0)
+        screen.close()
+        assert "rate limit until " in capsys.readouterr().err
+        screen.start(10)
+        manual_clock.now += 8
+        screen.advance(done=2, failed=0)
+        capsys.readouterr()
+        screen.close()
+        assert "rate limit until " not in capsys.readouterr().err

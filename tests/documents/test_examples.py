@@ -135,7 +135,7 @@ class TestServices:
     async def test_what_the_caller_can_mend_is_4xx(self, sandbox: Sandbox, service: str) -> None:
         """The answer says what is wrong, and the log is silent."""
         mistakes = {
-            "SHOP-1/likes/SHOP-2": (400, "unknown relationship 'LIKES'"),
+            "SHOP-1/likes/SHOP-2": (400, "unknown relationship 'likes'"),
             "SHOP-1/blocks/everything": (400, "'everything' does not name an entity"),
             "SHOP-1/blocks/SHOP-99": (404, "cannot get case SHOP-99"),
         }

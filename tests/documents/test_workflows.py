@@ -31,9 +31,10 @@ def workflow(name: str) -> dict[str, Any]:
     return found
 
 
-def steps(name: str) -> list[str]:
-    """The commands of a workflow."""
-    return [step["run"] for job in workflow(name)["jobs"].values() for step in job["steps"] if "run" in step]
+def steps(name: str, *jobs: str) -> list[str]:
+    """Return the commands of these jobs of a workflow, or of all."""
+    found = workflow(name)["jobs"]
+    return [step["run"] for job in jobs or found for step in found[job]["steps"] if "run" in step]
 
 
 @pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
@@ -44,9 +45,20 @@ def test_each_session_that_is_named_is_there(file: Path) -> None:
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    """And nothing beside it, so that who runs that command has run what CI runs."""
-    assert steps("ci") == [".ci/run"]
+    """And nothing beside it on Linux, so that who runs that command has run what CI runs there."""
+    assert steps("ci", "checks") == [".ci/run"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_ci_runs_the_fast_tests_on_other_systems() -> None:
+    """CI runs the fast tests on macOS and Windows as CONTRIBUTING.md says, and then the command itself."""
+    systems = workflow("ci")["jobs"]["systems"]
+    assert systems["strategy"]["matrix"]["os"] == ["macos-latest", "windows-latest"]
+    assert systems["runs-on"] == "${{ matrix.os }}"
+    install, tests, *commands = steps("ci", "systems")
+    assert "-e" in install
+    assert tests.removeprefix("python -m ") in (ROOT / "CONTRIBUTING.md").read_text()
+    assert all(command.startswith("caselinks ") for command in commands)
 
 
 def test_a_release_is_checked_before_it_is_published() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -16,7 +20,8 @@ from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Fai
 from datadog_caselinks.cli.fleet import _WorkerReport
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start
+from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start, start_on
+from tests.support.forwarder import Forwarder
 from tests.support.ids import some_id
 from tests.support.postgres import PASSWORD
 from tests.support.tcp import unused_port
@@ -164,6 +169,36 @@ async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], 
     assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
 
 
+async def test_a_worker_goes_on_without_a_reader(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """A worker whose log collector has gone away creates every link that it can, and ends with its status."""
+    sandbox.fail_next(Fault.TRUNCATED, operation="create")  # it logs the lookup
+    await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    worker = await start_on(
+        (empty, writer, writer), variables, "fleet", "worker", "--until-done", "--verbose"
+    )
+    os.close(empty)
+    os.close(writer)
+    assert await worker.wait() == 0
+    assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
+
+
+async def test_a_run_that_cannot_print_its_number(variables: dict[str, str]) -> None:
+    """A submission whose number cannot be printed still shows it on standard error."""
+    (stdin, ours), (shown, err) = os.pipe(), os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    submission = await start_on((stdin, full, err), variables, "fleet", "submit", "-")
+    for each in (stdin, full, err):
+        os.close(each)
+    with open(ours, "wb") as file, open(shown, "rb") as messages:  # noqa: ASYNC230 - they are short
+        file.write(FILE)
+        file.close()
+        assert await submission.wait() == 1
+        assert messages.read().startswith(b"4 links submitted as run 1.\nError: cannot write")
+
+
 async def test_progress_is_shown_live(variables: dict[str, str]) -> None:
     """On a terminal as a bar, until every link has an outcome; then all is told once more."""
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
@@ -244,3 +279,59 @@ async def test_keys_are_nowhere_in_the_database(
         ]
     assert "401" in str(rows)
     assert "secret" not in str(rows)
+
+
+class TestADatabaseThatHangs:
+    """A database that accepts connections and bytes, and does not respond, as over a broken network."""
+
+    @pytest.fixture
+    async def hanging(self, database: str) -> AsyncIterator[Forwarder]:
+        async with Forwarder(int(urlsplit(database).port or 0)).running() as forwarder:
+            yield forwarder
+
+    @pytest.fixture
+    def through(self, variables: dict[str, str], hanging: Forwarder) -> dict[str, str]:
+        """The environment of a command that reaches the database through the forwarder."""
+        url = urlsplit(variables["CASELINKS_DATABASE"])
+        address = url.netloc.replace(f":{url.port}", f":{hanging.port}")
+        return variables | {"CASELINKS_DATABASE": url._replace(netloc=address).geturl()}
+
+    @pytest.mark.parametrize("is_busy", [True, False])
+    async def test_a_worker_ends_within_ten_seconds(
+        self, through: dict[str, str], hanging: Forwarder, sandbox: Sandbox, is_busy: bool
+    ) -> None:
+        """The status is that of the signal, and the summary is shown."""
+        sandbox.fail_next(Fault.DELAY, operation="create", count=1, seconds=MAX_SECONDS)
+        if is_busy:
+            await fleet(through, "submit", "--quiet", "-", stdin=FILE)
+        worker = await start(through, "fleet", "worker")
+        await (until_linked(sandbox) if is_busy else worker.stderr.readline())
+        hanging.hang()
+        began = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        _, err = await worker.communicate()
+        assert time.monotonic() - began < 15, "ten, and some for a busy machine; without a limit it is 35"
+        assert worker.returncode == 143
+        assert err.decode().splitlines()[-2:] == [
+            f"{3 if is_busy else 0} links created or already linked, 0 failed. "
+            "To continue, start a worker on any machine.",
+            "Interrupted.",
+        ]
+
+    @pytest.mark.parametrize("command", [["worker"], ["status", "--follow"], ["submit", "-"], ["init"]])
+    async def test_a_second_signal_ends_any_command_at_once(
+        self, through: dict[str, str], hanging: Forwarder, command: list[str]
+    ) -> None:
+        """Also while it connects. Whatever it did with the database is complete or undone."""
+        hanging.hang()
+        before = hanging.connections
+        process = await start(through, "fleet", *command)
+        async with asyncio.timeout(MAX_SECONDS):
+            while hanging.connections == before:  # noqa: ASYNC110 - another process connects
+                await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+        assert process.returncode in (130, 143)
+        assert err.decode().splitlines()[-1] == "Interrupted."
+        assert "Traceback" not in err.decode()

@@ -6,15 +6,26 @@ import asyncio
 import importlib
 import sys
 import traceback
+from typing import Any
 
 import psycopg
 import pytest
 from procrastinate import App
 from procrastinate.testing import InMemoryConnector
 
-from datadog_caselinks import ConfigurationError, FleetError, ParameterError
-from datadog_caselinks.fleet import connected, create_tables, list_runs
-from tests.support.postgres import PASSWORD
+from datadog_caselinks import CaseLinksError, ConfigurationError, FleetError, ParameterError, Site
+from datadog_caselinks.fleet import (
+    add_link_tasks,
+    connected,
+    create_tables,
+    failed_links,
+    list_runs,
+    retry_failed,
+    submit,
+)
+from datadog_caselinks.fleet.lease import Lease
+from tests.fleet.work import SITE, links
+from tests.support.postgres import PASSWORD, Postgres
 from tests.support.tcp import unused_port
 
 
@@ -27,9 +38,12 @@ from tests.support.tcp import unused_port
         "postgresql://me:topsecret@host/name?no_such_option=1",
         "password=topsecret secret host=host",
         "topsecret",
+        "'postgresql://me:topsecret@host/name'",
+        b"postgresql://me:topsecret@host/name",
+        ("topsecret",),
     ],
 )
-async def test_a_malformed_database_is_refused_and_not_quoted(database: str) -> None:
+async def test_a_malformed_database_is_refused_and_not_quoted(database: Any) -> None:
     """What is no connection string may hold a password all the same, of which nothing is shown."""
     with pytest.raises(ParameterError) as caught:
         async with connected(database):
@@ -114,3 +128,48 @@ class TestWithoutTheExtra:
         for name in list(sys.modules):
             if name.startswith("datadog_caselinks.fleet"):
                 monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("site", {"site": "EU1"}),
+        ("source", {"site": Site.EU1, "source": 5}),
+        ("chunk", {"site": Site.EU1, "chunk": 0}),
+        ("chunk", {"site": Site.EU1, "chunk": "200"}),
+        ("wanted", {"site": Site.EU1, "wanted": "links.csv"}),
+    ],
+)
+async def test_an_argument_that_cannot_work_is_refused_by_name(name: str, arguments: dict[str, Any]) -> None:
+    """Such an argument of ``submit`` is refused before the database is used, also in the number of a run."""
+    given = {"wanted": [], **arguments}
+    with pytest.raises(ParameterError, match=f"^{name} must be "):
+        await submit(App(connector=InMemoryConnector()), **given)
+    for call in (list_runs, retry_failed):
+        with pytest.raises(ParameterError, match=r"^run must be a whole number, not '3'$"):
+            await call(App(connector=InMemoryConnector()), "3")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match=r"^client must be a CaseLinksClient"):
+        add_link_tasks(App(connector=InMemoryConnector()), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_cannot_store_every_text_is_refused(postgres: Postgres, encoding: str) -> None:
+    """A server's error may have any character, and must not hold up its link for ever."""
+    async with connected(postgres.new_database(encoding=encoding)) as app:
+        with pytest.raises(FleetError, match=f"the database has the encoding {encoding}.* UTF8"):
+            await create_tables(app)
+
+
+async def test_any_character_can_be_stored_with_any_encoding_of_the_environment(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`PGCLIENTENCODING` is for other programs; our texts have any character."""
+    monkeypatch.setenv("PGCLIENTENCODING", "latin1")
+    async with connected(database) as app:
+        await create_tables(app)
+        await submit(app, links(1), site=SITE, source="日本 \udcff\0")
+        async with Lease.acquire(app, 1, 0) as lease:
+            lease.failed(1, CaseLinksError("日本"), is_ambiguous=False)
+            await lease.write()
+        assert [link.error async for link in failed_links(app)] == ["日本"]
+        assert [run.source for run in await list_runs(app)] == ["日本 ?"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from procrastinate import App
 
 from datadog_caselinks import Site, case
 from datadog_caselinks.fleet import list_runs, submit
+from datadog_caselinks.fleet.database import pool_of
 from tests.cli.program import start
 from tests.fleet.processes import MAX_SECONDS, killed, sandbox_process, stored
 from tests.support.ids import some_id
@@ -28,6 +30,36 @@ async def until_done(app: App, links: int) -> None:
     """Wait until so many links have an outcome, by the database, which may be away for a while."""
     while (await list_runs(app))[0].done < links:  # noqa: ASYNC110 - other processes do it
         await asyncio.sleep(0.05)
+
+
+async def test_a_worker_that_was_frozen_sends_nothing_after_another_took_over(
+    app: App, database: str, tmp_path: Path
+) -> None:
+    """It freezes with creates that wait for the rate limit, and thaws when another worker has made them."""
+    db = tmp_path / "sandbox.db"
+    wanted = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(60)]
+    async with asyncio.timeout(MAX_SECONDS), sandbox_process(db, "--rate-limit", "10/1s") as variables:
+        await submit(app, wanted, site=Site.parse(variables["DD_SITE"]))
+        variables["CASELINKS_DATABASE"] = database
+        frozen = await start(variables, "fleet", "worker", "--until-done")
+        await until_done(app, 5)
+        frozen.send_signal(signal.SIGSTOP)
+        async with pool_of(app).connection() as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        other = await start(variables, "fleet", "worker", "--until-done", "--quiet")
+        shown = (await other.communicate())[1].decode()
+        assert other.returncode == 0, shown
+        assert len(stored(db)) == len(wanted)
+        frozen.send_signal(signal.SIGCONT)
+        shown = (await frozen.communicate())[1].decode()
+        assert frozen.returncode == 0, shown
+    assert "Traceback" not in shown
+    assert Counter((link.parent_entity_id, link.child_entity_id) for link in stored(db)) == Counter(
+        (new.parent.id, new.child.id) for new in wanted
+    ), "lost or twice"
 
 
 async def test_two_workers_killed_and_the_database_restarted(

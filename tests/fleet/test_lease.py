@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
 from procrastinate import App
 
-from datadog_caselinks import CaseLinksError
-from datadog_caselinks.fleet import failed_links, list_runs, submit
+from datadog_caselinks import CaseLinksError, FleetError
+from datadog_caselinks.fleet import create_tables, failed_links, list_runs, submit
+from datadog_caselinks.fleet import lease as lease_module
 from datadog_caselinks.fleet.cancellation import cancel
+from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from tests.fleet.work import SITE, end_leases, links
 from tests.support.waiting import MAX_SECONDS
@@ -85,3 +88,106 @@ async def test_any_text_can_be_kept(app: App) -> None:
     (text,) = [link.error async for link in failed_links(app)]
     assert text.startswith("half ? and  none!!!")
     assert len(text) <= 1000
+
+
+class Clocks:
+    """The monotonic clock and the wall clock of a machine, which a test can advance."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = (100.0, 1e9)
+        monkeypatch.setattr(lease_module, "_clocks", lambda: self.times)
+
+    def advance(self, monotonic: float, wall: float) -> None:
+        self.times = (self.times[0] + monotonic, self.times[1] + wall)
+
+
+class TestConfirm:
+    async def test_it_is_certain_for_a_while_after_each_renewal(
+        self, app: App, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No statement is needed for each create: none would succeed on the connection that was lost."""
+        clocks = Clocks(monkeypatch)
+        async with Lease.acquire(app, 1, 0) as lease:
+            await end_leases(app)
+            clocks.advance(2, 2)
+            await lease.confirm()
+
+    @pytest.mark.parametrize("pause", [(3, 3), (3, 0), (0, 3), (3, -3600), (0, -1)])
+    async def test_after_a_pause_of_either_clock_a_lost_lease_is_noticed(
+        self, app: App, monkeypatch: pytest.MonkeyPatch, pause: tuple[float, float]
+    ) -> None:
+        """The monotonic clock may stop while a machine is suspended, and the wall clock may be set back."""
+        clocks = Clocks(monkeypatch)
+        async with Lease.acquire(app, 1, 0) as lease:
+            await end_leases(app)
+            clocks.advance(*pause)
+            confirming = [lease.confirm() for _ in range(3)]
+            errors = await asyncio.gather(*confirming, return_exceptions=True)
+        assert [type(error) for error in errors] == [FleetError] * 3
+        assert "the connection to the database was lost" in str(errors[0])
+
+    async def test_after_a_pause_a_lease_that_still_holds_is_renewed(
+        self, app: App, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that kept its lock goes on, since no other worker can have begun."""
+        clocks = Clocks(monkeypatch)
+        async with Lease.acquire(app, 1, 0) as lease:
+            clocks.advance(0, 3600)
+            await asyncio.gather(*(lease.confirm() for _ in range(3)))
+            await end_leases(app)
+            await lease.confirm()
+
+    async def test_a_pause_during_the_renewal_counts(self, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A renewal counts from before its statement was sent, so one that took too long is repeated."""
+        clocks = Clocks(monkeypatch)
+        async with Lease.acquire(app, 1, 0) as lease:
+            rows, renewals = lease._rows, 0
+
+            async def slow_at_first(*statement: Any) -> list[Any]:
+                nonlocal renewals
+                renewals += 1
+                if renewals == 1:
+                    clocks.advance(3, 3)
+                return await rows(*statement)
+
+            monkeypatch.setattr(lease, "_rows", slow_at_first)
+            clocks.advance(3, 3)
+            await lease.confirm()
+            assert renewals == 2
+
+
+async def test_the_next_worker_waits_until_a_lost_lease_has_expired(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The previous worker may not have noticed yet that it lost the lock."""
+    monkeypatch.setattr(lease_module, "_LEASE", 1.0)
+    async with Lease.acquire(app, 1, 0):
+        await end_leases(app)
+        async with pool_of(app).connection() as connection:
+            (until,) = await (await connection.execute("SELECT until FROM caselinks_leases")).fetchone()
+        async with Lease.acquire(app, 1, 0) as second:
+            assert (await second._rows("SELECT clock_timestamp() >= %s", until)) == [(True,)]
+
+
+@pytest.mark.parametrize("nothing_in_flight", [True, False])
+async def test_a_lease_that_ended_with_nothing_in_flight_is_free_at_once(
+    app: App, nothing_in_flight: bool
+) -> None:
+    """Otherwise the server may still apply a request, so the lease remains until it expires."""
+    async with Lease.acquire(app, 1, 0) as lease:
+        lease.nothing_in_flight = nothing_in_flight
+    async with pool_of(app).connection() as connection:
+        remaining = (await connection.execute("SELECT FROM caselinks_leases")).rowcount
+    assert remaining == (not nothing_in_flight)
+
+
+async def test_without_the_table_of_leases_the_error_says_what_to_do(app: App) -> None:
+    """A database of an older version lacks it; `fleet init` adds it, and keeps everything else."""
+    async with pool_of(app).connection() as connection:
+        await connection.execute("DROP TABLE caselinks_leases")
+    with pytest.raises(FleetError, match="run: caselinks fleet init"):
+        async with Lease.acquire(app, 1, 0):
+            pass
+    await create_tables(app)
+    async with Lease.acquire(app, 1, 0) as lease:
+        assert len(await lease.pending()) == 2

@@ -34,6 +34,7 @@ from datadog_caselinks import (
     incident,
 )
 from datadog_caselinks.concurrency import Progress
+from datadog_caselinks.graph import reading
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.graphs import entity, graph, links
@@ -194,13 +195,13 @@ class World:
     async def get_case(self, of: Entity) -> Case:
         return Case(of.id, "", "", "", "")
 
-    async def graph(self, *, concurrency: int = 100, depth: int = 9) -> LinkGraph:
+    async def graph(self, *, concurrency: int = 100, depth: int = 9, max_nodes: int = 999) -> LinkGraph:
         return await read_graph(
             entity("a"),
             self.list_links,
             self.get_case,
             depth=depth,
-            max_nodes=999,
+            max_nodes=max_nodes,
             concurrency=concurrency,
             progress=Progress(None),
         )
@@ -235,6 +236,62 @@ class TestWalk:
 
         assert len((await world.graph(depth=1)).links) == 2
         assert len((await world.graph(depth=2)).links) == 3
+
+    @pytest.mark.parametrize("max_waiting", [0, 3, 400_000])
+    @pytest.mark.parametrize("max_nodes", [4, 999])
+    async def test_is_the_same_in_whatever_order_the_responses_come(
+        self, max_waiting: int, max_nodes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A list is added when all earlier ones are; one that cannot wait is requested again."""
+        texts = (
+            "a CAUSES b",
+            "a CAUSES c",
+            "a CAUSES d",
+            "d BLOCKS e",
+            "c BLOCKS f",
+            "b BLOCKS g",
+            "b BLOCKS e",
+        )
+        expected = await World(*texts).graph(max_nodes=max_nodes)
+        assert len(expected.entities) == min(max_nodes, 7)
+        monkeypatch.setattr(reading, "_MAX_WAITING", max_waiting)
+        world = World(*texts)
+        in_order, listed = world.list_links, list[Entity]()
+
+        async def last_first(of: Entity) -> list[CaseLink]:
+            listed.append(of)
+            for _ in range(1000 - 10 * len(listed)):
+                await asyncio.sleep(0)
+            return await in_order(of)
+
+        world.list_links = last_first  # type: ignore[method-assign]
+        graph = await world.graph(max_nodes=max_nodes)
+        assert graph == expected
+        assert (graph.entities, graph.left_out) == (expected.entities, expected.left_out)
+        assert (len(listed) > len(set(listed))) == (max_waiting < 400_000)
+
+    async def test_each_entity_is_kept_once(self) -> None:
+        """The links share their ends, of which each response has its own."""
+        world = World("a CAUSES b", "b CAUSES c", "c CAUSES a")
+        links = (await world.graph()).links
+        ends = [end for link in links for end in (link.parent, link.child)]
+        assert len({id(end) for end in ends}) == len(set(ends)) == 3
+
+    async def test_more_than_a_graph_may_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the graph is full, further entities are unread, and the graph says that it is not complete."""
+        monkeypatch.setattr(reading, "_MEMORY", 2000)
+        graph = await World("a CAUSES b", "a CAUSES c", "a CAUSES d", "b CAUSES e", "c CAUSES f").graph()
+        assert len(graph.links) == 4
+        assert graph.unread == (entity("c"), entity("d"), entity("e"))
+        assert not graph.is_complete
+
+    async def test_long_texts_count_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An id may be as long as a response, so a graph of few links may be full."""
+        monkeypatch.setattr(reading, "_MEMORY", 100_000)
+        world = World("a CAUSES b", "b CAUSES c")
+        world.links = (CaseLink("x" * 100_000, entity("a"), "CAUSES", entity("b")), world.links[1])
+        graph = await world.graph()
+        assert (len(graph.links), graph.unread) == (1, (entity("b"),))
 
     async def test_asks_no_more_at_a_time_than_it_may(self) -> None:
         """At most ``concurrency`` requests are in flight."""

@@ -270,7 +270,7 @@ MEANINGLESS: Final[dict[str, Step]] = {
     "a huge exponent": saying(b'{"data": 1e99999}'),
     "half a character in the id": saying(_ANY_LINK.replace("link-", "\\ud800").encode()),
     "a name twice, the last malformed": saying(_ANY_LINK[:-1].encode() + b', "data": 7}'),
-    "one odd item": saying(b'{"data": [{"id": "a", "attributes": {}}]}'),
+    "a list of odd items": saying(b'{"data": [' + b'{"id": "a", "attributes": {}},' * 1000 + b"{}]}"),
     "an error that says success": saying(b'{"errors": ["no"]}'),
 }
 """Success with a body that is no link: a delete succeeds, and nothing else."""
@@ -334,6 +334,8 @@ LIMITS: Final[dict[str, tuple[str, ...]]] = {
             "-1",
             "NaN",
             "1e400",
+            "1.7e308",
+            "1e-320",
             "0",
             "\x01\x1b[2J",
         )
@@ -350,6 +352,13 @@ LIMITS: Final[dict[str, tuple[str, ...]]] = {
         "X-RateLimit-Period: " + "9" * 90,
         "X-RateLimit-Reset: 99999999",
     ),
+    **{
+        f"{name} of the largest float": tuple(
+            f"X-RateLimit-{header}: {'1.7e308' if header == name else number}"
+            for header, number in {"Limit": 9, "Remaining": 8, "Period": 60, "Reset": 60}.items()
+        )
+        for name in ("Limit", "Remaining", "Period", "Reset")
+    },
     "more left than there is": ("X-RateLimit-Limit: 1", "X-RateLimit-Remaining: 99", "X-RateLimit-Reset: 1"),
     "a name of 8 kB": ("X-RateLimit-Name: " + "a" * 8000, "X-RateLimit-Remaining: 1"),
     "a name of escapes": ("X-RateLimit-Name: \x1b[31m\x07\x9b", "X-RateLimit-Remaining: 1"),

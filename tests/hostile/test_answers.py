@@ -177,6 +177,24 @@ async def test_limits_that_no_server_means(
     await require_good_again(world, operation)
 
 
+@pytest.mark.parametrize("status", [None, 429])
+@pytest.mark.parametrize("name", LIMITS)
+async def test_limits_that_no_server_means_for_many_calls_at_once(
+    world: World, name: str, status: int | None
+) -> None:
+    """Every call ends, with its link or with an error of the package, and none waits for ever."""
+    world.hostile = with_headers(*LIMITS[name], status=status)
+    create, expected = OPERATIONS["create"]
+    calls = (create(world.links) for _ in range(25))
+    for outcome in await in_no_time(world.clock, asyncio.gather(*calls, return_exceptions=True)):
+        if status or isinstance(outcome, Exception):
+            require_error(outcome, RateLimitError)
+        else:
+            assert outcome == expected
+    world.clock.advance(HOUR)
+    await require_good_again(world, "create")
+
+
 @each_operation
 @pytest.mark.parametrize(
     ("begin", "again"),

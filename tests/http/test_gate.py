@@ -24,6 +24,7 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.headers import read_rate_limit
+from datadog_caselinks.http.window import Window
 from datadog_caselinks.rate_limit import RateLimit
 from tests.support.clock import Clock
 from tests.support.waiting import settle
@@ -136,10 +137,11 @@ class TestOrder:
         left = 10
         await settle()
         while not all(turns(asked)):
-            for caller in [caller for caller in order if not caller.task.done()]:
+            permitted = [caller for caller in order if not caller.task.done()]
+            for caller in permitted:
                 left -= 1
                 await caller.hear(told(left))
-            if not left:
+            if not permitted:  # the last request of a window is left to others
                 clock.advance(60)
                 left = 10
                 await settle()
@@ -433,6 +435,31 @@ def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
     ]
 
 
+class TestReserve:
+    @pytest.mark.parametrize("taken", [True, False])
+    async def test_the_last_request_is_left_to_others_while_more_calls_may_wait(
+        self, gate: Gate, clock: Clock, taken: bool
+    ) -> None:
+        """More may wait if all slots are taken; if not, the call takes the last request at once."""
+        for left in range(9, 0, -1):
+            await ask(gate, told(left))
+        slots = asyncio.Semaphore(0 if taken else 1)
+        last = asyncio.create_task(gate.acquire("create", max_wait=HOUR, slots=slots))
+        await settle()
+        assert last.done() is not taken
+        clock.advance(44.5)
+        await last
+        assert gate.rate_limit("create") == told(1, reset=15.5)
+
+    async def test_no_more_wait_than_are_left(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
+        """Calls in the queue take all that is left, unless more of them wait."""
+        for left in range(9, 1, -1):
+            await ask(gate, told(left))
+        leftover[:] = callers(gate, 2)
+        await settle()
+        assert turns(leftover) == [True, True]
+
+
 class TestWhatBecameOfARequest:
     @pytest.mark.parametrize("error", [ConnectError("refused"), RequestTimeoutError("too slow")])
     async def test_nothing_was_sent(self, gate: Gate, leftover: list[Caller], error: CaseLinksError) -> None:
@@ -601,6 +628,61 @@ class TestBuckets:
         await ask(gate, told(7), "list")
         await ask(gate, None, "list")
         assert gate.rate_limit("list") == told(6, name="b")
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        "broken", ["_allowance", "next_check", "_is_of_later_window", "count", "_update"]
+    )
+    async def test_an_error_of_the_calculation_strands_nobody(
+        self,
+        gate: Gate,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        leftover: list[Caller],
+        caplog: pytest.LogCaptureFixture,
+        broken: str,
+    ) -> None:
+        """The error is logged, the window is forgotten, and all calls get their permits in order."""
+        order: list[Caller] = []
+        await ask(gate, told(9))
+        leftover[:] = callers(gate, 12, order=order)
+        await settle()
+        working = getattr(Window, broken)
+
+        def fails_once(*arguments: Any, **options: Any) -> Any:
+            monkeypatch.setattr(Window, broken, working)
+            raise OverflowError
+
+        monkeypatch.setattr(Window, broken, fails_once)
+        left = 9
+        for number in range(12):
+            if len(order) <= number:
+                clock.advance(60)
+                left = 9
+                await settle()
+            left -= 1
+            await order[number].hear(told(max(left, 0)))
+        assert order == leftover
+        assert gate._first._window._in_flight == 0
+        [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert record.getMessage() == "cannot calculate the rate limit; starting over"
+        assert record.exc_info
+
+    async def test_an_error_before_the_first_permit(
+        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The call that met the error gets its permit."""
+        await ask(gate, told(9))
+
+        def fails(*_: Any) -> Any:
+            monkeypatch.setattr(Window, "may_send", working)
+            raise OverflowError
+
+        working = Window.may_send
+        monkeypatch.setattr(Window, "may_send", fails)
+        await ask(gate, told(8))
+        assert gate.rate_limit("create") == told(8)
 
 
 OPERATIONS: Final = ["create", "list", "delete"]

@@ -91,6 +91,20 @@ class TestFromHeaders:
         )
         assert found == RateLimit(limit=60, period=10, reset=7, name="case_links")
 
+    @pytest.mark.parametrize("value", ["1.7e308", "9" * 12, "9" * 90])
+    @pytest.mark.parametrize("others", [{"Limit": "60", "Period": "10", "Name": "case_links"}, {}])
+    def test_every_number_is_bounded(self, others: dict[str, str], value: str) -> None:
+        """A larger count is a thousand million, and a longer time is three years."""
+        given = {"Limit": value, "Remaining": value, "Period": value, **others}
+        found = read_rate_limit(headers(*((f"X-RateLimit-{name}", text) for name, text in given.items())))
+        assert found
+        assert found.remaining == 10**9
+        assert found.limit == (60 if others else 10**9)
+        assert found.period == (10 if others else 1e8)
+        moment = ("X-RateLimit-Reset", value), ("Retry-After", value), ("Date", NOON)
+        assert read_rate_limit(headers(*moment)) == RateLimit(reset=1e8)
+        assert retry_after(headers(*moment)) == 1e8
+
     def test_letter_case_of_names_does_not_matter(self) -> None:
         """HTTP/2 sends names in lower case."""
         assert read_rate_limit(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)

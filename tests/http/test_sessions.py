@@ -29,6 +29,7 @@ from tests.support.authority import Authority
 from tests.support.clock import Clock
 from tests.support.ids import some_id
 from tests.support.leftovers import leaving_nothing
+from tests.support.needs import needs_socket_factory, needs_upload_tracker
 from tests.support.proxy import Proxy
 from tests.support.server import Exchange, Server, Step
 from tests.support.steps import Held, answers, created, drops, is_silent, listed
@@ -59,7 +60,7 @@ async def one_tls_request(
         writer.write(outgoing.read())
 
 
-@pytest.fixture(params=["http", "https"])
+@pytest.fixture(params=["http", pytest.param("https", marks=needs_socket_factory)])
 async def tls(request: pytest.FixtureRequest, authority: Authority) -> ssl.SSLContext | None:
     return authority.server("localhost") if request.param == "https" else None
 
@@ -195,6 +196,7 @@ class TestClose:
             del task
             assert sockets_to(server.port) == 0
 
+    @needs_socket_factory
     async def test_a_server_that_hangs_leaves_nothing(self, keys: ApiKeys, authority: Authority) -> None:
         """A TLS server that no longer takes part in closing, as after a time-out, holds no socket open."""
         asked = asyncio.Event()
@@ -213,6 +215,7 @@ class TestClose:
             assert sockets_to(port) == 0
             del task
 
+    @needs_upload_tracker
     @pytest.mark.parametrize("attempts", [1, 3])
     async def test_closing_while_connecting(self, keys: ApiKeys, attempts: int) -> None:
         """A call that has no connection yet has sent nothing, and says that the client was closed."""

@@ -45,6 +45,7 @@ from datadog_caselinks import (
     TransportError,
     case,
 )
+from datadog_caselinks.http import transport
 from datadog_caselinks.http.sessions import user_agent
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import (
@@ -60,6 +61,12 @@ from tests.support.authority import Authority, counting_handshakes
 from tests.support.clock import Clock
 from tests.support.ids import some_id
 from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
+from tests.support.needs import (
+    needing_a_tracker,
+    needs_bounded_decompression,
+    needs_middlewares,
+    needs_upload_tracker,
+)
 from tests.support.proxy import Proxy
 from tests.support.server import Exchange, Server, Step, head
 from tests.support.steps import answers, created, deleted, drops, is_silent, listed, repeats, resets, sends
@@ -198,7 +205,13 @@ class TestAnswer:
         assert len(answer.body) == bound
         assert answer.is_complete is not bool(more)
 
-    @pytest.mark.parametrize("is_bomb", [False, True], ids=["endless", "gzip bomb"])
+    @pytest.mark.parametrize(
+        "is_bomb",
+        [
+            pytest.param(False, id="endless"),
+            pytest.param(True, id="gzip bomb", marks=needs_bounded_decompression),
+        ],
+    )
     async def test_a_body_too_large_is_cut_off(self, is_bomb: bool) -> None:
         """No more than the bound is kept of it, memory stays near it, and the connection is given up."""
         if is_bomb:
@@ -224,6 +237,7 @@ class TestAnswer:
         assert "[redacted]" in answer.text()
         assert not any(secret in answer.text() for secret in SECRETS)
 
+    @needs_upload_tracker
     async def test_a_request_that_aiohttp_sent_twice_says_so(self) -> None:
         """aiohttp resends what is idempotent on a dropped connection, and the answer tells."""
         async with Server(drops, deleted) as server, transport_to(server.url) as transport:
@@ -406,6 +420,8 @@ async def unknown_host(_: World) -> AsyncIterator[Place]:
     yield Place("https://caselinks.invalid")
 
 
+UNKNOWN_WITHOUT_A_TRACKER = {"proxy closes", "proxy talks no HTTP", "proxy hangs"}
+
 Errors = type[TransportError] | tuple[type[TransportError], ...]
 NEVER_SENT: dict[str, tuple[Setting, Errors, int]] = {
     # name: (setting, error, attempts of three)
@@ -475,7 +491,7 @@ async def failure_of(place: Place, request: Request, seconds: float = 30) -> Tra
 
 
 class TestFailure:
-    @pytest.mark.parametrize("name", NEVER_SENT)
+    @pytest.mark.parametrize("name", needing_a_tracker(NEVER_SENT, UNKNOWN_WITHOUT_A_TRACKER))
     async def test_never_sent(self, name: str, world: World) -> None:
         """What fails before the request is out is an error that says so, and cannot have been applied."""
         setting, kind, _ = NEVER_SENT[name]
@@ -495,6 +511,7 @@ class TestFailure:
         assert error.may_have_been_applied
         assert str(error).startswith(f"cannot create {NEW}: {place.url}: ")
 
+    @needs_upload_tracker
     @pytest.mark.parametrize("request_", [CREATE, LIST, DELETE], ids=["create", "list", "delete"])
     @pytest.mark.parametrize("seconds", [3, 9, 30])
     async def test_a_connection_that_hangs_was_never_used(
@@ -521,7 +538,7 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("name", "advice"),
         [
-            ("certificate of an unknown CA", "set SSL_CERT_FILE to your CA, or pass ssl="),
+            ("certificate of an unknown CA", "set SSL_CERT_FILE to your CA file"),
             ("certificate for another host", "localhost"),
             ("certificate expired", "expired"),
             ("proxy wants a login", "check the user and password"),
@@ -533,6 +550,17 @@ class TestFailure:
         async with NEVER_SENT[name][0](world) as place:
             assert advice in str(await failure_of(place, CREATE))
 
+    def test_an_error_of_windows(self) -> None:
+        """An error of Windows is described by its own text: its errno is often EINVAL, whatever happened."""
+
+        class RefusedError(OSError):
+            winerror = 1225
+
+        error = RefusedError(22, "The remote computer refused the network connection.")
+        assert transport._describe(error, str) == "the remote computer refused the network connection"
+
+    @needs_middlewares
+    @needs_upload_tracker
     async def test_time_that_is_lost_before_the_request(self, keys: ApiKeys, clock: Clock) -> None:
         """A middleware of the caller's own session that takes all the time leaves nothing sent."""
 
@@ -575,6 +603,7 @@ class TestStaleConnection:
         assert server.methods in (["POST", "POST"], ["POST", "GET", "POST"])
         assert [seen.connection for seen in server.seen] == [0, 1, 1][: len(server.seen)]
 
+    @needs_upload_tracker
     @pytest.mark.parametrize("turns", [0, 1, 2, 3, 20])
     async def test_one_that_ends_as_it_is_taken(
         self, turns: int, keys: ApiKeys, at_once: RetryPolicy
@@ -711,7 +740,7 @@ class TestSecrets:
 
 
 class TestRetries:
-    @pytest.mark.parametrize("name", NEVER_SENT)
+    @pytest.mark.parametrize("name", needing_a_tracker(NEVER_SENT, UNKNOWN_WITHOUT_A_TRACKER))
     async def test_never_sent(self, name: str, world: World, caplog: pytest.LogCaptureFixture) -> None:
         """A create that never went out is tried again, unless another try must fail in the same way."""
         setting, kind, attempts = NEVER_SENT[name]

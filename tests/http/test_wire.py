@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote
 from uuid import UUID
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -69,6 +70,7 @@ REQUEST = {
     }
 }
 ANSWER = {"data": {**REQUEST["data"], "id": LINK_ID}}
+ODD_IDS: list[object] = [None, 7, "", []]
 LINK = CaseLink(LINK_ID, case(A), Relationship.BLOCKS, case(B))
 
 
@@ -112,6 +114,12 @@ def answer(
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
     return Response(request, status, CIMultiDict(headers or {}), encoded, is_complete=complete)
+
+
+def a_list(*members: object, entity: Entity = LINK.parent) -> Response:
+    """A response to the list of the links of ``entity``."""
+    request = datadog_caselinks.http.wire.list_request(entity, None)
+    return Response(request, 200, CIMultiDict(), json.dumps({"data": members}).encode())
 
 
 def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str, str] | None = None) -> Any:
@@ -191,9 +199,11 @@ class TestCreateRequest:
     @given(new_links(), st.text(min_size=1))
     def test_what_was_sent_is_what_comes_back(self, wire: ModuleType, new: NewCaseLink, id: str) -> None:
         """The server answers with what it was sent and an id, and that is read as an equal link."""
-        document = json.loads(wire.create_request(new).body)
+        request = wire.create_request(new)
+        document = json.loads(request.body)
         document["data"]["id"] = id
-        assert wire.read_link(answer(document, 201)) == CaseLink(id, new.parent, new.relationship, new.child)
+        created = evolve(answer(document, 201), request=request)
+        assert wire.read_link(created) == CaseLink(id, new.parent, new.relationship, new.child)
 
 
 class TestListRequest:
@@ -332,8 +342,8 @@ class TestReadLink:
     @any_wire
     @given(links)
     def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType, link: CaseLink) -> None:
-        """Any id, and types and relationships of a later API, as plain strings."""
-        assert wire.read_link(answer({"data": _resource(link)})) == link
+        """A created link may have any id."""
+        assert wire.read_link(answer({"data": {**ANSWER["data"], "id": link.id}})) == evolve(LINK, id=link.id)
 
     def test_known_values_become_members(self, wire: ModuleType) -> None:
         """A user compares with ``is`` and matches on members."""
@@ -448,7 +458,7 @@ class TestReadLink:
         """It would be as long when asked for again; the beginning is kept, and no secret in it."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
         with pytest.raises(ResponseTooLargeError) as caught:
-            getattr(wire, read)(cut._replace(redact=lambda text: text.replace("the-key", "***")))
+            getattr(wire, read)(evolve(cut, redact=lambda text: text.replace("the-key", "***")))
         assert str(caught.value) == (
             f"cannot create CASE {A} BLOCKS CASE {B}: 200 with a malformed response: "
             "longer than the client reads"
@@ -469,7 +479,7 @@ class TestReadLinks:
     @any_wire
     @given(st.lists(links, max_size=5))
     def test_all_of_them_in_their_order(self, wire: ModuleType, wanted: list[CaseLink]) -> None:
-        """Each is read as a single one would be."""
+        """Every link is kept, and types and relationships of a later API are plain strings."""
         assert wire.read_links(answer({"data": [_resource(link) for link in wanted]})) == wanted
 
     @pytest.mark.parametrize(
@@ -498,17 +508,39 @@ class TestReadLinks:
         found = wire.envelope._tracing_converter.structure(document, kind)
         assert found == wire.envelope._converter.structure(document, kind)
 
-    @pytest.mark.parametrize("odd", [None, 7, "", [], {}, {"id": "x"}])
-    def test_one_that_is_no_link_is_malformed_as_a_whole(self, wire: ModuleType, odd: object) -> None:
-        """A list with a gap would be taken for complete; the message says which item it is."""
-        with pytest.raises(MalformedResponseError, match=r"@ response\.data\[1\]"):
-            wire.read_links(answer({"data": [ANSWER["data"], odd]}))
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            *(None, 7, "", [], {}, {"id": "x"}),
+            *({"id": odd_id, "attributes": REQUEST["data"]["attributes"]} for odd_id in ODD_IDS),
+            {"id": LINK_ID, "attributes": None},
+            {"id": LINK_ID, "attributes": {"parent_entity_id": A}},
+        ],
+    )
+    def test_what_is_not_a_link_is_skipped(
+        self, wire: ModuleType, odd: object, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One flawed member does not hide the other links of a list; the log says where it is."""
+        assert wire.read_links(a_list(ANSWER["data"], odd, ANSWER["data"])) == [LINK, LINK]
+        [message] = caplog.messages
+        assert message.startswith(f"the list of the links of {case(A)}")
+        assert "has 1 member that" in message
+        assert "@ response.data[1]" in message
 
-    def test_the_first_that_is_no_link_ends_it(self, wire: ModuleType) -> None:
-        """A hostile answer has room for a million, and each would take a traceback."""
-        with pytest.raises(MalformedResponseError) as caught:
-            wire.read_links(answer({"data": [ANSWER["data"], {"id": "x"}, 7, {}]}))
-        assert str(caught.value).endswith("response: missing @ response.data[1].attributes")
+    def test_a_list_of_something_else_is_malformed(self, wire: ModuleType) -> None:
+        """A list with more flawed members than the limit is refused at the first one above it."""
+        most = wire.envelope.MAX_SKIPPED
+        assert wire.read_links(answer({"data": [{}] * most})) == []
+        with pytest.raises(
+            MalformedResponseError, match=r"1000 members that are not links: missing @ .*\[0\]"
+        ):
+            wire.read_links(answer({"data": [{}] * (most + 1) + [ANSWER["data"]]}))
+
+    def test_a_list_of_another_entity_is_malformed(self, wire: ModuleType) -> None:
+        """A list in which no link concerns the entity belongs to another request."""
+        assert wire.read_links(a_list(ANSWER["data"], entity=LINK.child)) == [LINK]
+        with pytest.raises(MalformedResponseError, match="about another entity"):
+            wire.read_links(a_list(ANSWER["data"], entity=incident(A)))
 
     def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
         """The API answers with a list also for one."""
@@ -599,7 +631,7 @@ class TestReadCase:
     )
     def test_what_is_no_case_is_malformed(self, wire: ModuleType, body: bytes) -> None:
         """The message says what was asked and how it was answered, without names of our own."""
-        asked = answer(body)._replace(request=wire.case_request("SHOP-1"))
+        asked = evolve(answer(body), request=wire.case_request("SHOP-1"))
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_case(asked)
         assert str(caught.value).startswith("cannot get case SHOP-1: 200 with a malformed response: ")
@@ -813,7 +845,7 @@ class TestErrors:
 class TestSecrets:
     def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
         """A short key may stand in any id; only what an error keeps of a body is blotted out."""
-        blotted = answer(ANSWER, 201)._replace(redact=lambda text: text.replace("8", "[redacted]"))
+        blotted = evolve(answer(ANSWER, 201), redact=lambda text: text.replace("8", "[redacted]"))
         assert wire.read_link(blotted) == LINK
 
     @pytest.mark.parametrize(("status", "kind"), [(400, ResponseError), (201, MalformedResponseError)])
@@ -822,7 +854,7 @@ class TestSecrets:
     ) -> None:
         """A server or proxy may echo the request's headers."""
         body = {"errors": ["the-key was refused"]}
-        blotted = answer(body, status)._replace(redact=lambda text: text.replace("the-key", "***"))
+        blotted = evolve(answer(body, status), redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(kind) as caught:
             wire.read_link(blotted)
         assert "the-key" not in repr(vars(caught.value)) + str(caught.value)
@@ -831,7 +863,7 @@ class TestSecrets:
     def test_headers_and_request_id_of_an_error_are_redacted(self, wire: ModuleType) -> None:
         """A proxy may echo the request's headers as response headers, by name or by value."""
         echoed = {"X-Request-Id": "r-the-key", "X-Echo": "DD-API-KEY=the-key", "the-key": "x"}
-        redacted = answer(b"", 400, echoed)._replace(redact=lambda text: text.replace("the-key", "***"))
+        redacted = evolve(answer(b"", 400, echoed), redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(ResponseError) as caught:
             wire.read_link(redacted)
         assert caught.value.request_id == "r-***"
@@ -842,7 +874,7 @@ class TestSecrets:
         headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
         told = answer(b"", 201, headers)
         assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
-        blotted = told._replace(redact=lambda text: text.replace("the-key", "***"))
+        blotted = evolve(told, redact=lambda text: text.replace("the-key", "***"))
         assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
 
     def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:

@@ -15,9 +15,13 @@ LINKS_PATH = "/api/v2/cases/link"
 
 @define
 class Api:
-    """A step that creates, lists and deletes ``links`` as the API does. Each link gets a unique id."""
+    """A step that creates, lists and deletes ``links`` as the API does.
+
+    Each link gets a unique id, which begins with ``prefix``.
+    """
 
     links: list[dict[str, Any]] = Factory(list)
+    prefix: str = "link-"
 
     async def __call__(self, exchange: Exchange) -> None:
         match exchange.seen.method:
@@ -33,7 +37,7 @@ class Api:
 
     def make(self, attributes: dict[str, str]) -> None:
         """Store a link, even if an equal one exists already."""
-        self.links.append({"type": "link", "id": f"link-{len(self.links)}", "attributes": attributes})
+        self.links.append({"type": "link", "id": f"{self.prefix}{len(self.links)}", "attributes": attributes})
 
     def applies(self, step: Step) -> Step:
         """Return a step that stores the requested link and then responds with ``step``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 
 def texts_of(error: BaseException) -> Iterator[str]:
@@ -17,9 +17,24 @@ def texts_of(error: BaseException) -> Iterator[str]:
     yield repr(error)
     yield pickle.dumps(error).decode("latin-1")
     yield "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for value in list(frame.f_locals.values()):
+            yield from _texts_within(value)
     for linked in (error.__cause__, error.__context__):
         if linked is not None:
             yield from texts_of(linked)
+
+
+def _texts_within(value: object, levels: int = 4) -> Iterator[str]:
+    """Yield what an error tracker stores of a local variable: also the items of containers and tuples."""
+    yield repr(value)
+    if levels == 0 or isinstance(value, str | bytes):
+        return
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, Sequence | Set):
+        for item in list(value)[:100]:
+            yield from _texts_within(item, levels - 1)
 
 
 def texts_of_record(record: logging.LogRecord) -> Iterator[str]:

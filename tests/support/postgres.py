@@ -6,17 +6,19 @@ import contextlib
 import importlib.util
 import itertools
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from tests.support.tcp import HOST, unused_port
+
+if TYPE_CHECKING:
+    import pwd  # Windows has none, and the tests that it can run import this module too
 
 PASSWORD = "the-database-password"
 
@@ -43,6 +45,8 @@ def _owner() -> pwd.struct_passwd | None:
     """Return the user to run PostgreSQL as, since it refuses to run as root."""
     if os.geteuid():
         return None
+    import pwd
+
     names = {user.pw_name: user for user in pwd.getpwall()}
     return names.get("postgres") or names["nobody"]
 
@@ -60,13 +64,16 @@ class Postgres:
         """Return the URL of a database, with the password."""
         return f"postgresql://fleet:{PASSWORD}@{HOST}:{self.port}/{database}"
 
-    def new_database(self) -> str:
+    def new_database(self, *, encoding: str = "UTF8") -> str:
         """Create an empty database and return its URL."""
         import psycopg  # imported here because this module is loaded without the extra `distributed` too
 
         name = f"fleet{next(_numbers)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 "
+                f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'".encode()
+            )
         return self.url(name)
 
     def restart(self) -> None:

@@ -108,10 +108,19 @@ UNCLEAR: dict[str, Step] = {
 }
 """Steps after which a client cannot know whether its request was processed."""
 
+_OTHER = {
+    "parent_entity_type": "CASE",
+    "parent_entity_id": "4417921d-0866-4a38-822c-6f2a0f65f77d",
+    "relationship": "BLOCKS",
+    "child_entity_type": "CASE",
+    "child_entity_id": "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f",
+}
+
 MALFORMED: dict[str, Step] = {
     "201 without a body": answers(201),
     "201 of broken JSON": answers(201, b'{"data": {"id": '),
     "201 that is not a link": answers(201, b'{"data": {}}'),
+    "201 about another link": answers(201, json.dumps({"data": link_json(_OTHER)}).encode()),
     "204": answers(204),
 }
 """Steps that report success but do not describe the link."""

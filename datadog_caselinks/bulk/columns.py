@@ -1,0 +1,65 @@
+"""The columns of a file of links, and the names under which they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from attrs import field, frozen
+
+from datadog_caselinks.errors import ParameterError
+from datadog_caselinks.messages import quoted
+
+COLUMNS: Final = ("parent", "parent_type", "relationship", "child", "child_type")
+"""The columns of a CSV file and the keys of a JSON line.
+
+The types are optional and default to CASE. ``parent_id`` and ``child_id`` are accepted as well. Letter case
+does not matter, nor whether blanks, hyphens or underscores separate words.
+"""
+
+REQUIRED: Final = ("parent", "relationship", "child")
+"""The columns that every file must have."""
+
+_ALIASES: Final = {"parent_id": "parent", "child_id": "child"}
+
+
+@frozen
+class ColumnNames:
+    """The names of the columns in one file.
+
+    Args:
+        columns: The name of a column in the file, such as ``From``, by the column in :data:`COLUMNS`.
+
+    Raises:
+        ParameterError: A column is unknown, or two columns have the same name.
+    """
+
+    _given: Mapping[str, str] = field(factory=dict)
+    _by_name: Mapping[str, str] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        for column in self._given:
+            if column not in COLUMNS:
+                raise ParameterError(
+                    f"unknown column {quoted(column)} of a link; use one of {', '.join(COLUMNS)}"
+                )
+        given = {_normalized(name): column for column, name in self._given.items()}
+        if len(given) < len(self._given):
+            raise ParameterError("two columns of a link must not have the same name in the file")
+        usual = {name: name for name in COLUMNS} | _ALIASES
+        rest = {name: column for name, column in usual.items() if column not in self._given}
+        object.__setattr__(self, "_by_name", rest | given)
+
+    def column(self, name: str) -> str | None:
+        """Return the column of :data:`COLUMNS` that ``name`` means, or ``None`` if it is ignored."""
+        return self._by_name.get(_normalized(name))
+
+    def described(self, columns: Iterable[str]) -> str:
+        """Return the names of ``columns`` in the file, for a message."""
+        return ", ".join(
+            f"{self._given[column]} ({column})" if column in self._given else column for column in columns
+        )
+
+
+def _normalized(name: str) -> str:
+    return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())

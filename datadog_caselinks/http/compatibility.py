@@ -1,0 +1,115 @@
+"""The differences between the supported versions of aiohttp, and all uses of its private names."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+
+class BlindTracker:
+    """Replaces the ``UploadTracker`` of aiohttp 3.14.4 and later. It does not know what was sent."""
+
+    attempts: Final = 1
+
+
+UploadTracker: Final[type[aiohttp.UploadTracker | BlindTracker]] = getattr(
+    aiohttp, "UploadTracker", BlindTracker
+)
+
+MAX_HEADER: Final = 2**16
+"""Bytes of the longest response header. aiohttp's own limit is 8,190, and proxies add longer ones."""
+
+_LIMITS: Final[dict[str, Any]] = {"max_line_size": MAX_HEADER, "max_field_size": MAX_HEADER}
+
+_BEFORE_SENDING: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+"""Errors of a request that has no connection yet."""
+
+
+def request_options(upload: aiohttp.UploadTracker | BlindTracker) -> dict[str, Any]:
+    """Return the options of a request that ``upload`` tracks."""
+    return _LIMITS if isinstance(upload, BlindTracker) else {**_LIMITS, "upload_tracker": upload}
+
+
+def may_have_been_sent(upload: aiohttp.UploadTracker | BlindTracker, error: BaseException) -> bool:
+    """Return whether the server may have received any of the request that ended with ``error``.
+
+    Where nothing tracks the upload, this is true of everything that fails after connecting.
+    """
+    if isinstance(upload, BlindTracker):
+        return not isinstance(error, _BEFORE_SENDING)
+    # The upload of a request without a body completes with 0 bytes. A second attempt is aiohttp's own, which
+    # repeats a GET or DELETE whose connection was lost.
+    complete = upload.upload_complete
+    went_out = complete.done() and not complete.exception()
+    return went_out or upload.bytes_written > 0 or upload.attempts > 1
+
+
+class Connector(aiohttp.TCPConnector):
+    """A connector that drops a pooled connection if an unsolicited response arrived on it.
+
+    With aiohttp's own connector, the next request on it would receive that response, and each later request
+    the response to the one before.
+
+    Args:
+        sockets: Receives each socket that is opened, since aiohttp 3.12.
+    """
+
+    def __init__(self, sockets: WeakSet[socket.socket]) -> None:
+        def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+            family, kind, protocol, *_ = address
+            opened = socket.socket(family, kind, protocol)
+            sockets.add(opened)
+            return opened
+
+        options: dict[str, Any] = {"socket_factory": open_socket} if hasattr(aiohttp, "AddrInfoType") else {}
+        # Unlimited, because each client limits its own requests: here, attempts would wait for a connection
+        # while their timeout runs.
+        super().__init__(limit=0, **options)
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (pooled := await super()._get(key, traces)) and _has_unread(pooled):
+            pooled.close()
+        return pooled
+
+
+def _has_unread(pooled: Connection) -> bool:
+    return pooled.protocol is not None and pooled.protocol.should_close
+
+
+def stop_unseen_resends(session: aiohttp.ClientSession) -> None:
+    """Keep ``session`` from repeating requests by itself where it could not report that."""
+    if UploadTracker is BlindTracker:
+        session._retry_connection = False
+
+
+def closing(response: aiohttp.ClientResponse) -> Callable[[], None]:
+    """Return a function that closes the connection of ``response``, even if it is in the pool again."""
+    return partial(_close, response._protocol)
+
+
+def _close(protocol: ResponseHandler | None) -> None:
+    if protocol is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # in the thread that decodes a long body
+        protocol._loop.call_soon_threadsafe(protocol.close)
+    else:
+        protocol.close()

@@ -1,0 +1,58 @@
+"""A fence in front of the server: a check that runs right before the body of a create is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import BytesPayload
+from aiohttp.abc import AbstractStreamWriter
+
+from datadog_caselinks.errors import CaseLinksError, TransportError
+from datadog_caselinks.http.requester import Requester
+from datadog_caselinks.http.wire import Request, Response
+
+Check = Callable[[], Awaitable[None]]
+"""Returns if a create may be sent now, and raises the :class:`CaseLinksError` that says why not."""
+
+
+class FencedRequester:
+    """Sends requests through ``requester``, and creates only if ``check`` allows it.
+
+    ``check`` runs after every wait: for a slot, for the rate limit and for the connection. Without its body a
+    server cannot apply a create, so a create that ``check`` refuses was not sent.
+    """
+
+    def __init__(self, requester: Requester, check: Check) -> None:
+        self._requester = requester
+        self._check = check
+
+    async def send(self, request: Request, last: CaseLinksError | None = None) -> Response:
+        """Send ``request`` like :meth:`Requester.send`. Raises also what ``check`` raises."""
+        if not isinstance(request.body, bytes):  # a list, which changes nothing
+            return await self._requester.send(request, last)
+        body = _FencedBody(request.body, self._check)
+        try:
+            return await self._requester.send(request._replace(body=body), last)
+        except TransportError:
+            if not (refusal := body.refusal):
+                raise
+        # Outside of the except block and without aiohttp's frames, which contain the keys.
+        raise refusal.with_traceback(None)
+
+
+class _FencedBody(BytesPayload):
+    """A body that is written only if ``check`` allows it. ``refusal`` is what ``check`` raised."""
+
+    def __init__(self, body: bytes, check: Check) -> None:
+        super().__init__(body)
+        self._check = check
+        self.refusal: CaseLinksError | None = None
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body, immediately after the check."""
+        try:
+            await self._check()
+        except CaseLinksError as error:
+            self.refusal = error
+            raise
+        await super().write_with_length(writer, content_length)

@@ -1,0 +1,86 @@
+"""The memory that the responses of one client may take until they are decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from datadog_caselinks.errors import CaseLinksError
+from datadog_caselinks.http.requester import Requester
+from datadog_caselinks.http.wire import MAX_BODY, Request, Response
+
+_TOTAL: Final = 100 * 2**20
+"""Bytes of all bodies together, besides one long list."""
+
+_LONG_BODY: Final = 2**17
+"""Bytes of a body that is decoded in a thread: a list of some 350 links, which takes two milliseconds."""
+
+T = TypeVar("T")
+
+
+class Memory:
+    """A budget for the bodies of one client that are being read or decoded.
+
+    Each body has a share. Only one at a time may be longer, and only one is decoded at a time if that takes
+    long: its objects take several times as much memory as the body, up to fifty times if the server is
+    hostile.
+
+    Args:
+        requester: Sends one request.
+        max_in_flight: The most requests in flight at once.
+    """
+
+    def __init__(self, requester: Requester, *, max_in_flight: int) -> None:
+        self._requester = requester
+        self._share = min(MAX_BODY, _TOTAL // max_in_flight)
+        self._shares = asyncio.Semaphore(max_in_flight)
+        self._long = asyncio.Semaphore(1)
+        self._decoding = asyncio.Semaphore(1)
+        self._in_thread = threading.Lock()  # a thread goes on when its call is cancelled
+
+    async def read(
+        self, request: Request, read: Callable[[Response], T], last: CaseLinksError | None = None
+    ) -> T:
+        """Send ``request``, and return what ``read`` returns for the response.
+
+        If the body is longer than its share, and another long one is being read, the request is sent again
+        when that one is decoded: waiting in between would count towards the timeout. ``last`` is the error of
+        the attempt before, if this is a retry.
+
+        Raises:
+            CaseLinksError: As :meth:`Requester.send` and ``read``.
+        """
+        is_long = False
+
+        async def extend() -> int:
+            nonlocal is_long
+            if not is_long and not self._long.locked():
+                await self._long.acquire()  # at once
+                is_long = True
+            return request.max_body if is_long else self._share
+
+        try:
+            async with self._shares:
+                first = request._replace(max_body=min(request.max_body, self._share), extend=extend)
+                response = await self._requester.send(first, last)
+                if response.is_complete or is_long or response.status >= 300:
+                    return await self._decode(response, read)
+        finally:
+            if is_long:
+                self._long.release()
+        del response
+        async with self._long:
+            return await self._decode(await self._requester.send(request, last), read)
+
+    async def _decode(self, response: Response, read: Callable[[Response], T]) -> T:
+        if len(response.body) <= _LONG_BODY:
+            return read(response)
+
+        def read_alone() -> T:
+            with self._in_thread:
+                return read(response)
+
+        async with self._decoding:
+            return await asyncio.to_thread(read_alone)  # so that the event loop goes on

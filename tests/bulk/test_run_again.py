@@ -1,0 +1,237 @@
+"""Leaving the loop of ``create_links`` early, in any way, and running again with the same journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks import CaseLinksClient, LinkStatus, Outcome, case
+from datadog_caselinks.bulk import journal
+from datadog_caselinks.bulk.journal_file import Store
+from datadog_caselinks.bulk.journal_lock import locked
+from datadog_caselinks.errors import JournalError
+from datadog_caselinks.sandbox import Sandbox
+from tests.support.ids import some_id
+from tests.support.waiting import settle
+
+COUNT = 120
+WANTED = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(COUNT)]
+
+Start = Callable[[], AsyncIterator[Outcome]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.journal"
+
+
+@pytest.fixture
+def start(client: CaseLinksClient, path: Path) -> Start:
+    """A function that starts a run."""
+    return lambda: client.create_links(WANTED, journal=path)
+
+
+async def first(start: Start) -> Outcome:
+    """Start a run, and return its first outcome."""
+    return await anext(start())
+
+
+async def by_break(start: Start) -> None:
+    """Leave the loop by ``break``."""
+    async for _ in start():
+        break
+
+
+async def by_error(start: Start) -> None:
+    """Leave the loop by an error of its body."""
+    with contextlib.suppress(LookupError):
+        async for _ in start():
+            raise LookupError
+
+
+async def by_anext(start: Start) -> None:
+    """Take one outcome without a loop."""
+    await anext(start())
+
+
+async def by_break_of_a_wrapper(start: Start) -> None:
+    """Leave a generator that goes through another one."""
+
+    async def wrapped(times: int) -> AsyncIterator[Outcome]:
+        async for outcome in wrapped(times - 1) if times else start():
+            yield outcome
+
+    async for _ in wrapped(5):
+        break
+
+
+async def by_a_cycle(start: Start) -> None:
+    """Leave a loop whose iterator only the garbage collection finds, as it may be with a traceback."""
+    cycle: list[object] = [start()]
+    cycle.append(cycle)
+    async for _ in cycle[0]:  # type: ignore[attr-defined]
+        break
+
+
+async def by_cancelling(start: Start) -> None:
+    """Cancel the task of the run, and do not wait for it."""
+
+    async def consume() -> None:
+        async for _ in start():
+            consumed.set()
+
+    consumed = asyncio.Event()
+    task = asyncio.create_task(consume())
+    await consumed.wait()
+    task.cancel()
+
+
+async def by_a_timeout(start: Start) -> None:
+    """Let a timeout end the run while it waits for an outcome."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None) as timeout:
+            async for _ in start():
+                timeout.reschedule(0)
+
+
+async def by_not_starting(start: Start) -> None:
+    """Take no outcome at all."""
+    start()
+
+
+async def by_closing(start: Start) -> None:
+    """Close the iterator, as the documentation says."""
+    outcomes = start()
+    await anext(outcomes)
+    await outcomes.aclose()  # type: ignore[attr-defined]
+
+
+WAYS = [
+    by_break,
+    by_error,
+    by_anext,
+    by_break_of_a_wrapper,
+    by_a_cycle,
+    by_cancelling,
+    by_a_timeout,
+    by_not_starting,
+    by_closing,
+]
+
+
+@pytest.mark.parametrize("leave", WAYS)
+async def test_the_next_run_goes_on(
+    leave: Callable[[Start], Awaitable[None]], start: Start, sandbox: Sandbox
+) -> None:
+    """However a run was left, the next one waits for its end, and creates each link once."""
+    gc.disable()  # it must not depend on a collection that happens to come
+    try:
+        for _ in range(3):
+            await leave(start)
+        outcomes = [outcome async for outcome in start()]
+    finally:
+        gc.enable()
+    assert len(outcomes) == COUNT
+    assert {outcome.status for outcome in outcomes} <= {LinkStatus.CREATED, LinkStatus.ALREADY_LINKED}
+    assert len(sandbox.links) == len({link.child_entity_id for link in sandbox.links}) == COUNT
+
+
+async def test_the_next_run_waits_as_long_as_the_ending_takes(
+    start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a run may take longer than the moment for which another run waits."""
+    monkeypatch.setattr(journal, "_POLL", 0)
+    monkeypatch.setattr(journal, "_MAX_POLLS", 2)
+    close, closing, go = Store.close, threading.Event(), threading.Event()
+
+    def close_later(store: Store) -> str | None:
+        closing.set()
+        assert go.wait(60)
+        return close(store)
+
+    monkeypatch.setattr(Store, "close", close_later)
+    tries = counted_tries(monkeypatch)
+    await by_break(start)
+    again = asyncio.create_task(first(start))
+    while len(tries) < 6 and not again.done():  # noqa: ASYNC110 - the work of a thread
+        await asyncio.sleep(0.001)
+    assert closing.is_set()
+    assert not again.done()
+    go.set()
+    await again
+    await settle()
+
+
+def counted_tries(monkeypatch: pytest.MonkeyPatch) -> list[Store]:
+    """Record each attempt to open a journal."""
+    tries: list[Store] = []
+    opening = Store.open
+
+    def open_counted(store: Store) -> bool:
+        tries.append(store)
+        return opening(store)
+
+    monkeypatch.setattr(Store, "open", open_counted)
+    return tries
+
+
+class TestInUse:
+    @pytest.fixture(autouse=True)
+    def polls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(journal, "_POLL", 0)
+
+    async def test_within_the_loop(self, start: Start) -> None:
+        """A run that goes on is not disturbed by a second one, which is refused."""
+        count = 0
+        async for _ in start():
+            if not count:
+                with pytest.raises(JournalError, match="is in use by another run"):
+                    await anext(start())
+            count += 1
+        assert count == COUNT
+
+    async def test_an_iterator_that_is_kept(self, start: Start) -> None:
+        """A run whose iterator is still held may go on, so a second one is refused until it is closed."""
+        outcomes = start()
+        async for _ in outcomes:
+            break
+        with pytest.raises(JournalError, match="is in use by another run"):
+            await anext(start())
+        await anext(outcomes)
+        await outcomes.aclose()  # type: ignore[attr-defined]
+        assert len([outcome async for outcome in start()]) == COUNT
+
+    async def test_a_run_that_ends_in_the_meantime(
+        self, start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The moment is for any other run or reader, also of another process."""
+        tries = counted_tries(monkeypatch)
+        with contextlib.ExitStack() as other:
+            other.enter_context(locked(path))
+            run = asyncio.create_task(first(start))
+            while len(tries) < 3:  # noqa: ASYNC110 - the work of a thread
+                await asyncio.sleep(0.001)
+        await run
+        await settle()
+
+    async def test_cancelled_while_it_waits(
+        self, start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run that waits for another one can be cancelled, and leaves nothing."""
+        monkeypatch.setattr(journal, "_MAX_POLLS", 10**9)
+        tries = counted_tries(monkeypatch)
+        with locked(path):
+            run = asyncio.create_task(first(start))
+            while len(tries) < 3:  # noqa: ASYNC110 - the work of a thread
+                await asyncio.sleep(0.001)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+        assert len([outcome async for outcome in start()]) == COUNT
+        assert journal._ending == {}

@@ -1,0 +1,132 @@
+"""``caselinks bulk`` with spreadsheets: how to read them, and the file of rejected lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks.sandbox import Sandbox
+from tests.cli.bulk import bulk
+from tests.cli.program import caselinks, environment, pointing_at, start
+from tests.support.server import Server
+from tests.support.steps import answers, created, drops
+
+A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
+B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
+HEADER = "From|Kind|To|note\n"
+COLUMNS = ("parent=From", "Relationship=kind", "child=To")
+OPTIONS = ("--delimiter", "|", *(word for column in COLUMNS for word in ("--column", column)))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "links.csv"
+    path.write_text(f'{HEADER}{A}|blocked by|{B}|ok\n{A}|bloks|{B}|"1\n2"\n{A}|blocks|x|\n')
+    return path
+
+
+async def test_delimiter_and_columns(sandbox: Sandbox, tmp_path: Path) -> None:
+    """bulk and plan read a file whose delimiter and columns are given."""
+    path = tmp_path / "links.csv"
+    path.write_text(f"{HEADER}{A}|blocked by|{B}|\n")
+    planned = await caselinks(pointing_at(sandbox), "plan", *OPTIONS, str(path))
+    assert (planned.status, planned.out) == (0, f"+ {B} BLOCKS {A}\n")
+    done = await bulk(pointing_at(sandbox), *OPTIONS, str(path))
+    assert (done.status, [link.parent_entity_id for link in sandbox.links]) == (0, [B])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--column", "parent"), "--column must be COLUMN=NAME, such as parent=From, not 'parent'"),
+        (("--column", "parent= "), "--column must be COLUMN=NAME"),
+        (("--column", "parent=a", "--column", "Parent=b"), "--column parent appears twice"),
+        (("--column", "prnt=a"), "unknown column 'prnt' of a link"),
+        (("--delimiter", "||"), "delimiter must be one character"),
+        (("--rejects", "bad.jsonl"), "--rejects must have the suffix of the same format as FILE"),
+        (("--rejects", "/nowhere/bad.csv"), "/nowhere/bad.csv"),
+    ],
+)
+async def test_options_that_cannot_be(file: Path, options: tuple[str, ...], says: str) -> None:
+    """What is wrong is one line, nothing is sent, and the status is 2."""
+    done = await bulk(environment(), "--sandbox", *options, str(file))
+    assert says in done.err
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+
+
+async def test_the_input_is_not_overwritten(file: Path) -> None:
+    """The file of rejected lines must not be the input, which would be lost."""
+    before = file.read_bytes()  # noqa: ASYNC240 - it does not block
+    done = await bulk(environment(), "--sandbox", "--rejects", str(file), str(file))
+    assert "must not overwrite" in done.err
+    assert (done.status, file.read_bytes()) == (2, before)  # noqa: ASYNC240 - as above
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict",)])
+async def test_rejected_lines_are_fixed_and_run_again(
+    sandbox: Sandbox, file: Path, tmp_path: Path, strict: tuple[str, ...]
+) -> None:
+    """The failed lines are in the form of the input; fixed, the same command creates their links."""
+    bad, again = tmp_path / "bad.csv", tmp_path / "again.csv"
+    done = await bulk(pointing_at(sandbox), *OPTIONS, *strict, "--rejects", str(bad), str(file))
+    assert done.status == (2 if strict else 1)
+    head, first, second, third = bad.read_text().splitlines()
+    assert head == f"rejected_because|{HEADER.strip()}"
+    assert first.startswith("\"unknown relationship 'bloks'; did you mean blocks? Use one of ")
+    assert [first.partition('"|')[2], second] == [f'{A}|bloks|{B}|"1', '2"']
+    assert third.startswith("\"'x' does not name an entity; write ")
+    if not strict:
+        summary = f"To continue, fix the 2 lines in {bad}, then run the same command with that file.\n"
+        assert done.err.endswith(summary)
+    bad.write_text(bad.read_text().replace("|bloks|", "|blocks|").replace("|x|", f"|{B}|"))
+    done = await bulk(pointing_at(sandbox), *OPTIONS, "--rejects", str(again), str(bad))
+    assert done.status == 0
+    assert not again.exists()
+
+
+async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> None:
+    """A failed link is rejected with its error, also in JSON Lines; if it is ambiguous, --ensure is named."""
+    bad = tmp_path / "bad.jsonl"
+    link = f'{{"parent":"{A}", "relationship": "blocks", "child":"{B}"}}'
+    async with Server(created, answers(404), drops, answers(403)) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="secret-a", DD_APP_KEY="secret-b")
+        options = ("--concurrency", "1", "--attempts", "1", "--rejects", str(bad), "-")
+        done = await bulk(variables, *options, stdin=f"{link}\n".encode() * 3)
+    failed, ambiguous = bad.read_text().splitlines()
+    assert failed.startswith(f'{{"rejected_because": "cannot create CASE {A} BLOCKS CASE {B}: 404')
+    assert failed.endswith(f", {link[1:]}")
+    assert "The link may have been created" in ambiguous
+    assert done.err.endswith("then run the same command with that file and --ensure.\n")
+    assert done.status == 1
+
+
+async def test_rejected_lines_that_cannot_be_written(file: Path) -> None:
+    """A full disk ends the run with a message and status 1."""
+    done = await bulk(environment(), "--sandbox", *OPTIONS, "--rejects", "/dev/full", str(file))
+    assert "cannot write the rejected lines: [Errno 28] No space left on device" in done.err
+    assert "Stopped: no later line was sent." in done.err
+    assert done.status == 1
+
+
+async def test_a_kill_loses_no_rejected_line(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Each line is in the file when it is reported, before the run ends."""
+    bad = tmp_path / "bad.csv"
+    process = await start(pointing_at(sandbox), "bulk", "--rejects", str(bad), "-")
+    process.stdin.write(f"parent,relationship,child\n{A},bloks,{B}\n".encode())
+    await process.stdin.drain()
+    assert (await process.stderr.readline()).startswith(b"line 2: unknown relationship")
+    process.kill()
+    await process.communicate()
+    assert bad.read_bytes().endswith(f'",{A},bloks,{B}\n'.encode())
+
+
+async def test_relationships_in_words(sandbox: Sandbox) -> None:
+    """create takes the words that a file may have, and so does the option of list."""
+    first, second = "SHOP-31", "SHOP-32"
+    done = await caselinks(environment(), "create", "--sandbox", first, "is blocked by", second)
+    assert done.out.split("\t")[1:4] == [second, "BLOCKS", first]
+    done = await caselinks(environment(), "create", "--sandbox", first, "blocked", second)
+    assert "did you mean blocked by or blocks?" in done.err
+    done = await caselinks(environment(), "list", "--sandbox", "SHOP-23", "--relationship", "Parent of")
+    assert done.status == 0

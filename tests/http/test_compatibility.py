@@ -1,0 +1,99 @@
+"""The rules for an aiohttp that does not report what it sent, as before 3.14.4."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+
+from datadog_caselinks import (
+    AmbiguousResultError,
+    ApiKeys,
+    CaseLinksClient,
+    ConnectError,
+    NotFoundError,
+    RetryPolicy,
+    SessionManager,
+    case,
+)
+from datadog_caselinks.http import compatibility, transport
+from datadog_caselinks.http.compatibility import BlindTracker
+from tests.support.api import Api
+from tests.support.ids import some_id
+from tests.support.server import Server, Step
+from tests.support.steps import UNCLEAR, answers, created, deleted, drops
+
+NEW = case(some_id(1)).blocks(case(some_id(2)))
+KEYS = ApiKeys(api_key="the-api-key", app_key="the-app-key")
+AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
+
+
+@pytest.fixture(autouse=True)
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the tracker away from the client."""
+    monkeypatch.setattr(transport, "UploadTracker", BlindTracker)
+    monkeypatch.setattr(compatibility, "UploadTracker", BlindTracker)
+
+
+async def test_a_success() -> None:
+    """Creates, lists and deletes work."""
+    async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
+        link = await client.create_link(NEW)
+        assert await client.list_links(NEW.parent) == [link]
+        await client.delete_link(link)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://caselinks.invalid"])
+async def test_no_connection(url: str) -> None:
+    """A request without a connection was never sent."""
+    async with CaseLinksClient(url, KEYS, retry=RetryPolicy(max_attempts=1)) as client:
+        with pytest.raises(ConnectError, match="nothing was sent"):
+            await client.create_link(NEW)
+
+
+@pytest.mark.parametrize("step", UNCLEAR.values(), ids=list(UNCLEAR))
+async def test_after_connecting(step: Step) -> None:
+    """A create that fails after connecting is looked up before it is sent again."""
+    api = Api()
+    async with Server(step, api) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
+        await client.create_link(NEW)
+    assert server.methods == ["POST", "GET", "POST"]
+    assert len(api.links) == 1
+
+
+async def test_an_error_of_a_hook() -> None:
+    """An error that is not aiohttp's may come after sending, so the create is ambiguous."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(fail)
+    sessions = SessionManager(trace_configs=[trace])
+    async with (
+        Server(created) as server,
+        sessions,
+        CaseLinksClient(server.url, KEYS, sessions=sessions, retry=AT_ONCE) as client,
+    ):
+        with pytest.raises(AmbiguousResultError):
+            await client.create_link(NEW)
+
+
+async def test_a_delete_whose_response_is_lost() -> None:
+    """A delete that aiohttp would repeat unseen is repeated by the client, which then expects a 404."""
+    async with (
+        Server(created, deleted, drops, answers(404)) as server,
+        CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client,
+    ):
+        await client.create_link(NEW)  # opens the connection
+        await client.delete_link("some-link")
+        await client.delete_link("some-link")
+        with pytest.raises(NotFoundError):
+            await client.delete_link("some-link")
+    assert server.methods == ["POST", *["DELETE"] * 4]
+
+
+async def test_a_connector_without_a_socket_factory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before aiohttp 3.12 a connector takes no ``socket_factory``, and gets none."""
+    monkeypatch.delattr(aiohttp, "AddrInfoType", raising=False)
+    async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
+        await client.create_link(NEW)

@@ -1,0 +1,193 @@
+"""The memory of one client for responses: a share for each, and one long one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+import tracemalloc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLinksClient,
+    Entity,
+    NewCaseLink,
+    PermissionDeniedError,
+    RetryPolicy,
+    case,
+)
+from datadog_caselinks.errors import ResponseTooLargeError
+from datadog_caselinks.http import envelope
+from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
+from datadog_caselinks.models import identity
+from datadog_caselinks.retry import RetryBudget
+from tests.support.ids import some_id
+from tests.support.server import Server
+from tests.support.steps import answers, link_json
+from tests.support.waiting import settle
+
+PARENT = case(some_id(1))
+
+
+def new_link(number: int, parent: Entity = PARENT) -> NewCaseLink:
+    return parent.blocks(case(some_id(number + 1000)))
+
+
+def listing(size: int, *links: NewCaseLink) -> bytes:
+    """Return a list of ``links`` that is ``size`` bytes long, most of which are not of links."""
+    data = [
+        link_json(
+            {
+                "parent_entity_id": link.parent.id,
+                "parent_entity_type": link.parent.type,
+                "relationship": link.relationship,
+                "child_entity_id": link.child.id,
+                "child_entity_type": link.child.type,
+            }
+        )
+        for link in links
+    ]
+    body: dict[str, Any] = {"data": data, "meta": ""}
+    body["meta"] = "x" * (size - len(json.dumps(body)))
+    return json.dumps(body).encode()
+
+
+def client_of(server: Server, keys: ApiKeys, **options: Any) -> CaseLinksClient:
+    return CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1, settle=0), **options)
+
+
+class Busy:
+    """A client that reads a long list of another call as long as ``end`` is not called."""
+
+    def __init__(self, client: CaseLinksClient) -> None:
+        self._long = client._operations._memory._long
+
+    async def begin(self) -> None:
+        await self._long.acquire()
+
+    def end(self) -> None:
+        self._long.release()
+
+
+async def test_many_long_lists_at_once(keys: ApiKeys) -> None:
+    """Forty lookups in lists of 8 MiB find their links, in the memory of their shares and one list."""
+    body = gzip.compress(listing(MAX_LIST // 2, *map(new_link, range(3))), 1)
+    count = 40
+    parents = [case(some_id(number + 10)) for number in range(count)]
+
+    async with (
+        Server(answers(200, body, Content_Encoding="gzip")) as server,
+        client_of(server, keys) as client,
+    ):
+        tracemalloc.start()
+        lookups = (client._operations.find_links(parent, {identity(new_link(1))}) for parent in parents)
+        found = await asyncio.gather(*lookups)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert [list(links) for links in found] == [[identity(new_link(1))]] * count
+    assert peak < count * 2 * MAX_BODY + 6 * MAX_LIST
+
+
+class TestLongLists:
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[Server]:
+        async with Server(answers(200, listing(2 * MAX_BODY, new_link(1)))) as server:
+            yield server
+
+    async def test_one_alone_is_requested_once(self, server: Server, keys: ApiKeys) -> None:
+        """A list that is longer than its share is read on if no other one is."""
+        async with client_of(server, keys) as client:
+            for _ in range(2):
+                assert len(await client.list_links(PARENT)) == 1
+        assert server.methods == ["GET"] * 2
+
+    async def test_one_beside_another_waits_and_is_requested_again(
+        self, server: Server, keys: ApiKeys
+    ) -> None:
+        """The wait is outside of a request, so that no timeout runs and no connection is held."""
+        async with client_of(server, keys) as client:
+            busy = Busy(client)
+            await busy.begin()
+            call = asyncio.create_task(client.list_links(PARENT))
+            await server.until_seen(1)
+            while client._operations._memory._shares._value != client._concurrency:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert not call.done()
+            busy.end()
+            assert len(await call) == 1
+            assert client._operations._memory._long._value == 1
+        assert server.methods == ["GET"] * 2
+
+    async def test_one_of_a_client_with_many_requests_in_flight(self, keys: ApiKeys) -> None:
+        """The more requests may be in flight, the smaller is the share of each."""
+        async with (
+            Server(answers(200, listing(MAX_BODY // 4, new_link(1)))) as server,
+            client_of(server, keys, max_concurrency=1000) as client,
+        ):
+            busy = Busy(client)
+            await busy.begin()
+            call = asyncio.create_task(client.list_links(PARENT))
+            await server.until_seen(1)
+            busy.end()
+            assert len(await call) == 1
+
+    async def test_an_error_is_not_requested_again(self, keys: ApiKeys) -> None:
+        """The beginning of an error page is enough."""
+        async with Server(answers(403, b"x" * 2 * MAX_BODY)) as server, client_of(server, keys) as client:
+            busy = Busy(client)
+            await busy.begin()
+            with pytest.raises(PermissionDeniedError):
+                await client.list_links(PARENT)
+        assert server.methods == ["GET"]
+
+    async def test_one_that_is_too_long_lets_the_next_one_in(self, keys: ApiKeys) -> None:
+        """A list that fails leaves nothing behind."""
+        server = Server(answers(200, listing(MAX_LIST + 1)), answers(200, listing(2 * MAX_BODY)))
+        async with server, client_of(server, keys) as client:
+            with pytest.raises(ResponseTooLargeError):
+                await client.list_links(PARENT)
+            assert await client.list_links(PARENT) == []
+        assert server.methods == ["GET"] * 2
+
+
+async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long is decoded in a thread, and even cancelled calls do not let a second one begin."""
+    decode, busy, most, go = envelope.decode_links, 0, 0, threading.Event()
+
+    def decode_counted(body: bytes) -> envelope.DecodedLinks:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        assert go.wait(60)
+        busy -= 1
+        return decode(body)
+
+    monkeypatch.setattr(envelope, "decode_links", decode_counted)
+    async with Server(answers(200, listing(MAX_BODY // 2))) as server, client_of(server, keys) as client:
+        calls = [asyncio.create_task(client.list_links(PARENT)) for _ in range(6)]
+        await server.until_seen(6)
+        for call in calls[:3]:
+            while not busy:  # noqa: ASYNC110 - the work of a thread
+                await asyncio.sleep(0.001)
+            call.cancel()
+            await settle()
+        go.set()
+        await asyncio.wait(calls)
+    assert most == 1
+
+
+async def test_a_lookup_earns_no_budget(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists that work do not show that creates do, so a lookup earns no budget for retries."""
+    earned: list[RetryBudget] = []
+    monkeypatch.setattr(RetryBudget, "give_back", lambda budget: earned.append(budget))
+    async with Server(answers(200, listing(100, new_link(1)))) as server, client_of(server, keys) as client:
+        found = await client._operations.find_links(PARENT, {identity(new_link(1)), identity(new_link(2))})
+        assert found.keys() == {identity(new_link(1))}
+        assert not earned
+        await client.list_links(PARENT)
+        assert len(earned) == 1

@@ -1,0 +1,53 @@
+"""Processes that share a limit, in the simulation of ``benchmarks/sharing.py``: nobody starves."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.sharing import Simulation, beside_a_bulk_run, picture, together
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_call_beside_a_bulk_run_waits_three_windows_at_most(seed: int) -> None:
+    """A new process with one request gets its part of the windows that a busy process uses up."""
+    waits = beside_a_bulk_run(40, seed=seed)
+    assert waits[int(0.95 * len(waits)) - 1] <= 3
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_eight_busy_processes_have_few_requests_rejected(seed: int) -> None:
+    """At most 10 % are rejected, and the limit is used nearly as well as by one process."""
+    rejected, slowdown = together(8, seed=seed)
+    assert rejected <= 0.1
+    assert slowdown <= 1.15
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_process_that_is_alone_loses_nothing(seed: int) -> None:
+    """Nothing is rejected, and the reserve for others takes no time."""
+    rejected, slowdown = together(1, seed=seed)
+    assert rejected == 0
+    assert slowdown <= 1.03
+
+
+def test_a_thousand_processes_get_done() -> None:
+    """More processes than a window has requests all end."""
+    _, slowdown = together(1000)
+    assert slowdown <= 1.3
+
+
+def test_the_picture_has_a_bar_for_each_result() -> None:
+    """The bars are on a grey one of the whole width, and the description repeats the results."""
+    drawn = picture([("alone", "0.0 %", 0.0), ("two", "1.0 %", 0.01)])
+    assert drawn.count('class="ours"') == 2
+    assert "alone: 0.0 %; two: 1.0 %" in drawn
+
+
+def test_the_server_counts_in_aligned_windows() -> None:
+    """The server of the simulation rejects the request after the last one of a window."""
+    simulation = Simulation(1)
+    served = [simulation.serve() for _ in range(201)]
+    assert [is_rejected for _, is_rejected in served] == [False] * 200 + [True]
+    assert served[-1][0].remaining == 0

@@ -1,0 +1,341 @@
+"""A server that is away: a short time fails no call, and a long time costs hardly a request more than calls.
+
+Nothing is sent here: a stand-in for the transport fails while the fake clock says so. The clock jumps from
+one timer to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import json
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
+
+import pytest
+from multidict import CIMultiDict
+
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLinksClient,
+    CaseLinksError,
+    ConnectError,
+    RetryPolicy,
+    SessionError,
+    TransportError,
+    case,
+)
+from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.models import NewCaseLink
+from datadog_caselinks.retry import BULK_PATIENCE
+from tests.support.clock import Clock
+from tests.support.ids import some_id
+from tests.support.tcp import HOST
+from tests.support.waiting import settle
+
+pytestmark = pytest.mark.clock(stopped_at=1000.0)
+
+Failing = Callable[[Request], Exception | int]
+
+
+def refused(_: Request) -> ConnectError:
+    return ConnectError("connection refused; nothing was sent")
+
+
+def dropped(_: Request) -> TransportError:
+    return TransportError("the connection was lost before a response arrived")
+
+
+def responds(status: int) -> Failing:
+    return lambda _: status
+
+
+class Site:
+    """A server that fails between ``away_from`` and ``back_at``, and takes 50 ms for every other response."""
+
+    def __init__(self, clock: Clock, failing: Failing, *, away_from: float = 0.12, back_at: float) -> None:
+        self._clock = clock
+        self._failing = failing
+        self._began = clock.time()
+        self._away_from = away_from
+        self._back_at = back_at
+        self.requests = Counter[str]()
+        self.links: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.twice = 0
+
+    @property
+    def _is_away(self) -> bool:
+        return self._away_from <= self._clock.time() - self._began < self._back_at
+
+    async def send(self, request: Request) -> Response:
+        self.requests[request.operation] += 1
+        if self._is_away:
+            await asyncio.sleep(0.001)
+            return self._fail(request)
+        await asyncio.sleep(0.05)
+        if self._is_away:  # it went away with the request
+            return self._fail(request)
+        return Response(request, *self._respond(request))
+
+    def _fail(self, request: Request) -> Response:
+        failure = self._failing(request)
+        if isinstance(failure, Exception):
+            raise failure
+        return Response(request, failure, CIMultiDict(), b"")
+
+    def _respond(self, request: Request) -> tuple[int, CIMultiDict[str], bytes]:
+        if request.operation == "list":
+            entity = cast("Any", request.subject)
+            found = [link for key, link in self.links.items() if entity.id in key]
+            return 200, CIMultiDict(), json.dumps({"data": found}).encode()
+        attributes = json.loads(cast("bytes", request.body))["data"]["attributes"]
+        key = tuple(attributes.values())
+        self.twice += key in self.links
+        link = {"id": f"link-{len(self.links)}", "type": "link", "attributes": attributes}
+        self.links[key] = link
+        return 201, CIMultiDict(), json.dumps({"data": link}).encode()
+
+
+async def in_virtual_time(clock: Clock, call: Awaitable[Any]) -> Any:
+    """Return the result of ``call``, with the clock set to the next timer whenever nothing else can run."""
+    loop = cast("Any", asyncio.get_running_loop())
+
+    async def advance() -> None:
+        while True:
+            for _ in range(2000):
+                await asyncio.sleep(0)
+                if len(loop._ready) == 0:
+                    break
+            timers = [handle._when for handle in loop._scheduled if not handle._cancelled]
+            if timers:
+                clock.advance(max(0.0, heapq.nsmallest(1, timers)[0] - clock.time()))
+
+    task = asyncio.create_task(advance())
+    try:
+        return await call
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def wanted(count: int) -> Iterable[NewCaseLink]:
+    parents = [case(some_id(number)) for number in range(1, 51)]
+    return (parents[number % 50].blocks(case(some_id(number + 100))) for number in range(count))
+
+
+async def gathered(
+    clock: Clock, site: Site, monkeypatch: pytest.MonkeyPatch, count: int, **options: Any
+) -> list[Any]:
+    """Return the results of so many calls of ``create_link`` at once."""
+    monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+    keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
+    async with CaseLinksClient(f"http://{HOST}:9", keys, **options) as client:
+        calls = (client.create_link(new) for new in wanted(count))
+        results: list[Any] = await in_virtual_time(clock, asyncio.gather(*calls, return_exceptions=True))
+        return results
+
+
+def failures(results: Iterable[Any]) -> Counter[str]:
+    return Counter(type(result).__name__ for result in results if isinstance(result, Exception))
+
+
+@pytest.fixture(autouse=True)
+def same_luck() -> None:
+    random.seed(20261)
+
+
+class TestShort:
+    @pytest.mark.parametrize("concurrency", [1, 100, 1000])
+    @pytest.mark.parametrize("seconds", [0.25, 5])
+    @pytest.mark.parametrize(
+        "failing", [refused, dropped, responds(503), responds(502)], ids=["refused", "dropped", "503", "502"]
+    )
+    async def test_it_fails_no_call(
+        self,
+        failing: Failing,
+        seconds: float,
+        concurrency: int,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A server that is away for five seconds fails none of thousands of calls, and none is made twice."""
+        count = 2000 if concurrency > 1 else 100
+        site = Site(clock, failing, back_at=0.12 + seconds)
+        results = await gathered(clock, site, monkeypatch, count, max_concurrency=concurrency)
+        assert failures(results) == {}
+        assert (len(site.links), site.twice) == (count, 0)
+        assert site.requests["create"] <= count + 2 * concurrency + 20
+
+    async def test_the_requests_behind_a_failure_wait(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While no request succeeds, only a few probes are sent, with growing waits between them."""
+        site = Site(clock, refused, away_from=0, back_at=7)
+        results = await gathered(clock, site, monkeypatch, 1000, max_concurrency=10)
+        assert failures(results) == {}
+        assert site.requests["create"] <= 1000 + 10 + 6
+
+
+class TestLong:
+    @pytest.mark.parametrize("concurrency", [10, 100, 1000])
+    @pytest.mark.parametrize("failing", [refused, responds(503)], ids=["refused", "503"])
+    async def test_it_costs_hardly_more_requests_than_calls(
+        self, failing: Failing, concurrency: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that is away for ten minutes gets at most 2 % more creates than there are calls."""
+        site = Site(clock, failing, away_from=0, back_at=600)
+        results = await gathered(clock, site, monkeypatch, 3000, max_concurrency=concurrency)
+        assert sum(failures(results).values()) == 3000
+        assert all(error.during_outage for error in results)
+        assert site.requests["create"] <= 3000 * 1.02
+
+    async def test_a_refused_connection_ends_as_one(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call that waited in vain fails with the error of its own attempt, which says why it ended."""
+        site = Site(clock, refused, away_from=0, back_at=600)
+        [error] = await gathered(clock, site, monkeypatch, 1)
+        assert isinstance(error, ConnectError)
+        assert str(error).startswith("connection refused")
+        assert site.requests["create"] <= 6
+
+    async def test_nobody_waits_for_the_next_success(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a long outage each further call is sent once and at once, and the first success ends it."""
+        site = Site(clock, refused, away_from=0, back_at=600)
+        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
+        new, *more = wanted(4)
+        async with CaseLinksClient(f"http://{HOST}:9", keys) as client:
+            for _ in range(2):
+                with pytest.raises(ConnectError):
+                    await in_virtual_time(clock, client.create_link(new))
+            before, now = site.requests["create"], clock.time()
+            with pytest.raises(ConnectError, match="Not retried"):
+                await in_virtual_time(clock, client.create_link(new))
+            assert site.requests["create"] == before + 1
+            assert clock.time() < now + 0.01
+            clock.advance(700)
+            for each in more:
+                await in_virtual_time(clock, client.create_link(each))
+            site._began, site._back_at = clock.time(), 3  # away again: retried as at first
+            assert await in_virtual_time(clock, client.create_link(new))
+
+    async def test_an_old_one_says_nothing_of_a_new_one(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A failure long after the last one begins another outage, in which calls are retried again."""
+        site = Site(clock, refused, away_from=0, back_at=600)
+        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
+        new, other = wanted(2)
+        async with CaseLinksClient(f"http://{HOST}:9", keys) as client:
+            with pytest.raises(ConnectError):
+                await in_virtual_time(clock, client.create_link(new))
+            clock.advance(595 - (clock.time() - site._began))
+            assert await in_virtual_time(clock, client.create_link(other))
+
+
+class TestPatience:
+    @pytest.mark.parametrize("status", [502, 503, 504, 512])
+    @pytest.mark.parametrize("count", [1, 500])
+    async def test_bulk_outlives_two_minutes(
+        self, count: int, status: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With the patience of ``bulk``, two minutes of a drained proxy queue fail no link."""
+        site = Site(clock, responds(status), away_from=0, back_at=120)
+        results = await gathered(
+            clock, site, monkeypatch, count, retry=RetryPolicy(patience=BULK_PATIENCE), max_concurrency=50
+        )
+        assert failures(results) == {}
+        assert (len(site.links), site.twice) == (count, 0)
+
+    async def test_it_ends(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After its patience a call fails, and a server that cannot be reached does not use it up."""
+        began = clock.time()
+        for failing, least, most in ((responds(503), 150, 200), (refused, 7, 40)):
+            site = Site(clock, failing, away_from=0, back_at=1e6)
+            began = clock.time()
+            results = await gathered(clock, site, monkeypatch, 1, retry=RetryPolicy(patience=BULK_PATIENCE))
+            assert isinstance(results[0], CaseLinksError)
+            assert least <= clock.time() - began <= most
+
+    async def test_one_attempt_stays_one(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """``max_attempts=1`` never retries, with any patience."""
+        site = Site(clock, responds(503), away_from=0, back_at=1e6)
+        await gathered(clock, site, monkeypatch, 1, retry=RetryPolicy(max_attempts=1, patience=60))
+        assert site.requests["create"] == 1
+
+
+class TestPartial:
+    @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+    async def test_a_server_that_fails_now_and_then_is_not_away(
+        self, share: float, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Half of all requests may fail: the others go on, and each link is made."""
+        draw = random.Random(7)
+        site = Site(clock, responds(503), back_at=0)
+        respond = site.send
+
+        async def send(request: Request) -> Response:
+            if draw.random() < share:
+                site.requests[request.operation] += 1
+                await asyncio.sleep(0.02)
+                return Response(request, 503, CIMultiDict(), b"")
+            return await respond(request)
+
+        monkeypatch.setattr(site, "send", send)
+        began = clock.time()
+        policy = RetryPolicy(max_attempts=20, budget=1e6)
+        results = await gathered(clock, site, monkeypatch, 2000, retry=policy)
+        assert failures(results) == {}
+        assert (len(site.links), site.twice) == (2000, 0)
+        assert clock.time() - began < 300
+
+
+class TestClosing:
+    async def test_what_waits_ends_with_the_client(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call that an outage holds back fails when the client is closed."""
+        site = Site(clock, refused, away_from=0, back_at=600)
+        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        client = CaseLinksClient(f"http://{HOST}:9", ApiKeys(api_key="the-api-key", app_key="the-app-key"))
+        calls = [asyncio.create_task(client.create_link(new)) for new in wanted(3)]
+        await settle()
+        clock.advance(0.002)
+        await settle()
+        late = asyncio.create_task(client.create_link(next(iter(wanted(1)))))
+        await settle()
+        assert not late.done()
+        await client.close()
+        with pytest.raises(SessionError):
+            await in_virtual_time(clock, late)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+    async def test_a_cancelled_call_takes_no_probe(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where those that waited first were cancelled, the next one finds out that the server is back."""
+        site = Site(clock, refused, away_from=0, back_at=0.1)
+        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
+        first, *others = wanted(6)
+        async with CaseLinksClient(f"http://{HOST}:9", keys) as client:
+            begun = asyncio.create_task(client.create_link(first))
+            await settle()
+            clock.advance(0.002)
+            await settle()
+            calls = [asyncio.create_task(client.create_link(new)) for new in others]
+            await settle()
+            for call in (begun, *calls[:-1]):
+                call.cancel()
+            assert await in_virtual_time(clock, calls[-1])
