@@ -119,7 +119,7 @@ class _List:
     task: asyncio.Task[None] | None = None
 
     def __init__(self, requested_at: float) -> None:
-        self.requested_at = requested_at
+        self.requested_at: float = requested_at
         self.ids: dict[Identity, str] = {}
 
     @property
@@ -138,7 +138,7 @@ class KnownLinks:
     """
 
     def __init__(self, list_ids: ListIdsFunc) -> None:
-        self.list_ids = list_ids
+        self.list_ids: ListIdsFunc = list_ids
         self._lists: OrderedDict[Entity, _List] = OrderedDict()
         self._size = 0
         self._refused: set[Entity] = set()
