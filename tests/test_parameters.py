@@ -290,6 +290,7 @@ CALLS: Final[dict[str, tuple[str, Callable[[CaseLinksClient], Any]]]] = {
         "concurrency",
         lambda client: client.create_links([NEW], concurrency=2.5),  # type: ignore[arg-type]
     ),
+    "journal: a null byte": ("journal", lambda client: client.create_links([NEW], journal="run\0.journal")),
     "journal: empty": ("journal", lambda client: client.create_links([NEW], journal="")),
     "journal: a flag": (
         "journal",
@@ -368,7 +369,7 @@ class TestFiles:
         with pytest.raises(ParameterError, match=r"^site must be a Site"):
             await _complete(read_link_file(io.BytesIO(), site="EU1"))  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("path", [None, 5, "", b"run.journal"])
+    @pytest.mark.parametrize("path", [None, 5, "", b"run.journal", "run\0.journal"])
     def test_a_journal_is_a_path(self, path: Any) -> None:
         """A journal is read from a path; an empty one is probably a variable that is not set."""
         with pytest.raises(ParameterError, match=r"^path (must be|is empty: it must be) the path of a file"):
