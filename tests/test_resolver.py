@@ -338,7 +338,7 @@ async def test_an_id_that_is_not_a_uuid_is_the_fault_of_the_server() -> None:
     """Such an id cannot be linked; it is not shown, since it may echo a key."""
 
     async def get_case(key: str) -> Case:
-        return Case("the-api-key", key)
+        return Case("the-api-key", key, "", "", "")
 
     with pytest.raises(MalformedResponseError, match=r"^cannot get case SHOP-1: its id is not a UUID$"):
         await Resolver(get_case, Site.EU1).entity("SHOP-1")
