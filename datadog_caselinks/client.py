@@ -7,7 +7,8 @@ import copy
 import logging
 import os
 import ssl as tls
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from functools import partial
 from typing import Final, Self, TypedDict, Unpack
 from uuid import UUID
 
@@ -16,11 +17,13 @@ import aiohttp
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.bulk.create_links import create_links as create_each
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.bulk.known_links import End, KnownLinks, choose_ends, parent_ends
 from datadog_caselinks.bulk.preview import Preview, Previewer, links_in_journal
 from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
+from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -200,6 +203,7 @@ class CaseLinksClient:
         concurrency: int | None = None,
         ensure: bool = False,
         journal: str | os.PathLike[str] | None = None,
+        proceed: Callable[[int], bool] | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         """Create each link in ``source``, and yield the outcome of each as it completes.
 
@@ -208,13 +212,19 @@ class CaseLinksClient:
         that are in flight.
 
         Args:
-            source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead. A
-                generator is closed at the end of the run, even if the run ends early.
+            source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead, and
+                2,000 with ``ensure``. A generator is closed at the end of the run, even if the run ends
+                early.
             concurrency: The most creates in flight at once; by default the ``max_concurrency`` of the client.
-            ensure: Look up each link first, as :meth:`ensure_link` does.
+            ensure: Look up each link first, and create it only if it is missing. Few lists answer for many
+                links: each link is looked up by the end that more of the next 2,000 links share, and a list
+                is used for five minutes. A link that another process creates in that time may be created
+                twice.
             journal: The path of a file that records each link and its outcome. If a run ends early, for any
                 reason, the same call continues it: links that were created are not sent again, and links that
                 were in flight are looked up first. A link that appears twice in ``source`` is created once.
+            proceed: Called with the index of each link before it is sent. Once it returns false, no further
+                link is sent; those in flight are completed. Use it to stop a run.
 
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed`, with the link and its index in
@@ -229,16 +239,44 @@ class CaseLinksClient:
             require_whole_number("concurrency", concurrency, at_least=1)
         if journal is not None:
             require_path("journal", journal)
+        require_function("proceed", proceed)
+        known = KnownLinks(self._operations.list_ids) if ensure else None
+        run = self._create_all(source, known, concurrency=concurrency, journal=journal, proceed=proceed)
+        async with contextlib.aclosing(run) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    async def _create_all(
+        self,
+        source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+        known: KnownLinks | None,
+        *,
+        concurrency: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        proceed: Callable[[int], bool] | None = None,
+    ) -> AsyncGenerator[Outcome, None]:
+        resolver = self.resolver()
+        create_unchecked = self._observed("create", self._creator.create)
+        resume = self._observed("ensure", self._creator.resume)
         async with contextlib.AsyncExitStack() as stack:
-            # Each link goes through these wrappers from the last to the first: the run's counts, the lookup
-            # of keys, the journal, the events of the call.
-            create = self._ensure() if ensure else self._observed("create", self._creator.create)
-            opened = None
+            if known:
+                await stack.enter_async_context(known)
+            opened: Journal | None = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
-                create = opened.once(create, self._observed("ensure", self._creator.resume))
-            observed = stack.enter_context(self._observer.run(self._resolving(create)))
-            outcomes = create_each(observed, source, concurrency=concurrency or self._concurrency)
+
+            async def create_one(item: tuple[WantedLink, End]) -> CreateResult:
+                wanted, end = item
+                new = await resolver.link(wanted)
+                create = self._ensuring(known, end) if known else create_unchecked
+                return await (opened.once(new, create, resume) if opened else create(new))
+
+            outcomes = create_each(
+                stack.enter_context(self._observer.run(create_one)),
+                choose_ends(source) if known else parent_ends(source),
+                concurrency=concurrency or self._concurrency,
+                proceed=proceed,
+            )
             await stack.enter_async_context(contextlib.aclosing(outcomes))
             if opened:
                 stack.callback(opened.end)  # before the creates in flight are cancelled
@@ -272,9 +310,10 @@ class CaseLinksClient:
         if journal is not None:
             require_path("journal", journal)
             recorded = await links_in_journal(journal, site=self.site.api_url)
-        previewer = Previewer(self.resolver().link, self._creator.find, recorded)
+        known = KnownLinks(self._operations.list_ids)
+        previewer = Previewer(self.resolver().link, known.find, recorded)
         outcomes = previewer.preview(source, concurrency=concurrency or self._concurrency)
-        async with contextlib.aclosing(outcomes):
+        async with known, contextlib.aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
 
@@ -326,13 +365,14 @@ class CaseLinksClient:
         return await plan_links(
             wanted,
             list_links=self.list_links,
+            known=KnownLinks(self._operations.list_ids),
             resolver=self.resolver(),
             prune=prune,
             concurrency=self._concurrency,
             progress=Progress(progress),
         )
 
-    def apply_plan(self, plan: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
+    def apply_plan(self, plan: LinkPlan, *, trust_lists: bool = False) -> AsyncGenerator[PlanOutcome, None]:
         """Create and delete the links in ``plan``, and yield the outcome of each as it completes.
 
         The error of a link is in its outcome; it is not raised. Applying a plan twice changes nothing: links
@@ -340,6 +380,11 @@ class CaseLinksClient:
 
         All creates finish before the first delete. If a create failed, nothing is deleted, because the new
         link may replace a deleted one. Leaving the loop early cancels the requests that are in flight.
+
+        Args:
+            plan: The plan.
+            trust_lists: Use what the plan has listed for up to five minutes, instead of listing it again.
+                That saves requests. A link that another process creates in that time may be created twice.
 
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
@@ -349,9 +394,12 @@ class CaseLinksClient:
             ParameterError: ``plan`` is not a :class:`LinkPlan`.
         """
         require("plan", plan, LinkPlan, "a LinkPlan, as plan_links returns it")
+        known = KnownLinks(self._operations.list_ids)
+        if trust_lists and plan.known and plan.known.list_ids == known.list_ids:
+            known = plan.known
         return apply_plan(
             plan,
-            ensure=self._resolving(self._ensure()),
+            ensure_links=partial(self._create_all, known=known),
             delete=self.delete_link,
             concurrency=self._concurrency,
         )
@@ -464,8 +512,20 @@ class CaseLinksClient:
         fenced._creator = self._creator.through(FencedRequester(self._requester, check))
         return fenced
 
-    def _ensure(self) -> CreateFunc:
-        return self._observed("ensure", self._creator.ensure)
+    def _ensuring(self, known: KnownLinks, end: End) -> CreateFunc:
+        async def find(new: NewCaseLink) -> CaseLink | None:
+            return await known.find(new, end)
+
+        async def ensure(new: NewCaseLink) -> CreateResult:
+            try:
+                result = await self._creator.ensure(new, find)
+            except AmbiguousResultError:
+                known.forget(new.parent, new.child)
+                raise
+            known.add(result.link)
+            return result
+
+        return self._observed("ensure", ensure)
 
     def _observed(self, operation: str, create: CreateFunc) -> CreateFunc:
         async def create_observed(new: NewCaseLink) -> CreateResult:
@@ -474,14 +534,6 @@ class CaseLinksClient:
                 return result
 
         return create_observed
-
-    def _resolving(self, create: CreateFunc) -> Callable[[WantedLink], Awaitable[CreateResult]]:
-        resolver = self.resolver()
-
-        async def resolve_and_create(wanted: WantedLink) -> CreateResult:
-            return await create(await resolver.link(wanted))
-
-        return resolve_and_create
 
 
 def _opentelemetry() -> Telemetry | None:

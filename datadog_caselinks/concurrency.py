@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from datadog_caselinks.isolation import isolated
 
@@ -67,6 +67,12 @@ async def for_each(
             for task in (finisher, *workers):
                 task.cancel()
             await asyncio.gather(finisher, *workers, return_exceptions=True)
+
+
+def retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Mark the error of ``task`` as retrieved: asyncio would log it if all callers were cancelled."""
+    if not task.cancelled():
+        task.exception()
 
 
 OnProgress = Callable[[int, int], None]

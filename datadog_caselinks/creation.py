@@ -23,6 +23,7 @@ from weakref import WeakValueDictionary
 
 from attrs import define, frozen
 
+from datadog_caselinks.concurrency import retrieve_error
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     BadRequestError,
@@ -48,6 +49,9 @@ class CreateResult(NamedTuple):
 
 CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
 """Creates a link or finds it."""
+
+FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
+"""Returns the link that is equal to a new one, or ``None``."""
 
 
 @frozen
@@ -111,22 +115,21 @@ class Creator:
         """Create the link. It was not created if this raises anything but :class:`AmbiguousResultError`."""
         return await self._create(self._begin(new))
 
-    async def ensure(self, new: NewCaseLink) -> CreateResult:
-        """Return the link that exists, or create it. Calls for equal links run one after the other."""
+    async def ensure(self, new: NewCaseLink, find: FindFunc | None = None) -> CreateResult:
+        """Return the link that exists, or create it. Calls for equal links run one after the other.
+
+        ``find`` looks the link up; by default the links of its parent are listed.
+        """
         creation = self._begin(new)
         creation.accepts_existing = True
         queue = self._queues.setdefault(identity(new), _EnsureQueue())
         async with queue.lock:
             if queue.latest:  # so recent that a list may not show it yet
                 return CreateResult(queue.latest, created=False)
-            found = await self._lookup.find(new)
+            found = await (find or self._lookup.find)(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
             queue.latest = result.link
             return result
-
-    async def find(self, new: NewCaseLink) -> CaseLink | None:
-        """Return the link that exists, or ``None``."""
-        return await self._lookup.find(new)
 
     async def resume(self, new: NewCaseLink) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
@@ -264,7 +267,7 @@ class Lookup:
             # Registered first: an eager task factory starts the task before create_task returns.
             shared = self._next[parent] = _SharedList()
             shared.task = asyncio.create_task(self._list(parent, before))
-            shared.task.add_done_callback(_retrieve_error)
+            shared.task.add_done_callback(retrieve_error)
         shared.waiting += 1
         shared.wanted.add(identity(new))  # read when the list has arrived
         try:
@@ -291,9 +294,3 @@ class Lookup:
         for lists in (self._next, self._in_flight):
             if lists.get(parent) is shared:
                 del lists[parent]
-
-
-def _retrieve_error(task: asyncio.Task[Mapping[Identity, CaseLink]]) -> None:
-    """Mark the error of ``task`` as retrieved: asyncio would log it if all callers were cancelled."""
-    if not task.cancelled():
-        task.exception()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 from uuid import UUID
 
@@ -15,6 +15,14 @@ from datadog_caselinks.models import Case, CaseLink, Entity, Identity, Relations
 from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, with_retries
 
 T = TypeVar("T")
+
+
+def ids_by_identity(links: Iterable[CaseLink]) -> dict[Identity, str]:
+    """Return the id of each link; of equal links, that of the first."""
+    ids: dict[Identity, str] = {}
+    for link in links:
+        ids.setdefault(identity(link), link.id)
+    return ids
 
 
 class Operations:
@@ -45,9 +53,19 @@ class Operations:
                     found.setdefault(key, link)
             return found
 
+        return await self._look_up(entity, find)
+
+    async def list_ids(self, entity: Entity) -> Mapping[Identity, str]:
+        """Return the id of each link of ``entity``; of equal links, that of the first."""
+
+        def ids(response: Response) -> Mapping[Identity, str]:
+            return ids_by_identity(wire.read_links(response))
+
+        return await self._look_up(entity, ids)
+
+    async def _look_up(self, entity: Entity, read: Callable[[Response], T]) -> T:
         # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
-        request = wire.list_request(entity, None)
-        return await self._fetch(request, find, self._attempts(), earns_budget=False)
+        return await self._fetch(wire.list_request(entity, None), read, self._attempts(), earns_budget=False)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
         """Return the case with this key or UUID.

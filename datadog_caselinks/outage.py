@@ -59,9 +59,9 @@ class Outage:
         self._horizon = horizon
         self._patience = max(horizon, patience)
         self._uniform = uniform
-        self.is_on = False
-        self.is_long = False
-        self.has_failures = False
+        self.is_on: bool = False
+        self.is_long: bool = False
+        self.has_failures: bool = False
         self._failures = 0
         self._began = self._last_failure = 0.0
         self._probes = 0

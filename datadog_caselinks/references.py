@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
+from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, MalformedResponseError, NotFoundError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
@@ -303,10 +303,16 @@ class Resolver:
 
         Raises:
             InvalidLinkError: The text does not name an entity, or is a URL of another site.
+            MalformedResponseError: The case has an id that is not a UUID.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
         reference = _parsed(reference, self._site)
-        return (await self.case(reference)).entity if isinstance(reference, CaseKey) else reference
+        if not isinstance(reference, CaseKey):
+            return reference
+        found = await self.case(reference)
+        if not is_uuid(found.id):  # which is not quoted: it may echo a key
+            raise MalformedResponseError(f"cannot get case {reference}: its id is not a UUID", body="")
+        return found.entity
 
     async def link(self, reference: WantedLink) -> NewCaseLink:
         """Return ``reference`` as a link between entities, after lookups of its case keys.

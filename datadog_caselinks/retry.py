@@ -136,7 +136,7 @@ class RetryBudget:
 
     def __init__(self, size: float, outage: Outage | None = None) -> None:
         self._size = self._left = size
-        self.outage = outage or Outage()
+        self.outage: Outage = outage or Outage()
 
     @property
     def is_spent(self) -> bool:

@@ -43,10 +43,10 @@ RESPONSE: dict[str, Any] = {
 
 
 def all_classes(root: type[CaseLinksError] = CaseLinksError) -> Iterator[type[CaseLinksError]]:
-    """``root`` and what lies below it in this package, in the order of definition."""
+    """``root`` and the public classes below it in this package, in the order of definition."""
     yield root
     for child in root.__subclasses__():
-        if child.__module__.startswith("datadog_caselinks"):
+        if child.__module__.startswith("datadog_caselinks") and not child.__name__.startswith("_"):
             yield from all_classes(child)
 
 

@@ -104,9 +104,9 @@ async def test_a_plan_is_compared_in_a_thread(
 async def test_a_graph_is_joined_in_a_thread(
     client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step from the links that were read to what they lead to, and the graph that comes of it."""
+    """A list is added to the graph in a thread, and so is the graph drawn up."""
     await make(client, FEW)
-    steps = threads_of(monkeypatch, reading._Walk, "advance")
+    steps = threads_of(monkeypatch, reading._Walk, "_add_list")
     made = threads_of(monkeypatch, reading._Walk, "build_graph")
     assert len((await client.read_graph(OUTAGE)).links) == FEW
     assert steps == made == {False}

@@ -144,7 +144,7 @@ class TestSession:
 
 class TestRetryPolicy:
     @pytest.mark.parametrize("name", [each.name for each in attrs.fields(RetryPolicy)])
-    @pytest.mark.parametrize("value", [None, "3", True, math.nan, -1, datetime.timedelta(seconds=3)])
+    @pytest.mark.parametrize("value", ["3", True, math.nan, -1, datetime.timedelta(seconds=3)])
     def test_a_setting_that_is_not_a_number_in_range_is_refused(self, name: str, value: Any) -> None:
         """Each setting is a number; the message names the setting."""
         with pytest.raises(ParameterError, match=f"^{name} must be "):
@@ -290,6 +290,7 @@ CALLS: Final[dict[str, tuple[str, Callable[[CaseLinksClient], Any]]]] = {
         "concurrency",
         lambda client: client.create_links([NEW], concurrency=2.5),  # type: ignore[arg-type]
     ),
+    "journal: a null byte": ("journal", lambda client: client.create_links([NEW], journal="run\0.journal")),
     "journal: empty": ("journal", lambda client: client.create_links([NEW], journal="")),
     "journal: a flag": (
         "journal",
@@ -368,7 +369,7 @@ class TestFiles:
         with pytest.raises(ParameterError, match=r"^site must be a Site"):
             await _complete(read_link_file(io.BytesIO(), site="EU1"))  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("path", [None, 5, "", b"run.journal"])
+    @pytest.mark.parametrize("path", [None, 5, "", b"run.journal", "run\0.journal"])
     def test_a_journal_is_a_path(self, path: Any) -> None:
         """A journal is read from a path; an empty one is probably a variable that is not set."""
         with pytest.raises(ParameterError, match=r"^path (must be|is empty: it must be) the path of a file"):

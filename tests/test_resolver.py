@@ -18,6 +18,7 @@ from datadog_caselinks import (
     Entity,
     InvalidLinkError,
     LinkReference,
+    MalformedResponseError,
     NotFoundError,
     Relationship,
     Resolver,
@@ -331,3 +332,13 @@ async def test_a_server_that_writes_ids_in_upper_case() -> None:
     await cases.case(CaseKey("SHOP-1"))
     await cases.case(case(some_id(0xA)))
     assert asked == ["SHOP-1"]
+
+
+async def test_an_id_that_is_not_a_uuid_is_the_fault_of_the_server() -> None:
+    """Such an id cannot be linked; it is not shown, since it may echo a key."""
+
+    async def get_case(key: str) -> Case:
+        return Case("the-api-key", key, "", "", "")
+
+    with pytest.raises(MalformedResponseError, match=r"^cannot get case SHOP-1: its id is not a UUID$"):
+        await Resolver(get_case, Site.EU1).entity("SHOP-1")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 
 from attrs import frozen
 
-from datadog_caselinks.concurrency import for_each
+from datadog_caselinks.bulk.known_links import End
+from datadog_caselinks.concurrency import enumerate_async, for_each
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     AuthenticationError,
@@ -21,6 +24,8 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.models import CaseLink, LinkStatus
 from datadog_caselinks.references import WantedLink
+
+T = TypeVar("T")
 
 
 @frozen
@@ -108,29 +113,44 @@ Outcome = Created | AlreadyLinked | Failed
 
 
 def create_links(
-    create: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
-    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+    create: Callable[[tuple[WantedLink, End]], Awaitable[tuple[CaseLink, bool]]],
+    source: AsyncIterable[tuple[WantedLink, End]],
     *,
     concurrency: int,
+    proceed: Callable[[int], bool] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
     """Call ``create`` for each link of ``source``, and yield the outcomes in the order of completion.
 
     Args:
         create: A function that returns the link, and whether it created the link.
-        source: The links to create.
+        source: The links to create, each with the end to list if it is looked up.
         concurrency: The maximum number of calls in progress at once.
+        proceed: Called with the index of each link before it is created. Once it returns false, no further
+            link is created.
 
     Raises:
         JournalError: The journal cannot be written, so every further link would fail.
     """
-    return for_each(partial(_outcome, create), source, concurrency=concurrency)
+    items = _while(proceed, source) if proceed else source
+    return for_each(partial(_outcome, create), items, concurrency=concurrency)
+
+
+async def _while(proceed: Callable[[int], bool], source: AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    async with contextlib.aclosing(enumerate_async(source)) as items:
+        async for index, item in items:
+            if not proceed(index):
+                return
+            yield item
 
 
 async def _outcome(
-    create: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]], index: int, new: WantedLink
+    create: Callable[[tuple[WantedLink, End]], Awaitable[tuple[CaseLink, bool]]],
+    index: int,
+    item: tuple[WantedLink, End],
 ) -> Outcome:
+    new = item[0]
     try:
-        link, is_new = await create(new)
+        link, is_new = await create(item)
     except JournalError:
         raise
     except CaseLinksError as error:

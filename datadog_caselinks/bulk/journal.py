@@ -111,30 +111,26 @@ class Journal:
         """Announce that the run is ending: the next one in this process waits for that."""
         _ending[id(self)] = self._store.file
 
-    def once(self, create: CreateFunc, resume: CreateFunc) -> CreateFunc:
-        """Return a function that calls ``create`` for each link once over all runs.
+    async def once(self, new: NewCaseLink, create: CreateFunc, resume: CreateFunc) -> CreateResult:
+        """Call ``create`` for ``new``, once over all runs.
 
-        It calls ``resume`` instead if an earlier run sent the link without recording an outcome.
+        Calls ``resume`` instead if an earlier run sent the link without recording an outcome.
         """
-
-        async def create_once(new: NewCaseLink) -> CreateResult:
-            if not isinstance(new, NewCaseLink):
-                return await create(new)  # raises InvalidLinkError
-            async with self.entry(new) as entry:
-                if entry.link:
-                    return CreateResult(entry.link, created=False)
-                is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
-                try:
-                    link, created = await (resume if is_ambiguous else create)(new)
-                except AmbiguousResultError:
-                    raise  # the entry is ambiguous already
-                except CaseLinksError as error:
-                    entry.failed(error)
-                    raise
-                entry.linked(link, created=created)
-                return CreateResult(link, created=created)
-
-        return create_once
+        if not isinstance(new, NewCaseLink):
+            return await create(new)  # raises InvalidLinkError
+        async with self.entry(new) as entry:
+            if entry.link:
+                return CreateResult(entry.link, created=False)
+            is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
+            try:
+                link, created = await (resume if is_ambiguous else create)(new)
+            except AmbiguousResultError:
+                raise  # the entry is ambiguous already
+            except CaseLinksError as error:
+                entry.failed(error)
+                raise
+            entry.linked(link, created=created)
+            return CreateResult(link, created=created)
 
     @contextlib.asynccontextmanager
     async def entry(self, new: NewCaseLink) -> AsyncGenerator[Entry, None]:

@@ -118,7 +118,7 @@ class Store:
     """The file of a journal, opened by its only writer. After an error, nothing more is written."""
 
     def __init__(self, path: str | os.PathLike[str], site: str) -> None:
-        self.file = _real(path)
+        self.file: Path = _real(path)
         self._site = site
         self._opened = contextlib.ExitStack()
         self._failure: str | None = None

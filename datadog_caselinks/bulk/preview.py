@@ -12,6 +12,7 @@ from attrs import frozen
 from datadog_caselinks.bulk.create_links import AlreadyLinked, Failed
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import LINKED, Key, key_of
+from datadog_caselinks.bulk.known_links import End, choose_ends
 from datadog_caselinks.concurrency import for_each
 from datadog_caselinks.errors import CaseLinksError
 from datadog_caselinks.models import CaseLink, NewCaseLink
@@ -61,14 +62,14 @@ class Previewer:
 
     Args:
         resolve: Looks up the keys of a link.
-        find: Returns the existing link that is equal, or ``None``.
+        find: Returns the existing link that is equal, or ``None``, by a list of this end.
         recorded: The ids of the links that a journal contains.
     """
 
     def __init__(
         self,
         resolve: Callable[[WantedLink], Awaitable[NewCaseLink]],
-        find: Callable[[NewCaseLink], Awaitable[CaseLink | None]],
+        find: Callable[[NewCaseLink, End], Awaitable[CaseLink | None]],
         recorded: Mapping[Key, str],
     ) -> None:
         self._resolve = resolve
@@ -80,9 +81,10 @@ class Previewer:
         self, source: Iterable[WantedLink] | AsyncIterable[WantedLink], *, concurrency: int
     ) -> AsyncGenerator[Preview, None]:
         """Yield the outcomes in the order of completion."""
-        return for_each(self._outcome, source, concurrency=concurrency)
+        return for_each(self._outcome, choose_ends(source), concurrency=concurrency)
 
-    async def _outcome(self, index: int, wanted: WantedLink) -> Preview:
+    async def _outcome(self, index: int, item: tuple[WantedLink, End]) -> Preview:
+        wanted, end = item
         try:
             new = await self._resolve(wanted)
             key = key_of(new)
@@ -91,7 +93,7 @@ class Previewer:
             if link_id := self._recorded.get(key):
                 found: CaseLink | None = CaseLink(link_id, new.parent, new.relationship, new.child)
             else:
-                found = await self._find(new)
+                found = await self._find(new, end)
         except CaseLinksError as error:
             return Failed(wanted, error, index)
         return AlreadyLinked(wanted, found, index) if found else WouldCreate(wanted, new, index)

@@ -69,8 +69,8 @@ class Rejects:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.count = 0
+        self.path: Path = Path(path)
+        self.count: int = 0
 
     def require_not(self, other: int | str) -> None:
         """Check that neither the file nor its backup is ``other``, a path or a file descriptor.

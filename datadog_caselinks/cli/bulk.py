@@ -58,7 +58,11 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
     show_default=True,
     help="Longest wait in seconds for the rate limit or a Retry-After; a longer one ends the run.",
 )
-@click.option("--ensure", is_flag=True, help="Look up each link first, and create only missing links.")
+@click.option(
+    "--no-lookup",
+    is_flag=True,
+    help="Create each link without looking it up first. That saves requests; an equal link may exist twice.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would happen to each line, and create nothing.")
 @click.option(
     "--journal",
@@ -80,13 +84,13 @@ def bulk(
     concurrency: int,
     attempts: int | None,
     max_wait: float,
-    ensure: bool,
+    no_lookup: bool,
     dry_run: bool,
     journal: str | None,
     rejects: str | None,
     settings: Settings,
 ) -> None:
-    """Create the links in FILE; - is standard input.
+    """Create the links in FILE that do not exist yet; - is standard input.
 
     \b
     FILE is CSV with the columns
@@ -112,7 +116,7 @@ def bulk(
         logging_to(screen, settings),
     ):
         if dry_run:
-            trial = DryRun(screen, None if settings.quiet else writer, strict, ensure)
+            trial = DryRun(screen, None if settings.quiet else writer, strict, looks_up=not no_lookup)
             try:
                 run(_try_all(trial, stream, settings, file_options, journal, options))
             finally:
@@ -120,14 +124,20 @@ def bulk(
             trial.summarize()
             context.exit(trial.exit_status)
         rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
-        report = Report(screen, None if settings.quiet else writer, journal, rejected)
+        report = Report(
+            screen,
+            None if settings.quiet else writer,
+            journal,
+            rejected,
+            looks_up=not no_lookup,
+        )
         work = _create_all(
             report,
             stream,
             settings,
             file_options=file_options,
             strict=strict,
-            ensure=ensure,
+            ensure=not no_lookup,
             journal=journal,
             rejects=rejected,
             options=options,
@@ -197,7 +207,7 @@ async def _create_all(
             stream, site=client.site, **file_options
         )
         links = report.links(await _require_well_formed(report, lines) if strict else lines)
-        outcomes = client.create_links(links, ensure=ensure, journal=journal)
+        outcomes = client.create_links(links, ensure=ensure, journal=journal, proceed=report.proceed)
         async with contextlib.aclosing(outcomes):
             try:
                 async for outcome in outcomes:

@@ -31,7 +31,7 @@ class DryRun:
     _screen: Screen
     _records: Records | None  # None: show problems and the summary only
     _strict: bool
-    _ensure: bool
+    _looks_up: bool
     _counts: Counter[str] = field(factory=Counter, init=False)
     _numbers: dict[int, int] = field(factory=dict, init=False)  # of lines, by the index of the link
     _is_stopped: bool = field(default=False, init=False)
@@ -105,8 +105,8 @@ class DryRun:
             self._screen.problem("Stopped: every further line would fail for the same reason.")
         elif self._strict and self._counts[LinkStatus.MALFORMED]:
             self._screen.problem("With --strict, nothing would be sent, because a line is malformed.")
-        if not self._ensure and (self._counts[LinkStatus.ALREADY_LINKED] or self._counts[_REPEATED]):
-            self._screen.problem("Without --ensure, links that exist or are repeated may be created again.")
+        if not self._looks_up and (self._counts[LinkStatus.ALREADY_LINKED] or self._counts[_REPEATED]):
+            self._screen.problem("With --no-lookup, links that exist or are repeated may be created again.")
         self._screen.summary(f"Dry run: {', '.join(totals)}. Nothing was created.")
 
     @property

@@ -167,7 +167,7 @@ class _Application:
         self.has_begun = True
         self._screen.start(len(planned.create) + len(planned.delete))
         with records(self._screen, self._output) as writer:
-            async with contextlib.aclosing(client.apply_plan(planned)) as outcomes:
+            async with contextlib.aclosing(client.apply_plan(planned, trust_lists=True)) as outcomes:
                 async for outcome in outcomes:
                     self._add(outcome, planned, writer)
         self._screen.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable
+from typing import Final
 
 from attrs import define, field
 
@@ -20,6 +21,9 @@ from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink, LinkStatus
 from datadog_caselinks.references import WantedLink
 
+_MAX_LINES: Final = 20_000
+"""Created links whose lines are remembered."""
+
 _FAILURES = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, LinkStatus.MALFORMED)
 
 
@@ -31,11 +35,14 @@ class Report:
     _records: Records | None = None  # None: show failures and the summary only
     _journal: str | None = None  # the path of the journal, if there is one
     _rejects: Rejects | None = None
+    _looks_up: bool = field(default=True, kw_only=True)
     interruption: RunInterruptedError | None = field(default=None, init=False)
     _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
     _stopped_by: Exception | None = field(default=None, init=False)
-    _in_flight: dict[int, LinkLine] = field(factory=dict, init=False)  # by the index of the link
+    _open: dict[int, LinkLine] = field(factory=dict, init=False)  # without an outcome, by the link's index
+    _sent: int = field(default=0, init=False)  # links that were sent or are about to be
+    _lines: OrderedDict[str, int] = field(factory=OrderedDict, init=False)  # of links created, by id
     _same_failure: list[int] = field(factory=list, init=False)  # lines with the error that stopped the run
     _began: float = field(factory=time.monotonic, init=False)
 
@@ -53,6 +60,13 @@ class Report:
         """Whether no link has an outcome yet."""
         return self._counts.total() == self.malformed
 
+    def proceed(self, index: int) -> bool:
+        """Return whether to send the link with this index; not after an error that stopped the run."""
+        if self._stopped_by:
+            return False
+        self._sent = index + 1
+        return True
+
     async def links(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[WantedLink]:
         """Yield the links of ``lines`` until an error shows that all further links would fail."""
         index = 0
@@ -63,7 +77,7 @@ class Report:
                 if isinstance(line, MalformedLine):
                     self.add_malformed(line)
                     continue
-                self._in_flight[index] = line
+                self._open[index] = line
                 index += 1
                 yield line.new
         except OSError as error:
@@ -71,7 +85,7 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         """Count and show the outcome of one link."""
-        line = self._in_flight.pop(outcome.index)
+        line = self._open.pop(outcome.index)
         number = line.number
         status = status_of(outcome)
         self._counts[status] += 1
@@ -81,11 +95,20 @@ class Report:
             self._record(number, status, error=outcome.error)
         elif isinstance(outcome, Created):
             self._created[outcome.link.relationship] += 1
+            self._remember(outcome.link.id, number)
             self._record(number, status, f"created {outcome.link.id}: {outcome.new}", link=outcome.link)
+        elif first := self._lines.get(outcome.link.id):
+            self._record(number, status, f"repeats line {first}: {outcome.new}", link=outcome.link)
         else:
             description = f"already linked by {outcome.link.id}: {outcome.new}"
             self._record(number, status, description, link=outcome.link)
         self._advance()
+
+    def _remember(self, link_id: str, number: int) -> None:
+        """Remember the line of a link that was created, to name it if a later line repeats it."""
+        self._lines[link_id] = number
+        if len(self._lines) > _MAX_LINES:
+            self._lines.popitem(last=False)
 
     def add_malformed(self, line: MalformedLine) -> None:
         """Count and show a line that is not a link."""
@@ -151,7 +174,7 @@ class Report:
 
     @property
     def _lines_in_flight(self) -> str:
-        return _ranges(line.number for line in self._in_flight.values())
+        return _ranges(line.number for index, line in self._open.items() if index < self._sent)
 
     @property
     def _failures(self) -> int:
@@ -171,10 +194,9 @@ class Report:
         if self._stopped_by:
             same = f"lines {_ranges(self._same_failure)} failed for the same reason, and "
             self._screen.problem(f"Stopped: {same if self._same_failure else ''}no later line was sent.")
-            if self._in_flight and not self.interruption:  # read from the file before the run stopped
-                self._screen.problem(
-                    f"Also not sent: lines {_ranges(line.number for line in self._in_flight.values())}."
-                )
+            unsent = [line.number for index, line in self._open.items() if index >= self._sent]
+            if unsent and not self.interruption:
+                self._screen.problem(f"The first line that was not sent is line {min(unsent)}.")
         if self.interruption:
             lines = self._lines_in_flight
             in_flight = (
@@ -185,15 +207,19 @@ class Report:
             return
         if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
             again = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}, then run"
-            ensure = " and --ensure" if self._counts[LinkStatus.AMBIGUOUS] and not self._journal else ""
-            self._screen.summary(f"To continue, {again} the same command with that file{ensure}.")
+            self._screen.summary(f"To continue, {again} the same command with that file{self._hint}.")
             return
         fix = "fix the problems above, then " if self._failures or self._stopped_by else ""
         again = f"To continue, {fix}run the same command again"
         if self._journal:
             self._screen.summary(f"{again}: the journal records what is done.")
-        elif self._created or self._counts[LinkStatus.AMBIGUOUS] or self._in_flight:
-            self._screen.summary(f"{again} with --ensure: it creates only the missing links.")
+        elif self._looks_up or self._created or self._counts[LinkStatus.AMBIGUOUS] or self._open:
+            self._screen.summary(f"{again}{self._hint}: it creates only the missing links.")
+
+    @property
+    def _hint(self) -> str:
+        """What else to change so that a link which may exist is not created again."""
+        return "" if self._looks_up else " without --no-lookup"
 
     @property
     def exit_status(self) -> int:

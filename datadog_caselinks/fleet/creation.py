@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from itertools import takewhile
 
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.client import CaseLinksClient
@@ -48,9 +47,13 @@ class ChunkCreation:
         self, pending: list[tuple[int, WantedLink]], lease: Lease, stop: asyncio.Event
     ) -> CaseLinksError | None:
         causes: list[CaseLinksError] = []
-        wanted = takewhile(lambda _: not causes and not stop.is_set(), (new for _, new in pending))
         client = self._client._fenced(lease.confirm)
-        async with contextlib.aclosing(client.create_links(wanted, ensure=True)) as outcomes:
+        run = client.create_links(
+            [new for _, new in pending],
+            ensure=True,
+            proceed=lambda _: not causes and not stop.is_set(),
+        )
+        async with contextlib.aclosing(run) as outcomes:
             async for outcome in outcomes:
                 number, _ = pending[outcome.index]
                 match outcome:

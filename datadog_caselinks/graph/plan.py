@@ -8,10 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from datadog_caselinks.bulk.create_links import Failed, Outcome, create_links
+from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
+from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
@@ -25,6 +26,7 @@ from datadog_caselinks.models import (
     Relationship,
     identity,
 )
+from datadog_caselinks.operations import ids_by_identity
 from datadog_caselinks.references import CaseKey, LinkReference, Resolver, WantedLink, name_of
 
 
@@ -44,6 +46,9 @@ class LinkPlan:
         Contradictions between the links that will exist, as far as those were listed.
     ``cases``
         The cases that were looked up by key.
+    ``known``
+        What the plan knows of the existing links, for ``apply_plan(…, trust_lists=True)``. It is not copied
+        or pickled.
     """
 
     create: tuple[NewCaseLink, ...] = ()
@@ -51,6 +56,7 @@ class LinkPlan:
     delete: tuple[CaseLink, ...] = ()
     warnings: tuple[Contradiction, ...] = ()
     cases: Mapping[Entity, Case] = field(factory=dict, eq=False, repr=False)
+    known: KnownLinks | None = field(default=None, eq=False, repr=False)
 
     def name_of(self, entity: Entity) -> str:
         """Return the key of ``entity`` if known, else a text that :func:`parse_reference` accepts."""
@@ -74,6 +80,7 @@ async def plan_links(
     wanted: Iterable[WantedLink] | AsyncIterable[WantedLink],
     *,
     list_links: Callable[[Entity], Awaitable[list[CaseLink]]],
+    known: KnownLinks,
     resolver: Resolver,
     prune: bool,
     concurrency: int,
@@ -89,10 +96,18 @@ async def plan_links(
     links = [await resolver.link(link) for link in references]  # sends no requests: all keys are known
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
     to_list = await asyncio.to_thread(_entities_to_list, links, prune=prune)
-    lists = await map_concurrently(list_links, to_list, concurrency=concurrency, progress=progress)
+
+    async def list_and_learn(entity: Entity) -> list[CaseLink]:
+        requested_at = asyncio.get_running_loop().time()
+        links = await list_links(entity)
+        known.learn(entity, await asyncio.to_thread(ids_by_identity, links), requested_at)
+        return links
+
+    lists = await map_concurrently(list_and_learn, to_list, concurrency=concurrency, progress=progress)
     existing = {link.id: link for listed in lists.values() for link in listed}
     cases = {case.entity: case for case in found.values()}
-    return await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, cases=cases)
+    plan = await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, cases=cases)
+    return evolve(plan, known=known)
 
 
 def compare(
@@ -133,14 +148,13 @@ def compare(
 async def apply_plan(
     plan: LinkPlan,
     *,
-    ensure: Callable[[WantedLink], Awaitable[tuple[CaseLink, bool]]],
+    ensure_links: Callable[[Iterable[NewCaseLink]], AsyncGenerator[Outcome, None]],
     delete: DeleteFunc,
     concurrency: int,
 ) -> AsyncGenerator[PlanOutcome, None]:
     """Create the missing links, then delete the unwanted ones, and yield the outcome of each link."""
     failed = 0
-    creating = create_links(ensure, plan.create, concurrency=concurrency)
-    async with contextlib.aclosing(creating) as outcomes:
+    async with contextlib.aclosing(ensure_links(plan.create)) as outcomes:
         async for outcome in outcomes:
             failed += isinstance(outcome, Failed)
             yield outcome

@@ -181,7 +181,11 @@ class Transport:
                 text = text.replace(login.removeprefix("Basic "), "[redacted]")
             return one_line(auth.redact(text))
 
-        kind, reason = classify(error, is_sent, self._trust, redact)
+        try:
+            kind, reason = classify(error, is_sent, self._trust, redact)
+        except Exception:  # of a session of your own: the text or an attribute of the error cannot be read
+            kind, reason = (TransportError if is_sent else ConnectError), _raised(error, redact)
+        reason = auth.redact(reason)
         if not is_sent:
             reason = f"{reason}; nothing was sent"
         elif issubclass(kind, ConnectError):  # aiohttp's own second attempt; the first one had connected
@@ -270,9 +274,7 @@ def classify(
                 "the connection was lost before a response arrived" if is_sent else "the connection was lost"
             )
         case _:
-            reason = (
-                f"aiohttp, or a connector, middleware or hook of its session, raised {_origin(error, redact)}"
-            )
+            reason = _raised(error, redact)
     return TransportError if is_sent else ConnectError, reason
 
 
@@ -288,7 +290,7 @@ def _describe_flaw(error: aiohttp.ClientError, default: str) -> str:
     return next((reason for sign, reason in _FLAWS.items() if sign in first_line), default)
 
 
-def _origin(error: BaseException, redact: Callable[[str], str]) -> str:
+def _raised(error: BaseException, redact: Callable[[str], str]) -> str:
     """Return the class, the text and the place of ``error``. Its traceback would show the keys."""
     try:
         text = redact(str(error))
@@ -296,15 +298,16 @@ def _origin(error: BaseException, redact: Callable[[str], str]) -> str:
         text = ""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     described = ": ".join(filter(None, [type(error).__name__, text]))
-    return f"{described} ({Path(frame.f_code.co_filename).name}:{line})"
+    place = f"{Path(frame.f_code.co_filename).name}:{line}"
+    return f"aiohttp, or a connector, middleware or hook of its session, raised {described} ({place})"
 
 
 def _describe(error: OSError, redact: Callable[[str], str]) -> str:
     """Return the system's description of ``error``. The text of asyncio's errors only repeats the address."""
     if isinstance(error, tls.SSLError):
-        return str(error.reason or error).replace("_", " ").lower()
+        return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
     if getattr(error, "winerror", None):  # on Windows errno is often EINVAL, whatever happened
         return str(error.strerror).rstrip(".").lower()
-    if error.errno:
+    if isinstance(error.errno, int) and error.errno:  # libraries also raise OSError("why", "more")
         return os.strerror(error.errno).lower()
     return (redact(str(error)) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()

@@ -200,6 +200,7 @@ def read_link(response: Response) -> CaseLink:
     """Return the link in ``response``, or raise the error that it reports."""
     link, new = _read(response, envelope.decode_link), response.request.subject
     if not isinstance(new, NewCaseLink) or identity(link) != identity(new):
+        del link  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another link")
     return link
 
@@ -219,6 +220,7 @@ def read_links(response: Response) -> list[CaseLink]:
             extra={"skipped": decoded.skipped},
         )
     if isinstance(entity, Entity) and not _is_about(entity, decoded.links):
+        del decoded  # as above
         raise _malformed(response, "it is about another entity")
     return decoded.links
 
@@ -234,6 +236,7 @@ def read_case(response: Response) -> Case:
     """
     case, name = _read(response, envelope.decode_case), str(response.request.subject)
     if is_uuid(name) and case.id.lower() != name.lower():
+        del case  # as above
         raise _malformed(response, "it is about another case")
     if not has_requested_key(case, response.request):
         response.disconnect()

@@ -495,7 +495,9 @@ class TestDryRun:
             sandbox.add_case(f"SHOP-{number}", "A case")
         await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-1")
         (existing,) = sandbox.links
-        done = await bulk(pointing_at(sandbox), "--dry-run", "--concurrency", "1", "-", stdin=MESSY)
+        done = await bulk(
+            pointing_at(sandbox), "--dry-run", "--no-lookup", "--concurrency", "1", "-", stdin=MESSY
+        )
         assert done.status == 1
         assert done.out.splitlines() == [
             "line 2: would create: SHOP-1 BLOCKS SHOP-2",
@@ -505,18 +507,18 @@ class TestDryRun:
         malformed, failed, hint, summary = done.err.splitlines()
         assert malformed.startswith("line 3: unknown relationship 'bloks'")
         assert failed.startswith("line 6: cannot get case SHOP-99: 404")
-        assert hint == "Without --ensure, links that exist or are repeated may be created again."
+        assert hint == "With --no-lookup, links that exist or are repeated may be created again."
         assert summary == (
             "Dry run: 1 link would be created, 1 already linked, 1 repeated, 1 failed, 1 malformed. "
             "Nothing was created."
         )
         assert sandbox.links == [existing]
-        done = await bulk(pointing_at(sandbox), "--dry-run", "--output", "json", "--ensure", "-", stdin=MESSY)
+        done = await bulk(pointing_at(sandbox), "--dry-run", "--output", "json", "-", stdin=MESSY)
         records = {each["line"]: each for each in json.loads(done.out)}
         assert {records[number]["outcome"] for number in (2, 5)} == {"would_create", "repeated"}
         assert (records[3]["outcome"], records[6]["outcome"]) == ("malformed", "failed")
         assert records[4]["link"]["id"] == existing.id
-        assert "--ensure" not in done.err
+        assert "--no-lookup" not in done.err
 
     async def test_the_options_of_the_run_can_stay(self, sandbox: Sandbox, tmp_path: Path) -> None:
         """No file is written, and --strict says that such a run would send nothing."""

@@ -146,7 +146,16 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
     write_file(file, 3000)
     async with Sandbox() as sandbox:
         sandbox.fail_next(Fault.HTTP_503, count=10_000)
-        arguments = ("--quiet", "--concurrency", "600", "--journal", str(journal), str(file))
+        arguments = (
+            "--quiet",
+            "--attempts",
+            "6",
+            "--concurrency",
+            "600",
+            "--journal",
+            str(journal),
+            str(file),
+        )
         first = await bulk(pointing_at(sandbox), *arguments)
         asked_for = {request.body for request in sandbox.requests if request.method == "POST"}
     assert first.status == 1

@@ -39,7 +39,7 @@ async def journal(sandbox: Sandbox, tmp_path: Path) -> str:
     await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
     file, journal = tmp_path / "links.csv", str(tmp_path / "run.journal")
     file.write_text(LINKS)
-    await caselinks(pointing_at(sandbox), "bulk", "--ensure", "--journal", journal, str(file))
+    await caselinks(pointing_at(sandbox), "bulk", "--journal", journal, str(file))
     assert len(sandbox.links) == 2
     return journal
 

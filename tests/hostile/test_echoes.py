@@ -16,9 +16,10 @@ from datadog_caselinks import (
     CaseLinksClient,
     CaseLinksError,
     Credentials,
+    MalformedResponseError,
     RetryPolicy,
 )
-from tests.hostile.answers import KEYS, OPERATIONS, good, with_headers
+from tests.hostile.answers import CASE, KEYS, OPERATIONS, good, with_headers
 from tests.support.clock import Clock, in_no_time
 from tests.support.leaks import assert_nothing_of, texts_of
 from tests.support.server import Exchange, Server, Step
@@ -65,6 +66,17 @@ def in_body(status: int | None, spell: Callable[[str], bytes]) -> Step:
         await exchange.answer(status or good(exchange.seen)[0], spell("".join(sent(exchange))))
 
     return step
+
+
+async def in_ids(exchange: Exchange) -> None:
+    """Respond with a success whose ids, types and titles are the keys."""
+    told = ",".join(sent(exchange))
+    ends = {f"{end}_entity_{part}": told for end in ("parent", "child") for part in ("type", "id")}
+    kind = "link" if "/link" in exchange.seen.target else "case"
+    attributes = {**ends, "relationship": told} if kind == "link" else {"key": "SHOP-1", "title": told}
+    data: object = {"id": told, "type": kind, "attributes": attributes}
+    data = [data] if "/link?" in exchange.seen.target else data
+    await exchange.answer(good(exchange.seen)[0], json.dumps({"data": data}).encode())
 
 
 def in_header(name: str, status: int) -> Step:
@@ -139,3 +151,17 @@ async def test_in_a_header(clock: Clock, credentials: Credentials, name: str, st
 async def test_in_a_status_line(clock: Clock, credentials: Credentials, form: bytes) -> None:
     """What is no HTTP is told without quoting it."""
     await require_silent(clock, in_reason(form), credentials, "create")
+
+
+@pytest.mark.parametrize("operation", ["create", "list"])
+async def test_in_a_success_about_other_links(clock: Clock, credentials: Credentials, operation: str) -> None:
+    """Also where the keys are the ids of links that nobody asked for."""
+    await require_silent(clock, in_ids, credentials, operation)
+
+
+async def test_in_a_success_about_another_case(clock: Clock, credentials: Credentials) -> None:
+    """Also where the keys are the id and the title of a case that nobody asked for."""
+    async with Server(in_ids) as server, CaseLinksClient(server.url, credentials, retry=POLICY) as links:
+        with pytest.raises(MalformedResponseError) as caught:
+            await in_no_time(clock, links.get_case(CASE.id))
+    assert_nothing_of(SECRETS, texts_of(caught.value))

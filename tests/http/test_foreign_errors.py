@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -53,6 +54,10 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "an exception group": lambda: ExceptionGroup("two", [ForeignError(), OSError()]),
     "an error in its code": lambda: KeyError("retries"),
     "an OSError without a number": lambda: OSError("the tunnel is closed"),
+    "an OSError with words for its number": lambda: OSError("the tunnel is closed", "try again"),
+    "an OSError with a number beyond C": lambda: OSError(2**80, "too large"),
+    "a TLS error without a reason": lambda: ssl.SSLError("the tunnel is closed"),
+    "aiohttp's error about a response, without its request": lambda: aiohttp.ClientResponseError(None, ()),  # type: ignore[arg-type]
     "an OSError": lambda: ConnectionRefusedError(111, "refused"),
     "aiohttp's base class": lambda: aiohttp.ClientError("the tunnel is closed"),
     "a cancellation that nobody asked for": asyncio.CancelledError,
@@ -240,6 +245,22 @@ class TestMiddleware:
             with pytest.raises(ConnectError, match=r"\[redacted\]") as caught:
                 await client.create_link(NEW)
         assert_nothing_of([*SECRETS, *(secret[:9] for secret in SECRETS)], texts_of(caught.value))
+
+    async def test_that_cannot_be_read(self) -> None:
+        """No key is in the error or its tracebacks if reading the middleware's error raises another one."""
+
+        async def fail(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            raise aiohttp.ClientResponseError(None, ())  # type: ignore[arg-type] # has no text without it
+
+        async with (
+            Server(created) as server,
+            client_of(server, aiohttp.ClientSession(middlewares=[fail])) as client,
+        ):
+            with pytest.raises(ConnectError, match="raised ClientResponseError") as caught:
+                await client.create_link(NEW)
+        assert_nothing_of(SECRETS, texts_of(caught.value))
 
     async def test_that_shows_the_login_of_a_proxy(self) -> None:
         """The login of the client's proxy is not in the error, although the middleware's error quotes it."""

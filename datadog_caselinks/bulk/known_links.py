@@ -1,0 +1,242 @@
+"""Find out which links of a run exist already, with as few lists as possible.
+
+A list shows every link of an entity, whichever end it is at. So one list of an incident answers for all the
+cases that it caused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from typing import Final, Literal, Self, TypeVar
+
+from datadog_caselinks.concurrency import enumerate_async, retrieve_error
+from datadog_caselinks.errors import BadRequestError, NotFoundError, PermissionDeniedError
+from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
+from datadog_caselinks.references import Reference, WantedLink
+
+LOOK_AHEAD: Final = 2_000
+"""Links that are read ahead, to find out which end serves more of them."""
+
+_MAX_AGE: Final = 300.0
+"""Seconds for which a list is used. A link that another process creates in that time is not seen."""
+
+_MAX_LINKS: Final = 20_000
+_MAX_ENTITIES: Final = 5_000
+"""What is kept of the lists. Beyond that, the list that was used least recently is dropped."""
+
+_PAUSE: Final = 100
+"""Links that are read ahead before other tasks get the event loop."""
+
+End = Literal["parent", "child"]
+"""The end of a link whose list shows whether the link exists."""
+
+ListIdsFunc = Callable[[Entity], Awaitable[Mapping[Identity, str]]]
+"""Lists the ids of the links of an entity."""
+
+T = TypeVar("T")
+
+
+async def choose_ends(
+    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+) -> AsyncGenerator[tuple[WantedLink, End], None]:
+    """Yield each link of ``source`` with the end to list, so that few entities are listed.
+
+    An entity that was chosen before is chosen again. Otherwise it is the end that more of the links ahead
+    have. Up to ``LOOK_AHEAD`` links are read ahead; a slow source delays no link that it has yielded.
+    """
+    ahead: Counter[Reference] = Counter()
+    chosen: OrderedDict[Reference, None] = OrderedDict()
+
+    def count(wanted: WantedLink) -> None:
+        ahead[wanted.parent] += 1
+        ahead[wanted.child] += 1
+
+    def choose(wanted: WantedLink) -> End:
+        ends: dict[End, Reference] = {"parent": wanted.parent, "child": wanted.child}
+        for reference in ends.values():
+            ahead[reference] -= 1
+            if not ahead[reference]:
+                del ahead[reference]
+        end = max(ends, key=lambda each: (ends[each] in chosen, ahead[ends[each]]))
+        chosen[ends[end]] = None
+        chosen.move_to_end(ends[end])
+        if len(chosen) > _MAX_ENTITIES:
+            chosen.popitem(last=False)
+        return end
+
+    async with contextlib.aclosing(_read_ahead(source, count)) as links:
+        async for wanted in links:
+            yield wanted, choose(wanted)
+
+
+async def parent_ends(
+    source: Iterable[WantedLink] | AsyncIterable[WantedLink],
+) -> AsyncGenerator[tuple[WantedLink, End], None]:
+    """Yield each link of ``source`` with its parent end, for a run that looks nothing up."""
+    async with contextlib.aclosing(enumerate_async(source)) as items:
+        async for _, wanted in items:
+            yield wanted, "parent"
+
+
+async def _read_ahead(
+    source: Iterable[T] | AsyncIterable[T], on_read: Callable[[T], None]
+) -> AsyncGenerator[T, None]:
+    """Yield the items of ``source``, while up to ``LOOK_AHEAD`` that follow are read and reported."""
+    queue: asyncio.Queue[tuple[T] | None] = asyncio.Queue(LOOK_AHEAD)
+
+    async def read() -> None:
+        try:
+            async with contextlib.aclosing(enumerate_async(source)) as items:
+                async for index, item in items:
+                    on_read(item)
+                    await queue.put((item,))
+                    if index % _PAUSE == _PAUSE - 1:
+                        await asyncio.sleep(0)
+        except Exception:
+            await queue.put(None)
+            raise
+        await queue.put(None)
+
+    reader = asyncio.create_task(read())
+    try:
+        while (read_item := await queue.get()) is not None:
+            yield read_item[0]
+        await reader  # raises what the source raised
+    finally:
+        reader.cancel()
+        await asyncio.wait([reader])
+
+
+class _List:
+    """One list of an entity: the ids of the links that it showed, and of those created since.
+
+    ``task`` fills it, until it has what the list showed.
+    """
+
+    task: asyncio.Task[None] | None = None
+
+    def __init__(self, requested_at: float) -> None:
+        self.requested_at: float = requested_at
+        self.ids: dict[Identity, str] = {}
+
+    @property
+    def is_fresh(self) -> bool:
+        return asyncio.get_running_loop().time() - self.requested_at <= _MAX_AGE
+
+
+class KnownLinks:
+    """What is known of the existing links, from lists and from what was created since.
+
+    Use it as ``async with known:`` around the work: at the end, lists in flight are cancelled. What it knows
+    stays for a next time.
+
+    Args:
+        list_ids: Lists the ids of the links of an entity.
+    """
+
+    def __init__(self, list_ids: ListIdsFunc) -> None:
+        self.list_ids: ListIdsFunc = list_ids
+        self._lists: OrderedDict[Entity, _List] = OrderedDict()
+        self._size = 0
+        self._refused: set[Entity] = set()
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # A copy or pickle, such as that of a plan, knows nothing: it may be used later, or elsewhere.
+        return type(None), ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [each.task for each in self._lists.values() if each.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def find(self, new: NewCaseLink, end: End) -> CaseLink | None:
+        """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
+
+        A list of either end answers if it was requested within the last five minutes. Otherwise the entity at
+        ``end`` is listed, or the other one, if the server refuses to list the first.
+
+        Raises:
+            CaseLinksError: As :meth:`CaseLinksClient.list_links`.
+        """
+        first, second = (new.parent, new.child) if end == "parent" else (new.child, new.parent)
+        if first in self._refused or (self._fresh(second) and not self._fresh(first)):
+            first, second = second, first
+        try:
+            ids = await self._ids(first)
+        except (BadRequestError, NotFoundError, PermissionDeniedError):
+            if second in self._refused:
+                raise
+            self._refuse(first)
+            ids = await self._ids(second)
+        link_id = ids.get(identity(new))
+        return None if link_id is None else CaseLink(link_id, new.parent, new.relationship, new.child)
+
+    def learn(self, entity: Entity, ids: Mapping[Identity, str], requested_at: float) -> None:
+        """Remember the ids of a list of ``entity`` that was requested at this time of the event loop."""
+        self.forget(entity)
+        known = self._lists[entity] = _List(requested_at)
+        self._fill(known, ids)
+
+    def add(self, link: CaseLink) -> None:
+        """Remember a link that was created or found."""
+        for entity in (link.parent, link.child):
+            if known := self._lists.get(entity):
+                self._keep(known, identity(link), link.id)
+
+    def forget(self, *entities: Entity) -> None:
+        """Forget the lists of ``entities``, so that the next call requests them."""
+        for entity in entities:
+            if known := self._lists.pop(entity, None):
+                self._size -= len(known.ids)
+
+    def _fresh(self, entity: Entity) -> _List | None:
+        known = self._lists.get(entity)
+        return known if known and known.is_fresh else None
+
+    def _refuse(self, entity: Entity) -> None:
+        if len(self._refused) >= _MAX_ENTITIES:
+            self._refused.clear()
+        self._refused.add(entity)
+
+    async def _ids(self, entity: Entity) -> dict[Identity, str]:
+        known = self._fresh(entity)
+        if known is None:
+            self.forget(entity)
+            known = self._lists[entity] = _List(asyncio.get_running_loop().time())
+            known.task = asyncio.create_task(self._request(entity, known))
+            known.task.add_done_callback(retrieve_error)
+        self._lists.move_to_end(entity)
+        if task := known.task:
+            await asyncio.wait([task])  # a call that is cancelled leaves the list to the others
+            task.result()
+        return known.ids
+
+    async def _request(self, entity: Entity, known: _List) -> None:
+        try:
+            self._fill(known, await self.list_ids(entity))
+        except BaseException:
+            if self._lists.get(entity) is known:
+                self.forget(entity)
+            raise
+        known.task = None
+
+    def _fill(self, known: _List, ids: Mapping[Identity, str]) -> None:
+        for key, link_id in ids.items():
+            self._keep(known, key, link_id)
+        while self._size > _MAX_LINKS or len(self._lists) > _MAX_ENTITIES:
+            idle = (each for each, other in self._lists.items() if other is not known and not other.task)
+            oldest = next(idle, None)
+            if oldest is None:
+                break
+            self.forget(oldest)
+
+    def _keep(self, known: _List, key: Identity, link_id: str) -> None:
+        self._size += key not in known.ids
+        known.ids.setdefault(key, link_id)

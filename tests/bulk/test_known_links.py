@@ -1,0 +1,316 @@
+"""Looking up the links of a run: few lists, no duplicates, bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+import pytest
+
+from datadog_caselinks import (
+    CaseLink,
+    CaseLinksClient,
+    Created,
+    Entity,
+    LinkStatus,
+    NewCaseLink,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+    WantedLink,
+    case,
+    incident,
+)
+from datadog_caselinks.bulk import known_links
+from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
+from datadog_caselinks.models import Identity, identity
+from datadog_caselinks.sandbox import Sandbox
+from tests.support.clock import Clock
+from tests.support.ids import some_id
+from tests.support.waiting import settle
+
+COUNT = 300
+HUB = incident(some_id(9_999))
+
+
+def cases(count: int) -> list[Entity]:
+    return [case(some_id(number)) for number in range(1, count + 1)]
+
+
+def fan_in() -> list[NewCaseLink]:
+    return [each.relates_to(HUB) for each in cases(COUNT)]
+
+
+def fan_out() -> list[NewCaseLink]:
+    return [HUB.causes(each) for each in cases(COUNT)]
+
+
+def chain() -> list[NewCaseLink]:
+    chained = cases(COUNT + 1)
+    return [parent.blocks(child) for parent, child in itertools.pairwise(chained)]
+
+
+def pairs() -> list[NewCaseLink]:
+    """Return random links among a fifth as many cases."""
+    draw, ends = random.Random(1), cases(COUNT // 5)
+    chosen: dict[Identity, NewCaseLink] = {}
+    while len(chosen) < COUNT:
+        parent, child = draw.sample(ends, 2)
+        new = parent.blocks(child)
+        chosen[identity(new)] = new
+    return list(chosen.values())
+
+
+def operations(sandbox: Sandbox) -> Counter[str]:
+    return Counter({"POST": "create", "GET": "list"}[request.method] for request in sandbox.requests)
+
+
+async def statuses(
+    client: CaseLinksClient, links: Iterable[WantedLink], **options: object
+) -> Counter[LinkStatus]:
+    run = client.create_links(links, ensure=True, **options)  # type: ignore[arg-type]
+    return Counter([outcome.status async for outcome in run])
+
+
+class TestFewLists:
+    @pytest.mark.parametrize(
+        ("links", "most"), [(fan_in(), 1), (fan_out(), 1), (chain(), COUNT // 2 + 1), (pairs(), COUNT // 5)]
+    )
+    async def test_one_list_answers_for_many_links(
+        self, sandbox: Sandbox, client: CaseLinksClient, links: list[NewCaseLink], most: int
+    ) -> None:
+        """Each link is looked up by the end that more of the links ahead share."""
+        assert await statuses(client, links) == {LinkStatus.CREATED: COUNT}
+        counts = operations(sandbox)
+        assert counts["create"] == COUNT
+        assert counts["list"] <= most
+
+    @pytest.mark.parametrize(
+        ("links", "most"), [(fan_in(), 1), (chain(), COUNT // 2 + 1), (pairs(), COUNT // 5)]
+    )
+    async def test_a_plan_is_applied_by_its_own_lists(
+        self, sandbox: Sandbox, client: CaseLinksClient, links: list[NewCaseLink], most: int
+    ) -> None:
+        """Applying a plan that trusts its lists requests none of them again."""
+        plan = await client.plan_links(links)
+        async for outcome in client.apply_plan(plan, trust_lists=True):
+            assert isinstance(outcome, Created)
+        counts = operations(sandbox)
+        assert counts["create"] == COUNT
+        assert counts["list"] <= most
+
+    async def test_a_slow_source_delays_no_link(self, client: CaseLinksClient) -> None:
+        """A link is sent as soon as it is read, although fewer than the look-ahead were read."""
+        go = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[NewCaseLink]:
+            yield HUB.causes(case(some_id(1)))
+            await go.wait()
+            yield HUB.causes(case(some_id(2)))
+
+        run = client.create_links(slowly(), ensure=True)
+        assert isinstance(await anext(run), Created)
+        go.set()
+        assert isinstance(await anext(run), Created)
+        assert [outcome async for outcome in run] == []
+
+    async def test_an_error_of_the_source_is_raised(self, client: CaseLinksClient) -> None:
+        """The links before the error are created."""
+
+        def broken() -> Iterable[NewCaseLink]:
+            yield HUB.causes(case(some_id(1)))
+            raise RuntimeError("the source is broken")
+
+        run = client.create_links(broken(), ensure=True)
+        assert isinstance(await anext(run), Created)
+        with pytest.raises(RuntimeError, match="the source is broken"):
+            await anext(run)
+
+    async def test_the_entities_that_are_remembered_are_bounded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of an endless source, the entities chosen long ago are forgotten."""
+        monkeypatch.setattr(known_links, "_MAX_ENTITIES", 2)
+        a, b, c, d, e = cases(5)
+        links = [a.blocks(b), c.blocks(d), e.blocks(d), a.blocks(e)]
+        chosen = [end async for _, end in choose_ends(links)]
+        assert chosen == ["parent", "child", "child", "parent"]
+
+
+class TestNoDuplicates:
+    async def test_a_run_can_be_repeated(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """The second run creates nothing, and a repeated line creates nothing either."""
+        links = [*fan_in(), *fan_in()[:5]]
+        assert await statuses(client, links) == {LinkStatus.CREATED: COUNT, LinkStatus.ALREADY_LINKED: 5}
+        assert await statuses(client, links) == {LinkStatus.ALREADY_LINKED: COUNT + 5}
+        assert len(sandbox.links) == COUNT
+
+    async def test_a_link_without_direction_is_found_from_either_end(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """``RELATES_TO`` is equal in either direction."""
+        a, b = cases(2)
+        await client.create_link(a.relates_to(b))
+        assert await statuses(client, [b.relates_to(a)]) == {LinkStatus.ALREADY_LINKED: 1}
+
+    async def test_a_link_that_may_exist_is_looked_up_anew(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """After an ambiguous create, what was listed before says nothing about the link."""
+        new = HUB.causes(case(some_id(1)))
+        known = KnownLinks(client._operations.list_ids)
+        async with known:
+            assert await known.find(new, "parent") is None
+            created = await client.create_link(new)
+            assert await known.find(new, "parent") is None
+            known.forget(new.parent, new.child)
+            assert await known.find(new, "parent") == created
+
+    async def test_applying_a_plan_twice_changes_nothing(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """The plan learns of the links that were created with it; a copy of the plan lists again."""
+        plan = await client.plan_links(fan_in())
+        for each in (plan, plan, copy.deepcopy(plan)):
+            outcomes = [outcome async for outcome in client.apply_plan(each, trust_lists=True)]
+            assert len(outcomes) == COUNT
+        assert len(sandbox.links) == COUNT
+
+    async def test_another_client_lists_by_itself(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """What a plan has listed is trusted by its own client alone."""
+        plan = await client.plan_links([HUB.causes(case(some_id(1)))])
+        before = operations(sandbox)["list"]
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as other:
+            assert [o.status async for o in other.apply_plan(plan, trust_lists=True)] == [LinkStatus.CREATED]  # type: ignore[union-attr]
+        assert operations(sandbox)["list"] == before + 1
+
+
+class TestRefusedLists:
+    async def test_the_other_end_is_listed(self) -> None:
+        """An incident that the credentials may not list does not keep its links from being looked up."""
+        lists = Lists({HUB: PermissionDeniedError("403", status=403)})
+        a, b = cases(2)
+        async with KnownLinks(lists) as known:
+            assert await known.find(HUB.causes(a), "parent") is None
+            assert await known.find(HUB.causes(b), "parent") is None
+        assert lists.requested == [HUB, a, b]
+
+    async def test_the_error_is_raised_if_neither_can_be_listed(self) -> None:
+        """Then the link cannot be looked up, and is not created."""
+        a, b = cases(2)
+        lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
+        async with KnownLinks(lists) as known:
+            for _ in range(2):
+                with pytest.raises(NotFoundError):
+                    await known.find(a.blocks(b), "parent")
+
+    async def test_refusals_are_remembered_within_bounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of too many entities that cannot be listed, all are forgotten and listed again."""
+        monkeypatch.setattr(known_links, "_MAX_ENTITIES", 1)
+        a, b, c = cases(3)
+        lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
+        async with KnownLinks(lists) as known:
+            for each in (a, b, a):
+                assert await known.find(each.blocks(c), "parent") is None
+        assert lists.requested.count(a) == 1  # the list of c answers
+
+    async def test_a_failed_list_fails_its_links(self) -> None:
+        """A link that cannot be looked up is not created; the next one is looked up anew."""
+        lists = Lists({HUB: ServerError("500", status=500)})
+        new = HUB.causes(case(some_id(1)))
+        async with KnownLinks(lists) as known:
+            with pytest.raises(ServerError):
+                await known.find(new, "parent")
+            lists.errors.clear()
+            assert await known.find(new, "parent") is None
+
+
+class TestAge:
+    async def test_a_list_is_used_for_five_minutes(self, clock: Clock) -> None:
+        """After that, the entity is listed again, since another process may have linked it."""
+        lists, (a, b) = Lists(), cases(2)
+        async with KnownLinks(lists) as known:
+            await known.find(HUB.causes(a), "parent")
+            clock.advance(299)
+            await known.find(HUB.causes(b), "parent")
+            assert len(lists.requested) == 1
+            clock.advance(2)
+            await known.find(HUB.causes(b), "parent")
+            assert len(lists.requested) == 2
+
+    async def test_a_fresh_list_of_the_other_end_is_used(self) -> None:
+        """What is known already costs nothing."""
+        lists, (a, b) = Lists(), cases(2)
+        async with KnownLinks(lists) as known:
+            await known.find(a.blocks(b), "child")
+            await known.find(a.blocks(b), "parent")
+        assert lists.requested == [b]
+
+
+class TestMemory:
+    async def test_lists_that_were_not_used_for_longest_are_dropped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The links that are kept are bounded, whatever the lists hold."""
+        monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
+        lists = Lists(links=4)
+        async with KnownLinks(lists) as known:
+            for each in cases(20):
+                await known.find(each.blocks(HUB), "parent")
+            assert known._size <= 10
+
+    async def test_one_list_may_be_longer_than_the_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A hub with more links than are kept otherwise is still listed once."""
+        monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
+        lists = Lists(links=40)
+        async with KnownLinks(lists) as known:
+            for each in cases(5):
+                await known.find(HUB.causes(each), "parent")
+        assert lists.requested == [HUB]
+
+    async def test_lists_in_flight_end_with_the_run(self) -> None:
+        """A run that ends early leaves no task behind."""
+        lists = Lists(hangs=True)
+        async with KnownLinks(lists) as known:
+            found = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
+            await settle()
+        with pytest.raises(asyncio.CancelledError):
+            await found
+
+
+class TestProceed:
+    async def test_no_further_link_is_sent(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """Links that were only read ahead are not sent once ``proceed`` returns false."""
+        for ensure in (True, False):
+            before = len(sandbox.links)
+            run = client.create_links(
+                chain() if ensure else fan_in(), ensure=ensure, proceed=lambda index: index < 7
+            )
+            assert len([outcome async for outcome in run]) == 7
+            assert len(sandbox.links) == before + 7
+
+
+class Lists:
+    """Lists that show nothing, or ``links`` links each; those of some entities fail."""
+
+    def __init__(
+        self, errors: dict[Entity, Exception] | None = None, *, links: int = 0, hangs: bool = False
+    ) -> None:
+        self.errors = errors or {}
+        self.requested: list[Entity] = []
+        self._links = links
+        self._hangs = hangs
+
+    async def __call__(self, entity: Entity) -> Mapping[Identity, str]:
+        self.requested.append(entity)
+        if self._hangs:
+            await asyncio.Event().wait()
+        if error := self.errors.get(entity):
+            raise error
+        others = [case(some_id(10_000 + number)) for number in range(self._links)]
+        links = [CaseLink(f"{entity.id}-{n}", entity, "BLOCKS", other) for n, other in enumerate(others)]
+        return {identity(link): link.id for link in links}
