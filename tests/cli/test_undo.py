@@ -224,7 +224,7 @@ async def test_interrupted_it_says_how_far_it_came(tmp_path: Path) -> None:
     async with Server(created, answers(404, b"{}"), answers(404, b"{}"), is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
         text = f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n"
-        await caselinks(variables, "bulk", "--journal", journal, "-", stdin=text.encode())
+        await caselinks(variables, "bulk", "--no-lookup", "--journal", journal, "-", stdin=text.encode())
         process = await start(variables, "undo", "--yes", journal)
         await server.until_seen(4)
         process.send_signal(signal.SIGINT)
