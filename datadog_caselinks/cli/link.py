@@ -122,7 +122,7 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
         run(show())
 
 
-@click.command(epilog="Example: caselinks delete --sandbox SHOP-2 causes SHOP-5")
+@click.command(epilog="Example: caselinks delete --sandbox SHOP-6 causes SHOP-5")
 @click.argument("links", metavar="[LINK]... | PARENT RELATIONSHIP CHILD", nargs=-1)
 @with_settings()
 @click.pass_context
