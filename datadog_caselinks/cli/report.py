@@ -194,9 +194,6 @@ class Report:
         if self._stopped_by:
             same = f"lines {_ranges(self._same_failure)} failed for the same reason, and "
             self._screen.problem(f"Stopped: {same if self._same_failure else ''}no later line was sent.")
-            unsent = [line.number for index, line in self._open.items() if index >= self._sent]
-            if unsent and not self.interruption:
-                self._screen.problem(f"The first line that was not sent is line {min(unsent)}.")
         if self.interruption:
             lines = self._lines_in_flight
             in_flight = (
@@ -213,7 +210,7 @@ class Report:
         again = f"To continue, {fix}run the same command again"
         if self._journal:
             self._screen.summary(f"{again}: the journal records what is done.")
-        elif self._looks_up or self._created or self._counts[LinkStatus.AMBIGUOUS] or self._open:
+        elif self._created or self._counts[LinkStatus.AMBIGUOUS] or self._lines_in_flight:
             self._screen.summary(f"{again}{self._hint}: it creates only the missing links.")
 
     @property

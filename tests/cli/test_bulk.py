@@ -97,8 +97,8 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
     assert problems[1].startswith(
         "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), but"
     )
-    assert problems[2].startswith("2 links created (2 BLOCKS), 2 malformed")
-    assert (done.status, len(sandbox.links)) == (1, 2)
+    assert problems[2].startswith("1 link created (1 BLOCKS), 1 already linked, 2 malformed")
+    assert (done.status, len(sandbox.links)) == (1, 1)
 
 
 async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> None:
@@ -231,7 +231,7 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(
             variables,
-            *("--concurrency", "2", "--attempts", "1", "-"),
+            *("--no-lookup", "--concurrency", "2", "--attempts", "1", "-"),
             stdin=(HEADER + BLOCKS * 4).encode(),
         )
     problems = done.err.splitlines()
@@ -239,7 +239,7 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     assert all("The link may have been created" in problem for problem in problems[:2])
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 ambiguous")
     assert problems[3] == (
-        "To continue, fix the problems above, then run the same command again with --ensure: "
+        "To continue, fix the problems above, then run the same command again without --no-lookup: "
         "it creates only the missing links."
     )
     assert done.status == 1

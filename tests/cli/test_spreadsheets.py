@@ -86,18 +86,18 @@ async def test_rejected_lines_are_fixed_and_run_again(
 
 
 async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> None:
-    """A failed link is rejected with its error, also in JSON Lines; if it is ambiguous, --ensure is named."""
+    """A failed link is rejected with its error, also in JSON Lines; the lookup is recommended."""
     bad = tmp_path / "bad.jsonl"
     link = f'{{"parent":"{A}", "relationship": "blocks", "child":"{B}"}}'
     async with Server(created, answers(404), drops, answers(403)) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY="secret-a", DD_APP_KEY="secret-b")
-        options = ("--concurrency", "1", "--attempts", "1", "--rejects", str(bad), "-")
+        options = ("--no-lookup", "--concurrency", "1", "--attempts", "1", "--rejects", str(bad), "-")
         done = await bulk(variables, *options, stdin=f"{link}\n".encode() * 3)
     failed, ambiguous = bad.read_text().splitlines()
     assert failed.startswith(f'{{"rejected_because": "cannot create CASE {A} BLOCKS CASE {B}: 404')
     assert failed.endswith(f", {link[1:]}")
     assert "The link may have been created" in ambiguous
-    assert done.err.endswith("then run the same command with that file and --ensure.\n")
+    assert done.err.endswith("then run the same command with that file without --no-lookup.\n")
     assert done.status == 1
 
 
