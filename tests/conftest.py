@@ -31,6 +31,7 @@ MARKERS: Final = {
     "fleet": "database",
     "fuzz": "hostile",
     "graph/rendering/test_page.py": "browser",
+    "http/test_sharing.py": "tools",
     "hostile": "hostile",
     "live": "tools",
     "mutants": "tools",

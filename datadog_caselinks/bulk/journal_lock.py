@@ -34,7 +34,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_HAS_RANGE_LOCKS: Final = sys.platform == "linux"
+_HAS_RANGE_LOCKS: Final = fcntl is not None and sys.platform == "linux"
 """Whether the system can lock a range of bytes for an open file."""
 
 # See os_unix.c and wal.c of SQLite.

@@ -157,7 +157,7 @@ class Applies:
     def __init__(self, *outcomes: PlanOutcome) -> None:
         self._outcomes = outcomes
 
-    async def apply_plan(self, _: LinkPlan) -> AsyncGenerator[PlanOutcome, None]:
+    async def apply_plan(self, _: LinkPlan, *, trust_lists: bool) -> AsyncGenerator[PlanOutcome, None]:
         for outcome in self._outcomes:
             yield outcome
 
