@@ -27,7 +27,7 @@ _COMMANDS: Final = {
     "ensure": ("link", "Create the link PARENT RELATIONSHIP CHILD unless it exists."),
     "list": ("link", "List the links that have ENTITY as parent or child."),
     "delete": ("link", "Delete links by their ids or ends."),
-    "bulk": ("bulk", "Create the links in FILE; - is standard input."),
+    "bulk": ("bulk", "Create the links in FILE that do not exist yet; - is standard input."),
     "undo": ("undo", "Delete the links that RUN created, and no others, after showing them."),
     "plan": ("plan", "Show which links to create and delete to match FILE."),
     "graph": ("graph", "Draw the links around ENTITY as a tree, Mermaid, DOT, SVG, or an HTML page."),
