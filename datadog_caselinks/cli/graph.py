@@ -52,7 +52,7 @@ _STYLES: Final = {
     Style.NOTE: "dim",
 }
 _MIN_TITLE: Final = 12
-"""The shortest width, in characters, to which a title is cut."""
+"""The minimum width of a title, in characters."""
 
 
 @click.command(epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
