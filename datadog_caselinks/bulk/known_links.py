@@ -144,7 +144,7 @@ class KnownLinks:
         self._refused: set[Entity] = set()
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        # A copy or pickle, such as that of a plan, knows nothing: it may be used later, or elsewhere.
+        # A copy or a pickle, such as that of a plan, is None: it may be used later, or elsewhere.
         return type(None), ()
 
     async def __aenter__(self) -> Self:

@@ -33,6 +33,7 @@ from datadog_caselinks.errors import (
     ResponseError,
     ResponseTooLargeError,
     ServerError,
+    may_be_at_work,
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
@@ -51,7 +52,6 @@ from datadog_caselinks.models import (
     require_known_relationship,
 )
 from datadog_caselinks.rate_limit import RateLimit
-from datadog_caselinks.retry import may_be_at_work
 
 _logger = logging.getLogger("datadog_caselinks.wire")
 
@@ -220,7 +220,7 @@ def read_links(response: Response) -> list[CaseLink]:
             extra={"skipped": decoded.skipped},
         )
     if isinstance(entity, Entity) and not _is_about(entity, decoded.links):
-        del decoded  # as above
+        del decoded  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another entity")
     return decoded.links
 
@@ -236,7 +236,7 @@ def read_case(response: Response) -> Case:
     """
     case, name = _read(response, envelope.decode_case), str(response.request.subject)
     if is_uuid(name) and case.id.lower() != name.lower():
-        del case  # as above
+        del case  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another case")
     if not has_requested_key(case, response.request):
         response.disconnect()
