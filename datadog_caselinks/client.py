@@ -128,11 +128,12 @@ class CaseLinksClient:
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
-        budget = retry.new_budget(self._concurrency)
+        outage = retry.new_outage()
+        budget = retry.new_budget(self._concurrency, outage)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
-            budget.outage,
+            outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
         )

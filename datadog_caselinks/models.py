@@ -351,7 +351,8 @@ class Case:
 def identity(link: NewCaseLink | CaseLink) -> Identity:
     """Return a key that two links share if they are equal: the same relationship between the same entities.
 
-    The ends of ``RELATES_TO``, which has no direction, are sorted.
+    The ends of ``RELATES_TO``, which has no direction, are sorted. ``fleet/runs.py``
+    has the same rule in SQL.
     """
     parent, child = link.parent, link.child
     if link.relationship == Relationship.RELATES_TO and (child.type, child.id) < (parent.type, parent.id):

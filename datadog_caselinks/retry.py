@@ -111,11 +111,14 @@ class RetryPolicy:
     settle: float = field(default=1.0, validator=partial(_finite, 0))
     budget: float | None = field(default=None, validator=optional(partial(_at_least, 0)))
 
-    def new_budget(self, max_concurrency: int) -> RetryBudget:
-        """Return the budget of a client that may have so many requests in flight."""
+    def new_outage(self) -> Outage:
+        """Return what holds a client's requests back during an outage, as long as a call is retried."""
         waits = range(min(self.max_attempts - 1, _MOST_WAITS))
         horizon = sum(longest_wait(self.base, self.cap, number) for number in waits)
-        outage = Outage(self.base, self.cap, horizon, self.patience)
+        return Outage(self.base, self.cap, horizon, self.patience)
+
+    def new_budget(self, max_concurrency: int, outage: Outage | None = None) -> RetryBudget:
+        """Return the budget of a client that may have so many requests in flight."""
         size = max(500.0, 5.0 * max_concurrency) if self.budget is None else self.budget
         return RetryBudget(size, outage)
 

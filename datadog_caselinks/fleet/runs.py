@@ -263,5 +263,6 @@ def _require_run(run: int | None) -> None:
 async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:
     """Defer a job for each chunk, within the transaction of ``connection``."""
     jobs: list[JSONDict] = [{"run": run, "chunk": chunk} for run, chunk in chunks]
+    # The task is _Worker.create_links of tasks.py, which this process need not have.
     task = app.configure_task(f"{TASKS}:{CREATE}", allow_unknown=True, queue=QUEUE, connection=connection)
     await task.batch_defer_async(*jobs)

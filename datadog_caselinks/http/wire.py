@@ -121,6 +121,14 @@ class Request(NamedTuple):
         return "cases_read" if self.operation in _READING else "cases_write"
 
 
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @define(eq=False)
 class Response:
     """The response to ``request``.
@@ -137,10 +145,10 @@ class Response:
     status: int
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
-    redact: Callable[[str], str] = field(default=str, repr=False)
+    redact: Callable[[str], str] = field(default=_unchanged, repr=False)
     is_complete: bool = True
     was_resent: bool = False
-    disconnect: Callable[[], object] = bool
+    disconnect: Callable[[], object] = _nothing
 
     def rate_limit(self) -> RateLimit | None:
         """Return what its headers say of the rate limit."""

@@ -1,6 +1,7 @@
 """Parsing and encoding of JSON:API documents and query parameters, as pure functions.
 
-The code follows the API reference and shares nothing with the SDK, so that a mistake in either one shows.
+The code follows the API reference and shares nothing with ``http/envelope.py``, so that a mistake in either
+one shows.
 """
 
 from __future__ import annotations
