@@ -61,6 +61,7 @@ class Screen:
         self._done_before = done
         self._progress.reset(self._bar, total=total)
         self._progress.start()
+        self._progress.refresh()
 
     def on_progress(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` requests are done, for a total that may still grow."""

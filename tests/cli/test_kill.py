@@ -85,11 +85,11 @@ async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox(faults=["delay=30"]) as sandbox:
-        arguments = ("bulk", "--journal", str(journal), str(file))
+        arguments = ("bulk", "--no-lookup", "--concurrency", "1", "--journal", str(journal), str(file))
         first = await start(pointing_at(sandbox), *arguments)
         await until(lambda: bool(sandbox.links))
-        seen = len(sandbox.links)
         second = await caselinks(pointing_at(sandbox), *arguments)
+        seen = len(sandbox.requests)
         first.kill()
         await first.communicate()
     assert (second.status, second.out) == (2, "")
