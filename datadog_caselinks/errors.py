@@ -162,7 +162,10 @@ class MalformedResponseError(CaseLinksError):
 
 
 class ResponseTooLargeError(MalformedResponseError):
-    """A response longer than the client reads: 16 MiB of a list, some 40,000 links, else 1 MiB."""
+    """A response longer than the client reads: 16 MiB of a list, some 40,000 links, else 1 MiB.
+
+    Also a list with more than 1,048,576 JSON values, twice as many as so many links have.
+    """
 
 
 class ResponseError(CaseLinksError):

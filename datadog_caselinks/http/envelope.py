@@ -26,6 +26,11 @@ except ImportError:  # without the extra "speed"
 MAX_SKIPPED: Final = 1000
 """Members of a list that may be something else than links. With more of them it is not a list of links."""
 
+MAX_VALUES: Final = 2**20
+"""Values of a document: twice as many as 16 MiB of links have. A value takes some 100 bytes once decoded, so
+short ones take many times as much memory as their text, and as long to decode.
+"""
+
 OptionalText = NewType("OptionalText", str)
 """A text that may be missing or of another type; it is empty then."""
 
@@ -134,6 +139,14 @@ def encode_new_link(new: NewCaseLink) -> bytes:
     # orjson's bytes keep the 4 KB buffer they were written into: 40 MB for 10,000 calls that wait. A copy
     # does not.
     return bytes(memoryview(body)) if isinstance(body, bytes) else body.encode()
+
+
+def has_too_many_values(body: bytes) -> bool:
+    """Return whether ``body`` has more than ``MAX_VALUES`` values, without decoding it.
+
+    Each value but the outermost one follows a comma or an opening bracket. Those in texts count too.
+    """
+    return len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def decode_link(body: bytes) -> CaseLink:

@@ -277,6 +277,9 @@ def _read(response: Response, decode: Callable[[bytes], T]) -> T:
         raise _error(response)
     if not response.is_complete:
         raise _malformed(response, "longer than the client reads", ResponseTooLargeError)
+    if envelope.has_too_many_values(response.body):
+        reason = f"more than the {envelope.MAX_VALUES:,} values that the client reads"
+        raise _malformed(response, reason, ResponseTooLargeError)
     try:
         return decode(response.body)
     except ValueError as error:

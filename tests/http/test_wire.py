@@ -465,6 +465,19 @@ class TestReadLink:
         )
         assert caught.value.body == "***" + "x" * 997
 
+    @pytest.mark.parametrize("value", [b"0", b'[{"a":0}]'])
+    def test_a_list_has_a_bounded_number_of_values(self, wire: ModuleType, value: bytes) -> None:
+        """A value takes much more memory and time than its text, so the client counts before it decodes."""
+        each = 1 + value.count(b"[") + value.count(b"{")
+        others = 4  # the outermost object, both lists, and the comma between them
+        count, rest = divmod(wire.envelope.MAX_VALUES - others + 1, each)
+        meta = b",".join([value] * count + [b"0"] * rest)
+        assert wire.read_links(answer(b'{"data": [], "meta": [%s]}' % meta)) == []
+        with pytest.raises(
+            ResponseTooLargeError, match="more than the 1,048,576 values that the client reads"
+        ):
+            wire.read_links(answer(b'{"data": [], "meta": [%s,0]}' % meta))
+
     def test_half_an_error_is_that_error(self, wire: ModuleType) -> None:
         """A proxy's page of many megabytes is still its status, and is repeated or not by that."""
         with pytest.raises(ServerError):
