@@ -114,7 +114,7 @@ def caselinks() -> None:
     Ways to write an entity:
       SHOP-1                the key of a case
       UUID                  the id of a case
-      https://…/cases/…     the URL of a case in the browser
+      https://…/cases/…     the URL of a case in the browser; also https://…/work/…
       incident:UUID         an incident; likewise page:UUID, conversation:UUID
 
     \b
