@@ -521,7 +521,7 @@ class TestGetCase:
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=some_id(1))
             found = await links.get_case(name)
-        assert found == Case(some_id(1), "SHOP-1", "Checkout hangs", "CLOSED", "P1")
+        assert found == Case(some_id(1), "SHOP-1", "Checkout hangs", "CLOSED", "P1", "Closed", "SG_CLOSED")
         [seen] = sandbox.requests
         assert (seen.method, seen.path, seen.body) == ("GET", f"/api/v2/cases/{name}", "")
 

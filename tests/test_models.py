@@ -295,6 +295,26 @@ class TestCase:
         assert str(Case(A, "SHOP-1", "", "OPEN", "P1")) == "SHOP-1"
         assert str(Case(A, "", "Checkout hangs", "", "")) == f"{A} Checkout hangs"
 
+    @pytest.mark.parametrize(
+        ("status", "group", "stage"),
+        [
+            ("OPEN", "SG_OPEN", "OPEN"),
+            ("OPEN", "SG_IN_PROGRESS", "IN_PROGRESS"),
+            ("CLOSED", "SG_OPEN", "OPEN"),
+            ("SUNKNOWN", "SG_CLOSED", "CLOSED"),
+            ("CLOSED", "SG_OF_LATER", ""),
+            ("IN_PROGRESS", "", "IN_PROGRESS"),
+            ("TRIGGERED", "", "OPEN"),
+            ("RESOLVED", "", "CLOSED"),
+            ("APPROVED", "", ""),
+            ("", "", ""),
+        ],
+    )
+    def test_its_stage_follows_from_the_group(self, status: str, group: str, stage: str) -> None:
+        """The group of the status says whether a case is closed, and the status only where there is none."""
+        found = Case(A, "SHOP-1", "", status, "P1", "Shipped", group)
+        assert (found.stage, found.is_closed) == (stage, stage == "CLOSED")
+
 
 def turned(link: CaseLink) -> CaseLink:
     """``link`` with its ends exchanged."""

@@ -113,9 +113,12 @@ def write_case(case: StoredCase) -> bytes:
         "public_id": case.key.rpartition("-")[2],
         "title": case.title,
         "status": case.status,
-        "status_name": case.status.replace("_", " ").capitalize(),
         "priority": case.priority,
     }
+    if case.status_name:
+        attributes["status_name"] = case.status_name
+    if case.status_group:
+        attributes["status_group"] = case.status_group
     return write_json({"data": {"id": case.id, "type": "case", "attributes": attributes}})
 
 

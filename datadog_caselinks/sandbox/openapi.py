@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from datadog_caselinks.sandbox.api import CASES, COLLECTION, JSON_API
 from datadog_caselinks.sandbox.documents import ATTRIBUTES, ENTITY_TYPES, RELATIONSHIPS
-from datadog_caselinks.sandbox.store import CasePriority, CaseStatus
+from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, CaseStatusGroup
 
 Json = dict[str, Any]
 
@@ -242,14 +242,18 @@ def _link_attributes() -> Json:
 
 
 def _case_attributes() -> Json:
-    return _object(
+    attributes = _object(
         key=_TEXT,
         public_id=_TEXT,
         title=_TEXT,
         status={"type": "string", "enum": get_args(CaseStatus)},
-        status_name=_TEXT,
         priority={"type": "string", "enum": get_args(CasePriority)},
     )
+    attributes["properties"] |= {  # missing in some recorded responses
+        "status_name": _TEXT,
+        "status_group": {"type": "string", "enum": get_args(CaseStatusGroup)},
+    }
+    return attributes
 
 
 def _error() -> Json:

@@ -27,7 +27,15 @@ from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, RecordedRequest
-from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
+from datadog_caselinks.sandbox.statuses import usual_group, usual_name
+from datadog_caselinks.sandbox.store import (
+    CasePriority,
+    CaseStatus,
+    CaseStatusGroup,
+    Store,
+    StoredCase,
+    StoredLink,
+)
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
 from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, Variant
 from datadog_caselinks.sites import Site
@@ -230,8 +238,16 @@ class Sandbox:
         status: CaseStatus = "OPEN",
         priority: CasePriority = "NOT_DEFINED",
         id: str | None = None,
+        status_name: str | None = None,
+        status_group: CaseStatusGroup | Literal[""] | None = None,
     ) -> StoredCase:
         """Add a case with the key ``key``, such as ``SHOP-1``; ``id`` is its UUID, by default a new one.
+
+        With the ``id`` of a case that exists, the case is replaced: so it gets another key, as a case does
+        that moves to another project. The old key is unknown then.
+
+        ``status_name`` is the status in the organisation's own words, and ``status_group`` its group. By
+        default they follow from ``status``; an empty text leaves them out of responses.
 
         Links may be created between any entities; their cases do not have to be added first.
 
@@ -239,7 +255,12 @@ class Sandbox:
             ParameterError: Another case has the key.
         """
         require("key", key, str, "a text such as SHOP-1")
-        case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
+        case = StoredCase(
+            (id or str(uuid.uuid4())).lower(),
+            *(key, title or key, status, priority),
+            usual_name(status) if status_name is None else status_name,
+            usual_group(status) if status_group is None else status_group,
+        )
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
 

@@ -557,6 +557,7 @@ CASE = {
             "priority": "P2",
             "public_id": "98813",
             "status": "IN_PROGRESS",
+            "status_group": "SG_IN_PROGRESS",
             "status_name": "In Progress",
             "title": "Checkout hangs",
         },
@@ -572,9 +573,11 @@ class TestReadCase:
     def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
         """Each attribute has its place; other members are ignored."""
         found = wire.read_case(answer(CASE, status))
-        assert found == Case(A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2")
+        assert found == Case(
+            A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2", "In Progress", "SG_IN_PROGRESS"
+        )
 
-    @pytest.mark.parametrize("name", ["key", "title", "status", "priority"])
+    @pytest.mark.parametrize("name", ["key", "title", "status", "priority", "status_name", "status_group"])
     @pytest.mark.parametrize("value", [None, 7, True, [], {}, ["x"], "", ...])
     def test_what_is_missing_or_no_text_is_empty(self, wire: ModuleType, name: str, value: object) -> None:
         """To link a case its id is enough; the rest is for people to read."""
@@ -583,6 +586,7 @@ class TestReadCase:
         if value is ...:
             del document["data"]["attributes"][name]
         expected = {"key": "DDFC-98813", "title": "Checkout hangs", "status": "IN_PROGRESS", "priority": "P2"}
+        expected |= {"status_name": "In Progress", "status_group": "SG_IN_PROGRESS"}
         assert wire.read_case(answer(document)) == Case(A, **{**expected, name: ""})
 
     @pytest.mark.parametrize("attributes", [None, {}, ...])

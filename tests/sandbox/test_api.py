@@ -314,11 +314,34 @@ class TestGet:
                     "public_id": "1",
                     "title": "Checkout hangs",
                     "status": "IN_PROGRESS",
-                    "status_name": "In progress",
+                    "status_name": "In Progress",
+                    "status_group": "SG_IN_PROGRESS",
                     "priority": "P2",
                 },
             }
         }
+
+    async def test_a_status_may_have_no_name_or_group(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A case has the name and the group that it was given, and lacks those that are empty."""
+        sandbox.add_case("SHOP-1", status="OPEN", status_name="Waiting for QA", status_group="SG_IN_PROGRESS")
+        sandbox.add_case("SHOP-2", status="RESOLVED", status_name="", status_group="")
+
+        named, bare = [(await caller.get(key)).json["data"]["attributes"] for key in ("SHOP-1", "SHOP-2")]
+
+        assert (named["status"], named["status_name"], named["status_group"]) == (
+            "OPEN",
+            "Waiting for QA",
+            "SG_IN_PROGRESS",
+        )
+        assert (bare["status"], "status_name" in bare, "status_group" in bare) == ("RESOLVED", False, False)
+
+    async def test_a_case_that_moved_has_another_key(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A case that moved to another project keeps its UUID, and its old key is unknown."""
+        old = sandbox.add_case("SHOP-1", "Checkout hangs")
+        sandbox.add_case("OPS-7", old.title, id=old.id)
+
+        assert (await caller.get("SHOP-1")).status == 404
+        assert (await caller.get(old.id)).json["data"]["attributes"]["key"] == "OPS-7"
 
     @pytest.mark.parametrize("name", ["SHOP-2", "SHOP-10", "SHOP", OTHER_CASE, "links", "%25", "a%20b"])
     async def test_does_not_know_another_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
