@@ -749,7 +749,7 @@ class TestConcurrency:
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment without Datadog."""
     for name in os.environ:
-        if name.startswith("DD_"):
+        if name.startswith(("DD_", "DATADOG_")):
             monkeypatch.delenv(name)
     return monkeypatch
 
@@ -771,6 +771,10 @@ class TestFromEnv:
         if site is not None:
             environ.setenv("DD_SITE", site)
         assert CaseLinksClient.from_env().site is Site.US1
+        environ.setenv("DATADOG_SITE", "us5.datadoghq.com")  # the other spelling
+        assert CaseLinksClient.from_env().site is Site.US5
+        environ.setenv("DD_SITE", "ap1.datadoghq.com")
+        assert CaseLinksClient.from_env().site is Site.AP1
         for given in (Site.EU1, "datadoghq.eu"):  # which goes before the environment
             assert CaseLinksClient.from_env(given).site is Site.EU1
 

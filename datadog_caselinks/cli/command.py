@@ -104,7 +104,7 @@ def caselinks() -> None:
     \b
     The site and the credentials come from the environment:
       DD_SITE                     such as datadoghq.eu; the default is datadoghq.com
-      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN
+      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN or DD_ACCESS_TOKEN
 
     \b
     To try it without an account:

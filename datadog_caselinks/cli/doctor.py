@@ -28,7 +28,7 @@ from datadog_caselinks.cli.run import (
 )
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.credentials import ApiKeys, credentials_from_env
+from datadog_caselinks.credentials import credential_variables, credentials_from_env
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
@@ -132,11 +132,11 @@ def _configuration(settings: Settings) -> list[Finding]:
         return [Finding("site", "bad", str(error))]
     found = [Finding("site", "ok", f"{site.name}, {site.api_url}")]
     try:
-        credentials = credentials_from_env()
+        names = credential_variables()
+        credentials_from_env()
     except ConfigurationError as error:
         return [*found, Finding("credentials", "bad", str(error))]
-    names = "DD_API_KEY and DD_APP_KEY" if isinstance(credentials, ApiKeys) else "DD_BEARER_TOKEN"
-    found.append(Finding("credentials", "ok", f"{names} set and well-formed"))
+    found.append(Finding("credentials", "ok", f"{' and '.join(names)} set and well-formed"))
     try:
         proxy_for(site)
     except ParameterError as error:

@@ -14,6 +14,7 @@ import click
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
+from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat
 
@@ -125,7 +126,7 @@ def _assignments(variables: dict[str, str], *, is_windows: bool) -> str:
 
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
-        environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
+        environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         # Ctrl-C reaches the command too, which may still need the server while it shuts down.
         with on_signals(lambda _: None, signal.SIGINT):
             process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
