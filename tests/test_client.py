@@ -550,12 +550,49 @@ class TestGetCase:
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             with pytest.raises(NotFoundError) as caught:
                 await links.get_case(name)
+        hint = ". A case that moved to another project has another key" if name == "SHOP-2" else ""
         assert str(caught.value) == (
             f"cannot get case {name}: 404 case not found. "
-            "It does not exist on this site, or these credentials cannot access it"
+            f"It does not exist on this site, or these credentials cannot access it{hint}"
         )
         assert caught.value.raw_errors == ({"code": "resource_not_found", "title": "case not found"},)
         assert len(sandbox.requests) == 1
+
+    async def test_a_case_that_moved(self) -> None:
+        """A case that moved to another project is found by its UUID and new key, and its links stay."""
+        async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            old = sandbox.add_case("SHOP-1", "Checkout hangs")
+            link = await links.create_link(case(old.id).blocks(case(some_id(2))))
+            sandbox.add_case("OPS-7", old.title, id=old.id)
+            with pytest.raises(NotFoundError, match=r"moved to another project has another key$"):
+                await links.get_case("SHOP-1")
+            by_id, by_key = await links.get_case(old.id), await links.get_case("OPS-7")
+            assert (by_id, by_id.key) == (by_key, "OPS-7")
+            assert await links.list_links(by_key.entity) == [link]
+
+    async def test_links_of_cases_that_are_not_there(self) -> None:
+        """Where the API refuses links and lists of unknown cases, each call says so and creates nothing."""
+        async with (
+            Sandbox(unknown_cases="not-found") as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            known = sandbox.add_case("SHOP-1")
+            new = case(known.id).blocks(case(some_id(2)))
+            for call in (
+                links.create_link(new),
+                links.ensure_link(new),
+                links.ensure_link(case(some_id(2)).blocks(case(known.id))),
+                links.list_links(new.child),
+            ):
+                with pytest.raises(
+                    NotFoundError, match=r"404 case not found\. It does not exist on this site"
+                ):
+                    await call
+            (outcome,) = [outcome async for outcome in links.create_links([new], ensure=True)]
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, NotFoundError)
+            assert (await links.read_graph(new.child)).unread == (new.child,)
+            assert sandbox.links == []
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 409, 422])
     async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:

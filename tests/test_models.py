@@ -171,7 +171,7 @@ class TestEntity:
         assert entity == Entity(A, entity_type)
 
     def test_an_unknown_type_stays_a_string(self) -> None:
-        """The API is in preview: what an answer holds is kept, and only refused when it is to be sent."""
+        """The API may add members: what an answer holds is kept, and only refused when it is to be sent."""
         entity = Entity("any id", "WIDGET")
         assert (entity.id, entity.type, type(entity.type)) == ("any id", "WIDGET", str)
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
@@ -270,7 +270,7 @@ class TestNewCaseLink:
 
 class TestCaseLink:
     def test_an_unknown_relationship_stays_a_string(self) -> None:
-        """The API is in preview: what an answer holds is kept as it is."""
+        """The API may add members: what an answer holds is kept as it is."""
         link = CaseLink("1", case(A), "LIKES", case(B))
         assert (link.relationship, type(link.relationship)) == ("LIKES", str)
 

@@ -40,6 +40,7 @@ from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import classify
 from datadog_caselinks.http.trust import Trust
 from datadog_caselinks.models import case
+from datadog_caselinks.rate_limit import where_to_raise
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site
 
@@ -229,8 +230,10 @@ async def _keys(client: CaseLinksClient) -> Finding:
 def _rate_limit(client: CaseLinksClient) -> Finding:
     if (limit := client.rate_limit) is None or limit.limit is None or limit.period is None:
         return Finding("rate limit", "ok", "the server sends none")
-    message = f"{limit.limit} requests in {limit.period:g} s, {limit.remaining} remaining"
-    return Finding("rate limit", "ok", message)
+    message = (
+        f"{limit.limit} requests in {limit.period:g} s, {limit.remaining} remaining.{where_to_raise(limit)}"
+    )
+    return Finding("rate limit", "ok", message.rstrip("."))
 
 
 def _port(url: SplitResult) -> int:

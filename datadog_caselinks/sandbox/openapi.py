@@ -117,7 +117,7 @@ def _create() -> Json:
         },
         "responses": {
             "201": created,
-            **_refusals("400", "401", "403", "413"),
+            **_refusals("400", "401", "403", "404", "413"),
             "409": _response("an equal link exists, if configured so", "Errors"),
             **_failures(),
         },
@@ -135,7 +135,7 @@ def _list() -> Json:
         ],
         "responses": {
             "200": _response("the links, oldest first", "Links"),
-            **_refusals("400", "401", "403"),
+            **_refusals("400", "401", "403", "404"),
             **_failures(),
         },
     }
@@ -188,6 +188,7 @@ def _failures() -> Json:
         "500": "internal error",
         "502": "bad gateway",
         "504": "timeout, possibly after it was applied",
+        "512": "a status of Datadog's own, which its clients retry",
     }
     return {
         "408": {"description": "timeout", "headers": _limits(), "content": html},
@@ -257,5 +258,7 @@ def _case_attributes() -> Json:
 
 
 def _error() -> Json:
-    entry = {"type": "object", "properties": dict.fromkeys(("status", "code", "title", "detail"), _TEXT)}
+    entry: Json = {"type": "object"}
+    entry["properties"] = dict.fromkeys(("status", "code", "title", "detail"), _TEXT)
+    entry["properties"] |= {"source": {"type": "object"}, "meta": {"type": "object"}}
     return {"anyOf": [_TEXT, entry | {"required": ["title"]}]}

@@ -20,7 +20,13 @@ from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.parameters import require, require_function, require_path, require_whole_number
 from datadog_caselinks.sandbox import demo
-from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
+from datadog_caselinks.sandbox.api import (
+    ACCESS_TOKEN,
+    BEARER_TOKEN,
+    CREDENTIALS,
+    CREDENTIALS_WITHOUT_SCOPE,
+    Operation,
+)
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_rules
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
@@ -37,7 +43,14 @@ from datadog_caselinks.sandbox.store import (
     StoredLink,
 )
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, Variant
+from datadog_caselinks.sandbox.variant import (
+    Buckets,
+    Duplicates,
+    ErrorFormat,
+    MalformedIds,
+    UnknownCases,
+    Variant,
+)
 from datadog_caselinks.sites import Site
 
 T = TypeVar("T")
@@ -80,8 +93,13 @@ class Sandbox:
         list_lag: Seconds until lists contain a new link.
         buckets: Whether the rate limit counts all operations together (``shared``) or each separately
             (``separate``).
-        error_format: ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown
-            link or case, strings for all other errors. A 409 was never recorded; it has the format of a 400.
+        error_format: ``strings``, ``objects``, ``generic``, which is objects without a status or code, or
+            ``mixed`` as recorded: objects for 400 and for an unknown link or case, strings for all other
+            errors. A 409 was never recorded; it has the format of a 400.
+        unknown_cases: The result of a create or list of a case that was not added: as for any other case
+            (``allow``), or 404 (``not-found``).
+        malformed_ids: The status of an id that is not a UUID, or neither a UUID nor a key where a case is
+            got: 400 (``bad-request``) or 404 (``not-found``).
 
     Raises:
         ParameterError: A rule is malformed, or a value is unknown.
@@ -100,6 +118,8 @@ class Sandbox:
         list_lag: float = 0.0,
         buckets: Buckets = "shared",
         error_format: ErrorFormat = "mixed",
+        unknown_cases: UnknownCases = "allow",
+        malformed_ids: MalformedIds = "bad-request",
         clock: Callable[[], float] = time.time,
     ) -> None:
         require_whole_number("port", port, at_least=0)
@@ -110,7 +130,12 @@ class Sandbox:
         self._db = db
         self._clock = clock
         self._variant = Variant(
-            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_format=error_format
+            duplicates=duplicates,
+            list_lag=list_lag,
+            buckets=buckets,
+            error_format=error_format,
+            unknown_cases=unknown_cases,
+            malformed_ids=malformed_ids,
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
@@ -215,6 +240,11 @@ class Sandbox:
     def bearer_token(self) -> BearerToken:
         """A token that may read and write."""
         return BEARER_TOKEN
+
+    @property
+    def access_token(self) -> BearerToken:
+        """A personal access token that may read and write, also in place of the application key."""
+        return ACCESS_TOKEN
 
     @property
     def environment(self) -> dict[str, str]:
