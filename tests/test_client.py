@@ -26,6 +26,7 @@ from datadog_caselinks import (
     CaseLinksClient,
     CaseLinksError,
     ConfigurationError,
+    Failed,
     InvalidLinkError,
     MalformedResponseError,
     NotFoundError,
@@ -584,9 +585,7 @@ class TestGetCase:
                 links.ensure_link(case(some_id(2)).blocks(case(known.id))),
                 links.list_links(new.child),
             ):
-                with pytest.raises(
-                    NotFoundError, match=r"404 case not found\. It does not exist on this site"
-                ):
+                with pytest.raises(NotFoundError, match=r"404 case not found\. It does not exist"):
                     await call
             (outcome,) = [outcome async for outcome in links.create_links([new], ensure=True)]
             assert isinstance(outcome, Failed)
