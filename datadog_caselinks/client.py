@@ -147,10 +147,13 @@ class CaseLinksClient:
         """Return a client for the site and the credentials that the environment names.
 
         Args:
-            site: The site. By default it is ``DD_SITE``, or US1 (``datadoghq.com``) if that is not set.
+            site: The site. By default it is ``DD_SITE`` or ``DATADOG_SITE``, or US1 (``datadoghq.com``) if
+                neither is set.
             options: The keyword parameters of the class.
 
-        The credentials are ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``.
+        The credentials are ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``. The spellings of
+        Datadog's other tools work too: ``DATADOG_API_KEY`` and so on, ``DD_ACCESS_TOKEN``, or an access token
+        (``ddpat_…``, ``ddsat_…``) as ``DD_APP_KEY``.
 
         Raises:
             ConfigurationError: A variable is missing or malformed; the message names it.

@@ -57,10 +57,21 @@ class LinkStatus(StrEnum):
     """A line of a file does not describe a link."""
 
 
-# The API is in preview and may add members, which stay plain strings.
+# The API may add members, which stay plain strings.
 _CASE: Final = EntityType.CASE
 _ENTITY_TYPES: Final = {str(member): member for member in EntityType}
 _RELATIONSHIPS: Final = {str(member): member for member in Relationship}
+
+
+_STAGES: Final = {
+    **dict.fromkeys(("SG_OPEN", "OPEN", "NOT_STARTED", "TRIGGERED"), "OPEN"),
+    **dict.fromkeys(("SG_IN_PROGRESS", "IN_PROGRESS", "ACKNOWLEDGED", "IMPLEMENTING"), "IN_PROGRESS"),
+    **dict.fromkeys(
+        ("SG_CLOSED", "CLOSED", "RESOLVED", "COMPLETED", "CANCELLED", "DECLINED"),
+        "CLOSED",
+    ),
+}
+"""The stage that each status group means, and each status whose name leaves no doubt."""
 
 
 # Members are recognized by their type: a lookup would call the hash of StrEnum, which is slow because it is
@@ -328,9 +339,14 @@ class Case:
     ``title``
         The title.
     ``status``
-        ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``.
+        ``OPEN``, ``IN_PROGRESS``, ``CLOSED``, or another status of the API, which calls it deprecated: use
+        ``stage`` or ``is_closed``.
     ``priority``
         ``P1`` to ``P5``, or ``NOT_DEFINED``.
+    ``status_name``
+        The status in the organisation's own words.
+    ``status_group``
+        The group of the status: ``SG_OPEN``, ``SG_IN_PROGRESS`` or ``SG_CLOSED``.
     """
 
     id: str
@@ -338,6 +354,21 @@ class Case:
     title: str
     status: str
     priority: str
+    status_name: str = ""
+    status_group: str = ""
+
+    @property
+    def stage(self) -> str:
+        """How far the case is: ``OPEN``, ``IN_PROGRESS``, ``CLOSED``, or an empty string if unknown.
+
+        ``status_group`` decides, and ``status`` only if the server reported no group.
+        """
+        return _STAGES.get(self.status_group or self.status, "")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the case is known to be closed."""
+        return self.stage == "CLOSED"
 
     @property
     def entity(self) -> Entity:

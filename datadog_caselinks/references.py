@@ -8,9 +8,10 @@ import difflib
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from weakref import WeakValueDictionary
 
 from attrs import field, frozen
@@ -38,6 +39,12 @@ _PREFIXES: Final = {
     "page": EntityType.PAGE,
     "conversation": EntityType.AGENT_CONVERSATION,
 }
+_PAGES: Final = ("cases", "work")
+"""The pages of the web interface that show cases, by their first segment. The second is the newer one."""
+
+_SEARCHES: Final = frozenset({"filter", "q", "query", "search"})
+"""Parameters of these pages that hold what the user searched for, not the case that is shown."""
+
 _PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
@@ -131,8 +138,8 @@ def parse_reference(
 
     Args:
         text: A case key (``SHOP-1``), a UUID, the URL of a case
-            (``https://app.datadoghq.com/cases/SHOP-1``), or a UUID after the prefix ``incident:``, ``page:``,
-            ``conversation:`` or ``case:``.
+            (``https://app.datadoghq.com/cases/SHOP-1`` or ``…/work?key=SHOP-1``), or a UUID after the prefix
+            ``incident:``, ``page:``, ``conversation:`` or ``case:``.
         site: The site that a URL must belong to. By default, any site.
         type: The type of a UUID without a prefix.
 
@@ -258,16 +265,35 @@ def _case_of_url(address: str, site: Site | None) -> str:
             "set DD_SITE to the site of the case"
         )
     segments = [segment for segment in url.path.split("/") if segment]
-    if "cases" in segments:
-        for segment in segments[segments.index("cases") + 1 :]:
-            if is_case_key(segment) or is_uuid(segment):
-                return segment
+    if found := _case_in(segments, url.query, shown):
+        return found
     if "incidents" in segments:
         raise InvalidLinkError(
             f"{shown} contains the number of an incident: use its UUID instead, as incident:UUID"
         )
     hint = "".join(map(dash_hint, segments)) or f"; write {FORMS}"
     raise InvalidLinkError(f"{shown} is not the URL of a case{hint}")
+
+
+def _case_in(segments: Sequence[str], query: str, shown: str) -> str | None:
+    """Return the key or UUID that the path names behind ``/cases`` or ``/work``, or the key in the query.
+
+    In the path a key goes before a UUID, which may be that of a view or a project.
+    """
+    start = next((number for number, each in enumerate(segments, start=1) if each in _PAGES), None)
+    if start is None:
+        return None
+    behind = list(takewhile(lambda each: each != "incidents", segments[start:]))
+    for is_name in (is_case_key, is_uuid):
+        if found := next(filter(is_name, behind), None):
+            return found
+    if "incidents" in segments:
+        return None
+    values = [value for name, value in parse_qsl(query) if name.lower() not in _SEARCHES]
+    keys = list(dict.fromkeys(value.upper() for value in values if is_case_key(value)))
+    if len(keys) > 1:
+        raise InvalidLinkError(f"{shown} names several cases: write one of {quoted(', '.join(keys))}")
+    return next(iter(keys), None)
 
 
 def _host(site: Site) -> str:

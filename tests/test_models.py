@@ -171,7 +171,7 @@ class TestEntity:
         assert entity == Entity(A, entity_type)
 
     def test_an_unknown_type_stays_a_string(self) -> None:
-        """The API is in preview: what an answer holds is kept, and only refused when it is to be sent."""
+        """The API may add members: what an answer holds is kept, and only refused when it is to be sent."""
         entity = Entity("any id", "WIDGET")
         assert (entity.id, entity.type, type(entity.type)) == ("any id", "WIDGET", str)
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
@@ -270,7 +270,7 @@ class TestNewCaseLink:
 
 class TestCaseLink:
     def test_an_unknown_relationship_stays_a_string(self) -> None:
-        """The API is in preview: what an answer holds is kept as it is."""
+        """The API may add members: what an answer holds is kept as it is."""
         link = CaseLink("1", case(A), "LIKES", case(B))
         assert (link.relationship, type(link.relationship)) == ("LIKES", str)
 
@@ -294,6 +294,26 @@ class TestCase:
         assert str(Case(A, "SHOP-1", "Checkout hangs", "OPEN", "P1")) == "SHOP-1 Checkout hangs"
         assert str(Case(A, "SHOP-1", "", "OPEN", "P1")) == "SHOP-1"
         assert str(Case(A, "", "Checkout hangs", "", "")) == f"{A} Checkout hangs"
+
+    @pytest.mark.parametrize(
+        ("status", "group", "stage"),
+        [
+            ("OPEN", "SG_OPEN", "OPEN"),
+            ("OPEN", "SG_IN_PROGRESS", "IN_PROGRESS"),
+            ("CLOSED", "SG_OPEN", "OPEN"),
+            ("SUNKNOWN", "SG_CLOSED", "CLOSED"),
+            ("CLOSED", "SG_OF_LATER", ""),
+            ("IN_PROGRESS", "", "IN_PROGRESS"),
+            ("TRIGGERED", "", "OPEN"),
+            ("RESOLVED", "", "CLOSED"),
+            ("APPROVED", "", ""),
+            ("", "", ""),
+        ],
+    )
+    def test_its_stage_follows_from_the_group(self, status: str, group: str, stage: str) -> None:
+        """The group of the status says whether a case is closed, and the status only where there is none."""
+        found = Case(A, "SHOP-1", "", status, "P1", "Shipped", group)
+        assert (found.stage, found.is_closed) == (stage, stage == "CLOSED")
 
 
 def turned(link: CaseLink) -> CaseLink:

@@ -104,7 +104,7 @@ def caselinks() -> None:
     \b
     The site and the credentials come from the environment:
       DD_SITE                     such as datadoghq.eu; the default is datadoghq.com
-      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN
+      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN or DD_ACCESS_TOKEN
 
     \b
     To try it without an account:
@@ -114,7 +114,7 @@ def caselinks() -> None:
     Ways to write an entity:
       SHOP-1                the key of a case
       UUID                  the id of a case
-      https://…/cases/…     the URL of a case in the browser
+      https://…/cases/…     the URL of a case in the browser; also https://…/work/…
       incident:UUID         an incident; likewise page:UUID, conversation:UUID
 
     \b

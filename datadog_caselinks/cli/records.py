@@ -95,6 +95,7 @@ def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
     record: dict[str, object] = {"type": str(entity.type), "id": entity.id}
     if case := cases.get(entity):
         record |= {"key": case.key, "title": case.title, "status": case.status, "priority": case.priority}
+        record |= {"status_name": case.status_name, "status_group": case.status_group}
     return record
 
 

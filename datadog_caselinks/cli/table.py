@@ -18,7 +18,7 @@ _WIDE: Final = 120
 """The terminal width from which the ids of the links leave room for titles."""
 
 _COLUMNS: Final = ("relationship", "entity", "title", "status", "link")
-_STATUS_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "green"}
+_STAGE_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "green"}
 
 
 def draw_links(
@@ -43,12 +43,12 @@ def draw_links(
         width = max((len(cell) for cell in cells if name != "title" or is_uuid(cell)), default=0)
         widths.append(max(width, len(name)))
         table.add_column(name, no_wrap=name != "title", overflow="ellipsis", min_width=widths[-1])
-    for relationship, entity, title, status, link_id in rows:
+    for relationship, entity, title, status, link_id, stage in rows:
         row: list[str | Text] = [
             relationship,
             entity,
             Text(title, no_wrap=True),
-            Text(status, style=_STATUS_STYLES.get(status, "")),
+            Text(status, style=_STAGE_STYLES.get(stage, "")),
             Text(link_id, style="dim"),
         ]
         table.add_row(*row[: len(names)])
@@ -88,7 +88,8 @@ def _row(link: CaseLink, cases: Mapping[Entity, Case], around: Entity) -> list[s
     other = link.child if link.parent == around else link.parent
     kind, _, other_id = named(other).rpartition(":")
     case = cases.get(other) or Case(other_id, kind or "case", other_id, "", "")
-    return [f"{_arrow(link, around)} {link.relationship}", case.key, case.title, case.status, link.id]
+    status = case.status_name or case.status
+    return [f"{_arrow(link, around)} {link.relationship}", case.key, case.title, status, link.id, case.stage]
 
 
 def _arrow(link: CaseLink, around: Entity) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from attrs import field, frozen
@@ -26,6 +26,8 @@ from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
+
+_CASE_DETAILS: Final = ("key", "title", "status", "status_name", "status_group", "priority")
 
 Cycle = tuple[CaseLink, ...]
 """Links of one relationship. The child of each is the parent of the next, and the last leads to the first."""
@@ -155,7 +157,8 @@ class LinkGraph:
         """Return the graph as a networkx ``MultiDiGraph``: entities are nodes, and links are edges.
 
         Nodes have ``type`` and ``distance``, and for cases that could be read also ``key``, ``title``,
-        ``status`` and ``priority``. Edges have the link's id as their key, and ``relationship``.
+        ``status``, ``status_name``, ``status_group`` and ``priority``. Edges have the
+        link's id as their key, and ``relationship``.
 
         Raises:
             ConfigurationError: networkx is not installed.
@@ -167,7 +170,7 @@ class LinkGraph:
         graph: MultiDiGraph[Entity] = MultiDiGraph()
         for entity in self.entities:
             case = self.cases.get(entity)
-            details = {name: getattr(case, name) for name in ("key", "title", "status", "priority") if case}
+            details = {name: getattr(case, name) for name in _CASE_DETAILS if case}
             distance = {"distance": self.distances[entity]} if entity in self.distances else {}
             graph.add_node(entity, type=str(entity.type), **distance, **details)
         for link in self.links:

@@ -113,6 +113,8 @@ class CaseAttributes:
     title: OptionalText = OptionalText("")
     status: OptionalText = OptionalText("")
     priority: OptionalText = OptionalText("")
+    status_name: OptionalText = OptionalText("")
+    status_group: OptionalText = OptionalText("")
 
 
 @define
@@ -188,7 +190,11 @@ def decode_case(body: bytes) -> Case:
     if resource.type == "link":
         raise ValueError("it is about a link")
     known = resource.attributes or CaseAttributes()
-    return Case(resource.id, known.key, known.title, known.status, known.priority)
+    return Case(
+        resource.id,
+        *(known.key, known.title, known.status, known.priority),
+        *(known.status_name, known.status_group),
+    )
 
 
 def decode_id(body: bytes) -> str | None:

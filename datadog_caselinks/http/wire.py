@@ -51,7 +51,7 @@ from datadog_caselinks.models import (
     is_uuid,
     require_known_relationship,
 )
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.rate_limit import RateLimit, where_to_raise
 
 _logger = logging.getLogger("datadog_caselinks.wire")
 
@@ -333,13 +333,17 @@ def _error(response: Response) -> ResponseError:
     wait = max((wait for wait in waits if wait is not None), default=None)
     if response.status == 429 and wait is not None:
         advice = f"The server asks to wait {wait:g} s. {advice}"
+    advice = advice.format(scope=response.request.scope)
+    where = where_to_raise(rate_limit) if response.status == 429 else ""
+    if response.status == 404 and _names_a_key(response.request):
+        where = " A case that moved to another project has another key"
     excerpt = text[:_EXCERPT]
     reason = one_line("; ".join(reported) or _unknown_encoding(response) or _title(excerpt)).removeprefix(
         f"{response.status} "
     )
     error = kind(
         f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
-        + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
+        + f"{advice}{where}".rstrip("."),  # a longer message may quote this one
         status=response.status,
         errors=reported,
         raw_errors=raw,
@@ -352,6 +356,10 @@ def _error(response: Response) -> ResponseError:
     if error.may_have_been_applied and may_be_at_work(error):
         response.disconnect()  # the response of the server behind the gateway may still arrive on it
     return error
+
+
+def _names_a_key(request: Request) -> bool:
+    return request.operation == "get" and not is_uuid(str(request.subject))
 
 
 def _unknown_encoding(response: Response) -> str:
@@ -390,10 +398,15 @@ def _is_shallow(value: object, levels: int) -> bool:
 
 def _readable(error: object) -> str:
     """Return one error for people: a string, or the title and detail of an object, or its code."""
-    if isinstance(error, dict):
-        parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
-        return ": ".join(parts) or str(error.get("code") or error)
-    return str(error)
+    if not isinstance(error, dict):
+        return str(error)
+    parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
+    if len(parts) > 1 and parts[0] == "Generic Error":  # says nothing that the detail does not
+        parts.pop(0)
+    text = ": ".join(parts) or str(error.get("code") or error)
+    source = error.get("source")
+    where = source.get("parameter") or source.get("pointer") if isinstance(source, dict) else None
+    return f"{text} ({where})" if isinstance(where, str) and where not in text else text
 
 
 def _title(text: str) -> str:

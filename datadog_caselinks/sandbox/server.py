@@ -20,16 +20,37 @@ from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.parameters import require, require_function, require_path, require_whole_number
 from datadog_caselinks.sandbox import demo
-from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
+from datadog_caselinks.sandbox.api import (
+    ACCESS_TOKEN,
+    BEARER_TOKEN,
+    CREDENTIALS,
+    CREDENTIALS_WITHOUT_SCOPE,
+    Operation,
+)
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_rules
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, RecordedRequest
-from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
+from datadog_caselinks.sandbox.statuses import usual_group, usual_name
+from datadog_caselinks.sandbox.store import (
+    CasePriority,
+    CaseStatus,
+    CaseStatusGroup,
+    Store,
+    StoredCase,
+    StoredLink,
+)
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, Variant
+from datadog_caselinks.sandbox.variant import (
+    Buckets,
+    Duplicates,
+    ErrorFormat,
+    MalformedIds,
+    UnknownCases,
+    Variant,
+)
 from datadog_caselinks.sites import Site
 
 T = TypeVar("T")
@@ -72,8 +93,13 @@ class Sandbox:
         list_lag: Seconds until lists contain a new link.
         buckets: Whether the rate limit counts all operations together (``shared``) or each separately
             (``separate``).
-        error_format: ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown
-            link or case, strings for all other errors. A 409 was never recorded; it has the format of a 400.
+        error_format: ``strings``, ``objects``, ``generic``, which is objects without a status or code, or
+            ``mixed`` as recorded: objects for 400 and for an unknown link or case, strings for all other
+            errors. A 409 was never recorded; it has the format of a 400.
+        unknown_cases: The result of a create or list of a case that was not added: as for any other case
+            (``allow``), or 404 (``not-found``).
+        malformed_ids: The status of an id that is not a UUID, or neither a UUID nor a key where a case is
+            got: 400 (``bad-request``) or 404 (``not-found``).
 
     Raises:
         ParameterError: A rule is malformed, or a value is unknown.
@@ -92,6 +118,8 @@ class Sandbox:
         list_lag: float = 0.0,
         buckets: Buckets = "shared",
         error_format: ErrorFormat = "mixed",
+        unknown_cases: UnknownCases = "allow",
+        malformed_ids: MalformedIds = "bad-request",
         clock: Callable[[], float] = time.time,
     ) -> None:
         require_whole_number("port", port, at_least=0)
@@ -102,7 +130,12 @@ class Sandbox:
         self._db = db
         self._clock = clock
         self._variant = Variant(
-            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_format=error_format
+            duplicates=duplicates,
+            list_lag=list_lag,
+            buckets=buckets,
+            error_format=error_format,
+            unknown_cases=unknown_cases,
+            malformed_ids=malformed_ids,
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
@@ -209,6 +242,11 @@ class Sandbox:
         return BEARER_TOKEN
 
     @property
+    def access_token(self) -> BearerToken:
+        """A personal access token that may read and write, also in place of the application key."""
+        return ACCESS_TOKEN
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment variables that point :meth:`CaseLinksClient.from_env` and the command here."""
         return {
@@ -230,8 +268,16 @@ class Sandbox:
         status: CaseStatus = "OPEN",
         priority: CasePriority = "NOT_DEFINED",
         id: str | None = None,
+        status_name: str | None = None,
+        status_group: CaseStatusGroup | Literal[""] | None = None,
     ) -> StoredCase:
         """Add a case with the key ``key``, such as ``SHOP-1``; ``id`` is its UUID, by default a new one.
+
+        With the ``id`` of a case that exists, the case is replaced: so it gets another key, as a case does
+        that moves to another project. The old key is unknown then.
+
+        ``status_name`` is the status in the organisation's own words, and ``status_group`` its group. By
+        default they follow from ``status``; an empty text leaves them out of responses.
 
         Links may be created between any entities; their cases do not have to be added first.
 
@@ -239,7 +285,12 @@ class Sandbox:
             ParameterError: Another case has the key.
         """
         require("key", key, str, "a text such as SHOP-1")
-        case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
+        case = StoredCase(
+            (id or str(uuid.uuid4())).lower(),
+            *(key, title or key, status, priority),
+            usual_name(status) if status_name is None else status_name,
+            usual_group(status) if status_group is None else status_group,
+        )
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
 

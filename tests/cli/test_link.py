@@ -66,6 +66,8 @@ class TestCreate:
                 "title": one.title,
                 "status": "CLOSED",
                 "priority": "P1",
+                "status_name": "Closed",
+                "status_group": "SG_CLOSED",
             }
 
     @pytest.mark.parametrize(

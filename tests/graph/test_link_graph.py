@@ -434,6 +434,7 @@ class TestToNetworkx:
         whole = made.to_networkx()
 
         known = {"key": "A", "title": "One", "status": "OPEN", "priority": "P3"}
+        known |= {"status_name": "", "status_group": ""}
         assert whole.nodes[entity("a")] == {"type": "CASE", "distance": 0, **known}
         assert whole.nodes[entity("b")] == {"type": "CASE", "distance": 1}
         assert whole.nodes[entity("i:y")] == {"type": "INCIDENT"}

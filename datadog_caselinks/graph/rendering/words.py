@@ -10,18 +10,19 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, Entity, Relationship
+from datadog_caselinks.models import Case, CaseLink, Entity, Relationship
 from datadog_caselinks.references import named
 
-_STATUS_SIGNS: Final[Mapping[str, str]] = {"open": "○", "in progress": "◐", "closed": "✓"}
-"""A sign for each status."""
+_STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
+"""A sign for each stage of a case."""
 
 
 @frozen
 class Description:
     """The texts about an entity, each on one line and empty if unknown.
 
-    ``key`` falls back to the beginning of the id. :func:`parse_reference` accepts ``reference``.
+    ``key`` falls back to the beginning of the id. :func:`parse_reference` accepts ``reference``. ``stage`` is
+    that of the case.
     """
 
     key: str
@@ -29,11 +30,12 @@ class Description:
     type: str
     status: str
     reference: str
+    stage: str = ""
 
     @property
     def sign(self) -> str:
         """The sign of the status, or an empty string."""
-        return _STATUS_SIGNS.get(self.status, "")
+        return _STAGE_SIGNS.get(self.stage, "")
 
     @property
     def state(self) -> str:
@@ -53,8 +55,9 @@ def describe(graph: LinkGraph, entity: Entity) -> Description:
         key=key or plain(f"{entity.id[:8]}…" if len(entity.id) > 12 else entity.id),
         title=plain(case.title if case else ""),
         type=words(entity.type),
-        status=words(case.status if case else ""),
+        status=status_in_words(case) if case else "",
         reference=key or plain(named(entity)),
+        stage=case.stage if case else "",
     )
 
 
@@ -79,6 +82,12 @@ def notes(graph: LinkGraph) -> list[str]:
 def words(name: str) -> str:
     """Return an API name as readable words: ``AGENT_CONVERSATION`` becomes ``agent conversation``."""
     return plain(name.replace("_", " ").lower())
+
+
+def status_in_words(case: Case) -> str:
+    """Return the status in the organisation's own words, or in the API's if it has no others."""
+    usual, own = words(case.status), plain(case.status_name)
+    return usual if not own or own.lower() == usual else own
 
 
 def is_directed(link: CaseLink) -> bool:
