@@ -22,7 +22,8 @@ from datadog_caselinks.bulk.rejects import Rejects
 from datadog_caselinks.cli.dry_run import DryRun
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import records
+from datadog_caselinks.cli.outcome_lines import OutcomeLines
+from datadog_caselinks.cli.records import Records, is_for_people, records
 from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
@@ -115,8 +116,9 @@ def bulk(
         records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
+        outcomes = _outcome_lines(screen, writer, settings)
         if dry_run:
-            trial = DryRun(screen, None if settings.quiet else writer, strict, looks_up=not no_lookup)
+            trial = DryRun(screen, outcomes, strict, looks_up=not no_lookup)
             try:
                 run(_try_all(trial, stream, settings, file_options, journal, options))
             finally:
@@ -126,7 +128,7 @@ def bulk(
         rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
         report = Report(
             screen,
-            None if settings.quiet else writer,
+            outcomes,
             journal,
             rejected,
             looks_up=not no_lookup,
@@ -147,9 +149,21 @@ def bulk(
         except RunInterruptedError as interrupt:
             report.interruption = interrupt
         finally:
+            report.release()
             screen.close()
     report.summarize()
     context.exit(report.exit_status)
+
+
+def _outcome_lines(screen: Screen, writer: Records, settings: Settings) -> OutcomeLines:
+    """Return what shows the outcomes: no lines beside a progress bar, unless ``--verbose`` asks for them."""
+    is_table = settings.output == "table"
+    has_lines = settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
+    return OutcomeLines(
+        screen,
+        None if is_table or settings.quiet else writer,
+        has_lines=is_table and has_lines and not settings.quiet,
+    )
 
 
 def _rejects(

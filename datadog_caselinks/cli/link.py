@@ -67,7 +67,7 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
             cases = await find_cases(resolver, [link])
             # A single link is one JSON object, not a list.
             output = "jsonl" if settings.output == "json" else settings.output
-            _show(screen, output, [link], cases, new.parent, has_ids=True)
+            _show(screen, output, [link], cases, new.parent, has_ids=True, created=is_new)
 
     with logging_to(screen, settings):
         try:
@@ -214,10 +214,11 @@ def _show(
     around: Entity,
     *,
     has_ids: bool,
+    created: bool | None = None,
 ) -> None:
     """Show ``links``, with the title and status of the entity at the other end from ``around``.
 
-    The ids of the links appear in a table if there is room, or ``has_ids``.
+    The ids of the links appear in a table if there is room, or ``has_ids``. JSON says ``created``, if given.
     """
     if is_for_people(output):
         if links and not draw_links(links, cases, around, has_ids=has_ids):
@@ -227,7 +228,7 @@ def _show(
         for link in links:
             other = cases.get(link.child if link.parent == around else link.parent)
             writer.add(
-                link_record(link, cases),
+                link_record(link, cases) | ({} if created is None else {"created": created}),
                 [
                     link.id,
                     name_of(link.parent, cases),

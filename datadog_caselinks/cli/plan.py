@@ -15,7 +15,15 @@ from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Records, is_for_people, label, link_record, records, status_of
+from datadog_caselinks.cli.records import (
+    Records,
+    error_record,
+    is_for_people,
+    label,
+    link_record,
+    records,
+    status_of,
+)
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
@@ -177,10 +185,10 @@ class _Application:
         status = _status(outcome)
         self._counts[status] += 1
         link = planned.create[outcome.index] if isinstance(outcome, Failed) else outcome.link
-        record = {"outcome": status, "link": link_record(link, planned.cases)}
+        record: dict[str, object] = {"outcome": status, "link": link_record(link, planned.cases)}
         if isinstance(outcome, Failed | NotDeleted):
             self._screen.problem(f"{planned.describe(link)}: {label(status)}: {outcome.error}")
-            record["error"] = str(outcome.error)
+            record |= error_record(outcome.error)
         writer.add(record, [])
         self._screen.advance(done=self._counts.total(), failed=self._failures)
 

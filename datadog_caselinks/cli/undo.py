@@ -14,7 +14,7 @@ from datadog_caselinks.bulk.undo import Undo
 from datadog_caselinks.cli.cases import ends_of, find_cases
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Cases, Records, label, link_record, records
+from datadog_caselinks.cli.records import Cases, Records, error_record, label, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
@@ -153,7 +153,7 @@ class _Deletion:
             status = _GONE if outcome.was_gone else _DELETED
         else:
             status = _NOT_DELETED
-            record["error"] = str(outcome.error)
+            record |= error_record(outcome.error)
             self._screen.problem(f"{_named(outcome.link, cases)}: {label(status)}: {outcome.error}")
         self._counts[status] += 1
         writer.add({"outcome": status, **record}, [])

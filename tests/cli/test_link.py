@@ -126,6 +126,17 @@ class TestEnsure:
         assert (first.err, second.err) == ("Created.\n", "Already linked.\n")
         assert len(sandbox.links) == 1
 
+    async def test_json_says_whether_the_link_was_created(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """The object has the member created: true the first time, then false."""
+        for output, created in (("json", True), ("jsonl", False)):
+            done = await caselinks(
+                pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2", "--output", output
+            )
+            record = json.loads(done.out)
+            assert (record["created"], record["id"]) == (created, sandbox.links[0].id)
+
 
 class TestList:
     async def test_each_link_is_shown_with_the_title_of_the_other_end(

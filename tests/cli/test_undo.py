@@ -115,6 +115,11 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
         assert first == f"Not deleted: {unknown} may have been created, and its id is unknown"
         assert "caselinks delete PARENT RELATIONSHIP CHILD" in advice
         assert last == summary
+    output = tmp_path / "output.jsonl"
+    names = {"parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-3"}
+    output.write_text(json.dumps({"line": 7, "outcome": "ambiguous", **names}) + "\n")
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(output))
+    assert done.err.startswith("Not deleted: line 7 (SHOP-1 BLOCKS SHOP-3) may have been created")
     cut_off = tmp_path / "run.jsonl"
     cut_off.write_text('{"outcome": "failed"}\n{"outco')
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
