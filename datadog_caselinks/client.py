@@ -269,7 +269,7 @@ class CaseLinksClient:
                 wanted, end = item
                 new = await resolver.link(wanted)
                 create = self._ensuring(known, end) if known else create_unchecked
-                return await (opened.once(new, create, resume) if opened else create(new))
+                return await (opened.once(new, create, resume, wanted=wanted) if opened else create(new))
 
             outcomes = create_each(
                 stack.enter_context(self._observer.run(create_one)),

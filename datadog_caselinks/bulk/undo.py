@@ -74,7 +74,7 @@ async def open_undo(
             for record in records
             if record.link_id
         )
-        ambiguous = tuple(str(record.new) for record in records if not record.link_id)
+        ambiguous = tuple(str(record.wanted) for record in records if not record.link_id)
         yield Undo(links, ambiguous, False, journal.deleting(delete), concurrency)
 
 

@@ -12,7 +12,7 @@ from datadog_caselinks.bulk.link_files import MalformedLine
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, InvalidLinkError, ResponseError
-from datadog_caselinks.messages import one_line, storable
+from datadog_caselinks.messages import MAX_STORED, one_line, storable
 from datadog_caselinks.models import Case, CaseLink, Entity, LinkStatus, NewCaseLink
 from datadog_caselinks.references import CaseKey, WantedLink, named
 
@@ -47,7 +47,7 @@ class Records:
             self._write("]" if self._count else "[]")
 
     def _line(self, row: Sequence[str]) -> str:
-        cells = [one_line(cell) for cell in row]
+        cells = [one_line(cell, limit=MAX_STORED) for cell in row]
         if not self._widths:
             return "\t".join(cells)
         return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, self._widths, strict=True)).rstrip()
