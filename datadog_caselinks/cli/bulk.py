@@ -53,13 +53,6 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
     "Waits for the rate limit do not count.",
 )
 @click.option(
-    "--max-wait",
-    type=click.FloatRange(0),
-    default=RetryPolicy().max_wait,
-    show_default=True,
-    help="Longest wait in seconds for the rate limit or a Retry-After; a longer one ends the run.",
-)
-@click.option(
     "--no-lookup",
     is_flag=True,
     help="Create each link without looking it up first. That saves requests; an equal link may exist twice.",
@@ -84,7 +77,6 @@ def bulk(
     strict: bool,
     concurrency: int,
     attempts: int | None,
-    max_wait: float,
     no_lookup: bool,
     dry_run: bool,
     journal: str | None,
@@ -106,9 +98,9 @@ def bulk(
     """
     screen = Screen(quiet=settings.quiet)
     policy = (
-        RetryPolicy(max_wait=max_wait, patience=BULK_PATIENCE)
+        RetryPolicy(max_wait=settings.max_wait, patience=BULK_PATIENCE)
         if attempts is None
-        else RetryPolicy(max_wait=max_wait, max_attempts=attempts)
+        else RetryPolicy(max_wait=settings.max_wait, max_attempts=attempts)
     )
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (
@@ -131,7 +123,8 @@ def bulk(
             outcomes,
             journal,
             rejected,
-            looks_up=not no_lookup,
+            file=file,
+            max_wait=settings.max_wait,
         )
         work = _create_all(
             report,

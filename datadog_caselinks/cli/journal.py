@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
+from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.records import link_record, records, wanted_record
 from datadog_caselinks.cli.run import Settings, with_settings
 from datadog_caselinks.cli.screen import Screen
@@ -19,7 +20,7 @@ _WIDTHS: Final = (14, 20, 40, 0)
 """The widths of the columns on a terminal."""
 
 
-@click.group()
+@click.group(cls=Group)
 def journal() -> None:
     """Show the journal of a bulk run."""
 

@@ -6,9 +6,11 @@ import asyncio
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import click
 
+from datadog_caselinks.cli.again import to_continue
 from datadog_caselinks.cli.cases import find_cases
 from datadog_caselinks.cli.files import open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
@@ -17,10 +19,13 @@ from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, wi
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import CaseLinksError, ParameterError
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import Case, CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
 from datadog_caselinks.references import name_of, parse_link
+
+_ENSURE: Final = {"create": "ensure"}
+_ONLY_MISSING: Final = "it creates only a missing link"
 
 
 @click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
@@ -73,10 +78,12 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
         try:
             run(create())
         except RunInterruptedError:
-            screen.problem(
-                "The link may have been created. Run caselinks ensure, which creates only a missing link."
-            )
+            screen.problem(f"The link may have been created. {to_continue(_ONLY_MISSING, replacing=_ENSURE)}")
             raise
+        except AmbiguousResultError as error:
+            screen.problem(f"Error: {error}")
+            screen.problem(to_continue(_ONLY_MISSING, replacing=_ENSURE))
+            raise click.exceptions.Exit(1) from None
 
 
 def _normalized(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable
@@ -12,6 +13,7 @@ from attrs import define, field
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.bulk.rejects import Rejects
+from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
 from datadog_caselinks.cli.records import (
@@ -43,7 +45,8 @@ class Report:
     _outcomes: OutcomeLines
     _journal: str | None = None  # the path of the journal, if there is one
     _rejects: Rejects | None = None
-    _looks_up: bool = field(default=True, kw_only=True)
+    _file: str = field(default="-", kw_only=True)
+    _max_wait: float = field(default=math.inf, kw_only=True)
     interruption: RunInterruptedError | None = field(default=None, init=False)
     _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
@@ -208,23 +211,22 @@ class Report:
                 f"In flight or about to be sent: lines {lines}." if lines else "Nothing was in flight."
             )
             self._screen.problem(f"Interrupted. {in_flight}")
-        if not self.exit_status:
-            return
-        if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
-            again = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}, then run"
-            self._screen.summary(f"To continue, {again} the same command with that file{self._hint}.")
-            return
-        fix = "fix the problems above, then " if self._failures or self._stopped_by else ""
-        again = f"To continue, {fix}run the same command again"
-        if self._journal:
-            self._screen.summary(f"{again}: the journal records what is done.")
-        elif self._created or self._counts[LinkStatus.AMBIGUOUS] or self._lines_in_flight:
-            self._screen.summary(f"{again}{self._hint}: it creates only the missing links.")
+        if self.exit_status:
+            self._screen.summary(self._to_continue)
 
     @property
-    def _hint(self) -> str:
-        """What else to change so that a link which may exist is not created again."""
-        return "" if self._looks_up else " without --no-lookup"
+    def _to_continue(self) -> str:
+        """How to continue, with the command."""
+        # Without lookups, a link that may exist would be created again.
+        replacing: dict[str, str | None] = {} if self._journal else {"--no-lookup": None}
+        if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
+            first = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}"
+            replacing[self._file] = str(self._rejects.path)
+            return to_continue(first=first, replacing=replacing, option="--rejects")
+        first = "fix the problems above" if self._failures or self._stopped_by else ""
+        wait = longer_wait(self._stopped_by, self._max_wait)
+        then = "the journal records what is done" if self._journal else "it creates only the missing links"
+        return to_continue(then, first=wait or first, replacing=replacing)
 
     @property
     def exit_status(self) -> int:

@@ -176,8 +176,10 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     variables = {"DD_API_KEY": api_key or keys.api_key, "DD_APP_KEY": app_key or keys.app_key}
     done = await bulk(environment(DD_SITE=sandbox.url, **variables), "--concurrency", "5", str(path))
     assert says in done.err
-    first, summary, stopped = done.err.splitlines()
+    first, summary, stopped, advice, command = done.err.splitlines()
     assert first.startswith("line ")
+    assert advice.startswith("To continue, fix the problems above, then run this command ")
+    assert command == f"  caselinks bulk --concurrency 5 {path}"
     assert summary.startswith("0 links created, ")
     assert re.fullmatch(
         r"Stopped: lines [\d, -]+ failed for the same reason, and no later line was sent\.", stopped
@@ -191,7 +193,26 @@ async def test_an_unknown_host_is_told_once(file: Path) -> None:
     variables = environment(DD_SITE="https://nowhere.invalid", DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
     done = await bulk(variables, "--attempts", "1", str(file))
     assert "https://nowhere.invalid: the host name was not found: check the site and the network" in done.err
+    assert done.err.endswith(f":\n  caselinks bulk --attempts 1 {file}\n")
     assert done.status == 1
+
+
+async def test_a_wait_above_the_maximum_names_the_option(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A run that --max-wait ends says how long to wait or which value allows the wait, and the command."""
+    sandbox.rate_limit = "2/1h"
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS + BLOCKS.replace("BLOCKS", "CAUSES"))
+    arguments = ("--max-wait", "5", "--concurrency", "1", str(path))
+    done = await bulk(pointing_at(sandbox), *arguments)
+    assert done.status == 1
+    *_, advice, command = done.err.splitlines()
+    assert re.fullmatch(
+        r"To continue, wait (\d+) s or add --max-wait \1, then run this command "
+        r"\(it creates only the missing links\):",
+        advice,
+    )
+    assert command == f"  caselinks bulk {' '.join(arguments)}"
+    assert "RetryPolicy" not in done.err
 
 
 async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: int) -> None:
@@ -236,10 +257,11 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     assert sorted(problem.split(":")[0] for problem in problems[:2]) == ["line 2", "line 3"]
     assert all("The link may have been created" in problem for problem in problems[:2])
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 ambiguous")
-    assert problems[3] == (
-        "To continue, fix the problems above, then run the same command again without --no-lookup: "
-        "it creates only the missing links."
-    )
+    assert problems[3:] == [
+        "To continue, fix the problems above, then run this command with the same input "
+        "(it creates only the missing links):",
+        "  caselinks bulk --concurrency 2 --attempts 1 -",
+    ]
     assert done.status == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shlex
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -161,7 +162,9 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
     assert first.status == 1
     assert len(asked_for) < 3000
     assert "Not retried: most recent requests have failed" in first.err
-    assert first.err.endswith("run the same command again: the journal records what is done.\n")
+    *_, then, command = first.err.splitlines()
+    assert then.endswith("then run this command (the journal records what is done):")
+    assert command == f"  {shlex.join(['caselinks', 'bulk', *arguments])}"
 
 
 async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> None:
