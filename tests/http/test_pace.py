@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, CaseLinksError, ParameterError, Rate, SessionError, case
-from datadog_caselinks.events import CallWaiting, Event
+from datadog_caselinks import CallWaiting, CaseLinksClient, ParameterError, Rate, SessionError, case
+from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import some_id
@@ -15,19 +16,6 @@ from tests.support.waiting import settle
 
 PARENT = case(some_id(0))
 stopped = pytest.mark.parametrize("clock", [{"stopped_at": 1000.0}], indirect=True)
-
-
-class Times:
-    """The times at which the requests of a client were sent."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.sent: list[float] = []
-        self.waits: list[float] = []
-
-    def add(self, event: Event) -> None:
-        if isinstance(event, CallWaiting):
-            self.waits.append(event.seconds)
 
 
 def client_of(sandbox: Sandbox, rate: Rate | str | None, **options: object) -> CaseLinksClient:
@@ -50,7 +38,9 @@ def test_a_rate_can_be_written(text: str, rate: Rate) -> None:
     assert Rate.parse(str(rate)) == rate
 
 
-@pytest.mark.parametrize("text", ["", "50", "50/", "/1s", "0/1s", "5/0s", "-1/1s", "1.5/1s", "50/1d", "a/b", None, 7])
+@pytest.mark.parametrize(
+    "text", ["", "50", "50/", "/1s", "0/1s", "5/0s", "-1/1s", "1.5/1s", "50/1d", "a/b", None, 7]
+)
 def test_anything_else_is_refused(text: object) -> None:
     """A rate without a number of requests and a period above zero is a ParameterError."""
     with pytest.raises(ParameterError):
@@ -67,25 +57,23 @@ async def test_the_parameter_is_checked(sandbox: Sandbox) -> None:
 @stopped
 async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: Clock) -> None:
     """All operations count, and the next requests wait until the first ones are a period old."""
-    waits = []
-    on_event = lambda event: waits.append(event) if isinstance(event, CallWaiting) else None  # noqa: E731
-    async with client_of(sandbox, "3/10s", on_event=on_event) as client:
-        calls = [
-            asyncio.create_task(client.create_link(PARENT.blocks(case(some_id(number))))) for number in range(1, 5)
-        ]
-        calls_of_others = [asyncio.create_task(client.list_links(PARENT)) for _ in range(3)]
+    events: list[object] = []
+    async with client_of(sandbox, "3/10s", on_event=events.append) as client:
+        new = [PARENT.blocks(case(some_id(number))) for number in range(1, 5)]
+        creates = [asyncio.create_task(client.create_link(each)) for each in new]
+        lists = [asyncio.create_task(client.list_links(PARENT)) for _ in range(3)]
         for count in (3, 6, 7):
             while len(sandbox.requests) < count:
-                await asyncio.sleep(0)
+                await settle(1)
             await settle()
             assert len(sandbox.requests) == count
-            clock.advance(9.9)
+            clock.advance(9.5)
             await settle()
             assert len(sandbox.requests) == count
-            clock.advance(0.1)
-        await asyncio.gather(*calls, *calls_of_others)
-        assert len(sandbox.links) == 4
-        assert waits
+            clock.advance(0.5)
+        await asyncio.gather(*creates, *lists)
+    assert len(sandbox.links) == 4
+    assert len([event for event in events if isinstance(event, CallWaiting)]) == 6
 
 
 async def test_the_lower_limit_counts(sandbox: Sandbox, clock: Clock) -> None:
@@ -122,7 +110,29 @@ async def test_a_cancelled_call_holds_up_no_other(sandbox: Sandbox, clock: Clock
         assert await second == []
 
 
+class Permit:
+    """A permit of the gate that was or was not given back."""
+
+    is_withdrawn = False
+
+    def withdraw(self) -> None:
+        self.is_withdrawn = True
+
+
 @stopped
-async def test_buckets_share_the_rate(sandbox: Sandbox, clock: Clock) -> None:
+async def test_buckets_share_the_rate(clock: Clock) -> None:
     """Calls of different buckets wait in queues of their own, and together keep to the rate."""
-    sandbox.rate_limit, sandbox.buckets = "100/1h", "each"
+    pace, permits = Pace(Rate(1, 10)), list[Permit]()
+
+    async def acquire() -> Any:
+        await asyncio.sleep(0)
+        permits.append(Permit())
+        return permits[-1]
+
+    await pace.acquire("list", acquire)
+    calls = [asyncio.create_task(pace.acquire(bucket, acquire)) for bucket in ("list", "create")]
+    for done in range(3):
+        await settle()
+        assert [call.done() for call in calls].count(True) == done
+        clock.advance(10)
+    assert [permit.is_withdrawn for permit in permits] == [False, False, True, False]
