@@ -43,6 +43,7 @@ from datadog_caselinks.parameters import (
     require_path,
     require_whole_number,
 )
+from datadog_caselinks.rate import Rate, parsed_rate
 from datadog_caselinks.rate_limit import RateLimit
 from datadog_caselinks.references import Reference, Resolver, WantedLink
 from datadog_caselinks.retry import RetryPolicy
@@ -65,6 +66,7 @@ class ClientOptions(TypedDict, total=False):
     sessions: SessionManager | aiohttp.ClientSession | None
     retry: RetryPolicy
     max_concurrency: int
+    rate: Rate | str | None
     timeout: float
     proxy: str | None
     ssl: tls.SSLContext | None
@@ -88,6 +90,8 @@ class CaseLinksClient:
             closed with the client. By default the client has its own manager.
         retry: When a failed attempt is repeated.
         max_concurrency: The most requests in flight at once; further calls wait.
+        rate: A limit of your own on the requests, such as ``"50/1s"`` or ``Rate(50, 1)``: no more are sent in
+            any such period, also if the server allows more. By default, only the server's limit counts.
         timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
             the rate limit or for the next attempt does not count.
         proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them; ``None`` or an empty
@@ -112,6 +116,7 @@ class CaseLinksClient:
         sessions: SessionManager | aiohttp.ClientSession | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
         max_concurrency: int = DEFAULT_CONCURRENCY,
+        rate: Rate | str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         proxy: str | None = None,
         ssl: tls.SSLContext | None = None,
@@ -136,6 +141,7 @@ class CaseLinksClient:
             outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
+            rate=parsed_rate(rate),
         )
         memory = Memory(self._requester, max_in_flight=self._concurrency)
         self._operations = Operations(self._requester, memory, retry, budget)
@@ -273,7 +279,7 @@ class CaseLinksClient:
                 wanted, end = item
                 new = await resolver.link(wanted)
                 create = self._ensuring(known, end) if known else create_unchecked
-                return await (opened.once(new, create, resume) if opened else create(new))
+                return await (opened.once(new, create, resume, wanted=wanted) if opened else create(new))
 
             outcomes = create_each(
                 stack.enter_context(self._observer.run(create_one)),

@@ -86,6 +86,7 @@ from datadog_caselinks.models import (
     incident as incident,
     page as page,
 )
+from datadog_caselinks.rate import Rate as Rate
 from datadog_caselinks.rate_limit import RateLimit as RateLimit
 from datadog_caselinks.references import (
     CaseKey as CaseKey,

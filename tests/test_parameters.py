@@ -24,6 +24,7 @@ from datadog_caselinks import (
     InvalidLinkError,
     LinkPlan,
     ParameterError,
+    Rate,
     Resolver,
     RetryPolicy,
     SessionManager,
@@ -66,6 +67,7 @@ def unverified(*, checks_certificate: bool = False) -> ssl.SSLContext:
 WRONG_FOR_THE_CLIENT: Final[dict[str, list[object]]] = {
     "timeout": [None, "30", True, (3, 5), datetime.timedelta(seconds=3), aiohttp.ClientTimeout(10), math.nan],
     "max_concurrency": [None, "10", True, 2.5, math.inf, 0],
+    "rate": [50, (50, 1), {}, Rate],
     "retry": [None, 3, False, {}, RetryPolicy],
     "sessions": ["session", NotIterable(), aiohttp.ClientSession, False],
     "proxy": [b"http://proxy.example", False, {"https": "http://user:a-password@proxy.example"}],

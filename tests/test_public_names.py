@@ -188,7 +188,7 @@ from datadog_caselinks import (
     AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, Case, CaseKey, CaseLink,
     CaseLinksClient, ConflictError, ContradictionKind, Created, Deleted, Entity, EntityType, Failed,
     JournalError, LinkPlan, LinkReference, MalformedResponseError, NewCaseLink, NotDeleted, OnEvent,
-    RateLimit, RateLimitError, Reference, Relationship, Resolver, ResponseTooLargeError,
+    Rate, RateLimit, RateLimitError, Reference, Relationship, Resolver, ResponseTooLargeError,
     RetryPolicy, Site, OnProgress, WantedLink, case, incident, parse_link, parse_reference,
 )
 

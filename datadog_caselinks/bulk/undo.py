@@ -16,6 +16,7 @@ from attrs import define, field
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.errors import InvalidLinkError, JournalError
+from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import CaseLink, Entity, LinkStatus
 
 _DATABASE: Final = b"SQLite format 3\0"
@@ -85,7 +86,7 @@ async def open_undo(
             for record in records
             if record.link_id
         )
-        ambiguous = (str(record.new) for record in records if not record.link_id)
+        ambiguous = (str(record.wanted) for record in records if not record.link_id)
         delete = journal.deleting(delete)
         yield Undo(links, ambiguous, is_cut_off=False, delete=delete, concurrency=concurrency)
 
@@ -144,4 +145,11 @@ def _add(output: _Output, number: int, record: Any) -> None:
             raise TypeError("not an id")
         output.links[link["id"]] = CaseLink(link["id"], parent, link["relationship"], child)
     elif record["outcome"] == LinkStatus.AMBIGUOUS:
-        output.ambiguous.append(f"line {record.get('line', number)}")
+        output.ambiguous.append(_description(record, number))
+
+
+def _description(record: Any, number: int) -> str:
+    """Return what a record says of its link: the link as the file of the run wrote it, and its line."""
+    line = f"line {record.get('line', number)}"
+    names = [record.get(name) for name in ("parent", "relationship", "child")]
+    return f"{line} ({one_line(' '.join(names))})" if all(isinstance(name, str) for name in names) else line

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.errors import (
     CaseLinksError,
@@ -50,7 +51,7 @@ class _NothingSent(click.ClickException):
     exit_code = 2
 
 
-class _Group(click.Group):
+class _Group(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the subcommands, most commonly used first."""
         return list(_COMMANDS)
@@ -69,7 +70,8 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+            rows = [(name, summary) for name, (_, summary) in _COMMANDS.items()]
+            formatter.write_dl([*rows, ("help", "Show the help of a command.")])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. An error ends as one line and an exit status."""
@@ -97,7 +99,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="caselinks")
+@click.version_option(__version__, "-V", "--version", prog_name="caselinks")
 def caselinks() -> None:
     """Link Datadog cases, incidents and pages.
 

@@ -95,6 +95,12 @@ class Permit:
         else:
             self._bucket.lose(self._request)
 
+    def withdraw(self) -> None:
+        """Give the permit back: no request is sent."""
+        request, self._request = self._request, None
+        assert request is not None
+        self._bucket.withdraw(request)
+
     def on_response(
         self, limit: RateLimit | None, *, is_rate_limited: bool, retry_after: float | None
     ) -> None:
@@ -255,7 +261,7 @@ class Bucket:
 def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitError:
     message = (
         f"the rate limit is used up for another {wait:.0f} s, and max_wait is {max_wait:.0f} s: "
-        "try again later, or increase max_wait of the RetryPolicy."
+        "try again later, or increase max_wait."
     )
     return RateLimitError(
         f"{message}{where_to_raise(limit)}".rstrip("."),

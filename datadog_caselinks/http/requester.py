@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from datadog_caselinks.errors import CaseLinksError, SessionError
 from datadog_caselinks.events import report_request
 from datadog_caselinks.http.gate import MAX_BUCKETS, Bucket, Gate, Permit
 from datadog_caselinks.http.headers import retry_after
+from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.outage import Outage, mark_as_outage
+from datadog_caselinks.rate import Rate
 
 _CLOSED: Final = "this client is closed: create a new one"
 
@@ -27,10 +30,18 @@ class Requester:
         outage: The outage of the server, if there is one.
         max_in_flight: The most requests in flight at once.
         max_wait: Seconds; the longest wait for the rate limit.
+        rate: A limit of the client's own, if it has one.
     """
 
     def __init__(
-        self, transport: Transport, gate: Gate, outage: Outage, *, max_in_flight: int, max_wait: float
+        self,
+        transport: Transport,
+        gate: Gate,
+        outage: Outage,
+        *,
+        max_in_flight: int,
+        max_wait: float,
+        rate: Rate | None = None,
     ) -> None:
         self._transport = transport
         self._gate = gate
@@ -40,6 +51,7 @@ class Requester:
             lambda _: asyncio.Semaphore(max_in_flight)
         )
         self._max_wait = max_wait
+        self._pace = Pace(rate) if rate else None
         self._is_closed = False
 
     async def send(self, request: Request, last_failure: CaseLinksError | None = None) -> Response:
@@ -64,7 +76,8 @@ class Requester:
             if last_failure and self._outage.is_long:
                 mark_as_outage(last_failure)
                 raise last_failure
-            with await self._gate.acquire(request.operation, max_wait=self._max_wait, slots=slots) as permit:
+            acquire = partial(self._gate.acquire, request.operation, max_wait=self._max_wait, slots=slots)
+            with await (self._pace.acquire(slots, acquire) if self._pace else acquire()) as permit:
                 async with self._in_flight:  # bounds the requests of all buckets together
                     if self._is_closed:
                         raise SessionError(_CLOSED)
@@ -77,6 +90,8 @@ class Requester:
         """Refuse further requests, also those that wait."""
         self._is_closed = True
         self._outage.close()
+        if self._pace:
+            self._pace.close()
 
     def _require_open(self) -> None:
         if self._is_closed:

@@ -348,7 +348,7 @@ class TestWaiting:
         assert clock.time() == NOON
         assert str(caught.value) == (
             "the rate limit is used up for another 60 s, and max_wait is 60 s: "
-            "try again later, or increase max_wait of the RetryPolicy"
+            "try again later, or increase max_wait"
         )
         assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
         assert caught.value.rate_limit == told(0)
