@@ -18,8 +18,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import CaseLink, LinkStatus, WantedLink
 
 _MAX_LINES: Final = 20_000
 """Created links whose lines are remembered."""

@@ -20,12 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, case, incident
+from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, incident
 from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.bulk.journal_lock import locked
 from datadog_caselinks.errors import JournalError
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.strategies import new_links
 from tests.support.waiting import settle
 

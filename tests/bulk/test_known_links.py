@@ -22,22 +22,20 @@ from datadog_caselinks import (
     PermissionDeniedError,
     ServerError,
     WantedLink,
-    case,
-    incident,
 )
 from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import KnownEntity, case, incident, some_id
 from tests.support.waiting import settle
 
 COUNT = 300
 HUB = incident(some_id(9_999))
 
 
-def cases(count: int) -> list[Entity]:
+def cases(count: int) -> list[KnownEntity]:
     return [case(some_id(number)) for number in range(1, count + 1)]
 
 

@@ -15,18 +15,16 @@ import pytest
 from datadog_caselinks import (
     ApiKeys,
     CaseLinksClient,
-    Entity,
     NewCaseLink,
     PermissionDeniedError,
     RetryPolicy,
-    case,
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from datadog_caselinks.models import identity
 from datadog_caselinks.retry import RetryBudget
-from tests.support.ids import some_id
+from tests.support.ids import KnownEntity, case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, link_json
 from tests.support.waiting import settle
@@ -34,7 +32,7 @@ from tests.support.waiting import settle
 PARENT = case(some_id(1))
 
 
-def new_link(number: int, parent: Entity = PARENT) -> NewCaseLink:
+def new_link(number: int, parent: KnownEntity = PARENT) -> NewCaseLink:
     return parent.blocks(case(some_id(number + 1000)))
 
 
