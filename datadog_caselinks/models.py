@@ -302,10 +302,24 @@ def agent_conversation(id: str | UUID) -> Entity:
 
 
 def _require_entity(side: str, entity: object) -> None:
-    if not isinstance(entity, Entity):
-        hint = f": write case({entity.key!r}).blocks(…)" if isinstance(entity, CaseKey) else ""
-        raise InvalidLinkError(f"the {side} must be an Entity such as case(UUID), not {quoted(entity)}{hint}")
-    entity.require_known()
+    if isinstance(entity, Entity):
+        entity.require_known()
+        return
+    if isinstance(entity, CaseKey):
+        key = quoted(entity.key)
+        raise InvalidLinkError(
+            f"the {side} must be an Entity, not the case key {key}: write case({key}).blocks(…)"
+        )
+    raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
+
+
+def _require_reference(side: str, end: object) -> Reference:
+    if isinstance(end, Entity):
+        end.require_known()
+        return end
+    if not isinstance(end, CaseKey):
+        raise InvalidLinkError(f"the {side} must be an entity or a key such as case(…), not {quoted(end)}")
+    return end
 
 
 @frozen
@@ -345,25 +359,14 @@ def named(reference: Reference) -> str:
 
 @frozen
 class LinkReference:
-    """A link to create in which at least one end is a case key. The client looks the keys up first.
+    """A link to create in which at least one end is a case key. The client looks the key up first.
 
     ``case("SHOP-1").blocks(case("SHOP-2"))`` and :func:`parse_link` return it.
-
-    Raises:
-        InvalidLinkError: An end is neither an entity nor a case key, the relationship is unknown, or a case
-            is linked to itself.
     """
 
     parent: Reference
-    relationship: Relationship = field(converter=require_known_relationship)
+    relationship: Relationship
     child: Reference
-
-    def __attrs_post_init__(self) -> None:
-        for side, end in (("parent", self.parent), ("child", self.child)):
-            if not isinstance(end, CaseKey):
-                _require_entity(side, end)
-        if self.parent == self.child:
-            raise InvalidLinkError(f"{self.parent} cannot be linked to itself")
 
     def __str__(self) -> str:
         return f"{named(self.parent)} {self.relationship} {named(self.child)}"
@@ -374,14 +377,18 @@ WantedLink = NewCaseLink | LinkReference
 
 
 def link_between(parent: _Linkable, relationship: Relationship, child: _Linkable) -> WantedLink:
-    """Return a link to create.
+    """Return a link to create: a :class:`LinkReference` if an end is a case key, else a :class:`NewCaseLink`.
 
     Raises:
-        InvalidLinkError: :class:`NewCaseLink` or :class:`LinkReference` refuses the link.
+        InvalidLinkError: :class:`NewCaseLink` refuses the link, an end is neither an entity nor a case key,
+            or a case is linked to itself.
     """
     if isinstance(parent, Entity) and isinstance(child, Entity):
         return NewCaseLink(parent, relationship, child)
-    return LinkReference(parent, relationship, child)  # type: ignore[arg-type]  # refuses anything else
+    parent, child = _require_reference("parent", parent), _require_reference("child", child)
+    if parent == child:
+        raise InvalidLinkError(f"{parent} cannot be linked to itself")
+    return LinkReference(parent, relationship, child)
 
 
 Identity = tuple[Entity, Relationship | str, Entity]

@@ -8,7 +8,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,10 +24,13 @@ from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from datadog_caselinks.models import identity
 from datadog_caselinks.retry import RetryBudget
-from tests.support.ids import KnownEntity, case, some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, link_json
 from tests.support.waiting import settle
+
+if TYPE_CHECKING:
+    from tests.support.ids import KnownEntity
 
 PARENT = case(some_id(1))
 
