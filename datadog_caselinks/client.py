@@ -153,7 +153,9 @@ class CaseLinksClient:
         self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
-        self._resolver = Resolver(self.get_case, self.site, found_for=_FOUND_FOR, missing_for=0.0)
+        # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
+        get_case = partial(_get_case, self._operations, self._observer)
+        self._resolver = Resolver(get_case, self.site, found_for=_FOUND_FOR, missing_for=0.0)
 
     @classmethod
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
@@ -512,9 +514,7 @@ class CaseLinksClient:
             NotFoundError: There is no such case, or these credentials may not see it.
             InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
         """
-        with self._observer.call("get", str(key_or_id)) as call:
-            call.result = case = await self._operations.get_case(key_or_id)
-            return case
+        return await _get_case(self._operations, self._observer, key_or_id)
 
     def resolver(self) -> Resolver:
         """Return a :class:`Resolver`, which finds entities by what people write, and caches them."""
@@ -575,6 +575,12 @@ class CaseLinksClient:
                 return result
 
         return create_observed
+
+
+async def _get_case(operations: Operations, observer: Observer, key_or_id: str | UUID) -> Case:
+    with observer.call("get", str(key_or_id)) as call:
+        call.result = case = await operations.get_case(key_or_id)
+        return case
 
 
 def _opentelemetry() -> Telemetry | None:

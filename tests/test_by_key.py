@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -327,6 +329,19 @@ class TestCache:
             async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
                 await client.list_links(case("SHOP-6"))
         assert requests(sandbox).count("GET SHOP-6") == 2
+
+
+async def test_a_client_is_freed_at_once(sandbox: Sandbox) -> None:
+    """Looking keys up leaves no reference cycle, which would keep a client until the garbage is collected."""
+    gc.disable()
+    try:
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
+            await client.create_link(LINK)
+        freed = weakref.ref(client)
+        del client
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_key_and_the_uuid_of_the_same_case(sandbox: Sandbox, client: CaseLinksClient) -> None:
