@@ -23,7 +23,7 @@ from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
-from datadog_caselinks.errors import AmbiguousResultError
+from datadog_caselinks.errors import AmbiguousResultError, NotFoundError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -34,7 +34,17 @@ from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.isolation import isolated
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.models import (
+    Case,
+    CaseLink,
+    Entity,
+    LinkReference,
+    NewCaseLink,
+    Reference,
+    Relationship,
+    WantedLink,
+    identity,
+)
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.parameters import (
     require,
@@ -45,7 +55,7 @@ from datadog_caselinks.parameters import (
 )
 from datadog_caselinks.rate import Rate, parsed_rate
 from datadog_caselinks.rate_limit import RateLimit
-from datadog_caselinks.references import Reference, Resolver, WantedLink
+from datadog_caselinks.references import Resolver
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site, parsed_site, site_from_env
 
@@ -58,6 +68,9 @@ _SESSIONS: Final = (SessionManager, aiohttp.ClientSession, type(None))
 
 DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
+
+_FOUND_FOR: Final = 300.0
+"""Seconds for which a case that was found by its key is used. A key may name another case later."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -147,6 +160,9 @@ class CaseLinksClient:
         self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
+        # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
+        get_case = partial(_get_case, self._operations, self._observer)
+        self._resolver = Resolver(get_case, self.site, found_for=_FOUND_FOR, missing_for=0.0)
 
     @classmethod
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
@@ -174,7 +190,7 @@ class CaseLinksClient:
         """The site of the client."""
         return self._site
 
-    async def create_link(self, new: NewCaseLink) -> CaseLink:
+    async def create_link(self, new: WantedLink) -> CaseLink:
         """Create one link.
 
         A failed attempt is repeated as the :class:`RetryPolicy` says. If the server may have applied the
@@ -186,11 +202,13 @@ class CaseLinksClient:
             ConflictError: The server refused an equal second link; ``existing`` is the first one, if the
                 lookup found it.
         """
+        if not isinstance(new, NewCaseLink):
+            new = await self._resolver.link(new)
         with self._observer.call("create", new) as call:
             call.result = result = await self._creator.create(new)
             return result.link
 
-    async def ensure_link(self, new: NewCaseLink) -> CreateResult:
+    async def ensure_link(self, new: WantedLink) -> CreateResult:
         """Create the link unless it exists. ``RELATES_TO`` links are equal in either direction.
 
         Equal calls of one client run one after the other, so the link is created once. An equal call of
@@ -202,6 +220,8 @@ class CaseLinksClient:
         Raises:
             AmbiguousResultError: The link may exist, and no lookup could find out.
         """
+        if not isinstance(new, NewCaseLink):
+            new = await self._resolver.link(new)
         with self._observer.call("ensure", new) as call:
             call.result = result = await self._creator.ensure(new)
             return result
@@ -414,12 +434,18 @@ class CaseLinksClient:
             concurrency=self._concurrency,
         )
 
-    async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
+    async def list_links(
+        self, entity: Reference | str, *, relationship: Relationship | None = None
+    ) -> list[CaseLink]:
         """List the links that have ``entity`` as parent or child; with ``relationship``, only those.
+
+        ``entity`` may be a case key or text that :func:`parse_reference` reads; a key is looked up first.
 
         If the server sends members that are not links, for example without an id, they are left out, and the
         log has a warning.
         """
+        if not isinstance(entity, Entity):
+            entity = await self._resolver.entity(entity)
         with self._observer.call("list", entity) as call:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links
@@ -464,15 +490,32 @@ class CaseLinksClient:
             site=self.site,
         )
 
-    async def delete_link(self, link: CaseLink | str) -> None:
-        """Delete a link, given as the :class:`CaseLink` or its id. Repeating a delete that failed is safe.
+    async def delete_link(self, link: CaseLink | WantedLink | str) -> None:
+        """Delete a link. Repeating a delete that failed is safe.
+
+        Args:
+            link: The :class:`CaseLink`, its id, or its ends, such as
+                ``case("SHOP-6").causes(case("SHOP-5"))``. The links of the parent are then listed, and each
+                equal one is deleted; ``RELATES_TO`` links are equal in either direction.
 
         Raises:
             NotFoundError: There is no such link, and no attempt of this call may have deleted it.
         """
+        if isinstance(link, NewCaseLink | LinkReference):
+            await self._delete_equal(link)
+            return
         link_id = link.id if isinstance(link, CaseLink) else link
         with self._observer.call("delete", link_id):
             await self._operations.delete_link(link_id)
+
+    async def _delete_equal(self, wanted: WantedLink) -> None:
+        new = await self._resolver.link(wanted)
+        equal = [link for link in await self.list_links(new.parent) if identity(link) == identity(new)]
+        if not equal:
+            raise NotFoundError(f"cannot delete {wanted}: there is no such link", status=404)
+        for link in equal:
+            with contextlib.suppress(NotFoundError):  # it was deleted since
+                await self.delete_link(link)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
         """Get a case by its key, such as ``SHOP-1``, or by its UUID.
@@ -481,9 +524,7 @@ class CaseLinksClient:
             NotFoundError: There is no such case, or these credentials may not see it.
             InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
         """
-        with self._observer.call("get", str(key_or_id)) as call:
-            call.result = case = await self._operations.get_case(key_or_id)
-            return case
+        return await _get_case(self._operations, self._observer, key_or_id)
 
     def resolver(self) -> Resolver:
         """Return a :class:`Resolver`, which finds entities by what people write, and caches them."""
@@ -544,6 +585,12 @@ class CaseLinksClient:
                 return result
 
         return create_observed
+
+
+async def _get_case(operations: Operations, observer: Observer, key_or_id: str | UUID) -> Case:
+    with observer.call("get", str(key_or_id)) as call:
+        call.result = case = await operations.get_case(key_or_id)
+        return case
 
 
 def _opentelemetry() -> Telemetry | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Final
+from typing import Final, overload
 from uuid import UUID
 
 from attrs import field, frozen
@@ -56,6 +56,14 @@ class LinkStatus(StrEnum):
     MALFORMED = "malformed"
     """A line of a file does not describe a link."""
 
+
+PREFIXES: Final = {
+    "case": EntityType.CASE,
+    "incident": EntityType.INCIDENT,
+    "page": EntityType.PAGE,
+    "conversation": EntityType.AGENT_CONVERSATION,
+}
+"""The type that each prefix of a written reference stands for."""
 
 # The API may add members, which stay plain strings.
 _CASE: Final = EntityType.CASE
@@ -149,18 +157,49 @@ def _canonical_id(value: str | UUID) -> str:
     return lower if lower != value and _UUID.fullmatch(value) else value
 
 
-class _Checked:
-    """A slot to note that an entity was checked. It is not an attribute, so ``asdict`` omits it."""
+class _Linkable:
+    """The methods of entities and case keys that return links to create.
+
+    ``_is_known`` notes that an entity was checked. It is not an attribute, so ``asdict`` omits it.
+    """
 
     __slots__ = ("_is_known",)
 
+    def relates_to(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity and ``child`` are related, without a direction."""
+        return link_between(self, Relationship.RELATES_TO, child)
+
+    def causes(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity causes ``child``."""
+        return link_between(self, Relationship.CAUSES, child)
+
+    def blocks(self, child: Reference) -> WantedLink:
+        """Return a link to create: ``child`` cannot continue until this entity is done."""
+        return link_between(self, Relationship.BLOCKS, child)
+
+    def duplicates(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity is a duplicate of ``child``."""
+        return link_between(self, Relationship.DUPLICATES, child)
+
+    def parent_of(self, child: Reference) -> WantedLink:
+        """Return a link to create: ``child`` is a part of this entity."""
+        return link_between(self, Relationship.PARENT_OF, child)
+
+    def successor_of(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity succeeds ``child``."""
+        return link_between(self, Relationship.SUCCESSOR_OF, child)
+
+    def escalates_to(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity was escalated to ``child``."""
+        return link_between(self, Relationship.ESCALATES_TO, child)
+
 
 @frozen
-class Entity(_Checked):
+class Entity(_Linkable):
     """A case, incident, page or agent conversation.
 
     Use :func:`case`, :func:`incident`, :func:`page` and :func:`agent_conversation` to get an entity: they
-    check the id. The methods return links to create: ``case(a).blocks(case(b))``.
+    check the id.
 
     ``id``
         The id. UUIDs are converted to lower case. An entity from a response may have any id.
@@ -173,34 +212,6 @@ class Entity(_Checked):
 
     id: str = field(converter=_canonical_id)
     type: EntityType | str = field(converter=_entity_type)
-
-    def relates_to(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity and ``child`` are related, without a direction."""
-        return NewCaseLink(self, Relationship.RELATES_TO, child)
-
-    def causes(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity causes ``child``."""
-        return NewCaseLink(self, Relationship.CAUSES, child)
-
-    def blocks(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: ``child`` cannot continue until this entity is done."""
-        return NewCaseLink(self, Relationship.BLOCKS, child)
-
-    def duplicates(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity is a duplicate of ``child``."""
-        return NewCaseLink(self, Relationship.DUPLICATES, child)
-
-    def parent_of(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: ``child`` is a part of this entity."""
-        return NewCaseLink(self, Relationship.PARENT_OF, child)
-
-    def successor_of(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity succeeds ``child``."""
-        return NewCaseLink(self, Relationship.SUCCESSOR_OF, child)
-
-    def escalates_to(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity was escalated to ``child``."""
-        return NewCaseLink(self, Relationship.ESCALATES_TO, child)
 
     def require_known(self) -> None:
         """Check that the type is known and the id is a UUID, as the API documents.
@@ -219,13 +230,36 @@ class Entity(_Checked):
         return f"{self.type} {self.id}"
 
 
+def _upper(text: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidLinkError(f"a case key must be a string such as SHOP-1, not {quoted(text)}")
+    return text.upper()
+
+
+@frozen
+class CaseKey(_Linkable):
+    """A reference to a case by its key, such as ``SHOP-1``. The key is converted to upper case.
+
+    ``case("SHOP-1")`` returns it. It has the same methods as an :class:`Entity`.
+    """
+
+    key: str = field(converter=_upper)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+Reference = Entity | CaseKey
+"""An entity, or the key of a case that the client looks up."""
+
+
 def _not_a_uuid(given: str, entity_type: EntityType) -> str:
     wanted = f"the id of this {entity_type.replace('_', ' ').lower()} must be a UUID"
     shown = quoted(given)
     if "://" in given:
         return f"{wanted}, not the URL {shown}: parse_reference accepts the URL of a case"
     if entity_type is EntityType.CASE and is_case_key(given):
-        return f"{wanted}, not the case key {shown}: await client.get_case({shown}) finds the case"
+        return f"{wanted}, not the case key {shown}: write case({shown})"
     return f"{wanted}, not {shown}{dash_hint(given)}"
 
 
@@ -235,13 +269,20 @@ def _known_entity(id: str | UUID, type: EntityType) -> Entity:
     return entity
 
 
-def case(id: str | UUID) -> Entity:
-    """Return the case with the UUID ``id``.
+@overload
+def case(id: UUID) -> Entity: ...
+@overload
+def case(id: str) -> Reference: ...
+def case(id: str | UUID) -> Reference:
+    """Return the case with the UUID or key ``id``.
+
+    A case key, such as ``SHOP-1``, gives a :class:`CaseKey`. No request is sent: the client looks the key up
+    when it needs the UUID.
 
     Raises:
-        InvalidLinkError: ``id`` is not a UUID.
+        InvalidLinkError: ``id`` is neither a UUID nor a case key.
     """
-    return _known_entity(id, _CASE)
+    return CaseKey(id) if isinstance(id, str) and is_case_key(id) else _known_entity(id, _CASE)
 
 
 def incident(id: str | UUID) -> Entity:
@@ -272,9 +313,24 @@ def agent_conversation(id: str | UUID) -> Entity:
 
 
 def _require_entity(side: str, entity: object) -> None:
-    if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
-    entity.require_known()
+    if isinstance(entity, Entity):
+        entity.require_known()
+        return
+    if isinstance(entity, CaseKey):
+        key = quoted(entity.key)
+        raise InvalidLinkError(
+            f"the {side} must be an Entity, not the case key {key}: write case({key}).blocks(…)"
+        )
+    raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
+
+
+def _require_reference(side: str, end: object) -> Reference:
+    if isinstance(end, Entity):
+        end.require_known()
+        return end
+    if not isinstance(end, CaseKey):
+        raise InvalidLinkError(f"the {side} must be an entity or a key such as case(…), not {quoted(end)}")
+    return end
 
 
 @frozen
@@ -302,6 +358,48 @@ class NewCaseLink:
 
     def __str__(self) -> str:
         return f"{self.parent} {self.relationship} {self.child}"
+
+
+def named(reference: Reference) -> str:
+    """Return ``reference`` as a text that :func:`parse_reference` accepts."""
+    if isinstance(reference, CaseKey):
+        return reference.key
+    prefix = next((prefix for prefix, type_ in PREFIXES.items() if type_ == reference.type), reference.type)
+    return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
+
+
+@frozen
+class LinkReference:
+    """A link to create in which at least one end is a case key. The client looks the key up first.
+
+    ``case("SHOP-1").blocks(case("SHOP-2"))`` and :func:`parse_link` return it.
+    """
+
+    parent: Reference
+    relationship: Relationship
+    child: Reference
+
+    def __str__(self) -> str:
+        return f"{named(self.parent)} {self.relationship} {named(self.child)}"
+
+
+WantedLink = NewCaseLink | LinkReference
+"""A link to create, whose case keys may still have to be looked up."""
+
+
+def link_between(parent: _Linkable, relationship: Relationship, child: _Linkable) -> WantedLink:
+    """Return a link to create: a :class:`LinkReference` if an end is a case key, else a :class:`NewCaseLink`.
+
+    Raises:
+        InvalidLinkError: :class:`NewCaseLink` refuses the link, an end is neither an entity nor a case key,
+            or a case is linked to itself.
+    """
+    if isinstance(parent, Entity) and isinstance(child, Entity):
+        return NewCaseLink(parent, relationship, child)
+    parent, child = _require_reference("parent", parent), _require_reference("child", child)
+    if parent == child:
+        raise InvalidLinkError(f"{parent} cannot be linked to itself")
+    return LinkReference(parent, relationship, child)
 
 
 Identity = tuple[Entity, Relationship | str, Entity]

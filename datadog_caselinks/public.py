@@ -75,12 +75,16 @@ from datadog_caselinks.graph.plan import LinkPlan as LinkPlan, PlanOutcome as Pl
 from datadog_caselinks.http.sessions import SessionManager as SessionManager
 from datadog_caselinks.models import (
     Case as Case,
+    CaseKey as CaseKey,
     CaseLink as CaseLink,
     Entity as Entity,
     EntityType as EntityType,
+    LinkReference as LinkReference,
     LinkStatus as LinkStatus,
     NewCaseLink as NewCaseLink,
+    Reference as Reference,
     Relationship as Relationship,
+    WantedLink as WantedLink,
     agent_conversation as agent_conversation,
     case as case,
     incident as incident,
@@ -89,11 +93,7 @@ from datadog_caselinks.models import (
 from datadog_caselinks.rate import Rate as Rate
 from datadog_caselinks.rate_limit import RateLimit as RateLimit
 from datadog_caselinks.references import (
-    CaseKey as CaseKey,
-    LinkReference as LinkReference,
-    Reference as Reference,
     Resolver as Resolver,
-    WantedLink as WantedLink,
     parse_link as parse_link,
     parse_reference as parse_reference,
 )

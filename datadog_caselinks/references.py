@@ -6,46 +6,45 @@ import asyncio
 import copy
 import difflib
 import functools
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
-from weakref import WeakValueDictionary
-
-from attrs import field, frozen
 
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, MalformedResponseError, NotFoundError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
+    PREFIXES,
     Case,
+    CaseKey,
     Entity,
     EntityType,
+    LinkReference,
     NewCaseLink,
+    Reference,
     Relationship,
+    WantedLink,
     dash_hint,
     is_case_key,
     is_uuid,
+    link_between,
+    named,
     require_known_entity_type,
     require_known_relationship,
 )
 from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site, quoted_url
 
-_PREFIXES: Final = {
-    "case": EntityType.CASE,
-    "incident": EntityType.INCIDENT,
-    "page": EntityType.PAGE,
-    "conversation": EntityType.AGENT_CONVERSATION,
-}
 _PAGES: Final = ("cases", "work")
 """The pages of the web interface that show cases, by their first segment. The second is the newer one."""
 
 _SEARCHES: Final = frozenset({"filter", "q", "query", "search"})
 """Parameters of these pages that hold what the user searched for, not the case that is shown."""
 
-_PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
+_PREFIXED: Final = re.compile(rf"({'|'.join(PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
 """The forms that :func:`parse_reference` accepts, as messages list them."""
@@ -81,50 +80,6 @@ _MAX_WORD: Final = 40
 """The length in characters up to which an unknown relationship is compared with the known ones."""
 
 
-def _upper(text: str) -> str:
-    if not isinstance(text, str):
-        raise InvalidLinkError(f"a case key must be a string such as SHOP-1, not {quoted(text)}")
-    return text.upper()
-
-
-@frozen
-class CaseKey:
-    """A reference to a case by its key, such as ``SHOP-1``. The key is converted to upper case."""
-
-    key: str = field(converter=_upper)
-
-    def __str__(self) -> str:
-        return self.key
-
-
-Reference = Entity | CaseKey
-"""An entity, or the key of a case that has not been looked up."""
-
-
-@frozen
-class LinkReference:
-    """A link to create in which at least one end is a case key. :func:`parse_link` returns it."""
-
-    parent: Reference
-    relationship: Relationship
-    child: Reference
-
-    def __str__(self) -> str:
-        return f"{named(self.parent)} {self.relationship} {named(self.child)}"
-
-
-WantedLink = NewCaseLink | LinkReference
-"""A link to create, whose case keys may still have to be looked up."""
-
-
-def named(reference: Reference) -> str:
-    """Return ``reference`` as a text that :func:`parse_reference` accepts."""
-    if isinstance(reference, CaseKey):
-        return reference.key
-    prefix = next((prefix for prefix, type_ in _PREFIXES.items() if type_ == reference.type), reference.type)
-    return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
-
-
 def name_of(entity: Entity, cases: Mapping[Entity, Case]) -> str:
     """Return the key of ``entity`` if ``cases`` contains it, else the result of :func:`named`."""
     case = cases.get(entity)
@@ -155,7 +110,7 @@ def parse_reference(
     _require_site(site)
     given, type = text.strip(), require_known_entity_type(type)
     if prefixed := _PREFIXED.fullmatch(given):
-        named_type = _PREFIXES[prefixed[1].lower()]
+        named_type = PREFIXES[prefixed[1].lower()]
         if type not in (EntityType.CASE, named_type):
             raise InvalidLinkError(f"{quoted(given)} does not have the type {type}")
         given, type = prefixed[2].strip(), named_type
@@ -205,11 +160,7 @@ def parse_link(
     known, is_swapped = _relationship(relationship)
     if is_swapped:
         parent, child = child, parent
-    if isinstance(parent, Entity) and isinstance(child, Entity):
-        return NewCaseLink(parent, known, child)
-    if parent == child:
-        raise InvalidLinkError(f"{parent} cannot be linked to itself")
-    return LinkReference(parent, known, child)
+    return link_between(parent, known, child)
 
 
 def _parsed(reference: Reference | str, site: Site | None) -> Reference:
@@ -315,11 +266,20 @@ class Resolver:
     stay in the cache until the resolver is discarded, so use one for each run.
     """
 
-    def __init__(self, get_case: Callable[[str], Awaitable[Case]], site: Site) -> None:
+    def __init__(
+        self,
+        get_case: Callable[[str], Awaitable[Case]],
+        site: Site,
+        *,
+        found_for: float = math.inf,
+        missing_for: float = math.inf,
+    ) -> None:
         self._get_case = get_case
         self._site = site
-        self._results: OrderedDict[str, Case | NotFoundError] = OrderedDict()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._found_for = found_for
+        self._missing_for = missing_for
+        self._results: OrderedDict[str, tuple[Case | NotFoundError, float]] = OrderedDict()
+        self._in_flight: dict[str, asyncio.Future[Case | NotFoundError]] = {}
 
     async def entity(self, reference: Reference | str) -> Entity:
         """Return the entity that ``reference`` names, after a lookup if it is a case key.
@@ -333,7 +293,7 @@ class Resolver:
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
         reference = _parsed(reference, self._site)
-        if not isinstance(reference, CaseKey):
+        if isinstance(reference, Entity):
             return reference
         found = await self.case(reference)
         if not is_uuid(found.id):  # which is not quoted: it may echo a key
@@ -357,7 +317,7 @@ class Resolver:
         parent = await self.entity(reference.parent)
         return NewCaseLink(parent, reference.relationship, await self.entity(reference.child))
 
-    async def case(self, reference: CaseKey | Entity) -> Case:
+    async def case(self, reference: Reference) -> Case:
         """Return the case with its key and title.
 
         Raises:
@@ -367,25 +327,48 @@ class Resolver:
         if not isinstance(reference, CaseKey | Entity):
             raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
         name = reference.key if isinstance(reference, CaseKey) else reference.id
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            if name not in self._results:
-                await self._look_up(name)
-            result = self._results[name]
+        result = await self._find(name)
         if isinstance(result, CaseLinksError):
             raise copy.copy(result)  # raising the cached error itself would extend its traceback each time
         return result
 
-    async def _look_up(self, name: str) -> None:
+    async def _find(self, name: str) -> Case | NotFoundError:
+        """Return what the cache has, or a lookup finds. If a lookup is in flight, wait for its result.
+
+        If that lookup fails or is cancelled, the next call that waits for it looks the case up again.
+        """
+        while in_flight := self._in_flight.get(name):
+            await asyncio.wait([in_flight])
+            if not in_flight.cancelled():
+                return in_flight.result()
+        now = asyncio.get_running_loop().time()
+        result, expires_at = self._results.get(name, (None, now))
+        if result and now < expires_at:
+            return result
+        in_flight = self._in_flight[name] = asyncio.get_running_loop().create_future()
+        try:
+            result = await self._look_up(name)
+            in_flight.set_result(result)
+            return result
+        finally:
+            del self._in_flight[name]
+            in_flight.cancel()  # unless it has a result
+
+    async def _look_up(self, name: str) -> Case | NotFoundError:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
-            self._cache(name, error.with_traceback(None))
-            return
-        for known_as in (name, found.entity.id, found.key.upper()):
-            if known_as:
-                self._cache(known_as, found)
+            missing = error.with_traceback(None)
+            self._cache(missing, self._missing_for, name)
+            return missing
+        if is_uuid(found.id):
+            self._cache(found, self._found_for, name, found.entity.id, found.key.upper())
+        return found
 
-    def _cache(self, name: str, result: Case | NotFoundError) -> None:
-        self._results[name] = result
-        if len(self._results) > _MAX_RESULTS:
-            self._results.popitem(last=False)
+    def _cache(self, result: Case | NotFoundError, seconds: float, *names: str) -> None:
+        expires_at = asyncio.get_running_loop().time() + seconds
+        for name in filter(None, names):
+            self._results[name] = result, expires_at
+            self._results.move_to_end(name)
+            if len(self._results) > _MAX_RESULTS:
+                self._results.popitem(last=False)

@@ -38,14 +38,13 @@ from datadog_caselinks import (
     RetryPolicy,
     ServerError,
     Site,
-    case,
     incident,
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.support.api import LINKS_PATH, Api
 from tests.support.clock import Clock, in_no_time
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.plain_server import PlainServer
 from tests.support.server import Exchange, Server, Step, head
 from tests.support.steps import (

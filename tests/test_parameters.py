@@ -29,7 +29,6 @@ from datadog_caselinks import (
     RetryPolicy,
     SessionManager,
     Site,
-    case,
     parse_link,
     parse_reference,
     public,
@@ -37,7 +36,7 @@ from datadog_caselinks import (
     read_link_file,
 )
 from datadog_caselinks.sandbox import Fault, FaultRule, RateLimitRule, Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 KEYS: Final = ApiKeys(api_key="an-api-key", app_key="an-app-key")
 NEW: Final = case(some_id(1)).blocks(case(some_id(2)))

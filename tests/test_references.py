@@ -21,14 +21,15 @@ from datadog_caselinks import (
     Relationship,
     Site,
     agent_conversation,
-    case,
     incident,
     page,
     parse_link,
     parse_reference,
 )
-from datadog_caselinks.references import FORMS, named
+from datadog_caselinks.models import named
+from datadog_caselinks.references import FORMS
 from datadog_caselinks.sites import SITES
+from tests.support.ids import case
 from tests.support.strategies import entity_types, ids, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"

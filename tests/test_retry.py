@@ -46,10 +46,10 @@ from datadog_caselinks import (
     StaleConnectionError,
     TLSError,
     TransportError,
-    case,
 )
 from datadog_caselinks.retry import Attempts, RetryBudget, with_retries
 from tests.support.clock import Clock
+from tests.support.ids import case
 from tests.support.waiting import settle
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))

@@ -23,8 +23,7 @@ from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, Key, Prev
 from datadog_caselinks.creation import CreateFunc, CreateResult
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
 from datadog_caselinks.messages import storable
-from datadog_caselinks.models import CaseLink, LinkStatus, NewCaseLink
-from datadog_caselinks.references import CaseKey, WantedLink
+from datadog_caselinks.models import CaseKey, CaseLink, LinkStatus, NewCaseLink, WantedLink
 
 _Result = TypeVar("_Result")
 

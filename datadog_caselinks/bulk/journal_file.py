@@ -19,9 +19,19 @@ from attrs import field, frozen
 
 from datadog_caselinks.bulk.journal_lock import locked, locked_if_free, with_log_protected
 from datadog_caselinks.errors import JournalError
-from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, Relationship, identity
+from datadog_caselinks.models import (
+    CaseKey,
+    CaseLink,
+    Entity,
+    LinkReference,
+    LinkStatus,
+    NewCaseLink,
+    Reference,
+    Relationship,
+    WantedLink,
+    identity,
+)
 from datadog_caselinks.parameters import require_path
-from datadog_caselinks.references import CaseKey, LinkReference, Reference, WantedLink
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
 _VERSION: Final = 2

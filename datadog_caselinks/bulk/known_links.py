@@ -14,8 +14,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.concurrency import enumerate_async, retrieve_error
 from datadog_caselinks.errors import BadRequestError, NotFoundError, PermissionDeniedError
-from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
-from datadog_caselinks.references import Reference, WantedLink
+from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, Reference, WantedLink, identity
 
 LOOK_AHEAD: Final = 2_000
 """Links that are read ahead, to find out which end serves more of them."""

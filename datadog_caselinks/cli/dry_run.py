@@ -24,8 +24,7 @@ from datadog_caselinks.cli.records import (
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import LinkStatus, WantedLink
 
 _WOULD_CREATE: Final = "would_create"
 _REPEATED: Final = "repeated"

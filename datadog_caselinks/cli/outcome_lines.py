@@ -13,7 +13,7 @@ from datadog_caselinks.cli.records import Records, in_words
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import WantedLink
 
 _LONGEST_DELAY: Final = 1.0
 """Seconds that a line waits at most for the lines before it."""

@@ -33,8 +33,7 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, LinkFileError, ParameterError
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import Entity, LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import Entity, LinkStatus, WantedLink
 
 _PENDING: Final = 3
 """The exit status of ``--check`` if changes are pending."""

@@ -13,8 +13,16 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, InvalidLinkError, ResponseError
 from datadog_caselinks.messages import MAX_STORED, one_line, storable
-from datadog_caselinks.models import Case, CaseLink, Entity, LinkStatus, NewCaseLink
-from datadog_caselinks.references import CaseKey, WantedLink, named
+from datadog_caselinks.models import (
+    Case,
+    CaseKey,
+    CaseLink,
+    Entity,
+    LinkStatus,
+    NewCaseLink,
+    WantedLink,
+    named,
+)
 
 Cases = Mapping[Entity, Case]
 """The known cases at the ends of links."""

@@ -28,8 +28,7 @@ from datadog_caselinks.cli.records import (
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import LinkStatus, WantedLink
 
 _MAX_LINES: Final = 20_000
 """Created links whose lines are remembered."""

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid
-from datadog_caselinks.references import named
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid, named
 
 _WIDE: Final = 120
 """The terminal width from which the ids of the links leave room for titles."""

@@ -16,9 +16,8 @@ from psycopg.rows import class_row, tuple_row
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.concurrency import enumerate_async
 from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
-from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.models import LinkStatus, WantedLink, named
 from datadog_caselinks.parameters import require, require_items, require_whole_number
-from datadog_caselinks.references import WantedLink, named
 from datadog_caselinks.sites import Site
 
 QUEUE: Final = "caselinks"

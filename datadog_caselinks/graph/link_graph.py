@@ -14,14 +14,8 @@ from datadog_caselinks.errors import ConfigurationError, CycleError, ParameterEr
 from datadog_caselinks.graph.cycles import find_cycles
 from datadog_caselinks.graph.search import distances_from
 from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import (
-    Case,
-    CaseLink,
-    Entity,
-    Relationship,
-    require_known_relationship,
-)
-from datadog_caselinks.references import CaseKey, name_of, parse_reference
+from datadog_caselinks.models import Case, CaseKey, CaseLink, Entity, Relationship, require_known_relationship
+from datadog_caselinks.references import name_of, parse_reference
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:

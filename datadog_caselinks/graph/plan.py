@@ -19,15 +19,18 @@ from datadog_caselinks.graph.contradictions import Contradiction, find_contradic
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
+    CaseKey,
     CaseLink,
     Entity,
     Identity,
+    LinkReference,
     NewCaseLink,
     Relationship,
+    WantedLink,
     identity,
 )
 from datadog_caselinks.operations import ids_by_identity
-from datadog_caselinks.references import CaseKey, LinkReference, Resolver, WantedLink, name_of
+from datadog_caselinks.references import Resolver, name_of
 
 
 @frozen

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import CaseLink, case, parse_link
+from datadog_caselinks import CaseLink, parse_link
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 CREATED, FAILED = (case(some_id(number)).blocks(case(some_id(number + 1))) for number in (1, 3))
 

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from datadog_caselinks import NewCaseLink, case
+from datadog_caselinks import NewCaseLink
 from datadog_caselinks.cli import outcome_lines
 from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 
 def link(number: int) -> NewCaseLink:

@@ -22,14 +22,13 @@ from datadog_caselinks import (
     Failed,
     LinkPlan,
     PlanOutcome,
-    case,
 )
 from datadog_caselinks.cli.plan import _Application
 from datadog_caselinks.cli.run import Settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, is_silent, listed
 from tests.support.waiting import MAX_SECONDS

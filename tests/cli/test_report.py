@@ -16,12 +16,11 @@ from datadog_caselinks import (
     MalformedLine,
     NewCaseLink,
     ServerError,
-    case,
 )
 from datadog_caselinks.cli.outcome_lines import OutcomeLines
 from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.screen import Screen
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import case
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.cli import undo
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, created, is_silent
 from tests.support.waiting import MAX_SECONDS

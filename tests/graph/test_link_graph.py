@@ -30,7 +30,6 @@ from datadog_caselinks import (
     RetryPolicy,
     ServerError,
     Site,
-    case,
     incident,
 )
 from datadog_caselinks.concurrency import Progress
@@ -38,6 +37,7 @@ from datadog_caselinks.graph import reading
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.graphs import entity, graph, links
+from tests.support.ids import case
 from tests.support.server import Server
 from tests.support.steps import answers, is_silent
 

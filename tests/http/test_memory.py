@@ -8,33 +8,34 @@ import json
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from datadog_caselinks import (
     ApiKeys,
     CaseLinksClient,
-    Entity,
     NewCaseLink,
     PermissionDeniedError,
     RetryPolicy,
-    case,
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from datadog_caselinks.models import identity
 from datadog_caselinks.retry import RetryBudget
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, link_json
 from tests.support.waiting import settle
 
+if TYPE_CHECKING:
+    from tests.support.ids import KnownEntity
+
 PARENT = case(some_id(1))
 
 
-def new_link(number: int, parent: Entity = PARENT) -> NewCaseLink:
+def new_link(number: int, parent: KnownEntity = PARENT) -> NewCaseLink:
     return parent.blocks(case(some_id(number + 1000)))
 
 

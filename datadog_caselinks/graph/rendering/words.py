@@ -10,8 +10,7 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import Case, CaseLink, Entity, Relationship
-from datadog_caselinks.references import named
+from datadog_caselinks.models import Case, CaseLink, Entity, Relationship, named
 
 _STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
 """A sign for each stage of a case."""
