@@ -267,18 +267,18 @@ async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[
     holder = names[-1] if names else "the application key"
     if not read:
         yield Finding("keys", "ok", "accepted")
-    yield _scope("cases_read", read, holder, "to list links and read cases")
+    yield _scope("cases_read", read, holder, "list links and read cases")
     write = await _refusal(client.delete_link(str(uuid.uuid4())))  # a link that does not exist
-    yield _scope("cases_write", write, holder, "to create and delete links")
+    yield _scope("cases_write", write, holder, "create and delete links")
 
 
 def _scope(scope: str, refusal: CaseLinksError | None, holder: str, purpose: str) -> Finding:
     if refusal is None:
-        return Finding(scope, "ok", f"not refused {purpose}")
+        return Finding(scope, "ok", f"may {purpose}")
     if not isinstance(refusal, PermissionDeniedError):
         return Finding(scope, "bad", str(refusal))
     said = "; ".join(refusal.errors) or str(refusal.status)
-    return Finding(scope, "bad", f"{holder} lacks the scope {scope}, which it needs {purpose} ({said})")
+    return Finding(scope, "bad", f"{holder} lacks the scope {scope}, which it needs to {purpose} ({said})")
 
 
 async def _refusal(request: Awaitable[object]) -> CaseLinksError | None:
