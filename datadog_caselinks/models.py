@@ -14,6 +14,7 @@ from datadog_caselinks.messages import quoted
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-[0-9]+")
+_INCIDENT_NUMBER: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*-)?[0-9]+")
 _DASH: Final = re.compile("[\u00ad\u2010-\u2015\u2043\u2212\ufe58\ufe63\uff0d]")
 
 
@@ -113,6 +114,11 @@ def is_uuid(text: str) -> bool:
 def is_case_key(text: str) -> bool:
     """Return whether ``text`` has the form of a case key, such as ``SHOP-1``."""
     return _CASE_KEY.fullmatch(text) is not None
+
+
+def is_incident_number(text: str) -> bool:
+    """Return whether ``text`` has the form of an incident's number, such as ``123`` or ``IR-123``."""
+    return _INCIDENT_NUMBER.fullmatch(text) is not None
 
 
 def dash_hint(text: str) -> str:
@@ -346,6 +352,41 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.key or self.id} {self.title}".rstrip()
+
+
+@frozen
+class Incident:
+    """An incident. All attributes except ``id`` are empty strings if the server did not report them.
+
+    ``id``
+        The UUID.
+    ``number``
+        The number in the incident's URL, such as ``123``.
+    ``key``
+        The number with the prefix that people see, such as ``IR-123``.
+    ``title``
+        The title.
+    ``status``
+        ``active``, ``stable``, ``resolved`` or ``completed``, or a name that the organization has chosen.
+    """
+
+    id: str
+    number: str
+    key: str
+    title: str
+    status: str
+
+    @property
+    def entity(self) -> Entity:
+        """The incident as an entity, which can be linked."""
+        return Entity(self.id, EntityType.INCIDENT)
+
+    def has_number(self, number: str) -> bool:
+        """Return whether ``number`` is exactly the number of this incident, with or without its prefix."""
+        return number in (self.number, self.key) or number.upper() == self.key.upper()
+
+    def __str__(self) -> str:
+        return f"{self.key or self.number or self.id} {self.title}".rstrip()
 
 
 def identity(link: NewCaseLink | CaseLink) -> Identity:

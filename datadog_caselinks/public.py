@@ -78,6 +78,7 @@ from datadog_caselinks.models import (
     CaseLink as CaseLink,
     Entity as Entity,
     EntityType as EntityType,
+    Incident as Incident,
     LinkStatus as LinkStatus,
     NewCaseLink as NewCaseLink,
     Relationship as Relationship,
@@ -89,6 +90,7 @@ from datadog_caselinks.models import (
 from datadog_caselinks.rate_limit import RateLimit as RateLimit
 from datadog_caselinks.references import (
     CaseKey as CaseKey,
+    IncidentNumber as IncidentNumber,
     LinkReference as LinkReference,
     Reference as Reference,
     Resolver as Resolver,

@@ -1,4 +1,4 @@
-"""Parse references to entities (UUIDs, case keys and URLs), and resolve case keys to entities."""
+"""Parse references to entities (UUIDs, keys, numbers and URLs), and look up what they name."""
 
 from __future__ import annotations
 
@@ -6,31 +6,45 @@ import asyncio
 import copy
 import difflib
 import functools
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from weakref import WeakValueDictionary
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, MalformedResponseError, NotFoundError
+from datadog_caselinks.errors import (
+    BadRequestError,
+    CaseLinksError,
+    InvalidLinkError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+)
+from datadog_caselinks.isolation import log
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
     Entity,
     EntityType,
+    Incident,
     NewCaseLink,
     Relationship,
     dash_hint,
     is_case_key,
+    is_incident_number,
     is_uuid,
     require_known_entity_type,
     require_known_relationship,
 )
 from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site, quoted_url
+
+_logger = logging.getLogger(__name__)
 
 _PREFIXES: Final = {
     "case": EntityType.CASE,
@@ -40,7 +54,10 @@ _PREFIXES: Final = {
 }
 _PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
-FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
+FORMS: Final = (
+    "a case key such as SHOP-1, a UUID, the URL of a case or incident, incident:123, or incident:, page: or "
+    "conversation:UUID"
+)
 """The forms that :func:`parse_reference` accepts, as messages list them."""
 
 
@@ -90,13 +107,35 @@ class CaseKey:
         return self.key
 
 
-Reference = Entity | CaseKey
-"""An entity, or the key of a case that has not been looked up."""
+def _incident_number(text: str) -> str:
+    if not isinstance(text, str) or not is_incident_number(text):
+        raise InvalidLinkError(
+            f"the number of an incident must be a string such as 123 or IR-123, not {quoted(text)}"
+        )
+    return text.upper()
+
+
+@frozen
+class IncidentNumber:
+    """A reference to an incident by its number, such as ``123`` or ``IR-123``, in upper case.
+
+    Raises:
+        InvalidLinkError: ``number`` has another form.
+    """
+
+    number: str = field(converter=_incident_number)
+
+    def __str__(self) -> str:
+        return f"incident:{self.number}"
+
+
+Reference = Entity | CaseKey | IncidentNumber
+"""An entity, or the key of a case or the number of an incident that has not been looked up."""
 
 
 @frozen
 class LinkReference:
-    """A link to create in which at least one end is a case key. :func:`parse_link` returns it."""
+    """A link to create in which at least one end must be looked up. :func:`parse_link` returns it."""
 
     parent: Reference
     relationship: Relationship
@@ -112,16 +151,28 @@ WantedLink = NewCaseLink | LinkReference
 
 def named(reference: Reference) -> str:
     """Return ``reference`` as a text that :func:`parse_reference` accepts."""
-    if isinstance(reference, CaseKey):
-        return reference.key
+    if not isinstance(reference, Entity):
+        return str(reference)
     prefix = next((prefix for prefix, type_ in _PREFIXES.items() if type_ == reference.type), reference.type)
     return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
 
 
-def name_of(entity: Entity, cases: Mapping[Entity, Case]) -> str:
-    """Return the key of ``entity`` if ``cases`` contains it, else the result of :func:`named`."""
-    case = cases.get(entity)
-    return case.key if case and case.key else named(entity)
+Details = Case | Incident
+"""The key, title and status of an entity."""
+
+
+def name_of(entity: Entity, known: Mapping[Entity, Details]) -> str:
+    """Return a text that :func:`parse_reference` accepts: with the key if ``known`` has it, else the UUID."""
+    found = known.get(entity)
+    if isinstance(found, Incident) and (found.key or found.number):
+        return f"incident:{found.key or found.number}"
+    return found.key if isinstance(found, Case) and found.key else named(entity)
+
+
+def address_of(found: Details, site: Site) -> str | None:
+    """Return the URL of a case or incident in the web interface of ``site``, if it has one."""
+    kind, name = ("incidents", found.number) if isinstance(found, Incident) else ("cases", found.key)
+    return f"{site.web_url}/{kind}/{quote(name, safe='')}" if site.web_url and name else None
 
 
 def parse_reference(
@@ -131,13 +182,15 @@ def parse_reference(
 
     Args:
         text: A case key (``SHOP-1``), a UUID, the URL of a case
-            (``https://app.datadoghq.com/cases/SHOP-1``), or a UUID after the prefix ``incident:``, ``page:``,
-            ``conversation:`` or ``case:``.
+            (``https://app.datadoghq.com/cases/SHOP-1``) or incident
+            (``https://app.datadoghq.com/incidents/123``), the number of an incident (``incident:123`` or
+            ``incident:IR-123``), or a UUID after the prefix ``incident:``, ``page:``, ``conversation:`` or
+            ``case:``.
         site: The site that a URL must belong to. By default, any site.
-        type: The type of a UUID without a prefix.
+        type: The type of a UUID or number without a prefix.
 
     Returns:
-        A :class:`CaseKey` for a key, else an :class:`Entity`.
+        A :class:`CaseKey` for a key, an :class:`IncidentNumber` for a number, else an :class:`Entity`.
 
     Raises:
         InvalidLinkError: ``text`` has another form, contradicts ``type``, or is a URL of another site.
@@ -153,9 +206,13 @@ def parse_reference(
             raise InvalidLinkError(f"{quoted(given)} does not have the type {type}")
         given, type = prefixed[2].strip(), named_type
     elif "/" in given:
-        given = _case_of_url(given, site)
-        if type != EntityType.CASE:
-            raise InvalidLinkError(f"{quoted_url(text)} is the URL of a case, but the type is {type}")
+        given, named_type = _entity_of_url(given, site)
+        if type not in (EntityType.CASE, named_type):
+            kind = "an incident" if named_type == EntityType.INCIDENT else "a case"
+            raise InvalidLinkError(f"{quoted_url(text)} is the URL of {kind}, but the type is {type}")
+        type = named_type
+    if type == EntityType.INCIDENT and is_incident_number(given.removeprefix("#")):
+        return IncidentNumber(given.removeprefix("#"))
     if is_case_key(given):
         if type != EntityType.CASE:
             raise InvalidLinkError(f"{quoted(given)} is a case key, but the type is {type}: use its UUID")
@@ -184,7 +241,7 @@ def parse_link(
         site: The site that URLs must belong to. By default, any site.
 
     Returns:
-        A :class:`LinkReference` if an end is a case key, else a :class:`NewCaseLink`.
+        A :class:`LinkReference` if an end must be looked up, else a :class:`NewCaseLink`.
 
     Raises:
         InvalidLinkError: A text does not name an entity, the relationship is unknown, or
@@ -202,11 +259,21 @@ def parse_link(
         return NewCaseLink(parent, known, child)
     if parent == child:
         raise InvalidLinkError(f"{parent} cannot be linked to itself")
+    if not (_is_case(parent) or _is_case(child)):
+        raise InvalidLinkError(
+            f"neither end of {named(parent)} {known} {named(child)} is a case: at least one must be"
+        )
     return LinkReference(parent, known, child)
 
 
 def _parsed(reference: Reference | str, site: Site | None) -> Reference:
-    return reference if isinstance(reference, Entity | CaseKey) else parse_reference(reference, site=site)
+    return reference if isinstance(reference, Reference) else parse_reference(reference, site=site)
+
+
+def _is_case(reference: Reference) -> bool:
+    return isinstance(reference, CaseKey) or (
+        isinstance(reference, Entity) and reference.type == EntityType.CASE
+    )
 
 
 def _require_site(site: Site | None) -> None:
@@ -244,8 +311,8 @@ def _near_misses(words: str) -> list[str]:
     return list(near.values())[:2]
 
 
-def _case_of_url(address: str, site: Site | None) -> str:
-    """Return the key or UUID in the URL of a case."""
+def _entity_of_url(address: str, site: Site | None) -> tuple[str, EntityType]:
+    """Return the key, number or UUID in the URL of a case or incident, and its type."""
     shown = quoted_url(address)
     try:
         url = urlsplit(address if "://" in address else f"https://{address}")
@@ -261,13 +328,13 @@ def _case_of_url(address: str, site: Site | None) -> str:
     if "cases" in segments:
         for segment in segments[segments.index("cases") + 1 :]:
             if is_case_key(segment) or is_uuid(segment):
-                return segment
+                return segment, EntityType.CASE
     if "incidents" in segments:
-        raise InvalidLinkError(
-            f"{shown} contains the number of an incident: use its UUID instead, as incident:UUID"
-        )
+        for segment in segments[segments.index("incidents") + 1 :]:
+            if is_incident_number(segment) or is_uuid(segment):
+                return segment, EntityType.INCIDENT
     hint = "".join(map(dash_hint, segments)) or f"; write {FORMS}"
-    raise InvalidLinkError(f"{shown} is not the URL of a case{hint}")
+    raise InvalidLinkError(f"{shown} is not the URL of a case or incident{hint}")
 
 
 def _host(site: Site) -> str:
@@ -278,48 +345,64 @@ def _described(site: Site) -> str:
     return f"{site.name} ({site.domain})" if site.domain else _host(site)
 
 
+_UNSTABLE: Final = (BadRequestError, MalformedResponseError, ServerError)
+"""Failures of requests about incidents, an unstable part of the API, that must not hide the links."""
+
 _MAX_RESULTS: Final = 100_000
 """The maximum number of cached results, in about 26 MB. The oldest is dropped first, and requested again."""
 
 
 class Resolver:
-    """A lookup of cases by key, with a cache. :meth:`CaseLinksClient.resolver` returns one.
+    """A lookup of cases and incidents, with a cache. :meth:`CaseLinksClient.resolver` returns one.
 
-    Concurrent lookups of one case share a single request. Cases that were found, and those that do not exist,
-    stay in the cache until the resolver is discarded, so use one for each run.
+    Concurrent lookups of one entity share a single request. What was found, and what does not exist, stays in
+    the cache until the resolver is discarded, so use one for each run.
     """
 
-    def __init__(self, get_case: Callable[[str], Awaitable[Case]], site: Site) -> None:
+    def __init__(
+        self,
+        get_case: Callable[[str], Awaitable[Case]],
+        get_incident: Callable[[str], Awaitable[Incident]],
+        site: Site,
+    ) -> None:
         self._get_case = get_case
+        self._get_incident = get_incident
         self._site = site
-        self._results: OrderedDict[str, Case | NotFoundError] = OrderedDict()
+        self._results: OrderedDict[str, Details | NotFoundError] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._has_warned = False
 
     async def entity(self, reference: Reference | str) -> Entity:
-        """Return the entity that ``reference`` names, after a lookup if it is a case key.
+        """Return the entity that ``reference`` names, after a lookup if it is a case key or a number.
 
         Args:
             reference: A reference, or a text that :func:`parse_reference` accepts.
 
         Raises:
             InvalidLinkError: The text does not name an entity, or is a URL of another site.
-            MalformedResponseError: The case has an id that is not a UUID.
-            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
+            MalformedResponseError: What was found has an id that is not a UUID.
+            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case` and
+                :meth:`CaseLinksClient.get_incident`.
         """
         reference = _parsed(reference, self._site)
-        if not isinstance(reference, CaseKey):
+        if isinstance(reference, Entity):
             return reference
-        found = await self.case(reference)
+        found: Details
+        if isinstance(reference, CaseKey):
+            found, name = await self.case(reference), f"get case {reference}"
+        else:
+            found, name = await self.incident(reference), f"find incident {reference.number}"
         if not is_uuid(found.id):  # which is not quoted: it may echo a key
-            raise MalformedResponseError(f"cannot get case {reference}: its id is not a UUID", body="")
+            raise MalformedResponseError(f"cannot {name}: its id is not a UUID", body="")
         return found.entity
 
     async def link(self, reference: WantedLink) -> NewCaseLink:
-        """Return ``reference`` as a link between entities, after lookups of its case keys.
+        """Return ``reference`` as a link between entities, after lookups of its keys and numbers.
 
         Raises:
             InvalidLinkError: :class:`NewCaseLink` refuses the link.
-            CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case`.
+            CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case` and
+                :meth:`CaseLinksClient.get_incident`.
         """
         if isinstance(reference, NewCaseLink):
             return reference
@@ -341,25 +424,85 @@ class Resolver:
         if not isinstance(reference, CaseKey | Entity):
             raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
         name = reference.key if isinstance(reference, CaseKey) else reference.id
+        found = await self._cached(name, self._look_up_case)
+        assert isinstance(found, Case)
+        return found
+
+    async def incident(self, reference: IncidentNumber | Entity) -> Incident:
+        """Return the incident with its number and title.
+
+        Raises:
+            InvalidLinkError: ``reference`` is not a reference.
+            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_incident`.
+        """
+        if not isinstance(reference, IncidentNumber | Entity):
+            raise InvalidLinkError(f"{quoted(reference)} is not an IncidentNumber or an Entity")
+        name = reference.number if isinstance(reference, IncidentNumber) else reference.id
+        found = await self._cached(f"incident:{name}", self._look_up_incident)
+        assert isinstance(found, Incident)
+        return found
+
+    async def details(self, entity: Entity) -> Details | None:
+        """Return the key, title and status of ``entity``, or ``None`` if they are not known.
+
+        Pages and agent conversations have none, and these credentials may be unable to access others. The
+        first failed request about an incident is logged.
+
+        Raises:
+            CaseLinksError: The lookup failed for another reason.
+        """
+        try:
+            if entity.type == EntityType.CASE:
+                return await self.case(entity)
+            if entity.type == EntityType.INCIDENT:
+                return await self.incident(entity)
+        except (NotFoundError, InvalidLinkError):
+            return None
+        except (PermissionDeniedError, *_UNSTABLE) as error:
+            if entity.type == EntityType.INCIDENT:
+                self._warn(error)
+            elif isinstance(error, _UNSTABLE):
+                raise
+        return None
+
+    def _warn(self, error: CaseLinksError) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log(_logger, logging.WARNING, "an incident is shown without its number and title: %s", error)
+
+    async def _cached(self, name: str, look_up: Callable[[str], Awaitable[None]]) -> Details:
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name not in self._results:
-                await self._look_up(name)
+                await look_up(name)
             result = self._results[name]
         if isinstance(result, CaseLinksError):
             raise copy.copy(result)  # raising the cached error itself would extend its traceback each time
         return result
 
-    async def _look_up(self, name: str) -> None:
+    async def _look_up_case(self, name: str) -> None:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
+            if name.startswith("IR-"):  # as the numbers of incidents do, unless a project has this key
+                error.args = (f"{error}. If {name} is an incident, write incident:{name}",)
             self._cache(name, error.with_traceback(None))
             return
         for known_as in (name, found.entity.id, found.key.upper()):
             if known_as:
                 self._cache(known_as, found)
 
-    def _cache(self, name: str, result: Case | NotFoundError) -> None:
+    async def _look_up_incident(self, name: str) -> None:
+        try:
+            found = await self._get_incident(name.removeprefix("incident:"))
+        except NotFoundError as error:
+            self._cache(name, error.with_traceback(None))
+            return
+        self._cache(name, found)
+        for known_as in (found.entity.id, found.key.upper(), found.number):
+            if known_as:
+                self._cache(f"incident:{known_as}", found)
+
+    def _cache(self, name: str, result: Details | NotFoundError) -> None:
         self._results[name] = result
         if len(self._results) > _MAX_RESULTS:
             self._results.popitem(last=False)

@@ -15,7 +15,7 @@ from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.sandbox import Fault, Sandbox
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, IncidentSearch
 
 _AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
 _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -61,6 +61,13 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     default="mixed",
     help="Form of errors: strings, objects, or mixed as in recorded responses. Default: mixed.",
 )
+@click.option(
+    "--incident-search",
+    type=click.Choice(get_args(IncidentSearch)),
+    default="slug",
+    help="What finds an incident by number: slug:, public_id:, its text; or all incidents are found. "
+    "Default: slug.",
+)
 @click.option("--seed", type=click.Choice(["demo"]), help="Start with demo cases and links.")
 @click.argument("command", nargs=-1)
 @click.pass_context
@@ -75,6 +82,7 @@ def sandbox(
     list_lag: float,
     buckets: Buckets,
     error_format: ErrorFormat,
+    incident_search: IncidentSearch,
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
@@ -97,6 +105,7 @@ def sandbox(
         list_lag=list_lag,
         buckets=buckets,
         error_format=error_format,
+        incident_search=incident_search,
     )
     try:
         if command:

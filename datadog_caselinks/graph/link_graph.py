@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from attrs import field, frozen
 
@@ -18,10 +17,11 @@ from datadog_caselinks.models import (
     Case,
     CaseLink,
     Entity,
+    Incident,
     Relationship,
     require_known_relationship,
 )
-from datadog_caselinks.references import CaseKey, name_of, parse_reference
+from datadog_caselinks.references import CaseKey, IncidentNumber, address_of, name_of, parse_reference
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Cycle = tuple[CaseLink, ...]
 
 @frozen
 class LinkGraph:
-    """The links around ``root``, up to ``depth`` links away from it.
+    """The links around ``root`` and ``other_roots``, up to ``depth`` links away from the nearest of them.
 
     ``root``
         The entity at which reading started.
@@ -42,7 +42,7 @@ class LinkGraph:
     ``cases``
         Key, title and status of each case that could be read.
     ``depth``
-        The largest possible distance from ``root``, in links.
+        The largest possible distance from a root, in links.
     ``left_out``
         How many entities were found but not added because the graph already had ``max_nodes``. They are at
         distance ``depth``; everything nearer is included.
@@ -51,10 +51,14 @@ class LinkGraph:
         version does not know their type, or the graph takes some 256 MiB already.
     ``site``
         The site it was read from, if known.
+    ``incidents``
+        Number, title and status of each incident that could be read.
+    ``other_roots``
+        The other entities at which reading started.
     ``distances``
-        How many links each entity is away from ``root``, ignoring the direction of the links.
+        How many links each entity is away from the nearest root, ignoring the direction of the links.
     ``entities``
-        All entities: ``root`` first, then the others by distance.
+        All entities: the roots first, then the others by distance.
     """
 
     root: Entity
@@ -64,6 +68,8 @@ class LinkGraph:
     left_out: int = 0
     unread: tuple[Entity, ...] = ()
     site: Site | None = None
+    incidents: Mapping[Entity, Incident] = field(factory=dict, repr=False)
+    other_roots: tuple[Entity, ...] = ()
     distances: Mapping[Entity, int] = field(init=False, repr=False, eq=False)
     entities: tuple[Entity, ...] = field(init=False, repr=False, eq=False)
 
@@ -73,22 +79,31 @@ class LinkGraph:
         for link in self.links:
             neighbours.setdefault(link.parent, []).append(link.child)
             neighbours.setdefault(link.child, []).append(link.parent)
-        return distances_from(self.root, neighbours)
+        return distances_from(self.roots, neighbours)
 
     @entities.default
     def _default_entities(self) -> tuple[Entity, ...]:
         ends = (end for link in self.links for end in (link.parent, link.child))
         return tuple(dict.fromkeys((*self.distances, *ends)))
 
+    @property
+    def roots(self) -> tuple[Entity, ...]:
+        """The entities at which reading started."""
+        return (self.root, *self.other_roots)
+
+    def details(self, entity: Entity) -> Case | Incident | None:
+        """Return the key, title and status of ``entity``, or ``None`` if they are not known."""
+        return self.cases.get(entity) or self.incidents.get(entity)
+
     def address(self, entity: Entity) -> str | None:
         """Return the URL of ``entity`` in Datadog's web interface.
 
         Returns:
-            The URL, or ``None`` unless ``entity`` is a case with a known key on one of Datadog's sites.
+            The URL, or ``None`` unless ``entity`` is a case with a known key, or an incident with a known
+            number, on one of Datadog's sites.
         """
-        case = self.cases.get(entity)
-        web = self.site and self.site.web_url
-        return f"{web}/cases/{quote(case.key, safe='')}" if web and case and case.key else None
+        known = self.details(entity)
+        return address_of(known, self.site) if known and self.site else None
 
     @property
     def is_complete(self) -> bool:
@@ -124,7 +139,7 @@ class LinkGraph:
         blockers: dict[Entity, list[Entity]] = {}
         for link in self._links_of(Relationship.BLOCKS):
             blockers.setdefault(link.child, []).append(link.parent)
-        return tuple(distances_from(blocked, blockers))[1:]
+        return tuple(distances_from([blocked], blockers))[1:]
 
     def topological_order(self, relationship: Relationship = Relationship.BLOCKS) -> tuple[Entity, ...]:
         """Return the entities linked by ``relationship``, each after all of its parents.
@@ -154,8 +169,9 @@ class LinkGraph:
     def to_networkx(self) -> MultiDiGraph[Entity]:
         """Return the graph as a networkx ``MultiDiGraph``: entities are nodes, and links are edges.
 
-        Nodes have ``type`` and ``distance``, and for cases that could be read also ``key``, ``title``,
-        ``status`` and ``priority``. Edges have the link's id as their key, and ``relationship``.
+        Nodes have ``type`` and ``distance``, for cases and incidents that could be read also ``key``,
+        ``title`` and ``status``, and for cases ``priority``. Edges have the link's id as their key, and
+        ``relationship``.
 
         Raises:
             ConfigurationError: networkx is not installed.
@@ -166,8 +182,12 @@ class LinkGraph:
             raise ConfigurationError("networkx is not installed; run: pip install networkx") from None
         graph: MultiDiGraph[Entity] = MultiDiGraph()
         for entity in self.entities:
-            case = self.cases.get(entity)
-            details = {name: getattr(case, name) for name in ("key", "title", "status", "priority") if case}
+            known = self.details(entity)
+            details = {
+                name: getattr(known, name)
+                for name in ("key", "title", "status", "priority")
+                if hasattr(known, name)
+            }
             distance = {"distance": self.distances[entity]} if entity in self.distances else {}
             graph.add_node(entity, type=str(entity.type), **distance, **details)
         for link in self.links:
@@ -179,6 +199,9 @@ class LinkGraph:
         if isinstance(case, Case):
             return case.entity
         reference = parse_reference(case) if isinstance(case, str) else case
+        if isinstance(reference, IncidentNumber):
+            number = reference.number
+            return next((each for each, known in self.incidents.items() if known.has_number(number)), None)
         if not isinstance(reference, CaseKey):
             return reference
         keys = {known.key.upper(): entity for entity, known in self.cases.items()}

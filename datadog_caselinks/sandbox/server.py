@@ -20,16 +20,30 @@ from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.parameters import require, require_function, require_path, require_whole_number
 from datadog_caselinks.sandbox import demo
-from datadog_caselinks.sandbox.api import BEARER_TOKEN, CREDENTIALS, CREDENTIALS_WITHOUT_SCOPE, Operation
+from datadog_caselinks.sandbox.api import (
+    BEARER_TOKEN,
+    CREDENTIALS,
+    CREDENTIALS_WITHOUT_INCIDENTS,
+    CREDENTIALS_WITHOUT_SCOPE,
+    Operation,
+)
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_rules
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, RecordedRequest
-from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, Store, StoredCase, StoredLink
+from datadog_caselinks.sandbox.store import (
+    CasePriority,
+    CaseStatus,
+    IncidentState,
+    Store,
+    StoredCase,
+    StoredIncident,
+    StoredLink,
+)
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, Variant
+from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, IncidentSearch, Variant
 from datadog_caselinks.sites import Site
 
 T = TypeVar("T")
@@ -75,6 +89,10 @@ class Sandbox:
         error_format: ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown
             link or case, strings for all other errors. A 409 was never recorded; it has the format of a 400.
 
+        incident_search: What finds the number of an incident in a search: ``slug:IR-1`` (``slug``),
+            ``public_id:1`` (``public-id``) or its text (``text``). With ``all``, every search returns all
+            incidents.
+
     Raises:
         ParameterError: A rule is malformed, or a value is unknown.
     """
@@ -92,6 +110,7 @@ class Sandbox:
         list_lag: float = 0.0,
         buckets: Buckets = "shared",
         error_format: ErrorFormat = "mixed",
+        incident_search: IncidentSearch = "slug",
         clock: Callable[[], float] = time.time,
     ) -> None:
         require_whole_number("port", port, at_least=0)
@@ -102,7 +121,11 @@ class Sandbox:
         self._db = db
         self._clock = clock
         self._variant = Variant(
-            duplicates=duplicates, list_lag=list_lag, buckets=buckets, error_format=error_format
+            duplicates=duplicates,
+            list_lag=list_lag,
+            buckets=buckets,
+            error_format=error_format,
+            incident_search=incident_search,
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
@@ -141,6 +164,8 @@ class Sandbox:
     def _fill(self, store: Store) -> None:
         for case in demo.cases():
             store.add_case(case)
+        for incident in demo.incidents():
+            store.add_incident(incident)
         for draft in demo.links():
             store.add(draft, self._clock())
 
@@ -204,6 +229,11 @@ class Sandbox:
         return CREDENTIALS_WITHOUT_SCOPE
 
     @property
+    def credentials_without_incidents(self) -> ApiKeys:
+        """Keys without the permission ``incident_read``; a request about an incident is refused with 403."""
+        return CREDENTIALS_WITHOUT_INCIDENTS
+
+    @property
     def bearer_token(self) -> BearerToken:
         """A token that may read and write."""
         return BEARER_TOKEN
@@ -243,6 +273,21 @@ class Sandbox:
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
 
+    def add_incident(
+        self, number: int, title: str = "", *, state: IncidentState = "active", id: str | None = None
+    ) -> StoredIncident:
+        """Add an incident with the number ``number``; ``id`` is its UUID, by default a new one.
+
+        Its key is ``IR-`` and the number, and its title by default the key.
+
+        Raises:
+            ParameterError: Another incident has the number, or it is not a whole number above zero.
+        """
+        require_whole_number("number", number, at_least=1)
+        incident = StoredIncident((id or str(uuid.uuid4())).lower(), number, title or f"IR-{number}", state)
+        self._run_in_loop(lambda: self._require_running().store.add_incident(incident))
+        return incident
+
     @property
     def requests(self) -> list[RecordedRequest]:
         """The latest 10,000 requests to the API, oldest first. They remain after a stop."""
@@ -273,9 +318,10 @@ class Sandbox:
     ) -> None:
         """Make the next ``count`` requests fail with ``fault``, after the faults that are already queued.
 
-        ``operation`` limits the fault to ``create``, ``list``, ``delete`` or ``get``; ``seconds`` is the
-        duration of faults that have one, by default one second. A request with wrong credentials or above the
-        rate limit is refused as usual and leaves the fault in the queue.
+        ``operation`` limits the fault to ``create``, ``list``, ``delete``, ``get``, ``search_cases``,
+        ``get_incident`` or ``search_incidents``; ``seconds`` is the duration of faults that have one, by
+        default one second. A request with wrong credentials or above the rate limit is refused as usual and
+        leaves the fault in the queue.
 
         Raises:
             ParameterError: The combination is invalid, or ``count`` is below one.

@@ -14,6 +14,7 @@ from datadog_caselinks.parameters import is_number
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]
 ErrorFormat = Literal["mixed", "strings", "objects"]
+IncidentSearch = Literal["slug", "public-id", "text", "all"]
 
 
 def _one_of(allowed: tuple[str, ...]) -> Any:
@@ -41,3 +42,4 @@ class Variant:
     list_lag: float = field(default=0.0, validator=_seconds)
     buckets: Buckets = field(default="shared", validator=_one_of(get_args(Buckets)))
     error_format: ErrorFormat = field(default="mixed", validator=_one_of(get_args(ErrorFormat)))
+    incident_search: IncidentSearch = field(default="slug", validator=_one_of(get_args(IncidentSearch)))

@@ -197,7 +197,7 @@ class World:
 
     async def graph(self, *, concurrency: int = 100, depth: int = 9, max_nodes: int = 999) -> LinkGraph:
         return await read_graph(
-            entity("a"),
+            [entity("a")],
             self.list_links,
             self.get_case,
             depth=depth,

@@ -380,7 +380,7 @@ class TestCompare:
     ) -> None:
         """Afterwards the wanted links exist, with prune once and alone; a second plan is empty."""
         before = [there(f"{number}", new) for number, new in enumerate(standing)]
-        plan = compare(wanted, before, prune=prune, cases={})
+        plan = compare(wanted, before, prune=prune, details={})
         now = after(plan, before)
         named = {end for new in wanted for end in (new.parent, new.child)}
         among = Counter(identity(link) for link in now if {link.parent, link.child} <= named)
@@ -389,7 +389,7 @@ class TestCompare:
             assert among == Counter(set(map(identity, wanted)))
         else:
             assert set(before) <= set(now)
-        second = compare(wanted, now, prune=prune, cases={})
+        second = compare(wanted, now, prune=prune, details={})
         assert (second.create, second.delete) == ((), ())
 
     @given(many, many, st.randoms(use_true_random=False))
@@ -399,5 +399,5 @@ class TestCompare:
         """Plans keep the same one of equal links, in whatever order the server lists them."""
         before = [there(f"{number}", new) for number, new in enumerate(standing * 2)]
         shuffled = draw.sample(before, len(before))
-        one, other = (compare(wanted, each, prune=True, cases={}) for each in (before, shuffled))
+        one, other = (compare(wanted, each, prune=True, details={}) for each in (before, shuffled))
         assert (one.create, one.keep, set(one.delete)) == (other.create, other.keep, set(other.delete))

@@ -10,11 +10,15 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, Entity, Relationship
-from datadog_caselinks.references import named
+from datadog_caselinks.models import CaseLink, Entity, Incident, Relationship
+from datadog_caselinks.references import name_of
 
 _STATUS_SIGNS: Final[Mapping[str, str]] = {"open": "○", "in progress": "◐", "closed": "✓"}
 """A sign for each status."""
+
+
+_MAX_HEADING: Final = 3
+"""The most roots that a heading names."""
 
 
 @frozen
@@ -47,21 +51,27 @@ class Description:
 
 def describe(graph: LinkGraph, entity: Entity) -> Description:
     """Return the texts about ``entity``."""
-    case = graph.cases.get(entity)
-    key = plain(case.key if case else "")
+    known = graph.details(entity)
+    key = plain(known.key or (known.number if isinstance(known, Incident) else "") if known else "")
     return Description(
         key=key or plain(f"{entity.id[:8]}…" if len(entity.id) > 12 else entity.id),
-        title=plain(case.title if case else ""),
+        title=plain(known.title if known else ""),
         type=words(entity.type),
-        status=words(case.status if case else ""),
-        reference=key or plain(named(entity)),
+        status=words(known.status if known else ""),
+        reference=plain(name_of(entity, {entity: known} if known else {})),
     )
 
 
 def heading(graph: LinkGraph) -> str:
     """Return the heading of a picture of ``graph``."""
-    root = describe(graph, graph.root)
-    return f"Links around {root.key if root.title else f'{root.type} {root.key}'}"
+    names = [
+        root.key if root.title else f"{root.type} {root.key}"
+        for root in (describe(graph, each) for each in graph.roots[:_MAX_HEADING])
+    ]
+    more = len(graph.roots) - len(names)
+    if more:
+        names.append(f"{more} more")
+    return f"Links around {' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}"
 
 
 def notes(graph: LinkGraph) -> list[str]:
