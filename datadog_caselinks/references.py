@@ -60,6 +60,18 @@ FORMS: Final = (
 )
 """The forms that :func:`parse_reference` accepts, as messages list them."""
 
+_ORIGINS: Final = {
+    EntityType.PAGE: (
+        "write page:UUID. Datadog has no lookup of a page by its number or address: its UUID is in the "
+        "response to POST /api/v2/on-call/pages, which created it, and in the lists of its links"
+    ),
+    EntityType.AGENT_CONVERSATION: (
+        "write conversation:UUID. Datadog has no lookup of agent conversations: the UUID of one is in the "
+        "lists of its links"
+    ),
+}
+"""Where the UUIDs come from of entities that nothing else names."""
+
 
 _FORWARD: Final = {
     Relationship.RELATES_TO: ("relates to", "related to", "relates", "related"),
@@ -218,9 +230,8 @@ def parse_reference(
             raise InvalidLinkError(f"{quoted(given)} is a case key, but the type is {type}: use its UUID")
         return CaseKey(given)
     if not is_uuid(given):
-        raise InvalidLinkError(
-            f"{quoted_url(text)} does not name an entity{dash_hint(given) or f'; write {FORMS}'}"
-        )
+        hint = dash_hint(given) or f"; {_ORIGINS.get(type, f'write {FORMS}')}"
+        raise InvalidLinkError(f"{quoted_url(text)} does not name an entity{hint}")
     entity = Entity(given, type)
     entity.require_known()
     return entity

@@ -13,9 +13,10 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, LinkStatus, NewCaseLink
+from datadog_caselinks.references import Details
 
-Cases = Mapping[Entity, Case]
-"""The known cases at the ends of links."""
+Known = Mapping[Entity, Details]
+"""What is known of the ends of links."""
 
 
 class Records:
@@ -90,19 +91,20 @@ def label(status: str) -> str:
     return status.replace("_", " ")
 
 
-def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
+def entity_record(entity: Entity, known: Known) -> dict[str, object]:
     """Return an end of a link as JSON."""
     record: dict[str, object] = {"type": str(entity.type), "id": entity.id}
-    if case := cases.get(entity):
-        record |= {"key": case.key, "title": case.title, "status": case.status, "priority": case.priority}
+    if found := known.get(entity):
+        record |= {"key": found.key, "title": found.title, "status": found.status}
+        record |= {"priority": found.priority} if isinstance(found, Case) else {"number": found.number}
     return record
 
 
-def link_record(link: NewCaseLink | CaseLink, cases: Cases) -> dict[str, object]:
+def link_record(link: NewCaseLink | CaseLink, known: Known) -> dict[str, object]:
     """Return a link as JSON. A link that does not exist yet has no id."""
     return {
         **({"id": link.id} if isinstance(link, CaseLink) else {}),
-        "parent": entity_record(link.parent, cases),
+        "parent": entity_record(link.parent, known),
         "relationship": str(link.relationship),
-        "child": entity_record(link.child, cases),
+        "child": entity_record(link.child, known),
     }

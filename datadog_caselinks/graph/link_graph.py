@@ -21,7 +21,14 @@ from datadog_caselinks.models import (
     Relationship,
     require_known_relationship,
 )
-from datadog_caselinks.references import CaseKey, IncidentNumber, address_of, name_of, parse_reference
+from datadog_caselinks.references import (
+    CaseKey,
+    Details,
+    IncidentNumber,
+    address_of,
+    name_of,
+    parse_reference,
+)
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
@@ -91,9 +98,10 @@ class LinkGraph:
         """The entities at which reading started."""
         return (self.root, *self.other_roots)
 
-    def details(self, entity: Entity) -> Case | Incident | None:
-        """Return the key, title and status of ``entity``, or ``None`` if they are not known."""
-        return self.cases.get(entity) or self.incidents.get(entity)
+    @cached_property
+    def details(self) -> Mapping[Entity, Details]:
+        """Key, title and status of each case and incident in ``cases`` and ``incidents``."""
+        return {**self.cases, **self.incidents}
 
     def address(self, entity: Entity) -> str | None:
         """Return the URL of ``entity`` in Datadog's web interface.
@@ -102,7 +110,7 @@ class LinkGraph:
             The URL, or ``None`` unless ``entity`` is a case with a known key, or an incident with a known
             number, on one of Datadog's sites.
         """
-        known = self.details(entity)
+        known = self.details.get(entity)
         return address_of(known, self.site) if known and self.site else None
 
     @property
@@ -156,7 +164,7 @@ class LinkGraph:
             raise ParameterError("relationship must not be RELATES_TO: it has no direction, so no order")
         for cycle in find_cycles(self.links, relationships=[relationship]):
             ends = (cycle[0].parent, *(link.child for link in cycle))
-            path = " -> ".join(name_of(end, self.cases) for end in ends)
+            path = " -> ".join(name_of(end, self.details) for end in ends)
             raise CycleError(f"cannot order by {relationship}: the links form a cycle: {path}", links=cycle)
         links = self._links_of(relationship)
         linked = {end for link in links for end in (link.parent, link.child)}
@@ -182,7 +190,7 @@ class LinkGraph:
             raise ConfigurationError("networkx is not installed; run: pip install networkx") from None
         graph: MultiDiGraph[Entity] = MultiDiGraph()
         for entity in self.entities:
-            known = self.details(entity)
+            known = self.details.get(entity)
             details = {
                 name: getattr(known, name)
                 for name in ("key", "title", "status", "priority")

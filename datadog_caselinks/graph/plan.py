@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from attrs import evolve, field, frozen
 
@@ -70,13 +70,14 @@ class LinkPlan:
     known: KnownLinks | None = field(default=None, eq=False, repr=False)
     incidents: Mapping[Entity, Incident] = field(factory=dict, eq=False, repr=False)
 
-    def details(self, entity: Entity) -> Case | Incident | None:
-        """Return the key, title and status of ``entity``, or ``None`` if they are not known."""
-        return self.cases.get(entity) or self.incidents.get(entity)
+    @cached_property
+    def details(self) -> Mapping[Entity, Details]:
+        """Key, title and status of each case and incident in ``cases`` and ``incidents``."""
+        return {**self.cases, **self.incidents}
 
     def name_of(self, entity: Entity) -> str:
         """Return the key of ``entity`` if known, else a text that :func:`parse_reference` accepts."""
-        return name_of(entity, {**self.cases, **self.incidents})
+        return name_of(entity, self.details)
 
     def describe(self, link: NewCaseLink | CaseLink) -> str:
         """Return ``link`` with the names of its entities, such as ``SHOP-1 BLOCKS SHOP-2``."""

@@ -51,7 +51,7 @@ class Description:
 
 def describe(graph: LinkGraph, entity: Entity) -> Description:
     """Return the texts about ``entity``."""
-    known = graph.details(entity)
+    known = graph.details.get(entity)
     key = plain(known.key or (known.number if isinstance(known, Incident) else "") if known else "")
     return Description(
         key=key or plain(f"{entity.id[:8]}…" if len(entity.id) > 12 else entity.id),
