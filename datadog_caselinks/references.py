@@ -55,7 +55,7 @@ _PREFIXES: Final = {
 _PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 FORMS: Final = (
-    "a case key such as SHOP-1, a UUID, the URL of a case or incident, incident:123, or incident:, page: or "
+    "a case key such as SHOP-1, a UUID, the URL of a case or incident, incident:123, page:UUID or "
     "conversation:UUID"
 )
 """The forms that :func:`parse_reference` accepts, as messages list them."""

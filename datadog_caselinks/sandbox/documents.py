@@ -36,7 +36,7 @@ ATTRIBUTES: Final = (
 SORT_FIELDS: Final = ("created_at", "priority", "status")
 INCIDENT_SORTS: Final = ("created", "-created")
 MAX_PAGE: Final = 100
-_MAX_NUMBER: Final = 10**9
+MAX_NUMBER: Final = 10**9
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -120,7 +120,7 @@ def read_case_search(query: Mapping[str, Sequence[str]]) -> Search:
         InvalidDocumentError: A parameter is invalid; the message names each.
     """
     read = _Parameters(query)
-    size, number = read.number("page[size]", 10, 1, MAX_PAGE), read.number("page[number]", 1, 1, _MAX_NUMBER)
+    size, number = read.number("page[size]", 10, 1, MAX_PAGE), read.number("page[number]", 1, 1, MAX_NUMBER)
     search = Search(
         read.query("filter"),
         size,
@@ -142,7 +142,7 @@ def read_incident_search(query: Mapping[str, Sequence[str]]) -> Search:
     search = Search(
         read.query("query", is_required=True),
         read.number("page[size]", 10, 1, MAX_PAGE),
-        read.number("page[offset]", 0, 0, _MAX_NUMBER),
+        read.number("page[offset]", 0, 0, MAX_NUMBER),
         "created_at",
         read.one_of("sort", INCIDENT_SORTS, "-created") == "created",
     )

@@ -75,13 +75,13 @@ class TestGraphOfTheDemo:
         assert [graph.distances[each] for each in graph.entities] == sorted(graph.distances.values())
 
     async def test_asks_once_for_each(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """Each list and each case is requested once."""
+        """Each list, each case and each incident is requested once."""
         graph = await client.read_graph("SHOP-2", depth=3)
 
         asked = Counter(request.path for request in sandbox.requests)
         inner = [each for each in graph.entities if graph.distances[each] < 3]
         assert set(asked.values()) == {1}
-        assert len(asked) == len(inner) + len(graph.cases)
+        assert len(asked) == len(inner) + len(graph.cases) + len(graph.incidents)
 
     async def test_is_the_same_each_time(self, client: CaseLinksClient) -> None:
         """The graph does not depend on the order of the responses."""
