@@ -47,7 +47,9 @@ def find(query: str, limit: int, settings: Settings) -> None:
         if not found:
             screen.note(f"No cases match {quoted(query)}.")
         if has_more:
-            screen.note(f"More than {counted(limit, 'case')} match: use --limit or a narrower query.")
+            screen.note(
+                f"More than {counted(limit, 'case matches', 'cases match')}: use --limit or a narrower query."
+            )
 
     with logging_to(screen, settings):
         run(search())
