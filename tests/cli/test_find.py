@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -21,6 +22,12 @@ def cases(sandbox: Sandbox) -> Sandbox:
     sandbox.add_case("SHOP-2", "Payment is refused", id=B)
     sandbox.add_incident(123, "Checkout fails", state="stable", id=A)
     return sandbox
+
+
+async def seen_on_terminal(variables: dict[str, str], *arguments: str, columns: int) -> tuple[int, str]:
+    """Run the command on a terminal, and return its status and its output without colours."""
+    status, shown = await on_terminal(variables, *arguments, columns=columns)
+    return status, re.sub(r"\x1b\[[0-9;]*m", "", shown)
 
 
 class TestFind:
@@ -52,11 +59,11 @@ class TestFind:
 
     async def test_a_terminal(self, cases: Sandbox) -> None:
         """On a terminal there is a table, whose titles are cut if there is no room."""
-        status, shown = await on_terminal(pointing_at(cases), "find", "payment", columns=60)
+        status, shown = await seen_on_terminal(pointing_at(cases), "find", "payment", columns=60)
         lines = shown.splitlines()
         assert (status, lines[0].split()) == (0, ["case", "status", "priority", "title"])
         assert [line.split()[0] for line in lines[1:]] == ["SHOP-2", "SHOP-1"]
-        status, shown = await on_terminal(pointing_at(cases), "find", "zzz")
+        status, shown = await seen_on_terminal(pointing_at(cases), "find", "zzz", columns=60)
         assert (status, shown.strip()) == (0, "No cases match 'zzz'.")
 
     async def test_nothing_matches(self, cases: Sandbox) -> None:
@@ -133,7 +140,7 @@ class TestShow:
 
     async def test_a_terminal(self, linked: Sandbox) -> None:
         """On a terminal the links are a table below the values, and the incident has its number."""
-        status, shown = await on_terminal(pointing_at(linked), "show", "SHOP-1", columns=100)
+        status, shown = await seen_on_terminal(pointing_at(linked), "show", "SHOP-1", columns=100)
         lines = [line.split() for line in shown.splitlines()]
         assert status == 0
         assert ["key", "SHOP-1"] in lines
