@@ -14,7 +14,7 @@ from types import CodeType
 from typing import Any
 
 import datadog_caselinks
-from datadog_caselinks import CaseLinksClient, NewCaseLink, RetryPolicy, case
+from datadog_caselinks import CaseLinksClient, RetryPolicy, WantedLink, case
 from datadog_caselinks.sandbox import Fault, Sandbox
 
 ROOT = Path(datadog_caselinks.__path__[0])
@@ -22,7 +22,7 @@ NEW = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("c9a888ae-bfd4-5a
 POLICY = RetryPolicy(base=0, settle=0)
 
 
-async def passed(client: CaseLinksClient, new: NewCaseLink) -> set[CodeType]:
+async def passed(client: CaseLinksClient, new: WantedLink) -> set[CodeType]:
     """Return the functions of the package that one call passes."""
     seen: set[CodeType] = set()
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from datadog_caselinks import CaseLinksClient, NewCaseLink
+    from datadog_caselinks import CaseLinksClient, WantedLink
 
 Pair = tuple[str, str]
 """The ids of two cases, the first of which blocks the second."""
@@ -107,7 +107,7 @@ def sdk_client(url: str, timeout: float = 30.0) -> CaseLinksClient:
     return CaseLinksClient(url, keys, max_concurrency=CONCURRENCY, timeout=timeout)
 
 
-def sdk_link_maker() -> Callable[[Pair], NewCaseLink]:
+def sdk_link_maker() -> Callable[[Pair], WantedLink]:
     """What makes a link as the SDK's users write it."""
     from datadog_caselinks import case
 

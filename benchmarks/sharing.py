@@ -24,13 +24,17 @@ SLOTS: Final = 100
 _PICTURE: Final = Path(__file__).parent.parent / "docs" / "sharing.svg"
 
 
+_ONE_WAY: Final = (0.002, 0.02)
+"""The shortest and the longest time that a request or a response takes, in seconds."""
+
+
 class Simulation:
     """Processes of one server in virtual time, with the same random delays for each ``seed``.
 
     At time 0, between half of a window and a whole one is left.
     """
 
-    def __init__(self, seed: int, *, one_way: tuple[float, float] = (0.002, 0.02)) -> None:
+    def __init__(self, seed: int, *, one_way: tuple[float, float] = _ONE_WAY) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
         self.requests = self.rejected = 0
@@ -112,9 +116,11 @@ class Process:
         self._send()
 
 
-def together(processes: int, requests: int = 2000, *, seed: int = 1) -> tuple[float, float]:
+def together(
+    processes: int, requests: int = 2000, *, seed: int = 1, one_way: tuple[float, float] = _ONE_WAY
+) -> tuple[float, float]:
     """Return the rejected part of all requests, and the time taken as a multiple of the floor."""
-    simulation = Simulation(seed)
+    simulation = Simulation(seed, one_way=one_way)
     each = requests // processes
     running = [Process(simulation, each, simulation.random.uniform(0, 0.15)) for _ in range(processes)]
     simulation.run()

@@ -39,6 +39,7 @@ from datadog_caselinks import (
     NewCaseLink,
     Outcome,
     SessionManager,
+    WantedLink,
     case,
 )
 from datadog_caselinks.sandbox import Sandbox
@@ -140,7 +141,7 @@ class Site:
         self.left_unclear += len(self.unclear) - before
 
 
-def _link(pair: Pair) -> NewCaseLink:
+def _link(pair: Pair) -> WantedLink:
     parent, child = pair
     return case(parent).blocks(case(child))
 

@@ -19,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from benchmarks.contenders import Pair
-from datadog_caselinks import CaseLinksClient, NewCaseLink, case
+from datadog_caselinks import CaseLinksClient, Entity, NewCaseLink, Relationship, case
 from datadog_caselinks.http.envelope import encode_new_link, loads  # type: ignore[attr-defined] # its own choice
 from datadog_caselinks.sandbox.api import CREDENTIALS
 
@@ -36,7 +36,7 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
     """The longest callback of each kind of work, in seconds, and what is to be told by itself."""
 
     def wanted(count: int) -> list[NewCaseLink]:
-        return [case(parent).blocks(case(child)) for parent, child in islice(source, count)]
+        return [_blocks(case(UUID(parent)), case(UUID(child))) for parent, child in islice(source, count)]
 
     star, tree = _star(wanted(listed)), _tree(wanted(listed // 20))
     hub = star[0].parent
@@ -113,15 +113,19 @@ def watching() -> Iterator[Watched]:
         gc.callbacks.remove(note)
 
 
+def _blocks(parent: Entity, child: Entity) -> NewCaseLink:
+    return NewCaseLink(parent, Relationship.BLOCKS, child)
+
+
 def _star(some: list[NewCaseLink]) -> list[NewCaseLink]:
     """All of them from the first one's parent."""
-    return [some[0].parent.blocks(new.child) for new in some]
+    return [_blocks(some[0].parent, new.child) for new in some]
 
 
 def _tree(some: list[NewCaseLink]) -> list[NewCaseLink]:
     """From each child of them to another one, which comes before it."""
     cases, draw = [new.child for new in some], Random(0)
-    return [cases[draw.randrange(place)].blocks(cases[place]) for place in range(1, len(cases))]
+    return [_blocks(cases[draw.randrange(place)], cases[place]) for place in range(1, len(cases))]
 
 
 async def _awaited(work: Awaitable[Any]) -> Any:

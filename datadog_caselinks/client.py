@@ -23,7 +23,7 @@ from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
-from datadog_caselinks.errors import AmbiguousResultError, InvalidLinkError, ParameterError
+from datadog_caselinks.errors import AmbiguousResultError, InvalidLinkError, NotFoundError, ParameterError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -40,8 +40,12 @@ from datadog_caselinks.models import (
     CaseLink,
     Entity,
     Incident,
+    LinkReference,
     NewCaseLink,
+    Reference,
     Relationship,
+    WantedLink,
+    identity,
     is_incident_number,
     is_uuid,
 )
@@ -53,8 +57,9 @@ from datadog_caselinks.parameters import (
     require_path,
     require_whole_number,
 )
+from datadog_caselinks.rate import Rate, parsed_rate
 from datadog_caselinks.rate_limit import RateLimit
-from datadog_caselinks.references import Reference, Resolver, WantedLink
+from datadog_caselinks.references import Resolver
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site, parsed_site, site_from_env
 
@@ -68,6 +73,9 @@ _SESSIONS: Final = (SessionManager, aiohttp.ClientSession, type(None))
 DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
 
+_FOUND_FOR: Final = 300.0
+"""Seconds for which a case that was found by its key is used. A key may name another case later."""
+
 
 class ClientOptions(TypedDict, total=False):
     """The keyword parameters of :class:`CaseLinksClient`, as :meth:`CaseLinksClient.from_env` takes them."""
@@ -75,6 +83,7 @@ class ClientOptions(TypedDict, total=False):
     sessions: SessionManager | aiohttp.ClientSession | None
     retry: RetryPolicy
     max_concurrency: int
+    rate: Rate | str | None
     timeout: float
     proxy: str | None
     ssl: tls.SSLContext | None
@@ -98,6 +107,8 @@ class CaseLinksClient:
             closed with the client. By default the client has its own manager.
         retry: When a failed attempt is repeated.
         max_concurrency: The most requests in flight at once; further calls wait.
+        rate: A limit of your own on the requests, such as ``"50/1s"`` or ``Rate(50, 1)``: no more are sent in
+            any such period, also if the server allows more. By default, only the server's limit counts.
         timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
             the rate limit or for the next attempt does not count.
         proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them; ``None`` or an empty
@@ -122,6 +133,7 @@ class CaseLinksClient:
         sessions: SessionManager | aiohttp.ClientSession | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen, so it can be shared
         max_concurrency: int = DEFAULT_CONCURRENCY,
+        rate: Rate | str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         proxy: str | None = None,
         ssl: tls.SSLContext | None = None,
@@ -138,28 +150,37 @@ class CaseLinksClient:
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
-        budget = retry.new_budget(self._concurrency)
+        outage = retry.new_outage()
+        budget = retry.new_budget(self._concurrency, outage)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
-            budget.outage,
+            outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
+            rate=parsed_rate(rate),
         )
         memory = Memory(self._requester, max_in_flight=self._concurrency)
         self._operations = Operations(self._requester, memory, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
+        # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
+        get_case = partial(_get_case, self._operations, self._observer)
+        get_incident = partial(_get_incident, self._operations, self._observer)
+        self._resolver = Resolver(get_case, get_incident, self.site, found_for=_FOUND_FOR, missing_for=0.0)
 
     @classmethod
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
         """Return a client for the site and the credentials that the environment names.
 
         Args:
-            site: The site. By default it is ``DD_SITE``, or US1 (``datadoghq.com``) if that is not set.
+            site: The site. By default it is ``DD_SITE`` or ``DATADOG_SITE``, or US1 (``datadoghq.com``) if
+                neither is set.
             options: The keyword parameters of the class.
 
-        The credentials are ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``.
+        The credentials are ``DD_API_KEY`` and ``DD_APP_KEY``, or ``DD_BEARER_TOKEN``. The spellings of
+        Datadog's other tools work too: ``DATADOG_API_KEY`` and so on, ``DD_ACCESS_TOKEN``, or an access token
+        (``ddpat_…``, ``ddsat_…``) as ``DD_APP_KEY``.
 
         Raises:
             ConfigurationError: A variable is missing or malformed; the message names it.
@@ -174,7 +195,7 @@ class CaseLinksClient:
         """The site of the client."""
         return self._site
 
-    async def create_link(self, new: NewCaseLink) -> CaseLink:
+    async def create_link(self, new: WantedLink) -> CaseLink:
         """Create one link.
 
         A failed attempt is repeated as the :class:`RetryPolicy` says. If the server may have applied the
@@ -186,11 +207,13 @@ class CaseLinksClient:
             ConflictError: The server refused an equal second link; ``existing`` is the first one, if the
                 lookup found it.
         """
+        if not isinstance(new, NewCaseLink):
+            new = await self._resolver.link(new)
         with self._observer.call("create", new) as call:
             call.result = result = await self._creator.create(new)
             return result.link
 
-    async def ensure_link(self, new: NewCaseLink) -> CreateResult:
+    async def ensure_link(self, new: WantedLink) -> CreateResult:
         """Create the link unless it exists. ``RELATES_TO`` links are equal in either direction.
 
         Equal calls of one client run one after the other, so the link is created once. An equal call of
@@ -202,6 +225,8 @@ class CaseLinksClient:
         Raises:
             AmbiguousResultError: The link may exist, and no lookup could find out.
         """
+        if not isinstance(new, NewCaseLink):
+            new = await self._resolver.link(new)
         with self._observer.call("ensure", new) as call:
             call.result = result = await self._creator.ensure(new)
             return result
@@ -279,7 +304,7 @@ class CaseLinksClient:
                 wanted, end = item
                 new = await resolver.link(wanted)
                 create = self._ensuring(known, end) if known else create_unchecked
-                return await (opened.once(new, create, resume) if opened else create(new))
+                return await (opened.once(new, create, resume, wanted=wanted) if opened else create(new))
 
             outcomes = create_each(
                 stack.enter_context(self._observer.run(create_one)),
@@ -414,12 +439,18 @@ class CaseLinksClient:
             concurrency=self._concurrency,
         )
 
-    async def list_links(self, entity: Entity, *, relationship: Relationship | None = None) -> list[CaseLink]:
+    async def list_links(
+        self, entity: Reference | str, *, relationship: Relationship | None = None
+    ) -> list[CaseLink]:
         """List the links that have ``entity`` as parent or child; with ``relationship``, only those.
+
+        ``entity`` may be a case key or text that :func:`parse_reference` reads; a key is looked up first.
 
         If the server sends members that are not links, for example without an id, they are left out, and the
         log has a warning.
         """
+        if not isinstance(entity, Entity):
+            entity = await self._resolver.entity(entity)
         with self._observer.call("list", entity) as call:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links
@@ -466,15 +497,32 @@ class CaseLinksClient:
             site=self.site,
         )
 
-    async def delete_link(self, link: CaseLink | str) -> None:
-        """Delete a link, given as the :class:`CaseLink` or its id. Repeating a delete that failed is safe.
+    async def delete_link(self, link: CaseLink | WantedLink | str) -> None:
+        """Delete a link. Repeating a delete that failed is safe.
+
+        Args:
+            link: The :class:`CaseLink`, its id, or its ends, such as
+                ``case("SHOP-6").causes(case("SHOP-5"))``. The links of the parent are then listed, and each
+                equal one is deleted; ``RELATES_TO`` links are equal in either direction.
 
         Raises:
             NotFoundError: There is no such link, and no attempt of this call may have deleted it.
         """
+        if isinstance(link, NewCaseLink | LinkReference):
+            await self._delete_equal(link)
+            return
         link_id = link.id if isinstance(link, CaseLink) else link
         with self._observer.call("delete", link_id):
             await self._operations.delete_link(link_id)
+
+    async def _delete_equal(self, wanted: WantedLink) -> None:
+        new = await self._resolver.link(wanted)
+        equal = [link for link in await self.list_links(new.parent) if identity(link) == identity(new)]
+        if not equal:
+            raise NotFoundError(f"cannot delete {wanted}: there is no such link", status=404)
+        for link in equal:
+            with contextlib.suppress(NotFoundError):  # it was deleted since
+                await self.delete_link(link)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
         """Get a case by its key, such as ``SHOP-1``, or by its UUID.
@@ -483,9 +531,7 @@ class CaseLinksClient:
             NotFoundError: There is no such case, or these credentials may not see it.
             InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
         """
-        with self._observer.call("get", str(key_or_id)) as call:
-            call.result = case = await self._operations.get_case(key_or_id)
-            return case
+        return await _get_case(self._operations, self._observer, key_or_id)
 
     async def search_cases(self, query: str) -> AsyncGenerator[Case, None]:
         """Search for cases, and yield each that matches, newest first.
@@ -534,16 +580,7 @@ class CaseLinksClient:
             PermissionDeniedError: These credentials lack the permission ``incident_read``.
             InvalidLinkError: ``number_or_id`` is neither a number nor a UUID.
         """
-        name = str(number_or_id)
-        if is_uuid(name):
-            with self._observer.call("get_incident", name) as call:
-                call.result = incident = await self._operations.get_incident(name)
-                return incident
-        if not is_incident_number(name):
-            raise InvalidLinkError(f"{quoted(number_or_id)} is neither the number of an incident nor a UUID")
-        with self._observer.call("search_incidents", name) as call:
-            call.result = incident = await self._operations.find_incident(name)
-            return incident
+        return await _get_incident(self._operations, self._observer, number_or_id)
 
     def resolver(self) -> Resolver:
         """Return a :class:`Resolver`, which finds entities by what people write, and caches them."""
@@ -604,6 +641,27 @@ class CaseLinksClient:
                 return result
 
         return create_observed
+
+
+async def _get_case(operations: Operations, observer: Observer, key_or_id: str | UUID) -> Case:
+    with observer.call("get", str(key_or_id)) as call:
+        call.result = case = await operations.get_case(key_or_id)
+        return case
+
+
+async def _get_incident(
+    operations: Operations, observer: Observer, number_or_id: str | int | UUID
+) -> Incident:
+    name = str(number_or_id)
+    if is_uuid(name):
+        with observer.call("get_incident", name) as call:
+            call.result = incident = await operations.get_incident(name)
+            return incident
+    if not is_incident_number(name):
+        raise InvalidLinkError(f"{quoted(number_or_id)} is neither the number of an incident nor a UUID")
+    with observer.call("search_incidents", name) as call:
+        call.result = incident = await operations.find_incident(name)
+        return incident
 
 
 def _opentelemetry() -> Telemetry | None:

@@ -112,7 +112,12 @@ class Creator:
         return other
 
     async def create(self, new: NewCaseLink) -> CreateResult:
-        """Create the link. It was not created if this raises anything but :class:`AmbiguousResultError`."""
+        """Create the link.
+
+        Raises:
+            AmbiguousResultError: The link may exist.
+            CaseLinksError: Any other error: nothing was created, as far as the lookup can tell.
+        """
         return await self._create(self._begin(new))
 
     async def ensure(self, new: NewCaseLink, find: FindFunc | None = None) -> CreateResult:
@@ -122,7 +127,7 @@ class Creator:
         """
         creation = self._begin(new)
         creation.accepts_existing = True
-        queue = self._queues.setdefault(identity(new), _EnsureQueue())
+        queue = self._queues.setdefault(identity(new), _EnsureQueue())  # exists while calls refer to it
         async with queue.lock:
             if queue.latest:  # so recent that a list may not show it yet
                 return CreateResult(queue.latest, created=False)
@@ -162,14 +167,15 @@ class Creator:
         if creation.ambiguity and (link := await self._resolve(creation)):
             return CreateResult(link, created=True)
         try:
-            response = await self._requester.send(creation.request, creation.attempts.last)
+            response = await self._requester.send(creation.request, creation.attempts.last_failure)
             link = wire.read_link(response)
         except (BadRequestError, ConflictError) as error:
             existing = await self._resolve_refusal(creation, error)
             return CreateResult(existing, created=creation.may_be_ours)
         except CaseLinksError as error:
             seconds = 0.0
-            if error.may_have_been_applied and error is not creation.attempts.last:
+            is_sent = error is not creation.attempts.last_failure  # else the requester raised it again
+            if is_sent and error.may_have_been_applied:
                 seconds = self._policy.wait_before_lookup(error)
                 creation.mark_ambiguous(error, seconds)
             raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
@@ -193,33 +199,39 @@ class Creator:
         return link
 
     async def _resolve_refusal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
-        """Return the equal link that made the server refuse this one, if the call accepts it.
+        """Return the equal link that made the server refuse this one, if the call accepts it, else raise.
 
-        Otherwise raise ``error``, or after an ambiguous attempt :class:`AmbiguousResultError`: the equal link
-        may be the one that this attempt created, in a list that lags behind. The API does not document
-        whether it refuses equal links, nor with which status.
+        The API does not document whether it refuses equal links, nor with which status.
         """
-        accepts_existing = creation.accepts_existing or creation.may_be_ours
-        creation.attempts.record(error)  # a refusal is never retried
-        if isinstance(error, BadRequestError) and not accepts_existing:
-            raise error
-        if accepts_existing:
-            await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
+        self._budget.give_back()  # a refusal shows that the server works
         if creation.may_be_ours:
-            ambiguity = creation.mark_ambiguous(error, 0.0)
-            link = await self._resolve(creation)
-            if link is None:  # the list may not show yet what an earlier attempt created
-                raise _ambiguous(creation, ambiguity, " by an earlier attempt") from error
-        else:
-            try:
-                link = await self._lookup.find(creation.new)
-            except CaseLinksError:
-                raise error from None
-        if link and accepts_existing:
+            return await self._resolve_refusal_of_ours(creation, error)
+        if isinstance(error, BadRequestError) and not creation.accepts_existing:
+            raise error
+        if creation.accepts_existing:
+            await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
+        try:
+            link = await self._lookup.find(creation.new)
+        except CaseLinksError:
+            raise error from None
+        if link and creation.accepts_existing:
             return link
         if isinstance(error, ConflictError):
             error.existing = link
         raise error
+
+    async def _resolve_refusal_of_ours(
+        self, creation: _Creation, error: BadRequestError | ConflictError
+    ) -> CaseLink:
+        """Return the equal link that an earlier, ambiguous attempt may have created.
+
+        A list that lags behind may not show it, so without a link the result stays ambiguous.
+        """
+        ambiguity = creation.mark_ambiguous(error, self._policy.settle)
+        link = await self._resolve(creation)
+        if link is None:
+            raise _ambiguous(creation, ambiguity, " by an earlier attempt") from error
+        return link
 
 
 def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> AmbiguousResultError:
@@ -269,7 +281,7 @@ class Lookup:
             shared.task = asyncio.create_task(self._list(parent, before))
             shared.task.add_done_callback(retrieve_error)
         shared.waiting += 1
-        shared.wanted.add(identity(new))  # read when the list has arrived
+        shared.wanted.add(identity(new))
         try:
             await asyncio.wait([shared.task])  # if this call is cancelled, the list goes on for the others
         finally:

@@ -15,6 +15,14 @@ from datadog_caselinks.messages import is_in_quotes
 
 _REDACTED: Final = "[redacted]"
 
+TOKEN_VARIABLES: Final = (
+    "DD_BEARER_TOKEN",
+    "DATADOG_BEARER_TOKEN",
+    "DD_ACCESS_TOKEN",
+    "DATADOG_ACCESS_TOKEN",
+)
+"""The environment variables that may contain a token: those of Terraform and of Datadog's own command."""
+
 _ESCAPES: Final = re.compile(r"[\\&%]")
 _ESCAPED_IN_JSON: Final = re.compile(r"\\+(?:u00([0-9a-fA-F]{2}))?")
 
@@ -208,33 +216,61 @@ def require_credentials(credentials: object) -> None:
         )
 
 
-def credentials_from_env() -> Credentials:
-    """Return the credentials from ``DD_API_KEY`` and ``DD_APP_KEY``, or from ``DD_BEARER_TOKEN``.
+def credential_variables() -> tuple[str, ...]:
+    """Return the names of the environment variables with the credentials: of a token, or of both keys.
 
-    A single key is ignored if there is a token: ``DD_API_KEY`` alone usually belongs to the Datadog Agent.
+    Two keys in the same spelling go first: an API key alone usually belongs to the Datadog Agent, so it may
+    be of another organisation than the keys in the other spelling.
 
     Raises:
-        ConfigurationError: A variable is missing or malformed, or both keys and a token are set. The message
-            names the variables, and shows no values.
+        ConfigurationError: A variable is missing, or more are set than can be used.
     """
-    missing = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]
-    if os.environ.get("DD_BEARER_TOKEN"):
-        if not missing:
+    pairs = [[f"{prefix}_API_KEY", f"{prefix}_APP_KEY"] for prefix in ("DD", "DATADOG")]
+    chosen = next((pair for pair in pairs if all(map(os.environ.get, pair))), None)
+    keys = chosen or [next(filter(os.environ.get, names), "") for names in zip(*pairs, strict=True)]
+    tokens = list(filter(os.environ.get, TOKEN_VARIABLES))
+    if keys[1] and _is_access_token(keys[1]):
+        tokens.append(keys.pop())  # Datadog accepts a token in place of an application key
+    elif tokens and all(keys):
+        raise ConfigurationError(
+            f"{tokens[0]}, {' and '.join(keys)} are all set: unset those that you do not use"
+        )
+    if tokens:
+        if len(set(map(os.environ.get, tokens))) > 1:
             raise ConfigurationError(
-                "DD_BEARER_TOKEN, DD_API_KEY and DD_APP_KEY are all set: unset those that you do not use"
+                f"{' and '.join(tokens)} are different tokens: unset those that you do not use"
             )
-        _require_valid("DD_BEARER_TOKEN")
-        return BearerToken(os.environ["DD_BEARER_TOKEN"])
+        return (tokens[0],)
+    missing = [name for name, found in zip(pairs[0], keys, strict=True) if not found]
     if missing:
         raise ConfigurationError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
             "set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"
         )
-    _require_valid("DD_API_KEY")
-    _require_valid("DD_APP_KEY")
-    return ApiKeys(api_key=os.environ["DD_API_KEY"], app_key=os.environ["DD_APP_KEY"])
+    return tuple(keys)
 
 
-def _require_valid(name: str) -> None:
-    if problem := _problem(os.environ[name]):
-        raise ConfigurationError(f"{name} {problem}")
+def credentials_from_env() -> Credentials:
+    """Return the credentials from ``DD_API_KEY`` and ``DD_APP_KEY``, or from ``DD_BEARER_TOKEN``.
+
+    The spellings of Datadog's other tools are read too: ``DATADOG_API_KEY`` and ``DATADOG_APP_KEY``,
+    ``DATADOG_BEARER_TOKEN``, ``DD_ACCESS_TOKEN``, and an access token (``ddpat_…``, ``ddsat_…``) in place of
+    the application key, which then needs no API key. A single key is ignored if there is a token:
+    ``DD_API_KEY`` alone usually belongs to the Datadog Agent.
+
+    Raises:
+        ConfigurationError: A variable is missing or malformed, or both keys and a token are set. The message
+            names the variables, and shows no values.
+    """
+    names = credential_variables()
+    for name in names:
+        if problem := _problem(os.environ[name]):
+            raise ConfigurationError(f"{name} {problem}")
+    if len(names) == 1:
+        return BearerToken(os.environ[names[0]])
+    return ApiKeys(api_key=os.environ[names[0]], app_key=os.environ[names[1]])
+
+
+def _is_access_token(name: str) -> bool:
+    """Return whether the variable ``name`` contains a personal or service access token."""
+    return os.environ[name].strip().lstrip("\"'`").startswith(("ddpat_", "ddsat_"))

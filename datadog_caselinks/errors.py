@@ -32,9 +32,13 @@
 Every failed attempt is one of three; ``error.may_have_been_applied`` is true for the last:
 
 - *never sent*: ``ConnectError`` and its subclasses, ``RequestTimeoutError`` without ``sent``, and every error
-  above them in the tree, which the client raises itself;
+  listed before ``TransportError``, which the client raises itself;
 - *rejected*: every ``ResponseError`` but 408 and 5xx;
 - *ambiguous*: 408, 5xx, ``MalformedResponseError``, any other ``TransportError``.
+
+``AmbiguousResultError`` is about a whole call, not about one attempt: the only error of a create after which
+the link may exist. If a create raises another error, no attempt was ambiguous, or a lookup after the last
+such attempt did not find the link.
 
 Which error for bad input: ``InvalidLinkError`` is about a link or an entity, ``LinkFileError`` about a file,
 ``ConfigurationError`` about the site, the credentials or what is installed, and ``ParameterError`` about any
@@ -46,7 +50,7 @@ Every error can be pickled with its attributes, and none contains a key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from datadog_caselinks.base_errors import CaseLinksError as CaseLinksError
 from datadog_caselinks.base_errors import ConfigurationError as ConfigurationError
@@ -158,7 +162,10 @@ class MalformedResponseError(CaseLinksError):
 
 
 class ResponseTooLargeError(MalformedResponseError):
-    """A response longer than the client reads: 16 MiB of a list, some 40,000 links, else 1 MiB."""
+    """A response longer than the client reads: 16 MiB of a list, some 40,000 links, else 1 MiB.
+
+    Also a list with more than 1,048,576 JSON values, twice as many as so many links have.
+    """
 
 
 class ResponseError(CaseLinksError):
@@ -212,6 +219,16 @@ class ResponseError(CaseLinksError):
         return self.status == 408 or self.status >= 500
 
 
+_FINISHED: Final = frozenset({408, 500, 501, 503})
+"""Statuses with which a server reports that it has given up the request: it is not at work on it any more.
+With 502, 504 and others, a gateway reports this about itself, and the server behind it may go on."""
+
+
+def may_be_at_work(error: CaseLinksError) -> bool:
+    """Return whether a server may still be at work on a request that ended ambiguously with ``error``."""
+    return not (isinstance(error, ResponseError) and error.status in _FINISHED)
+
+
 class BadRequestError(ResponseError):
     """400 or 422: the server refused the request as invalid."""
 
@@ -245,4 +262,4 @@ class RateLimitError(ResponseError):
 
 
 class ServerError(ResponseError):
-    """5xx: the server failed. It may have carried out the request."""
+    """5xx: the server or a gateway failed, and the server may have carried out the request."""

@@ -229,8 +229,9 @@ class Observer:
 
 def report_request(operation: str) -> None:
     """Report that a request of this operation is being sent."""
-    if call := _current.get():
-        call.attempts += operation == _REQUEST_OF.get(call.operation, call.operation)
+    call = _current.get()
+    if call and operation == _REQUEST_OF.get(call.operation, call.operation):
+        call.attempts += 1
 
 
 @contextlib.contextmanager

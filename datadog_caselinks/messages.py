@@ -39,7 +39,7 @@ def one_line(text: str, *, limit: int = 300) -> str:
 def is_in_quotes(text: str) -> bool:
     """Return whether ``text`` is between two quotation marks.
 
-    The value of a variable is if ``docker run --env-file`` reads it from a file that was written for a shell.
+    ``docker run --env-file`` keeps the quotation marks of a file that was written for a shell.
     """
     return len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
 

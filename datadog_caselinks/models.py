@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Final
+from typing import Final, overload
 from uuid import UUID
 
 from attrs import field, frozen
@@ -58,10 +58,36 @@ class LinkStatus(StrEnum):
     """A line of a file does not describe a link."""
 
 
-# The API is in preview and may add members, which stay plain strings.
+PREFIXES: Final = {
+    "case": EntityType.CASE,
+    "incident": EntityType.INCIDENT,
+    "page": EntityType.PAGE,
+    "conversation": EntityType.AGENT_CONVERSATION,
+}
+"""The type that each prefix of a written reference stands for."""
+
+# The API may add members, which stay plain strings.
 _CASE: Final = EntityType.CASE
 _ENTITY_TYPES: Final = {str(member): member for member in EntityType}
 _RELATIONSHIPS: Final = {str(member): member for member in Relationship}
+
+
+_STAGES: Final = {
+    **dict.fromkeys(("SG_OPEN", "OPEN", "NOT_STARTED", "TRIGGERED"), "OPEN"),
+    **dict.fromkeys(("SG_IN_PROGRESS", "IN_PROGRESS", "ACKNOWLEDGED", "IMPLEMENTING"), "IN_PROGRESS"),
+    **dict.fromkeys(
+        ("SG_CLOSED", "CLOSED", "RESOLVED", "COMPLETED", "CANCELLED", "DECLINED"),
+        "CLOSED",
+    ),
+}
+"""The stage that each status group means, and each status whose name leaves no doubt."""
+
+_INCIDENT_STAGES: Final = {
+    "active": "OPEN",
+    "stable": "IN_PROGRESS",
+    "resolved": "CLOSED",
+    "completed": "CLOSED",
+}
 
 
 # Members are recognized by their type: a lookup would call the hash of StrEnum, which is slow because it is
@@ -144,18 +170,49 @@ def _canonical_id(value: str | UUID) -> str:
     return lower if lower != value and _UUID.fullmatch(value) else value
 
 
-class _Checked:
-    """A slot to note that an entity was checked. It is not an attribute, so ``asdict`` omits it."""
+class _Linkable:
+    """The methods of entities, case keys and incident numbers that return links to create.
+
+    ``_is_known`` notes that an entity was checked. It is not an attribute, so ``asdict`` omits it.
+    """
 
     __slots__ = ("_is_known",)
 
+    def relates_to(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity and ``child`` are related, without a direction."""
+        return link_between(self, Relationship.RELATES_TO, child)
+
+    def causes(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity causes ``child``."""
+        return link_between(self, Relationship.CAUSES, child)
+
+    def blocks(self, child: Reference) -> WantedLink:
+        """Return a link to create: ``child`` cannot continue until this entity is done."""
+        return link_between(self, Relationship.BLOCKS, child)
+
+    def duplicates(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity is a duplicate of ``child``."""
+        return link_between(self, Relationship.DUPLICATES, child)
+
+    def parent_of(self, child: Reference) -> WantedLink:
+        """Return a link to create: ``child`` is a part of this entity."""
+        return link_between(self, Relationship.PARENT_OF, child)
+
+    def successor_of(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity succeeds ``child``."""
+        return link_between(self, Relationship.SUCCESSOR_OF, child)
+
+    def escalates_to(self, child: Reference) -> WantedLink:
+        """Return a link to create: this entity was escalated to ``child``."""
+        return link_between(self, Relationship.ESCALATES_TO, child)
+
 
 @frozen
-class Entity(_Checked):
+class Entity(_Linkable):
     """A case, incident, page or agent conversation.
 
     Use :func:`case`, :func:`incident`, :func:`page` and :func:`agent_conversation` to get an entity: they
-    check the id. The methods return links to create: ``case(a).blocks(case(b))``.
+    check the id.
 
     ``id``
         The id. UUIDs are converted to lower case. An entity from a response may have any id.
@@ -168,34 +225,6 @@ class Entity(_Checked):
 
     id: str = field(converter=_canonical_id)
     type: EntityType | str = field(converter=_entity_type)
-
-    def relates_to(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity and ``child`` are related, without a direction."""
-        return NewCaseLink(self, Relationship.RELATES_TO, child)
-
-    def causes(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity causes ``child``."""
-        return NewCaseLink(self, Relationship.CAUSES, child)
-
-    def blocks(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: ``child`` cannot continue until this entity is done."""
-        return NewCaseLink(self, Relationship.BLOCKS, child)
-
-    def duplicates(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity is a duplicate of ``child``."""
-        return NewCaseLink(self, Relationship.DUPLICATES, child)
-
-    def parent_of(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: ``child`` is a part of this entity."""
-        return NewCaseLink(self, Relationship.PARENT_OF, child)
-
-    def successor_of(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity succeeds ``child``."""
-        return NewCaseLink(self, Relationship.SUCCESSOR_OF, child)
-
-    def escalates_to(self, child: Entity) -> NewCaseLink:
-        """Return a link to create: this entity was escalated to ``child``."""
-        return NewCaseLink(self, Relationship.ESCALATES_TO, child)
 
     def require_known(self) -> None:
         """Check that the type is known and the id is a UUID, as the API documents.
@@ -214,13 +243,62 @@ class Entity(_Checked):
         return f"{self.type} {self.id}"
 
 
+def _upper(text: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidLinkError(f"a case key must be a string such as SHOP-1, not {quoted(text)}")
+    return text.upper()
+
+
+@frozen
+class CaseKey(_Linkable):
+    """A reference to a case by its key, such as ``SHOP-1``. The key is converted to upper case.
+
+    ``case("SHOP-1")`` returns it. It has the same methods as an :class:`Entity`.
+    """
+
+    key: str = field(converter=_upper)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+def _incident_number(text: str) -> str:
+    if not isinstance(text, str) or not is_incident_number(text):
+        raise InvalidLinkError(
+            f"the number of an incident must be a string such as 123 or IR-123, not {quoted(text)}"
+        )
+    return text.upper()
+
+
+@frozen
+class IncidentNumber(_Linkable):
+    """A reference to an incident by its number, such as ``123`` or ``IR-123``, in upper case.
+
+    ``incident("IR-123")`` returns it. It has the same methods as an :class:`Entity`.
+
+    Raises:
+        InvalidLinkError: ``number`` has another form.
+    """
+
+    number: str = field(converter=_incident_number)
+
+    def __str__(self) -> str:
+        return f"incident:{self.number}"
+
+
+Reference = Entity | CaseKey | IncidentNumber
+"""An entity, or the key of a case or the number of an incident that the client looks up."""
+
+
 def _not_a_uuid(given: str, entity_type: EntityType) -> str:
     wanted = f"the id of this {entity_type.replace('_', ' ').lower()} must be a UUID"
     shown = quoted(given)
     if "://" in given:
         return f"{wanted}, not the URL {shown}: parse_reference accepts the URL of a case"
     if entity_type is EntityType.CASE and is_case_key(given):
-        return f"{wanted}, not the case key {shown}: await client.get_case({shown}) finds the case"
+        return f"{wanted}, not the case key {shown}: write case({shown})"
+    if entity_type is EntityType.INCIDENT and is_incident_number(given):
+        return f"{wanted}, not the number {shown}: write incident({shown})"
     return f"{wanted}, not {shown}{dash_hint(given)}"
 
 
@@ -230,21 +308,39 @@ def _known_entity(id: str | UUID, type: EntityType) -> Entity:
     return entity
 
 
-def case(id: str | UUID) -> Entity:
-    """Return the case with the UUID ``id``.
+@overload
+def case(id: UUID) -> Entity: ...
+@overload
+def case(id: str) -> Entity | CaseKey: ...
+def case(id: str | UUID) -> Entity | CaseKey:
+    """Return the case with the UUID or key ``id``.
+
+    A case key, such as ``SHOP-1``, gives a :class:`CaseKey`. No request is sent: the client looks the key up
+    when it needs the UUID.
 
     Raises:
-        InvalidLinkError: ``id`` is not a UUID.
+        InvalidLinkError: ``id`` is neither a UUID nor a case key.
     """
-    return _known_entity(id, _CASE)
+    return CaseKey(id) if isinstance(id, str) and is_case_key(id) else _known_entity(id, _CASE)
 
 
-def incident(id: str | UUID) -> Entity:
-    """Return the incident with the UUID ``id``.
+@overload
+def incident(id: UUID) -> Entity: ...
+@overload
+def incident(id: int) -> IncidentNumber: ...
+@overload
+def incident(id: str) -> Entity | IncidentNumber: ...
+def incident(id: str | int | UUID) -> Entity | IncidentNumber:
+    """Return the incident with the UUID or number ``id``.
+
+    A number, such as ``123`` or ``IR-123``, gives an :class:`IncidentNumber`. No request is sent: the client
+    looks the number up when it needs the UUID.
 
     Raises:
-        InvalidLinkError: ``id`` is not a UUID.
+        InvalidLinkError: ``id`` is neither a UUID nor the number of an incident.
     """
+    if isinstance(id, int) or (isinstance(id, str) and is_incident_number(id)):
+        return IncidentNumber(str(id))
     return _known_entity(id, EntityType.INCIDENT)
 
 
@@ -267,9 +363,26 @@ def agent_conversation(id: str | UUID) -> Entity:
 
 
 def _require_entity(side: str, entity: object) -> None:
-    if not isinstance(entity, Entity):
-        raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
-    entity.require_known()
+    if isinstance(entity, Entity):
+        entity.require_known()
+        return
+    if isinstance(entity, CaseKey | IncidentNumber):
+        is_key = isinstance(entity, CaseKey)
+        name = quoted(entity.key if isinstance(entity, CaseKey) else entity.number)
+        given, function = ("case key", "case") if is_key else ("incident number", "incident")
+        raise InvalidLinkError(
+            f"the {side} must be an Entity, not the {given} {name}: write {function}({name}).blocks(…)"
+        )
+    raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
+
+
+def _require_reference(side: str, end: object) -> Reference:
+    if isinstance(end, Entity):
+        end.require_known()
+        return end
+    if not isinstance(end, CaseKey | IncidentNumber):
+        raise InvalidLinkError(f"the {side} must be an entity or a key such as case(…), not {quoted(end)}")
+    return end
 
 
 @frozen
@@ -297,6 +410,55 @@ class NewCaseLink:
 
     def __str__(self) -> str:
         return f"{self.parent} {self.relationship} {self.child}"
+
+
+def named(reference: Reference) -> str:
+    """Return ``reference`` as a text that :func:`parse_reference` accepts."""
+    if not isinstance(reference, Entity):
+        return str(reference)
+    prefix = next((prefix for prefix, type_ in PREFIXES.items() if type_ == reference.type), reference.type)
+    return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
+
+
+@frozen
+class LinkReference:
+    """A link to create in which at least one end is a key or number, which the client looks up first.
+
+    ``case("SHOP-1").blocks(case("SHOP-2"))`` and :func:`parse_link` return it.
+    """
+
+    parent: Reference
+    relationship: Relationship
+    child: Reference
+
+    def __str__(self) -> str:
+        return f"{named(self.parent)} {self.relationship} {named(self.child)}"
+
+
+WantedLink = NewCaseLink | LinkReference
+"""A link to create, whose keys and numbers may still have to be looked up."""
+
+
+def link_between(parent: _Linkable, relationship: Relationship, child: _Linkable) -> WantedLink:
+    """Return a link: a :class:`LinkReference` if an end must be looked up, else a :class:`NewCaseLink`.
+
+    Raises:
+        InvalidLinkError: :class:`NewCaseLink` refuses the link or would refuse it after the lookup, or an end
+            is not a reference.
+    """
+    if isinstance(parent, Entity) and isinstance(child, Entity):
+        return NewCaseLink(parent, relationship, child)
+    parent, child = _require_reference("parent", parent), _require_reference("child", child)
+    if parent == child:
+        raise InvalidLinkError(f"{parent} cannot be linked to itself")
+    if not (_is_case(parent) or _is_case(child)):
+        ends = f"{named(parent)} {relationship} {named(child)}"
+        raise InvalidLinkError(f"neither end of {ends} is a case: at least one must be")
+    return LinkReference(parent, relationship, child)
+
+
+def _is_case(reference: Reference) -> bool:
+    return isinstance(reference, CaseKey) or (isinstance(reference, Entity) and reference.type is _CASE)
 
 
 Identity = tuple[Entity, Relationship | str, Entity]
@@ -334,9 +496,14 @@ class Case:
     ``title``
         The title.
     ``status``
-        ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``.
+        ``OPEN``, ``IN_PROGRESS``, ``CLOSED``, or another status of the API, which calls it deprecated: use
+        ``stage`` or ``is_closed``.
     ``priority``
         ``P1`` to ``P5``, or ``NOT_DEFINED``.
+    ``status_name``
+        The status in the organisation's own words.
+    ``status_group``
+        The group of the status: ``SG_OPEN``, ``SG_IN_PROGRESS`` or ``SG_CLOSED``.
     """
 
     id: str
@@ -344,6 +511,21 @@ class Case:
     title: str
     status: str
     priority: str
+    status_name: str = ""
+    status_group: str = ""
+
+    @property
+    def stage(self) -> str:
+        """How far the case is: ``OPEN``, ``IN_PROGRESS``, ``CLOSED``, or an empty string if unknown.
+
+        ``status_group`` decides, and ``status`` only if the server reported no group.
+        """
+        return _STAGES.get(self.status_group or self.status, "")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the case is known to be closed."""
+        return self.stage == "CLOSED"
 
     @property
     def entity(self) -> Entity:
@@ -377,6 +559,11 @@ class Incident:
     status: str
 
     @property
+    def stage(self) -> str:
+        """How far the incident is: ``OPEN``, ``IN_PROGRESS``, ``CLOSED``, or an empty string if unknown."""
+        return _INCIDENT_STAGES.get(self.status.lower(), "")
+
+    @property
     def entity(self) -> Entity:
         """The incident as an entity, which can be linked."""
         return Entity(self.id, EntityType.INCIDENT)
@@ -392,7 +579,8 @@ class Incident:
 def identity(link: NewCaseLink | CaseLink) -> Identity:
     """Return a key that two links share if they are equal: the same relationship between the same entities.
 
-    The ends of ``RELATES_TO``, which has no direction, are sorted.
+    The ends of ``RELATES_TO``, which has no direction, are sorted. ``fleet/runs.py``
+    has the same rule in SQL.
     """
     parent, child = link.parent, link.child
     if link.relationship == Relationship.RELATES_TO and (child.type, child.id) < (parent.type, parent.id):

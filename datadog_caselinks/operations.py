@@ -162,7 +162,7 @@ class Operations:
         earns_budget: bool = True,
     ) -> T:
         try:
-            result = await self._memory.read(request, read, attempts.last)
+            result = await self._memory.read(request, read, attempts.last_failure)
         except CaseLinksError as error:
             raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         if earns_budget:
@@ -174,7 +174,7 @@ class Operations:
     @with_retries
     async def _delete(self, deletion: _Deletion) -> None:
         try:
-            response = await self._requester.send(deletion.request, deletion.attempts.last)
+            response = await self._requester.send(deletion.request, deletion.attempts.last_failure)
             deletion.may_be_done |= response.was_resent
             wire.read_deleted(response)
         except CaseLinksError as error:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from datadog_caselinks.base_errors import CaseLinksError
 from datadog_caselinks.isolation import log
 
 _logger = logging.getLogger(__name__)
@@ -30,6 +31,13 @@ def longest_wait(base: float, cap: float, number: int) -> float:
     return min(cap, base * 2.0 ** min(number, _MOST_DOUBLINGS))
 
 
+def mark_as_outage(error: CaseLinksError) -> None:
+    """Say in ``error`` that it was not retried, since the server fails most requests."""
+    if not error.during_outage:  # an error that several calls share is marked once
+        error.args = (f"{error}. Not retried: most recent requests have failed",)
+        error.during_outage = True
+
+
 class Outage:
     """The outage of one client's server, if there is one.
 
@@ -42,7 +50,7 @@ class Outage:
         base: Seconds. The n-th wait for a probe is random, between half of ``base * 2**n`` and all of it.
         cap: Seconds. The longest wait for a probe.
         horizon: Seconds after which an outage is long if the server cannot be reached. 0: nothing ever waits.
-        patience: As ``horizon``, if the server or a gateway can be reached, and fails.
+        patience: Seconds after which an outage is long if the server or a gateway can be reached, and fails.
         uniform: Returns a random number between two numbers.
     """
 
@@ -69,12 +77,12 @@ class Outage:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def on_failure(self, error: Exception, *, is_sent: bool, asked: float = 0.0) -> None:
+    def on_failure(self, error: Exception, *, is_connected: bool, asked: float = 0.0) -> None:
         """Record a failed request.
 
         Args:
             error: The failure, for the log.
-            is_sent: Whether anything was sent. A failure to connect concerns every request.
+            is_connected: Whether there was a connection. A failure to connect concerns every request.
             asked: The seconds that the server asks to wait; no probe is sent sooner.
         """
         if not self._horizon:
@@ -86,10 +94,10 @@ class Outage:
         self._failures += 1
         if self.is_on:
             self._next_probe = max(self._next_probe, now + asked)
-            self.is_long = now - self._began >= (self._patience if is_sent else self._horizon)
+            self.is_long = now - self._began >= (self._patience if is_connected else self._horizon)
             if self.is_long:
                 self._release()
-        elif not self.is_long and (not is_sent or self._failures >= _SUSPICIOUS):
+        elif not self.is_long and (not is_connected or self._failures >= _SUSPICIOUS):
             self.is_on, self._began, self._probes = True, now, 0
             self._next_probe = now + max(asked, self._wait())
             log(_logger, logging.INFO, "an outage begins, and requests wait: %s", error)

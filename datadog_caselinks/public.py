@@ -75,26 +75,27 @@ from datadog_caselinks.graph.plan import LinkPlan as LinkPlan, PlanOutcome as Pl
 from datadog_caselinks.http.sessions import SessionManager as SessionManager
 from datadog_caselinks.models import (
     Case as Case,
+    CaseKey as CaseKey,
     CaseLink as CaseLink,
     Entity as Entity,
     EntityType as EntityType,
     Incident as Incident,
+    IncidentNumber as IncidentNumber,
+    LinkReference as LinkReference,
     LinkStatus as LinkStatus,
     NewCaseLink as NewCaseLink,
+    Reference as Reference,
     Relationship as Relationship,
+    WantedLink as WantedLink,
     agent_conversation as agent_conversation,
     case as case,
     incident as incident,
     page as page,
 )
+from datadog_caselinks.rate import Rate as Rate
 from datadog_caselinks.rate_limit import RateLimit as RateLimit
 from datadog_caselinks.references import (
-    CaseKey as CaseKey,
-    IncidentNumber as IncidentNumber,
-    LinkReference as LinkReference,
-    Reference as Reference,
     Resolver as Resolver,
-    WantedLink as WantedLink,
     parse_link as parse_link,
     parse_reference as parse_reference,
 )

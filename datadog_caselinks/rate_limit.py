@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from datadog_caselinks.messages import one_line
+
 
 @frozen
 class RateLimit:
@@ -28,3 +30,16 @@ class RateLimit:
     period: float | None = None
     reset: float | None = None
     name: str | None = None
+
+
+def where_to_raise(limit: RateLimit | None) -> str:
+    """Return the sentence that says which limit it is, where to see its use, and who can raise it.
+
+    It begins with a space. It is empty if the server did not name the limit.
+    """
+    if limit is None or not limit.name:
+        return ""
+    return (
+        f" The limit is named {one_line(limit.name, limit=100)}: the metrics "
+        "datadog.apis.rate_limit.usage.* show its use by limit_name, and Datadog's support can raise it"
+    )

@@ -7,14 +7,13 @@ import copy
 import difflib
 import functools
 import logging
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final
-from urllib.parse import quote, urlsplit
-from weakref import WeakValueDictionary
-
-from attrs import field, frozen
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from datadog_caselinks.errors import (
     BadRequestError,
@@ -28,16 +27,24 @@ from datadog_caselinks.errors import (
 from datadog_caselinks.isolation import log
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
+    PREFIXES,
     Case,
+    CaseKey,
     Entity,
     EntityType,
     Incident,
+    IncidentNumber,
+    LinkReference,
     NewCaseLink,
+    Reference,
     Relationship,
+    WantedLink,
     dash_hint,
     is_case_key,
     is_incident_number,
     is_uuid,
+    link_between,
+    named,
     require_known_entity_type,
     require_known_relationship,
 )
@@ -46,13 +53,13 @@ from datadog_caselinks.sites import Site, quoted_url
 
 _logger = logging.getLogger(__name__)
 
-_PREFIXES: Final = {
-    "case": EntityType.CASE,
-    "incident": EntityType.INCIDENT,
-    "page": EntityType.PAGE,
-    "conversation": EntityType.AGENT_CONVERSATION,
-}
-_PREFIXED: Final = re.compile(rf"({'|'.join(_PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
+_PAGES: Final = ("cases", "work")
+"""The pages of the web interface that show cases, by their first segment. The second is the newer one."""
+
+_SEARCHES: Final = frozenset({"filter", "q", "query", "search"})
+"""Parameters of these pages that hold what the user searched for, not the case that is shown."""
+
+_PREFIXED: Final = re.compile(rf"({'|'.join(PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 FORMS: Final = (
     "a case key such as SHOP-1, a UUID, the URL of a case or incident, incident:123, page:UUID or "
@@ -103,72 +110,6 @@ _MAX_WORD: Final = 40
 """The length in characters up to which an unknown relationship is compared with the known ones."""
 
 
-def _upper(text: str) -> str:
-    if not isinstance(text, str):
-        raise InvalidLinkError(f"a case key must be a string such as SHOP-1, not {quoted(text)}")
-    return text.upper()
-
-
-@frozen
-class CaseKey:
-    """A reference to a case by its key, such as ``SHOP-1``. The key is converted to upper case."""
-
-    key: str = field(converter=_upper)
-
-    def __str__(self) -> str:
-        return self.key
-
-
-def _incident_number(text: str) -> str:
-    if not isinstance(text, str) or not is_incident_number(text):
-        raise InvalidLinkError(
-            f"the number of an incident must be a string such as 123 or IR-123, not {quoted(text)}"
-        )
-    return text.upper()
-
-
-@frozen
-class IncidentNumber:
-    """A reference to an incident by its number, such as ``123`` or ``IR-123``, in upper case.
-
-    Raises:
-        InvalidLinkError: ``number`` has another form.
-    """
-
-    number: str = field(converter=_incident_number)
-
-    def __str__(self) -> str:
-        return f"incident:{self.number}"
-
-
-Reference = Entity | CaseKey | IncidentNumber
-"""An entity, or the key of a case or the number of an incident that has not been looked up."""
-
-
-@frozen
-class LinkReference:
-    """A link to create in which at least one end must be looked up. :func:`parse_link` returns it."""
-
-    parent: Reference
-    relationship: Relationship
-    child: Reference
-
-    def __str__(self) -> str:
-        return f"{named(self.parent)} {self.relationship} {named(self.child)}"
-
-
-WantedLink = NewCaseLink | LinkReference
-"""A link to create, whose case keys may still have to be looked up."""
-
-
-def named(reference: Reference) -> str:
-    """Return ``reference`` as a text that :func:`parse_reference` accepts."""
-    if not isinstance(reference, Entity):
-        return str(reference)
-    prefix = next((prefix for prefix, type_ in _PREFIXES.items() if type_ == reference.type), reference.type)
-    return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
-
-
 Details = Case | Incident
 """The key, title and status of an entity."""
 
@@ -179,6 +120,11 @@ def name_of(entity: Entity, known: Mapping[Entity, Details]) -> str:
     if isinstance(found, Incident) and (found.key or found.number):
         return f"incident:{found.key or found.number}"
     return found.key if isinstance(found, Case) and found.key else named(entity)
+
+
+def status_of(found: Details) -> str:
+    """Return the status in the organisation's own words, if there are any."""
+    return found.status_name or found.status if isinstance(found, Case) else found.status
 
 
 def address_of(found: Details, site: Site) -> str | None:
@@ -194,7 +140,7 @@ def parse_reference(
 
     Args:
         text: A case key (``SHOP-1``), a UUID, the URL of a case
-            (``https://app.datadoghq.com/cases/SHOP-1``) or incident
+            (``https://app.datadoghq.com/cases/SHOP-1`` or ``…/work?key=SHOP-1``) or incident
             (``https://app.datadoghq.com/incidents/123``), the number of an incident (``incident:123`` or
             ``incident:IR-123``), or a UUID after the prefix ``incident:``, ``page:``, ``conversation:`` or
             ``case:``.
@@ -213,7 +159,7 @@ def parse_reference(
     _require_site(site)
     given, type = text.strip(), require_known_entity_type(type)
     if prefixed := _PREFIXED.fullmatch(given):
-        named_type = _PREFIXES[prefixed[1].lower()]
+        named_type = PREFIXES[prefixed[1].lower()]
         if type not in (EntityType.CASE, named_type):
             raise InvalidLinkError(f"{quoted(given)} does not have the type {type}")
         given, type = prefixed[2].strip(), named_type
@@ -266,25 +212,11 @@ def parse_link(
     known, is_swapped = _relationship(relationship)
     if is_swapped:
         parent, child = child, parent
-    if isinstance(parent, Entity) and isinstance(child, Entity):
-        return NewCaseLink(parent, known, child)
-    if parent == child:
-        raise InvalidLinkError(f"{parent} cannot be linked to itself")
-    if not (_is_case(parent) or _is_case(child)):
-        raise InvalidLinkError(
-            f"neither end of {named(parent)} {known} {named(child)} is a case: at least one must be"
-        )
-    return LinkReference(parent, known, child)
+    return link_between(parent, known, child)
 
 
 def _parsed(reference: Reference | str, site: Site | None) -> Reference:
     return reference if isinstance(reference, Reference) else parse_reference(reference, site=site)
-
-
-def _is_case(reference: Reference) -> bool:
-    return isinstance(reference, CaseKey) or (
-        isinstance(reference, Entity) and reference.type == EntityType.CASE
-    )
 
 
 def _require_site(site: Site | None) -> None:
@@ -336,16 +268,35 @@ def _entity_of_url(address: str, site: Site | None) -> tuple[str, EntityType]:
             "set DD_SITE to the site of the case"
         )
     segments = [segment for segment in url.path.split("/") if segment]
-    if "cases" in segments:
-        for segment in segments[segments.index("cases") + 1 :]:
-            if is_case_key(segment) or is_uuid(segment):
-                return segment, EntityType.CASE
+    if found := _case_in(segments, url.query, shown):
+        return found, EntityType.CASE
     if "incidents" in segments:
         for segment in segments[segments.index("incidents") + 1 :]:
             if is_incident_number(segment) or is_uuid(segment):
                 return segment, EntityType.INCIDENT
     hint = "".join(map(dash_hint, segments)) or f"; write {FORMS}"
     raise InvalidLinkError(f"{shown} is not the URL of a case or incident{hint}")
+
+
+def _case_in(segments: Sequence[str], query: str, shown: str) -> str | None:
+    """Return the key or UUID that the path names behind ``/cases`` or ``/work``, or the key in the query.
+
+    In the path a key goes before a UUID, which may be that of a view or a project.
+    """
+    start = next((number for number, each in enumerate(segments, start=1) if each in _PAGES), None)
+    if start is None:
+        return None
+    behind = list(takewhile(lambda each: each != "incidents", segments[start:]))
+    for is_name in (is_case_key, is_uuid):
+        if found := next(filter(is_name, behind), None):
+            return found
+    if "incidents" in segments:
+        return None
+    values = [value for name, value in parse_qsl(query) if name.lower() not in _SEARCHES]
+    keys = list(dict.fromkeys(value.upper() for value in values if is_case_key(value)))
+    if len(keys) > 1:
+        raise InvalidLinkError(f"{shown} names several cases: write one of {quoted(', '.join(keys))}")
+    return next(iter(keys), None)
 
 
 def _host(site: Site) -> str:
@@ -358,6 +309,8 @@ def _described(site: Site) -> str:
 
 _UNSTABLE: Final = (BadRequestError, MalformedResponseError, ServerError)
 """Failures of requests about incidents, an unstable part of the API, that must not hide the links."""
+
+_LookUp = Callable[[str], Awaitable[Details | NotFoundError]]
 
 _MAX_RESULTS: Final = 100_000
 """The maximum number of cached results, in about 26 MB. The oldest is dropped first, and requested again."""
@@ -375,12 +328,17 @@ class Resolver:
         get_case: Callable[[str], Awaitable[Case]],
         get_incident: Callable[[str], Awaitable[Incident]],
         site: Site,
+        *,
+        found_for: float = math.inf,
+        missing_for: float = math.inf,
     ) -> None:
         self._get_case = get_case
         self._get_incident = get_incident
         self._site = site
-        self._results: OrderedDict[str, Details | NotFoundError] = OrderedDict()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._found_for = found_for
+        self._missing_for = missing_for
+        self._results: OrderedDict[str, tuple[Details | NotFoundError, float]] = OrderedDict()
+        self._in_flight: dict[str, asyncio.Future[Details | NotFoundError]] = {}
         self._has_warned = False
 
     async def entity(self, reference: Reference | str) -> Entity:
@@ -425,7 +383,7 @@ class Resolver:
         parent = await self.entity(reference.parent)
         return NewCaseLink(parent, reference.relationship, await self.entity(reference.child))
 
-    async def case(self, reference: CaseKey | Entity) -> Case:
+    async def case(self, reference: Reference) -> Case:
         """Return the case with its key and title.
 
         Raises:
@@ -435,21 +393,21 @@ class Resolver:
         if not isinstance(reference, CaseKey | Entity):
             raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
         name = reference.key if isinstance(reference, CaseKey) else reference.id
-        found = await self._cached(name, self._look_up_case)
+        found = await self._found(name, self._look_up_case)
         assert isinstance(found, Case)
         return found
 
-    async def incident(self, reference: IncidentNumber | Entity) -> Incident:
+    async def incident(self, reference: Reference) -> Incident:
         """Return the incident with its number and title.
 
         Raises:
-            InvalidLinkError: ``reference`` is not a reference.
+            InvalidLinkError: ``reference`` is not a reference to an incident.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_incident`.
         """
         if not isinstance(reference, IncidentNumber | Entity):
             raise InvalidLinkError(f"{quoted(reference)} is not an IncidentNumber or an Entity")
         name = reference.number if isinstance(reference, IncidentNumber) else reference.id
-        found = await self._cached(f"incident:{name}", self._look_up_incident)
+        found = await self._found(f"incident:{name}", self._look_up_incident)
         assert isinstance(found, Incident)
         return found
 
@@ -481,39 +439,64 @@ class Resolver:
             self._has_warned = True
             log(_logger, logging.WARNING, "an incident is shown without its number and title: %s", error)
 
-    async def _cached(self, name: str, look_up: Callable[[str], Awaitable[None]]) -> Details:
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            if name not in self._results:
-                await look_up(name)
-            result = self._results[name]
+    async def _found(self, name: str, look_up: _LookUp) -> Details:
+        result = await self._find(name, look_up)
         if isinstance(result, CaseLinksError):
             raise copy.copy(result)  # raising the cached error itself would extend its traceback each time
         return result
 
-    async def _look_up_case(self, name: str) -> None:
+    async def _find(self, name: str, look_up: _LookUp) -> Details | NotFoundError:
+        """Return what the cache has, or a lookup finds. If a lookup is in flight, wait for its result.
+
+        If that lookup fails or is cancelled, the next call that waits for it looks the entity up again.
+        """
+        while in_flight := self._in_flight.get(name):
+            await asyncio.wait([in_flight])
+            if not in_flight.cancelled():
+                return in_flight.result()
+        now = asyncio.get_running_loop().time()
+        result, expires_at = self._results.get(name, (None, now))
+        if result and now < expires_at:
+            return result
+        in_flight = self._in_flight[name] = asyncio.get_running_loop().create_future()
+        try:
+            result = await look_up(name)
+            in_flight.set_result(result)
+            return result
+        finally:
+            del self._in_flight[name]
+            in_flight.cancel()  # unless it has a result
+
+    async def _look_up_case(self, name: str) -> Details | NotFoundError:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
             if name.startswith("IR-"):  # as the numbers of incidents do, unless a project has this key
                 error.args = (f"{error}. If {name} is an incident, write incident:{name}",)
-            self._cache(name, error.with_traceback(None))
-            return
-        for known_as in (name, found.entity.id, found.key.upper()):
-            if known_as:
-                self._cache(known_as, found)
+            return self._cache_missing(name, error)
+        if is_uuid(found.id):
+            self._cache(found, self._found_for, name, found.entity.id, found.key.upper())
+        return found
 
-    async def _look_up_incident(self, name: str) -> None:
+    async def _look_up_incident(self, name: str) -> Details | NotFoundError:
         try:
             found = await self._get_incident(name.removeprefix("incident:"))
         except NotFoundError as error:
-            self._cache(name, error.with_traceback(None))
-            return
-        self._cache(name, found)
-        for known_as in (found.entity.id, found.key.upper(), found.number):
-            if known_as:
-                self._cache(f"incident:{known_as}", found)
+            return self._cache_missing(name, error)
+        if is_uuid(found.id):
+            others = filter(None, (found.entity.id, found.key.upper(), found.number))
+            self._cache(found, self._found_for, name, *(f"incident:{other}" for other in others))
+        return found
 
-    def _cache(self, name: str, result: Details | NotFoundError) -> None:
-        self._results[name] = result
-        if len(self._results) > _MAX_RESULTS:
-            self._results.popitem(last=False)
+    def _cache_missing(self, name: str, error: NotFoundError) -> NotFoundError:
+        missing = error.with_traceback(None)
+        self._cache(missing, self._missing_for, name)
+        return missing
+
+    def _cache(self, result: Details | NotFoundError, seconds: float, *names: str) -> None:
+        expires_at = asyncio.get_running_loop().time() + seconds
+        for name in filter(None, names):
+            self._results[name] = result, expires_at
+            self._results.move_to_end(name)
+            if len(self._results) > _MAX_RESULTS:
+                self._results.popitem(last=False)

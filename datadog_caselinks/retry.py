@@ -27,29 +27,27 @@ from datadog_caselinks.errors import (
     StaleConnectionError,
     TLSError,
     TransportError,
+    may_be_at_work,
 )
 from datadog_caselinks.events import report_retry
 from datadog_caselinks.isolation import log
-from datadog_caselinks.outage import Outage, longest_wait
+from datadog_caselinks.outage import Outage, longest_wait, mark_as_outage
 from datadog_caselinks.parameters import require_finite_number, require_number, require_whole_number
 
 _logger = logging.getLogger(__name__)
 
 BULK_PATIENCE: Final = 150.0
-"""``patience`` of runs of many links that nobody waits for: a drained proxy queue takes up to two minutes."""
+"""``patience`` of runs of many links that nobody waits for. A gateway that restarts drains its queue for up
+to two minutes."""
 
 _STILL_AT_WORK: Final = 5.0
 """How many times ``settle`` a lookup waits if the server may still be at work on the request."""
-
-_FINISHED: Final = frozenset({408, 500, 501, 503})
-"""Statuses with which a server reports that it has given up the request: it is not at work on it any more.
-With 502, 504 and others, a gateway reports this about itself, and the server behind it may go on."""
 
 _SHARE_OF_UNSENT: Final = 0.2
 """What a failed attempt takes of the budget if nothing was sent. It costs the server little."""
 
 _MOST_WAITS: Final = 1000
-"""The number of waits that are added up. The sum is as good as endless then."""
+"""The most waits that are added up. Such a sum is practically endless."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,9 +73,9 @@ class RetryPolicy:
     ``max_attempts``
         Attempts of one call, including the first; 1 never retries.
     ``patience``
-        Seconds. Beyond ``max_attempts``, a call that the server or a gateway keeps failing is retried until
-        so much time has passed since its first failure. It concerns neither a server that cannot be reached
-        nor a policy with ``max_attempts=1``.
+        Seconds. A call that the server or a gateway keeps failing is retried beyond ``max_attempts`` until
+        so much time has passed since its first failure. It has no effect if the server cannot be reached, or
+        with ``max_attempts=1``.
     ``max_rate_limited``
         Responses of 429 that one call waits out. They do not count as attempts.
     ``base``, ``cap``
@@ -85,23 +83,23 @@ class RetryPolicy:
     ``max_wait``
         Seconds. The longest wait that a server may ask for; if it asks for more, the error is raised.
     ``settle``
-        Seconds between an ambiguous attempt and the lookup of its link, which allow for a list that lags
-        behind. They are kept after a server's own report of a failure (408, 500, 501, 503). After anything
-        else the server may still be at work on the request, so the lookup waits five times as long: a lost
-        connection, a timeout, a gateway's 502 or 504, or a response that is not about the link.
+        Seconds between an ambiguous attempt and the lookup of its link, since a list may lag behind. This
+        wait applies as it is if the server itself reported a failure (408, 500, 501, 503). After a lost
+        connection, a timeout, a gateway's 502 or 504, or a response that is not about the link, the server
+        may still be at work on the request, so the lookup waits five times as long.
     ``budget``
-        Failed attempts that a client may have beyond the successful ones; by default five for each request of
-        ``max_concurrency``, and at least 500. Above it nothing is retried, so that a server in trouble does
-        not get a multiple of the load. An attempt that sent nothing takes a fifth. A success or a refusal
-        gives one back, since it shows that the server works; a lookup does not.
+        The size of the client's retry budget; by default five for each request of ``max_concurrency``, and at
+        least 500. A failed attempt takes one from the budget, or a fifth if nothing was sent. A success or a
+        refusal gives one back, since it shows that the server works; a lookup does not. When the budget is
+        empty, nothing is retried, so that a server in trouble does not get a multiple of the load.
 
     A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were given
     the same time do not all come back at once. After a 429 the rate limit holds back every request that it
     counts.
 
     Raises:
-        ParameterError: A value is not a number, or is out of range. ``math.inf`` is out of range for ``base``
-            and ``settle``.
+        ParameterError: A value is not a number, or is out of range. ``math.inf`` is out of range for
+            ``patience``, ``base`` and ``settle``.
     """
 
     max_attempts: int = field(default=6, validator=partial(_count, 1))
@@ -113,11 +111,14 @@ class RetryPolicy:
     settle: float = field(default=1.0, validator=partial(_finite, 0))
     budget: float | None = field(default=None, validator=optional(partial(_at_least, 0)))
 
-    def new_budget(self, max_concurrency: int) -> RetryBudget:
-        """Return the budget of a client that may have so many requests in flight."""
+    def new_outage(self) -> Outage:
+        """Return what holds a client's requests back during an outage, as long as a call is retried."""
         waits = range(min(self.max_attempts - 1, _MOST_WAITS))
         horizon = sum(longest_wait(self.base, self.cap, number) for number in waits)
-        outage = Outage(self.base, self.cap, horizon, self.patience)
+        return Outage(self.base, self.cap, horizon, self.patience)
+
+    def new_budget(self, max_concurrency: int, outage: Outage | None = None) -> RetryBudget:
+        """Return the budget of a client that may have so many requests in flight."""
         size = max(500.0, 5.0 * max_concurrency) if self.budget is None else self.budget
         return RetryBudget(size, outage)
 
@@ -171,13 +172,14 @@ class RetryableError(Exception):
 class Attempts:
     """The attempts of one call: counts them, and decides about each failed one.
 
-    ``uniform(low, high)`` returns a random number. ``last`` is the error of the latest failed attempt.
+    ``uniform(low, high)`` returns a random number. ``last_failure`` is the latest error that counted as a
+    failed attempt; a 429 and a refusal do not.
     """
 
     _policy: RetryPolicy
     _budget: RetryBudget
     _uniform: Callable[[float, float], float] = random.uniform
-    last: CaseLinksError | None = field(default=None, init=False)
+    last_failure: CaseLinksError | None = field(default=None, init=False)
     _failed: int = field(default=0, init=False)
     _first_failure: float = field(default=0.0, init=False)
     _rate_limited: int = field(default=0, init=False)
@@ -194,7 +196,7 @@ class Attempts:
     def record(self, error: CaseLinksError) -> float | None:
         """Record a failed attempt, and return the seconds until the next one; ``None`` to stop."""
         if error.during_outage:
-            return None  # the error of the attempt before, raised again instead of another attempt
+            return None  # Requester.send raised the last failure again, instead of sending
         policy = self._policy
         asked = asked_wait(error)
         if asked is not None and asked > policy.max_wait:
@@ -204,17 +206,17 @@ class Attempts:
             return 0.0 if self._rate_limited <= policy.max_rate_limited else None  # the gate makes it wait
         if not is_retryable(error):
             if isinstance(error, ResponseError):
-                self._budget.give_back()  # the server works
+                self._budget.give_back()  # a refusal shows that the server works
             return None
-        was_spent = self._budget.is_spent
-        self.last = error
+        was_spent = self._budget.is_spent  # before: the attempt that empties the budget is still repeated
+        self.last_failure = error
         self._failed += 1
         if policy.patience and self._failed == 1:
             self._first_failure = asyncio.get_running_loop().time()
         self._budget.take(1.0 if error.may_have_been_applied else _SHARE_OF_UNSENT)
         if not isinstance(error, StaleConnectionError):
-            is_sent = not isinstance(error, ConnectError)
-            self._budget.outage.on_failure(error, is_sent=is_sent, asked=asked or 0.0)
+            is_connected = not isinstance(error, ConnectError)
+            self._budget.outage.on_failure(error, is_connected=is_connected, asked=asked or 0.0)
         if self._failed >= policy.max_attempts and not self._is_patient(error):
             return None
         if was_spent or self._budget.outage.is_long:
@@ -244,21 +246,9 @@ def is_retryable(error: CaseLinksError) -> bool:
     return isinstance(error, ResponseError) and error.may_have_been_applied
 
 
-def may_be_at_work(error: CaseLinksError) -> bool:
-    """Return whether a server may still be at work on a request that ended ambiguously with ``error``."""
-    return not (isinstance(error, ResponseError) and error.status in _FINISHED)
-
-
 def asked_wait(error: CaseLinksError) -> float | None:
     """Return the seconds that the server asks to wait; ``None`` if it does not say."""
     return error.retry_after if isinstance(error, ResponseError) else None
-
-
-def mark_as_outage(error: CaseLinksError) -> None:
-    """Say in ``error`` that it was not retried, since the server fails most requests."""
-    if not error.during_outage:  # an error that several calls share is marked once
-        error.args = (f"{error}. Not retried: most recent requests have failed",)
-        error.during_outage = True
 
 
 def _report_retry(details: Any) -> None:

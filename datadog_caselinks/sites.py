@@ -199,15 +199,16 @@ def parsed_site(site: Site | str) -> Site:
 
 
 def site_from_env() -> Site:
-    """Return the site that ``DD_SITE`` names, or US1 if it is not set, like Datadog's own clients.
+    """Return the site that ``DD_SITE`` or else ``DATADOG_SITE`` names, or US1 if neither is set.
 
     Raises:
-        ConfigurationError: ``DD_SITE`` is not a site.
+        ConfigurationError: The variable does not name a site.
     """
+    name = "DD_SITE" if os.environ.get("DD_SITE") else "DATADOG_SITE"
     try:
-        return Site.parse(os.environ.get("DD_SITE") or "datadoghq.com")
+        return Site.parse(os.environ.get(name) or "datadoghq.com")
     except ConfigurationError as error:
-        raise ConfigurationError(f"DD_SITE: {error}") from None
+        raise ConfigurationError(f"{name}: {error}") from None
 
 
 def _site_of_host(host: str) -> Site | None:

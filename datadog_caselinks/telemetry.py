@@ -80,7 +80,7 @@ class OpenTelemetry:
                 self._add_event(call, "retry", {"error.type": kind, "seconds": event.seconds})
             case CallWaiting():
                 self._add_event(call, "wait for the rate limit", {"seconds": event.seconds})
-            case _:
+            case _:  # CallReconciled, the only other event
                 self._add_event(call, "reconciled", {})
 
     def _start(self, call: Call) -> None:

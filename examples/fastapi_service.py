@@ -77,7 +77,7 @@ async def refuse(request: Request, error: CaseLinksError) -> JSONResponse:
 async def put_link(client: Client, response: Response, parent: str, relationship: str, child: str) -> Linked:
     """Create the link (201) unless it exists (200). An end is a case key, or written like incident:UUID."""
     wanted = parse_link(parent, relationship, child, site=client.site)
-    link, created = await client.ensure_link(await client.resolver().link(wanted))
+    link, created = await client.ensure_link(wanted)
     response.status_code = 201 if created else 200
     return Linked(id=link.id)
 

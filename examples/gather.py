@@ -9,14 +9,13 @@ import sys
 from itertools import pairwise
 from uuid import uuid4
 
-from datadog_caselinks import CaseLinksClient, CaseLinksError, Resolver, parse_link
+from datadog_caselinks import CaseLinksClient, CaseLinksError, case
 
 
-async def link(client: CaseLinksClient, resolver: Resolver, parent: str, child: str) -> bool:
+async def link(client: CaseLinksClient, parent: str, child: str) -> bool:
     """Link two cases. Return whether it succeeded."""
     try:
-        wanted = parse_link(parent, "blocks", child, site=client.site)
-        created = await client.create_link(await resolver.link(wanted))
+        created = await client.create_link(case(parent).blocks(case(child)))
     except CaseLinksError as error:
         print(f"not created: {parent} blocks {child}\n  {error}")
         return False
@@ -27,8 +26,8 @@ async def link(client: CaseLinksClient, resolver: Resolver, parent: str, child: 
 async def main(names: list[str]) -> bool:
     """Link the cases in the order of ``names``. Return whether every link was created."""
     async with CaseLinksClient.from_env() as client:
-        resolver = client.resolver()  # looks up each case once, even if two links need it at the same time
-        created = await asyncio.gather(*(link(client, resolver, *pair) for pair in pairwise(names)))
+        # The client looks up each case once, even if two links need it at the same time.
+        created = await asyncio.gather(*(link(client, *pair) for pair in pairwise(names)))
     print(f"{sum(created)} of {len(created)} links created")
     return all(created)
 

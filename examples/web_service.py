@@ -47,7 +47,7 @@ async def put_link(request: web.Request) -> web.Response:
     """
     client, ends = request.app[CLIENT], request.match_info
     wanted = parse_link(ends["parent"], ends["relationship"], ends["child"], site=client.site)
-    link, created = await client.ensure_link(await client.resolver().link(wanted))
+    link, created = await client.ensure_link(wanted)
     return web.json_response({"id": link.id}, status=201 if created else 200)
 
 

@@ -28,11 +28,10 @@ from datadog_caselinks import (
     NewCaseLink,
     PlanOutcome,
     RetryPolicy,
-    case,
 )
 from datadog_caselinks.bulk.journal_file import key_of, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.waiting import settle
 from tests.support.waits import Waits

@@ -26,6 +26,7 @@ from datadog_caselinks import (
     CaseLinksClient,
     CaseLinksError,
     ConfigurationError,
+    Failed,
     InvalidLinkError,
     MalformedResponseError,
     NotFoundError,
@@ -37,14 +38,13 @@ from datadog_caselinks import (
     RetryPolicy,
     ServerError,
     Site,
-    case,
     incident,
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.support.api import LINKS_PATH, Api
 from tests.support.clock import Clock, in_no_time
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.plain_server import PlainServer
 from tests.support.server import Exchange, Server, Step, head
 from tests.support.steps import (
@@ -521,7 +521,7 @@ class TestGetCase:
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=some_id(1))
             found = await links.get_case(name)
-        assert found == Case(some_id(1), "SHOP-1", "Checkout hangs", "CLOSED", "P1")
+        assert found == Case(some_id(1), "SHOP-1", "Checkout hangs", "CLOSED", "P1", "Closed", "SG_CLOSED")
         [seen] = sandbox.requests
         assert (seen.method, seen.path, seen.body) == ("GET", f"/api/v2/cases/{name}", "")
 
@@ -550,12 +550,47 @@ class TestGetCase:
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             with pytest.raises(NotFoundError) as caught:
                 await links.get_case(name)
+        hint = ". A case that moved to another project has another key" if name == "SHOP-2" else ""
         assert str(caught.value) == (
             f"cannot get case {name}: 404 case not found. "
-            "It does not exist on this site, or these credentials cannot access it"
+            f"It does not exist on this site, or these credentials cannot access it{hint}"
         )
         assert caught.value.raw_errors == ({"code": "resource_not_found", "title": "case not found"},)
         assert len(sandbox.requests) == 1
+
+    async def test_a_case_that_moved(self) -> None:
+        """A case that moved to another project is found by its UUID and new key, and its links stay."""
+        async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            old = sandbox.add_case("SHOP-1", "Checkout hangs")
+            link = await links.create_link(case(old.id).blocks(case(some_id(2))))
+            sandbox.add_case("OPS-7", old.title, id=old.id)
+            with pytest.raises(NotFoundError, match=r"moved to another project has another key$"):
+                await links.get_case("SHOP-1")
+            by_id, by_key = await links.get_case(old.id), await links.get_case("OPS-7")
+            assert (by_id, by_id.key) == (by_key, "OPS-7")
+            assert await links.list_links(by_key.entity) == [link]
+
+    async def test_links_of_cases_that_are_not_there(self) -> None:
+        """Where the API refuses links and lists of unknown cases, each call says so and creates nothing."""
+        async with (
+            Sandbox(unknown_cases="not-found") as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            known = sandbox.add_case("SHOP-1")
+            new = case(known.id).blocks(case(some_id(2)))
+            for call in (
+                links.create_link(new),
+                links.ensure_link(new),
+                links.ensure_link(case(some_id(2)).blocks(case(known.id))),
+                links.list_links(new.child),
+                links.read_graph(new.child),
+            ):
+                with pytest.raises(NotFoundError, match=r"404 case not found\. It does not exist"):
+                    await call
+            (outcome,) = [outcome async for outcome in links.create_links([new], ensure=True)]
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, NotFoundError)
+            assert sandbox.links == []
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 409, 422])
     async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
@@ -749,7 +784,7 @@ class TestConcurrency:
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment without Datadog."""
     for name in os.environ:
-        if name.startswith("DD_"):
+        if name.startswith(("DD_", "DATADOG_")):
             monkeypatch.delenv(name)
     return monkeypatch
 
@@ -771,6 +806,10 @@ class TestFromEnv:
         if site is not None:
             environ.setenv("DD_SITE", site)
         assert CaseLinksClient.from_env().site is Site.US1
+        environ.setenv("DATADOG_SITE", "us5.datadoghq.com")  # the other spelling
+        assert CaseLinksClient.from_env().site is Site.US5
+        environ.setenv("DD_SITE", "ap1.datadoghq.com")
+        assert CaseLinksClient.from_env().site is Site.AP1
         for given in (Site.EU1, "datadoghq.eu"):  # which goes before the environment
             assert CaseLinksClient.from_env(given).site is Site.EU1
 

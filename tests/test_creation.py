@@ -41,7 +41,6 @@ from datadog_caselinks import (
     ServerError,
     TLSError,
     TransportError,
-    case,
     incident,
 )
 from datadog_caselinks.creation import Creator
@@ -52,7 +51,7 @@ from datadog_caselinks.sandbox.variant import Duplicates
 from tests.support.api import Api
 from tests.support.authority import Authority, counting_handshakes
 from tests.support.clock import Clock, in_no_time
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.proxy import Proxy
 from tests.support.server import Exchange, Server, Step, head

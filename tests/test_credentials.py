@@ -18,7 +18,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from datadog_caselinks import ApiKeys, BearerToken, ConfigurationError
-from datadog_caselinks.credentials import AuthHeaders, Credentials, credentials_from_env
+from datadog_caselinks.credentials import TOKEN_VARIABLES, AuthHeaders, Credentials, credentials_from_env
 from datadog_caselinks.messages import is_in_quotes
 
 SECRET = "hunter2hunter2hunter2"
@@ -295,7 +295,7 @@ Environment = Callable[[dict[str, str]], None]
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
     """Sets the given variables, and none but these of those that count."""
-    for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"):
+    for name in ("DD_API_KEY", "DD_APP_KEY", "DATADOG_API_KEY", "DATADOG_APP_KEY", *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
     def set_to(environ: dict[str, str]) -> None:
@@ -350,6 +350,80 @@ class TestFromEnv:
         with pytest.raises(ConfigurationError) as caught:
             credentials_from_env()
         assert str(caught.value) == message
+
+    @pytest.mark.parametrize(
+        ("environ", "expected"),
+        [
+            ({"DATADOG_API_KEY": SECRET, "DATADOG_APP_KEY": OTHER_SECRET}, KEYS),
+            ({"DD_API_KEY": SECRET, "DATADOG_APP_KEY": OTHER_SECRET}, KEYS),
+            ({"DD_API_KEY": "", "DATADOG_API_KEY": SECRET, "DD_APP_KEY": OTHER_SECRET}, KEYS),
+            ({"DATADOG_BEARER_TOKEN": SECRET}, TOKEN),
+            ({"DD_ACCESS_TOKEN": SECRET}, TOKEN),
+            ({"DD_ACCESS_TOKEN": SECRET, "DATADOG_API_KEY": OTHER_SECRET}, TOKEN),
+            ({"DD_BEARER_TOKEN": SECRET, "DD_ACCESS_TOKEN": SECRET}, TOKEN),
+        ],
+    )
+    def test_other_spellings(
+        self, environment: Environment, environ: dict[str, str], expected: Credentials
+    ) -> None:
+        """The names that Datadog's other tools use work too, and an empty variable does not count."""
+        environment(environ)
+        assert credentials_from_env() == expected
+
+    def test_two_keys_of_one_spelling_go_together(self, environment: Environment) -> None:
+        """An API key of the Agent is not combined with an application key that has its own API key."""
+        environment(
+            {"DD_API_KEY": "of-the-agent", "DATADOG_API_KEY": SECRET, "DATADOG_APP_KEY": OTHER_SECRET}
+        )
+        assert credentials_from_env() == KEYS
+        environment({"DD_API_KEY": OTHER_SECRET, "DD_APP_KEY": SECRET})
+        assert credentials_from_env() == ApiKeys(api_key=OTHER_SECRET, app_key=SECRET)
+
+    @pytest.mark.parametrize("name", ["DD_APP_KEY", "DATADOG_APP_KEY"])
+    @pytest.mark.parametrize("kind", ["ddpat_", "ddsat_"])
+    @pytest.mark.parametrize("others", [{}, {"DD_API_KEY": SECRET}, {"DATADOG_API_KEY": SECRET}])
+    def test_an_application_key_that_is_a_token(
+        self, environment: Environment, name: str, kind: str, others: dict[str, str]
+    ) -> None:
+        """An access token in place of the application key is sent as a token, and needs no API key."""
+        environment({**others, name: kind + SECRET})
+        assert credentials_from_env() == BearerToken(kind + SECRET)
+
+    def test_an_application_key_is_not_a_token(self, environment: Environment) -> None:
+        """A new application key begins similarly, and still needs its API key."""
+        environment({"DD_APP_KEY": f"ddapp_{SECRET}"})
+        with pytest.raises(ConfigurationError, match=r"^DD_API_KEY is not set"):
+            credentials_from_env()
+
+    @pytest.mark.parametrize(
+        ("environ", "message"),
+        [
+            (
+                {"DD_BEARER_TOKEN": SECRET, "DD_ACCESS_TOKEN": OTHER_SECRET},
+                "DD_BEARER_TOKEN and DD_ACCESS_TOKEN are different tokens: unset those that you do not use",
+            ),
+            (
+                {"DD_BEARER_TOKEN": SECRET, "DD_APP_KEY": f"ddpat_{SECRET}"},
+                "DD_BEARER_TOKEN and DD_APP_KEY are different tokens: unset those that you do not use",
+            ),
+            (
+                {"DD_ACCESS_TOKEN": "a", "DATADOG_API_KEY": SECRET, "DATADOG_APP_KEY": OTHER_SECRET},
+                "DD_ACCESS_TOKEN, DATADOG_API_KEY and DATADOG_APP_KEY are all set: "
+                "unset those that you do not use",
+            ),
+            ({"DATADOG_API_KEY": SECRET}, f"DD_APP_KEY is not set: {BOTH}"),
+            ({"DATADOG_APP_KEY": f'"ddpat_{SECRET}"'}, "DATADOG_APP_KEY is in quotation marks"),
+        ],
+    )
+    def test_what_cannot_be_chosen_is_refused(
+        self, environment: Environment, environ: dict[str, str], message: str
+    ) -> None:
+        """Variables that contradict each other are refused by their names, without their values."""
+        environment(environ)
+        with pytest.raises(ConfigurationError) as caught:
+            credentials_from_env()
+        assert str(caught.value).startswith(message)
+        assert SECRET not in str(caught.value)
 
     @pytest.mark.parametrize("value", [value for value in MALFORMED if _fits_a_variable(value)])
     @pytest.mark.parametrize("name", ["DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import datadog_caselinks.sandbox  # noqa: F401 - so that a class hidden there is found
-from datadog_caselinks import CaseLink, case, errors
+from datadog_caselinks import CaseLink, errors
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     CaseLinksError,
@@ -29,6 +29,7 @@ from datadog_caselinks.errors import (
     SessionError,
 )
 from datadog_caselinks.rate_limit import RateLimit
+from tests.support.ids import case
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 LINK = CaseLink("804cd682-55f6-4541-ab00-b608b282ea7d", NEW.parent, NEW.relationship, NEW.child)

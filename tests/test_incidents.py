@@ -23,14 +23,12 @@ from datadog_caselinks import (
     PermissionDeniedError,
     RetryPolicy,
     ServerError,
-    case,
-    incident,
     page,
     parse_link,
 )
 from datadog_caselinks.events import CallEvent, CallFinished
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, incident, some_id
 from tests.support.server import Exchange, Server, Step
 from tests.support.steps import answers
 
@@ -350,7 +348,7 @@ class TestResolver:
     async def test_what_is_not_a_reference_is_refused(self, client: CaseLinksClient) -> None:
         """A lookup of an incident takes a number or an entity."""
         with pytest.raises(InvalidLinkError, match="is not an IncidentNumber or an Entity"):
-            await client.resolver().incident(CaseKey("IR-1"))  # type: ignore[arg-type]
+            await client.resolver().incident(CaseKey("IR-1"))
 
 
 class TestDetails:

@@ -15,10 +15,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from datadog_caselinks import ApiKeys, BearerToken, CaseLinksClient, CaseLinksError, case
+from datadog_caselinks import ApiKeys, BearerToken, CaseLinksClient, CaseLinksError
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, starting
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.keys import Watch
 
 KEY = "a-key-that-must-not-show"

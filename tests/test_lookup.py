@@ -6,26 +6,29 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink, case
+from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink
 from datadog_caselinks.creation import Lookup
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.operations import Operations
 from tests.support.api import Api
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.server import Server
 from tests.support.steps import Held
 from tests.support.tcp import sockets_to
 from tests.support.waiting import settle
 
+if TYPE_CHECKING:
+    from tests.support.ids import KnownEntity
+
 PARENT, OTHER = case(some_id(1)), case(some_id(2))
 
 
-def link(number: int, parent: Entity = PARENT) -> NewCaseLink:
+def link(number: int, parent: KnownEntity = PARENT) -> NewCaseLink:
     return parent.blocks(case(some_id(number + 10)))
 
 

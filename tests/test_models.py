@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from typing import Any, cast
@@ -13,21 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datadog_caselinks
 from datadog_caselinks import (
     Case,
+    CaseKey,
     CaseLink,
     Entity,
     EntityType,
+    IncidentNumber,
     InvalidLinkError,
+    LinkReference,
     NewCaseLink,
+    Reference,
     Relationship,
+    WantedLink,
     agent_conversation,
-    case,
-    incident,
     page,
 )
 from datadog_caselinks.messages import MAX_QUOTED, quoted
 from datadog_caselinks.models import identity
+from tests.support.ids import case, incident
 from tests.support.strategies import entities, entity_types, links, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -40,7 +46,7 @@ CONSTRUCTORS: list[tuple[Callable[[str | UUID], Entity], EntityType]] = [
     (agent_conversation, EntityType.AGENT_CONVERSATION),
 ]
 
-VERBS: list[tuple[Callable[[Entity, Entity], NewCaseLink], Relationship]] = [
+VERBS: list[tuple[Callable[[Any, Any], WantedLink], Relationship]] = [
     (Entity.relates_to, Relationship.RELATES_TO),
     (Entity.causes, Relationship.CAUSES),
     (Entity.blocks, Relationship.BLOCKS),
@@ -98,16 +104,40 @@ class TestConstructors:
             case(cast("Any", id))
         assert str(caught.value).endswith(f"not {quoted(id)}")
 
-    def test_a_case_key_is_told_where_its_uuid_is(self) -> None:
-        """People know keys: the message names the call that gives the UUID of one."""
+    @pytest.mark.parametrize("key", ["DDFC-98813", "ddfc-98813", "A_1-2"])
+    def test_a_case_key_is_a_reference_to_the_case(self, key: str) -> None:
+        """``case`` returns a key for a key: the UUID is looked up when it is needed."""
+        assert datadog_caselinks.case(key) == CaseKey(key.upper())
+
+    def test_a_case_key_is_not_the_id_of_an_entity(self) -> None:
+        """An entity has a UUID: the message says what to write for a key."""
         with pytest.raises(InvalidLinkError) as caught:
-            case("DDFC-98813")
+            Entity("DDFC-98813", EntityType.CASE).require_known()
         assert str(caught.value) == (
-            "the id of this case must be a UUID, not the case key 'DDFC-98813': "
-            "await client.get_case('DDFC-98813') finds the case"
+            "the id of this case must be a UUID, not the case key 'DDFC-98813': write case('DDFC-98813')"
         )
 
-    @pytest.mark.parametrize("make", [incident, page, agent_conversation])
+    def test_a_number_in_place_of_the_uuid_of_an_incident(self) -> None:
+        """An entity has a UUID: the message says what to write for a number."""
+        with pytest.raises(InvalidLinkError) as caught:
+            Entity("IR-42", EntityType.INCIDENT).require_known()
+        assert str(caught.value) == (
+            "the id of this incident must be a UUID, not the number 'IR-42': write incident('IR-42')"
+        )
+        with pytest.raises(InvalidLinkError, match=r"^the parent must be an Entity, not the incident number"):
+            NewCaseLink(IncidentNumber("42"), "BLOCKS", case(A))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("given", "number"), [(42, "42"), ("42", "42"), ("ir-42", "IR-42")])
+    def test_an_incident_by_its_number(self, given: str | int, number: str) -> None:
+        """The number of an incident gives a reference that the client looks up, in either letter case."""
+        named = datadog_caselinks.incident(given)
+        assert named == IncidentNumber(number)
+        assert str(named.causes(case(A))) == f"incident:{number} CAUSES {A}"
+        assert str(case(A).causes(named)) == f"{A} CAUSES incident:{number}"
+        with pytest.raises(InvalidLinkError, match=r"^neither end of .* is a case: at least one must be$"):
+            named.causes(page(A))
+
+    @pytest.mark.parametrize("make", [page, agent_conversation])
     def test_only_a_case_is_looked_for_among_the_cases(self, make: Callable[[str | UUID], Entity]) -> None:
         """``get_case`` does not find an incident by its id ``IR-42``, and is not said to."""
         with pytest.raises(
@@ -153,7 +183,7 @@ class TestConstructors:
 class TestEntity:
     @pytest.mark.parametrize(("verb", "relationship"), VERBS)
     def test_each_verb_makes_its_link(
-        self, verb: Callable[[Entity, Entity], NewCaseLink], relationship: Relationship
+        self, verb: Callable[[Entity, Entity], WantedLink], relationship: Relationship
     ) -> None:
         """The entity whose method is called is the parent, the argument the child."""
         assert verb(case(A), incident(B)) == NewCaseLink(case(A), relationship, incident(B))
@@ -171,7 +201,7 @@ class TestEntity:
         assert entity == Entity(A, entity_type)
 
     def test_an_unknown_type_stays_a_string(self) -> None:
-        """The API is in preview: what an answer holds is kept, and only refused when it is to be sent."""
+        """The API may add members: what an answer holds is kept, and only refused when it is to be sent."""
         entity = Entity("any id", "WIDGET")
         assert (entity.id, entity.type, type(entity.type)) == ("any id", "WIDGET", str)
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
@@ -270,7 +300,7 @@ class TestNewCaseLink:
 
 class TestCaseLink:
     def test_an_unknown_relationship_stays_a_string(self) -> None:
-        """The API is in preview: what an answer holds is kept as it is."""
+        """The API may add members: what an answer holds is kept as it is."""
         link = CaseLink("1", case(A), "LIKES", case(B))
         assert (link.relationship, type(link.relationship)) == ("LIKES", str)
 
@@ -295,10 +325,69 @@ class TestCase:
         assert str(Case(A, "SHOP-1", "", "OPEN", "P1")) == "SHOP-1"
         assert str(Case(A, "", "Checkout hangs", "", "")) == f"{A} Checkout hangs"
 
+    @pytest.mark.parametrize(
+        ("status", "group", "stage"),
+        [
+            ("OPEN", "SG_OPEN", "OPEN"),
+            ("OPEN", "SG_IN_PROGRESS", "IN_PROGRESS"),
+            ("CLOSED", "SG_OPEN", "OPEN"),
+            ("SUNKNOWN", "SG_CLOSED", "CLOSED"),
+            ("CLOSED", "SG_OF_LATER", ""),
+            ("IN_PROGRESS", "", "IN_PROGRESS"),
+            ("TRIGGERED", "", "OPEN"),
+            ("RESOLVED", "", "CLOSED"),
+            ("APPROVED", "", ""),
+            ("", "", ""),
+        ],
+    )
+    def test_its_stage_follows_from_the_group(self, status: str, group: str, stage: str) -> None:
+        """The group of the status says whether a case is closed, and the status only where there is none."""
+        found = Case(A, "SHOP-1", "", status, "P1", "Shipped", group)
+        assert (found.stage, found.is_closed) == (stage, stage == "CLOSED")
+
 
 def turned(link: CaseLink) -> CaseLink:
     """``link`` with its ends exchanged."""
     return CaseLink(link.id, link.child, link.relationship, link.parent)
+
+
+class TestLinkReference:
+    @pytest.mark.parametrize(("verb", "relationship"), VERBS)
+    def test_a_link_with_a_key_is_a_link_reference(
+        self, verb: Callable[[Reference, Reference], WantedLink], relationship: Relationship
+    ) -> None:
+        """Each method of an entity and of a key returns a link whose keys are still to be looked up."""
+        key, other = CaseKey("SHOP-1"), CaseKey("SHOP-2")
+        for parent, child in ((key, other), (key, incident(A)), (incident(A), key), (case(A), key)):
+            assert verb(parent, child) == LinkReference(parent, relationship, child)
+
+    def test_a_case_is_not_linked_to_itself(self) -> None:
+        """A link from a key to the same key, in any spelling, is refused at once."""
+        with pytest.raises(InvalidLinkError, match=r"^SHOP-1 cannot be linked to itself$"):
+            CaseKey("SHOP-1").blocks(CaseKey("shop-1"))
+
+    @pytest.mark.parametrize("end", ["SHOP-2", None, 5])
+    def test_an_end_is_an_entity_or_a_key(self, end: Any) -> None:
+        """A text is not an end: the message says which end, and what to write."""
+        for parent in (CaseKey("SHOP-1"), case(A)):
+            with pytest.raises(InvalidLinkError) as caught:
+                parent.blocks(end)
+            assert str(caught.value) == (
+                f"the child must be an entity or a key such as case(…), not {quoted(end)}"
+            )
+
+    def test_an_entity_at_an_end_is_checked(self) -> None:
+        """An entity of an unknown type cannot be linked to a key either."""
+        with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
+            CaseKey("SHOP-1").blocks(Entity(A, "WIDGET"))
+
+    def test_a_new_case_link_has_no_keys(self) -> None:
+        """A ``NewCaseLink`` is between entities: the message says how to link by keys."""
+        with pytest.raises(InvalidLinkError) as caught:
+            NewCaseLink(CaseKey("SHOP-1"), Relationship.BLOCKS, case(A))  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            "the parent must be an Entity, not the case key 'SHOP-1': write case('SHOP-1').blocks(…)"
+        )
 
 
 class TestIdentity:
@@ -351,7 +440,11 @@ class TestIdentity:
 
     def test_one_id_of_two_types_is_sorted_out_by_type(self) -> None:
         """Where the ids are equal, the ends of ``RELATES_TO`` still have one order."""
-        assert identity(case(A).relates_to(incident(A))) == identity(incident(A).relates_to(case(A)))
+        there, back = (
+            NewCaseLink(parent, Relationship.RELATES_TO, child)
+            for parent, child in itertools.permutations((case(A), incident(A)))
+        )
+        assert identity(there) == identity(back)
 
     @pytest.mark.parametrize("one", Relationship)
     @pytest.mark.parametrize("other", Relationship)

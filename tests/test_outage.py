@@ -26,14 +26,13 @@ from datadog_caselinks import (
     RetryPolicy,
     SessionError,
     TransportError,
-    case,
 )
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.models import NewCaseLink
 from datadog_caselinks.retry import BULK_PATIENCE
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.tcp import HOST
 from tests.support.waiting import settle
 

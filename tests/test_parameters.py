@@ -24,11 +24,11 @@ from datadog_caselinks import (
     InvalidLinkError,
     LinkPlan,
     ParameterError,
+    Rate,
     Resolver,
     RetryPolicy,
     SessionManager,
     Site,
-    case,
     parse_link,
     parse_reference,
     public,
@@ -36,7 +36,7 @@ from datadog_caselinks import (
     read_link_file,
 )
 from datadog_caselinks.sandbox import Fault, FaultRule, RateLimitRule, Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 KEYS: Final = ApiKeys(api_key="an-api-key", app_key="an-app-key")
 NEW: Final = case(some_id(1)).blocks(case(some_id(2)))
@@ -66,6 +66,7 @@ def unverified(*, checks_certificate: bool = False) -> ssl.SSLContext:
 WRONG_FOR_THE_CLIENT: Final[dict[str, list[object]]] = {
     "timeout": [None, "30", True, (3, 5), datetime.timedelta(seconds=3), aiohttp.ClientTimeout(10), math.nan],
     "max_concurrency": [None, "10", True, 2.5, math.inf, 0],
+    "rate": [50, (50, 1), {}, Rate],
     "retry": [None, 3, False, {}, RetryPolicy],
     "sessions": ["session", NotIterable(), aiohttp.ClientSession, False],
     "proxy": [b"http://proxy.example", False, {"https": "http://user:a-password@proxy.example"}],

@@ -188,7 +188,7 @@ from datadog_caselinks import (
     AlreadyLinked, AmbiguousResultError, ApiKeys, BearerToken, Case, CaseKey, CaseLink,
     CaseLinksClient, ConflictError, ContradictionKind, Created, Deleted, Entity, EntityType, Failed,
     JournalError, LinkPlan, LinkReference, MalformedResponseError, NewCaseLink, NotDeleted, OnEvent,
-    RateLimit, RateLimitError, Reference, Relationship, Resolver, ResponseTooLargeError,
+    Rate, RateLimit, RateLimitError, Reference, Relationship, Resolver, ResponseTooLargeError,
     RetryPolicy, Site, OnProgress, WantedLink, case, incident, parse_link, parse_reference,
 )
 
@@ -198,7 +198,7 @@ async def token() -> str:
 
 
 async def main() -> None:
-    new: NewCaseLink = case("a").blocks(incident(uuid.uuid4()))
+    new = NewCaseLink(case(uuid.uuid4()), Relationship.BLOCKS, incident(uuid.uuid4()))
     async with CaseLinksClient.from_env(timeout=3.0, retry=RetryPolicy(max_attempts=2)) as links:
         try:
             link: CaseLink = await links.create_link(new)
@@ -212,6 +212,18 @@ async def main() -> None:
         window: RateLimit | None = links.rate_limit
         print(is_new, window)
         around: list[CaseLink] = await links.list_links(case("a"), relationship=Relationship.BLOCKS)
+        by_keys: WantedLink = case("SHOP-6").causes(case("SHOP-5"))
+        link = await links.create_link(by_keys)
+        link, is_new = await links.ensure_link(case("SHOP-6").blocks(incident(uuid.uuid4())))
+        link = await links.create_link(parse_link("SHOP-1", "blocks", "SHOP-2"))
+        around = await links.list_links(CaseKey("SHOP-6"))
+        await links.delete_link(by_keys)
+        root: Entity = (await links.read_graph(case("SHOP-6"))).root
+        print(link.parent.id, root.id, case(uuid.uuid4()).id)
+        if isinstance(named := case("SHOP-6"), CaseKey):
+            named.key.upper()
+        else:
+            named.id.upper()
         many: list[CaseLink] = await asyncio.gather(*(links.create_link(each) for each in [new, new]))
         await links.delete_link(link)
         await links.delete_link(link.id)
@@ -254,8 +266,10 @@ client = CaseLinksClient("datadoghq.eu", ApiKeys(api_key="a", app_key="b"), max_
 asyncio.run(main())
 
 case(1)  # type: ignore
-case("a").blocks(CaseKey("SHOP-1"))  # type: ignore
-client.create_link(parse_link("SHOP-1", "blocks", "SHOP-2"))  # type: ignore
+case("SHOP-1").id  # type: ignore
+case("SHOP-1").blocks(case("SHOP-2")).parent.id  # type: ignore
+NewCaseLink(case("SHOP-1"), Relationship.BLOCKS, case("SHOP-2"))  # type: ignore
+CaseLink("a", case("SHOP-1"), Relationship.BLOCKS, case(uuid.uuid4()))  # type: ignore
 case("a").blocks("b")  # type: ignore
 case("a").type.lower().nothing  # type: ignore
 ApiKeys("a", "b")  # type: ignore

@@ -22,14 +22,14 @@ from datadog_caselinks import (
     Relationship,
     Site,
     agent_conversation,
-    case,
-    incident,
     page,
     parse_link,
     parse_reference,
 )
-from datadog_caselinks.references import FORMS, named
+from datadog_caselinks.models import named
+from datadog_caselinks.references import FORMS
 from datadog_caselinks.sites import SITES
+from tests.support.ids import case, incident
 from tests.support.strategies import entity_types, ids, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -241,6 +241,34 @@ class TestAddresses:
         assert parse_reference("https://app.datadoghq.com/cases/inbox/SHOP-1/SHOP-2") == CaseKey("SHOP-1")
         assert parse_reference("https://app.datadoghq.com/SHOP-2/cases/SHOP-1") == CaseKey("SHOP-1")
 
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [
+            ("/work/SHOP-1", CaseKey("SHOP-1")),
+            (f"/work/{A}", case(A)),
+            ("/work/items/shop-1/activity", CaseKey("SHOP-1")),
+            (f"/work/projects/{B}/SHOP-1", CaseKey("SHOP-1")),
+            ("/a/work/cases/SHOP-1", CaseKey("SHOP-1")),
+            ("/cases/SHOP-1/incidents/42", CaseKey("SHOP-1")),
+            ("/work/SHOP-1?key=SHOP-2", CaseKey("SHOP-1")),
+            (f"/work/{A}?key=SHOP-2", case(A)),
+            ("/work?key=SHOP-1", CaseKey("SHOP-1")),
+            ("/cases?caseKey=shop-1&tab=activity", CaseKey("SHOP-1")),
+            ("/cases/?query=OPS-7&selected=SHOP%2D1#activity", CaseKey("SHOP-1")),
+            ("/work/board?item=SHOP-1&focus=shop-1", CaseKey("SHOP-1")),
+            (f"/work?project={B}&item=SHOP-1", CaseKey("SHOP-1")),
+        ],
+    )
+    def test_of_either_page_and_in_the_query(self, path: str, expected: Reference) -> None:
+        """A URL below ``/work`` or ``/cases`` names the case in its path, or else by a key in its query."""
+        for host in ("https://app.datadoghq.com", "acme.datadoghq.eu"):
+            assert parse_reference(f"{host}{path}") == expected
+
+    def test_of_several_cases(self) -> None:
+        """A query with two different keys is refused, since only a guess could choose one."""
+        text = "https://app.datadoghq.com/work?from=SHOP-1&to=SHOP-2"
+        assert refusal(text) == f"{text!r} names several cases: write one of 'SHOP-1, SHOP-2'"
+
     @pytest.mark.parametrize(("host", "site"), HOSTS)
     @pytest.mark.parametrize("asked", SITES.values())
     def test_of_another_site(self, host: str, site: Site, asked: Site) -> None:
@@ -266,7 +294,11 @@ class TestAddresses:
         )
 
     @pytest.mark.parametrize(
-        "path", ["/incidents/42", "/incidents/42?tab=timeline", "/incidents/42/cases", "/incidents//42/#top"]
+        "path",
+        [
+            *("/incidents/42", "/incidents/42?tab=timeline", "/incidents/42/cases", "/incidents//42/#top"),
+            *("/work/incidents/42", "/incidents/42/work?key=SHOP-1"),
+        ],
     )
     def test_of_an_incident(self, path: str) -> None:
         """The address of an incident shows its number, which is left to be looked up."""
@@ -283,14 +315,9 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "path",
         [
-            "/incidents",
-            "/cases",
-            "/cases/",
-            "/cases?query=SHOP-1",
-            "/cases#SHOP-1",
-            "/",
-            "/SHOP-1",
-            "/xcases/SHOP-1",
+            *("/cases", "/cases/", "/cases?query=SHOP-1", "/cases#SHOP-1", "/", "/SHOP-1", "/xcases/SHOP-1"),
+            *("/work", "/work?filter=SHOP-1", f"/work?view={A}", "/workflow/SHOP-1", "/monitors?key=SHOP-1"),
+            *("/incidents", "/work/incidents?case=SHOP-1"),
         ],
     )
     def test_of_anything_else(self, path: str) -> None:
@@ -339,7 +366,8 @@ pieces = st.sampled_from(
     [
         *("https://", "http://", "//", "/", ":", "?", "#", "@", "[", "]", "..", "%2f"),
         *("app.datadoghq.com", "datadoghq.eu", "localhost", "127.0.0.1:8321", "example.com", ":99999"),
-        *("cases", "incidents", "SHOP-1", "42", "IR-42", "shop-", "-1", A, A.upper()),
+        *("cases", "work", "incidents", "key=", "&", "SHOP-1", "SHOP-2", "42", "IR-42", "shop-", "-1", A),
+        A.upper(),
         *("case:", "incident:", "Page: ", "conversation:"),
         *(" ", "\n", "\0", "\x1b[31m", "\ud800"),
     ]

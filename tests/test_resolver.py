@@ -127,7 +127,7 @@ class TestCase:
     async def test_it_has_the_title(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """And all that :meth:`get_case` tells, of a key or of an entity."""
         sandbox.add_case("PAY-1", "Refunds wait", status="CLOSED", priority="P2", id=some_id(50))
-        expected = Case(some_id(50), "PAY-1", "Refunds wait", "CLOSED", "P2")
+        expected = Case(some_id(50), "PAY-1", "Refunds wait", "CLOSED", "P2", "Closed", "SG_CLOSED")
         assert await client.resolver().case(CaseKey("pay-1")) == expected
         assert await client.resolver().case(case(some_id(50))) == expected
 

@@ -11,19 +11,11 @@ import pytest
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
-from datadog_caselinks import (
-    ApiKeys,
-    CaseLinksClient,
-    CaseLinksError,
-    NewCaseLink,
-    RetryPolicy,
-    case,
-    telemetry,
-)
+from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, NewCaseLink, RetryPolicy, telemetry
 from datadog_caselinks.isolation import isolated, log
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.support.clock import Clock, hurrying
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, created
 

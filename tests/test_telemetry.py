@@ -30,14 +30,13 @@ from datadog_caselinks import (
     ParameterError,
     RetryPolicy,
     SessionManager,
-    case,
     parse_link,
 )
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.telemetry import OpenTelemetry
 from tests.support.api import Api
 from tests.support.clock import Clock, in_no_time
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.proxy import Proxy
 from tests.support.server import Server
 from tests.support.steps import answers, created, drops, listed

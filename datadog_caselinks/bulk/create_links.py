@@ -22,8 +22,7 @@ from datadog_caselinks.errors import (
     RateLimitError,
     SessionError,
 )
-from datadog_caselinks.models import CaseLink, LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import CaseLink, LinkStatus, WantedLink
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, Key, Prev
 from datadog_caselinks.creation import CreateFunc, CreateResult
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
 from datadog_caselinks.messages import storable
-from datadog_caselinks.models import CaseLink, LinkStatus, NewCaseLink
+from datadog_caselinks.models import CaseKey, CaseLink, LinkStatus, NewCaseLink, WantedLink
 
 _Result = TypeVar("_Result")
 
@@ -111,14 +111,17 @@ class Journal:
         """Announce that the run is ending: the next one in this process waits for that."""
         _ending[id(self)] = self._store.file
 
-    async def once(self, new: NewCaseLink, create: CreateFunc, resume: CreateFunc) -> CreateResult:
+    async def once(
+        self, new: NewCaseLink, create: CreateFunc, resume: CreateFunc, *, wanted: WantedLink | None = None
+    ) -> CreateResult:
         """Call ``create`` for ``new``, once over all runs.
 
-        Calls ``resume`` instead if an earlier run sent the link without recording an outcome.
+        Calls ``resume`` instead if an earlier run sent the link without recording an outcome. The keys in
+        ``wanted``, the link as the source names it, are recorded.
         """
         if not isinstance(new, NewCaseLink):
             return await create(new)  # raises InvalidLinkError
-        async with self.entry(new) as entry:
+        async with self.entry(new, wanted) as entry:
             if entry.link:
                 return CreateResult(entry.link, created=False)
             is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
@@ -133,7 +136,7 @@ class Journal:
             return CreateResult(link, created=created)
 
     @contextlib.asynccontextmanager
-    async def entry(self, new: NewCaseLink) -> AsyncGenerator[Entry, None]:
+    async def entry(self, new: NewCaseLink, wanted: WantedLink | None = None) -> AsyncGenerator[Entry, None]:
         """Record on the disk that ``new`` is about to be sent, and yield its entry.
 
         A link that was created or found before is left unchanged. A second entry for the same link waits
@@ -147,7 +150,8 @@ class Journal:
             await self._in_progress[key].wait()
         left = self._in_progress[key] = asyncio.Event()
         try:
-            previous, link_id = await self._begin(Write(key, LinkStatus.AMBIGUOUS))
+            begin = Write(key, LinkStatus.AMBIGUOUS, keys=_keys(new, wanted))
+            previous, link_id = await self._begin(begin)
             link = CaseLink(link_id, new.parent, new.relationship, new.child) if link_id else None
             undone_id = None
             if link and previous not in LINKED:
@@ -248,3 +252,9 @@ class Journal:
 
     def _in_thread(self, function: Callable[[], _Result]) -> asyncio.Future[_Result]:
         return asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def _keys(new: NewCaseLink, wanted: WantedLink | None) -> list[tuple[str, str]]:
+    """Return the entity and the key of each end of ``new`` that ``wanted`` names by its key."""
+    ends = ((new.parent, wanted.parent), (new.child, wanted.child)) if wanted else ()
+    return [(str(entity), name.key) for entity, name in ends if isinstance(name, CaseKey)]

@@ -10,16 +10,27 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from attrs import frozen
+from attrs import field, frozen
 
 from datadog_caselinks.bulk.journal_lock import locked, locked_if_free, with_log_protected
 from datadog_caselinks.errors import JournalError
-from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, identity
+from datadog_caselinks.models import (
+    CaseKey,
+    CaseLink,
+    Entity,
+    LinkReference,
+    LinkStatus,
+    NewCaseLink,
+    Reference,
+    Relationship,
+    WantedLink,
+    identity,
+)
 from datadog_caselinks.parameters import require_path
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
@@ -33,11 +44,17 @@ _SCHEMA: Final = (
     ) WITHOUT ROWID""",
     f"PRAGMA user_version = {_VERSION}",
 )
+_KEYS: Final = "CREATE TABLE IF NOT EXISTS keys (entity TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
+"""The keys of cases, as the source of the run named them. Journals of earlier runs do not have the table."""
+
+_HAS_KEYS: Final = "SELECT count(*) FROM sqlite_master WHERE name = 'keys'"
+_KNOW: Final = "INSERT OR REPLACE INTO keys VALUES (?, ?)"
 _FIND: Final = "SELECT status, link_id FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)"
 _REMOVE: Final = "DELETE FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
-_PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at FROM links
-    WHERE (parent, relationship, child) > (?, ?, ?)
+_KEY_OF: Final = "(SELECT key FROM keys WHERE entity = {})"
+_PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at, {parent_key}, {child_key}
+    FROM links WHERE (parent, relationship, child) > (?, ?, ?)
     ORDER BY parent, relationship, child LIMIT 1000"""
 
 _MAX_TRIES: Final = 100
@@ -81,6 +98,8 @@ class JournalRecord:
         The error message, if the link failed.
     ``at``
         The time of the last change, in UTC.
+    ``keys``
+        The keys of the cases that the source of the run named by their keys.
     """
 
     new: NewCaseLink
@@ -88,6 +107,16 @@ class JournalRecord:
     link_id: str | None
     error: str | None
     at: datetime
+    keys: Mapping[Entity, str] = field(factory=dict, eq=False)
+
+    @property
+    def wanted(self) -> WantedLink:
+        """The link as the source of the run named it: with keys, if it used any."""
+        parent, child = (self._named(end) for end in (self.new.parent, self.new.child))
+        return LinkReference(parent, Relationship(self.new.relationship), child) if self.keys else self.new
+
+    def _named(self, entity: Entity) -> Reference:
+        return CaseKey(self.keys[entity]) if entity in self.keys else entity
 
 
 Key = tuple[str, str, str]
@@ -100,12 +129,13 @@ LINKED: Final = (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED)
 
 
 class Write(NamedTuple):
-    """A new status of a link, or ``None`` to remove the link."""
+    """A new status of a link, or ``None`` to remove the link, and the keys of its ends by their entities."""
 
     key: Key
     status: LinkStatus | None
     link_id: str | None = None
     error: str | None = None
+    keys: Sequence[tuple[str, str]] = ()
 
 
 def key_of(link: NewCaseLink | CaseLink) -> Key:
@@ -138,6 +168,7 @@ class Store:
             if not _version(self._db, file):
                 self._set_up()
             self._refuse_other_site()
+            self._db.execute(_KEYS)
             opened.enter_context(with_log_protected(file))
             self._opened = opened.pop_all()
         return True
@@ -177,6 +208,7 @@ class Store:
             self._db.execute(_REMOVE, write.key)
         elif not (begins_create and (status in LINKED or link_id)):
             self._db.execute(_WRITE, (*write.key, write.status, write.link_id, write.error, time.time()))
+        self._db.executemany(_KNOW, write.keys)
         return previous
 
     def _set_up(self) -> None:
@@ -260,7 +292,9 @@ def _remove_log(file: Path) -> None:
 def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
     # In pages: a run cannot reuse the write-ahead log during a SELECT, and the log would keep growing.
     last = ("", "", "")
-    while page := db.execute(_PAGE, last).fetchall():
+    (has_keys,) = db.execute(_HAS_KEYS).fetchone()
+    keys = {f"{end}_key": _KEY_OF.format(end) if has_keys else "NULL" for end in ("parent", "child")}
+    while page := db.execute(_PAGE.format(**keys), last).fetchall():
         yield from map(_record, page)
         last = page[-1][:3]
 
@@ -281,10 +315,11 @@ def _checking_rows() -> Iterator[None]:
 
 @_checking_rows()
 def _record(row: tuple[Any, ...]) -> JournalRecord:
-    parent, relationship, child, status, link_id, error, at = row
+    parent, relationship, child, status, link_id, error, at, *keys = row
     new = NewCaseLink(_entity(parent), relationship, _entity(child))
     when = datetime.fromtimestamp(at, UTC)
-    return JournalRecord(new, _status(status), _text(link_id), _text(error), when)
+    known = {end: key for end, key in zip((new.parent, new.child), map(_text, keys), strict=True) if key}
+    return JournalRecord(new, _status(status), _text(link_id), _text(error), when, known)
 
 
 @_checking_rows()

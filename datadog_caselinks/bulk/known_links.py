@@ -14,8 +14,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.concurrency import enumerate_async, retrieve_error
 from datadog_caselinks.errors import BadRequestError, NotFoundError, PermissionDeniedError
-from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
-from datadog_caselinks.references import Reference, WantedLink
+from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, Reference, WantedLink, identity
 
 LOOK_AHEAD: Final = 2_000
 """Links that are read ahead, to find out which end serves more of them."""
@@ -144,7 +143,7 @@ class KnownLinks:
         self._refused: set[Entity] = set()
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        # A copy or pickle, such as that of a plan, knows nothing: it may be used later, or elsewhere.
+        # A copy or a pickle, such as that of a plan, is None: it may be used later, or elsewhere.
         return type(None), ()
 
     async def __aenter__(self) -> Self:

@@ -23,9 +23,9 @@ from datadog_caselinks.bulk.link_csv import MAX_LINE, NOT_TEXT, CsvRow, CsvRows,
 from datadog_caselinks.bulk.rejects import LineSource, rejected_json, rejected_yaml
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
 from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import EntityType, LinkStatus
+from datadog_caselinks.models import EntityType, LinkStatus, WantedLink
 from datadog_caselinks.parameters import require
-from datadog_caselinks.references import WantedLink, parse_link, parse_reference
+from datadog_caselinks.references import parse_link, parse_reference
 from datadog_caselinks.sites import Site
 
 _LOGGER: Final = logging.getLogger(__name__)

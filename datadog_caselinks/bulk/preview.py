@@ -15,8 +15,7 @@ from datadog_caselinks.bulk.journal_file import LINKED, Key, key_of
 from datadog_caselinks.bulk.known_links import End, choose_ends
 from datadog_caselinks.concurrency import for_each
 from datadog_caselinks.errors import CaseLinksError
-from datadog_caselinks.models import CaseLink, NewCaseLink
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import CaseLink, NewCaseLink, WantedLink
 
 
 @frozen

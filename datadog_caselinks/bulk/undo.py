@@ -16,6 +16,7 @@ from attrs import define, field
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.errors import InvalidLinkError, JournalError
+from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import CaseLink, Entity, LinkStatus
 
 _DATABASE: Final = b"SQLite format 3\0"
@@ -24,7 +25,6 @@ _DATABASE: Final = b"SQLite format 3\0"
 _NOT_A_RUN: Final = "is neither the journal of a run nor the output of bulk --output jsonl"
 
 
-@define(frozen=True, eq=False)
 class Undo:
     """The links that a run created, to be deleted. :meth:`CaseLinksClient.undo` opens it.
 
@@ -36,11 +36,20 @@ class Undo:
         Whether the last line of the output is incomplete, as after a crash. It is ignored.
     """
 
-    links: tuple[CaseLink, ...]
-    ambiguous: tuple[str, ...]
-    is_cut_off: bool
-    _delete: DeleteFunc = field(repr=False)
-    _concurrency: int = field(repr=False)
+    def __init__(
+        self,
+        links: Iterable[CaseLink],
+        ambiguous: Iterable[str],
+        *,
+        is_cut_off: bool,
+        delete: DeleteFunc,
+        concurrency: int,
+    ) -> None:
+        self.links: tuple[CaseLink, ...] = tuple(links)
+        self.ambiguous: tuple[str, ...] = tuple(ambiguous)
+        self.is_cut_off = is_cut_off
+        self._delete = delete
+        self._concurrency = concurrency
 
     def delete(self) -> AsyncGenerator[Deleted | NotDeleted, None]:
         """Delete the links, and yield the outcome of each as it completes.
@@ -63,18 +72,23 @@ async def open_undo(
     output = await asyncio.to_thread(_read_output, run)
     if output:
         yield Undo(
-            tuple(output.links.values()), tuple(output.ambiguous), output.is_cut_off, delete, concurrency
+            output.links.values(),
+            output.ambiguous,
+            is_cut_off=output.is_cut_off,
+            delete=delete,
+            concurrency=concurrency,
         )
         return
     async with Journal(run, site=site) as journal:
         records = await journal.records(LinkStatus.CREATED, LinkStatus.AMBIGUOUS)
-        links = tuple(
+        links = (
             CaseLink(record.link_id, record.new.parent, record.new.relationship, record.new.child)
             for record in records
             if record.link_id
         )
-        ambiguous = tuple(str(record.new) for record in records if not record.link_id)
-        yield Undo(links, ambiguous, False, journal.deleting(delete), concurrency)
+        ambiguous = (str(record.wanted) for record in records if not record.link_id)
+        delete = journal.deleting(delete)
+        yield Undo(links, ambiguous, is_cut_off=False, delete=delete, concurrency=concurrency)
 
 
 @define
@@ -131,4 +145,11 @@ def _add(output: _Output, number: int, record: Any) -> None:
             raise TypeError("not an id")
         output.links[link["id"]] = CaseLink(link["id"], parent, link["relationship"], child)
     elif record["outcome"] == LinkStatus.AMBIGUOUS:
-        output.ambiguous.append(f"line {record.get('line', number)}")
+        output.ambiguous.append(_description(record, number))
+
+
+def _description(record: Any, number: int) -> str:
+    """Return what a record says of its link: the link as the file of the run wrote it, and its line."""
+    line = f"line {record.get('line', number)}"
+    names = [record.get(name) for name in ("parent", "relationship", "child")]
+    return f"{line} ({one_line(' '.join(names))})" if all(isinstance(name, str) for name in names) else line

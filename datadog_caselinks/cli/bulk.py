@@ -22,7 +22,8 @@ from datadog_caselinks.bulk.rejects import Rejects
 from datadog_caselinks.cli.dry_run import DryRun
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import records
+from datadog_caselinks.cli.outcome_lines import OutcomeLines
+from datadog_caselinks.cli.records import Records, is_for_people, records
 from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
@@ -52,13 +53,6 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
     "Waits for the rate limit do not count.",
 )
 @click.option(
-    "--max-wait",
-    type=click.FloatRange(0),
-    default=RetryPolicy().max_wait,
-    show_default=True,
-    help="Longest wait in seconds for the rate limit or a Retry-After; a longer one ends the run.",
-)
-@click.option(
     "--no-lookup",
     is_flag=True,
     help="Create each link without looking it up first. That saves requests; an equal link may exist twice.",
@@ -83,7 +77,6 @@ def bulk(
     strict: bool,
     concurrency: int,
     attempts: int | None,
-    max_wait: float,
     no_lookup: bool,
     dry_run: bool,
     journal: str | None,
@@ -105,9 +98,9 @@ def bulk(
     """
     screen = Screen(quiet=settings.quiet)
     policy = (
-        RetryPolicy(max_wait=max_wait, patience=BULK_PATIENCE)
+        RetryPolicy(max_wait=settings.max_wait, patience=BULK_PATIENCE)
         if attempts is None
-        else RetryPolicy(max_wait=max_wait, max_attempts=attempts)
+        else RetryPolicy(max_wait=settings.max_wait, max_attempts=attempts)
     )
     options = ClientOptions(max_concurrency=concurrency, retry=policy)
     with (
@@ -115,8 +108,9 @@ def bulk(
         records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
+        outcomes = _outcome_lines(screen, writer, settings)
         if dry_run:
-            trial = DryRun(screen, None if settings.quiet else writer, strict, looks_up=not no_lookup)
+            trial = DryRun(screen, outcomes, strict, looks_up=not no_lookup)
             try:
                 run(_try_all(trial, stream, settings, file_options, journal, options))
             finally:
@@ -126,10 +120,11 @@ def bulk(
         rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
         report = Report(
             screen,
-            None if settings.quiet else writer,
+            outcomes,
             journal,
             rejected,
-            looks_up=not no_lookup,
+            file=file,
+            max_wait=settings.max_wait,
         )
         work = _create_all(
             report,
@@ -147,9 +142,21 @@ def bulk(
         except RunInterruptedError as interrupt:
             report.interruption = interrupt
         finally:
+            report.release()
             screen.close()
     report.summarize()
     context.exit(report.exit_status)
+
+
+def _outcome_lines(screen: Screen, writer: Records, settings: Settings) -> OutcomeLines:
+    """Return what shows the outcomes: no lines beside a progress bar, unless ``--verbose`` asks for them."""
+    is_table = settings.output == "table"
+    has_lines = settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
+    return OutcomeLines(
+        screen,
+        None if is_table or settings.quiet else writer,
+        has_lines=is_table and has_lines and not settings.quiet,
+    )
 
 
 def _rejects(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.errors import (
     CaseLinksError,
@@ -55,7 +56,7 @@ class _NothingSent(click.ClickException):
     exit_code = 2
 
 
-class _Group(click.Group):
+class _Group(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the subcommands, most commonly used first."""
         return list(_COMMANDS)
@@ -74,7 +75,8 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+            rows = [(name, summary) for name, (_, summary) in _COMMANDS.items()]
+            formatter.write_dl([*rows, ("help", "Show the help of a command.")])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. An error ends as one line and an exit status."""
@@ -102,14 +104,14 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="caselinks")
+@click.version_option(__version__, "-V", "--version", prog_name="caselinks")
 def caselinks() -> None:
     """Link Datadog cases, incidents and pages.
 
     \b
     The site and the credentials come from the environment:
       DD_SITE                     such as datadoghq.eu; the default is datadoghq.com
-      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN
+      DD_API_KEY and DD_APP_KEY   or instead DD_BEARER_TOKEN or DD_ACCESS_TOKEN
 
     \b
     To try it without an account:
@@ -119,8 +121,9 @@ def caselinks() -> None:
     Ways to write an entity:
       SHOP-1                the key of a case
       UUID                  the id of a case
-      https://…/cases/…     the URL of a case in the browser; likewise …/incidents/123
-      incident:123          an incident by its number; also incident:IR-123, incident:UUID
+      https://…/cases/…     the URL of a case in the browser; also https://…/work/…
+      incident:123          an incident by its number; also incident:IR-123,
+                            incident:UUID, https://…/incidents/123
       page:UUID             an on-call page: the response that created it has its UUID
       conversation:UUID     an agent conversation: list shows the UUID of a linked one
 

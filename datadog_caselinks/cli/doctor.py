@@ -28,7 +28,7 @@ from datadog_caselinks.cli.run import (
 )
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.credentials import ApiKeys, credentials_from_env
+from datadog_caselinks.credentials import credential_variables, credentials_from_env
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConfigurationError,
@@ -40,6 +40,7 @@ from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import classify
 from datadog_caselinks.http.trust import Trust
 from datadog_caselinks.models import case
+from datadog_caselinks.rate_limit import where_to_raise
 from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sites import Site
 
@@ -132,11 +133,11 @@ def _configuration(settings: Settings) -> list[Finding]:
         return [Finding("site", "bad", str(error))]
     found = [Finding("site", "ok", f"{site.name}, {site.api_url}")]
     try:
-        credentials = credentials_from_env()
+        names = credential_variables()
+        credentials_from_env()
     except ConfigurationError as error:
         return [*found, Finding("credentials", "bad", str(error))]
-    names = "DD_API_KEY and DD_APP_KEY" if isinstance(credentials, ApiKeys) else "DD_BEARER_TOKEN"
-    found.append(Finding("credentials", "ok", f"{names} set and well-formed"))
+    found.append(Finding("credentials", "ok", f"{' and '.join(names)} set and well-formed"))
     try:
         proxy_for(site)
     except ParameterError as error:
@@ -229,8 +230,10 @@ async def _keys(client: CaseLinksClient) -> Finding:
 def _rate_limit(client: CaseLinksClient) -> Finding:
     if (limit := client.rate_limit) is None or limit.limit is None or limit.period is None:
         return Finding("rate limit", "ok", "the server sends none")
-    message = f"{limit.limit} requests in {limit.period:g} s, {limit.remaining} remaining"
-    return Finding("rate limit", "ok", message)
+    message = (
+        f"{limit.limit} requests in {limit.period:g} s, {limit.remaining} remaining.{where_to_raise(limit)}"
+    )
+    return Finding("rate limit", "ok", message.rstrip("."))
 
 
 def _port(url: SplitResult) -> int:

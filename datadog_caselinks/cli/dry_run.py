@@ -12,12 +12,19 @@ from attrs import define, field
 from datadog_caselinks.bulk.create_links import AlreadyLinked, Failed, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.bulk.preview import Preview, WouldCreate
-from datadog_caselinks.cli.records import Records, label, link_record
+from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
+from datadog_caselinks.cli.records import (
+    error_record,
+    label,
+    link_record,
+    malformed_record,
+    wanted_record,
+    with_keys,
+)
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import LinkStatus, WantedLink
 
 _WOULD_CREATE: Final = "would_create"
 _REPEATED: Final = "repeated"
@@ -29,7 +36,7 @@ class DryRun:
     """A run that looks up the links of a file, shows what it would do, and counts that."""
 
     _screen: Screen
-    _records: Records | None  # None: show problems and the summary only
+    _outcomes: OutcomeLines
     _strict: bool
     _looks_up: bool
     _counts: Counter[str] = field(factory=Counter, init=False)
@@ -49,15 +56,21 @@ class DryRun:
         async with contextlib.aclosing(client.preview_links(self._links(lines), journal=journal)) as outcomes:
             async for outcome in outcomes:
                 self._add(outcome)
-                if self._is_stopped:
-                    return
+                if self._is_stopped or self._outcomes.failure:
+                    break
+        self._outcomes.release()
+        if self._outcomes.failure:
+            raise self._outcomes.failure
 
     async def _links(self, lines: AsyncIterator[LinkLine | MalformedLine]) -> AsyncIterator[WantedLink]:
         index = 0
         async for line in lines:
             if isinstance(line, MalformedLine):
-                self._record(line.number, LinkStatus.MALFORMED, problem=line.reason)
+                self._count(LinkStatus.MALFORMED)
+                self._screen.problem(f"line {line.number}: {line.reason}")
+                self._outcomes.add_record(malformed_record(line))
                 continue
+            self._outcomes.expect(line.new)
             self._numbers[index] = line.number
             index += 1
             yield line.new
@@ -65,33 +78,29 @@ class DryRun:
     def _add(self, outcome: Preview) -> None:
         number = self._numbers.pop(outcome.index)
         if isinstance(outcome, Failed):
-            self._record(number, LinkStatus.FAILED, problem=str(outcome.error))
+            status = str(LinkStatus.FAILED)
+            shown = None
+            details = error_record(outcome.error)
+            self._screen.problem(f"line {number}: {with_keys(outcome.new, outcome.error)}")
             has_found = self._counts.total() > sum(self._counts[status] for status in _FAILURES)
             self._is_stopped = would_fail_all(outcome.error, has_created=has_found)
-            return
-        details: dict[str, object] = {"link": link_record(outcome.link, {})}
-        if isinstance(outcome, AlreadyLinked):
-            text = f"already linked by {outcome.link.id}: {outcome.new}"
-            self._record(number, LinkStatus.ALREADY_LINKED, text, details)
         else:
-            status = _WOULD_CREATE if isinstance(outcome, WouldCreate) else _REPEATED
-            self._record(number, status, f"{label(status)}: {outcome.new}", details)
+            details = {"link": link_record(outcome.link, {})}
+            if isinstance(outcome, AlreadyLinked):
+                status = LinkStatus.ALREADY_LINKED
+                shown = OutcomeLine("=", outcome.new, outcome.link.id, label(status))
+            elif isinstance(outcome, WouldCreate):
+                status = _WOULD_CREATE
+                shown = OutcomeLine("+", outcome.new, note=label(status))
+            else:
+                status = _REPEATED
+                shown = OutcomeLine("=", outcome.new, note=label(status))
+        self._count(status)
+        record = {"line": number, "outcome": status, **wanted_record(outcome.new), **details}
+        self._outcomes.add(outcome.index, record, shown)
 
-    def _record(
-        self,
-        number: int,
-        status: str,
-        text: str = "",
-        details: dict[str, object] | None = None,
-        *,
-        problem: str = "",
-    ) -> None:
+    def _count(self, status: str) -> None:
         self._counts[status] += 1
-        if problem:
-            self._screen.problem(f"line {number}: {problem}")
-        if self._records:
-            record = {"line": number, "outcome": status, **(details or {"error": problem})}
-            self._records.add(record, [f"line {number}: {text}"] if text else [])
         failed = sum(self._counts[each] for each in _FAILURES)
         self._screen.advance(done=self._counts.total(), failed=failed)
 

@@ -15,7 +15,7 @@ from datadog_caselinks.cli.table import draw_cases, draw_fields
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.messages import counted, quoted
 from datadog_caselinks.models import Case, Entity, EntityType
-from datadog_caselinks.references import Details, Resolver, address_of, name_of
+from datadog_caselinks.references import Details, Resolver, address_of, name_of, status_of
 
 
 @click.command(epilog="Example: caselinks find --sandbox 'configuration -status:closed'")
@@ -74,7 +74,7 @@ def _show_cases(screen: Screen, output: str, found: list[Case]) -> None:
         for case in found:
             writer.add(
                 entity_record(case.entity, {case.entity: case}),
-                [case.key, case.title, case.status, case.priority, case.id],
+                [case.key, case.title, status_of(case), case.priority, case.id],
             )
 
 
@@ -103,7 +103,7 @@ def show(entity: str, settings: Settings) -> None:
             "type": str(found.type),
             "key": name_of(found, details) if known else "",
             "title": known.title if known else "",
-            "status": known.status if known else "",
+            "status": status_of(known) if known else "",
             "priority": known.priority if isinstance(known, Case) else "",
             "id": found.id,
             "address": address or "",

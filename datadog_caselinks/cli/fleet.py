@@ -13,6 +13,7 @@ from attrs import asdict
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
+from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import label, records, status_of
 from datadog_caselinks.cli.run import (
@@ -77,7 +78,7 @@ def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: 
     return run(end_within(_END, work, last_words), loop_factory=asyncio.SelectorEventLoop)
 
 
-@click.group()
+@click.group(cls=Group)
 def fleet() -> None:
     """Create the links in a file on many machines that share a PostgreSQL database.
 

@@ -7,15 +7,20 @@ from typing import Final
 
 import click
 
-from datadog_caselinks.bulk.journal_file import read_journal
+from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
+from datadog_caselinks.cli.groups import Group
+from datadog_caselinks.cli.records import link_record, records, wanted_record
+from datadog_caselinks.cli.run import Settings, with_settings
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.messages import MAX_STORED, one_line
-from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.models import CaseLink, LinkStatus
 
 _STATUSES: Final = (LinkStatus.AMBIGUOUS, LinkStatus.CREATED, LinkStatus.ALREADY_LINKED, LinkStatus.FAILED)
 
+_WIDTHS: Final = (14, 20, 40, 0)
+"""The widths of the columns on a terminal."""
 
-@click.group()
+
+@click.group(cls=Group)
 def journal() -> None:
     """Show the journal of a bulk run."""
 
@@ -27,22 +32,42 @@ def journal() -> None:
     type=click.Choice([status.value for status in _STATUSES]),
     help="Show only links with this status.",
 )
-def show(file: str, status: str | None) -> None:
+@with_settings()
+def show(file: str, status: str | None, settings: Settings) -> None:
     """List the links in the journal FILE. A run may be writing to it at the same time.
 
     \b
-    Each line has these columns, separated by tabs:
+    Each line has these columns; without a terminal, tabs separate them:
       status   created, already_linked, failed, or ambiguous (it may have
                been created; the next run checks)
       time     when the status was recorded, in UTC
-      link     parent, relationship and child
+      link     parent, relationship and child, with the keys that the run was given
       details  the id of the link, or why it was not created
+
+    Nothing is sent, so --site and --sandbox have no effect.
     """
-    screen = Screen()
+    screen = Screen(quiet=settings.quiet)
     counts: Counter[str] = Counter()
-    for record in read_journal(file):
-        counts[record.status] += 1
-        if status in (None, record.status):
-            details = one_line(record.link_id or record.error or "", limit=MAX_STORED)
-            screen.data(f"{record.status}\t{record.at:%Y-%m-%dT%H:%M:%SZ}\t{record.new}\t{details}".rstrip())
+    with records(screen, settings.output, _WIDTHS) as writer:
+        for record in read_journal(file):
+            counts[record.status] += 1
+            if status in (None, record.status):
+                writer.add(_as_json(record), _as_row(record))
     screen.note(", ".join(f"{counts[each]} {each}" for each in _STATUSES) + ".")
+
+
+def _as_row(record: JournalRecord) -> list[str]:
+    link = " ".join(map(str, wanted_record(record.wanted).values()))
+    return [record.status, f"{record.at:%Y-%m-%dT%H:%M:%SZ}", link, record.link_id or record.error or ""]
+
+
+def _as_json(record: JournalRecord) -> dict[str, object]:
+    new = record.new
+    link = CaseLink(record.link_id, new.parent, new.relationship, new.child) if record.link_id else new
+    return {
+        "outcome": record.status,
+        "at": record.at.isoformat(),
+        **wanted_record(record.wanted),
+        "link": link_record(link, {}),
+        **({"error": record.error} if record.error else {}),
+    }

@@ -6,9 +6,11 @@ import asyncio
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import click
 
+from datadog_caselinks.cli.again import to_continue
 from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.files import open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
@@ -17,10 +19,13 @@ from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, wi
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import CaseLinksError, ParameterError
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
 from datadog_caselinks.references import Details, name_of, parse_link
+
+_ENSURE: Final = {"create": "ensure"}
+_ONLY_MISSING: Final = "it creates only a missing link"
 
 
 @click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
@@ -67,16 +72,18 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
             cases = await find_details(resolver, [link])
             # A single link is one JSON object, not a list.
             output = "jsonl" if settings.output == "json" else settings.output
-            show_links(screen, output, [link], cases, new.parent, has_ids=True)
+            show_links(screen, output, [link], cases, new.parent, has_ids=True, created=is_new)
 
     with logging_to(screen, settings):
         try:
             run(create())
         except RunInterruptedError:
-            screen.problem(
-                "The link may have been created. Run caselinks ensure, which creates only a missing link."
-            )
+            screen.problem(f"The link may have been created. {to_continue(_ONLY_MISSING, replacing=_ENSURE)}")
             raise
+        except AmbiguousResultError as error:
+            screen.problem(f"Error: {error}")
+            screen.problem(to_continue(_ONLY_MISSING, replacing=_ENSURE))
+            raise click.exceptions.Exit(1) from None
 
 
 def _normalized(name: str) -> str:
@@ -214,10 +221,11 @@ def show_links(
     around: Entity,
     *,
     has_ids: bool,
+    created: bool | None = None,
 ) -> None:
     """Show ``links``, with the title and status of the entity at the other end from ``around``.
 
-    The ids of the links appear in a table if there is room, or ``has_ids``.
+    The ids of the links appear in a table if there is room, or ``has_ids``. JSON says ``created``, if given.
     """
     if is_for_people(output):
         if links and not draw_links(links, cases, around, has_ids=has_ids):
@@ -227,7 +235,7 @@ def show_links(
         for link in links:
             other = cases.get(link.child if link.parent == around else link.parent)
             writer.add(
-                link_record(link, cases),
+                link_record(link, cases) | ({} if created is None else {"created": created}),
                 [
                     link.id,
                     name_of(link.parent, cases),

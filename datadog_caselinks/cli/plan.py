@@ -12,10 +12,19 @@ import click
 from datadog_caselinks.bulk.create_links import Failed
 from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
+from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Records, is_for_people, label, link_record, records, status_of
+from datadog_caselinks.cli.records import (
+    Records,
+    error_record,
+    is_for_people,
+    label,
+    link_record,
+    records,
+    status_of,
+)
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
@@ -24,12 +33,12 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, LinkFileError, ParameterError
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import Entity, LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import Entity, LinkStatus, WantedLink
 
 _PENDING: Final = 3
 """The exit status of ``--check`` if changes are pending."""
 
+_THE_REST: Final = "it plans the rest"
 _ACTIONS: Final = {"+": "create", "-": "delete"}
 _DELETED: Final = "deleted"
 _NOT_DELETED: Final = "not_deleted"
@@ -158,7 +167,9 @@ class _Application:
     def __init__(self, screen: Screen, settings: Settings) -> None:
         self._screen = screen
         self._output = settings.output
+        self._max_wait = settings.max_wait
         self._counts: Counter[str] = Counter()
+        self._last_error: CaseLinksError | None = None
         self.has_begun = False
         self.is_pending = False
 
@@ -172,15 +183,19 @@ class _Application:
                     self._add(outcome, planned, writer)
         self._screen.close()
         self._screen.note(f"{self._summary}.")
+        if self._failures:
+            first = longer_wait(self._last_error, self._max_wait) or "fix the problems above"
+            self._screen.problem(to_continue(_THE_REST, first=first))
 
     def _add(self, outcome: PlanOutcome, planned: LinkPlan, writer: Records) -> None:
         status = _status(outcome)
         self._counts[status] += 1
         link = planned.create[outcome.index] if isinstance(outcome, Failed) else outcome.link
-        record = {"outcome": status, "link": link_record(link, planned.details)}
+        record: dict[str, object] = {"outcome": status, "link": link_record(link, planned.details)}
         if isinstance(outcome, Failed | NotDeleted):
             self._screen.problem(f"{planned.describe(link)}: {label(status)}: {outcome.error}")
-            record["error"] = str(outcome.error)
+            record |= error_record(outcome.error)
+            self._last_error = outcome.error
         writer.add(record, [])
         self._screen.advance(done=self._counts.total(), failed=self._failures)
 
@@ -189,10 +204,8 @@ class _Application:
         if not self.has_begun:
             self._screen.note("Nothing was changed.")
             return
-        self._screen.problem(
-            f"So far: {self._summary}. Changes in flight may have been applied too; "
-            "run the same command again to plan the rest."
-        )
+        self._screen.problem(f"So far: {self._summary}. Changes in flight may have been applied too.")
+        self._screen.problem(to_continue(_THE_REST))
 
     @property
     def _summary(self) -> str:

@@ -8,11 +8,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Outcome
+from datadog_caselinks.bulk.link_files import MalformedLine
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.errors import AmbiguousResultError
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, LinkStatus, NewCaseLink
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, InvalidLinkError, ResponseError
+from datadog_caselinks.messages import MAX_STORED, one_line, storable
+from datadog_caselinks.models import (
+    Case,
+    CaseKey,
+    CaseLink,
+    Entity,
+    LinkStatus,
+    NewCaseLink,
+    WantedLink,
+    named,
+)
 from datadog_caselinks.references import Details
 
 Known = Mapping[Entity, Details]
@@ -46,7 +56,7 @@ class Records:
             self._write("]" if self._count else "[]")
 
     def _line(self, row: Sequence[str]) -> str:
-        cells = [one_line(cell) for cell in row]
+        cells = [one_line(cell, limit=MAX_STORED) for cell in row]
         if not self._widths:
             return "\t".join(cells)
         return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, self._widths, strict=True)).rstrip()
@@ -96,7 +106,11 @@ def entity_record(entity: Entity, known: Known) -> dict[str, object]:
     record: dict[str, object] = {"type": str(entity.type), "id": entity.id}
     if found := known.get(entity):
         record |= {"key": found.key, "title": found.title, "status": found.status}
-        record |= {"priority": found.priority} if isinstance(found, Case) else {"number": found.number}
+        if isinstance(found, Case):
+            record |= {"priority": found.priority}
+            record |= {"status_name": found.status_name, "status_group": found.status_group}
+        else:
+            record |= {"number": found.number}
     return record
 
 
@@ -107,4 +121,49 @@ def link_record(link: NewCaseLink | CaseLink, known: Known) -> dict[str, object]
         "parent": entity_record(link.parent, known),
         "relationship": str(link.relationship),
         "child": entity_record(link.child, known),
+    }
+
+
+def wanted_record(new: WantedLink) -> dict[str, object]:
+    """Return a link as a file writes it, with the names of the columns: a record is a line to run again."""
+    return {
+        "parent": named(new.parent),
+        "relationship": str(new.relationship),
+        "child": named(new.child),
+    }
+
+
+def error_record(error: BaseException) -> dict[str, object]:
+    """Return an error as JSON: its message, its class, and the HTTP status of the response, if there was one.
+
+    The status of an ambiguous result is that of the response which left the result open.
+    """
+    reason = error.reason if isinstance(error, AmbiguousResultError) else error
+    status = reason.status if isinstance(reason, ResponseError) else None
+    return {"error": str(error), "error_type": type(error).__name__, "error_status": status}
+
+
+def in_words(new: WantedLink | CaseLink) -> str:
+    """Return a link for people, with its ends as written, such as ``SHOP-1 parent of SHOP-2``."""
+    return f"{named(new.parent)} {label(new.relationship).lower()} {named(new.child)}"
+
+
+def with_keys(new: WantedLink, error: CaseLinksError) -> str:
+    """Return the message of ``error``, after the keys in ``new`` if the message names UUIDs only."""
+    message = str(error)
+    ends = [end for end in (new.parent, new.child) if not isinstance(end, Entity)]
+    keys = [end.key if isinstance(end, CaseKey) else end.number for end in ends]
+    return f"{in_words(new)}: {message}" if keys and not any(key in message for key in keys) else message
+
+
+def malformed_record(line: MalformedLine) -> dict[str, object]:
+    """Return a malformed line as JSON, with its text as written."""
+    text = storable(line.source.text.decode(errors="replace")) if line.source else ""
+    return {
+        "line": line.number,
+        "outcome": LinkStatus.MALFORMED,
+        "text": text,
+        "error": line.reason,
+        "error_type": InvalidLinkError.__name__,
+        "error_status": None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable
@@ -12,14 +13,22 @@ from attrs import define, field
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.bulk.rejects import Rejects
+from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Records, label, link_record, status_of
+from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
+from datadog_caselinks.cli.records import (
+    error_record,
+    label,
+    link_record,
+    malformed_record,
+    status_of,
+    wanted_record,
+    with_keys,
+)
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, LinkStatus
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import LinkStatus, WantedLink
 
 _MAX_LINES: Final = 20_000
 """Created links whose lines are remembered."""
@@ -32,10 +41,11 @@ class Report:
     """The outcomes of the lines of a file so far."""
 
     _screen: Screen
-    _records: Records | None = None  # None: show failures and the summary only
+    _outcomes: OutcomeLines
     _journal: str | None = None  # the path of the journal, if there is one
     _rejects: Rejects | None = None
-    _looks_up: bool = field(default=True, kw_only=True)
+    _file: str = field(default="-", kw_only=True)
+    _max_wait: float = field(default=math.inf, kw_only=True)
     interruption: RunInterruptedError | None = field(default=None, init=False)
     _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
@@ -78,6 +88,7 @@ class Report:
                     self.add_malformed(line)
                     continue
                 self._open[index] = line
+                self._outcomes.expect(line.new)
                 index += 1
                 yield line.new
         except OSError as error:
@@ -89,20 +100,34 @@ class Report:
         number = line.number
         status = status_of(outcome)
         self._counts[status] += 1
+        record = {"line": number, "outcome": status, **wanted_record(line.new)}
         if isinstance(outcome, Failed):
             self._reject(line, str(outcome.error))
-            self._show_failure(number, outcome)
-            self._record(number, status, error=outcome.error)
-        elif isinstance(outcome, Created):
-            self._created[outcome.link.relationship] += 1
-            self._remember(outcome.link.id, number)
-            self._record(number, status, f"created {outcome.link.id}: {outcome.new}", link=outcome.link)
-        elif first := self._lines.get(outcome.link.id):
-            self._record(number, status, f"repeats line {first}: {outcome.new}", link=outcome.link)
+            self._show_failure(line, outcome)
+            self._show(outcome.index, record | error_record(outcome.error))
         else:
-            description = f"already linked by {outcome.link.id}: {outcome.new}"
-            self._record(number, status, description, link=outcome.link)
+            shown = OutcomeLine("=", line.new, outcome.link.id, label(status))
+            record["link"] = link_record(outcome.link, {})
+            if isinstance(outcome, Created):
+                self._created[outcome.link.relationship] += 1
+                self._remember(outcome.link.id, number)
+                shown = OutcomeLine("✓", line.new, outcome.link.id)
+            elif first := self._lines.get(outcome.link.id):
+                shown = OutcomeLine("=", line.new, outcome.link.id, f"repeats line {first}")
+                record["repeats_line"] = first
+            self._show(outcome.index, record, shown)
         self._advance()
+
+    def _show(self, index: int | None, record: dict[str, object], line: OutcomeLine | None = None) -> None:
+        if index is None:
+            self._outcomes.add_record(record)
+        else:
+            self._outcomes.add(index, record, line)
+        self._stop_if_lost()
+
+    def _stop_if_lost(self) -> None:
+        if failure := self._outcomes.failure:
+            self.stop(failure, str(failure))
 
     def _remember(self, link_id: str, number: int) -> None:
         """Remember the line of a link that was created, to name it if a later line repeats it."""
@@ -115,7 +140,7 @@ class Report:
         self._counts[LinkStatus.MALFORMED] += 1
         self._reject(line, line.reason)
         self._screen.problem(f"line {line.number}: {line.reason}")
-        self._record(line.number, LinkStatus.MALFORMED, error=line.reason)
+        self._show(None, malformed_record(line))
         self._advance()
 
     def _reject(self, line: LinkLine | MalformedLine, reason: str) -> None:
@@ -130,29 +155,9 @@ class Report:
     def _advance(self) -> None:
         self._screen.advance(done=self._counts.total(), failed=self._failures)
 
-    def _record(
-        self,
-        number: int,
-        status: LinkStatus,
-        text: str = "",
-        *,
-        link: CaseLink | None = None,
-        error: object = None,
-    ) -> None:
-        if self._records is None:
-            return
-        line = [f"line {number}: {text}"] if text else []
-        details = {"link": link_record(link, {})} if link else {"error": str(error)}
-        try:
-            self._records.add({"line": number, "outcome": status, **details}, line)
-        except OutputError as failure:
-            for text in line:  # so that the id of a created link is not lost
-                self._screen.problem(text)
-            self.stop(failure, str(failure))
-
-    def _show_failure(self, number: int, outcome: Failed) -> None:
-        error = outcome.error
-        message = f"line {number}: {label(status_of(outcome))}: {error}"
+    def _show_failure(self, line: LinkLine, outcome: Failed) -> None:
+        number, error = line.number, outcome.error
+        message = f"line {number}: {label(status_of(outcome))}: {with_keys(line.new, error)}"
         if isinstance(error, AmbiguousResultError):
             self._screen.problem(message)
             if error.during_outage:
@@ -165,6 +170,11 @@ class Report:
             self._screen.problem(message)
         else:
             self.stop(error, message)
+
+    def release(self) -> None:
+        """Show the lines that wait for those before them."""
+        self._outcomes.release()
+        self._stop_if_lost()
 
     def stop(self, error: Exception, message: str) -> None:
         """Read no further lines, and show ``message`` unless the run was stopped already."""
@@ -200,23 +210,22 @@ class Report:
                 f"In flight or about to be sent: lines {lines}." if lines else "Nothing was in flight."
             )
             self._screen.problem(f"Interrupted. {in_flight}")
-        if not self.exit_status:
-            return
-        if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
-            again = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}, then run"
-            self._screen.summary(f"To continue, {again} the same command with that file{self._hint}.")
-            return
-        fix = "fix the problems above, then " if self._failures or self._stopped_by else ""
-        again = f"To continue, {fix}run the same command again"
-        if self._journal:
-            self._screen.summary(f"{again}: the journal records what is done.")
-        elif self._created or self._counts[LinkStatus.AMBIGUOUS] or self._lines_in_flight:
-            self._screen.summary(f"{again}{self._hint}: it creates only the missing links.")
+        if self.exit_status:
+            self._screen.summary(self._to_continue)
 
     @property
-    def _hint(self) -> str:
-        """What else to change so that a link which may exist is not created again."""
-        return "" if self._looks_up else " without --no-lookup"
+    def _to_continue(self) -> str:
+        """How to continue, with the command."""
+        # Without lookups, a link that may exist would be created again.
+        replacing: dict[str, str | None] = {} if self._journal else {"--no-lookup": None}
+        if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
+            first = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}"
+            replacing[self._file] = str(self._rejects.path)
+            return to_continue(first=first, replacing=replacing, option="--rejects")
+        first = "fix the problems above" if self._failures or self._stopped_by else ""
+        wait = longer_wait(self._stopped_by, self._max_wait)
+        then = "the journal records what is done" if self._journal else "it creates only the missing links"
+        return to_continue(then, first=wait or first, replacing=replacing)
 
     @property
     def exit_status(self) -> int:

@@ -15,10 +15,14 @@ from typing import Any, Final, TypeVar, Unpack
 import click
 from attrs import frozen
 
+from datadog_caselinks.cli.again import longer_wait
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.proxies import proxy_for
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
+from datadog_caselinks.errors import RateLimitError
+from datadog_caselinks.rate import Rate
+from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.sites import Site, site_from_env
 
@@ -40,6 +44,8 @@ class Settings:
     output: str
     quiet: bool
     verbose: bool
+    max_wait: float = RetryPolicy().max_wait
+    rate: Rate | None = None
 
 
 site_option: Final[Callable[[Any], Any]] = click.option(
@@ -54,6 +60,26 @@ output_option: Final[Callable[[Any], Any]] = click.option(
 )
 verbose_option: Final[Callable[[Any], Any]] = click.option(
     "--verbose", "-v", is_flag=True, help="Show each retry and each wait for the rate limit."
+)
+
+
+def _parsed_rate(context: click.Context, parameter: click.Parameter, given: str | None) -> Rate | None:
+    return Rate.parse(given) if given else None
+
+
+rate_option: Final[Callable[[Any], Any]] = click.option(
+    "--rate",
+    metavar="REQUESTS/PERIOD",
+    callback=_parsed_rate,
+    help="Send no more requests than this, such as 50/1s. Default: as many as the rate limit allows.",
+)
+max_wait_option: Final[Callable[[Any], Any]] = click.option(
+    "--max-wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=RetryPolicy().max_wait,
+    show_default=True,
+    help="Longest wait for the rate limit or a Retry-After. A longer one is an error.",
 )
 
 
@@ -72,6 +98,8 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
             help="Use a temporary local server with demo data instead of Datadog. Needs no keys.",
         )
         @output_option
+        @rate_option
+        @max_wait_option
         @click.option("--quiet", "-q", is_flag=True, help=quiet)
         @verbose_option
         @functools.wraps(function)
@@ -80,11 +108,13 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
             site: str | None,
             in_sandbox: bool,
             output: str,
+            rate: Rate | None,
+            max_wait: float,
             quiet: bool,
             verbose: bool,
             **options: Any,
         ) -> T:
-            settings = Settings(site, in_sandbox, output, quiet, verbose)
+            settings = Settings(site, in_sandbox, output, quiet, verbose, max_wait, rate)
             return function(*arguments, settings=settings, **options)
 
         return command
@@ -103,7 +133,12 @@ def resolve_site(given: str | None) -> Site:
 
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> AsyncIterator[CaseLinksClient]:
-    """Open the client for ``settings``. With ``--sandbox`` a sandbox starts and ends with it."""
+    """Open the client for ``settings``. With ``--sandbox`` a sandbox starts and ends with it.
+
+    An error about a wait for the rate limit that leaves the block says which option allows the wait.
+    """
+    options.setdefault("retry", RetryPolicy(max_wait=settings.max_wait))
+    options["rate"] = settings.rate
     async with contextlib.AsyncExitStack() as stack:
         if settings.in_sandbox:
             sandbox = await stack.enter_async_context(Sandbox(seed="demo"))
@@ -112,7 +147,12 @@ async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> A
             site = resolve_site(settings.site)
             options["proxy"] = proxy_for(site).url
             client = CaseLinksClient.from_env(site, **options)
-        yield await stack.enter_async_context(client)
+        try:
+            yield await stack.enter_async_context(client)
+        except RateLimitError as error:
+            if advice := longer_wait(error, settings.max_wait):
+                error.args = (f"{error}. To continue, {advice}",)
+            raise
 
 
 @contextlib.contextmanager

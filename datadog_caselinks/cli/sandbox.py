@@ -14,8 +14,16 @@ import click
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
+from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Fault, Sandbox
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, IncidentSearch
+from datadog_caselinks.sandbox.variant import (
+    Buckets,
+    Duplicates,
+    ErrorFormat,
+    IncidentSearch,
+    MalformedIds,
+    UnknownCases,
+)
 
 _AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
 _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -59,7 +67,19 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     "--error-format",
     type=click.Choice(get_args(ErrorFormat)),
     default="mixed",
-    help="Form of errors: strings, objects, or mixed as in recorded responses. Default: mixed.",
+    help="Form of errors: strings, objects, generic, or mixed as in recorded responses. Default: mixed.",
+)
+@click.option(
+    "--unknown-cases",
+    type=click.Choice(get_args(UnknownCases)),
+    default="allow",
+    help="Response to a create or list of a case that was not added: as usual, or 404. Default: allow.",
+)
+@click.option(
+    "--malformed-ids",
+    type=click.Choice(get_args(MalformedIds)),
+    default="bad-request",
+    help="Response to an id that is not a UUID: 400 or 404. Default: bad-request.",
 )
 @click.option(
     "--incident-search",
@@ -82,6 +102,8 @@ def sandbox(
     list_lag: float,
     buckets: Buckets,
     error_format: ErrorFormat,
+    unknown_cases: UnknownCases,
+    malformed_ids: MalformedIds,
     incident_search: IncidentSearch,
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
@@ -105,6 +127,8 @@ def sandbox(
         list_lag=list_lag,
         buckets=buckets,
         error_format=error_format,
+        unknown_cases=unknown_cases,
+        malformed_ids=malformed_ids,
         incident_search=incident_search,
     )
     try:
@@ -134,7 +158,7 @@ def _assignments(variables: dict[str, str], *, is_windows: bool) -> str:
 
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
     async with server:
-        environment = {name: value for name, value in os.environ.items() if name != "DD_BEARER_TOKEN"}
+        environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         # Ctrl-C reaches the command too, which may still need the server while it shuts down.
         with on_signals(lambda _: None, signal.SIGINT):
             process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)

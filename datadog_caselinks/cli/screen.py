@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from datadog_caselinks.cli.streams import OutputError
 
@@ -25,29 +26,30 @@ class Screen:
     """The output of a run.
 
     Progress is a bar if standard error is a terminal, else a line every ten seconds, and hidden if ``quiet``.
-    ``TERM=dumb`` and ``CI`` also ask for lines.
-    ``clock`` returns monotonic seconds.
+    ``TERM=dumb`` and ``CI`` also ask for lines. ``has_bar`` says which. ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._is_quiet = quiet
         self._unwritable: OutputError | None = None
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._results = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         # FORCE_COLOR asks for colours in a file. A bar redraws itself, which only a terminal can show; a
         # terminal of a CI job ends up in a log.
-        has_bar = sys.stderr.isatty() and self._console.is_interactive and not os.environ.get("CI")
+        is_watched = sys.stderr.isatty() and self._console.is_interactive and not os.environ.get("CI")
+        self.has_bar = not quiet and is_watched
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
             _NUMBERS,
             TimeRemainingColumn(),
             console=self._console,
-            disable=quiet or not has_bar,
+            disable=not self.has_bar,
             redirect_stdout=False,
             transient=True,
         )
         self._bar = self._progress.add_task("", total=None, failed=0, rate=0.0, held="")
-        self._reports_in_lines = not quiet and not has_bar
+        self._reports_in_lines = not quiet and not is_watched
         self._clock = clock
         self._began = self._reported_at = clock()
         self._total: int | None = None
@@ -61,6 +63,7 @@ class Screen:
         self._done_before = done
         self._progress.reset(self._bar, total=total)
         self._progress.start()
+        self._progress.refresh()
 
     def on_progress(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` requests are done, for a total that may still grow."""
@@ -87,17 +90,26 @@ class Screen:
         until = datetime.now() + timedelta(seconds=seconds)
         self._progress.update(self._bar, held=f" · rate limit until {until:%H:%M:%S}")
 
-    def data(self, line: str) -> None:
+    def data(self, line: str | Text) -> None:
         """Write a line of the result. Raises :class:`OutputError` if standard output cannot be written."""
         if self._progress.live.is_started and sys.stdout.isatty():
             self._console.print(line)  # above the bar, which print() would garble
             return
         try:
-            print(line, flush=True)  # noqa: T201 - this is where the command prints
+            print(self._styled(line), flush=True)  # noqa: T201 - this is where the command prints
         except OutputError as error:
             self._unwritable = error
         if self._unwritable:
             raise self._unwritable
+
+    def _styled(self, line: str | Text) -> str:
+        if isinstance(line, str):
+            return line
+        if not self._results.is_terminal:
+            return line.plain
+        with self._results.capture() as captured:
+            self._results.print(line, end="")
+        return captured.get()
 
     def problem(self, line: str) -> None:
         """Write a line about a problem."""

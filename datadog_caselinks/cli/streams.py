@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-_ASCII: Final = str.maketrans("─│├└━→←↔↑↓↻■▲◉◇○◐✓…·", "-||`-><=^v@#^*~oox.-")
+_ASCII: Final = str.maketrans("─│├└━→←↔↑↓↻■▲◉◇○◐✓✗…·", "-||`-><=^v@#^*~oovx.-")
 """ASCII replacements of the same width for the symbols in our output."""
 
 

@@ -11,14 +11,14 @@ from rich.text import Text
 
 from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid
-from datadog_caselinks.references import Details, name_of, named
+from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid, named
+from datadog_caselinks.references import Details, name_of, status_of
 
 _WIDE: Final = 120
 """The terminal width from which the ids of the links leave room for titles."""
 
 _COLUMNS: Final = ("relationship", "entity", "title", "status", "link")
-_STATUS_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "green"}
+_STAGE_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "green"}
 
 
 def draw_links(
@@ -43,12 +43,12 @@ def draw_links(
         width = max((len(cell) for cell in cells if name != "title" or is_uuid(cell)), default=0)
         widths.append(max(width, len(name)))
         table.add_column(name, no_wrap=name != "title", overflow="ellipsis", min_width=widths[-1])
-    for relationship, entity, title, status, link_id in rows:
+    for relationship, entity, title, status, link_id, stage in rows:
         row: list[str | Text] = [
             relationship,
             entity,
             Text(title, no_wrap=True),
-            Text(status, style=_STATUS_STYLES.get(status, "")),
+            Text(status, style=_STAGE_STYLES.get(stage, "")),
             Text(link_id, style="dim"),
         ]
         table.add_row(*row[: len(names)])
@@ -66,10 +66,10 @@ def draw_cases(cases: Iterable[Case]) -> None:
     for name in ("case", "status", "priority", "title"):
         table.add_column(name, no_wrap=True, overflow="ellipsis" if name == "title" else "fold")
     for case in cases:
-        key, status, priority, title = map(one_line, (case.key, case.status, case.priority, case.title))
+        key, status, priority, title = map(one_line, (case.key, status_of(case), case.priority, case.title))
         table.add_row(
             Text(key or case.id, style="bold"),
-            Text(status, style=_STATUS_STYLES.get(status, "")),
+            Text(status, style=_STAGE_STYLES.get(case.stage, "")),
             Text(priority),
             Text(title),
         )
@@ -117,7 +117,8 @@ def _row(link: CaseLink, cases: Mapping[Entity, Details], around: Entity) -> lis
     kind, _, other_id = named(other).rpartition(":")
     known = cases.get(other) or Case(other_id, kind or "case", other_id, "", "")
     name = name_of(other, {other: known}) if other in cases else known.key
-    return [f"{_arrow(link, around)} {link.relationship}", name, known.title, known.status, link.id]
+    relationship = f"{_arrow(link, around)} {link.relationship}"
+    return [relationship, name, known.title, status_of(known), link.id, known.stage]
 
 
 def _arrow(link: CaseLink, around: Entity) -> str:

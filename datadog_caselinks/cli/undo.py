@@ -11,10 +11,11 @@ import click
 from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.undo import Undo
+from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.cases import ends_of, find_details
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Known, Records, label, link_record, records
+from datadog_caselinks.cli.records import Known, Records, error_record, label, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
@@ -26,6 +27,7 @@ from datadog_caselinks.references import name_of
 _MAX_CASES: Final = 100
 """The number of cases up to which their keys are looked up, each with a request."""
 
+_THE_REST: Final = "it deletes the rest"
 _DELETED: Final = "deleted"
 _GONE: Final = "already_gone"
 _NOT_DELETED: Final = "not_deleted"
@@ -110,7 +112,9 @@ class _Deletion:
     def __init__(self, screen: Screen, settings: Settings) -> None:
         self._screen = screen
         self._output = settings.output
+        self._max_wait = settings.max_wait
         self._counts: Counter[str] = Counter()
+        self._last_error: CaseLinksError | None = None
         self._total = 0
         self.is_uncertain = False
 
@@ -145,7 +149,8 @@ class _Deletion:
         if left := self._total - self._counts.total():
             self._screen.problem(f"Stopped: {counted(left, 'link')} not deleted for the same reason.")
         if self._failures:
-            self._screen.problem("To delete the rest, fix the problem, then run the same command again.")
+            first = longer_wait(self._last_error, self._max_wait) or "fix the problem"
+            self._screen.problem(to_continue(_THE_REST, first=first))
 
     def _add(self, outcome: Deleted | NotDeleted, cases: Known, writer: Records) -> None:
         record: dict[str, object] = {"link": link_record(outcome.link, cases)}
@@ -153,7 +158,8 @@ class _Deletion:
             status = _GONE if outcome.was_gone else _DELETED
         else:
             status = _NOT_DELETED
-            record["error"] = str(outcome.error)
+            record |= error_record(outcome.error)
+            self._last_error = outcome.error
             self._screen.problem(f"{_named(outcome.link, cases)}: {label(status)}: {outcome.error}")
         self._counts[status] += 1
         writer.add({"outcome": status, **record}, [])
@@ -164,10 +170,8 @@ class _Deletion:
         if not self.has_begun:
             self._screen.note("Nothing was deleted.")
             return
-        self._screen.problem(
-            f"So far: {self._summary}. Deletes in flight may have been applied too; "
-            "run the same command again to delete the rest."
-        )
+        self._screen.problem(f"So far: {self._summary}. Deletes in flight may have been applied too.")
+        self._screen.problem(to_continue(_THE_REST))
 
     @property
     def has_begun(self) -> bool:

@@ -12,7 +12,7 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.isolation import log
-from datadog_caselinks.references import WantedLink
+from datadog_caselinks.models import WantedLink
 
 _logger = logging.getLogger(__name__)
 

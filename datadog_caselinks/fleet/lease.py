@@ -28,8 +28,8 @@ from datadog_caselinks.errors import CaseLinksError, FleetError, InvalidLinkErro
 from datadog_caselinks.fleet.database import ENCODING, TIMEOUT, pool_of, stored, translate_errors
 from datadog_caselinks.fleet.runs import FleetState
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import CaseLink
-from datadog_caselinks.references import WantedLink, parse_link
+from datadog_caselinks.models import CaseLink, WantedLink
+from datadog_caselinks.references import parse_link
 
 _INTERVAL: Final = 0.5
 """Seconds between two renewals, which also write the outcomes."""

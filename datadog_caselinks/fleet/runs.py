@@ -16,9 +16,8 @@ from psycopg.rows import class_row, tuple_row
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.concurrency import enumerate_async
 from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
-from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.models import LinkStatus, WantedLink, named
 from datadog_caselinks.parameters import require, require_items, require_whole_number
-from datadog_caselinks.references import WantedLink, named
 from datadog_caselinks.sites import Site
 
 QUEUE: Final = "caselinks"
@@ -263,5 +262,6 @@ def _require_run(run: int | None) -> None:
 async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:
     """Defer a job for each chunk, within the transaction of ``connection``."""
     jobs: list[JSONDict] = [{"run": run, "chunk": chunk} for run, chunk in chunks]
+    # The task is _Worker.create_links of tasks.py, which this process need not have.
     task = app.configure_task(f"{TASKS}:{CREATE}", allow_unknown=True, queue=QUEUE, connection=connection)
     await task.batch_defer_async(*jobs)

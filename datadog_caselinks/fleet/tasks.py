@@ -41,7 +41,7 @@ _LONGEST_HOLD: Final = 300.0
 """Bounds in seconds of the wait after an error that affects all links; it doubles with each such error."""
 
 _LONGEST_REQUESTED: Final = 3600.0
-"""The maximum wait in seconds that a server can ask for, as in the gate."""
+"""The maximum wait in seconds that a server can ask for, as in ``http/window.py``."""
 
 
 def add_link_tasks(

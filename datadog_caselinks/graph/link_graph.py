@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
@@ -15,24 +15,21 @@ from datadog_caselinks.graph.search import distances_from
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
+    CaseKey,
     CaseLink,
     Entity,
     Incident,
+    IncidentNumber,
     Relationship,
     require_known_relationship,
 )
-from datadog_caselinks.references import (
-    CaseKey,
-    Details,
-    IncidentNumber,
-    address_of,
-    name_of,
-    parse_reference,
-)
+from datadog_caselinks.references import Details, address_of, name_of, parse_reference
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
+
+_DETAILS: Final = ("key", "title", "status", "status_name", "status_group", "priority")
 
 Cycle = tuple[CaseLink, ...]
 """Links of one relationship. The child of each is the parent of the next, and the last leads to the first."""
@@ -178,8 +175,8 @@ class LinkGraph:
         """Return the graph as a networkx ``MultiDiGraph``: entities are nodes, and links are edges.
 
         Nodes have ``type`` and ``distance``, for cases and incidents that could be read also ``key``,
-        ``title`` and ``status``, and for cases ``priority``. Edges have the link's id as their key, and
-        ``relationship``.
+        ``title`` and ``status``, and for cases ``status_name``, ``status_group`` and ``priority``. Edges have
+        the link's id as their key, and ``relationship``.
 
         Raises:
             ConfigurationError: networkx is not installed.
@@ -191,11 +188,7 @@ class LinkGraph:
         graph: MultiDiGraph[Entity] = MultiDiGraph()
         for entity in self.entities:
             known = self.details.get(entity)
-            details = {
-                name: getattr(known, name)
-                for name in ("key", "title", "status", "priority")
-                if hasattr(known, name)
-            }
+            details = {name: getattr(known, name) for name in _DETAILS if hasattr(known, name)}
             distance = {"distance": self.distances[entity]} if entity in self.distances else {}
             graph.add_node(entity, type=str(entity.type), **distance, **details)
         for link in self.links:

@@ -19,24 +19,20 @@ from datadog_caselinks.graph.contradictions import Contradiction, find_contradic
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
+    CaseKey,
     CaseLink,
     Entity,
     Identity,
     Incident,
+    IncidentNumber,
+    LinkReference,
     NewCaseLink,
     Relationship,
+    WantedLink,
     identity,
 )
 from datadog_caselinks.operations import ids_by_identity
-from datadog_caselinks.references import (
-    CaseKey,
-    Details,
-    IncidentNumber,
-    LinkReference,
-    Resolver,
-    WantedLink,
-    name_of,
-)
+from datadog_caselinks.references import Details, Resolver, name_of
 
 
 @frozen

@@ -31,6 +31,11 @@ _KINDS: Final = {"link": "a link", "case": "a case", "incidents": "an incident"}
 
 T = TypeVar("T")
 
+MAX_VALUES: Final = 2**20
+"""Values of a document: twice as many as 16 MiB of links have. A value takes some 100 bytes once decoded, so
+short ones take many times as much memory as their text, and as long to decode.
+"""
+
 OptionalText = NewType("OptionalText", str)
 """A text that may be missing or of another type; it is empty then."""
 
@@ -121,6 +126,8 @@ class CaseAttributes:
     title: OptionalText = OptionalText("")
     status: OptionalText = OptionalText("")
     priority: OptionalText = OptionalText("")
+    status_name: OptionalText = OptionalText("")
+    status_group: OptionalText = OptionalText("")
 
 
 @define
@@ -191,6 +198,14 @@ def encode_new_link(new: NewCaseLink) -> bytes:
     # orjson's bytes keep the 4 KB buffer they were written into: 40 MB for 10,000 calls that wait. A copy
     # does not.
     return bytes(memoryview(body)) if isinstance(body, bytes) else body.encode()
+
+
+def has_too_many_values(body: bytes) -> bool:
+    """Return whether ``body`` has more than ``MAX_VALUES`` values, without decoding it.
+
+    Each value but the outermost one follows a comma or an opening bracket. Those in texts count too.
+    """
+    return len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def decode_link(body: bytes) -> CaseLink:
@@ -264,7 +279,11 @@ def _read_case(member: object) -> Case:
 def _case(resource: CaseResource) -> Case:
     _require_type(resource.type, "case")
     known = resource.attributes or CaseAttributes()
-    return Case(resource.id, known.key, known.title, known.status, known.priority)
+    return Case(
+        resource.id,
+        *(known.key, known.title, known.status, known.priority),
+        *(known.status_name, known.status_group),
+    )
 
 
 def _incident(resource: IncidentResource) -> Incident:

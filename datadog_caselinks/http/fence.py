@@ -16,7 +16,7 @@ Check = Callable[[], Awaitable[None]]
 
 
 class FencedRequester:
-    """Sends requests through ``requester``, and creates only if ``check`` allows it.
+    """Sends creates through ``requester``, each only if ``check`` allows it.
 
     ``check`` runs after every wait: for a slot, for the rate limit and for the connection. Without its body a
     server cannot apply a create, so a create that ``check`` refuses was not sent.
@@ -26,13 +26,12 @@ class FencedRequester:
         self._requester = requester
         self._check = check
 
-    async def send(self, request: Request, last: CaseLinksError | None = None) -> Response:
-        """Send ``request`` like :meth:`Requester.send`. Raises also what ``check`` raises."""
-        if not isinstance(request.body, bytes):  # a list, which changes nothing
-            return await self._requester.send(request, last)
+    async def send(self, request: Request, last_failure: CaseLinksError | None = None) -> Response:
+        """Send a create like :meth:`Requester.send`. Raises also what ``check`` raises."""
+        assert isinstance(request.body, bytes)  # a create
         body = _FencedBody(request.body, self._check)
         try:
-            return await self._requester.send(request._replace(body=body), last)
+            return await self._requester.send(request._replace(body=body), last_failure)
         except TransportError:
             if not (refusal := body.refusal):
                 raise

@@ -13,7 +13,7 @@ from datadog_caselinks.errors import CaseLinksError, RateLimitError
 from datadog_caselinks.events import report_wait
 from datadog_caselinks.http.window import SentRequest, Window
 from datadog_caselinks.isolation import log
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.rate_limit import RateLimit, where_to_raise
 
 _logger = logging.getLogger("datadog_caselinks.gate")
 
@@ -94,6 +94,12 @@ class Permit:
             self._bucket.withdraw(self._request)
         else:
             self._bucket.lose(self._request)
+
+    def withdraw(self) -> None:
+        """Give the permit back: no request is sent."""
+        request, self._request = self._request, None
+        assert request is not None
+        self._bucket.withdraw(request)
 
     def on_response(
         self, limit: RateLimit | None, *, is_rate_limited: bool, retry_after: float | None
@@ -253,9 +259,12 @@ class Bucket:
 
 
 def _too_long(wait: float, max_wait: float, limit: RateLimit | None) -> RateLimitError:
-    return RateLimitError(
+    message = (
         f"the rate limit is used up for another {wait:.0f} s, and max_wait is {max_wait:.0f} s: "
-        "try again later, or increase max_wait of the RetryPolicy",
+        "try again later, or increase max_wait."
+    )
+    return RateLimitError(
+        f"{message}{where_to_raise(limit)}".rstrip("."),
         status=429,
         retry_after=wait,
         rate_limit=limit,

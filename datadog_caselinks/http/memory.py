@@ -41,13 +41,13 @@ class Memory:
         self._in_thread = threading.Lock()  # a thread goes on when its call is cancelled
 
     async def read(
-        self, request: Request, read: Callable[[Response], T], last: CaseLinksError | None = None
+        self, request: Request, read: Callable[[Response], T], last_failure: CaseLinksError | None = None
     ) -> T:
         """Send ``request``, and return what ``read`` returns for the response.
 
         If the body is longer than its share, and another long one is being read, the request is sent again
-        when that one is decoded: waiting in between would count towards the timeout. ``last`` is the error of
-        the attempt before, if this is a retry.
+        when that one is decoded: waiting in between would count towards the timeout.
+        ``last_failure`` is as for :meth:`Requester.send`.
 
         Raises:
             CaseLinksError: As :meth:`Requester.send` and ``read``.
@@ -64,7 +64,7 @@ class Memory:
         try:
             async with self._shares:
                 first = request._replace(max_body=min(request.max_body, self._share), extend=extend)
-                response = await self._requester.send(first, last)
+                response = await self._requester.send(first, last_failure)
                 if response.is_complete or is_long or response.status >= 300:
                     return await self._decode(response, read)
         finally:
@@ -72,7 +72,7 @@ class Memory:
                 self._long.release()
         del response
         async with self._long:
-            return await self._decode(await self._requester.send(request, last), read)
+            return await self._decode(await self._requester.send(request, last_failure), read)
 
     async def _decode(self, response: Response, read: Callable[[Response], T]) -> T:
         if len(response.body) <= _LONG_BODY:

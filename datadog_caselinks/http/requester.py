@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from datadog_caselinks.errors import CaseLinksError, SessionError
 from datadog_caselinks.events import report_request
 from datadog_caselinks.http.gate import MAX_BUCKETS, Bucket, Gate, Permit
 from datadog_caselinks.http.headers import retry_after
+from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
-from datadog_caselinks.outage import Outage
-from datadog_caselinks.retry import mark_as_outage
+from datadog_caselinks.outage import Outage, mark_as_outage
+from datadog_caselinks.rate import Rate
 
 _CLOSED: Final = "this client is closed: create a new one"
 
@@ -28,10 +30,18 @@ class Requester:
         outage: The outage of the server, if there is one.
         max_in_flight: The most requests in flight at once.
         max_wait: Seconds; the longest wait for the rate limit.
+        rate: A limit of the client's own, if it has one.
     """
 
     def __init__(
-        self, transport: Transport, gate: Gate, outage: Outage, *, max_in_flight: int, max_wait: float
+        self,
+        transport: Transport,
+        gate: Gate,
+        outage: Outage,
+        *,
+        max_in_flight: int,
+        max_wait: float,
+        rate: Rate | None = None,
     ) -> None:
         self._transport = transport
         self._gate = gate
@@ -41,13 +51,14 @@ class Requester:
             lambda _: asyncio.Semaphore(max_in_flight)
         )
         self._max_wait = max_wait
+        self._pace = Pace(rate) if rate else None
         self._is_closed = False
 
-    async def send(self, request: Request, last: CaseLinksError | None = None) -> Response:
+    async def send(self, request: Request, last_failure: CaseLinksError | None = None) -> Response:
         """Send ``request`` once, when a slot is free, no outage holds it back and the rate limit allows it.
 
-        ``last`` is the error of the attempt before, if this is a retry. It is raised again if the server has
-        failed for so long that no request is retried any more.
+        ``last_failure`` is the error of the latest failed attempt, if this is a retry. It is raised again,
+        and nothing is sent, if the server has failed for so long that no request is retried any more.
 
         Raises:
             TransportError: There is no response. Every status that the server sends is a response.
@@ -55,18 +66,19 @@ class Requester:
             SessionError: The client is closed.
         """
         self._require_open()  # before the queue: a call of a closed client must not wait to fail
-        # The slot before the permit: a permit that waits for a slot would be of a window that is over. Each
-        # bucket has its own slots, because calls that wait for one window must not hold up those of another.
+        # The slot comes before the permit: the window of a permit that waits for a slot could end. Each
+        # bucket has its own slots, since calls that wait for one window must not hold up those of another.
         slots = self._slots(self._gate.bucket(request.operation))
         async with slots:
             # In the slot, so that a request which waits holds back those behind it.
             if self._outage.is_on:
                 await self._outage.wait()
-            if last and self._outage.is_long:
-                mark_as_outage(last)
-                raise last
-            with await self._gate.acquire(request.operation, max_wait=self._max_wait, slots=slots) as permit:
-                async with self._in_flight:  # free, unless requests of several buckets are in flight
+            if last_failure and self._outage.is_long:
+                mark_as_outage(last_failure)
+                raise last_failure
+            acquire = partial(self._gate.acquire, request.operation, max_wait=self._max_wait, slots=slots)
+            with await (self._pace.acquire(slots, acquire) if self._pace else acquire()) as permit:
+                async with self._in_flight:  # bounds the requests of all buckets together
                     if self._is_closed:
                         raise SessionError(_CLOSED)
                     report_request(request.operation)
@@ -78,6 +90,8 @@ class Requester:
         """Refuse further requests, also those that wait."""
         self._is_closed = True
         self._outage.close()
+        if self._pace:
+            self._pace.close()
 
     def _require_open(self) -> None:
         if self._is_closed:
@@ -89,7 +103,8 @@ def _report_to_gate(permit: Permit, response: Response) -> None:
     """Report to the gate what ``response`` says of the rate limit.
 
     An error without rate-limit headers says nothing: it came from something in front of the server's counter,
-    so the request may not have been counted. Only a 401 is the same for every request.
+    so the request may not have been counted. A 401 is reported although it has no such headers: all requests
+    with these credentials get it, so those that wait need not wait for a response with a limit.
     """
     limit = response.rate_limit()
     is_rate_limited = response.status == 429

@@ -254,7 +254,8 @@ class Window:
 
     def _open(self, request: SentRequest, limit: RateLimit, ends: float, remaining: int) -> None:
         if self._reported:
-            self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._left, 1))
+            # Of what the responses reported, without what may have been counted: that is ours already.
+            self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._remaining, 1))
         self._ends_after, self._ends_at = self._narrowed(_earliest_end(request, limit), ends, limit.period)
         self._reported, self._started_at = limit, request.at
         self._remaining, self._used_by_us = remaining, 1

@@ -33,6 +33,7 @@ from datadog_caselinks.errors import (
     ResponseError,
     ResponseTooLargeError,
     ServerError,
+    may_be_at_work,
 )
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
@@ -51,8 +52,7 @@ from datadog_caselinks.models import (
     is_uuid,
     require_known_relationship,
 )
-from datadog_caselinks.rate_limit import RateLimit
-from datadog_caselinks.retry import may_be_at_work
+from datadog_caselinks.rate_limit import RateLimit, where_to_raise
 
 _logger = logging.getLogger("datadog_caselinks.wire")
 
@@ -145,6 +145,14 @@ class CaseSearch(NamedTuple):
         return quoted(self.query)
 
 
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @define(eq=False)
 class Response:
     """The response to ``request``.
@@ -161,10 +169,10 @@ class Response:
     status: int
     headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
-    redact: Callable[[str], str] = field(default=str, repr=False)
+    redact: Callable[[str], str] = field(default=_unchanged, repr=False)
     is_complete: bool = True
     was_resent: bool = False
-    disconnect: Callable[[], object] = bool
+    disconnect: Callable[[], object] = _nothing
 
     def rate_limit(self) -> RateLimit | None:
         """Return what its headers say of the rate limit."""
@@ -263,7 +271,7 @@ def read_links(response: Response) -> list[CaseLink]:
     if decoded.skipped:
         _log_skipped(f"the list of the links of {entity}", "links", decoded)
     if isinstance(entity, Entity) and not _is_about(entity, decoded.members):
-        del decoded  # as above
+        del decoded  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another entity")
     return decoded.members
 
@@ -289,7 +297,7 @@ def read_case(response: Response) -> Case:
     """
     case, name = _read(response, envelope.decode_case), str(response.request.subject)
     if is_uuid(name) and case.id.lower() != name.lower():
-        del case  # as above
+        del case  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another case")
     if not has_requested_key(case, response.request):
         response.disconnect()
@@ -350,6 +358,9 @@ def _read(response: Response, decode: Callable[[bytes], T]) -> T:
         raise _error(response)
     if not response.is_complete:
         raise _malformed(response, "longer than the client reads", ResponseTooLargeError)
+    if envelope.has_too_many_values(response.body):
+        reason = f"more than the {envelope.MAX_VALUES:,} values that the client reads"
+        raise _malformed(response, reason, ResponseTooLargeError)
     try:
         return decode(response.body)
     except ValueError as error:
@@ -403,13 +414,17 @@ def _error(response: Response) -> ResponseError:
     wait = max((wait for wait in waits if wait is not None), default=None)
     if response.status == 429 and wait is not None:
         advice = f"The server asks to wait {wait:g} s. {advice}"
+    advice = advice.format(scope=response.request.scope)
+    where = where_to_raise(rate_limit) if response.status == 429 else ""
+    if response.status == 404 and _names_a_key(response.request):
+        where = " A case that moved to another project has another key"
     excerpt = text[:_EXCERPT]
     reason = one_line("; ".join(reported) or _unknown_encoding(response) or _title(excerpt)).removeprefix(
         f"{response.status} "
     )
     error = kind(
         f"cannot {response.request.action}: {response.status} {reason.rstrip('.') or 'without a reason'}. "
-        + advice.format(scope=response.request.scope).rstrip("."),  # a longer message may quote this one
+        + f"{advice}{where}".rstrip("."),  # a longer message may quote this one
         status=response.status,
         errors=reported,
         raw_errors=raw,
@@ -422,6 +437,10 @@ def _error(response: Response) -> ResponseError:
     if error.may_have_been_applied and may_be_at_work(error):
         response.disconnect()  # the response of the server behind the gateway may still arrive on it
     return error
+
+
+def _names_a_key(request: Request) -> bool:
+    return request.operation == "get" and not is_uuid(str(request.subject))
 
 
 def _unknown_encoding(response: Response) -> str:
@@ -460,10 +479,15 @@ def _is_shallow(value: object, levels: int) -> bool:
 
 def _readable(error: object) -> str:
     """Return one error for people: a string, or the title and detail of an object, or its code."""
-    if isinstance(error, dict):
-        parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
-        return ": ".join(parts) or str(error.get("code") or error)
-    return str(error)
+    if not isinstance(error, dict):
+        return str(error)
+    parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
+    if len(parts) > 1 and parts[0] == "Generic Error":  # says nothing that the detail does not
+        parts.pop(0)
+    text = ": ".join(parts) or str(error.get("code") or error)
+    source = error.get("source")
+    where = source.get("parameter") or source.get("pointer") if isinstance(source, dict) else None
+    return f"{text} ({where})" if isinstance(where, str) and where not in text else text
 
 
 def _title(text: str) -> str:

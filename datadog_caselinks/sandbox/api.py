@@ -14,7 +14,10 @@ from attrs import field, frozen
 from datadog_caselinks.credentials import ApiKeys, BearerToken
 from datadog_caselinks.sandbox.documents import (
     InvalidDocumentError,
+    MalformedIdError,
     Search,
+    is_case_name,
+    is_uuid,
     read_case_search,
     read_draft,
     read_filter,
@@ -27,7 +30,13 @@ from datadog_caselinks.sandbox.documents import (
     write_links,
 )
 from datadog_caselinks.sandbox.query import Document
-from datadog_caselinks.sandbox.refusals import Refusal, RefusedError, bad_request
+from datadog_caselinks.sandbox.refusals import (
+    Refusal,
+    RefusedError,
+    bad_request,
+    invalid_parameter,
+    not_found,
+)
 from datadog_caselinks.sandbox.store import Draft, Store, StoredCase, StoredIncident, StoredLink
 from datadog_caselinks.sandbox.variant import IncidentSearch, Variant
 
@@ -42,11 +51,13 @@ _APP_KEY: Final = "sandbox-app-key"
 _APP_KEY_WITHOUT_SCOPE: Final = "sandbox-read-only-app-key"
 _APP_KEY_WITHOUT_INCIDENTS: Final = "sandbox-cases-only-app-key"
 _TOKEN: Final = "sandbox-token"
+_ACCESS_TOKEN: Final = "ddpat_sandbox-token"
 
 CREDENTIALS: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY)
 CREDENTIALS_WITHOUT_SCOPE: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY_WITHOUT_SCOPE)
 CREDENTIALS_WITHOUT_INCIDENTS: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY_WITHOUT_INCIDENTS)
 BEARER_TOKEN: Final = BearerToken(_TOKEN)
+ACCESS_TOKEN: Final = BearerToken(_ACCESS_TOKEN)
 
 JSON_API: Final = "application/vnd.api+json"
 CASES: Final = "/api/v2/cases"
@@ -133,12 +144,14 @@ def authenticate(headers: Mapping[str, str]) -> Set[str]:
     api_key, app_key = headers.get("DD-API-KEY"), headers.get("DD-APPLICATION-KEY")
     authorization = headers.get("Authorization")
     if authorization is None:
+        if app_key == _ACCESS_TOKEN:  # the API key is optional then, and not checked
+            return _ALL_SCOPES
         if api_key == _API_KEY and app_key in _SCOPES_OF:
             return _SCOPES_OF[app_key]
     elif api_key is not None or app_key is not None:
         reason = "send DD-API-KEY and DD-APPLICATION-KEY or Authorization, not both"
         raise RefusedError(Refusal(401, "Unauthorized", (reason,)))
-    elif authorization == f"Bearer {_TOKEN}":
+    elif authorization in (f"Bearer {_TOKEN}", f"Bearer {_ACCESS_TOKEN}"):
         return _ALL_SCOPES
     raise RefusedError(Refusal(401, "Unauthorized"))
 
@@ -155,6 +168,8 @@ def perform(call: Call, store: Store, variant: Variant, now: float) -> Response:
     try:
         return _OPERATIONS[call.operation](call, store, variant, now)
     except InvalidDocumentError as error:
+        if isinstance(error, MalformedIdError) and variant.malformed_ids == "not-found":
+            raise not_found("case") from None
         raise bad_request(*error.details) from None
 
 
@@ -164,22 +179,27 @@ def _create_link(call: Call, store: Store, variant: Variant, now: float) -> Resp
 
 def _list_links(call: Call, store: Store, variant: Variant, now: float) -> Response:
     filters = read_filter(parse_qs(call.query, keep_blank_values=True))
+    _require_case(filters.entity_type, filters.entity_id, store, variant)
     # Without a lag, times are not compared: a clock that was set back would hide links.
     until = now - variant.list_lag if variant.list_lag else None
     links = store.around(filters.entity_type, filters.entity_id, filters.relationship, until=until)
     return Response(200, write_links(links))
 
 
-def _delete_link(call: Call, store: Store, _: Variant, __: float) -> Response:
+def _delete_link(call: Call, store: Store, variant: Variant, _: float) -> Response:
+    if variant.malformed_ids == "bad-request" and not is_uuid(call.subject):
+        raise invalid_parameter("link_id", "must be a UUID")
     if store.remove(call.subject.lower()):
         return Response(204)
-    raise _not_found("link")
+    raise not_found("link")
 
 
-def _get_case(call: Call, store: Store, _: Variant, __: float) -> Response:
+def _get_case(call: Call, store: Store, variant: Variant, _: float) -> Response:
+    if variant.malformed_ids == "bad-request" and not is_case_name(call.subject):
+        raise invalid_parameter("case_id", "must be a UUID or a key")
     if found := store.case(call.subject):
         return Response(200, write_case(found))
-    raise _not_found("case")
+    raise not_found("case")
 
 
 def _search_cases(call: Call, store: Store, _: Variant, __: float) -> Response:
@@ -192,10 +212,12 @@ def _search_cases(call: Call, store: Store, _: Variant, __: float) -> Response:
     return Response(200, write_cases(_page(found, search), search, len(found)))
 
 
-def _get_incident(call: Call, store: Store, _: Variant, __: float) -> Response:
+def _get_incident(call: Call, store: Store, variant: Variant, _: float) -> Response:
+    if variant.malformed_ids == "bad-request" and not is_uuid(call.subject):
+        raise invalid_parameter("incident_id", "must be a UUID")
     if found := store.incident(call.subject):
         return Response(200, write_incident(found), "application/json")
-    raise _not_found("incident")
+    raise not_found("incident")
 
 
 def _search_incidents(call: Call, store: Store, variant: Variant, _: float) -> Response:
@@ -242,6 +264,8 @@ _OPERATIONS: Final[dict[Operation, Callable[[Call, Store, Variant, float], Respo
 
 
 def _create(draft: Draft, store: Store, variant: Variant, now: float) -> StoredLink:
+    _require_case(draft.parent_entity_type, draft.parent_entity_id, store, variant)
+    _require_case(draft.child_entity_type, draft.child_entity_id, store, variant)
     if variant.duplicates != "allow" and store.has(draft):
         reason = "an equal link exists"
         if variant.duplicates == "conflict":
@@ -250,5 +274,7 @@ def _create(draft: Draft, store: Store, variant: Variant, now: float) -> StoredL
     return store.add(draft, now)
 
 
-def _not_found(kind: str) -> RefusedError:
-    return RefusedError(Refusal(404, f"{kind} not found", code="resource_not_found"))
+def _require_case(entity_type: str, entity_id: str, store: Store, variant: Variant) -> None:
+    is_strict = variant.unknown_cases == "not-found"
+    if is_strict and entity_type == "CASE" and not store.case(entity_id):
+        raise not_found("case")

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Final
 
+from datadog_caselinks.sandbox.statuses import usual_group, usual_name
 from datadog_caselinks.sandbox.store import Draft, StoredCase, StoredIncident
 
 _NAMESPACE: Final = uuid.UUID("6f1d7a52-9c0e-4a53-8a55-1b7f0f0c2d11")
@@ -148,7 +149,7 @@ def cases() -> Iterator[StoredCase]:
     """Yield the cases in the order of their keys."""
     for line in _CASES.splitlines():
         key, status, priority, title = line.split(maxsplit=3)
-        yield StoredCase(_id(key), key, title, status, priority)
+        yield StoredCase(_id(key), key, title, status, priority, usual_name(status), usual_group(status))
 
 
 def incidents() -> Iterator[StoredIncident]:

@@ -1,6 +1,7 @@
 """Parsing and encoding of JSON:API documents and query parameters, as pure functions.
 
-The code follows the API reference and shares nothing with the SDK, so that a mistake in either one shows.
+The code follows the API reference and shares nothing with ``http/envelope.py``, so that a mistake in either
+one shows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ MAX_PAGE: Final = 100
 MAX_NUMBER: Final = 10**9
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_CASE_KEY: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*-[0-9]+")
 
 
 class InvalidDocumentError(Exception):
@@ -47,6 +49,10 @@ class InvalidDocumentError(Exception):
     def __init__(self, *details: str) -> None:
         super().__init__(*details)
         self.details = details
+
+
+class MalformedIdError(InvalidDocumentError):
+    """A document in which nothing but the form of ids is invalid."""
 
 
 @frozen
@@ -65,13 +71,13 @@ def read_draft(body: bytes) -> Draft:
         InvalidDocumentError: A member is missing or invalid; the message names each.
     """
     attributes = _read_attributes(body)
-    details = [
-        f"data.attributes.{name} {reason}"
+    details = {
+        name: f"data.attributes.{name} {reason}"
         for name in ATTRIBUTES
         if (reason := _invalid_reason(name, attributes[name]) if name in attributes else "is missing")
-    ]
+    }
     if details:
-        raise InvalidDocumentError(*details)
+        raise _invalid(details, attributes)
     parent_type, parent_id, relationship, child_type, child_id = (attributes[name] for name in ATTRIBUTES)
     draft = Draft(parent_type, parent_id.lower(), relationship, child_type, child_id.lower())
     if "CASE" not in (draft.parent_entity_type, draft.child_entity_type):
@@ -87,17 +93,17 @@ def read_filter(query: Mapping[str, Sequence[str]]) -> Filter:
     Raises:
         InvalidDocumentError: A parameter is missing or invalid; the message names each.
     """
-    details = []
+    details = {}
     for name, required in (("entity_type", True), ("entity_id", True), ("relationship", False)):
         values = query.get(name, ())
         if len(values) > 1:
-            details.append(f"query parameter {name} is given {len(values)} times")
+            details[name] = f"query parameter {name} is given {len(values)} times"
         elif values and (reason := _invalid_reason(name, values[0])):
-            details.append(f"query parameter {name} {reason}")
+            details[name] = f"query parameter {name} {reason}"
         elif required and not values:
-            details.append(f"query parameter {name} is missing")
+            details[name] = f"query parameter {name} is missing"
     if details:
-        raise InvalidDocumentError(*details)
+        raise _invalid(details, {name: values[0] for name, values in query.items() if len(values) == 1})
     relationship = query["relationship"][0] if "relationship" in query else None
     return Filter(query["entity_type"][0], query["entity_id"][0].lower(), relationship)
 
@@ -192,6 +198,21 @@ class _Parameters:
         return values[0] if values else default
 
 
+def is_uuid(text: str) -> bool:
+    """Return whether ``text`` is a UUID with hyphens."""
+    return _UUID.fullmatch(text) is not None
+
+
+def is_case_name(text: str) -> bool:
+    """Return whether ``text`` has the form of a UUID or of a case key."""
+    return is_uuid(text) or _CASE_KEY.fullmatch(text) is not None
+
+
+def _invalid(details: Mapping[str, str], values: Mapping[str, object]) -> InvalidDocumentError:
+    are_ids = all(name.endswith("_id") and isinstance(values.get(name), str) for name in details)
+    return (MalformedIdError if are_ids else InvalidDocumentError)(*details.values())
+
+
 def write_link(link: StoredLink) -> bytes:
     """Return the response document of a create."""
     return write_json({"data": _resource(link)})
@@ -248,9 +269,12 @@ def _case_resource(case: StoredCase) -> dict[str, object]:
         "public_id": case.key.rpartition("-")[2],
         "title": case.title,
         "status": case.status,
-        "status_name": case.status.replace("_", " ").capitalize(),
         "priority": case.priority,
     }
+    if case.status_name:
+        attributes["status_name"] = case.status_name
+    if case.status_group:
+        attributes["status_group"] = case.status_group
     return {"id": case.id, "type": "case", "attributes": attributes}
 
 
@@ -293,8 +317,8 @@ def _read_attributes(body: bytes) -> dict[str, Any]:
 def _invalid_reason(name: str, value: object) -> str | None:
     """Return why the value is invalid, or ``None``."""
     if name.endswith("_id"):
-        is_uuid = isinstance(value, str) and _UUID.fullmatch(value)
-        return None if is_uuid else f"must be a UUID, not {_truncated(value)}"
+        is_valid = isinstance(value, str) and is_uuid(value)
+        return None if is_valid else f"must be a UUID, not {_truncated(value)}"
     allowed = ENTITY_TYPES if name.endswith("_type") else RELATIONSHIPS
     return None if value in allowed else f"must be one of {', '.join(allowed)}, not {_truncated(value)}"
 

@@ -216,7 +216,7 @@ def _with_limits(response: Response | None, window: Window | None) -> Response |
 
 
 def _html(status: int) -> Response:
-    phrase = HTTPStatus(status).phrase
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Server Error"
     page = f"<html><head><title>{status} {phrase}</title></head><body><h1>{phrase}</h1></body></html>\n"
     return Response(status, page.encode(), "text/html")
 

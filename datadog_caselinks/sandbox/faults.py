@@ -69,6 +69,9 @@ class Fault(StrEnum):
     HTTP_504 = "504"
     """Not applied: gateway timeout, in HTML."""
 
+    HTTP_512 = "512"
+    """Not applied: a status of Datadog's own, which its clients retry as a 502, in HTML."""
+
     HTTP_504_APPLIED = "504-applied"
     """Applied; but the response is a gateway timeout, in HTML."""
 

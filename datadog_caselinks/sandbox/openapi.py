@@ -19,7 +19,7 @@ from datadog_caselinks.sandbox.documents import (
     RELATIONSHIPS,
     SORT_FIELDS,
 )
-from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, IncidentState
+from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, CaseStatusGroup, IncidentState
 
 Json = dict[str, Any]
 
@@ -147,7 +147,7 @@ def _create() -> Json:
         },
         "responses": {
             "201": created,
-            **_refusals("400", "401", "403", "413"),
+            **_refusals("400", "401", "403", "404", "413"),
             "409": _response("an equal link exists, if configured so", "Errors"),
             **_failures(),
         },
@@ -165,7 +165,7 @@ def _list() -> Json:
         ],
         "responses": {
             "200": _response("the links, oldest first", "Links"),
-            **_refusals("400", "401", "403"),
+            **_refusals("400", "401", "403", "404"),
             **_failures(),
         },
     }
@@ -275,6 +275,7 @@ def _failures() -> Json:
         "500": "internal error",
         "502": "bad gateway",
         "504": "timeout, possibly after it was applied",
+        "512": "a status of Datadog's own, which its clients retry",
     }
     return {
         "408": {"description": "timeout", "headers": _limits(), "content": html},
@@ -329,14 +330,18 @@ def _link_attributes() -> Json:
 
 
 def _case_attributes() -> Json:
-    return _object(
+    attributes = _object(
         key=_TEXT,
         public_id=_TEXT,
         title=_TEXT,
         status={"type": "string", "enum": get_args(CaseStatus)},
-        status_name=_TEXT,
         priority={"type": "string", "enum": get_args(CasePriority)},
     )
+    attributes["properties"] |= {  # missing in some recorded responses
+        "status_name": _TEXT,
+        "status_group": {"type": "string", "enum": get_args(CaseStatusGroup)},
+    }
+    return attributes
 
 
 def _incident_attributes() -> Json:
@@ -350,5 +355,7 @@ def _incident_attributes() -> Json:
 
 
 def _error() -> Json:
-    entry = {"type": "object", "properties": dict.fromkeys(("status", "code", "title", "detail"), _TEXT)}
+    entry: Json = {"type": "object"}
+    entry["properties"] = dict.fromkeys(("status", "code", "title", "detail"), _TEXT)
+    entry["properties"] |= {"source": {"type": "object"}, "meta": {"type": "object"}}
     return {"anyOf": [_TEXT, entry | {"required": ["title"]}]}

@@ -21,6 +21,7 @@ from datadog_caselinks.messages import quoted
 from datadog_caselinks.parameters import require, require_function, require_path, require_whole_number
 from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import (
+    ACCESS_TOKEN,
     BEARER_TOKEN,
     CREDENTIALS,
     CREDENTIALS_WITHOUT_INCIDENTS,
@@ -33,9 +34,11 @@ from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
 from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.sandbox.record import Record, RecordedRequest
+from datadog_caselinks.sandbox.statuses import usual_group, usual_name
 from datadog_caselinks.sandbox.store import (
     CasePriority,
     CaseStatus,
+    CaseStatusGroup,
     IncidentState,
     Store,
     StoredCase,
@@ -43,7 +46,15 @@ from datadog_caselinks.sandbox.store import (
     StoredLink,
 )
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, IncidentSearch, Variant
+from datadog_caselinks.sandbox.variant import (
+    Buckets,
+    Duplicates,
+    ErrorFormat,
+    IncidentSearch,
+    MalformedIds,
+    UnknownCases,
+    Variant,
+)
 from datadog_caselinks.sites import Site
 
 T = TypeVar("T")
@@ -86,8 +97,13 @@ class Sandbox:
         list_lag: Seconds until lists contain a new link.
         buckets: Whether the rate limit counts all operations together (``shared``) or each separately
             (``separate``).
-        error_format: ``strings``, ``objects``, or ``mixed`` as recorded: objects for 400 and for an unknown
-            link or case, strings for all other errors. A 409 was never recorded; it has the format of a 400.
+        error_format: ``strings``, ``objects``, ``generic``, which is objects without a status or code, or
+            ``mixed`` as recorded: objects for 400 and for an unknown link or case, strings for all other
+            errors. A 409 was never recorded; it has the format of a 400.
+        unknown_cases: The result of a create or list of a case that was not added: as for any other case
+            (``allow``), or 404 (``not-found``).
+        malformed_ids: The status of an id that is not a UUID, or neither a UUID nor a key where a case is
+            got: 400 (``bad-request``) or 404 (``not-found``).
 
         incident_search: What finds the number of an incident in a search: ``slug:IR-1`` (``slug``),
             ``public_id:1`` (``public-id``) or its text (``text``). With ``all``, every search returns all
@@ -110,6 +126,8 @@ class Sandbox:
         list_lag: float = 0.0,
         buckets: Buckets = "shared",
         error_format: ErrorFormat = "mixed",
+        unknown_cases: UnknownCases = "allow",
+        malformed_ids: MalformedIds = "bad-request",
         incident_search: IncidentSearch = "slug",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -125,6 +143,8 @@ class Sandbox:
             list_lag=list_lag,
             buckets=buckets,
             error_format=error_format,
+            unknown_cases=unknown_cases,
+            malformed_ids=malformed_ids,
             incident_search=incident_search,
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
@@ -239,6 +259,11 @@ class Sandbox:
         return BEARER_TOKEN
 
     @property
+    def access_token(self) -> BearerToken:
+        """A personal access token that may read and write, also in place of the application key."""
+        return ACCESS_TOKEN
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment variables that point :meth:`CaseLinksClient.from_env` and the command here."""
         return {
@@ -260,8 +285,16 @@ class Sandbox:
         status: CaseStatus = "OPEN",
         priority: CasePriority = "NOT_DEFINED",
         id: str | None = None,
+        status_name: str | None = None,
+        status_group: CaseStatusGroup | Literal[""] | None = None,
     ) -> StoredCase:
         """Add a case with the key ``key``, such as ``SHOP-1``; ``id`` is its UUID, by default a new one.
+
+        With the ``id`` of a case that exists, the case is replaced: so it gets another key, as a case does
+        that moves to another project. The old key is unknown then.
+
+        ``status_name`` is the status in the organisation's own words, and ``status_group`` its group. By
+        default they follow from ``status``; an empty text leaves them out of responses.
 
         Links may be created between any entities; their cases do not have to be added first.
 
@@ -269,7 +302,12 @@ class Sandbox:
             ParameterError: Another case has the key.
         """
         require("key", key, str, "a text such as SHOP-1")
-        case = StoredCase((id or str(uuid.uuid4())).lower(), key, title or key, status, priority)
+        case = StoredCase(
+            (id or str(uuid.uuid4())).lower(),
+            *(key, title or key, status, priority),
+            usual_name(status) if status_name is None else status_name,
+            usual_group(status) if status_group is None else status_group,
+        )
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
 

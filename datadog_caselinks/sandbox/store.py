@@ -11,7 +11,23 @@ from attrs import asdict, fields_dict, frozen
 
 from datadog_caselinks.errors import ParameterError
 
-CaseStatus = Literal["OPEN", "IN_PROGRESS", "CLOSED"]
+CaseStatus = Literal[
+    "OPEN",
+    "IN_PROGRESS",
+    "CLOSED",
+    "NOT_STARTED",
+    "ACKNOWLEDGED",
+    "TRIGGERED",
+    "PENDING_APPROVAL",
+    "COMPLETED",
+    "CANCELLED",
+    "DECLINED",
+    "SUNKNOWN",
+    "RESOLVED",
+    "APPROVED",
+    "IMPLEMENTING",
+]
+CaseStatusGroup = Literal["SG_OPEN", "SG_IN_PROGRESS", "SG_CLOSED"]
 CasePriority = Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"]
 IncidentState = Literal["active", "stable", "resolved", "completed"]
 
@@ -37,7 +53,9 @@ CREATE TABLE IF NOT EXISTS cases (
     key TEXT NOT NULL UNIQUE COLLATE NOCASE,
     title TEXT NOT NULL,
     status TEXT NOT NULL,
-    priority TEXT NOT NULL
+    priority TEXT NOT NULL,
+    status_name TEXT NOT NULL DEFAULT '',
+    status_group TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS incidents (
     id TEXT PRIMARY KEY,
@@ -91,7 +109,9 @@ class StoredLink:
 class StoredCase:
     """A stored case.
 
-    ``status`` is ``OPEN``, ``IN_PROGRESS`` or ``CLOSED``; ``priority`` ``P1`` to ``P5`` or ``NOT_DEFINED``.
+    ``status`` is one of the 14 that the API knows; ``priority`` ``P1`` to ``P5`` or ``NOT_DEFINED``.
+    ``status_name`` and ``status_group`` are left out of responses if they are empty, as in some recorded
+    responses.
     """
 
     id: str
@@ -99,6 +119,11 @@ class StoredCase:
     title: str
     status: str
     priority: str
+    status_name: str = ""
+    status_group: str = ""
+
+
+_CASE: Final = ", ".join(fields_dict(StoredCase))
 
 
 @frozen
@@ -152,6 +177,10 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
+        columns = {name for _, name, *_ in self._db.execute("PRAGMA table_info(cases)")}
+        for name in ("status_name", "status_group"):
+            if name not in columns:  # the file of an earlier version
+                self._db.execute(f"ALTER TABLE cases ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
 
     def add(self, draft: Draft, created_at: float) -> StoredLink:
         """Store a link under a new id and return it."""
@@ -214,8 +243,8 @@ class Store:
         """Store or update a case. Raises :class:`ParameterError` if another case has its key."""
         try:
             self._db.execute(
-                "INSERT INTO cases VALUES (:id, :key, :title, :status, :priority) ON CONFLICT (id) DO UPDATE"
-                " SET key = :key, title = :title, status = :status, priority = :priority",
+                f"INSERT INTO cases ({_CASE}) VALUES ({', '.join(f':{name}' for name in asdict(case))})"
+                f" ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = :{name}' for name in asdict(case))}",
                 asdict(case),
             )
         except sqlite3.IntegrityError:
@@ -224,14 +253,14 @@ class Store:
     def case(self, id_or_key: str) -> StoredCase | None:
         """Return the case with this id or key, in upper or lower case."""
         row = self._db.execute(
-            "SELECT id, key, title, status, priority FROM cases WHERE id = lower(:name) OR key = :name",
+            f"SELECT {_CASE} FROM cases WHERE id = lower(:name) OR key = :name",
             {"name": id_or_key},
         ).fetchone()
         return StoredCase(*row) if row else None
 
     def cases(self) -> list[StoredCase]:
         """Return every case, newest first."""
-        rows = self._db.execute("SELECT id, key, title, status, priority FROM cases ORDER BY rowid DESC")
+        rows = self._db.execute(f"SELECT {_CASE} FROM cases ORDER BY rowid DESC")
         return [StoredCase(*row) for row in rows]
 
     def add_incident(self, incident: StoredIncident) -> None:

@@ -13,7 +13,9 @@ from datadog_caselinks.parameters import is_number
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]
-ErrorFormat = Literal["mixed", "strings", "objects"]
+ErrorFormat = Literal["mixed", "strings", "objects", "generic"]
+UnknownCases = Literal["allow", "not-found"]
+MalformedIds = Literal["bad-request", "not-found"]
 IncidentSearch = Literal["slug", "public-id", "text", "all"]
 
 
@@ -42,4 +44,6 @@ class Variant:
     list_lag: float = field(default=0.0, validator=_seconds)
     buckets: Buckets = field(default="shared", validator=_one_of(get_args(Buckets)))
     error_format: ErrorFormat = field(default="mixed", validator=_one_of(get_args(ErrorFormat)))
+    unknown_cases: UnknownCases = field(default="allow", validator=_one_of(get_args(UnknownCases)))
+    malformed_ids: MalformedIds = field(default="bad-request", validator=_one_of(get_args(MalformedIds)))
     incident_search: IncidentSearch = field(default="slug", validator=_one_of(get_args(IncidentSearch)))

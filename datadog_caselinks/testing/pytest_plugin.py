@@ -56,7 +56,10 @@ def caselinks_client(caselinks_sandbox: Sandbox) -> Iterator[CaseLinksClient]:
 @pytest.fixture
 def caselinks_environment(caselinks_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point ``CaseLinksClient.from_env`` and the command ``caselinks`` at ``caselinks_sandbox``."""
-    monkeypatch.delenv("DD_BEARER_TOKEN", raising=False)
+    from datadog_caselinks.credentials import TOKEN_VARIABLES
+
+    for name in TOKEN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     for name, value in caselinks_sandbox.environment.items():
         monkeypatch.setenv(name, value)
 

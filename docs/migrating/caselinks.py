@@ -61,8 +61,8 @@ async def unblock(
     child: str,
 ) -> None:
     """Delete the link between two cases."""
-    blocked = await blocked_by(client, parent)
-    await client.delete_link(blocked[child])
+    link = case(parent).blocks(case(child))
+    await client.delete_link(link)
 
 
 async def ensure_blocked(

@@ -38,7 +38,6 @@ from datadog_caselinks import (
     RetryPolicy,
     ServerError,
     WantedLink,
-    case,
     incident,
     parse_link,
 )
@@ -47,7 +46,7 @@ from datadog_caselinks.bulk.journal_file import read_journal
 from datadog_caselinks.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server
 from tests.support.steps import Held, answers, created, drops, is_silent
 from tests.support.waiting import settle

@@ -20,12 +20,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datadog_caselinks import CaseLink, LinkStatus, NewCaseLink, Relationship, case, incident
+from datadog_caselinks import (
+    CaseLink,
+    LinkStatus,
+    NewCaseLink,
+    Relationship,
+    WantedLink,
+    parse_link,
+)
 from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.bulk.journal_lock import locked
 from datadog_caselinks.errors import JournalError
-from tests.support.ids import some_id
+from tests.support.ids import case, incident, some_id
 from tests.support.strategies import new_links
 from tests.support.waiting import settle
 
@@ -942,6 +949,43 @@ class TestReading:
         for record in records:
             assert record.at.tzinfo is UTC
             assert begin <= record.at <= end
+
+    async def test_keys(self, path: Path) -> None:
+        """A record names its link as the source did: each case by its key, if any line used it."""
+        new, page = link(0), incident(some_id(9)).causes(link(0).parent)
+        wanted: list[WantedLink] = [parse_link("SHOP-1", "blocks", new.child), page, link(1)]
+        for _ in range(2):
+            async with Journal(path, site=SITE) as journal:
+                for each, named in zip((new, page, link(1)), wanted, strict=True):
+                    async with journal.entry(each, named):
+                        pass
+        assert {str(record.wanted) for record in read_journal(path)} == {
+            f"SHOP-1 BLOCKS {new.child.id}",
+            f"incident:{some_id(9)} CAUSES SHOP-1",
+            f"SHOP-1 BLOCKS {link(1).child.id}",
+        }
+        assert {record.new for record in read_journal(path)} == {new, page, link(1)}
+
+    async def test_a_journal_without_keys(self, path: Path) -> None:
+        """The journal of a version that recorded no keys can be read, and continued."""
+        await link_all(path, 1)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("DROP TABLE keys")
+        assert [record.wanted for record in read_journal(path)] == [link(0)]
+        wanted = parse_link("A-1", "blocks", link(1).child)
+        async with Journal(path, site=SITE) as journal, journal.entry(link(1), wanted):
+            pass
+        assert [len(record.keys) for record in read_journal(path)] == [1, 1]
+
+    async def test_damaged_keys(self, path: Path) -> None:
+        """A key that is not text is reported as damage."""
+        wanted = parse_link("A-1", "blocks", link(0).child)
+        async with Journal(path, site=SITE) as journal, journal.entry(link(0), wanted):
+            pass
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE keys SET key = x'00'")
+            db.commit()
+        assert "is damaged" in unreadable(path)
 
     @pytest.mark.slow
     async def test_many(self, path: Path) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from datadog_caselinks import LinkStatus, NewCaseLink, case
+from datadog_caselinks import LinkStatus, NewCaseLink
 from datadog_caselinks.bulk import journal_lock
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import read_journal
 from datadog_caselinks.errors import JournalError
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 SITE = "https://api.datadoghq.eu"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs locks of ranges of bytes")

@@ -8,6 +8,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,22 +23,23 @@ from datadog_caselinks import (
     PermissionDeniedError,
     ServerError,
     WantedLink,
-    case,
-    incident,
 )
 from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import case, incident, some_id
 from tests.support.waiting import settle
+
+if TYPE_CHECKING:
+    from tests.support.ids import KnownEntity
 
 COUNT = 300
 HUB = incident(some_id(9_999))
 
 
-def cases(count: int) -> list[Entity]:
+def cases(count: int) -> list[KnownEntity]:
     return [case(some_id(number)) for number in range(1, count + 1)]
 
 

@@ -11,18 +11,19 @@ from datadog_caselinks import (
     CaseLinksClient,
     Failed,
     JournalError,
+    NewCaseLink,
     NotFoundError,
     ParameterError,
     Preview,
+    Relationship,
     Repeated,
     WantedLink,
     WouldCreate,
-    case,
     parse_link,
 )
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.sandbox import Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 PARENT = case(some_id(1))
 A, B, C = (PARENT.relates_to(case(some_id(number))) for number in (2, 3, 4))
@@ -40,7 +41,7 @@ async def test_each_link_has_the_outcome_of_a_run(client: CaseLinksClient, sandb
     """A preview finds existing links, repeated ones in either direction, and unknown cases."""
     shop = sandbox.add_case("SHOP-1", "One")
     existing = await client.create_link(A)
-    turned = B.child.relates_to(B.parent)
+    turned = NewCaseLink(B.child, Relationship.RELATES_TO, B.parent)
     by_key, unknown = parse_link("SHOP-1", "blocks", some_id(5)), parse_link("SHOP-99", "blocks", some_id(5))
     found, new, repeated, resolved, failed = await previewed(client, A, B, turned, by_key, unknown)
     assert found == AlreadyLinked(A, existing, 0)

@@ -24,12 +24,11 @@ from datadog_caselinks import (
     NotDeleted,
     ParameterError,
     RetryPolicy,
-    case,
     read_journal,
 )
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.sandbox import Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, created, deleted, is_silent
 

@@ -24,6 +24,7 @@ from unittest.mock import patch
 from attrs import define, field, frozen
 
 from datadog_caselinks.cli import graph, main, run
+from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli import starter
 
@@ -94,7 +95,7 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("DD_") and not name.lower().endswith("_proxy")
+        if not name.startswith(("DD_", "DATADOG_")) and not name.lower().endswith("_proxy")
     }
     return kept | variables
 
@@ -206,7 +207,7 @@ async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b
     else:
         finished = await asyncio.to_thread(_invoke, variables, arguments)
     assert "Traceback" not in finished.err
-    for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"):
+    for name in ("DD_API_KEY", "DD_APP_KEY", *TOKEN_VARIABLES):
         assert not variables.get(name) or variables[name] not in finished.out + finished.err
     return finished
 

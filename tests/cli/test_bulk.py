@@ -39,13 +39,11 @@ async def test_each_link_of_a_file_is_made_and_told(sandbox: Sandbox, tmp_path: 
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS + f"{A},CASE,CAUSES,{B},INCIDENT\n")
     done = await bulk(pointing_at(sandbox), str(path))
-    lines = {2: f"CASE {A} BLOCKS CASE {B}", 3: f"CASE {A} CAUSES INCIDENT {B}"}
-    expected = {
-        f"line {number}: created {link.id}: {lines[number]}"
-        for link in sandbox.links
-        for number in [2 if link.relationship == "BLOCKS" else 3]
-    }
-    assert set(done.out.splitlines()) == expected
+    ids = {link.relationship: link.id for link in sandbox.links}
+    assert done.out.splitlines() == [
+        f"✓ {A} blocks {B}           {ids['BLOCKS']}",
+        f"✓ {A} causes incident:{B}  {ids['CAUSES']}",
+    ]
     assert done.err.startswith("2 links created (")
     assert done.status == 0
 
@@ -85,7 +83,7 @@ async def test_sandbox_needs_no_environment(file: Path) -> None:
     """--sandbox starts a local Datadog for the run; nothing else has to be set."""
     done = await bulk(environment(), "--sandbox", str(file))
     assert done.status == 0
-    assert "created" in done.out
+    assert done.out.startswith("✓ ")
 
 
 async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> None:
@@ -178,8 +176,10 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     variables = {"DD_API_KEY": api_key or keys.api_key, "DD_APP_KEY": app_key or keys.app_key}
     done = await bulk(environment(DD_SITE=sandbox.url, **variables), "--concurrency", "5", str(path))
     assert says in done.err
-    first, summary, stopped = done.err.splitlines()
+    first, summary, stopped, advice, command = done.err.splitlines()
     assert first.startswith("line ")
+    assert advice.startswith("To continue, fix the problems above, then run this command ")
+    assert command == f"  caselinks bulk --concurrency 5 {path}"
     assert summary.startswith("0 links created, ")
     assert re.fullmatch(
         r"Stopped: lines [\d, -]+ failed for the same reason, and no later line was sent\.", stopped
@@ -193,7 +193,26 @@ async def test_an_unknown_host_is_told_once(file: Path) -> None:
     variables = environment(DD_SITE="https://nowhere.invalid", DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
     done = await bulk(variables, "--attempts", "1", str(file))
     assert "https://nowhere.invalid: the host name was not found: check the site and the network" in done.err
+    assert done.err.endswith(f":\n  caselinks bulk --attempts 1 {file}\n")
     assert done.status == 1
+
+
+async def test_a_wait_above_the_maximum_names_the_option(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A run that --max-wait ends says how long to wait or which value allows the wait, and the command."""
+    sandbox.rate_limit = "2/1h"
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS + BLOCKS.replace("BLOCKS", "CAUSES"))
+    arguments = ("--max-wait", "5", "--concurrency", "1", str(path))
+    done = await bulk(pointing_at(sandbox), *arguments)
+    assert done.status == 1
+    *_, advice, command = done.err.splitlines()
+    assert re.fullmatch(
+        r"To continue, wait (\d+) s or add --max-wait \1, then run this command "
+        r"\(it creates only the missing links\):",
+        advice,
+    )
+    assert command == f"  caselinks bulk {' '.join(arguments)}"
+    assert "RetryPolicy" not in done.err
 
 
 async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: int) -> None:
@@ -238,10 +257,11 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     assert sorted(problem.split(":")[0] for problem in problems[:2]) == ["line 2", "line 3"]
     assert all("The link may have been created" in problem for problem in problems[:2])
     assert problems[2].startswith("2 links created (2 BLOCKS), 2 ambiguous")
-    assert problems[3] == (
-        "To continue, fix the problems above, then run the same command again without --no-lookup: "
-        "it creates only the missing links."
-    )
+    assert problems[3:] == [
+        "To continue, fix the problems above, then run this command with the same input "
+        "(it creates only the missing links):",
+        "  caselinks bulk --concurrency 2 --attempts 1 -",
+    ]
     assert done.status == 1
 
 
@@ -252,7 +272,7 @@ async def test_a_case_that_may_not_be_linked_does_not_stop_the_run() -> None:
         done = await bulk(
             variables, "--no-lookup", "--concurrency", "1", "-", stdin=(HEADER + BLOCKS * 50).encode()
         )
-    assert done.out.count("created") == 49
+    assert done.out.count("✓") == 49
     assert done.status == 1
 
 
@@ -267,7 +287,7 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
     assert done.err.startswith(
         f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404 case not found. "
     )
-    assert done.out.startswith("line 3: created ")
+    assert done.out.startswith(f"✓ {A} blocks {B}  ")
     assert done.status == 1
 
 
@@ -281,7 +301,7 @@ async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
         )
     assert done.err.startswith("The rate limit is used up; waiting 0.5 s (further messages of this kind")
     assert done.err.count("further messages of this kind are hidden") == 1
-    assert (done.status, done.out.count("created")) == (0, 2)
+    assert (done.status, done.out.count("✓")) == (0, 2)
 
 
 async def test_interrupting_says_what_is_under_way() -> None:
@@ -417,14 +437,17 @@ async def test_what_the_shell_has_read_is_not_read_again(sandbox: Sandbox, tmp_p
 
 
 async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -> None:
-    """On a terminal there is a bar with the count, and the links scroll above it."""
+    """A terminal shows a bar with the count and a summary; with --verbose the links scroll above the bar."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 30)
     status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--no-lookup", str(path))
     assert status == 0, shown
     assert "/30" in shown
-    assert shown.count(": created ") == 30
     assert "30 links created" in shown
+    assert "✓" not in shown
+    status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--verbose", str(path))
+    assert "30 already linked" in shown
+    assert len(re.findall(rf"= {A} blocks {B}\x1b\[2m  [-0-9a-f]{{36}}", shown)) == 30
 
 
 async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
@@ -436,9 +459,9 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
         (known[0].id, known[1].id)
     }
     assert "line 4: failed: cannot get case SHOP-3: 404 case not found" in done.err
-    assert sorted(line.partition(": ")[2].split(": ")[1] for line in done.out.splitlines()) == [
-        "SHOP-1 BLOCKS SHOP-2",
-        "SHOP-1 CAUSES SHOP-2",
+    assert [line.split("  ")[0] for line in done.out.splitlines()] == [
+        "✓ SHOP-1 blocks SHOP-2",
+        "✓ SHOP-1 causes SHOP-2",
     ]
     gets = [request.path for request in sandbox.requests if request.method == "GET"]
     assert len([path for path in gets if "/cases/link" not in path]) == 3
@@ -467,6 +490,60 @@ async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
     }
     assert "case not found" in by_line[3]["error"]
     assert "does not name an entity" in by_line[4]["error"]
+    errors = [(by_line[number]["error_type"], by_line[number]["error_status"]) for number in (3, 4)]
+    assert errors == [("NotFoundError", 404), ("InvalidLinkError", None)]
+    assert by_line[4]["text"] == f"nonsense,,BLOCKS,{B},"
+
+
+async def test_outcomes_are_lines_to_run_again(sandbox: Sandbox) -> None:
+    """The JSON Lines of a run name the links as its file does, so that they are the file of another run."""
+    for number in (1, 2):
+        sandbox.add_case(f"SHOP-{number}")
+    text = b"parent,relationship,child\nshop-2,blocked by,SHOP-1\nSHOP-1,parent of,SHOP-3\n"
+    done = await bulk(pointing_at(sandbox), "--output", "jsonl", "-", stdin=text)
+    records = {record["line"]: record for record in map(json.loads, done.out.splitlines())}
+    links = [(each["parent"], each["relationship"], each["child"]) for _, each in sorted(records.items())]
+    assert links == [("SHOP-1", "BLOCKS", "SHOP-2"), ("SHOP-1", "PARENT_OF", "SHOP-3")]
+    sandbox.add_case("SHOP-3")
+    done = await bulk(pointing_at(sandbox), "--output", "jsonl", "-", stdin=done.out.encode())
+    outcomes = {record["outcome"]: record for record in map(json.loads, done.out.splitlines())}
+    assert outcomes.keys() == {"already_linked", "created"}
+    assert outcomes["created"]["child"] == "SHOP-3"
+
+
+async def test_an_ambiguous_outcome_has_the_status_that_left_it_open() -> None:
+    """The JSON of an ambiguous link has the class of its error, and the status of the response."""
+    async with Server(answers(503), answers(403)) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
+        options = ("--no-lookup", "--attempts", "1", "--output", "jsonl")
+        done = await bulk(variables, *options, "-", stdin=(HEADER + BLOCKS).encode())
+    record = json.loads(done.out)
+    assert (record["outcome"], record["error_type"], record["error_status"]) == (
+        "ambiguous",
+        "AmbiguousResultError",
+        503,
+    )
+
+
+async def test_errors_that_name_uuids_follow_the_keys(sandbox: Sandbox) -> None:
+    """A failure of a link that the file names by keys is shown with them, although the server knows UUIDs."""
+    for number in (1, 2):
+        sandbox.add_case(f"SHOP-{number}")
+    may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
+    text = b"parent,relationship,child\nSHOP-1,blocks,SHOP-2\n"
+    done = await bulk(pointing_at(sandbox) | may_only_read, "--no-lookup", "-", stdin=text)
+    assert done.err.startswith("line 2: failed: SHOP-1 blocks SHOP-2: cannot create CASE ")
+
+
+async def test_a_repeated_line_names_the_first(sandbox: Sandbox) -> None:
+    """A line with an equal link names the line that created it, in JSON too."""
+    text = (HEADER + BLOCKS * 2).encode()
+    done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=text)
+    (link,) = sandbox.links
+    assert done.out.splitlines()[1] == f"= {A} blocks {B}  {link.id}  repeats line 2"
+    await caselinks(pointing_at(sandbox), "delete", link.id)
+    done = await bulk(pointing_at(sandbox), "--concurrency", "1", "--output", "jsonl", "-", stdin=text)
+    assert json.loads(done.out.splitlines()[1])["repeats_line"] == 2
 
 
 async def test_an_empty_run_is_an_empty_list(sandbox: Sandbox) -> None:
@@ -507,9 +584,9 @@ class TestDryRun:
         )
         assert done.status == 1
         assert done.out.splitlines() == [
-            "line 2: would create: SHOP-1 BLOCKS SHOP-2",
-            f"line 4: already linked by {existing.id}: SHOP-2 CAUSES SHOP-1",
-            "line 5: repeated: SHOP-1 BLOCKS SHOP-2",
+            "+ SHOP-1 blocks SHOP-2   would create",
+            f"= SHOP-2 causes SHOP-1   {existing.id}  already linked",
+            "= SHOP-1 blocks SHOP-2   repeated",
         ]
         malformed, failed, hint, summary = done.err.splitlines()
         assert malformed.startswith("line 3: unknown relationship 'bloks'")

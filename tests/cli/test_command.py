@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ import click
 import pytest
 
 from datadog_caselinks.cli import command as group
+from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.version import __version__
-from tests.cli.program import caselinks, environment
+from tests.cli.program import caselinks, environment, pointing_at, start
+from tests.support.waiting import MAX_SECONDS
 
 MAIN = "from datadog_caselinks.cli import main; main()"
 
@@ -128,3 +132,57 @@ def _all(command: click.Command) -> Iterator[click.Command]:
             child = command.get_command(context, name)
             assert child is not None
             yield from _all(child)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("bluk links.csv", "No such command 'bluk'. Did you mean bulk?"),
+        ("rm SHOP-1", "No such command 'rm'. Did you mean delete?"),
+        ("version", "No such command 'version'. Did you mean --version?"),
+        ("journal shwo run.journal", "No such command 'shwo'. Did you mean show?"),
+        ("fleet staus", "No such command 'staus'. Did you mean status?"),
+        ("help bluk", "No such command 'bluk'. Did you mean bulk?"),
+        ("qqqqqq", "No such command 'qqqqqq'.\n"),
+    ],
+)
+async def test_an_unknown_command_gets_a_suggestion(command: str, expected: str) -> None:
+    """The error for a mistyped subcommand, or another word for one, names the subcommand; the status is 2."""
+    done = await caselinks(environment(), *command.split())
+    assert expected in done.err
+    assert done.status == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "same"),
+    [
+        ("help", "--help"),
+        ("help help", "--help"),
+        ("help bulk", "bulk --help"),
+        ("help journal show", "journal show --help"),
+        ("journal help", "journal --help"),
+        ("-V", "--version"),
+    ],
+)
+async def test_help_and_version_have_short_forms(command: str, same: str) -> None:
+    """``help COMMAND`` prints what ``COMMAND --help`` prints, and -V what --version prints."""
+    done = await caselinks(environment(), *command.split())
+    assert done == await caselinks(environment(), *same.split())
+    assert done.status == 0
+
+
+async def test_the_rate_is_an_option(sandbox: Sandbox) -> None:
+    """A run keeps to --rate, and what is not a rate is refused before anything is sent."""
+    sandbox.add_case("SHOP-1")
+    done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--rate", "1000/1s")
+    assert (done.status, len(sandbox.requests)) == (0, 2)
+    done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--rate", "fast")
+    assert (done.status, len(sandbox.requests)) == (2, 2)
+    assert "'fast' is not a rate: write REQUESTS/PERIOD, such as 50/1s" in done.err
+    process = await start(pointing_at(sandbox), "list", "SHOP-1", "--rate", "1/1h")
+    async with asyncio.timeout(MAX_SECONDS):
+        while len(sandbox.requests) < 3:  # noqa: ASYNC110 - another process sends it
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert (process.returncode, len(sandbox.requests)) == (130, 3)

@@ -36,7 +36,8 @@ async def test_all_is_fine(sandbox: Sandbox) -> None:
     done, found = await doctor(pointing_at(sandbox))
     assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", "keys", "rate limit"]
     assert {state for state, _ in found.values()} == {"ok"}
-    assert found["rate limit"][1] == "200 requests in 2 s, 199 remaining"
+    assert found["rate limit"][1].startswith("200 requests in 2 s, 199 remaining. ")
+    assert "named case_links: the metrics datadog.apis.rate_limit.usage.*" in found["rate limit"][1]
     assert (done.status, done.err, sandbox.links) == (0, "", [])
     assert {request.method for request in sandbox.requests} == {"HEAD", "GET"}
 

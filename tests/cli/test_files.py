@@ -19,10 +19,15 @@ FILE_LIMIT = 8  # blocks of 512 bytes or of 1 kB; a page is longer
 
 
 def run(program: str, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``program``, a shell script, which finds the command in ``$caselinks``."""
+    """Run ``program``, a shell script, which finds the command in ``$caselinks``.
+
+    The command is not measured for coverage, whose file might not fit on the disk either.
+    """
     return subprocess.run(
         ["sh", "-c", program, "sh", str(file), *arguments],
-        env=environment(caselinks=f"{sys.executable} -W error -m datadog_caselinks"),
+        env=environment(
+            caselinks=f"{sys.executable} -W error -m datadog_caselinks", COVERAGE_PROCESS_CONFIG=""
+        ),
         capture_output=True,
         text=True,
         check=False,

@@ -118,7 +118,7 @@ async def test_several_entities(sandbox: Sandbox) -> None:
     drawn = await caselinks(pointing_at(sandbox), *arguments)
     assert [line for line in drawn.out.splitlines() if line[:1] in "■▲"] == [
         "■ SHOP-24  Push configuration to one host first  ◐ in progress",
-        "▲ incident:IR-101  Checkout fails for most shoppers  · resolved",
+        "▲ incident:IR-101  Checkout fails for most shoppers  ✓ resolved",
         "",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shlex
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -85,11 +86,11 @@ async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox(faults=["delay=30"]) as sandbox:
-        arguments = ("bulk", "--journal", str(journal), str(file))
+        arguments = ("bulk", "--no-lookup", "--concurrency", "1", "--journal", str(journal), str(file))
         first = await start(pointing_at(sandbox), *arguments)
         await until(lambda: bool(sandbox.links))
-        seen = len(sandbox.links)
         second = await caselinks(pointing_at(sandbox), *arguments)
+        seen = len(sandbox.requests)
         first.kill()
         await first.communicate()
     assert (second.status, second.out) == (2, "")
@@ -161,7 +162,9 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
     assert first.status == 1
     assert len(asked_for) < 3000
     assert "Not retried: most recent requests have failed" in first.err
-    assert first.err.endswith("run the same command again: the journal records what is done.\n")
+    *_, then, command = first.err.splitlines()
+    assert then.endswith("then run this command (the journal records what is done):")
+    assert command == f"  {shlex.join(['caselinks', 'bulk', *arguments])}"
 
 
 async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> None:
@@ -215,6 +218,7 @@ async def test_a_journal_that_cannot_be_written_further_ends_the_run(tmp_path: P
     shown = err.decode()
     assert process.returncode == 1, shown
     assert f"the journal {journal} cannot be" in shown
-    assert 0 < out.count(b"created") <= made < LINKS
-    assert f"{out.count(b'created')} links created" in shown
+    count = out.decode().count("✓")
+    assert 0 < count <= made < LINKS
+    assert f"{count} links created" in shown
     assert "Traceback" not in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
@@ -12,7 +13,7 @@ from datadog_caselinks.sandbox.store import StoredCase
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
 from tests.support.ids import some_id
 from tests.support.server import Server
-from tests.support.steps import is_silent
+from tests.support.steps import answers, drops, is_silent
 
 INCIDENT = some_id(7)
 
@@ -66,6 +67,8 @@ class TestCreate:
                 "title": one.title,
                 "status": "CLOSED",
                 "priority": "P1",
+                "status_name": "Closed",
+                "status_group": "SG_CLOSED",
             }
 
     @pytest.mark.parametrize(
@@ -102,6 +105,28 @@ class TestCreate:
             assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
             assert expected in done.err
 
+    async def test_an_ambiguous_result_ends_with_the_command(self) -> None:
+        """An error that leaves the result open ends with the command that creates only a missing link."""
+        async with Server(drops, answers(403)) as server:
+            variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+            done = await caselinks(variables, "create", some_id(1), "blocks", some_id(2), "--output", "json")
+        assert done.status == 1
+        assert done.err.splitlines()[-3].startswith("Error: cannot create CASE ")
+        assert done.err.splitlines()[-2:] == [
+            "To continue, run this command (it creates only a missing link):",
+            f"  caselinks ensure {some_id(1)} blocks {some_id(2)} --output json",
+        ]
+
+    async def test_a_long_wait_names_the_option(self, sandbox: Sandbox) -> None:
+        """A rate limit that is used up for longer than --max-wait is an error that names this option."""
+        sandbox.rate_limit = "1/1h"
+        new = (some_id(1), "blocks", some_id(2))
+        await caselinks(pointing_at(sandbox), "create", *new)
+        done = await caselinks(pointing_at(sandbox), "create", *new, "--max-wait", "7")
+        assert done.status == 1
+        assert re.search(r"\. To continue, wait \d+ s or add --max-wait \d+\n$", done.err)
+        assert "RetryPolicy" not in done.err
+
     async def test_interrupted_it_says_how_to_go_on(self) -> None:
         """Whether the server carries it out nobody can know; ensure will."""
         async with Server(is_silent) as server:
@@ -112,7 +137,8 @@ class TestCreate:
             _, err = await process.communicate()
         assert process.returncode == 130
         assert err.decode().splitlines() == [
-            "The link may have been created. Run caselinks ensure, which creates only a missing link.",
+            "The link may have been created. To continue, run this command (it creates only a missing link):",
+            f"  caselinks ensure {some_id(1)} blocks {some_id(2)}",
             "Interrupted.",
         ]
 
@@ -125,6 +151,17 @@ class TestEnsure:
         assert first.out == second.out
         assert (first.err, second.err) == ("Created.\n", "Already linked.\n")
         assert len(sandbox.links) == 1
+
+    async def test_json_says_whether_the_link_was_created(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
+        """The object has the member created: true the first time, then false."""
+        for output, created in (("json", True), ("jsonl", False)):
+            done = await caselinks(
+                pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2", "--output", output
+            )
+            record = json.loads(done.out)
+            assert (record["created"], record["id"]) == (created, sandbox.links[0].id)
 
 
 class TestList:

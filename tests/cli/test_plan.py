@@ -22,16 +22,15 @@ from datadog_caselinks import (
     Failed,
     LinkPlan,
     PlanOutcome,
-    case,
 )
 from datadog_caselinks.cli.plan import _Application
 from datadog_caselinks.cli.run import Settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
-from tests.support.steps import is_silent, listed
+from tests.support.steps import answers, is_silent, listed
 from tests.support.waiting import MAX_SECONDS
 
 YAML = "SHOP-1:\n  blocks: [SHOP-2, SHOP-3]\n"
@@ -285,6 +284,21 @@ async def test_interrupted_it_says_how_far_it_came() -> None:
         _, err = await process.communicate()
     assert process.returncode == 130
     assert "So far: nothing. Changes in flight may have been applied too" in err.decode()
+    assert "with the same input (it plans the rest):\n  caselinks plan - --apply --yes\n" in err.decode()
+
+
+async def test_changes_that_failed_end_with_the_command(tmp_path: Path) -> None:
+    """A plan that could not be applied as a whole ends with the command that plans the rest."""
+    file = tmp_path / "links.csv"
+    file.write_text(f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n")
+    async with Server(listed, answers(404)) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        done = await caselinks(variables, "plan", str(file), "--apply", "--yes")
+    assert done.status == 1
+    assert done.err.endswith(
+        "To continue, fix the problems above, then run this command (it plans the rest):\n"
+        f"  caselinks plan {file} --apply --yes\n"
+    )
 
 
 async def test_the_example_needs_no_keys() -> None:

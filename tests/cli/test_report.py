@@ -16,11 +16,11 @@ from datadog_caselinks import (
     MalformedLine,
     NewCaseLink,
     ServerError,
-    case,
 )
+from datadog_caselinks.cli.outcome_lines import OutcomeLines
 from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.screen import Screen
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 
@@ -33,7 +33,8 @@ async def lines(count: int) -> AsyncIterator[LinkLine | MalformedLine]:
 @pytest.fixture
 async def report() -> Report:
     """Of three lines, which are under way."""
-    report = Report(Screen())
+    screen = Screen()
+    report = Report(screen, OutcomeLines(screen, None, has_lines=True))
     assert [new async for new in report.links(lines(3))] == [NEW] * 3
     return report
 

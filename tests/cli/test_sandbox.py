@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import ApiKeys, CaseLinksClient, ConflictError, case
+from datadog_caselinks import ApiKeys, CaseLinksClient, ConflictError
 from tests.cli import program
 from tests.cli.program import Program, environment
+from tests.support.ids import case
 from tests.support.waiting import MAX_SECONDS
 
 NEW = case("4417921d-0866-4a38-822c-6f2a0f65f77d").blocks(case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"))

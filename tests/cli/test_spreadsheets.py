@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,8 @@ async def test_rejected_lines_are_fixed_and_run_again(
     assert [first.partition('"|')[2], second] == [f'{A}|bloks|{B}|"1', '2"']
     assert third.startswith("\"'x' does not name an entity; write ")
     if not strict:
-        summary = f"To continue, fix the 2 lines in {bad}, then run the same command with that file.\n"
-        assert done.err.endswith(summary)
+        summary = f"To continue, fix the 2 lines in {bad}, then run this command:\n  caselinks bulk "
+        assert done.err.endswith(f"{summary}{shlex.join(OPTIONS)} {bad}\n")
     bad.write_text(bad.read_text().replace("|bloks|", "|blocks|").replace("|x|", f"|{B}|"))
     done = await bulk(pointing_at(sandbox), *OPTIONS, "--rejects", str(again), str(bad))
     assert done.status == 0
@@ -97,7 +98,7 @@ async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> Non
     assert failed.startswith(f'{{"rejected_because": "cannot create CASE {A} BLOCKS CASE {B}: 404')
     assert failed.endswith(f", {link[1:]}")
     assert "The link may have been created" in ambiguous
-    assert done.err.endswith("then run the same command with that file without --no-lookup.\n")
+    assert done.err.endswith(f":\n  caselinks bulk --concurrency 1 --attempts 1 {bad}\n")
     assert done.status == 1
 
 

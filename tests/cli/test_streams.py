@@ -74,8 +74,9 @@ def test_any_other_letter_is_shown_by_its_number() -> None:
         ("create SHOP-27 blocks SHOP-32", "Created.\n"),
         (
             f"plan {LINKS} --apply --yes --output jsonl",
-            "So far: 1 created. Changes in flight may have been applied too; "
-            "run the same command again to plan the rest.\n",
+            "So far: 1 created. Changes in flight may have been applied too.\n"
+            "To continue, run this command (it plans the rest):\n"
+            f"  caselinks plan {LINKS} --apply --yes --output jsonl --sandbox\n",
         ),
     ],
 )

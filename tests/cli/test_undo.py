@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import case
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.cli import undo
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, created, is_silent
 from tests.support.waiting import MAX_SECONDS
@@ -115,6 +114,11 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
         assert first == f"Not deleted: {unknown} may have been created, and its id is unknown"
         assert "caselinks delete PARENT RELATIONSHIP CHILD" in advice
         assert last == summary
+    output = tmp_path / "output.jsonl"
+    names = {"parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-3"}
+    output.write_text(json.dumps({"line": 7, "outcome": "ambiguous", **names}) + "\n")
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(output))
+    assert done.err.startswith("Not deleted: line 7 (SHOP-1 BLOCKS SHOP-3) may have been created")
     cut_off = tmp_path / "run.jsonl"
     cut_off.write_text('{"outcome": "failed"}\n{"outco')
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
@@ -130,10 +134,11 @@ async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) 
     )
     assert done.status == 1
     assert json.loads(done.out)["outcome"] == "not_deleted"
-    first, summary, advice = done.err.splitlines()
+    first, summary, advice, command = done.err.splitlines()
     assert first.startswith("SHOP-1 BLOCKS SHOP-3: not deleted: cannot delete link ")
     assert summary == "1 not deleted."
-    assert advice == "To delete the rest, fix the problem, then run the same command again."
+    assert advice == "To continue, fix the problem, then run this command (it deletes the rest):"
+    assert command == f"  caselinks undo --yes {journal} --output jsonl"
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
     assert (done.status, len(sandbox.links)) == (0, 1)
 
@@ -152,7 +157,7 @@ async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -
         done = await caselinks(variables, "undo", "--yes", str(output), "--quiet")
         assert len(server.seen) < 302
     assert done.status == 1
-    first, stopped, _ = done.err.splitlines()
+    first, stopped, *_ = done.err.splitlines()
     assert "401" in first
     assert stopped == "Stopped: 299 links not deleted for the same reason."
 
@@ -230,7 +235,7 @@ async def test_interrupted_it_says_how_far_it_came(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert process.returncode == 130
-    assert "So far: nothing. Deletes in flight may have been applied too; run the same" in err.decode()
+    assert "So far: nothing. Deletes in flight may have been applied too.\nTo continue, run" in err.decode()
 
 
 async def test_results_that_cannot_be_written_are_an_error(sandbox: Sandbox, journal: str) -> None:

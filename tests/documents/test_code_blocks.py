@@ -110,7 +110,7 @@ def test_the_first_command_makes_the_links_of_the_example(tmp_path_factory: pyte
     done = run(["bash", "-eu", "-c", readme_commands()[0]], copy, environment)
     links = (ROOT / "examples" / "postmortem.csv").read_text().splitlines()[1:]
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^line \d+: created ", done.stdout, re.MULTILINE)) == len(links)
+    assert len(re.findall(r"^✓ ", done.stdout, re.MULTILINE)) == len(links)
     assert f"{len(links)} links created" in done.stderr
 
 

@@ -12,7 +12,7 @@ from datadog_caselinks import ApiKeys, CaseKey, CaseLinksClient, Relationship, R
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.fleet import add_link_tasks, failed_links, list_runs, submit
 from datadog_caselinks.fleet.database import pool_of
-from datadog_caselinks.references import LinkReference
+from datadog_caselinks.models import LinkReference
 from datadog_caselinks.sandbox import Sandbox
 from tests.fleet.work import all_done, links, made, once
 from tests.support.api import Api

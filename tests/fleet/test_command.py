@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Failed, case
+from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Failed
 from datadog_caselinks.cli.fleet import _WorkerReport
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start, start_on
 from tests.support.forwarder import Forwarder
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.postgres import PASSWORD
 from tests.support.tcp import unused_port
 from tests.support.waiting import MAX_SECONDS

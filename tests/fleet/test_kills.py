@@ -9,12 +9,12 @@ from pathlib import Path
 
 from procrastinate import App
 
-from datadog_caselinks import Site, case
+from datadog_caselinks import Site
 from datadog_caselinks.fleet import list_runs, submit
 from datadog_caselinks.fleet.database import pool_of
 from tests.cli.program import start
 from tests.fleet.processes import MAX_SECONDS, killed, sandbox_process, stored
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.postgres import Postgres
 
 LINKS = 20_000

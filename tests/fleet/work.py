@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 
 from procrastinate import App
 
-from datadog_caselinks import NewCaseLink, Site, case
+from datadog_caselinks import NewCaseLink, Site
 from datadog_caselinks.fleet import work_until_done
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.sandbox import Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.waiting import MAX_SECONDS
 
 SITE = Site.parse("datadoghq.eu")

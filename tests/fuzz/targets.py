@@ -36,7 +36,7 @@ from datadog_caselinks.bulk.link_yaml import read_rows
 from datadog_caselinks.credentials import AuthHeaders
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.headers import read_rate_limit, retry_after
-from datadog_caselinks.references import named
+from datadog_caselinks.models import named
 
 KEY: Final = "secret/key+0123"
 """Stands in the inputs too, and may stand in no message."""

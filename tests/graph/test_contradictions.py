@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from datadog_caselinks import (
-    CaseLink,
-    Contradiction,
-    ContradictionKind,
-    Entity,
-    NewCaseLink,
-    Relationship,
-    case,
-)
+from datadog_caselinks import CaseLink, Contradiction, ContradictionKind, Entity, NewCaseLink, Relationship
 from datadog_caselinks.graph.contradictions import find_contradictions
 from datadog_caselinks.graph.cycles import ACYCLIC
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 CASES = [case(some_id(number)) for number in range(30)]
+NUMBERS: dict[Entity, int] = {each: number for number, each in enumerate(CASES)}
 A, B, C, D = CASES[:4]
 
 
 def name(entity: Entity) -> str:
-    return f"X-{CASES.index(entity)}"
+    return f"X-{NUMBERS[entity]}"
 
 
 def only_contradiction(*links: NewCaseLink | CaseLink) -> Contradiction:

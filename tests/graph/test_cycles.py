@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datadog_caselinks import CaseLink, Entity, NewCaseLink, Relationship, case
+from datadog_caselinks import CaseLink, Entity, NewCaseLink, Relationship
 from datadog_caselinks.graph.cycles import ACYCLIC, find_cycles
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 
 CASES = [case(some_id(number)) for number in range(1, 8)]
 A, B, C, D, E, F, G = CASES

@@ -30,14 +30,13 @@ from datadog_caselinks import (
     RetryPolicy,
     ServerError,
     Site,
-    case,
-    incident,
 )
 from datadog_caselinks.concurrency import Progress
 from datadog_caselinks.graph import reading
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.graphs import entity, graph, links
+from tests.support.ids import case, incident
 from tests.support.server import Server
 from tests.support.steps import answers, is_silent
 
@@ -434,6 +433,7 @@ class TestToNetworkx:
         whole = made.to_networkx()
 
         known = {"key": "A", "title": "One", "status": "OPEN", "priority": "P3"}
+        known |= {"status_name": "", "status_group": ""}
         assert whole.nodes[entity("a")] == {"type": "CASE", "distance": 0, **known}
         assert whole.nodes[entity("b")] == {"type": "CASE", "distance": 1}
         assert whole.nodes[entity("i:y")] == {"type": "INCIDENT"}

@@ -32,8 +32,6 @@ from datadog_caselinks import (
     Relationship,
     RetryPolicy,
     WantedLink,
-    case,
-    incident,
     parse_link,
 )
 from datadog_caselinks.graph.plan import compare
@@ -41,7 +39,7 @@ from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.api import Api
 from tests.support.clock import Clock, in_no_time
-from tests.support.ids import some_id
+from tests.support.ids import case, incident, some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.server import Exchange, Server
 from tests.support.steps import Held, answers

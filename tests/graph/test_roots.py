@@ -10,6 +10,7 @@ from datadog_caselinks import (
     Case,
     CaseLink,
     CaseLinksClient,
+    Entity,
     Incident,
     InvalidLinkError,
     LinkGraph,
@@ -18,12 +19,12 @@ from datadog_caselinks import (
     Relationship,
     Site,
     case,
-    incident,
     parse_link,
 )
 from datadog_caselinks.graph.rendering import dot, heading, mermaid, svg, tree
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.graphs import entity, graph, links
+from tests.support.ids import incident
 
 pytestmark = pytest.mark.sandbox(seed="demo")
 
@@ -116,7 +117,10 @@ class TestIncidents:
     def test_the_address(self) -> None:
         """On a site of Datadog, an incident with a number has an address."""
         a, b = incident(entity("a").id), incident(entity("b").id)
-        known = {a: Incident(a.id, "7", "IR-7", "", ""), b: Incident(b.id, "", "IR-8", "", "")}
+        known: dict[Entity, Incident] = {
+            a: Incident(a.id, "7", "IR-7", "", ""),
+            b: Incident(b.id, "", "IR-8", "", ""),
+        }
         made = LinkGraph(a, (), incidents=known, site=Site.US1)
         assert made.address(a) == "https://app.datadoghq.com/incidents/7"
         assert made.address(b) is None

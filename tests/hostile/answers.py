@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from datadog_caselinks import Case, CaseLink, CaseLinksClient, case
+from datadog_caselinks import Case, CaseLink, CaseLinksClient
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Seen, Step, head
 from tests.support.steps import answers, link_json, sends
 

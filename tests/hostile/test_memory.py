@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import tracemalloc
 import zlib
 from typing import Final
@@ -11,10 +12,13 @@ from typing import Final
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, RetryPolicy
+from datadog_caselinks.errors import ResponseTooLargeError
+from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from tests.hostile.answers import OPERATIONS, endless, good
+from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server, Step, head
-from tests.support.steps import answers
+from tests.support.steps import answers, link_json
 
 ONCE = RetryPolicy(max_attempts=1, settle=0)
 GIGABYTE: Final = 2**30
@@ -104,6 +108,41 @@ async def test_a_document_that_is_more_than_it_seems(name: str, operation: str, 
     outcome, peak = await attempt(answers(status, body, Content_Encoding="gzip"), operation)
     assert isinstance(outcome, CaseLinksError)
     assert peak < 60 * MAX_BODY
+
+
+@pytest.mark.parametrize("again", [b",1", b",{}", b",[]", b',{"a":0}', b',{"a":{},"b":[[]]}'])
+@pytest.mark.parametrize("begin", [b'{"data": [{}', b'{"errors": [{}', b"[{}"])
+async def test_a_long_list_of_tiny_members_is_not_decoded(
+    begin: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of nothing but tiny members would take thirty times its size, and hold up the event loop."""
+    decoded: list[bytes] = []
+    monkeypatch.setattr(envelope, "loads", decoded.append)
+    body = begin + again * ((MAX_LIST - 20) // len(again)) + (b"]" if begin == b"[{}" else b"]}")
+    step = answers(200, gzip.compress(body, 1), Content_Encoding="gzip")
+    outcome, peak = await attempt(step, "list")
+    assert isinstance(outcome, ResponseTooLargeError)
+    assert not decoded
+    assert peak < 4 * MAX_LIST
+
+
+async def test_a_long_list_of_links_is_read() -> None:
+    """All 54,000 links of a list of 15 MB are returned."""
+    parent = case(some_id(1))
+    attributes = {
+        "parent_entity_id": parent.id,
+        "parent_entity_type": "CASE",
+        "relationship": "BLOCKS",
+        "child_entity_id": some_id(2),
+        "child_entity_type": "CASE",
+    }
+    one = json.dumps(link_json(attributes), separators=(",", ":")).encode()
+    count = 15_000_000 // (len(one) + 1)
+    body = b'{"data":[' + b",".join([one] * count) + b"]}"
+    keys = ApiKeys(api_key="api-key", app_key="app-key")
+    step = answers(200, gzip.compress(body, 1), Content_Encoding="gzip")
+    async with Server(step) as server, CaseLinksClient(server.url, keys, retry=ONCE) as client:
+        assert len(await client.list_links(parent)) == count
 
 
 @pytest.mark.parametrize(("encoding", "library"), [("br", "brotli"), ("zstd", "backports.zstd")])

@@ -7,17 +7,9 @@ import traceback
 
 import pytest
 
-from datadog_caselinks import (
-    ApiKeys,
-    CaseLinksClient,
-    ConnectError,
-    FleetError,
-    NewCaseLink,
-    RetryPolicy,
-    case,
-)
+from datadog_caselinks import ApiKeys, CaseLinksClient, ConnectError, FleetError, NewCaseLink, RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import Held
 from tests.support.tcp import HOST, unused_port

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -347,10 +348,20 @@ class TestWaiting:
         assert clock.time() == NOON
         assert str(caught.value) == (
             "the rate limit is used up for another 60 s, and max_wait is 60 s: "
-            "try again later, or increase max_wait of the RetryPolicy"
+            "try again later, or increase max_wait"
         )
         assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
         assert caught.value.rate_limit == told(0)
+
+    async def test_too_long_a_wait_names_the_limit(self, gate: Gate, clock: Clock) -> None:
+        """The error of a wait that is too long says by which name the limit is seen and raised."""
+        await ask(gate, evolve(told(0), name=f"case_links{'x' * 5000}"))
+        with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
+            raise AssertionError
+        message = str(caught.value)
+        assert ". The limit is named case_linksxxx" in message
+        assert message.endswith("show its use by limit_name, and Datadog's support can raise it")
+        assert len(message) < 500
 
     async def test_exactly_max_wait_is_waited(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
         """Only more than it is too long."""

@@ -8,33 +8,34 @@ import json
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from datadog_caselinks import (
     ApiKeys,
     CaseLinksClient,
-    Entity,
     NewCaseLink,
     PermissionDeniedError,
     RetryPolicy,
-    case,
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
 from datadog_caselinks.models import identity
 from datadog_caselinks.retry import RetryBudget
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, link_json
 from tests.support.waiting import settle
 
+if TYPE_CHECKING:
+    from tests.support.ids import KnownEntity
+
 PARENT = case(some_id(1))
 
 
-def new_link(number: int, parent: Entity = PARENT) -> NewCaseLink:
+def new_link(number: int, parent: KnownEntity = PARENT) -> NewCaseLink:
     return parent.blocks(case(some_id(number + 1000)))
 
 
@@ -76,20 +77,22 @@ class Busy:
 
 async def test_many_long_lists_at_once(keys: ApiKeys) -> None:
     """Forty lookups in lists of 8 MiB find their links, in the memory of their shares and one list."""
-    body = gzip.compress(listing(MAX_LIST // 2, *map(new_link, range(3))), 1)
     count = 40
     parents = [case(some_id(number + 10)) for number in range(count)]
+    body = gzip.compress(listing(MAX_LIST // 2, *(new_link(1, parent) for parent in parents)), 1)
 
     async with (
         Server(answers(200, body, Content_Encoding="gzip")) as server,
         client_of(server, keys) as client,
     ):
         tracemalloc.start()
-        lookups = (client._operations.find_links(parent, {identity(new_link(1))}) for parent in parents)
+        lookups = (
+            client._operations.find_links(parent, {identity(new_link(1, parent))}) for parent in parents
+        )
         found = await asyncio.gather(*lookups)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert [list(links) for links in found] == [[identity(new_link(1))]] * count
+    assert [list(links) for links in found] == [[identity(new_link(1, parent))] for parent in parents]
     assert peak < count * 2 * MAX_BODY + 6 * MAX_LIST
 
 

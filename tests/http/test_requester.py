@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, NewCaseLink, RetryPolicy, SessionError, case
+from datadog_caselinks import CaseLinksClient, NewCaseLink, RetryPolicy, SessionError
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server
 from tests.support.steps import link_json
 from tests.support.waiting import settle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.sharing import Simulation, beside_a_bulk_run, picture, together
+from benchmarks.sharing import PERIOD, Simulation, beside_a_bulk_run, picture, together
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +30,24 @@ def test_a_process_that_is_alone_loses_nothing(seed: int) -> None:
     rejected, slowdown = together(1, seed=seed)
     assert rejected == 0
     assert slowdown <= 1.03
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_responses_that_take_a_whole_window_are_not_taken_for_others(seed: int) -> None:
+    """A process that is alone keeps the whole limit, however late its responses are.
+
+    Each hundred requests need a probe, which takes a window, and then a window themselves.
+    """
+    one_way = (0.45 * PERIOD, 0.55 * PERIOD)
+    rejected, slowdown = together(1, seed=seed, one_way=one_way)
+    assert rejected == 0
+    assert slowdown <= 4.5
+
+
+def test_eight_processes_with_slow_responses_have_few_requests_rejected() -> None:
+    """At most 10 % are rejected, also if a response takes half a window."""
+    rejected, _ = together(8, one_way=(0.23 * PERIOD, 0.27 * PERIOD))
+    assert rejected <= 0.1
 
 
 def test_a_thousand_processes_get_done() -> None:

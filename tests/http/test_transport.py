@@ -43,7 +43,6 @@ from datadog_caselinks import (
     Site,
     TLSError,
     TransportError,
-    case,
 )
 from datadog_caselinks.http import transport
 from datadog_caselinks.http.sessions import user_agent
@@ -59,7 +58,7 @@ from datadog_caselinks.http.wire import (
 from tests.support.api import LINKS_PATH, Api
 from tests.support.authority import Authority, counting_handshakes
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
 from tests.support.leaks import assert_nothing_of, texts_of, texts_of_record
 from tests.support.needs import (
     needing_a_tracker,

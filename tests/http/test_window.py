@@ -1141,6 +1141,17 @@ class TestShare:
         hear(window, 160.0, window.count(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == int(0.6 * 12 / 21 * 99)
 
+    def test_a_response_that_comes_after_its_window_is_not_taken_for_two_requests(self) -> None:
+        """The responses that came in time have reported that the server had counted it."""
+        window, _ = self.first(99)
+        sent = [window.count(100.0) for _ in range(99)]
+        for number, request in enumerate(sent[:50]):
+            hear(window, 101.0, request, told(49 - number, limit=100))
+        for request in sent[50:]:
+            hear(window, 160.5, request, told(50, limit=100))
+        hear(window, 161.5, window.count(161.0), told(99, limit=100))
+        assert len(burst(window, 161.5)) == 99
+
     def test_what_was_lost_and_not_counted_makes_no_more_of_what_is_left(self) -> None:
         """One cannot have taken more of the limit than was taken."""
         window = Window()

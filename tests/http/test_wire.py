@@ -45,11 +45,10 @@ from datadog_caselinks import (
     ResponseError,
     ResponseTooLargeError,
     ServerError,
-    case,
-    incident,
 )
 from datadog_caselinks.http.wire import Response
 from datadog_caselinks.messages import quoted
+from tests.support.ids import case, incident
 from tests.support.strategies import json_values, links, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -357,7 +356,7 @@ class TestReadLink:
         assert wire.read_link(answer(document)) == LINK
 
     def test_unknown_members_are_ignored(self, wire: ModuleType) -> None:
-        """On every level; the API is in preview."""
+        """On every level: the API may add members."""
         data = cast("dict[str, Any]", ANSWER["data"])
         document: dict[str, Any] = {
             "data": {**data, "attributes": {**data["attributes"], "new": 1}, "relationships": {}},
@@ -465,6 +464,19 @@ class TestReadLink:
         )
         assert caught.value.body == "***" + "x" * 997
 
+    @pytest.mark.parametrize("value", [b"0", b'[{"a":0}]'])
+    def test_a_list_has_a_bounded_number_of_values(self, wire: ModuleType, value: bytes) -> None:
+        """A value takes much more memory and time than its text, so the client counts before it decodes."""
+        each = 1 + value.count(b"[") + value.count(b"{")
+        others = 4  # the outermost object, both lists, and the comma between them
+        count, rest = divmod(wire.envelope.MAX_VALUES - others + 1, each)
+        meta = b",".join([value] * count + [b"0"] * rest)
+        assert wire.read_links(answer(b'{"data": [], "meta": [%s]}' % meta)) == []
+        with pytest.raises(
+            ResponseTooLargeError, match="more than the 1,048,576 values that the client reads"
+        ):
+            wire.read_links(answer(b'{"data": [], "meta": [%s,0]}' % meta))
+
     def test_half_an_error_is_that_error(self, wire: ModuleType) -> None:
         """A proxy's page of many megabytes is still its status, and is repeated or not by that."""
         with pytest.raises(ServerError):
@@ -557,6 +569,7 @@ CASE = {
             "priority": "P2",
             "public_id": "98813",
             "status": "IN_PROGRESS",
+            "status_group": "SG_IN_PROGRESS",
             "status_name": "In Progress",
             "title": "Checkout hangs",
         },
@@ -572,9 +585,11 @@ class TestReadCase:
     def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
         """Each attribute has its place; other members are ignored."""
         found = wire.read_case(answer(CASE, status))
-        assert found == Case(A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2")
+        assert found == Case(
+            A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2", "In Progress", "SG_IN_PROGRESS"
+        )
 
-    @pytest.mark.parametrize("name", ["key", "title", "status", "priority"])
+    @pytest.mark.parametrize("name", ["key", "title", "status", "priority", "status_name", "status_group"])
     @pytest.mark.parametrize("value", [None, 7, True, [], {}, ["x"], "", ...])
     def test_what_is_missing_or_no_text_is_empty(self, wire: ModuleType, name: str, value: object) -> None:
         """To link a case its id is enough; the rest is for people to read."""
@@ -583,6 +598,7 @@ class TestReadCase:
         if value is ...:
             del document["data"]["attributes"][name]
         expected = {"key": "DDFC-98813", "title": "Checkout hangs", "status": "IN_PROGRESS", "priority": "P2"}
+        expected |= {"status_name": "In Progress", "status_group": "SG_IN_PROGRESS"}
         assert wire.read_case(answer(document)) == Case(A, **{**expected, name: ""})
 
     @pytest.mark.parametrize("attributes", [None, {}, ...])
@@ -741,6 +757,26 @@ class TestErrors:
                 "case not found",
             ),
             ({"errors": [{"detail": "only that"}]}, ("only that",), "only that"),
+            ({"errors": [{"title": "Generic Error", "detail": "no way"}]}, ("no way",), "no way"),
+            ({"errors": [{"title": "Generic Error"}]}, ("Generic Error",), "Generic Error"),
+            (
+                {
+                    "errors": [
+                        {
+                            "title": "Invalid Parameter",
+                            "detail": "not a UUID",
+                            "source": {"parameter": "link_id"},
+                            "meta": {},
+                        }
+                    ]
+                },
+                ("Invalid Parameter: not a UUID (link_id)",),
+                "Invalid Parameter: not a UUID (link_id)",
+            ),
+            ({"errors": [{"title": "x", "source": {"pointer": "/data"}}]}, ("x (/data)",), "x (/data)"),
+            ({"errors": [{"title": "no key", "source": {"parameter": "key"}}]}, ("no key",), "no key"),
+            ({"errors": [{"title": "x", "source": "y"}]}, ("x",), "x"),
+            ({"errors": [{"title": "x", "source": {"header": "y", "parameter": 7}}]}, ("x",), "x"),
             ({"errors": [{"code": "only_that"}]}, ("only_that",), "only_that"),
             ({"errors": [{"title": "", "detail": None, "code": "c"}]}, ("c",), "c"),
             ({"errors": [{"id": 7}]}, ("{'id': 7}",), "{'id': 7}"),
@@ -944,13 +980,21 @@ class TestHints:
                 "The server asks to wait 2.5 s. Wait, or send fewer requests at a time",
             ),
             (429, {}, "Wait, or send fewer requests at a time"),
+            (
+                429,
+                {"X-RateLimit-Name": "case {links}", "X-RateLimit-Reset": "7"},
+                "The server asks to wait 7 s. Wait, or send fewer requests at a time. The limit is named "
+                "case {links}: the metrics datadog.apis.rate_limit.usage.* show its use by limit_name, and "
+                "Datadog's support can raise it",
+            ),
+            (403, {"X-RateLimit-Name": "x"}, "The application key or token needs the scope cases_write"),
             (503, {"Retry-After": "7"}, "The fault is the server's"),
         ],
     )
     def test_a_429_says_how_long(
         self, wire: ModuleType, status: int, headers: dict[str, str], advice: str
     ) -> None:
-        """Where to wait is what to do, and the server says for how long, the message says it too."""
+        """A 429 says how long the server asks to wait, and if it names the limit, who can raise it."""
         message = str(refused(wire, {"errors": ["because"]}, status, headers))
         assert message == f"cannot create CASE {A} BLOCKS CASE {B}: {status} because. {advice}"
 

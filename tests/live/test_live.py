@@ -15,7 +15,14 @@ import pytest
 from attrs import define
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from datadog_caselinks import ApiKeys, ConfigurationError, NewCaseLink, NotFoundError, SessionManager, case
+from datadog_caselinks import (
+    ApiKeys,
+    ConfigurationError,
+    NewCaseLink,
+    NotFoundError,
+    Relationship,
+    SessionManager,
+)
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.live import __main__ as command
@@ -23,6 +30,7 @@ from tests.live import questions
 from tests.live.probe import Exchange, Probe
 from tests.live.questions import Finding, findings
 from tests.live.report import report
+from tests.support.ids import case
 
 CASES = ("SHOP-1", "SHOP-36")
 MANY = 1000
@@ -194,7 +202,7 @@ class TestLeavesNothing:
         """Not even a link that equals its own."""
         parent, child = [await here.probe.case(key) for key in CASES]
         other = Probe(here.sandbox.site, here.sandbox.credentials, here.probe.sessions)
-        await other.create(parent.blocks(child))
+        await other.create(NewCaseLink(parent, Relationship.BLOCKS, child))
         await findings(here.probe, CASES)
         assert other.left == {here.sandbox.links[-1].id}
 
@@ -218,7 +226,8 @@ async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, he
     await here.probe.case("SHOP-1")
     here.sandbox.fail_next(fault, operation="delete")
     parent, child = [await here.probe.case(key) for key in CASES]
-    found = {each.question: each for each in await questions.errors(here.probe, parent.blocks(child))}
+    new = NewCaseLink(parent, Relationship.BLOCKS, child)
+    found = {each.question: each for each in await questions.errors(here.probe, new)}
     finding = found["What is answered to an unknown link?"]
     assert finding.answer == answer
     problem = "What is answered to an unknown link? 500, and 404 is documented"

@@ -279,10 +279,9 @@ class TestDelete:
 
         assert (await caller.delete(link_id.upper())).status == 204
 
-    @pytest.mark.parametrize("link_id", ["00000000-0000-4000-8000-000000000000", "no-uuid"])
-    async def test_does_not_know_another_link(self, caller: Caller, link_id: str) -> None:
+    async def test_does_not_know_another_link(self, caller: Caller) -> None:
         """404 in the form recorded on the case endpoints."""
-        reply = await caller.delete(link_id)
+        reply = await caller.delete("00000000-0000-4000-8000-000000000000")
 
         assert reply.status == 404
         assert reply.json == {"errors": [{"code": "resource_not_found", "title": "link not found"}]}
@@ -314,15 +313,38 @@ class TestGet:
                     "public_id": "1",
                     "title": "Checkout hangs",
                     "status": "IN_PROGRESS",
-                    "status_name": "In progress",
+                    "status_name": "In Progress",
+                    "status_group": "SG_IN_PROGRESS",
                     "priority": "P2",
                 },
             }
         }
 
-    @pytest.mark.parametrize("name", ["SHOP-2", "SHOP-10", "SHOP", OTHER_CASE, "links", "%25", "a%20b"])
+    async def test_a_status_may_have_no_name_or_group(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A case has the name and the group that it was given, and lacks those that are empty."""
+        sandbox.add_case("SHOP-1", status="OPEN", status_name="Waiting for QA", status_group="SG_IN_PROGRESS")
+        sandbox.add_case("SHOP-2", status="RESOLVED", status_name="", status_group="")
+
+        named, bare = [(await caller.get(key)).json["data"]["attributes"] for key in ("SHOP-1", "SHOP-2")]
+
+        assert (named["status"], named["status_name"], named["status_group"]) == (
+            "OPEN",
+            "Waiting for QA",
+            "SG_IN_PROGRESS",
+        )
+        assert (bare["status"], "status_name" in bare, "status_group" in bare) == ("RESOLVED", False, False)
+
+    async def test_a_case_that_moved_has_another_key(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A case that moved to another project keeps its UUID, and its old key is unknown."""
+        old = sandbox.add_case("SHOP-1", "Checkout hangs")
+        sandbox.add_case("OPS-7", old.title, id=old.id)
+
+        assert (await caller.get("SHOP-1")).status == 404
+        assert (await caller.get(old.id)).json["data"]["attributes"]["key"] == "OPS-7"
+
+    @pytest.mark.parametrize("name", ["SHOP-2", "SHOP-10", OTHER_CASE])
     async def test_does_not_know_another_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
-        """404 in the recorded form, also for what is neither a key nor a UUID."""
+        """404 in the recorded form."""
         sandbox.add_case("SHOP-1", id=CASE)
 
         reply = await caller.get(name)
@@ -359,6 +381,16 @@ class TestCredentials:
 
         assert (await caller.create(headers=headers)).status == 201
 
+    @pytest.mark.parametrize("others", [{}, {"DD-API-KEY": "sandbox-api-key"}, {"DD-API-KEY": "wrong"}])
+    async def test_accepts_an_access_token(
+        self, caller: Caller, sandbox: Sandbox, others: dict[str, str]
+    ) -> None:
+        """An access token is accepted as a bearer token, and as the application key with any API key."""
+        token = str(sandbox.access_token.token)
+
+        assert (await caller.create(headers={**others, "DD-APPLICATION-KEY": token})).status == 201
+        assert (await caller.create(headers={"Authorization": f"Bearer {token}"})).status == 201
+
     @pytest.mark.parametrize(
         "headers",
         [
@@ -366,6 +398,7 @@ class TestCredentials:
             {"DD-API-KEY": "sandbox-api-key"},
             {"DD-APPLICATION-KEY": "sandbox-app-key"},
             {"DD-API-KEY": "wrong", "DD-APPLICATION-KEY": "sandbox-app-key"},
+            {"DD-API-KEY": "sandbox-api-key", "DD-APPLICATION-KEY": "sandbox-token"},
             {"DD-API-KEY": "sandbox-api-key", "DD-APPLICATION-KEY": "wrong"},
             {"Authorization": "Bearer wrong"},
             {"Authorization": "Basic sandbox-token"},

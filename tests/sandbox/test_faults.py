@@ -147,6 +147,7 @@ class TestAnswers:
             (Fault.HTTP_502, 502),
             (Fault.HTTP_503, 503),
             (Fault.HTTP_504, 504),
+            (Fault.HTTP_512, 512),
         ],
     )
     async def test_html_errors_are_not_applied(

@@ -139,7 +139,7 @@ async def test_counts_a_refused_request(caller: Caller, sandbox: Sandbox) -> Non
     replies = [
         await caller.create(relationship="?"),
         await caller.create(headers=without_scope),
-        await caller.delete("unknown"),
+        await caller.delete("00000000-0000-4000-8000-000000000000"),
     ]
 
     assert [(reply.status, reply.headers["X-RateLimit-Remaining"]) for reply in replies] == [

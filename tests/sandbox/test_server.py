@@ -236,10 +236,12 @@ class TestCases:
     async def test_one_has_what_it_is_given(self, sandbox: Sandbox) -> None:
         """A key is enough: it is the title as well, and the UUID is a new one."""
         assert sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=CASE) == (
-            StoredCase(CASE, "SHOP-1", "Checkout hangs", "CLOSED", "P1")
+            StoredCase(CASE, "SHOP-1", "Checkout hangs", "CLOSED", "P1", "Closed", "SG_CLOSED")
         )
         first, second = sandbox.add_case("SHOP-2"), sandbox.add_case("SHOP-3")
-        assert first == StoredCase(str(uuid.UUID(first.id)), "SHOP-2", "SHOP-2", "OPEN", "NOT_DEFINED")
+        assert first == StoredCase(
+            str(uuid.UUID(first.id)), "SHOP-2", "SHOP-2", "OPEN", "NOT_DEFINED", "Open", "SG_OPEN"
+        )
         assert first.id != second.id
 
     @pytest.mark.parametrize("key", ["SHOP-1", "shop-1"])

@@ -50,6 +50,24 @@ async def test_keeps_cases_in_a_file(tmp_path: Path, caller_of: CallerOf) -> Non
             sandbox.add_case("SHOP-1")
 
 
+async def test_reads_cases_of_an_earlier_version(tmp_path: Path, caller_of: CallerOf) -> None:
+    """A file whose cases have no name or group of the status is read, and takes new cases that have them."""
+    path = tmp_path / "links.db"
+    async with Sandbox(db=path) as sandbox:
+        sandbox.add_case("SHOP-1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        for column in ("status_name", "status_group"):
+            earlier.execute(f"ALTER TABLE cases DROP COLUMN {column}")
+
+    async with Sandbox(db=path) as sandbox:
+        sandbox.add_case("SHOP-2", status="CLOSED")
+        old, new = [
+            (await caller_of(sandbox).get(key)).json["data"]["attributes"] for key in ("SHOP-1", "SHOP-2")
+        ]
+        assert (old["status"], "status_group" in old) == ("OPEN", False)
+        assert (new["status_name"], new["status_group"]) == ("Closed", "SG_CLOSED")
+
+
 async def test_adds_cases_to_a_file_of_links(tmp_path: Path, caller_of: CallerOf) -> None:
     """One that an earlier version made, without a place for cases, keeps its links and takes cases."""
     path = tmp_path / "links.db"

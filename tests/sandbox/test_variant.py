@@ -117,7 +117,7 @@ class TestBuckets:
     async def test_each_operation_counts_by_itself(self, caller: Caller) -> None:
         """Each in a bucket that has its name; one that is used up stops no other."""
         created = [await caller.create() for _ in range(3)]
-        others = [await caller.list(), await caller.delete("unknown"), await caller.get("SHOP-1")]
+        others = [await caller.list(), await caller.delete(A_PAGE), await caller.get("SHOP-1")]
 
         assert [reply.status for reply in created] == [201, 201, 429]
         assert [reply.status for reply in others] == [200, 404, 404]
@@ -163,6 +163,65 @@ class TestBuckets:
         assert (window["name"], window["remaining"]) == ("case_links_list", 0)
 
 
+NOT_FOUND = {"errors": [{"code": "resource_not_found", "title": "case not found"}]}
+
+
+@pytest.mark.sandbox(unknown_cases="not-found")
+class TestUnknownCases:
+    async def test_only_known_cases_are_linked_and_listed(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A create or list of a case that was not added is 404, and changes nothing."""
+        sandbox.add_case("SHOP-1", id=CASE)
+        replies = [
+            await caller.create(),
+            await caller.create(parent_entity_id=OTHER_CASE, child_entity_id=CASE),
+            await caller.list(OTHER_CASE),
+        ]
+
+        assert [(reply.status, reply.json) for reply in replies] == [(404, NOT_FOUND)] * 3
+        assert sandbox.links == []
+        sandbox.add_case("SHOP-2", id=OTHER_CASE)
+        assert (await caller.create()).status == 201
+        assert len((await caller.list(OTHER_CASE)).json["data"]) == 1
+
+    async def test_other_entities_cannot_be_added(self, caller: Caller, sandbox: Sandbox) -> None:
+        """A page is not a case, so links to it are created and listed as usual."""
+        sandbox.add_case("SHOP-1", id=CASE)
+
+        assert (await caller.create(child_entity_type="PAGE", child_entity_id=A_PAGE)).status == 201
+        assert (await caller.list(A_PAGE, "PAGE")).status == 200
+
+
+class TestMalformedIds:
+    @pytest.mark.parametrize("name", ["SHOP", "links", "%25", "a%20b", f"{CASE}1"])
+    async def test_in_a_path(self, caller: Caller, name: str) -> None:
+        """An id in a path that cannot be one is 400, in the form that was recorded."""
+        replies = [await caller.get(name), await caller.delete(name)]
+
+        assert [(reply.status, reply.json["errors"][0]["title"]) for reply in replies] == [
+            (400, "Invalid Parameter")
+        ] * 2
+        assert [reply.json["errors"][0]["source"]["parameter"] for reply in replies] == ["case_id", "link_id"]
+
+    @pytest.mark.sandbox(malformed_ids="not-found")
+    async def test_may_be_unknown(self, caller: Caller) -> None:
+        """Where the sandbox is configured so, a malformed id is unknown; other flaws stay 400."""
+        replies = [
+            await caller.create(child_entity_id="SHOP-1"),
+            await caller.list("SHOP-1"),
+            await caller.get("SHOP"),
+            await caller.delete("SHOP"),
+        ]
+        others = [
+            await caller.create(child_entity_id="SHOP-1", relationship="LIKES"),
+            await caller.create(child_entity_id=7),
+            await caller.create(child_entity_id=None),
+            await caller.list("SHOP-1", "TICKET"),
+        ]
+
+        assert [reply.status for reply in replies] == [404] * 4
+        assert [reply.status for reply in others] == [400] * 4
+
+
 async def refused_by_keys(caller: Caller) -> Reply:
     return await caller.create(headers={})
 
@@ -185,7 +244,7 @@ async def refused_as_equal(caller: Caller) -> Reply:
 
 LIMIT = "Rate limit of 1 request in 3600 seconds exceeded"
 SCOPE = "the application key lacks the scope cases_write"
-REFUSALS: dict[str, tuple[Callable[[Caller], Awaitable[Reply]], list[str], list[dict[str, str]]]] = {
+REFUSALS: dict[str, tuple[Callable[[Caller], Awaitable[Reply]], list[str], list[dict[str, Any]]]] = {
     "two reasons": (
         lambda caller: caller.send("GET", "/api/v2/cases/link"),
         ["query parameter entity_type is missing", "query parameter entity_id is missing"],
@@ -197,9 +256,22 @@ REFUSALS: dict[str, tuple[Callable[[Caller], Awaitable[Reply]], list[str], list[
     "wrong keys": (refused_by_keys, ["Unauthorized"], [{"status": "401", "title": "Unauthorized"}]),
     "no scope": (refused_by_scope, [SCOPE], [{"status": "403", "title": "Forbidden", "detail": SCOPE}]),
     "no such link": (
-        lambda caller: caller.delete("unknown"),
+        lambda caller: caller.delete(A_PAGE),
         ["link not found"],
         [{"code": "resource_not_found", "title": "link not found"}],
+    ),
+    "a malformed id": (
+        lambda caller: caller.delete("unknown"),
+        ["must be a UUID"],
+        [
+            {
+                "status": "400",
+                "title": "Invalid Parameter",
+                "detail": "must be a UUID",
+                "source": {"parameter": "link_id"},
+                "meta": {},
+            }
+        ],
     ),
     "no such path": (
         lambda caller: caller.send("GET", "/api"),
@@ -217,7 +289,7 @@ REFUSALS: dict[str, tuple[Callable[[Caller], Awaitable[Reply]], list[str], list[
         [{"status": "429", "title": "Too Many Requests", "detail": LIMIT}],
     ),
 }
-RECORDED_AS_OBJECTS = {"two reasons", "no such link", "an equal link"}
+RECORDED_AS_OBJECTS = {"two reasons", "no such link", "a malformed id", "an equal link"}
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -238,6 +310,12 @@ class TestErrorFormat:
         """As recorded on the case endpoints: each reason as the detail of an object."""
         assert await in_form("objects") == REFUSALS[name][2]
 
+    async def test_generic(self, name: str, in_form: Any) -> None:
+        """A generic error has neither a status nor a code: only its detail says what is wrong."""
+        assert await in_form("generic") == [
+            {"title": "Generic Error", "detail": detail} for detail in REFUSALS[name][1]
+        ]
+
     async def test_mixed(self, name: str, in_form: Any) -> None:
         """As both were seen: objects for a wrong request and for what is not there, else strings."""
         _, strings, objects = REFUSALS[name]
@@ -249,7 +327,9 @@ class TestErrorFormat:
     [
         ({"duplicates": "409"}, "duplicates must be one of allow, conflict, bad-request, not '409'"),
         ({"buckets": 2}, "buckets must be one of shared, separate, not 2"),
-        ({"error_format": "html"}, "error_format must be one of mixed, strings, objects, not 'html'"),
+        ({"error_format": 7}, "error_format must be one of mixed, strings, objects, generic, not 7"),
+        ({"unknown_cases": "deny"}, "unknown_cases must be one of allow, not-found, not 'deny'"),
+        ({"malformed_ids": 400}, "malformed_ids must be one of bad-request, not-found, not 400"),
         ({"list_lag": -1}, "list_lag must be seconds, at least 0, not -1"),
         ({"list_lag": float("nan")}, "list_lag must be seconds, at least 0, not nan"),
         ({"list_lag": float("inf")}, "list_lag must be seconds, at least 0, not inf"),

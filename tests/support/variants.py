@@ -15,6 +15,7 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "separate": {"buckets": "separate", "rate_limit": "100/1s"},
     "strings": {"error_format": "strings"},
     "objects": {"error_format": "objects"},
+    "generic": {"error_format": "generic", "malformed_ids": "not-found"},
     # A create is refused because of a link that no list shows yet, with the least informative errors.
     "conflict and lag": {"duplicates": "conflict", "list_lag": LAG, "error_format": "strings"},
     "bad request and lag": {"duplicates": "bad-request", "list_lag": LAG, "error_format": "strings"},

@@ -176,9 +176,9 @@ def _link_class(way: Way, name: str = "link") -> str:
 
 def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
     description = describe(graph, entity)
-    status = graph.cases[entity].status if entity in graph.cases else ""
+    stage = description.stage
     is_named = entity.type == EntityType.CASE or entity in graph.incidents
-    marks = f"{' root' * (graph.distances.get(entity) == 0)}{' closed' * (status == 'CLOSED')}"
+    marks = f"{' root' * (graph.distances.get(entity) == 0)}{' closed' * (stage == 'CLOSED')}"
     base = (box.height - content_height(box.title)) / 2 + 23
     titles = (
         _text("title", BOX_PADDING, base + 4 + TITLE_LINE * line, text)
@@ -189,7 +189,7 @@ def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
             f'<g class="entity {_type_class(entity)}{marks}" data-entity="{number}"',
             f' transform="translate({_p(box.x, box.y)})"><title>{escape(str(description))}</title>',
             _body(entity, box.height),
-            *_head(entity, description, _STATUS_GLYPHS.get(status, ""), base, is_named=is_named),
+            *_head(entity, description, _STATUS_GLYPHS.get(stage, ""), base, is_named=is_named),
             *titles,
             "</g>",
         ]
@@ -252,7 +252,7 @@ def _body(entity: Entity, height: float) -> str:
 def legend(graph: LinkGraph) -> list[tuple[str, float, str]]:
     """Return the legend of ``graph``: for each symbol its SVG elements, its width and its meaning."""
     types = {_type_class(entity) for entity in graph.entities}
-    statuses = {case.status for case in graph.cases.values()}
+    stages = {known.stage for known in graph.details.values()}
     relationships = {link.relationship for link in graph.links}
     items = [
         (f'<g class="{name}">{_glyph(glyph, 0, 0)}</g>', 16.0, words(name))
@@ -260,7 +260,7 @@ def legend(graph: LinkGraph) -> list[tuple[str, float, str]]:
         if name in types
     ]
     items += [
-        (_glyph(glyph, 0, 0), 16.0, words(name)) for name, glyph in _STATUS_GLYPHS.items() if name in statuses
+        (_glyph(glyph, 0, 0), 16.0, words(name)) for name, glyph in _STATUS_GLYPHS.items() if name in stages
     ]
     items += [
         (f'<g class="{name}">{_sample(has_head=name != Relationship.RELATES_TO)}</g>', _SAMPLE, words(name))

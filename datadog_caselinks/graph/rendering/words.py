@@ -11,10 +11,10 @@ from attrs import frozen
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink, Entity, Incident, Relationship
-from datadog_caselinks.references import name_of
+from datadog_caselinks.references import Details, name_of, status_of
 
-_STATUS_SIGNS: Final[Mapping[str, str]] = {"open": "○", "in progress": "◐", "closed": "✓"}
-"""A sign for each status."""
+_STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
+"""A sign for each stage."""
 
 
 _MAX_HEADING: Final = 3
@@ -25,7 +25,8 @@ _MAX_HEADING: Final = 3
 class Description:
     """The texts about an entity, each on one line and empty if unknown.
 
-    ``key`` falls back to the beginning of the id. :func:`parse_reference` accepts ``reference``.
+    ``key`` falls back to the beginning of the id. :func:`parse_reference` accepts ``reference``. ``stage`` is
+    that of the case or incident.
     """
 
     key: str
@@ -33,11 +34,12 @@ class Description:
     type: str
     status: str
     reference: str
+    stage: str = ""
 
     @property
     def sign(self) -> str:
         """The sign of the status, or an empty string."""
-        return _STATUS_SIGNS.get(self.status, "")
+        return _STAGE_SIGNS.get(self.stage, "")
 
     @property
     def state(self) -> str:
@@ -57,8 +59,9 @@ def describe(graph: LinkGraph, entity: Entity) -> Description:
         key=key or plain(f"{entity.id[:8]}…" if len(entity.id) > 12 else entity.id),
         title=plain(known.title if known else ""),
         type=words(entity.type),
-        status=words(known.status if known else ""),
+        status=status_in_words(known) if known else "",
         reference=plain(name_of(entity, {entity: known} if known else {})),
+        stage=known.stage if known else "",
     )
 
 
@@ -89,6 +92,12 @@ def notes(graph: LinkGraph) -> list[str]:
 def words(name: str) -> str:
     """Return an API name as readable words: ``AGENT_CONVERSATION`` becomes ``agent conversation``."""
     return plain(name.replace("_", " ").lower())
+
+
+def status_in_words(known: Details) -> str:
+    """Return the status in the organisation's own words, or in the API's if it has no others."""
+    usual, own = words(known.status), plain(status_of(known))
+    return usual if not own or own.lower().replace("_", " ") == usual else own
 
 
 def is_directed(link: CaseLink) -> bool:

@@ -45,6 +45,24 @@ class TestTold:
         assert str(describe(made, entity("a"))) == "SHOP-1 It is (case, in progress)"
         assert describe(made, entity("a")).reference == "SHOP-1"
 
+    @pytest.mark.parametrize(
+        ("status", "name", "group", "shown", "sign"),
+        [
+            ("OPEN", "Open", "SG_OPEN", "open", "○"),
+            ("OPEN", "Waiting for QA", "SG_IN_PROGRESS", "Waiting for QA", "◐"),
+            ("SUNKNOWN", "Live\n🎉", "SG_CLOSED", "Live 🎉", "✓"),
+            ("RESOLVED", "", "", "resolved", "✓"),
+            ("PARKED", "", "", "parked", ""),
+        ],
+    )
+    def test_a_status_of_the_organisation(
+        self, status: str, name: str, group: str, shown: str, sign: str
+    ) -> None:
+        """A status is shown in the organisation's own words, with the sign of its group."""
+        found = Case("", "SHOP-1", "It", status, "P1", name, group)
+        described = describe(LinkGraph(entity("a"), (), {entity("a"): found}), entity("a"))
+        assert (described.status, described.sign) == (shown, sign)
+
     def test_what_has_no_key(self) -> None:
         """The beginning of the id, and all of it where parse_reference is to read it."""
         made = graph("a CAUSES i:b")

@@ -1,0 +1,62 @@
+"""Keep the requests of one client below a limit of its own, which may be lower than that of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from datadog_caselinks.events import report_wait
+from datadog_caselinks.http.gate import MAX_BUCKETS, Permit
+from datadog_caselinks.rate import Rate
+
+
+class Pace:
+    """Grants no more than ``rate.requests`` permits in any ``rate.seconds``, over all buckets together.
+
+    It asks the gate for a permit only when the rate allows a request, since the permit would become stale.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._sent: deque[float] = deque()  # when the requests of the last period were permitted
+        self._closed = asyncio.Event()
+        # One queue for each bucket, because calls that wait for one window must not hold up those of another.
+        self._queue: Callable[[object], asyncio.Lock] = functools.lru_cache(MAX_BUCKETS)(
+            lambda _: asyncio.Lock()
+        )
+
+    async def acquire(self, bucket: object, acquire: Callable[[], Awaitable[Permit]]) -> Permit:
+        """Wait until the rate allows a request of ``bucket``, and return the result of ``acquire``."""
+        queue = self._queue(bucket)
+        wait = self._wait()
+        with report_wait(wait) if wait or queue.locked() else contextlib.nullcontext():
+            async with queue:  # in FIFO order
+                while True:
+                    await self._until_allowed()
+                    permit = await acquire()
+                    if not self._wait():
+                        self._sent.append(asyncio.get_running_loop().time())
+                        return permit
+                    permit.withdraw()  # a request of another bucket was permitted in the meantime
+
+    def close(self) -> None:
+        """Let all calls go on at once: the client is closed, and refuses them."""
+        self._closed.set()
+
+    async def _until_allowed(self) -> None:
+        while wait := self._wait():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._closed.wait()
+
+    def _wait(self) -> float:
+        """Return the seconds until the rate allows a request."""
+        now = asyncio.get_running_loop().time()
+        while self._sent and self._sent[0] + self._rate.seconds <= now:
+            self._sent.popleft()
+        if len(self._sent) < self._rate.requests or self._closed.is_set():
+            return 0.0
+        return self._sent[0] + self._rate.seconds - now

@@ -1,0 +1,58 @@
+"""The command with which to go on, as the command shows it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from datadog_caselinks import AuthenticationError, RateLimitError
+from datadog_caselinks.cli.again import longer_wait, to_continue
+
+
+def command(text: str) -> str:
+    """Return the command, which is on a line of its own."""
+    _, line = text.split("\n")
+    assert line.startswith("  ")
+    return line[2:]
+
+
+def test_the_command_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words are quoted for a shell, and the command stays on one line without control characters."""
+    monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "my links.csv", "--journal", "it's\x1b[1m\n"])
+    assert command(to_continue()) == "caselinks bulk 'my links.csv' --journal 'it'\"'\"'s [1m '"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert command(to_continue()).startswith('caselinks bulk "my links.csv" --journal ')
+
+
+@pytest.mark.parametrize("rejects", [["--rejects", "bad.csv"], ["--rejects=bad.csv"]])
+def test_words_are_replaced(monkeypatch: pytest.MonkeyPatch, rejects: list[str]) -> None:
+    """Words can be replaced or left out, and an option together with its value."""
+    monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "--no-lookup", *rejects, "links.csv"])
+    replacing = {"--no-lookup": None, "links.csv": "bad.csv"}
+    text = to_continue("why", first="fix it", replacing=replacing, option="--rejects")
+    assert text == "To continue, fix it, then run this command (why):\n  caselinks bulk bad.csv"
+
+
+def test_the_program_is_named_as_the_shell_finds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A program that is not on the path is named with its folder; a module is named as the program."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    beside = str(tmp_path / "caselinks")
+    for path, name in ((beside, beside), ("/a/__main__.py", "caselinks")):
+        monkeypatch.setattr(sys, "argv", [path, "bulk", "links.csv"])
+        assert command(to_continue()) == f"{name} bulk links.csv"
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/caselinks")
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/caselinks", "bulk", "links.csv"])
+    assert command(to_continue()) == "caselinks bulk links.csv"
+
+
+def test_only_a_wait_that_is_too_long_is_named() -> None:
+    """Seconds are rounded up, so that the option allows the wait."""
+    limited = RateLimitError("429", status=429, retry_after=120.2)
+    assert longer_wait(limited, 120.0) == "wait 121 s or add --max-wait 121"
+    assert longer_wait(limited, 121.0) == longer_wait(None, 0.0) == ""
+    assert longer_wait(RateLimitError("429", status=429), 0.0) == ""
+    assert longer_wait(AuthenticationError("401", status=401, retry_after=math.inf), 0.0) == ""

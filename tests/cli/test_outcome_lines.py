@@ -1,0 +1,89 @@
+"""The lines of a bulk run for people: their order, and what happens if they cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from datadog_caselinks import NewCaseLink
+from datadog_caselinks.cli import outcome_lines
+from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.streams import OutputError
+from tests.support.ids import case, some_id
+
+
+def link(number: int) -> NewCaseLink:
+    return case(some_id(number)).blocks(case(some_id(100 + number)))
+
+
+@pytest.fixture
+def lines() -> OutcomeLines:
+    return OutcomeLines(Screen(), None, has_lines=True)
+
+
+def add(lines: OutcomeLines, *numbers: int) -> None:
+    for number in numbers:
+        lines.add(number, {}, OutcomeLine("✓", link(number), f"id-{number}"))
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> list[int]:
+    """Return the numbers of the links whose lines have been shown since the last call."""
+    return [int(line.rpartition("id-")[2]) for line in capsys.readouterr().out.splitlines()]
+
+
+async def test_lines_are_in_the_order_of_the_file(
+    lines: OutcomeLines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line waits for those before it; a link that failed has none, and holds up no line."""
+    add(lines, 2, 1)
+    assert shown(capsys) == []
+    add(lines, 0)
+    assert shown(capsys) == [0, 1, 2]
+    add(lines, 5)
+    lines.add(3, {})
+    add(lines, 4)
+    assert shown(capsys) == [4, 5]
+
+
+async def test_no_line_waits_for_a_slow_one(
+    lines: OutcomeLines, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that have waited for the longest delay are shown without those before, which follow."""
+    monkeypatch.setattr(outcome_lines, "_LONGEST_DELAY", 0.0)
+    add(lines, 3, 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert shown(capsys) == [1, 3]
+    add(lines, 5, 0, 4)
+    assert shown(capsys) == [0, 4, 5]
+    add(lines, 2)
+    lines.release()
+    assert shown(capsys) == [2]
+
+
+async def test_ids_are_aligned(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ids of all links that were read are in one column, unless a link is very long."""
+    short, long = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
+    for new in (short, long):
+        lines.expect(new)
+    for index, new in enumerate((short, long)):
+        lines.add(index, {}, OutcomeLine("✓", new, "id"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.index("id") == second.index("id") == len(f"✓ {some_id(1)} parent of {some_id(2)}  ")
+
+
+async def test_no_id_is_lost_if_a_line_cannot_be_written(
+    lines: OutcomeLines, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that standard output does not take is shown on standard error, also if it had to wait."""
+
+    def refuse(*_: object) -> None:
+        raise OutputError("no space left")
+
+    add(lines, 1)
+    monkeypatch.setattr(Screen, "data", refuse)
+    lines.release()
+    assert "id-1" in capsys.readouterr().err
+    assert isinstance(lines.failure, OutputError)
