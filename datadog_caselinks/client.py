@@ -23,7 +23,7 @@ from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
 from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
-from datadog_caselinks.errors import AmbiguousResultError, NotFoundError
+from datadog_caselinks.errors import AmbiguousResultError, InvalidLinkError, NotFoundError, ParameterError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
@@ -34,16 +34,20 @@ from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.isolation import isolated
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
     Entity,
+    Incident,
     LinkReference,
     NewCaseLink,
     Reference,
     Relationship,
     WantedLink,
     identity,
+    is_incident_number,
+    is_uuid,
 )
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.parameters import (
@@ -162,7 +166,8 @@ class CaseLinksClient:
         self._observer = Observer(on_event, _opentelemetry())
         # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
         get_case = partial(_get_case, self._operations, self._observer)
-        self._resolver = Resolver(get_case, self.site, found_for=_FOUND_FOR, missing_for=0.0)
+        get_incident = partial(_get_incident, self._operations, self._observer)
+        self._resolver = Resolver(get_case, get_incident, self.site, found_for=_FOUND_FOR, missing_for=0.0)
 
     @classmethod
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
@@ -452,37 +457,39 @@ class CaseLinksClient:
 
     async def read_graph(
         self,
-        entity: Reference | str,
-        *,
+        *roots: Reference | str,
         depth: int = 2,
         max_nodes: int = 500,
         progress: OnProgress | None = None,
     ) -> LinkGraph:
-        """Read the graph of links around ``entity``, with the titles of its cases.
+        """Read the graph of links around ``roots``, with the titles of its cases and incidents.
 
-        Each case takes two requests: one for its links, one for its title. An entity that these credentials
-        may not read is in the graph without its links.
+        Each case or incident takes two requests: one for its links, one for its title. An entity that these
+        credentials may not read is in the graph without its links.
 
         Args:
-            entity: An entity, a case key, or text that :func:`parse_reference` reads.
-            depth: How many links away from ``entity`` to read; 1 reads only its own links.
+            roots: Where to begin: entities, keys, numbers, or texts that :func:`parse_reference` reads.
+            depth: How many links away from ``roots`` to read; 1 reads only their own links.
             max_nodes: The most entities in the graph. A larger graph is cut off, and says so.
             progress: Called after each response with the number of responses so far, and how many are
                 expected by now.
 
         Raises:
-            ParameterError: ``depth`` is below 0 or ``max_nodes`` below 1, or an argument has the wrong type.
-            InvalidLinkError: ``entity`` is a text that does not name an entity.
-            NotFoundError: There is no case with this key.
+            ParameterError: There is no root, ``depth`` is below 0 or ``max_nodes`` below 1, or an argument
+                has the wrong type.
+            InvalidLinkError: A root is a text that does not name an entity.
+            NotFoundError: There is no case with this key, or no incident with this number.
         """
+        if not roots:
+            raise ParameterError("read_graph needs at least one root, such as 'SHOP-1'")
         require_whole_number("depth", depth, at_least=0)
         require_whole_number("max_nodes", max_nodes, at_least=1)
         require_function("progress", progress)
         resolver = self.resolver()
         return await read_graph(
-            await resolver.entity(entity),
+            [await resolver.entity(root) for root in roots],
             self.list_links,
-            resolver.case,
+            resolver.details,
             depth=depth,
             max_nodes=max_nodes,
             concurrency=self._concurrency,
@@ -526,9 +533,58 @@ class CaseLinksClient:
         """
         return await _get_case(self._operations, self._observer, key_or_id)
 
+    async def search_cases(self, query: str) -> AsyncGenerator[Case, None]:
+        """Search for cases, and yield each that matches, newest first.
+
+        A page of up to 100 cases is one request, which is sent when its first case is needed: leave the loop
+        when you have enough. A case that was yielded is not yielded again, even if pages shift meanwhile.
+
+        Args:
+            query: A text such as ``payment timeout``, or a filter such as ``status:closed`` or
+                ``priority:(P1 OR P2)``, with ``AND``, ``OR``, ``-`` and quotation marks. Datadog does not
+                find archived cases, and often finds none by ``key:``: use :meth:`get_case` for a key. An
+                empty text finds all cases.
+
+        Yields:
+            Each :class:`Case`.
+
+        Raises:
+            ParameterError: ``query`` is not a text.
+            BadRequestError: The server does not understand the query.
+        """
+        require("query", query, str, "a text such as 'payment timeout'")
+        if any("\ud800" <= character <= "\udfff" for character in query):
+            raise ParameterError(f"query must be valid Unicode, not {quoted(query)}")
+        seen = set[str]()
+        page = 1
+        while True:
+            with self._observer.call("search_cases", query) as call:
+                result = await self._operations.search_cases(query, page)
+                call.result = cases = result.cases.members
+            new = [case for case in cases if case.id not in seen]
+            for case in new:
+                seen.add(case.id)
+                yield case
+            # A server that reports no number of pages, or ignores the number of the page, ends too.
+            if not new or page == result.last:
+                return
+            page += 1
+
+    async def get_incident(self, number_or_id: str | int | UUID) -> Incident:
+        """Get an incident by its number, such as ``123`` or ``IR-123``, or by its UUID.
+
+        A number takes a search, whose result counts only if it reports exactly this number.
+
+        Raises:
+            NotFoundError: There is no such incident, or these credentials may not see it.
+            PermissionDeniedError: These credentials lack the permission ``incident_read``.
+            InvalidLinkError: ``number_or_id`` is neither a number nor a UUID.
+        """
+        return await _get_incident(self._operations, self._observer, number_or_id)
+
     def resolver(self) -> Resolver:
         """Return a :class:`Resolver`, which finds entities by what people write, and caches them."""
-        return Resolver(self.get_case, self.site)
+        return Resolver(self.get_case, self.get_incident, self.site)
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -591,6 +647,21 @@ async def _get_case(operations: Operations, observer: Observer, key_or_id: str |
     with observer.call("get", str(key_or_id)) as call:
         call.result = case = await operations.get_case(key_or_id)
         return case
+
+
+async def _get_incident(
+    operations: Operations, observer: Observer, number_or_id: str | int | UUID
+) -> Incident:
+    name = str(number_or_id)
+    if is_uuid(name):
+        with observer.call("get_incident", name) as call:
+            call.result = incident = await operations.get_incident(name)
+            return incident
+    if not is_incident_number(name):
+        raise InvalidLinkError(f"{quoted(number_or_id)} is neither the number of an incident nor a UUID")
+    with observer.call("search_incidents", name) as call:
+        call.result = incident = await operations.find_incident(name)
+        return incident
 
 
 def _opentelemetry() -> Telemetry | None:

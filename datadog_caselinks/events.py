@@ -41,10 +41,11 @@ class Call(_Observed):
     """One call of a client, or one run of ``create_links``: the same object in all its events.
 
     ``operation``
-        ``create``, ``ensure``, ``list``, ``delete``, ``get``, or ``bulk`` for a run.
+        ``create``, ``ensure``, ``list``, ``delete``, ``get``, ``search_cases`` (one page), ``get_incident``,
+        ``search_incidents``, or ``bulk`` for a run.
     ``subject``
         What the call is about: a :class:`NewCaseLink`, an :class:`Entity`, the id of a link, the key or id of
-        a case; ``None`` for a run.
+        a case, a query, the number or id of an incident; ``None`` for a run.
     ``parent``
         The run that it belongs to.
     ``attempts``

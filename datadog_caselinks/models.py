@@ -14,6 +14,7 @@ from datadog_caselinks.messages import quoted
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CASE_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*-[0-9]+")
+_INCIDENT_NUMBER: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*-)?[0-9]+")
 _DASH: Final = re.compile("[\u00ad\u2010-\u2015\u2043\u2212\ufe58\ufe63\uff0d]")
 
 
@@ -81,6 +82,13 @@ _STAGES: Final = {
 }
 """The stage that each status group means, and each status whose name leaves no doubt."""
 
+_INCIDENT_STAGES: Final = {
+    "active": "OPEN",
+    "stable": "IN_PROGRESS",
+    "resolved": "CLOSED",
+    "completed": "CLOSED",
+}
+
 
 # Members are recognized by their type: a lookup would call the hash of StrEnum, which is slow because it is
 # written in Python.
@@ -134,6 +142,11 @@ def is_case_key(text: str) -> bool:
     return _CASE_KEY.fullmatch(text) is not None
 
 
+def is_incident_number(text: str) -> bool:
+    """Return whether ``text`` has the form of an incident's number, such as ``123`` or ``IR-123``."""
+    return _INCIDENT_NUMBER.fullmatch(text) is not None
+
+
 def dash_hint(text: str) -> str:
     """Return what to write instead of a ``text`` with dashes, if hyphens make it a UUID or key; else ``""``.
 
@@ -158,7 +171,7 @@ def _canonical_id(value: str | UUID) -> str:
 
 
 class _Linkable:
-    """The methods of entities and case keys that return links to create.
+    """The methods of entities, case keys and incident numbers that return links to create.
 
     ``_is_known`` notes that an entity was checked. It is not an attribute, so ``asdict`` omits it.
     """
@@ -249,8 +262,32 @@ class CaseKey(_Linkable):
         return self.key
 
 
-Reference = Entity | CaseKey
-"""An entity, or the key of a case that the client looks up."""
+def _incident_number(text: str) -> str:
+    if not isinstance(text, str) or not is_incident_number(text):
+        raise InvalidLinkError(
+            f"the number of an incident must be a string such as 123 or IR-123, not {quoted(text)}"
+        )
+    return text.upper()
+
+
+@frozen
+class IncidentNumber(_Linkable):
+    """A reference to an incident by its number, such as ``123`` or ``IR-123``, in upper case.
+
+    ``incident("IR-123")`` returns it. It has the same methods as an :class:`Entity`.
+
+    Raises:
+        InvalidLinkError: ``number`` has another form.
+    """
+
+    number: str = field(converter=_incident_number)
+
+    def __str__(self) -> str:
+        return f"incident:{self.number}"
+
+
+Reference = Entity | CaseKey | IncidentNumber
+"""An entity, or the key of a case or the number of an incident that the client looks up."""
 
 
 def _not_a_uuid(given: str, entity_type: EntityType) -> str:
@@ -260,6 +297,8 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
         return f"{wanted}, not the URL {shown}: parse_reference accepts the URL of a case"
     if entity_type is EntityType.CASE and is_case_key(given):
         return f"{wanted}, not the case key {shown}: write case({shown})"
+    if entity_type is EntityType.INCIDENT and is_incident_number(given):
+        return f"{wanted}, not the number {shown}: write incident({shown})"
     return f"{wanted}, not {shown}{dash_hint(given)}"
 
 
@@ -272,8 +311,8 @@ def _known_entity(id: str | UUID, type: EntityType) -> Entity:
 @overload
 def case(id: UUID) -> Entity: ...
 @overload
-def case(id: str) -> Reference: ...
-def case(id: str | UUID) -> Reference:
+def case(id: str) -> Entity | CaseKey: ...
+def case(id: str | UUID) -> Entity | CaseKey:
     """Return the case with the UUID or key ``id``.
 
     A case key, such as ``SHOP-1``, gives a :class:`CaseKey`. No request is sent: the client looks the key up
@@ -285,12 +324,23 @@ def case(id: str | UUID) -> Reference:
     return CaseKey(id) if isinstance(id, str) and is_case_key(id) else _known_entity(id, _CASE)
 
 
-def incident(id: str | UUID) -> Entity:
-    """Return the incident with the UUID ``id``.
+@overload
+def incident(id: UUID) -> Entity: ...
+@overload
+def incident(id: int) -> IncidentNumber: ...
+@overload
+def incident(id: str) -> Entity | IncidentNumber: ...
+def incident(id: str | int | UUID) -> Entity | IncidentNumber:
+    """Return the incident with the UUID or number ``id``.
+
+    A number, such as ``123`` or ``IR-123``, gives an :class:`IncidentNumber`. No request is sent: the client
+    looks the number up when it needs the UUID.
 
     Raises:
-        InvalidLinkError: ``id`` is not a UUID.
+        InvalidLinkError: ``id`` is neither a UUID nor the number of an incident.
     """
+    if isinstance(id, int) or (isinstance(id, str) and is_incident_number(id)):
+        return IncidentNumber(str(id))
     return _known_entity(id, EntityType.INCIDENT)
 
 
@@ -316,10 +366,12 @@ def _require_entity(side: str, entity: object) -> None:
     if isinstance(entity, Entity):
         entity.require_known()
         return
-    if isinstance(entity, CaseKey):
-        key = quoted(entity.key)
+    if isinstance(entity, CaseKey | IncidentNumber):
+        is_key = isinstance(entity, CaseKey)
+        name = quoted(entity.key if isinstance(entity, CaseKey) else entity.number)
+        given, function = ("case key", "case") if is_key else ("incident number", "incident")
         raise InvalidLinkError(
-            f"the {side} must be an Entity, not the case key {key}: write case({key}).blocks(…)"
+            f"the {side} must be an Entity, not the {given} {name}: write {function}({name}).blocks(…)"
         )
     raise InvalidLinkError(f"the {side} must be an Entity such as case(…), not {quoted(entity)}")
 
@@ -328,7 +380,7 @@ def _require_reference(side: str, end: object) -> Reference:
     if isinstance(end, Entity):
         end.require_known()
         return end
-    if not isinstance(end, CaseKey):
+    if not isinstance(end, CaseKey | IncidentNumber):
         raise InvalidLinkError(f"the {side} must be an entity or a key such as case(…), not {quoted(end)}")
     return end
 
@@ -362,15 +414,15 @@ class NewCaseLink:
 
 def named(reference: Reference) -> str:
     """Return ``reference`` as a text that :func:`parse_reference` accepts."""
-    if isinstance(reference, CaseKey):
-        return reference.key
+    if not isinstance(reference, Entity):
+        return str(reference)
     prefix = next((prefix for prefix, type_ in PREFIXES.items() if type_ == reference.type), reference.type)
     return reference.id if reference.type == EntityType.CASE else f"{prefix}:{reference.id}"
 
 
 @frozen
 class LinkReference:
-    """A link to create in which at least one end is a case key. The client looks the key up first.
+    """A link to create in which at least one end is a key or number, which the client looks up first.
 
     ``case("SHOP-1").blocks(case("SHOP-2"))`` and :func:`parse_link` return it.
     """
@@ -384,22 +436,29 @@ class LinkReference:
 
 
 WantedLink = NewCaseLink | LinkReference
-"""A link to create, whose case keys may still have to be looked up."""
+"""A link to create, whose keys and numbers may still have to be looked up."""
 
 
 def link_between(parent: _Linkable, relationship: Relationship, child: _Linkable) -> WantedLink:
-    """Return a link to create: a :class:`LinkReference` if an end is a case key, else a :class:`NewCaseLink`.
+    """Return a link: a :class:`LinkReference` if an end must be looked up, else a :class:`NewCaseLink`.
 
     Raises:
-        InvalidLinkError: :class:`NewCaseLink` refuses the link, an end is neither an entity nor a case key,
-            or a case is linked to itself.
+        InvalidLinkError: :class:`NewCaseLink` refuses the link or would refuse it after the lookup, or an end
+            is not a reference.
     """
     if isinstance(parent, Entity) and isinstance(child, Entity):
         return NewCaseLink(parent, relationship, child)
     parent, child = _require_reference("parent", parent), _require_reference("child", child)
     if parent == child:
         raise InvalidLinkError(f"{parent} cannot be linked to itself")
+    if not (_is_case(parent) or _is_case(child)):
+        ends = f"{named(parent)} {relationship} {named(child)}"
+        raise InvalidLinkError(f"neither end of {ends} is a case: at least one must be")
     return LinkReference(parent, relationship, child)
+
+
+def _is_case(reference: Reference) -> bool:
+    return isinstance(reference, CaseKey) or (isinstance(reference, Entity) and reference.type is _CASE)
 
 
 Identity = tuple[Entity, Relationship | str, Entity]
@@ -475,6 +534,46 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.key or self.id} {self.title}".rstrip()
+
+
+@frozen
+class Incident:
+    """An incident. All attributes except ``id`` are empty strings if the server did not report them.
+
+    ``id``
+        The UUID.
+    ``number``
+        The number in the incident's URL, such as ``123``.
+    ``key``
+        The number with the prefix that people see, such as ``IR-123``.
+    ``title``
+        The title.
+    ``status``
+        ``active``, ``stable``, ``resolved`` or ``completed``, or a name that the organization has chosen.
+    """
+
+    id: str
+    number: str
+    key: str
+    title: str
+    status: str
+
+    @property
+    def stage(self) -> str:
+        """How far the incident is: ``OPEN``, ``IN_PROGRESS``, ``CLOSED``, or an empty string if unknown."""
+        return _INCIDENT_STAGES.get(self.status.lower(), "")
+
+    @property
+    def entity(self) -> Entity:
+        """The incident as an entity, which can be linked."""
+        return Entity(self.id, EntityType.INCIDENT)
+
+    def has_number(self, number: str) -> bool:
+        """Return whether ``number`` is exactly the number of this incident, with or without its prefix."""
+        return number in (self.number, self.key) or number.upper() == self.key.upper()
+
+    def __str__(self) -> str:
+        return f"{self.key or self.number or self.id} {self.title}".rstrip()
 
 
 def identity(link: NewCaseLink | CaseLink) -> Identity:

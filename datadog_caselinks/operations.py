@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
-from datadog_caselinks.errors import CaseLinksError, MalformedResponseError, NotFoundError
+from datadog_caselinks.errors import (
+    BadRequestError,
+    CaseLinksError,
+    MalformedResponseError,
+    NotFoundError,
+)
 from datadog_caselinks.http import wire
+from datadog_caselinks.http.envelope import CasePage
 from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
-from datadog_caselinks.models import Case, CaseLink, Entity, Identity, Relationship, identity
+from datadog_caselinks.models import (
+    Case,
+    CaseLink,
+    Entity,
+    Identity,
+    Incident,
+    Relationship,
+    identity,
+)
 from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, with_retries
 
 T = TypeVar("T")
+
+_MAX_PAGES: Final = 5
+"""Pages of incidents to read for each query. If a query filters, its first page has the incident."""
 
 
 def ids_by_identity(links: Iterable[CaseLink]) -> dict[Identity, str]:
@@ -84,6 +101,50 @@ class Operations:
             )
         return again
 
+    async def search_cases(self, query: str, page: int) -> CasePage:
+        """Return one page of the cases that match ``query``."""
+        return await self._fetch(wire.case_search_request(query, page), wire.read_cases, self._attempts())
+
+    async def get_incident(self, incident_id: str) -> Incident:
+        """Return the incident with this UUID."""
+        return await self._fetch(wire.incident_request(incident_id), wire.read_incident, self._attempts())
+
+    async def find_incident(self, number: str) -> Incident:
+        """Return the incident with this number, such as ``123`` or ``IR-123``.
+
+        The API does not document which query finds a number, so each is tried, and only an incident that
+        reports exactly this number is returned.
+        """
+        queries, refusals = _incident_queries(number), list[BadRequestError]()
+        for query in queries:
+            try:
+                if found := await self._search_incident(number, query):
+                    return found
+            except BadRequestError as error:
+                refusals.append(error)  # another query may be valid
+        if len(refusals) == len(queries):
+            raise refusals[0]
+        raise NotFoundError(
+            f"cannot find incident {number}: no incident on this site has this number, or these credentials "
+            "cannot access it",
+            status=200,
+        )
+
+    async def _search_incident(self, number: str, query: str) -> Incident | None:
+        for page in range(_MAX_PAGES):
+            request = wire.incident_search_request(number, query, page * wire.PAGE_SIZE)
+            incidents = await self._fetch(request, wire.read_incidents, self._attempts())
+            found = {each.id: each for each in incidents if each.has_number(number)}
+            if len(found) > 1:
+                raise MalformedResponseError(
+                    f"cannot {request.action}: {len(found)} incidents have this number", body=""
+                )
+            for incident in found.values():
+                return incident
+            if len(incidents) < wire.PAGE_SIZE:
+                break
+        return None
+
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
         await self._delete(_Deletion(wire.delete_request(link_id), self._attempts()))
@@ -121,6 +182,12 @@ class Operations:
                 deletion.may_be_done |= error.may_have_been_applied
                 raise deletion.attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         self._budget.give_back()
+
+
+def _incident_queries(number: str) -> tuple[str, ...]:
+    if number.isdigit():
+        return f"slug:IR-{number}", f"public_id:{number}", number
+    return f"slug:{number}", f'"{number}"'
 
 
 class _Deletion:

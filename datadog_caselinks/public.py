@@ -79,6 +79,8 @@ from datadog_caselinks.models import (
     CaseLink as CaseLink,
     Entity as Entity,
     EntityType as EntityType,
+    Incident as Incident,
+    IncidentNumber as IncidentNumber,
     LinkReference as LinkReference,
     LinkStatus as LinkStatus,
     NewCaseLink as NewCaseLink,

@@ -1,4 +1,4 @@
-"""Parse references to entities (UUIDs, case keys and URLs), and resolve case keys to entities."""
+"""Parse references to entities (UUIDs, keys, numbers and URLs), and look up what they name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import asyncio
 import copy
 import difflib
 import functools
+import logging
 import math
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, MalformedResponseError, NotFoundError
+from datadog_caselinks.errors import (
+    BadRequestError,
+    CaseLinksError,
+    InvalidLinkError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+)
+from datadog_caselinks.isolation import log
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     PREFIXES,
@@ -22,6 +32,8 @@ from datadog_caselinks.models import (
     CaseKey,
     Entity,
     EntityType,
+    Incident,
+    IncidentNumber,
     LinkReference,
     NewCaseLink,
     Reference,
@@ -29,6 +41,7 @@ from datadog_caselinks.models import (
     WantedLink,
     dash_hint,
     is_case_key,
+    is_incident_number,
     is_uuid,
     link_between,
     named,
@@ -38,6 +51,8 @@ from datadog_caselinks.models import (
 from datadog_caselinks.parameters import require
 from datadog_caselinks.sites import Site, quoted_url
 
+_logger = logging.getLogger(__name__)
+
 _PAGES: Final = ("cases", "work")
 """The pages of the web interface that show cases, by their first segment. The second is the newer one."""
 
@@ -46,8 +61,23 @@ _SEARCHES: Final = frozenset({"filter", "q", "query", "search"})
 
 _PREFIXED: Final = re.compile(rf"({'|'.join(PREFIXES)}):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
-FORMS: Final = "a case key such as SHOP-1, a UUID, a case's URL, or incident:, page: or conversation:UUID"
+FORMS: Final = (
+    "a case key such as SHOP-1, a UUID, the URL of a case or incident, incident:123, page:UUID or "
+    "conversation:UUID"
+)
 """The forms that :func:`parse_reference` accepts, as messages list them."""
+
+_ORIGINS: Final = {
+    EntityType.PAGE: (
+        "write page:UUID. Datadog has no lookup of a page by its number or address: its UUID is in the "
+        "response to POST /api/v2/on-call/pages, which created it, and in the lists of its links"
+    ),
+    EntityType.AGENT_CONVERSATION: (
+        "write conversation:UUID. Datadog has no lookup of agent conversations: the UUID of one is in the "
+        "lists of its links"
+    ),
+}
+"""Where the UUIDs come from of entities that nothing else names."""
 
 
 _FORWARD: Final = {
@@ -80,10 +110,27 @@ _MAX_WORD: Final = 40
 """The length in characters up to which an unknown relationship is compared with the known ones."""
 
 
-def name_of(entity: Entity, cases: Mapping[Entity, Case]) -> str:
-    """Return the key of ``entity`` if ``cases`` contains it, else the result of :func:`named`."""
-    case = cases.get(entity)
-    return case.key if case and case.key else named(entity)
+Details = Case | Incident
+"""The key, title and status of an entity."""
+
+
+def name_of(entity: Entity, known: Mapping[Entity, Details]) -> str:
+    """Return a text that :func:`parse_reference` accepts: with the key if ``known`` has it, else the UUID."""
+    found = known.get(entity)
+    if isinstance(found, Incident) and (found.key or found.number):
+        return f"incident:{found.key or found.number}"
+    return found.key if isinstance(found, Case) and found.key else named(entity)
+
+
+def status_of(found: Details) -> str:
+    """Return the status in the organisation's own words, if there are any."""
+    return found.status_name or found.status if isinstance(found, Case) else found.status
+
+
+def address_of(found: Details, site: Site) -> str | None:
+    """Return the URL of a case or incident in the web interface of ``site``, if it has one."""
+    kind, name = ("incidents", found.number) if isinstance(found, Incident) else ("cases", found.key)
+    return f"{site.web_url}/{kind}/{quote(name, safe='')}" if site.web_url and name else None
 
 
 def parse_reference(
@@ -93,13 +140,15 @@ def parse_reference(
 
     Args:
         text: A case key (``SHOP-1``), a UUID, the URL of a case
-            (``https://app.datadoghq.com/cases/SHOP-1`` or ``…/work?key=SHOP-1``), or a UUID after the prefix
-            ``incident:``, ``page:``, ``conversation:`` or ``case:``.
+            (``https://app.datadoghq.com/cases/SHOP-1`` or ``…/work?key=SHOP-1``) or incident
+            (``https://app.datadoghq.com/incidents/123``), the number of an incident (``incident:123`` or
+            ``incident:IR-123``), or a UUID after the prefix ``incident:``, ``page:``, ``conversation:`` or
+            ``case:``.
         site: The site that a URL must belong to. By default, any site.
-        type: The type of a UUID without a prefix.
+        type: The type of a UUID or number without a prefix.
 
     Returns:
-        A :class:`CaseKey` for a key, else an :class:`Entity`.
+        A :class:`CaseKey` for a key, an :class:`IncidentNumber` for a number, else an :class:`Entity`.
 
     Raises:
         InvalidLinkError: ``text`` has another form, contradicts ``type``, or is a URL of another site.
@@ -115,17 +164,20 @@ def parse_reference(
             raise InvalidLinkError(f"{quoted(given)} does not have the type {type}")
         given, type = prefixed[2].strip(), named_type
     elif "/" in given:
-        given = _case_of_url(given, site)
-        if type != EntityType.CASE:
-            raise InvalidLinkError(f"{quoted_url(text)} is the URL of a case, but the type is {type}")
+        given, named_type = _entity_of_url(given, site)
+        if type not in (EntityType.CASE, named_type):
+            kind = "an incident" if named_type == EntityType.INCIDENT else "a case"
+            raise InvalidLinkError(f"{quoted_url(text)} is the URL of {kind}, but the type is {type}")
+        type = named_type
+    if type == EntityType.INCIDENT and is_incident_number(given.removeprefix("#")):
+        return IncidentNumber(given.removeprefix("#"))
     if is_case_key(given):
         if type != EntityType.CASE:
             raise InvalidLinkError(f"{quoted(given)} is a case key, but the type is {type}: use its UUID")
         return CaseKey(given)
     if not is_uuid(given):
-        raise InvalidLinkError(
-            f"{quoted_url(text)} does not name an entity{dash_hint(given) or f'; write {FORMS}'}"
-        )
+        hint = dash_hint(given) or f"; {_ORIGINS.get(type, f'write {FORMS}')}"
+        raise InvalidLinkError(f"{quoted_url(text)} does not name an entity{hint}")
     entity = Entity(given, type)
     entity.require_known()
     return entity
@@ -146,7 +198,7 @@ def parse_link(
         site: The site that URLs must belong to. By default, any site.
 
     Returns:
-        A :class:`LinkReference` if an end is a case key, else a :class:`NewCaseLink`.
+        A :class:`LinkReference` if an end must be looked up, else a :class:`NewCaseLink`.
 
     Raises:
         InvalidLinkError: A text does not name an entity, the relationship is unknown, or
@@ -164,7 +216,7 @@ def parse_link(
 
 
 def _parsed(reference: Reference | str, site: Site | None) -> Reference:
-    return reference if isinstance(reference, Entity | CaseKey) else parse_reference(reference, site=site)
+    return reference if isinstance(reference, Reference) else parse_reference(reference, site=site)
 
 
 def _require_site(site: Site | None) -> None:
@@ -202,8 +254,8 @@ def _near_misses(words: str) -> list[str]:
     return list(near.values())[:2]
 
 
-def _case_of_url(address: str, site: Site | None) -> str:
-    """Return the key or UUID in the URL of a case."""
+def _entity_of_url(address: str, site: Site | None) -> tuple[str, EntityType]:
+    """Return the key, number or UUID in the URL of a case or incident, and its type."""
     shown = quoted_url(address)
     try:
         url = urlsplit(address if "://" in address else f"https://{address}")
@@ -217,13 +269,13 @@ def _case_of_url(address: str, site: Site | None) -> str:
         )
     segments = [segment for segment in url.path.split("/") if segment]
     if found := _case_in(segments, url.query, shown):
-        return found
+        return found, EntityType.CASE
     if "incidents" in segments:
-        raise InvalidLinkError(
-            f"{shown} contains the number of an incident: use its UUID instead, as incident:UUID"
-        )
+        for segment in segments[segments.index("incidents") + 1 :]:
+            if is_incident_number(segment) or is_uuid(segment):
+                return segment, EntityType.INCIDENT
     hint = "".join(map(dash_hint, segments)) or f"; write {FORMS}"
-    raise InvalidLinkError(f"{shown} is not the URL of a case{hint}")
+    raise InvalidLinkError(f"{shown} is not the URL of a case or incident{hint}")
 
 
 def _case_in(segments: Sequence[str], query: str, shown: str) -> str | None:
@@ -255,57 +307,71 @@ def _described(site: Site) -> str:
     return f"{site.name} ({site.domain})" if site.domain else _host(site)
 
 
+_UNSTABLE: Final = (BadRequestError, MalformedResponseError, ServerError)
+"""Failures of requests about incidents, an unstable part of the API, that must not hide the links."""
+
+_LookUp = Callable[[str], Awaitable[Details | NotFoundError]]
+
 _MAX_RESULTS: Final = 100_000
 """The maximum number of cached results, in about 26 MB. The oldest is dropped first, and requested again."""
 
 
 class Resolver:
-    """A lookup of cases by key, with a cache. :meth:`CaseLinksClient.resolver` returns one.
+    """A lookup of cases and incidents, with a cache. :meth:`CaseLinksClient.resolver` returns one.
 
-    Concurrent lookups of one case share a single request. Cases that were found, and those that do not exist,
-    stay in the cache until the resolver is discarded, so use one for each run.
+    Concurrent lookups of one entity share a single request. What was found, and what does not exist, stays in
+    the cache until the resolver is discarded, so use one for each run.
     """
 
     def __init__(
         self,
         get_case: Callable[[str], Awaitable[Case]],
+        get_incident: Callable[[str], Awaitable[Incident]],
         site: Site,
         *,
         found_for: float = math.inf,
         missing_for: float = math.inf,
     ) -> None:
         self._get_case = get_case
+        self._get_incident = get_incident
         self._site = site
         self._found_for = found_for
         self._missing_for = missing_for
-        self._results: OrderedDict[str, tuple[Case | NotFoundError, float]] = OrderedDict()
-        self._in_flight: dict[str, asyncio.Future[Case | NotFoundError]] = {}
+        self._results: OrderedDict[str, tuple[Details | NotFoundError, float]] = OrderedDict()
+        self._in_flight: dict[str, asyncio.Future[Details | NotFoundError]] = {}
+        self._has_warned = False
 
     async def entity(self, reference: Reference | str) -> Entity:
-        """Return the entity that ``reference`` names, after a lookup if it is a case key.
+        """Return the entity that ``reference`` names, after a lookup if it is a case key or a number.
 
         Args:
             reference: A reference, or a text that :func:`parse_reference` accepts.
 
         Raises:
             InvalidLinkError: The text does not name an entity, or is a URL of another site.
-            MalformedResponseError: The case has an id that is not a UUID.
-            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
+            MalformedResponseError: What was found has an id that is not a UUID.
+            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case` and
+                :meth:`CaseLinksClient.get_incident`.
         """
         reference = _parsed(reference, self._site)
         if isinstance(reference, Entity):
             return reference
-        found = await self.case(reference)
+        found: Details
+        if isinstance(reference, CaseKey):
+            found, name = await self.case(reference), f"get case {reference}"
+        else:
+            found, name = await self.incident(reference), f"find incident {reference.number}"
         if not is_uuid(found.id):  # which is not quoted: it may echo a key
-            raise MalformedResponseError(f"cannot get case {reference}: its id is not a UUID", body="")
+            raise MalformedResponseError(f"cannot {name}: its id is not a UUID", body="")
         return found.entity
 
     async def link(self, reference: WantedLink) -> NewCaseLink:
-        """Return ``reference`` as a link between entities, after lookups of its case keys.
+        """Return ``reference`` as a link between entities, after lookups of its keys and numbers.
 
         Raises:
             InvalidLinkError: :class:`NewCaseLink` refuses the link.
-            CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case`.
+            CaseLinksError: A lookup failed, as described for :meth:`CaseLinksClient.get_case` and
+                :meth:`CaseLinksClient.get_incident`.
         """
         if isinstance(reference, NewCaseLink):
             return reference
@@ -327,15 +393,62 @@ class Resolver:
         if not isinstance(reference, CaseKey | Entity):
             raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
         name = reference.key if isinstance(reference, CaseKey) else reference.id
-        result = await self._find(name)
+        found = await self._found(name, self._look_up_case)
+        assert isinstance(found, Case)
+        return found
+
+    async def incident(self, reference: Reference) -> Incident:
+        """Return the incident with its number and title.
+
+        Raises:
+            InvalidLinkError: ``reference`` is not a reference to an incident.
+            CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_incident`.
+        """
+        if not isinstance(reference, IncidentNumber | Entity):
+            raise InvalidLinkError(f"{quoted(reference)} is not an IncidentNumber or an Entity")
+        name = reference.number if isinstance(reference, IncidentNumber) else reference.id
+        found = await self._found(f"incident:{name}", self._look_up_incident)
+        assert isinstance(found, Incident)
+        return found
+
+    async def details(self, entity: Entity) -> Details | None:
+        """Return the key, title and status of ``entity``, or ``None`` if they are not known.
+
+        Pages and agent conversations have none, and these credentials may be unable to access others. The
+        first failed request about an incident is logged.
+
+        Raises:
+            CaseLinksError: The lookup failed for another reason.
+        """
+        try:
+            if entity.type == EntityType.CASE:
+                return await self.case(entity)
+            if entity.type == EntityType.INCIDENT:
+                return await self.incident(entity)
+        except (NotFoundError, InvalidLinkError):
+            return None
+        except (PermissionDeniedError, *_UNSTABLE) as error:
+            if entity.type == EntityType.INCIDENT:
+                self._warn(error)
+            elif isinstance(error, _UNSTABLE):
+                raise
+        return None
+
+    def _warn(self, error: CaseLinksError) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log(_logger, logging.WARNING, "an incident is shown without its number and title: %s", error)
+
+    async def _found(self, name: str, look_up: _LookUp) -> Details:
+        result = await self._find(name, look_up)
         if isinstance(result, CaseLinksError):
             raise copy.copy(result)  # raising the cached error itself would extend its traceback each time
         return result
 
-    async def _find(self, name: str) -> Case | NotFoundError:
+    async def _find(self, name: str, look_up: _LookUp) -> Details | NotFoundError:
         """Return what the cache has, or a lookup finds. If a lookup is in flight, wait for its result.
 
-        If that lookup fails or is cancelled, the next call that waits for it looks the case up again.
+        If that lookup fails or is cancelled, the next call that waits for it looks the entity up again.
         """
         while in_flight := self._in_flight.get(name):
             await asyncio.wait([in_flight])
@@ -347,25 +460,40 @@ class Resolver:
             return result
         in_flight = self._in_flight[name] = asyncio.get_running_loop().create_future()
         try:
-            result = await self._look_up(name)
+            result = await look_up(name)
             in_flight.set_result(result)
             return result
         finally:
             del self._in_flight[name]
             in_flight.cancel()  # unless it has a result
 
-    async def _look_up(self, name: str) -> Case | NotFoundError:
+    async def _look_up_case(self, name: str) -> Details | NotFoundError:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
-            missing = error.with_traceback(None)
-            self._cache(missing, self._missing_for, name)
-            return missing
+            if name.startswith("IR-"):  # as the numbers of incidents do, unless a project has this key
+                error.args = (f"{error}. If {name} is an incident, write incident:{name}",)
+            return self._cache_missing(name, error)
         if is_uuid(found.id):
             self._cache(found, self._found_for, name, found.entity.id, found.key.upper())
         return found
 
-    def _cache(self, result: Case | NotFoundError, seconds: float, *names: str) -> None:
+    async def _look_up_incident(self, name: str) -> Details | NotFoundError:
+        try:
+            found = await self._get_incident(name.removeprefix("incident:"))
+        except NotFoundError as error:
+            return self._cache_missing(name, error)
+        if is_uuid(found.id):
+            others = filter(None, (found.entity.id, found.key.upper(), found.number))
+            self._cache(found, self._found_for, name, *(f"incident:{other}" for other in others))
+        return found
+
+    def _cache_missing(self, name: str, error: NotFoundError) -> NotFoundError:
+        missing = error.with_traceback(None)
+        self._cache(missing, self._missing_for, name)
+        return missing
+
+    def _cache(self, result: Details | NotFoundError, seconds: float, *names: str) -> None:
         expires_at = asyncio.get_running_loop().time() + seconds
         for name in filter(None, names):
             self._results[name] = result, expires_at

@@ -22,6 +22,14 @@ from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink
 from datadog_caselinks.version import __version__
 
 _NAME: Final = "datadog_caselinks"
+_SUBJECTS: Final = {
+    "delete": "link.id",
+    "get": "case",
+    "search_cases": "query",
+    "get_incident": "incident",
+    "search_incidents": "incident",
+}
+"""The attribute that the subject of each operation has, if it is a text."""
 
 
 @cache
@@ -121,10 +129,8 @@ def _subject(call: Call) -> dict[str, str]:
             }
         case Entity() as entity:
             attributes = {"entity.type": entity.type, "entity.id": entity.id}
-        case str() as name if call.operation == "delete":
-            attributes = {"link.id": name}
         case str() as name:
-            attributes = {"case": name}
+            attributes = {_SUBJECTS[call.operation]: name}
         case _:
             attributes = {}
     return {f"{_NAME}.{key}": str(value) for key, value in attributes.items()}

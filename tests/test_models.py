@@ -21,6 +21,7 @@ from datadog_caselinks import (
     CaseLink,
     Entity,
     EntityType,
+    IncidentNumber,
     InvalidLinkError,
     LinkReference,
     NewCaseLink,
@@ -28,12 +29,11 @@ from datadog_caselinks import (
     Relationship,
     WantedLink,
     agent_conversation,
-    incident,
     page,
 )
 from datadog_caselinks.messages import MAX_QUOTED, quoted
 from datadog_caselinks.models import identity
-from tests.support.ids import case
+from tests.support.ids import case, incident
 from tests.support.strategies import entities, entity_types, links, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -117,7 +117,27 @@ class TestConstructors:
             "the id of this case must be a UUID, not the case key 'DDFC-98813': write case('DDFC-98813')"
         )
 
-    @pytest.mark.parametrize("make", [incident, page, agent_conversation])
+    def test_a_number_in_place_of_the_uuid_of_an_incident(self) -> None:
+        """An entity has a UUID: the message says what to write for a number."""
+        with pytest.raises(InvalidLinkError) as caught:
+            Entity("IR-42", EntityType.INCIDENT).require_known()
+        assert str(caught.value) == (
+            "the id of this incident must be a UUID, not the number 'IR-42': write incident('IR-42')"
+        )
+        with pytest.raises(InvalidLinkError, match=r"^the parent must be an Entity, not the incident number"):
+            NewCaseLink(IncidentNumber("42"), "BLOCKS", case(A))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("given", "number"), [(42, "42"), ("42", "42"), ("ir-42", "IR-42")])
+    def test_an_incident_by_its_number(self, given: str | int, number: str) -> None:
+        """The number of an incident gives a reference that the client looks up, in either letter case."""
+        named = datadog_caselinks.incident(given)
+        assert named == IncidentNumber(number)
+        assert str(named.causes(case(A))) == f"incident:{number} CAUSES {A}"
+        assert str(case(A).causes(named)) == f"{A} CAUSES incident:{number}"
+        with pytest.raises(InvalidLinkError, match=r"^neither end of .* is a case: at least one must be$"):
+            named.causes(page(A))
+
+    @pytest.mark.parametrize("make", [page, agent_conversation])
     def test_only_a_case_is_looked_for_among_the_cases(self, make: Callable[[str | UUID], Entity]) -> None:
         """``get_case`` does not find an incident by its id ``IR-42``, and is not said to."""
         with pytest.raises(

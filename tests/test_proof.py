@@ -24,13 +24,12 @@ from datadog_caselinks import (
     NewCaseLink,
     Relationship,
     RetryPolicy,
-    incident,
 )
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 from datadog_caselinks.sandbox.store import StoredLink
 from tests.support.clock import Clock, hurrying
-from tests.support.ids import case
+from tests.support.ids import case, incident
 from tests.support.variants import VARIANTS
 
 LINKS = 100

@@ -14,6 +14,7 @@ from datadog_caselinks import (
     CaseKey,
     Entity,
     EntityType,
+    IncidentNumber,
     InvalidLinkError,
     LinkReference,
     NewCaseLink,
@@ -21,7 +22,6 @@ from datadog_caselinks import (
     Relationship,
     Site,
     agent_conversation,
-    incident,
     page,
     parse_link,
     parse_reference,
@@ -29,7 +29,7 @@ from datadog_caselinks import (
 from datadog_caselinks.models import named
 from datadog_caselinks.references import FORMS
 from datadog_caselinks.sites import SITES
-from tests.support.ids import case
+from tests.support.ids import case, incident
 from tests.support.strategies import entity_types, ids, new_links, relationships
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -46,7 +46,8 @@ HOSTS = [
 
 case_keys = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,9}-[0-9]{1,6}", fullmatch=True)
 known_entities = st.builds(Entity, ids, entity_types)
-references: st.SearchStrategy[Reference] = known_entities | st.builds(CaseKey, case_keys)
+incident_numbers = st.builds(IncidentNumber, st.from_regex(r"(IR-)?[0-9]{1,6}", fullmatch=True))
+references: st.SearchStrategy[Reference] = known_entities | st.builds(CaseKey, case_keys) | incident_numbers
 
 
 def refusal(text: str, **options: Any) -> str:
@@ -109,9 +110,9 @@ class TestForms:
         else:
             assert refusal(text, type=entity_type) == f"{text!r} does not have the type {entity_type}"
 
-    @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
+    @pytest.mark.parametrize("entity_type", [EntityType.PAGE, EntityType.AGENT_CONVERSATION])
     def test_a_key_is_of_no_other_type(self, entity_type: EntityType) -> None:
-        """Only cases have keys that can be looked up: an incident ``IR-42`` is not one of them."""
+        """Only cases and incidents have keys that can be looked up."""
         assert refusal("SHOP-1", type=entity_type) == (
             f"'SHOP-1' is a case key, but the type is {entity_type}: use its UUID"
         )
@@ -142,7 +143,35 @@ class TestForms:
         assert message.isprintable()
         assert len(message) < 300
 
-    @pytest.mark.parametrize("prefix", sorted(PREFIXES.keys() - {"case"}))
+    @pytest.mark.parametrize(
+        "text", ["incident:42", "incident: #42", "INCIDENT:IR-42", "incident:ir-42", "incident:#IR-42"]
+    )
+    def test_an_incident_is_named_by_its_number(self, text: str) -> None:
+        """The number of an incident is read with or without its prefix, in either letter case."""
+        number = "IR-42" if "r-" in text.lower() else "42"
+        assert parse_reference(text) == IncidentNumber(number)
+        assert named(parse_reference(text)) == f"incident:{number}"
+        bare = text.partition(":")[2]
+        assert parse_reference(bare, type="INCIDENT") == IncidentNumber(number)
+
+    @pytest.mark.parametrize("number", ["", "IR-", "IR 42", "4 2", "\u0664", 42, None])
+    def test_what_is_not_a_number_is_refused(self, number: Any) -> None:
+        """A reference to an incident has the form of a number."""
+        with pytest.raises(InvalidLinkError, match="the number of an incident must be a string such as 123"):
+            IncidentNumber(number)
+
+    @pytest.mark.parametrize(
+        ("text", "origin"),
+        [
+            ("page:42", "in the response to POST /api/v2/on-call/pages, which created it"),
+            ("conversation:42", "in the lists of its links"),
+        ],
+    )
+    def test_where_the_uuids_of_pages_and_conversations_come_from(self, text: str, origin: str) -> None:
+        """The message for a page or conversation that is not named by its UUID says where to find that."""
+        assert origin in refusal(text)
+
+    @pytest.mark.parametrize("prefix", sorted(PREFIXES.keys() - {"case", "incident"}))
     def test_a_key_has_no_other_prefix(self, prefix: str) -> None:
         """The prefix says of what type it is, as a column does."""
         assert refusal(f"{prefix}:SHOP-1") == (
@@ -174,7 +203,7 @@ class TestForms:
             A.replace("-", ""),
             f"{{{A}}}",
             "incident:",
-            "incident:42",
+            "incident:SHOP",
             f"widget:{A}",
             f"incident:page:{A}",
             f"incident :{A}",
@@ -267,28 +296,34 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "path",
         [
-            *("/incidents/42", "/incidents", f"/incidents/{A}", "/incidents/42/cases"),
-            *("/work/incidents/IR-42", "/work/incidents?case=SHOP-1", "/incidents/42/work?key=SHOP-1"),
+            *("/incidents/42", "/incidents/42?tab=timeline", "/incidents/42/cases", "/incidents//42/#top"),
+            *("/work/incidents/42", "/incidents/42/work?key=SHOP-1"),
         ],
     )
     def test_of_an_incident(self, path: str) -> None:
-        """It shows a number, which no request takes: what is needed is told."""
+        """The address of an incident shows its number, which is left to be looked up."""
         text = f"https://app.datadoghq.com{path}"
-        assert refusal(text) == (
-            f"{text!r} contains the number of an incident: use its UUID instead, as incident:UUID"
-        )
+        assert parse_reference(text) == parse_reference(text, type="INCIDENT") == IncidentNumber("42")
+        assert refusal(text, type="PAGE") == f"{text!r} is the URL of an incident, but the type is PAGE"
+        assert "but this client uses EU1" in refusal(text, site=Site.EU1)
+
+    def test_of_an_incident_by_its_key_or_uuid(self) -> None:
+        """The address of an incident may also have its key or its UUID."""
+        assert parse_reference("https://app.datadoghq.com/incidents/ir-42") == IncidentNumber("IR-42")
+        assert parse_reference(f"https://app.datadoghq.com/incidents/{A}") == incident(A)
 
     @pytest.mark.parametrize(
         "path",
         [
             *("/cases", "/cases/", "/cases?query=SHOP-1", "/cases#SHOP-1", "/", "/SHOP-1", "/xcases/SHOP-1"),
             *("/work", "/work?filter=SHOP-1", f"/work?view={A}", "/workflow/SHOP-1", "/monitors?key=SHOP-1"),
+            *("/incidents", "/work/incidents?case=SHOP-1"),
         ],
     )
     def test_of_anything_else(self, path: str) -> None:
         """Such as the list of all cases."""
         text = f"https://app.datadoghq.com{path}"
-        assert refusal(text) == f"{text!r} is not the URL of a case; write {FORMS}"
+        assert refusal(text) == f"{text!r} is not the URL of a case or incident; write {FORMS}"
 
     @pytest.mark.parametrize(
         "host",
@@ -331,7 +366,8 @@ pieces = st.sampled_from(
     [
         *("https://", "http://", "//", "/", ":", "?", "#", "@", "[", "]", "..", "%2f"),
         *("app.datadoghq.com", "datadoghq.eu", "localhost", "127.0.0.1:8321", "example.com", ":99999"),
-        *("cases", "work", "incidents", "key=", "&", "SHOP-1", "SHOP-2", "shop-", "-1", A, A.upper()),
+        *("cases", "work", "incidents", "key=", "&", "SHOP-1", "SHOP-2", "42", "IR-42", "shop-", "-1", A),
+        A.upper(),
         *("case:", "incident:", "Page: ", "conversation:"),
         *(" ", "\n", "\0", "\x1b[31m", "\ud800"),
     ]
@@ -396,6 +432,9 @@ class TestParseLink:
         [
             (A, f"case:{A.upper()}", f"CASE {A} cannot be linked to itself"),
             (f"page:{A}", f"incident:{B}", "is a case: at least one must be"),
+            ("incident:1", "incident:2", "neither end of incident:1 BLOCKS incident:2 is a case"),
+            ("incident:1", f"page:{A}", "is a case: at least one must be"),
+            ("incident:1", "incident:1", "incident:1 cannot be linked to itself"),
         ],
     )
     def test_the_rules_of_links_hold(self, parent: str, child: str, wrong: str) -> None:

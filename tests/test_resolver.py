@@ -16,6 +16,7 @@ from datadog_caselinks import (
     CaseKey,
     CaseLinksClient,
     Entity,
+    Incident,
     InvalidLinkError,
     LinkReference,
     MalformedResponseError,
@@ -59,6 +60,10 @@ def asked(sandbox: Sandbox) -> list[str]:
     """The cases that the sandbox was asked for, by whatever name."""
     assert {request.method for request in sandbox.requests} <= {"GET"}
     return [request.path.rpartition("/")[2] for request in sandbox.requests]
+
+
+async def no_incident(name: str) -> Incident:
+    raise AssertionError("no incident was expected to be looked up")
 
 
 def told(case_id: str, key: str) -> Step:
@@ -307,7 +312,7 @@ async def test_an_unknown_one_keeps_nobody_who_asked() -> None:
     class Asker:
         pass
 
-    cases = Resolver(get, Site.US1)
+    cases = Resolver(get, no_incident, Site.US1)
     kept = []
 
     async def ask(asker: Asker) -> None:
@@ -328,7 +333,7 @@ async def test_a_server_that_writes_ids_in_upper_case() -> None:
         asked.append(name)
         return Case(some_id(0xA).upper(), "SHOP-1", "", "", "")
 
-    cases = Resolver(get, Site.US1)
+    cases = Resolver(get, no_incident, Site.US1)
     await cases.case(CaseKey("SHOP-1"))
     await cases.case(case(some_id(0xA)))
     assert asked == ["SHOP-1"]
@@ -341,4 +346,4 @@ async def test_an_id_that_is_not_a_uuid_is_the_fault_of_the_server() -> None:
         return Case("the-api-key", key, "", "", "")
 
     with pytest.raises(MalformedResponseError, match=r"^cannot get case SHOP-1: its id is not a UUID$"):
-        await Resolver(get_case, Site.EU1).entity("SHOP-1")
+        await Resolver(get_case, no_incident, Site.EU1).entity("SHOP-1")

@@ -28,10 +28,15 @@ _COMMANDS: Final = {
     "ensure": ("link", "Create the link PARENT RELATIONSHIP CHILD unless it exists."),
     "list": ("link", "List the links that have ENTITY as parent or child."),
     "delete": ("link", "Delete links by their ids or ends."),
+    "find": ("find", "Find cases (work items) by their text, or by a filter."),
+    "show": ("find", "Show key, title, status, UUID, address and links of ENTITY."),
     "bulk": ("bulk", "Create the links in FILE that do not exist yet; - is standard input."),
     "undo": ("undo", "Delete the links that RUN created, and no others, after showing them."),
     "plan": ("plan", "Show which links to create and delete to match FILE."),
-    "graph": ("graph", "Draw the links around ENTITY as a tree, Mermaid, DOT, SVG, or an HTML page."),
+    "graph": (
+        "graph",
+        "Draw the links around entities as a tree, Mermaid, DOT, SVG, or an HTML page.",
+    ),
     "journal": ("journal", "Show the journal of a bulk run."),
     "fleet": ("fleet", "Create the links in a file on many machines that share a PostgreSQL database."),
     "doctor": ("doctor", "Check step by step whether this machine can create links."),
@@ -117,7 +122,10 @@ def caselinks() -> None:
       SHOP-1                the key of a case
       UUID                  the id of a case
       https://…/cases/…     the URL of a case in the browser; also https://…/work/…
-      incident:UUID         an incident; likewise page:UUID, conversation:UUID
+      incident:123          an incident by its number; also incident:IR-123,
+                            incident:UUID, https://…/incidents/123
+      page:UUID             an on-call page: the response that created it has its UUID
+      conversation:UUID     an agent conversation: list shows the UUID of a linked one
 
     \b
     Exit status:

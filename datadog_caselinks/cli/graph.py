@@ -14,14 +14,16 @@ from rich.console import Console
 from rich.text import Text
 
 from datadog_caselinks.cli.files import require_writable, write_file
+from datadog_caselinks.cli.find import search_cases
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record
 from datadog_caselinks.cli.run import Settings, default_sigint, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.errors import ParameterError
+from datadog_caselinks.client import CaseLinksClient
+from datadog_caselinks.errors import CaseLinksError, ParameterError
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering import Style
-from datadog_caselinks.messages import counted
+from datadog_caselinks.messages import counted, quoted
 from datadog_caselinks.models import Entity, EntityType
 
 _PICTURES: Final[Mapping[str, Callable[[LinkGraph], str]]] = {
@@ -56,13 +58,14 @@ _MIN_TITLE: Final = 12
 
 
 @click.command(epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
-@click.argument("entity")
+@click.argument("entities", metavar="[ENTITY]...", nargs=-1)
+@click.option("--find", "query", metavar="QUERY", help="Draw the links around all cases that match QUERY.")
 @click.option(
     "--depth",
     type=click.IntRange(min=0),
     default=2,
     show_default=True,
-    help="How many links away from ENTITY to go.",
+    help="How many links away from each ENTITY to go.",
 )
 @click.option(
     "--max-nodes",
@@ -87,22 +90,25 @@ _MIN_TITLE: Final = 12
 @click.pass_context
 def graph(
     context: click.Context,
-    entity: str,
+    entities: tuple[str, ...],
+    query: str | None,
     depth: int,
     max_nodes: int,
     format_: str | None,
     file: str | None,
     settings: Settings,
 ) -> None:
-    """Draw the links around ENTITY as a tree, Mermaid, DOT, SVG, or an HTML page.
+    """Draw the links around entities as a tree, Mermaid, DOT, SVG, or an HTML page.
 
-    ENTITY is as for list. The page can be searched and zoomed, has clickable links,
+    ENTITY is as for list, QUERY as for find. The page can be searched and zoomed, has clickable links,
     and works offline. SVG and HTML need the extra "pictures".
 
     \b
     --output json    one object: entities, links, cycles
     --output jsonl   the links, one per line
     """
+    if not entities and query is None:
+        raise click.UsageError("Missing argument 'ENTITY', or --find.")
     if format_ and settings.output != "table":
         raise ParameterError(f"--format {format_} cannot be combined with --output {settings.output}")
     if file == "-":
@@ -118,8 +124,9 @@ def graph(
     async def read() -> LinkGraph:
         async with open_client(settings) as client:
             screen.start(None)
+            roots = [*entities, *(await _found(client, query, max_nodes) if query is not None else ())]
             return await client.read_graph(
-                entity, depth=depth, max_nodes=max_nodes, progress=screen.on_progress
+                *roots, depth=depth, max_nodes=max_nodes, progress=screen.on_progress
             )
 
     with logging_to(screen, settings):
@@ -145,6 +152,22 @@ def graph(
             "not. Use a smaller --depth or a larger --max-nodes."
         )
         context.exit(1)
+
+
+async def _found(client: CaseLinksClient, query: str, max_nodes: int) -> list[Entity]:
+    """Return the cases that match ``query``.
+
+    Raises:
+        CaseLinksError: There are none, or more than ``max_nodes``.
+    """
+    found, has_more = await search_cases(client, query, max_nodes)
+    if not found:
+        raise CaseLinksError(f"no cases match {quoted(query)}")
+    if has_more:
+        raise CaseLinksError(
+            f"more than {max_nodes} cases match {quoted(query)}: use a narrower query or a larger --max-nodes"
+        )
+    return [case.entity for case in found]
 
 
 def _format_of(file: str) -> str:
@@ -174,19 +197,20 @@ def _draw_tree(link_graph: LinkGraph) -> None:
 
 def _json(link_graph: LinkGraph) -> str:
     record = {
-        "root": entity_record(link_graph.root, link_graph.cases),
+        "root": entity_record(link_graph.root, link_graph.details),
+        "other_roots": [entity_record(root, link_graph.details) for root in link_graph.other_roots],
         "depth": link_graph.depth,
         "entities": [
-            entity_record(entity, link_graph.cases) | {"distance": distance}
+            entity_record(entity, link_graph.details) | {"distance": distance}
             for entity, distance in link_graph.distances.items()
         ],
-        "links": [link_record(link, link_graph.cases) for link in link_graph.links],
+        "links": [link_record(link, link_graph.details) for link in link_graph.links],
         "cycles": [[link.id for link in cycle] for cycle in link_graph.cycles],
         "left_out": link_graph.left_out,
-        "unread": [entity_record(entity, link_graph.cases) for entity in link_graph.unread],
+        "unread": [entity_record(entity, link_graph.details) for entity in link_graph.unread],
     }
     return json.dumps(record) + "\n"
 
 
 def _json_lines(link_graph: LinkGraph) -> str:
-    return "".join(json.dumps(link_record(link, link_graph.cases)) + "\n" for link in link_graph.links)
+    return "".join(json.dumps(link_record(link, link_graph.details)) + "\n" for link in link_graph.links)

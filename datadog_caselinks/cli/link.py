@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import click
 
 from datadog_caselinks.cli.again import to_continue
-from datadog_caselinks.cli.cases import find_cases
+from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.files import open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import is_for_people, link_record, records
@@ -21,8 +21,8 @@ from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ParameterError
 from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import Case, CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
-from datadog_caselinks.references import name_of, parse_link
+from datadog_caselinks.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
+from datadog_caselinks.references import Details, name_of, parse_link
 
 _ENSURE: Final = {"create": "ensure"}
 _ONLY_MISSING: Final = "it creates only a missing link"
@@ -36,7 +36,7 @@ _ONLY_MISSING: Final = "it creates only a missing link"
 def create(parent: str, relationship: str, child: str, settings: Settings) -> None:
     """Create the link PARENT RELATIONSHIP CHILD.
 
-    PARENT and CHILD are case keys, UUIDs, URLs of cases, or incident:UUID,
+    PARENT and CHILD are case keys, UUIDs, URLs of cases or incidents, or incident:123,
     page:UUID, conversation:UUID. RELATIONSHIP is relates-to, causes, blocks,
     duplicates, parent-of, successor-of or escalates-to; or caused-by, blocked-by,
     duplicated-by or child-of, which swap PARENT and CHILD.
@@ -69,10 +69,10 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
             else:
                 link, is_new = await client.create_link(new), True
             screen.note("Created." if is_new else "Already linked.")
-            cases = await find_cases(resolver, [link])
+            cases = await find_details(resolver, [link])
             # A single link is one JSON object, not a list.
             output = "jsonl" if settings.output == "json" else settings.output
-            _show(screen, output, [link], cases, new.parent, has_ids=True, created=is_new)
+            show_links(screen, output, [link], cases, new.parent, has_ids=True, created=is_new)
 
     with logging_to(screen, settings):
         try:
@@ -107,8 +107,8 @@ def _normalized(name: str) -> str:
 def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) -> None:
     """List the links that have ENTITY as parent or child.
 
-    ENTITY is a case key, a UUID, the URL of a case, or incident:UUID, page:UUID,
-    conversation:UUID. Without a terminal the columns, separated by tabs, are: link,
+    ENTITY is a case key, a UUID, the URL of a case or incident, or incident:123,
+    page:UUID, conversation:UUID. Without a terminal the columns, separated by tabs, are: link,
     parent, relationship, child, and title and status of the entity at the other end.
     """
     screen = Screen(quiet=settings.quiet)
@@ -120,8 +120,8 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
             found = await client.list_links(
                 around, relationship=Relationship(relationship) if relationship else None
             )
-            cases = {} if ids else await find_cases(resolver, found)
-            _show(screen, settings.output, found, cases, around, has_ids=ids)
+            cases = {} if ids else await find_details(resolver, found)
+            show_links(screen, settings.output, found, cases, around, has_ids=ids)
         if not found:
             screen.note(f"{entity} has no such links." if relationship else f"{entity} has no links.")
 
@@ -213,11 +213,11 @@ async def _ids_between(client: CaseLinksClient, parent: str, relationship: str, 
     return [link.id for link in found if identity(link) == identity(wanted)]
 
 
-def _show(
+def show_links(
     screen: Screen,
     output: str,
     links: Sequence[CaseLink],
-    cases: dict[Entity, Case],
+    cases: Mapping[Entity, Details],
     around: Entity,
     *,
     has_ids: bool,

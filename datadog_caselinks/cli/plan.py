@@ -148,7 +148,7 @@ def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
         return
     with records(screen, settings.output) as writer:
         for sign, link in chain.from_iterable(changes.values()):
-            record = {"action": _ACTIONS[sign], "link": link_record(link, planned.cases)}
+            record = {"action": _ACTIONS[sign], "link": link_record(link, planned.details)}
             writer.add(record, [f"{sign} {planned.describe(link)}"])
 
 
@@ -191,7 +191,7 @@ class _Application:
         status = _status(outcome)
         self._counts[status] += 1
         link = planned.create[outcome.index] if isinstance(outcome, Failed) else outcome.link
-        record: dict[str, object] = {"outcome": status, "link": link_record(link, planned.cases)}
+        record: dict[str, object] = {"outcome": status, "link": link_record(link, planned.details)}
         if isinstance(outcome, Failed | NotDeleted):
             self._screen.problem(f"{planned.describe(link)}: {label(status)}: {outcome.error}")
             record |= error_record(outcome.error)

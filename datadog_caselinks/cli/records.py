@@ -23,9 +23,10 @@ from datadog_caselinks.models import (
     WantedLink,
     named,
 )
+from datadog_caselinks.references import Details
 
-Cases = Mapping[Entity, Case]
-"""The known cases at the ends of links."""
+Known = Mapping[Entity, Details]
+"""What is known of the ends of links."""
 
 
 class Records:
@@ -100,22 +101,26 @@ def label(status: str) -> str:
     return status.replace("_", " ")
 
 
-def entity_record(entity: Entity, cases: Cases) -> dict[str, object]:
+def entity_record(entity: Entity, known: Known) -> dict[str, object]:
     """Return an end of a link as JSON."""
     record: dict[str, object] = {"type": str(entity.type), "id": entity.id}
-    if case := cases.get(entity):
-        record |= {"key": case.key, "title": case.title, "status": case.status, "priority": case.priority}
-        record |= {"status_name": case.status_name, "status_group": case.status_group}
+    if found := known.get(entity):
+        record |= {"key": found.key, "title": found.title, "status": found.status}
+        if isinstance(found, Case):
+            record |= {"priority": found.priority}
+            record |= {"status_name": found.status_name, "status_group": found.status_group}
+        else:
+            record |= {"number": found.number}
     return record
 
 
-def link_record(link: NewCaseLink | CaseLink, cases: Cases) -> dict[str, object]:
+def link_record(link: NewCaseLink | CaseLink, known: Known) -> dict[str, object]:
     """Return a link as JSON. A link that does not exist yet has no id."""
     return {
         **({"id": link.id} if isinstance(link, CaseLink) else {}),
-        "parent": entity_record(link.parent, cases),
+        "parent": entity_record(link.parent, known),
         "relationship": str(link.relationship),
-        "child": entity_record(link.child, cases),
+        "child": entity_record(link.child, known),
     }
 
 
@@ -146,7 +151,8 @@ def in_words(new: WantedLink | CaseLink) -> str:
 def with_keys(new: WantedLink, error: CaseLinksError) -> str:
     """Return the message of ``error``, after the keys in ``new`` if the message names UUIDs only."""
     message = str(error)
-    keys = [end.key for end in (new.parent, new.child) if isinstance(end, CaseKey)]
+    ends = [end for end in (new.parent, new.child) if not isinstance(end, Entity)]
+    keys = [end.key if isinstance(end, CaseKey) else end.number for end in ends]
     return f"{in_words(new)}: {message}" if keys and not any(key in message for key in keys) else message
 
 

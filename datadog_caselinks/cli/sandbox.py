@@ -16,7 +16,14 @@ from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Fault, Sandbox
-from datadog_caselinks.sandbox.variant import Buckets, Duplicates, ErrorFormat, MalformedIds, UnknownCases
+from datadog_caselinks.sandbox.variant import (
+    Buckets,
+    Duplicates,
+    ErrorFormat,
+    IncidentSearch,
+    MalformedIds,
+    UnknownCases,
+)
 
 _AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
 _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
@@ -74,6 +81,13 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     default="bad-request",
     help="Response to an id that is not a UUID: 400 or 404. Default: bad-request.",
 )
+@click.option(
+    "--incident-search",
+    type=click.Choice(get_args(IncidentSearch)),
+    default="slug",
+    help="What finds an incident by number: slug:, public_id:, its text; or all incidents are found. "
+    "Default: slug.",
+)
 @click.option("--seed", type=click.Choice(["demo"]), help="Start with demo cases and links.")
 @click.argument("command", nargs=-1)
 @click.pass_context
@@ -90,6 +104,7 @@ def sandbox(
     error_format: ErrorFormat,
     unknown_cases: UnknownCases,
     malformed_ids: MalformedIds,
+    incident_search: IncidentSearch,
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
@@ -114,6 +129,7 @@ def sandbox(
         error_format=error_format,
         unknown_cases=unknown_cases,
         malformed_ids=malformed_ids,
+        incident_search=incident_search,
     )
     try:
         if command:

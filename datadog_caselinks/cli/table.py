@@ -12,6 +12,7 @@ from rich.text import Text
 from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid, named
+from datadog_caselinks.references import Details, name_of, status_of
 
 _WIDE: Final = 120
 """The terminal width from which the ids of the links leave room for titles."""
@@ -21,7 +22,7 @@ _STAGE_STYLES: Final = {"OPEN": "yellow", "IN_PROGRESS": "cyan", "CLOSED": "gree
 
 
 def draw_links(
-    links: Iterable[CaseLink], cases: Mapping[Entity, Case], around: Entity, *, has_ids: bool
+    links: Iterable[CaseLink], cases: Mapping[Entity, Details], around: Entity, *, has_ids: bool
 ) -> bool:
     """Draw ``links``, each with its direction as seen from ``around`` and the entity at its other end.
 
@@ -58,6 +59,34 @@ def draw_links(
     return has_ids
 
 
+def draw_cases(cases: Iterable[Case]) -> None:
+    """Draw ``cases``, one on a line. A title that is too long is cut."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("case", "status", "priority", "title"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis" if name == "title" else "fold")
+    for case in cases:
+        key, status, priority, title = map(one_line, (case.key, status_of(case), case.priority, case.title))
+        table.add_row(
+            Text(key or case.id, style="bold"),
+            Text(status, style=_STAGE_STYLES.get(case.stage, "")),
+            Text(priority),
+            Text(title),
+        )
+    if table.row_count:
+        console.print(table)
+
+
+def draw_fields(fields: Mapping[str, str]) -> None:
+    """Draw the names and values of ``fields``, except empty ones. No value is cut."""
+    console = Console(highlight=False)
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if value:
+            line = Text.assemble((f"{name:<{width}}  ", "dim"), (one_line(value), ""))
+            console.print(line, soft_wrap=True)
+
+
 Change = tuple[str, NewCaseLink | CaseLink]
 """A sign and a link: ``+`` for a link to create, ``-`` for one to delete."""
 
@@ -78,17 +107,18 @@ def draw_changes(planned: LinkPlan, changes: Mapping[Entity, Sequence[Change]]) 
 
 
 def _named(planned: LinkPlan, entity: Entity, style: str) -> list[tuple[str, str]]:
-    case = planned.cases.get(entity)
+    case = planned.details.get(entity)
     title = one_line(case.title) if case else ""
     return [(one_line(planned.name_of(entity)), style), (f"  {title}", "dim")]
 
 
-def _row(link: CaseLink, cases: Mapping[Entity, Case], around: Entity) -> list[str]:
+def _row(link: CaseLink, cases: Mapping[Entity, Details], around: Entity) -> list[str]:
     other = link.child if link.parent == around else link.parent
     kind, _, other_id = named(other).rpartition(":")
-    case = cases.get(other) or Case(other_id, kind or "case", other_id, "", "")
-    status = case.status_name or case.status
-    return [f"{_arrow(link, around)} {link.relationship}", case.key, case.title, status, link.id, case.stage]
+    known = cases.get(other) or Case(other_id, kind or "case", other_id, "", "")
+    name = name_of(other, {other: known}) if other in cases else known.key
+    relationship = f"{_arrow(link, around)} {link.relationship}"
+    return [relationship, name, known.title, status_of(known), link.id, known.stage]
 
 
 def _arrow(link: CaseLink, around: Entity) -> str:

@@ -12,10 +12,10 @@ from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.undo import Undo
 from datadog_caselinks.cli.again import longer_wait, to_continue
-from datadog_caselinks.cli.cases import ends_of, find_cases
+from datadog_caselinks.cli.cases import ends_of, find_details
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import Cases, Records, error_record, label, link_record, records
+from datadog_caselinks.cli.records import Known, Records, error_record, label, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
@@ -58,9 +58,9 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
 
     async def work() -> None:
         async with open_client(settings) as client, client.undo(file) as undo:
-            cases: Cases = {}
+            cases: Known = {}
             if len(ends_of(undo.links)) <= _MAX_CASES:
-                cases = await find_cases(client.resolver(), undo.links)
+                cases = await find_details(client.resolver(), undo.links)
             if dry_run or settings.output == "table":
                 _show(screen, settings, undo, cases)
             elif not yes:  # standard output has only the outcomes
@@ -94,7 +94,7 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
     context.exit(deletion.exit_status)
 
 
-def _show(screen: Screen, settings: Settings, undo: Undo, cases: Cases) -> None:
+def _show(screen: Screen, settings: Settings, undo: Undo, cases: Known) -> None:
     with records(screen, settings.output) as writer:
         for link in undo.links:
             writer.add(
@@ -102,7 +102,7 @@ def _show(screen: Screen, settings: Settings, undo: Undo, cases: Cases) -> None:
             )
 
 
-def _named(link: CaseLink, cases: Cases) -> str:
+def _named(link: CaseLink, cases: Known) -> str:
     return f"{name_of(link.parent, cases)} {link.relationship} {name_of(link.child, cases)}"
 
 
@@ -131,7 +131,7 @@ class _Deletion:
                 "RELATIONSHIP CHILD."
             )
 
-    async def delete(self, undo: Undo, cases: Cases) -> None:
+    async def delete(self, undo: Undo, cases: Known) -> None:
         """Delete the links, until an error shows that every further delete would fail."""
         self._total = len(undo.links)
         self._screen.start(self._total)
@@ -152,7 +152,7 @@ class _Deletion:
             first = longer_wait(self._last_error, self._max_wait) or "fix the problem"
             self._screen.problem(to_continue(_THE_REST, first=first))
 
-    def _add(self, outcome: Deleted | NotDeleted, cases: Cases, writer: Records) -> None:
+    def _add(self, outcome: Deleted | NotDeleted, cases: Known, writer: Records) -> None:
         record: dict[str, object] = {"link": link_record(outcome.link, cases)}
         if isinstance(outcome, Deleted):
             status = _GONE if outcome.was_gone else _DELETED

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from attrs import field, frozen
 
@@ -14,14 +13,23 @@ from datadog_caselinks.errors import ConfigurationError, CycleError, ParameterEr
 from datadog_caselinks.graph.cycles import find_cycles
 from datadog_caselinks.graph.search import distances_from
 from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import Case, CaseKey, CaseLink, Entity, Relationship, require_known_relationship
-from datadog_caselinks.references import name_of, parse_reference
+from datadog_caselinks.models import (
+    Case,
+    CaseKey,
+    CaseLink,
+    Entity,
+    Incident,
+    IncidentNumber,
+    Relationship,
+    require_known_relationship,
+)
+from datadog_caselinks.references import Details, address_of, name_of, parse_reference
 from datadog_caselinks.sites import Site
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
-_CASE_DETAILS: Final = ("key", "title", "status", "status_name", "status_group", "priority")
+_DETAILS: Final = ("key", "title", "status", "status_name", "status_group", "priority")
 
 Cycle = tuple[CaseLink, ...]
 """Links of one relationship. The child of each is the parent of the next, and the last leads to the first."""
@@ -29,7 +37,7 @@ Cycle = tuple[CaseLink, ...]
 
 @frozen
 class LinkGraph:
-    """The links around ``root``, up to ``depth`` links away from it.
+    """The links around ``root`` and ``other_roots``, up to ``depth`` links away from the nearest of them.
 
     ``root``
         The entity at which reading started.
@@ -38,7 +46,7 @@ class LinkGraph:
     ``cases``
         Key, title and status of each case that could be read.
     ``depth``
-        The largest possible distance from ``root``, in links.
+        The largest possible distance from a root, in links.
     ``left_out``
         How many entities were found but not added because the graph already had ``max_nodes``. They are at
         distance ``depth``; everything nearer is included.
@@ -47,10 +55,14 @@ class LinkGraph:
         version does not know their type, or the graph takes some 256 MiB already.
     ``site``
         The site it was read from, if known.
+    ``incidents``
+        Number, title and status of each incident that could be read.
+    ``other_roots``
+        The other entities at which reading started.
     ``distances``
-        How many links each entity is away from ``root``, ignoring the direction of the links.
+        How many links each entity is away from the nearest root, ignoring the direction of the links.
     ``entities``
-        All entities: ``root`` first, then the others by distance.
+        All entities: the roots first, then the others by distance.
     """
 
     root: Entity
@@ -60,6 +72,8 @@ class LinkGraph:
     left_out: int = 0
     unread: tuple[Entity, ...] = ()
     site: Site | None = None
+    incidents: Mapping[Entity, Incident] = field(factory=dict, repr=False)
+    other_roots: tuple[Entity, ...] = ()
     distances: Mapping[Entity, int] = field(init=False, repr=False, eq=False)
     entities: tuple[Entity, ...] = field(init=False, repr=False, eq=False)
 
@@ -69,22 +83,32 @@ class LinkGraph:
         for link in self.links:
             neighbours.setdefault(link.parent, []).append(link.child)
             neighbours.setdefault(link.child, []).append(link.parent)
-        return distances_from(self.root, neighbours)
+        return distances_from(self.roots, neighbours)
 
     @entities.default
     def _default_entities(self) -> tuple[Entity, ...]:
         ends = (end for link in self.links for end in (link.parent, link.child))
         return tuple(dict.fromkeys((*self.distances, *ends)))
 
+    @property
+    def roots(self) -> tuple[Entity, ...]:
+        """The entities at which reading started."""
+        return (self.root, *self.other_roots)
+
+    @cached_property
+    def details(self) -> Mapping[Entity, Details]:
+        """Key, title and status of each case and incident in ``cases`` and ``incidents``."""
+        return {**self.cases, **self.incidents}
+
     def address(self, entity: Entity) -> str | None:
         """Return the URL of ``entity`` in Datadog's web interface.
 
         Returns:
-            The URL, or ``None`` unless ``entity`` is a case with a known key on one of Datadog's sites.
+            The URL, or ``None`` unless ``entity`` is a case with a known key, or an incident with a known
+            number, on one of Datadog's sites.
         """
-        case = self.cases.get(entity)
-        web = self.site and self.site.web_url
-        return f"{web}/cases/{quote(case.key, safe='')}" if web and case and case.key else None
+        known = self.details.get(entity)
+        return address_of(known, self.site) if known and self.site else None
 
     @property
     def is_complete(self) -> bool:
@@ -120,7 +144,7 @@ class LinkGraph:
         blockers: dict[Entity, list[Entity]] = {}
         for link in self._links_of(Relationship.BLOCKS):
             blockers.setdefault(link.child, []).append(link.parent)
-        return tuple(distances_from(blocked, blockers))[1:]
+        return tuple(distances_from([blocked], blockers))[1:]
 
     def topological_order(self, relationship: Relationship = Relationship.BLOCKS) -> tuple[Entity, ...]:
         """Return the entities linked by ``relationship``, each after all of its parents.
@@ -137,7 +161,7 @@ class LinkGraph:
             raise ParameterError("relationship must not be RELATES_TO: it has no direction, so no order")
         for cycle in find_cycles(self.links, relationships=[relationship]):
             ends = (cycle[0].parent, *(link.child for link in cycle))
-            path = " -> ".join(name_of(end, self.cases) for end in ends)
+            path = " -> ".join(name_of(end, self.details) for end in ends)
             raise CycleError(f"cannot order by {relationship}: the links form a cycle: {path}", links=cycle)
         links = self._links_of(relationship)
         linked = {end for link in links for end in (link.parent, link.child)}
@@ -150,9 +174,9 @@ class LinkGraph:
     def to_networkx(self) -> MultiDiGraph[Entity]:
         """Return the graph as a networkx ``MultiDiGraph``: entities are nodes, and links are edges.
 
-        Nodes have ``type`` and ``distance``, and for cases that could be read also ``key``, ``title``,
-        ``status``, ``status_name``, ``status_group`` and ``priority``. Edges have the
-        link's id as their key, and ``relationship``.
+        Nodes have ``type`` and ``distance``, for cases and incidents that could be read also ``key``,
+        ``title`` and ``status``, and for cases ``status_name``, ``status_group`` and ``priority``. Edges have
+        the link's id as their key, and ``relationship``.
 
         Raises:
             ConfigurationError: networkx is not installed.
@@ -163,8 +187,8 @@ class LinkGraph:
             raise ConfigurationError("networkx is not installed; run: pip install networkx") from None
         graph: MultiDiGraph[Entity] = MultiDiGraph()
         for entity in self.entities:
-            case = self.cases.get(entity)
-            details = {name: getattr(case, name) for name in _CASE_DETAILS if case}
+            known = self.details.get(entity)
+            details = {name: getattr(known, name) for name in _DETAILS if hasattr(known, name)}
             distance = {"distance": self.distances[entity]} if entity in self.distances else {}
             graph.add_node(entity, type=str(entity.type), **distance, **details)
         for link in self.links:
@@ -176,6 +200,9 @@ class LinkGraph:
         if isinstance(case, Case):
             return case.entity
         reference = parse_reference(case) if isinstance(case, str) else case
+        if isinstance(reference, IncidentNumber):
+            number = reference.number
+            return next((each for each, known in self.incidents.items() if known.has_number(number)), None)
         if not isinstance(reference, CaseKey):
             return reference
         keys = {known.key.upper(): entity for entity, known in self.cases.items()}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from attrs import evolve, field, frozen
 
@@ -23,6 +23,8 @@ from datadog_caselinks.models import (
     CaseLink,
     Entity,
     Identity,
+    Incident,
+    IncidentNumber,
     LinkReference,
     NewCaseLink,
     Relationship,
@@ -30,7 +32,7 @@ from datadog_caselinks.models import (
     identity,
 )
 from datadog_caselinks.operations import ids_by_identity
-from datadog_caselinks.references import Resolver, name_of
+from datadog_caselinks.references import Details, Resolver, name_of
 
 
 @frozen
@@ -49,6 +51,8 @@ class LinkPlan:
         Contradictions between the links that will exist, as far as those were listed.
     ``cases``
         The cases that were looked up by key.
+    ``incidents``
+        The incidents that were looked up by number.
     ``known``
         What the plan knows of the existing links, for ``apply_plan(…, trust_lists=True)``. It is not copied
         or pickled.
@@ -60,10 +64,16 @@ class LinkPlan:
     warnings: tuple[Contradiction, ...] = ()
     cases: Mapping[Entity, Case] = field(factory=dict, eq=False, repr=False)
     known: KnownLinks | None = field(default=None, eq=False, repr=False)
+    incidents: Mapping[Entity, Incident] = field(factory=dict, eq=False, repr=False)
+
+    @cached_property
+    def details(self) -> Mapping[Entity, Details]:
+        """Key, title and status of each case and incident in ``cases`` and ``incidents``."""
+        return {**self.cases, **self.incidents}
 
     def name_of(self, entity: Entity) -> str:
         """Return the key of ``entity`` if known, else a text that :func:`parse_reference` accepts."""
-        return name_of(entity, self.cases)
+        return name_of(entity, self.details)
 
     def describe(self, link: NewCaseLink | CaseLink) -> str:
         """Return ``link`` with the names of its entities, such as ``SHOP-1 BLOCKS SHOP-2``."""
@@ -92,11 +102,14 @@ async def plan_links(
     """Look up the keys in ``wanted``, list the existing links, and compare."""
     async with contextlib.aclosing(enumerate_async(wanted)) as items:
         references = [_checked(link) async for _, link in items]
-    keys = dict.fromkeys(
-        end for link in references for end in (link.parent, link.child) if isinstance(end, CaseKey)
+    unresolved = dict.fromkeys(
+        end
+        for link in references
+        for end in (link.parent, link.child)
+        if isinstance(end, CaseKey | IncidentNumber)
     )
-    found = await _find_cases(resolver, list(keys), concurrency, progress)
-    links = [await resolver.link(link) for link in references]  # sends no requests: all keys are known
+    found = await _find_all(resolver, list(unresolved), concurrency, progress)
+    links = [await resolver.link(link) for link in references]  # sends no requests: all are known
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
     to_list = await asyncio.to_thread(_entities_to_list, links, prune=prune)
 
@@ -108,8 +121,8 @@ async def plan_links(
 
     lists = await map_concurrently(list_and_learn, to_list, concurrency=concurrency, progress=progress)
     existing = {link.id: link for listed in lists.values() for link in listed}
-    cases = {case.entity: case for case in found.values()}
-    plan = await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, cases=cases)
+    details = {each.entity: each for each in found}
+    plan = await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, details=details)
     return evolve(plan, known=known)
 
 
@@ -118,7 +131,7 @@ def compare(
     existing: Iterable[CaseLink],
     *,
     prune: bool,
-    cases: Mapping[Entity, Case],
+    details: Mapping[Entity, Details],
 ) -> LinkPlan:
     """Return the plan that turns the ``existing`` links into the ``wanted`` ones."""
     new: dict[Identity, NewCaseLink] = {}
@@ -143,8 +156,9 @@ def compare(
         tuple(create),
         tuple(keep.values()),
         tuple(delete.values()),
-        tuple(find_contradictions([*create, *remaining], name=partial(name_of, cases=cases))),
-        cases,
+        tuple(find_contradictions([*create, *remaining], name=partial(name_of, known=details))),
+        {entity: each for entity, each in details.items() if isinstance(each, Case)},
+        incidents={entity: each for entity, each in details.items() if isinstance(each, Incident)},
     )
 
 
@@ -173,28 +187,28 @@ async def _skip_delete(link: CaseLink) -> None:
     )
 
 
-async def _find_cases(
-    resolver: Resolver, keys: Sequence[CaseKey], concurrency: int, progress: Progress
-) -> dict[CaseKey, Case]:
-    """Return the case of each key. The error for unknown keys names all of them, not only the first."""
+async def _find_all(
+    resolver: Resolver, names: Sequence[CaseKey | IncidentNumber], concurrency: int, progress: Progress
+) -> list[Details]:
+    """Return the case or incident of each name. The error for unknown ones names all, not only the first."""
 
-    missing: dict[CaseKey, NotFoundError] = {}
+    missing: dict[CaseKey | IncidentNumber, NotFoundError] = {}
 
-    async def find(key: CaseKey) -> Case | None:
+    async def find(name: CaseKey | IncidentNumber) -> Details | None:
         try:
-            return await resolver.case(key)
+            return await (resolver.case(name) if isinstance(name, CaseKey) else resolver.incident(name))
         except NotFoundError as error:
-            missing[key] = error
+            missing[name] = error
             return None
 
-    found = await map_concurrently(find, keys, concurrency=concurrency, progress=progress)
+    found = await map_concurrently(find, names, concurrency=concurrency, progress=progress)
     if missing:
-        first, *others = (key for key in keys if key in missing)
+        first, *others = (name for name in names if name in missing)
         error = missing[first]
         if others:
             error.args = (f"{error}; also not found: {', '.join(map(str, others))}",)
         raise error
-    return {key: case for key, case in found.items() if case}
+    return [each for each in found.values() if each]
 
 
 def _checked(link: WantedLink) -> WantedLink:

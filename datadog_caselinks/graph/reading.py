@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from operator import call
 from typing import Final
@@ -12,7 +12,8 @@ from typing import Final
 from datadog_caselinks.concurrency import Progress, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, NotFoundError, PermissionDeniedError
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.models import Case, CaseLink, Entity, EntityType
+from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Incident
+from datadog_caselinks.references import Details
 from datadog_caselinks.sites import Site
 
 # The credentials cannot access the entity, or this version does not know its type.
@@ -28,13 +29,15 @@ _MAX_WAITING: Final = 400_000
 """Links of lists that wait for the list of an earlier entity: some 200 MB."""
 
 ListLinks = Callable[[Entity], Awaitable[list[CaseLink]]]
-GetCase = Callable[[Entity], Awaitable[Case]]
+GetDetails = Callable[[Entity], Awaitable[Details | None]]
+
+_WITH_DETAILS: Final = (EntityType.CASE, EntityType.INCIDENT)
 
 
 async def read_graph(
-    root: Entity,
+    roots: Sequence[Entity],
     list_links: ListLinks,
-    get_case: GetCase,
+    get_details: GetDetails,
     *,
     depth: int,
     max_nodes: int,
@@ -42,14 +45,14 @@ async def read_graph(
     progress: Progress,
     site: Site | None = None,
 ) -> LinkGraph:
-    """Read the links around ``root``, and the links of what they lead to, up to ``depth`` links away.
+    """Read the links around ``roots``, and the links of what they lead to, up to ``depth`` links away.
 
     Requests for entities at the same distance are sent together, at most ``concurrency`` at a time. Reading
     ends early when there are no further links, or more than ``max_nodes`` entities. When the graph takes some
-    256 MiB, further entities are unread. A case that cannot be read has no title. Any other error is raised
-    after the requests in flight are cancelled.
+    256 MiB, further entities are unread. Any other error is raised after the requests in flight are
+    cancelled.
     """
-    walk = _Walk(root, list_links, get_case, max_nodes)
+    walk = _Walk(roots, list_links, get_details, max_nodes)
     distance = 0
     while True:
         is_last = distance == depth or bool(walk.left_out)
@@ -70,28 +73,32 @@ class _Walk:
     response is first, and then forgotten.
     """
 
-    def __init__(self, root: Entity, list_links: ListLinks, get_case: GetCase, max_nodes: int) -> None:
-        self._root = root
+    def __init__(
+        self, roots: Sequence[Entity], list_links: ListLinks, get_details: GetDetails, max_nodes: int
+    ) -> None:
+        distinct = list(dict.fromkeys(roots))
+        self._roots = tuple(distinct[:max_nodes])
         self._list_links = list_links
-        self._get_case = get_case
+        self._get_details = get_details
         self._max_nodes = max_nodes
         self._memory = _MEMORY
-        self._entities = {root: root}
-        self._frontier = [root]
+        self._entities = {root: root for root in self._roots}
+        self._frontier = list(self._roots)
         self._next: list[Entity] = []
         self._links: dict[str, CaseLink] = {}
         self._due: deque[Entity] = deque()
         self._waiting: dict[Entity, list[CaseLink] | None] = {}
         self._adding = asyncio.Lock()
         self._cases: dict[Entity, Case] = {}
+        self._incidents: dict[Entity, Incident] = {}
         self._unread: list[Entity] = []
         self._size_before = 0
-        self.left_out: set[Entity] = set()
+        self.left_out = set(distinct[max_nodes:])
 
     def requests(self, *, with_links: bool) -> list[Callable[[], Awaitable[None]]]:
         """Return a function for each request about the entities at the current distance."""
         self._due.extend(self._frontier if with_links else ())
-        titles = [partial(self._read_case, each) for each in self._frontier if each.type == EntityType.CASE]
+        titles = [partial(self._read_title, each) for each in self._frontier if each.type in _WITH_DETAILS]
         return [*self.requests_to_repeat(), *titles]
 
     def requests_to_repeat(self) -> list[Callable[[], Awaitable[None]]]:
@@ -106,8 +113,18 @@ class _Walk:
 
     def build_graph(self, depth: int, site: Site | None) -> LinkGraph:
         """Return everything found so far as a graph."""
-        links, cases = tuple(self._links.values()), dict(self._cases)
-        return LinkGraph(self._root, links, cases, depth, len(self.left_out), tuple(self._unread), site)
+        root, *others = self._roots
+        return LinkGraph(
+            root,
+            tuple(self._links.values()),
+            dict(self._cases),
+            depth,
+            len(self.left_out),
+            tuple(self._unread),
+            site,
+            dict(self._incidents),
+            tuple(others),
+        )
 
     def _size(self) -> int:
         return len(self._links) + len(self.left_out) + len(self._unread)
@@ -117,7 +134,7 @@ class _Walk:
         try:
             links = await self._list_links(entity)
         except _UNREADABLE:
-            if entity == self._root:
+            if entity in self._roots:
                 raise
             links = None
         async with self._adding:
@@ -162,8 +179,9 @@ class _Walk:
     def _take(self, *texts: str) -> None:
         self._memory -= _OVERHEAD + sum(map(len, texts))
 
-    async def _read_case(self, entity: Entity) -> None:
-        try:
-            self._cases[entity] = await self._get_case(entity)
-        except _UNREADABLE:
-            return  # a case that cannot be read has no title
+    async def _read_title(self, entity: Entity) -> None:
+        details = await self._get_details(entity)
+        if isinstance(details, Case):
+            self._cases[entity] = details
+        elif details:
+            self._incidents[entity] = details

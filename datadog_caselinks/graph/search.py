@@ -33,10 +33,10 @@ def depth_first(roots: Iterable[V], neighbours: Mapping[V, Iterable[V]]) -> Iter
         yield postorder
 
 
-def distances_from(start: V, neighbours: Mapping[V, Iterable[V]]) -> dict[V, int]:
-    """Return how many steps each reachable vertex is away from ``start``, nearest first."""
-    distances = {start: 0}
-    queue = deque([start])
+def distances_from(starts: Iterable[V], neighbours: Mapping[V, Iterable[V]]) -> dict[V, int]:
+    """Return how many steps each reachable vertex is away from the nearest start, nearest first."""
+    distances = dict.fromkeys(starts, 0)
+    queue = deque(distances)
     while queue:
         vertex = queue.popleft()
         for neighbour in neighbours.get(vertex, ()):

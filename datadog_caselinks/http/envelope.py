@@ -6,14 +6,14 @@ Members that are not declared here are ignored. The bytes are read by orjson if 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NewType, TypeVar, get_args
+from typing import Any, Final, Generic, NamedTuple, NewType, TypeVar, get_args
 
 import cattrs
 from attrs import NOTHING, define, fields, has
 from cattrs.cols import is_sequence
 from cattrs.gen import make_dict_structure_fn
 
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink
+from datadog_caselinks.models import Case, CaseLink, Entity, Incident, NewCaseLink
 
 try:
     from cattrs.preconf.orjson import make_converter
@@ -24,7 +24,12 @@ except ImportError:  # without the extra "speed"
     from cattrs.preconf.json import make_converter  # type: ignore[assignment]
 
 MAX_SKIPPED: Final = 1000
-"""Members of a list that may be something else than links. With more of them it is not a list of links."""
+"""Members of a list that may be flawed. With more of them it is a list of something else."""
+
+_KINDS: Final = {"link": "a link", "case": "a case", "incidents": "an incident"}
+"""What a resource of each type is."""
+
+T = TypeVar("T")
 
 MAX_VALUES: Final = 2**20
 """Values of a document: twice as many as 16 MiB of links have. A value takes some 100 bytes once decoded, so
@@ -68,12 +73,20 @@ class LinksDocument:
     data: list[LinkResource]
 
 
-class DecodedLinks(NamedTuple):
-    """The links of a list, the number of its members that are not links, and what is wrong with the first."""
+class Members(NamedTuple, Generic[T]):
+    """The members of a list, the number of those that are flawed, and what is wrong with the first."""
 
-    links: list[CaseLink]
+    members: list[T]
     skipped: int = 0
     first_flaw: str = ""
+
+
+class CasePage(NamedTuple):
+    """One page of the cases that a search found. ``number`` and ``last`` are ``None`` if not reported."""
+
+    cases: Members[Case]
+    number: int | None
+    last: int | None
 
 
 @define
@@ -133,6 +146,50 @@ class CaseDocument:
     data: CaseResource
 
 
+@define
+class CasesDocument:
+    """One page of the response to a search."""
+
+    data: list[CaseResource]
+
+
+@define
+class IncidentResource:
+    """An incident. Its attributes are read one by one: the API may change them."""
+
+    id: str
+    attributes: Any = None
+    type: OptionalText = OptionalText("")
+
+
+@define
+class IncidentDocument:
+    """The response to a get."""
+
+    data: IncidentResource
+
+
+@define
+class FoundIncidents:
+    """The incidents that a search found."""
+
+    incidents: list[IncidentDocument]
+
+
+@define
+class FoundIncidentsResource:
+    """The result of a search."""
+
+    attributes: FoundIncidents
+
+
+@define
+class IncidentsDocument:
+    """The response to a search for incidents."""
+
+    data: FoundIncidentsResource
+
+
 def encode_new_link(new: NewCaseLink) -> bytes:
     """Return the body that creates ``new``."""
     parent, child = new.parent, new.child
@@ -156,45 +213,43 @@ def decode_link(body: bytes) -> CaseLink:
     return _link(_decode(body, LinkDocument).data)
 
 
-def decode_links(body: bytes) -> DecodedLinks:
-    """Return the links in ``body``, without the members that are not links.
+def decode_links(body: bytes) -> Members[CaseLink]:
+    """Return the links in ``body``, without the members that are flawed.
 
-    Raises ``ValueError`` that says what is wrong if ``body`` is not a list, or has too many such members.
+    Raises ``ValueError`` that says what is wrong if ``body`` is not a list, has too many flawed members, or
+    is a list of something else.
     """
     document = _load(body)
     try:
-        return DecodedLinks(
-            [_link(resource) for resource in _converter.structure(document, LinksDocument).data]
-        )
+        return Members([_link(resource) for resource in _converter.structure(document, LinksDocument).data])
     except (ValueError, TypeError, KeyError):
-        first_flaw = _first_flaw(document, LinksDocument)
-    members = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(members, list):
-        raise ValueError(first_flaw)
-    links, skipped = [], 0
-    for member in members:
-        try:
-            links.append(_link(_read_resource(member, LinkResource)))
-        except (ValueError, TypeError, KeyError):
-            skipped += 1
-            if skipped > MAX_SKIPPED:  # a hostile list has room for millions
-                raise ValueError(
-                    f"more than {MAX_SKIPPED} members that are not links: {first_flaw}"
-                ) from None
-    return DecodedLinks(links, skipped, first_flaw)
+        return _without_flawed(document, LinksDocument, "link", _read_link)
 
 
 def decode_case(body: bytes) -> Case:
     """Return the case in ``body``. Raises ``ValueError`` that says what is wrong with it."""
-    resource = _decode(body, CaseDocument).data
-    if resource.type == "link":
-        raise ValueError("it is about a link")
-    known = resource.attributes or CaseAttributes()
-    return Case(
-        resource.id,
-        *(known.key, known.title, known.status, known.priority),
-        *(known.status_name, known.status_group),
-    )
+    return _case(_decode(body, CaseDocument).data)
+
+
+def decode_cases(body: bytes) -> CasePage:
+    """Return a page of cases, without the members that are flawed. Raises as :func:`decode_links`."""
+    document = _load(body)
+    try:
+        found = Members([_case(each) for each in _converter.structure(document, CasesDocument).data])
+    except (ValueError, TypeError, KeyError):
+        found = _without_flawed(document, CasesDocument, "case", _read_case)
+    current, total = (_dig(document, "meta", "page", name) for name in ("current", "total"))
+    return CasePage(found, current if type(current) is int else None, total if type(total) is int else None)
+
+
+def decode_incident(body: bytes) -> Incident:
+    """Return the incident in ``body``. Raises ``ValueError`` that says what is wrong with it."""
+    return _incident(_decode(body, IncidentDocument).data)
+
+
+def decode_incidents(body: bytes) -> list[Incident]:
+    """Return the incidents that a search found. Raises ``ValueError`` that says what is wrong with them."""
+    return [_incident(found.data) for found in _decode(body, IncidentsDocument).data.attributes.incidents]
 
 
 def decode_id(body: bytes) -> str | None:
@@ -213,7 +268,72 @@ def _link(resource: LinkResource) -> CaseLink:
     )
 
 
-T = TypeVar("T")
+def _read_link(member: object) -> CaseLink:
+    return _link(_link_reader(member, LinkResource))
+
+
+def _read_case(member: object) -> Case:
+    return _case(_case_reader(member, CaseResource))
+
+
+def _case(resource: CaseResource) -> Case:
+    _require_type(resource.type, "case")
+    known = resource.attributes or CaseAttributes()
+    return Case(
+        resource.id,
+        *(known.key, known.title, known.status, known.priority),
+        *(known.status_name, known.status_group),
+    )
+
+
+def _incident(resource: IncidentResource) -> Incident:
+    _require_type(resource.type, "incidents")
+    known = resource.attributes
+    number = _dig(known, "public_id")
+    return Incident(
+        resource.id,
+        str(number) if type(number) is int else _text(number),
+        _text(_dig(known, "fields", "slug", "value")),
+        _text(_dig(known, "title")),
+        _text(_dig(known, "state")) or _text(_dig(known, "fields", "state", "value")),
+    )
+
+
+def _require_type(given: object, wanted: str) -> None:
+    # Types that are not known pass: the API may rename its own.
+    if given != wanted and isinstance(given, str) and given in _KINDS:
+        raise ValueError(f"it is about {_KINDS[given]}")
+
+
+def _without_flawed(
+    document: object, kind: type[object], type_: str, read: Callable[[object], T]
+) -> Members[T]:
+    """Return the members of a list of ``kind``, except those that ``read`` refuses."""
+    first_flaw = _first_flaw(document, kind)
+    data = _dig(document, "data")
+    if not isinstance(data, list):
+        raise ValueError(first_flaw)
+    members, skipped = list[T](), 0
+    for each in data:
+        try:
+            members.append(read(each))
+        except (ValueError, TypeError, KeyError) as error:
+            # A list of something else must not pass for an empty list.
+            _require_type(_dig(each, "type"), type_)
+            first_flaw = first_flaw or str(error)
+            skipped += 1
+            if skipped > MAX_SKIPPED:  # a hostile list has room for millions
+                raise ValueError(
+                    f"more than {MAX_SKIPPED} members that are not {type_}s: {first_flaw}"
+                ) from None
+    return Members(members, skipped, first_flaw)
+
+
+def _dig(document: object, *names: str) -> object:
+    """Return a member of a member, or ``None`` if there is none."""
+    for name in names:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
 
 
 def _load(body: bytes) -> object:
@@ -257,6 +377,10 @@ def _read_text(value: object, _: object) -> str:
 
 
 def _read_optional_text(value: object, _: object) -> str:
+    return _text(value)
+
+
+def _text(value: object) -> str:
     return _read_text(value, str) if isinstance(value, str) and value else ""
 
 
@@ -316,5 +440,6 @@ def _make_converter(*, tracing: bool) -> cattrs.Converter:
 
 _converter: Final = _make_converter(tracing=False)
 _tracing_converter: Final = _make_converter(tracing=True)
-_read_resource: Final = _converter.get_structure_hook(LinkResource)
+_link_reader: Final = _converter.get_structure_hook(LinkResource)
+_case_reader: Final = _converter.get_structure_hook(CaseResource)
 _write_new_link: Final = _converter.get_unstructure_hook(NewLinkDocument)

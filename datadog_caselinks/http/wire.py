@@ -43,6 +43,7 @@ from datadog_caselinks.models import (
     Case,
     CaseLink,
     Entity,
+    Incident,
     NewCaseLink,
     Relationship,
     dash_hint,
@@ -56,6 +57,7 @@ from datadog_caselinks.rate_limit import RateLimit, where_to_raise
 _logger = logging.getLogger("datadog_caselinks.wire")
 
 _CASES_PATH: Final = "/api/v2/cases"
+_INCIDENTS_PATH: Final = "/api/v2/incidents"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
 
 MAX_LIST: Final = 16 * 2**20
@@ -90,16 +92,28 @@ _ACTIONS: Final = {
     "list": "list the links of {}",
     "delete": "delete link {}",
     "get": "get case {}",
+    "search_cases": "search cases for {}",
+    "get_incident": "get incident {}",
+    "search_incidents": "find incident {}",
 }
-_READING: Final = frozenset({"list", "get"})
+_SCOPES: Final = {
+    "list": "cases_read",
+    "get": "cases_read",
+    "search_cases": "cases_read",
+    "get_incident": "incident_read",
+    "search_incidents": "incident_read",
+}
+
+PAGE_SIZE: Final = 100
+"""The most members of a page that the API allows."""
 
 
 class Request(NamedTuple):
     """A request: ``target`` is path and query, ``subject`` what it is about, for messages.
 
-    ``operation`` is ``create``, ``list``, ``delete`` or ``get``: what the server may count by. ``max_body``
-    is the number of bytes that are read of the response; a hostile one takes fifty times as much once
-    decoded. ``extend`` is called when the response is longer, and returns the number to go on with.
+    ``operation`` is a key of ``_ACTIONS``: what the server may count by. ``max_body`` is the number of bytes
+    that are read of the response; a hostile one takes fifty times as much once decoded. ``extend`` is called
+    when the response is longer, and returns the number to go on with.
     """
 
     operation: str
@@ -118,7 +132,17 @@ class Request(NamedTuple):
     @property
     def scope(self) -> str:
         """The OAuth scope that it needs."""
-        return "cases_read" if self.operation in _READING else "cases_write"
+        return _SCOPES.get(self.operation, "cases_write")
+
+
+class CaseSearch(NamedTuple):
+    """The subject of a request for one page of a search."""
+
+    query: str
+    page: int
+
+    def __str__(self) -> str:
+        return quoted(self.query)
 
 
 def _unchanged(text: str) -> str:
@@ -204,6 +228,31 @@ def case_request(key_or_id: str | UUID) -> Request:
     return Request("get", "GET", f"{_CASES_PATH}/{name}", None, name)
 
 
+def case_search_request(query: str, page: int) -> Request:
+    """Return ``GET /api/v2/cases`` for one page of a search, newest first. Pages count from 1."""
+    parameters = {
+        **({"filter": query} if query else {}),
+        "page[size]": PAGE_SIZE,
+        "page[number]": page,
+        "sort[field]": "created_at",
+        "sort[asc]": "false",
+    }
+    target = f"{_CASES_PATH}?{urlencode(parameters)}"
+    return Request("search_cases", "GET", target, None, CaseSearch(query, page), MAX_LIST)
+
+
+def incident_request(incident_id: str) -> Request:
+    """Return ``GET /api/v2/incidents/{incident_id}``, which is documented for UUIDs only."""
+    return Request("get_incident", "GET", f"{_INCIDENTS_PATH}/{incident_id}", None, incident_id)
+
+
+def incident_search_request(number: str, query: str, offset: int) -> Request:
+    """Return ``GET /api/v2/incidents/search`` for incidents that may have ``number``, newest first."""
+    parameters = {"query": query, "sort": "-created", "page[size]": PAGE_SIZE, "page[offset]": offset}
+    target = f"{_INCIDENTS_PATH}/search?{urlencode(parameters)}"
+    return Request("search_incidents", "GET", target, None, number, MAX_LIST)
+
+
 def read_link(response: Response) -> CaseLink:
     """Return the link in ``response``, or raise the error that it reports."""
     link, new = _read(response, envelope.decode_link), response.request.subject
@@ -220,17 +269,21 @@ def read_links(response: Response) -> list[CaseLink]:
     """
     decoded, entity = _read(response, envelope.decode_links), response.request.subject
     if decoded.skipped:
-        log(
-            _logger,
-            logging.WARNING,
-            "the list of the links of %s has %s that cannot be links, which are left out: %s",
-            *(entity, counted(decoded.skipped, "member"), one_line(decoded.first_flaw)),
-            extra={"skipped": decoded.skipped},
-        )
-    if isinstance(entity, Entity) and not _is_about(entity, decoded.links):
+        _log_skipped(f"the list of the links of {entity}", "links", decoded)
+    if isinstance(entity, Entity) and not _is_about(entity, decoded.members):
         del decoded  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another entity")
-    return decoded.links
+    return decoded.members
+
+
+def _log_skipped(where: str, kind: str, decoded: envelope.Members[Any]) -> None:
+    log(
+        _logger,
+        logging.WARNING,
+        "%s has %s that cannot be %s, which are left out: %s",
+        *(where, counted(decoded.skipped, "member"), kind, one_line(decoded.first_flaw)),
+        extra={"skipped": decoded.skipped},
+    )
 
 
 def _is_about(entity: Entity, links: list[CaseLink]) -> bool:
@@ -259,6 +312,34 @@ def has_requested_key(case: Case, request: Request) -> bool:
     """
     name = str(request.subject)
     return not case.key or is_uuid(name) or case.key.upper() == name.upper()
+
+
+def read_cases(response: Response) -> envelope.CasePage:
+    """Return one page of the cases that a search found, or raise the error that ``response`` reports.
+
+    What is not a case is skipped, and logged.
+    """
+    page, search = _read(response, envelope.decode_cases), response.request.subject
+    if page.cases.skipped:
+        _log_skipped(f"a page of the search for {search}", "cases", page.cases)
+    if isinstance(search, CaseSearch) and page.number not in (None, search.page):
+        del page  # as above
+        raise _malformed(response, "it is another page of the search")
+    return page
+
+
+def read_incident(response: Response) -> Incident:
+    """Return the incident in ``response``, or raise the error that it reports."""
+    incident, wanted = _read(response, envelope.decode_incident), str(response.request.subject)
+    if incident.id.lower() != wanted.lower():
+        del incident  # as above
+        raise _malformed(response, "it is about another incident")
+    return incident
+
+
+def read_incidents(response: Response) -> list[Incident]:
+    """Return the incidents that a search found, or raise the error that ``response`` reports."""
+    return _read(response, envelope.decode_incidents)
 
 
 def read_deleted(response: Response) -> None:

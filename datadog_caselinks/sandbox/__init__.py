@@ -9,6 +9,15 @@ from datadog_caselinks.sandbox.faults import Fault, FaultRule
 from datadog_caselinks.sandbox.limits import RateLimitRule
 from datadog_caselinks.sandbox.record import RecordedRequest
 from datadog_caselinks.sandbox.server import Sandbox
-from datadog_caselinks.sandbox.store import StoredCase, StoredLink
+from datadog_caselinks.sandbox.store import StoredCase, StoredIncident, StoredLink
 
-__all__ = ["Fault", "FaultRule", "RateLimitRule", "RecordedRequest", "Sandbox", "StoredCase", "StoredLink"]
+__all__ = [
+    "Fault",
+    "FaultRule",
+    "RateLimitRule",
+    "RecordedRequest",
+    "Sandbox",
+    "StoredCase",
+    "StoredIncident",
+    "StoredLink",
+]

@@ -1,12 +1,12 @@
-"""The API of cases and links: routing, authentication and operations. Independent of the HTTP server.
+"""The API of cases, links and incidents: routing, authentication, operations. Independent of the HTTP server.
 
 Source of the operations and statuses: Datadog's API reference and its clients' recorded traffic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Final, Literal, TypeVar, get_args
 from urllib.parse import parse_qs
 
 from attrs import field, frozen
@@ -15,14 +15,21 @@ from datadog_caselinks.credentials import ApiKeys, BearerToken
 from datadog_caselinks.sandbox.documents import (
     InvalidDocumentError,
     MalformedIdError,
+    Search,
     is_case_name,
     is_uuid,
+    read_case_search,
     read_draft,
     read_filter,
+    read_incident_search,
     write_case,
+    write_cases,
+    write_incident,
+    write_incidents,
     write_link,
     write_links,
 )
+from datadog_caselinks.sandbox.query import Document
 from datadog_caselinks.sandbox.refusals import (
     Refusal,
     RefusedError,
@@ -30,21 +37,25 @@ from datadog_caselinks.sandbox.refusals import (
     invalid_parameter,
     not_found,
 )
-from datadog_caselinks.sandbox.store import Draft, Store, StoredLink
-from datadog_caselinks.sandbox.variant import Variant
+from datadog_caselinks.sandbox.store import Draft, Store, StoredCase, StoredIncident, StoredLink
+from datadog_caselinks.sandbox.variant import IncidentSearch, Variant
 
-Operation = Literal["create", "list", "delete", "get"]
+T = TypeVar("T")
+
+Operation = Literal["create", "list", "delete", "get", "search_cases", "get_incident", "search_incidents"]
 OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
 
 # Public on purpose: these credentials work only with the sandbox.
 _API_KEY: Final = "sandbox-api-key"
 _APP_KEY: Final = "sandbox-app-key"
 _APP_KEY_WITHOUT_SCOPE: Final = "sandbox-read-only-app-key"
+_APP_KEY_WITHOUT_INCIDENTS: Final = "sandbox-cases-only-app-key"
 _TOKEN: Final = "sandbox-token"
 _ACCESS_TOKEN: Final = "ddpat_sandbox-token"
 
 CREDENTIALS: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY)
 CREDENTIALS_WITHOUT_SCOPE: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY_WITHOUT_SCOPE)
+CREDENTIALS_WITHOUT_INCIDENTS: Final = ApiKeys(api_key=_API_KEY, app_key=_APP_KEY_WITHOUT_INCIDENTS)
 BEARER_TOKEN: Final = BearerToken(_TOKEN)
 ACCESS_TOKEN: Final = BearerToken(_ACCESS_TOKEN)
 
@@ -54,7 +65,34 @@ COLLECTION: Final = f"{CASES}/link"
 _COLLECTION_METHODS: Final[dict[str, Operation]] = {"GET": "list", "POST": "create"}
 _LINK_METHODS: Final[dict[str, Operation]] = {"DELETE": "delete"}
 _CASE_METHODS: Final[dict[str, Operation]] = {"GET": "get"}
-_WRITING: Final = frozenset({"create", "delete"})
+INCIDENTS: Final = "/api/v2/incidents"
+_FIXED: Final[dict[str, dict[str, Operation]]] = {
+    COLLECTION: _COLLECTION_METHODS,
+    CASES: {"GET": "search_cases"},
+    f"{INCIDENTS}/search": {"GET": "search_incidents"},
+}
+"""The methods of each path without a subject."""
+_BELOW: Final[dict[str, dict[str, Operation]]] = {
+    COLLECTION: _LINK_METHODS,
+    CASES: _CASE_METHODS,
+    INCIDENTS: {"GET": "get_incident"},
+}
+"""The methods of each path that is followed by a subject."""
+_SCOPES: Final[dict[Operation, str]] = {
+    "create": "cases_write",
+    "list": "cases_read",
+    "delete": "cases_write",
+    "get": "cases_read",
+    "search_cases": "cases_read",
+    "get_incident": "incident_read",
+    "search_incidents": "incident_read",
+}
+_ALL_SCOPES: Final = frozenset(_SCOPES.values())
+_SCOPES_OF: Final = {
+    _APP_KEY: _ALL_SCOPES,
+    _APP_KEY_WITHOUT_SCOPE: _ALL_SCOPES - {"cases_write"},
+    _APP_KEY_WITHOUT_INCIDENTS: _ALL_SCOPES - {"incident_read"},
+}
 
 
 @frozen
@@ -75,20 +113,20 @@ class Call:
     subject: str
     query: str
     body: bytes
-    may_write: bool
+    scopes: Set[str]
 
 
 def route(method: str, path: str) -> tuple[Operation, str]:
-    """Return the operation and its subject: the id of a link, the id or key of a case, or an empty text.
+    """Return the operation and its subject: an id or key, or an empty text.
 
     Raises:
         RefusedError: 404 for an unknown path, 405 for a wrong method.
     """
     above, _, subject = path.rpartition("/")
-    if path == COLLECTION:
-        methods, subject = _COLLECTION_METHODS, ""
-    elif above in (COLLECTION, CASES) and subject:
-        methods = _LINK_METHODS if above == COLLECTION else _CASE_METHODS
+    if path in _FIXED:
+        methods, subject = _FIXED[path], ""
+    elif above in _BELOW and subject:
+        methods = _BELOW[above]
     else:
         raise RefusedError(Refusal(404, "Not Found"))
     if method not in methods:
@@ -97,8 +135,8 @@ def route(method: str, path: str) -> tuple[Operation, str]:
     return methods[method], subject
 
 
-def authenticate(headers: Mapping[str, str]) -> bool:
-    """Return whether the caller may write as well as read.
+def authenticate(headers: Mapping[str, str]) -> Set[str]:
+    """Return the scopes of the caller.
 
     Raises:
         RefusedError: 401 for missing or wrong credentials, or for both schemes at once.
@@ -107,14 +145,14 @@ def authenticate(headers: Mapping[str, str]) -> bool:
     authorization = headers.get("Authorization")
     if authorization is None:
         if app_key == _ACCESS_TOKEN:  # the API key is optional then, and not checked
-            return True
-        if api_key == _API_KEY and app_key in (_APP_KEY, _APP_KEY_WITHOUT_SCOPE):
-            return app_key == _APP_KEY
+            return _ALL_SCOPES
+        if api_key == _API_KEY and app_key in _SCOPES_OF:
+            return _SCOPES_OF[app_key]
     elif api_key is not None or app_key is not None:
         reason = "send DD-API-KEY and DD-APPLICATION-KEY or Authorization, not both"
         raise RefusedError(Refusal(401, "Unauthorized", (reason,)))
     elif authorization in (f"Bearer {_TOKEN}", f"Bearer {_ACCESS_TOKEN}"):
-        return True
+        return _ALL_SCOPES
     raise RefusedError(Refusal(401, "Unauthorized"))
 
 
@@ -124,8 +162,8 @@ def perform(call: Call, store: Store, variant: Variant, now: float) -> Response:
     Raises:
         RefusedError: The request is refused.
     """
-    if call.operation in _WRITING and not call.may_write:
-        reason = "the application key lacks the scope cases_write"
+    if (scope := _SCOPES[call.operation]) not in call.scopes:
+        reason = f"the application key lacks the scope {scope}"
         raise RefusedError(Refusal(403, "Forbidden", (reason,)))
     try:
         return _OPERATIONS[call.operation](call, store, variant, now)
@@ -164,11 +202,64 @@ def _get_case(call: Call, store: Store, variant: Variant, _: float) -> Response:
     raise not_found("case")
 
 
-_OPERATIONS: Final = {
+def _search_cases(call: Call, store: Store, _: Variant, __: float) -> Response:
+    search = read_case_search(parse_qs(call.query, keep_blank_values=True))
+    found = [case for case in store.cases() if search.query(_case_document(case))]
+    if search.sort != "created_at":
+        found.sort(key=lambda case: str(getattr(case, search.sort)), reverse=not search.is_ascending)
+    elif search.is_ascending:
+        found.reverse()
+    return Response(200, write_cases(_page(found, search), search, len(found)))
+
+
+def _get_incident(call: Call, store: Store, variant: Variant, _: float) -> Response:
+    if variant.malformed_ids == "bad-request" and not is_uuid(call.subject):
+        raise invalid_parameter("incident_id", "must be a UUID")
+    if found := store.incident(call.subject):
+        return Response(200, write_incident(found), "application/json")
+    raise not_found("incident")
+
+
+def _search_incidents(call: Call, store: Store, variant: Variant, _: float) -> Response:
+    search = read_incident_search(parse_qs(call.query, keep_blank_values=True))
+    how = variant.incident_search
+    found = [
+        incident
+        for incident in store.incidents()
+        if how == "all" or search.query(_incident_document(incident, how))
+    ]
+    if search.is_ascending:
+        found.reverse()
+    body = write_incidents(_page(found, search), search, len(found))
+    return Response(200, body, "application/json")
+
+
+def _page(found: Sequence[T], search: Search) -> Sequence[T]:
+    return found[search.start : search.start + search.size]
+
+
+def _case_document(case: StoredCase) -> Document:
+    # As others report of the real API, "key:" finds nothing.
+    return Document({"status": case.status.lower(), "priority": case.priority.lower()}, case.title.lower())
+
+
+def _incident_document(incident: StoredIncident, how: IncidentSearch) -> Document:
+    numbers = {"slug": incident.slug.lower(), "public-id": str(incident.number)}
+    fields = {"state": incident.state.lower()}
+    if how in numbers:
+        fields[how.replace("-", "_")] = numbers[how]
+    text = incident.title.lower()
+    return Document(fields, f"{text} {incident.slug.lower()}" if how == "text" else text)
+
+
+_OPERATIONS: Final[dict[Operation, Callable[[Call, Store, Variant, float], Response]]] = {
     "create": _create_link,
     "list": _list_links,
     "delete": _delete_link,
     "get": _get_case,
+    "search_cases": _search_cases,
+    "get_incident": _get_incident,
+    "search_incidents": _search_incidents,
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from datadog_caselinks.sandbox.statuses import usual_group, usual_name
-from datadog_caselinks.sandbox.store import Draft, StoredCase
+from datadog_caselinks.sandbox.store import Draft, StoredCase, StoredIncident
 
 _NAMESPACE: Final = uuid.UUID("6f1d7a52-9c0e-4a53-8a55-1b7f0f0c2d11")
 
@@ -135,6 +135,13 @@ SHOP-27                SUCCESSOR_OF  SHOP-30
 SHOP-26                SUCCESSOR_OF  SHOP-11
 """
 
+# Name in the links, number, state, title.
+_INCIDENTS: Final = """\
+checkout  101  resolved  Checkout fails for most shoppers
+search    102  resolved  Search shows goods that are sold out
+refunds   103  stable    Refunds are delayed
+"""
+
 _TYPES: Final = {"incident": "INCIDENT", "page": "PAGE", "conversation": "AGENT_CONVERSATION"}
 
 
@@ -143,6 +150,13 @@ def cases() -> Iterator[StoredCase]:
     for line in _CASES.splitlines():
         key, status, priority, title = line.split(maxsplit=3)
         yield StoredCase(_id(key), key, title, status, priority, usual_name(status), usual_group(status))
+
+
+def incidents() -> Iterator[StoredIncident]:
+    """Yield the incidents in the order of their numbers."""
+    for line in _INCIDENTS.splitlines():
+        name, number, state, title = line.split(maxsplit=3)
+        yield StoredIncident(_id(f"incident:{name}"), int(number), title, state)
 
 
 def links() -> Iterator[Draft]:

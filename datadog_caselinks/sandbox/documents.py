@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from datadog_caselinks.sandbox.store import Draft, StoredCase, StoredLink
+from datadog_caselinks.sandbox.query import InvalidQueryError, Query, parse_query
+from datadog_caselinks.sandbox.store import Draft, StoredCase, StoredIncident, StoredLink
 
 ENTITY_TYPES: Final = ("CASE", "INCIDENT", "PAGE", "AGENT_CONVERSATION")
 RELATIONSHIPS: Final = (
@@ -32,6 +33,11 @@ ATTRIBUTES: Final = (
     "child_entity_type",
     "child_entity_id",
 )
+
+SORT_FIELDS: Final = ("created_at", "priority", "status")
+INCIDENT_SORTS: Final = ("created", "-created")
+MAX_PAGE: Final = 100
+MAX_NUMBER: Final = 10**9
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CASE_KEY: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*-[0-9]+")
@@ -102,6 +108,96 @@ def read_filter(query: Mapping[str, Sequence[str]]) -> Filter:
     return Filter(query["entity_type"][0], query["entity_id"][0].lower(), relationship)
 
 
+@frozen
+class Search:
+    """A search: the query, and the part of the results to return."""
+
+    query: Query
+    size: int
+    start: int
+    sort: str = ""
+    is_ascending: bool = False
+
+
+def read_case_search(query: Mapping[str, Sequence[str]]) -> Search:
+    """Parse the query of a search for cases. Pages count from 1.
+
+    Raises:
+        InvalidDocumentError: A parameter is invalid; the message names each.
+    """
+    read = _Parameters(query)
+    size, number = read.number("page[size]", 10, 1, MAX_PAGE), read.number("page[number]", 1, 1, MAX_NUMBER)
+    search = Search(
+        read.query("filter"),
+        size,
+        (number - 1) * size,
+        read.one_of("sort[field]", SORT_FIELDS, "created_at"),
+        read.one_of("sort[asc]", ("true", "false"), "false") == "true",
+    )
+    read.raise_details()
+    return search
+
+
+def read_incident_search(query: Mapping[str, Sequence[str]]) -> Search:
+    """Parse the query of a search for incidents.
+
+    Raises:
+        InvalidDocumentError: A parameter is missing or invalid; the message names each.
+    """
+    read = _Parameters(query)
+    search = Search(
+        read.query("query", is_required=True),
+        read.number("page[size]", 10, 1, MAX_PAGE),
+        read.number("page[offset]", 0, 0, MAX_NUMBER),
+        "created_at",
+        read.one_of("sort", INCIDENT_SORTS, "-created") == "created",
+    )
+    read.raise_details()
+    return search
+
+
+class _Parameters:
+    """The parameters of a query, and what is wrong with them."""
+
+    def __init__(self, query: Mapping[str, Sequence[str]]) -> None:
+        self._query = query
+        self._details: list[str] = []
+
+    def raise_details(self) -> None:
+        if self._details:
+            raise InvalidDocumentError(*self._details)
+
+    def query(self, name: str, *, is_required: bool = False) -> Query:
+        if is_required and not self._query.get(name):
+            self._details.append(f"query parameter {name} is missing")
+        try:
+            return parse_query(self._text(name, ""))
+        except InvalidQueryError as error:
+            self._details.append(f"query parameter {name} is invalid: {error}")
+            return parse_query("")
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        text = self._text(name, str(default))
+        if re.fullmatch(r"-?[0-9]{1,10}", text) and least <= int(text) <= most:
+            return int(text)
+        self._details.append(f"query parameter {name} must be a number from {least} to {most}")
+        return default
+
+    def one_of(self, name: str, allowed: Sequence[str], default: str) -> str:
+        text = self._text(name, default)
+        if text not in allowed:
+            self._details.append(
+                f"query parameter {name} must be one of {', '.join(allowed)}, not {_truncated(text)}"
+            )
+        return text
+
+    def _text(self, name: str, default: str) -> str:
+        values = self._query.get(name, ())
+        if len(values) > 1:
+            self._details.append(f"query parameter {name} is given {len(values)} times")
+        return values[0] if values else default
+
+
 def is_uuid(text: str) -> bool:
     """Return whether ``text`` is a UUID with hyphens."""
     return _UUID.fullmatch(text) is not None
@@ -129,6 +225,45 @@ def write_links(links: Iterable[StoredLink]) -> bytes:
 
 def write_case(case: StoredCase) -> bytes:
     """Return the response document of a get."""
+    return write_json({"data": _case_resource(case)})
+
+
+def write_cases(cases: Sequence[StoredCase], search: Search, total: int) -> bytes:
+    """Return one page of the cases that a search found, ``total`` on all pages."""
+    page = {
+        "current": search.start // search.size + 1,
+        "size": len(cases),
+        "total": -(-total // search.size),  # pages
+    }
+    meta = {"page": page, "total_cases": total}
+    return write_json({"data": [_case_resource(case) for case in cases], "meta": meta})
+
+
+def write_incident(incident: StoredIncident) -> bytes:
+    """Return the response document of a get."""
+    return write_json({"data": _incident_resource(incident)})
+
+
+def write_incidents(incidents: Sequence[StoredIncident], search: Search, total: int) -> bytes:
+    """Return one page of the incidents that a search found, ``total`` on all pages."""
+    attributes = {
+        "total": total,
+        "incidents": [{"data": _incident_resource(incident)} for incident in incidents],
+    }
+    pagination = {
+        "offset": search.start,
+        "next_offset": search.start + len(incidents),
+        "size": len(incidents),
+    }
+    return write_json(
+        {
+            "data": {"type": "incidents_search_results", "attributes": attributes},
+            "meta": {"pagination": pagination},
+        }
+    )
+
+
+def _case_resource(case: StoredCase) -> dict[str, object]:
     attributes = {
         "key": case.key,
         "public_id": case.key.rpartition("-")[2],
@@ -140,7 +275,20 @@ def write_case(case: StoredCase) -> bytes:
         attributes["status_name"] = case.status_name
     if case.status_group:
         attributes["status_group"] = case.status_group
-    return write_json({"data": {"id": case.id, "type": "case", "attributes": attributes}})
+    return {"id": case.id, "type": "case", "attributes": attributes}
+
+
+def _incident_resource(incident: StoredIncident) -> dict[str, object]:
+    attributes = {
+        "public_id": incident.number,
+        "title": incident.title,
+        "state": incident.state,
+        "fields": {
+            "slug": {"type": "textbox", "value": incident.slug},
+            "state": {"type": "dropdown", "value": incident.state},
+        },
+    }
+    return {"id": incident.id, "type": "incidents", "attributes": attributes}
 
 
 def write_json(document: object) -> bytes:

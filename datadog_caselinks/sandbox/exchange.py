@@ -182,14 +182,14 @@ async def _read_call(request: web.BaseRequest, operation: Operation, subject: st
         RefusedError: The request is refused.
         ConnectionError: The client disconnects before the end.
     """
-    may_write = authenticate(request.headers)
+    scopes = authenticate(request.headers)
     try:
         body = await request.read()  # aiohttp reads at most 1 MiB
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(Refusal(413, "Request Entity Too Large")) from None
     except web.RequestPayloadError as error:
         raise bad_request(f"the body cannot be read: {error}") from None
-    return Call(operation, subject, request.query_string, body, may_write)
+    return Call(operation, subject, request.query_string, body, scopes)
 
 
 def _cut(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:

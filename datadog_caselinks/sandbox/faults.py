@@ -107,7 +107,7 @@ class FaultRule:
 
     ``seconds``      the duration, for faults that have one; ``None`` means one second
     ``probability``  from 0 to 1
-    ``operation``    ``create``, ``list``, ``delete`` or ``get``; ``None`` means every operation
+    ``operation``    such as ``create`` or ``list``, of ``OPERATIONS``; ``None`` means every operation
 
     Raises:
         ParameterError: The combination is invalid, such as seconds for a fault without a duration, or a fault

@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from datadog_caselinks.sandbox.api import CASES, COLLECTION, JSON_API
-from datadog_caselinks.sandbox.documents import ATTRIBUTES, ENTITY_TYPES, RELATIONSHIPS
-from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, CaseStatusGroup
+from datadog_caselinks.sandbox.api import CASES, COLLECTION, INCIDENTS, JSON_API
+from datadog_caselinks.sandbox.documents import (
+    ATTRIBUTES,
+    ENTITY_TYPES,
+    INCIDENT_SORTS,
+    MAX_NUMBER,
+    MAX_PAGE,
+    RELATIONSHIPS,
+    SORT_FIELDS,
+)
+from datadog_caselinks.sandbox.store import CasePriority, CaseStatus, CaseStatusGroup, IncidentState
 
 Json = dict[str, Any]
 
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _TEXT: Final[Json] = {"type": "string"}
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _ENTITY_TYPE: Final[Json] = {"type": "string", "enum": ENTITY_TYPES}
 _RELATIONSHIP: Final[Json] = {"type": "string", "enum": RELATIONSHIPS}
 
@@ -42,7 +51,7 @@ def document() -> Json:
         "info": {
             "title": "Datadog case links",
             "version": "v2",
-            "summary": "Links between cases, incidents, pages and agent conversations.",
+            "summary": "Links between cases, incidents, pages and agent conversations, and searches.",
             "description": (
                 "Written for the sandbox of datadog_caselinks, not by Datadog. Where Datadog's documentation "
                 "is ambiguous, this document contains every variant that a sandbox can be configured for. "
@@ -54,7 +63,10 @@ def document() -> Json:
         "paths": {
             COLLECTION: {"post": _create(), "get": _list()},
             f"{COLLECTION}/{{link_id}}": {"delete": _delete()},
+            CASES: {"get": _search_cases()},
             f"{CASES}/{{case_id}}": {"get": _get()},
+            f"{INCIDENTS}/search": {"get": _search_incidents()},
+            f"{INCIDENTS}/{{incident_id}}": {"get": _get_incident()},
         },
         "components": {
             "securitySchemes": {
@@ -68,7 +80,25 @@ def document() -> Json:
                 "Links": _envelope({"type": "array", "items": _ref("LinkResource")}),
                 "LinkResource": _object(id=_UUID, type={"const": "link"}, attributes=_ref("LinkAttributes")),
                 "LinkAttributes": _link_attributes(),
-                "Case": _envelope(_object(id=_UUID, type={"const": "case"}, attributes=_case_attributes())),
+                "Case": _envelope(_ref("CaseResource")),
+                "Cases": _object(
+                    data={"type": "array", "items": _ref("CaseResource")},
+                    meta=_object(total_cases=_COUNT, page=_object(current=_COUNT, size=_COUNT, total=_COUNT)),
+                ),
+                "CaseResource": _object(id=_UUID, type={"const": "case"}, attributes=_case_attributes()),
+                "Incident": _envelope(_ref("IncidentResource")),
+                "Incidents": _object(
+                    data=_object(
+                        type={"const": "incidents_search_results"},
+                        attributes=_object(
+                            total=_COUNT, incidents={"type": "array", "items": _ref("Incident")}
+                        ),
+                    ),
+                    meta=_object(pagination=_object(offset=_COUNT, next_offset=_COUNT, size=_COUNT)),
+                ),
+                "IncidentResource": _object(
+                    id=_UUID, type={"const": "incidents"}, attributes=_incident_attributes()
+                ),
                 "Errors": _object(errors={"type": "array", "minItems": 1, "items": _error()}),
             },
             "headers": {
@@ -167,6 +197,63 @@ def _get() -> Json:
     }
 
 
+def _search_cases() -> Json:
+    return {
+        "operationId": "SearchCases",
+        "summary": "Search cases, newest first. Needs the scope cases_read.",
+        "parameters": [
+            _parameter("query", "filter", _TEXT | {"example": "status:closed"}) | {"required": False},
+            *_paging("page[number]", least=1),
+            _parameter("query", "sort[field]", {"type": "string", "enum": SORT_FIELDS}) | {"required": False},
+            _parameter("query", "sort[asc]", {"type": "boolean"}) | {"required": False},
+        ],
+        "responses": {
+            "200": _response("one page of the cases", "Cases"),
+            **_refusals("400", "401", "403"),
+            **_failures(),
+        },
+    }
+
+
+def _get_incident() -> Json:
+    return {
+        "operationId": "GetIncident",
+        "summary": "Get an incident by its UUID. Needs the permission incident_read.",
+        "parameters": [_parameter("path", "incident_id", _TEXT)],
+        "responses": {
+            "200": _response("the incident", "Incident", "application/json"),
+            **_refusals("400", "401", "403", "404"),
+            **_failures(),
+        },
+    }
+
+
+def _search_incidents() -> Json:
+    return {
+        "operationId": "SearchIncidents",
+        "summary": "Search incidents, newest first. Needs the permission incident_read.",
+        "parameters": [
+            _parameter("query", "query", _TEXT | {"example": "slug:IR-101"}),
+            *_paging("page[offset]", least=0),
+            _parameter("query", "sort", {"type": "string", "enum": INCIDENT_SORTS}) | {"required": False},
+        ],
+        "responses": {
+            "200": _response("one page of the incidents", "Incidents", "application/json"),
+            **_refusals("400", "401", "403"),
+            **_failures(),
+        },
+    }
+
+
+def _paging(start: str, *, least: int) -> list[Json]:
+    sizes = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}
+    starts = {"type": "integer", "minimum": least, "maximum": MAX_NUMBER}
+    return [
+        _parameter("query", name, schema) | {"required": False}
+        for name, schema in (("page[size]", sizes), (start, starts))
+    ]
+
+
 _REFUSALS: Final = {
     "400": "the request is invalid, or an equal link exists and the sandbox is configured to refuse it",
     "401": "the credentials are missing or wrong",
@@ -201,11 +288,11 @@ def _failures() -> Json:
     }
 
 
-def _response(description: str, schema: str) -> Json:
+def _response(description: str, schema: str, content_type: str = JSON_API) -> Json:
     return {
         "description": description,
         "headers": _limits(),
-        "content": {JSON_API: {"schema": _ref(schema)}},
+        "content": {content_type: {"schema": _ref(schema)}},
     }
 
 
@@ -255,6 +342,16 @@ def _case_attributes() -> Json:
         "status_group": {"type": "string", "enum": get_args(CaseStatusGroup)},
     }
     return attributes
+
+
+def _incident_attributes() -> Json:
+    state = {"type": "string", "enum": get_args(IncidentState)}
+    return _object(
+        public_id={"type": "integer", "minimum": 1},
+        title=_TEXT,
+        state=state,
+        fields=_object(slug=_object(type=_TEXT, value=_TEXT), state=_object(type=_TEXT, value=state)),
+    )
 
 
 def _error() -> Json:

@@ -24,6 +24,7 @@ from datadog_caselinks.sandbox.api import (
     ACCESS_TOKEN,
     BEARER_TOKEN,
     CREDENTIALS,
+    CREDENTIALS_WITHOUT_INCIDENTS,
     CREDENTIALS_WITHOUT_SCOPE,
     Operation,
 )
@@ -38,8 +39,10 @@ from datadog_caselinks.sandbox.store import (
     CasePriority,
     CaseStatus,
     CaseStatusGroup,
+    IncidentState,
     Store,
     StoredCase,
+    StoredIncident,
     StoredLink,
 )
 from datadog_caselinks.sandbox.thread import loop_in_thread, result_of
@@ -47,6 +50,7 @@ from datadog_caselinks.sandbox.variant import (
     Buckets,
     Duplicates,
     ErrorFormat,
+    IncidentSearch,
     MalformedIds,
     UnknownCases,
     Variant,
@@ -101,6 +105,10 @@ class Sandbox:
         malformed_ids: The status of an id that is not a UUID, or neither a UUID nor a key where a case is
             got: 400 (``bad-request``) or 404 (``not-found``).
 
+        incident_search: What finds the number of an incident in a search: ``slug:IR-1`` (``slug``),
+            ``public_id:1`` (``public-id``) or its text (``text``). With ``all``, every search returns all
+            incidents.
+
     Raises:
         ParameterError: A rule is malformed, or a value is unknown.
     """
@@ -120,6 +128,7 @@ class Sandbox:
         error_format: ErrorFormat = "mixed",
         unknown_cases: UnknownCases = "allow",
         malformed_ids: MalformedIds = "bad-request",
+        incident_search: IncidentSearch = "slug",
         clock: Callable[[], float] = time.time,
     ) -> None:
         require_whole_number("port", port, at_least=0)
@@ -136,6 +145,7 @@ class Sandbox:
             error_format=error_format,
             unknown_cases=unknown_cases,
             malformed_ids=malformed_ids,
+            incident_search=incident_search,
         )
         self._limiter = Limiter(_read_rule(rate_limit), buckets)
         self._plan = FaultPlan(read_rules(faults), random.Random(fault_seed))
@@ -174,6 +184,8 @@ class Sandbox:
     def _fill(self, store: Store) -> None:
         for case in demo.cases():
             store.add_case(case)
+        for incident in demo.incidents():
+            store.add_incident(incident)
         for draft in demo.links():
             store.add(draft, self._clock())
 
@@ -237,6 +249,11 @@ class Sandbox:
         return CREDENTIALS_WITHOUT_SCOPE
 
     @property
+    def credentials_without_incidents(self) -> ApiKeys:
+        """Keys without the permission ``incident_read``; a request about an incident is refused with 403."""
+        return CREDENTIALS_WITHOUT_INCIDENTS
+
+    @property
     def bearer_token(self) -> BearerToken:
         """A token that may read and write."""
         return BEARER_TOKEN
@@ -294,6 +311,21 @@ class Sandbox:
         self._run_in_loop(lambda: self._require_running().store.add_case(case))
         return case
 
+    def add_incident(
+        self, number: int, title: str = "", *, state: IncidentState = "active", id: str | None = None
+    ) -> StoredIncident:
+        """Add an incident with the number ``number``; ``id`` is its UUID, by default a new one.
+
+        Its key is ``IR-`` and the number, and its title by default the key.
+
+        Raises:
+            ParameterError: Another incident has the number, or it is not a whole number above zero.
+        """
+        require_whole_number("number", number, at_least=1)
+        incident = StoredIncident((id or str(uuid.uuid4())).lower(), number, title or f"IR-{number}", state)
+        self._run_in_loop(lambda: self._require_running().store.add_incident(incident))
+        return incident
+
     @property
     def requests(self) -> list[RecordedRequest]:
         """The latest 10,000 requests to the API, oldest first. They remain after a stop."""
@@ -324,9 +356,10 @@ class Sandbox:
     ) -> None:
         """Make the next ``count`` requests fail with ``fault``, after the faults that are already queued.
 
-        ``operation`` limits the fault to ``create``, ``list``, ``delete`` or ``get``; ``seconds`` is the
-        duration of faults that have one, by default one second. A request with wrong credentials or above the
-        rate limit is refused as usual and leaves the fault in the queue.
+        ``operation`` limits the fault to ``create``, ``list``, ``delete``, ``get``, ``search_cases``,
+        ``get_incident`` or ``search_incidents``; ``seconds`` is the duration of faults that have one, by
+        default one second. A request with wrong credentials or above the rate limit is refused as usual and
+        leaves the fault in the queue.
 
         Raises:
             ParameterError: The combination is invalid, or ``count`` is below one.

@@ -1,4 +1,4 @@
-"""Storage of links and cases in SQLite. Links are validated before they are stored."""
+"""Storage of links, cases and incidents in SQLite. Links are validated before they are stored."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ CaseStatus = Literal[
 ]
 CaseStatusGroup = Literal["SG_OPEN", "SG_IN_PROGRESS", "SG_CLOSED"]
 CasePriority = Literal["P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"]
+IncidentState = Literal["active", "stable", "resolved", "completed"]
 
 # "dcls" in ASCII. Identifies our files, so that the sandbox never writes to another program's database.
 _APPLICATION_ID: Final = 0x64636C73
@@ -55,6 +56,12 @@ CREATE TABLE IF NOT EXISTS cases (
     priority TEXT NOT NULL,
     status_name TEXT NOT NULL DEFAULT '',
     status_group TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS incidents (
+    id TEXT PRIMARY KEY,
+    number INTEGER NOT NULL UNIQUE,
+    title TEXT NOT NULL,
+    state TEXT NOT NULL
 );
 """
 
@@ -119,8 +126,23 @@ class StoredCase:
 _CASE: Final = ", ".join(fields_dict(StoredCase))
 
 
+@frozen
+class StoredIncident:
+    """A stored incident. ``state`` is ``active``, ``stable``, ``resolved`` or ``completed``."""
+
+    id: str
+    number: int
+    title: str
+    state: str
+
+    @property
+    def slug(self) -> str:
+        """The number as people see it."""
+        return f"IR-{self.number}"
+
+
 class Store:
-    """The database of cases and links.
+    """The database of cases, incidents and links.
 
     Storing a draft twice creates two links; the caller checks for duplicates. ``:memory:`` keeps the links
     until :meth:`close`.
@@ -235,6 +257,35 @@ class Store:
             {"name": id_or_key},
         ).fetchone()
         return StoredCase(*row) if row else None
+
+    def cases(self) -> list[StoredCase]:
+        """Return every case, newest first."""
+        rows = self._db.execute(f"SELECT {_CASE} FROM cases ORDER BY rowid DESC")
+        return [StoredCase(*row) for row in rows]
+
+    def add_incident(self, incident: StoredIncident) -> None:
+        """Store or update an incident. Raises :class:`ParameterError` if another one has its number."""
+        try:
+            self._db.execute(
+                "INSERT INTO incidents VALUES (:id, :number, :title, :state) ON CONFLICT (id) DO UPDATE"
+                " SET number = :number, title = :title, state = :state",
+                asdict(incident),
+            )
+        except sqlite3.IntegrityError:
+            raise ParameterError(f"another incident has the number {incident.number}") from None
+
+    def incident(self, incident_id: str) -> StoredIncident | None:
+        """Return the incident with this id, in upper or lower case."""
+        rows = self._db.execute(
+            "SELECT id, number, title, state FROM incidents WHERE id = lower(?)", (incident_id,)
+        )
+        row = rows.fetchone()
+        return StoredIncident(*row) if row else None
+
+    def incidents(self) -> list[StoredIncident]:
+        """Return every incident, newest first."""
+        rows = self._db.execute("SELECT id, number, title, state FROM incidents ORDER BY rowid DESC")
+        return [StoredIncident(*row) for row in rows]
 
     def has_cases(self) -> bool:
         """Return whether the database contains any case."""

@@ -16,6 +16,7 @@ Buckets = Literal["shared", "separate"]
 ErrorFormat = Literal["mixed", "strings", "objects", "generic"]
 UnknownCases = Literal["allow", "not-found"]
 MalformedIds = Literal["bad-request", "not-found"]
+IncidentSearch = Literal["slug", "public-id", "text", "all"]
 
 
 def _one_of(allowed: tuple[str, ...]) -> Any:
@@ -45,3 +46,4 @@ class Variant:
     error_format: ErrorFormat = field(default="mixed", validator=_one_of(get_args(ErrorFormat)))
     unknown_cases: UnknownCases = field(default="allow", validator=_one_of(get_args(UnknownCases)))
     malformed_ids: MalformedIds = field(default="bad-request", validator=_one_of(get_args(MalformedIds)))
+    incident_search: IncidentSearch = field(default="slug", validator=_one_of(get_args(IncidentSearch)))

@@ -67,7 +67,9 @@ async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
     record = json.loads(done.out)
     async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
         made = await client.read_graph("SHOP-23")
-    assert list(record) == ["root", "depth", "entities", "links", "cycles", "left_out", "unread"]
+    assert list(record) == [
+        *("root", "other_roots", "depth", "entities", "links", "cycles", "left_out", "unread")
+    ]
     assert (record["root"]["key"], record["depth"], record["left_out"], record["unread"]) == (
         "SHOP-23",
         2,
@@ -103,6 +105,61 @@ async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
         "not. Use a smaller --depth or a larger --max-nodes.\n"
     )
     assert done.status == 1
+
+
+async def test_several_entities(sandbox: Sandbox) -> None:
+    """The graph starts at each entity that is named, whatever its type."""
+    arguments = ("graph", "SHOP-24", "incident:101", "--depth", "1")
+    done = await caselinks(pointing_at(sandbox), *arguments, "--output", "json")
+    record = json.loads(done.out)
+    assert (record["root"]["key"], [each["key"] for each in record["other_roots"]]) == ("SHOP-24", ["IR-101"])
+    starts = [each["key"] for each in record["entities"] if each["distance"] == 0]
+    assert (done.status, starts) == (0, ["SHOP-24", "IR-101"])
+    drawn = await caselinks(pointing_at(sandbox), *arguments)
+    assert [line for line in drawn.out.splitlines() if line[:1] in "■▲"] == [
+        "■ SHOP-24  Push configuration to one host first  ◐ in progress",
+        "▲ incident:IR-101  Checkout fails for most shoppers  ✓ resolved",
+        "",
+    ]
+
+
+async def test_all_cases_that_match_a_query(sandbox: Sandbox) -> None:
+    """With --find the graph starts at each case that matches, besides those that are named."""
+    arguments = ("graph", "SHOP-1", "--find", "pool status:open", "--depth", "0", "--output", "json")
+    done = await caselinks(pointing_at(sandbox), *arguments)
+    keys = [each["key"] for each in json.loads(done.out)["entities"]]
+    assert (done.status, keys) == (0, ["SHOP-1", "SHOP-31", "SHOP-27", "SHOP-25"])
+
+
+async def test_a_query_that_matches_nothing_or_too_much(sandbox: Sandbox) -> None:
+    """There is nothing to draw, or more than --max-nodes cases: the message says which, and what to do."""
+    for arguments, wrong in (
+        (("--find", "zzz"), "no cases match 'zzz'"),
+        (
+            ("--find", "pool", "--max-nodes", "2"),
+            "more than 2 cases match 'pool': use a narrower query or a larger --max-nodes",
+        ),
+    ):
+        done = await caselinks(pointing_at(sandbox), "graph", *arguments)
+        assert (done.status, done.out, done.err) == (1, "", f"Error: {wrong}\n")
+
+
+async def test_a_graph_needs_a_start(sandbox: Sandbox) -> None:
+    """Without an entity and without a query, nothing is sent."""
+    done = await caselinks(pointing_at(sandbox), "graph")
+    assert (done.status, done.out) == (2, "")
+    assert "Missing argument 'ENTITY', or --find." in done.err
+    assert not sandbox.requests
+
+
+async def test_incidents_without_the_permission(sandbox: Sandbox) -> None:
+    """Incidents that may not be read are drawn by their ids, and one message says why."""
+    keys = {"DD_APP_KEY": sandbox.credentials_without_incidents.app_key}
+    done = await caselinks(pointing_at(sandbox) | keys, "graph", "SHOP-2", "--depth", "1")
+    assert done.status == 0
+    assert "▲ incident:61c41aec-dddd-59db-a8d2-bb09606ec3a2" in done.out
+    assert done.err.count("an incident is shown without its number and title".capitalize()) == 1
+    assert "needs the scope incident_read" in done.err
 
 
 async def test_a_case_without_links(sandbox: Sandbox) -> None:

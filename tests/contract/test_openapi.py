@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from datadog_caselinks.sandbox import Sandbox, openapi
 
-MAX_SECONDS = 120
+MAX_SECONDS = 240
 SCHEMATHESIS = (
     *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"),
     *("--checks=all", "--max-examples=30", "--seed=1", "--no-color"),

@@ -30,14 +30,13 @@ from datadog_caselinks import (
     RetryPolicy,
     ServerError,
     Site,
-    incident,
 )
 from datadog_caselinks.concurrency import Progress
 from datadog_caselinks.graph import reading
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.graphs import entity, graph, links
-from tests.support.ids import case
+from tests.support.ids import case, incident
 from tests.support.server import Server
 from tests.support.steps import answers, is_silent
 
@@ -75,13 +74,13 @@ class TestGraphOfTheDemo:
         assert [graph.distances[each] for each in graph.entities] == sorted(graph.distances.values())
 
     async def test_asks_once_for_each(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """Each list and each case is requested once."""
+        """Each list, each case and each incident is requested once."""
         graph = await client.read_graph("SHOP-2", depth=3)
 
         asked = Counter(request.path for request in sandbox.requests)
         inner = [each for each in graph.entities if graph.distances[each] < 3]
         assert set(asked.values()) == {1}
-        assert len(asked) == len(inner) + len(graph.cases)
+        assert len(asked) == len(inner) + len(graph.cases) + len(graph.incidents)
 
     async def test_is_the_same_each_time(self, client: CaseLinksClient) -> None:
         """The graph does not depend on the order of the responses."""
@@ -197,7 +196,7 @@ class World:
 
     async def graph(self, *, concurrency: int = 100, depth: int = 9, max_nodes: int = 999) -> LinkGraph:
         return await read_graph(
-            entity("a"),
+            [entity("a")],
             self.list_links,
             self.get_case,
             depth=depth,

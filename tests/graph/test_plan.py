@@ -32,7 +32,6 @@ from datadog_caselinks import (
     Relationship,
     RetryPolicy,
     WantedLink,
-    incident,
     parse_link,
 )
 from datadog_caselinks.graph.plan import compare
@@ -40,7 +39,7 @@ from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.api import Api
 from tests.support.clock import Clock, in_no_time
-from tests.support.ids import case, some_id
+from tests.support.ids import case, incident, some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.server import Exchange, Server
 from tests.support.steps import Held, answers
@@ -379,7 +378,7 @@ class TestCompare:
     ) -> None:
         """Afterwards the wanted links exist, with prune once and alone; a second plan is empty."""
         before = [there(f"{number}", new) for number, new in enumerate(standing)]
-        plan = compare(wanted, before, prune=prune, cases={})
+        plan = compare(wanted, before, prune=prune, details={})
         now = after(plan, before)
         named = {end for new in wanted for end in (new.parent, new.child)}
         among = Counter(identity(link) for link in now if {link.parent, link.child} <= named)
@@ -388,7 +387,7 @@ class TestCompare:
             assert among == Counter(set(map(identity, wanted)))
         else:
             assert set(before) <= set(now)
-        second = compare(wanted, now, prune=prune, cases={})
+        second = compare(wanted, now, prune=prune, details={})
         assert (second.create, second.delete) == ((), ())
 
     @given(many, many, st.randoms(use_true_random=False))
@@ -398,5 +397,5 @@ class TestCompare:
         """Plans keep the same one of equal links, in whatever order the server lists them."""
         before = [there(f"{number}", new) for number, new in enumerate(standing * 2)]
         shuffled = draw.sample(before, len(before))
-        one, other = (compare(wanted, each, prune=True, cases={}) for each in (before, shuffled))
+        one, other = (compare(wanted, each, prune=True, details={}) for each in (before, shuffled))
         assert (one.create, one.keep, set(one.delete)) == (other.create, other.keep, set(other.delete))

@@ -162,7 +162,7 @@ async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.Monke
     """What takes long is decoded in a thread, and even cancelled calls do not let a second one begin."""
     decode, busy, most, go = envelope.decode_links, 0, 0, threading.Event()
 
-    def decode_counted(body: bytes) -> envelope.DecodedLinks:
+    def decode_counted(body: bytes) -> envelope.Members[Any]:
         nonlocal busy, most
         busy += 1
         most = max(most, busy)

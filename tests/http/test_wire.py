@@ -45,11 +45,10 @@ from datadog_caselinks import (
     ResponseError,
     ResponseTooLargeError,
     ServerError,
-    incident,
 )
 from datadog_caselinks.http.wire import Response
 from datadog_caselinks.messages import quoted
-from tests.support.ids import case
+from tests.support.ids import case, incident
 from tests.support.strategies import json_values, links, new_links
 
 A = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"

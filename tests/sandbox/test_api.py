@@ -440,10 +440,11 @@ class TestRoutes:
     @pytest.mark.parametrize(
         "path",
         [
-            "/api/v2/cases",
             "/api/v2/cases/",
             "/api/v2/cases/a/b",
             "/api/v2/cases/link/",
+            "/api/v2/incidents",
+            "/api/v2/incidents/",
             "/api/v2/cases/link/a/b",
             "/api",
             "/favicon.ico",

@@ -45,7 +45,7 @@ def dot(graph: LinkGraph) -> str:
 def _node(graph: LinkGraph, entity: Entity) -> str:
     description = describe(graph, entity)
     label = _quoted(*filter(None, (description.key, description.title, description.state)))
-    weight = ", penwidth=3" if entity == graph.root else ""
+    weight = ", penwidth=3" if graph.distances.get(entity) == 0 else ""
     form = _SHAPES.get(entity.type, _OTHER_SHAPE)
     address = graph.address(entity)
     link = f", URL={_quoted(address)}" if address else ""

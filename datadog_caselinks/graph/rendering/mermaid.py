@@ -34,7 +34,7 @@ def mermaid(graph: LinkGraph) -> str:
         f"    n{number[link.parent]} {_arrow(link, is_in_cycle=link.id in cyclic)} n{number[link.child]}"
         for link in graph.links
     ]
-    lines.append(f"    style n0 {_ROOT_STYLE}")
+    lines += [f"    style n{number[root]} {_ROOT_STYLE}" for root in graph.roots]
     if marked := [str(index) for index, link in enumerate(graph.links) if link.id in cyclic]:
         lines.append(f"    linkStyle {','.join(marked)} {_CYCLE_STYLE}")
     return "\n".join(lines) + "\n"

@@ -177,7 +177,8 @@ def _link_class(way: Way, name: str = "link") -> str:
 def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
     description = describe(graph, entity)
     stage = description.stage
-    marks = f"{' root' * (entity == graph.root)}{' closed' * (stage == 'CLOSED')}"
+    is_named = entity.type == EntityType.CASE or entity in graph.incidents
+    marks = f"{' root' * (graph.distances.get(entity) == 0)}{' closed' * (stage == 'CLOSED')}"
     base = (box.height - content_height(box.title)) / 2 + 23
     titles = (
         _text("title", BOX_PADDING, base + 4 + TITLE_LINE * line, text)
@@ -188,26 +189,24 @@ def _box(graph: LinkGraph, number: int, entity: Entity, box: Box) -> str:
             f'<g class="entity {_type_class(entity)}{marks}" data-entity="{number}"',
             f' transform="translate({_p(box.x, box.y)})"><title>{escape(str(description))}</title>',
             _body(entity, box.height),
-            *_head(entity, description, _STATUS_GLYPHS.get(stage, ""), base),
+            *_head(entity, description, _STATUS_GLYPHS.get(stage, ""), base, is_named=is_named),
             *titles,
             "</g>",
         ]
     )
 
 
-def _head(entity: Entity, description: Description, status: str, base: float) -> Iterator[str]:
+def _head(
+    entity: Entity, description: Description, status: str, base: float, *, is_named: bool
+) -> Iterator[str]:
     """Draw the first line of a box: type and key on the left, status on the right."""
     left, right = BOX_PADDING + 22, BOX_WIDTH - BOX_PADDING
     yield _glyph(_TYPE_GLYPHS.get(entity.type, _OTHER_GLYPH), BOX_PADDING, base - 12.5)
     if status:
         yield _glyph(status, right - 15, base - 12)
         right -= 20
-    # Only cases have keys; the id of an incident means little to readers.
-    name, aside = (
-        (description.key, description.status)
-        if entity.type == EntityType.CASE
-        else (description.type, description.key)
-    )
+    # An id means little to readers.
+    name, aside = (description.key, description.status) if is_named else (description.type, description.key)
     room = right - left - 8
     name = fitted(name, room, _KEY_SIZE)
     yield _text("key", left, base, name)
@@ -253,7 +252,7 @@ def _body(entity: Entity, height: float) -> str:
 def legend(graph: LinkGraph) -> list[tuple[str, float, str]]:
     """Return the legend of ``graph``: for each symbol its SVG elements, its width and its meaning."""
     types = {_type_class(entity) for entity in graph.entities}
-    stages = {case.stage for case in graph.cases.values()}
+    stages = {known.stage for known in graph.details.values()}
     relationships = {link.relationship for link in graph.links}
     items = [
         (f'<g class="{name}">{_glyph(glyph, 0, 0)}</g>', 16.0, words(name))

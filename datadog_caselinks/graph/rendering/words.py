@@ -10,10 +10,15 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import Case, CaseLink, Entity, Relationship, named
+from datadog_caselinks.models import CaseLink, Entity, Incident, Relationship
+from datadog_caselinks.references import Details, name_of, status_of
 
 _STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
-"""A sign for each stage of a case."""
+"""A sign for each stage."""
+
+
+_MAX_HEADING: Final = 3
+"""The most roots that a heading names."""
 
 
 @frozen
@@ -21,7 +26,7 @@ class Description:
     """The texts about an entity, each on one line and empty if unknown.
 
     ``key`` falls back to the beginning of the id. :func:`parse_reference` accepts ``reference``. ``stage`` is
-    that of the case.
+    that of the case or incident.
     """
 
     key: str
@@ -48,22 +53,28 @@ class Description:
 
 def describe(graph: LinkGraph, entity: Entity) -> Description:
     """Return the texts about ``entity``."""
-    case = graph.cases.get(entity)
-    key = plain(case.key if case else "")
+    known = graph.details.get(entity)
+    key = plain(known.key or (known.number if isinstance(known, Incident) else "") if known else "")
     return Description(
         key=key or plain(f"{entity.id[:8]}…" if len(entity.id) > 12 else entity.id),
-        title=plain(case.title if case else ""),
+        title=plain(known.title if known else ""),
         type=words(entity.type),
-        status=status_in_words(case) if case else "",
-        reference=key or plain(named(entity)),
-        stage=case.stage if case else "",
+        status=status_in_words(known) if known else "",
+        reference=plain(name_of(entity, {entity: known} if known else {})),
+        stage=known.stage if known else "",
     )
 
 
 def heading(graph: LinkGraph) -> str:
     """Return the heading of a picture of ``graph``."""
-    root = describe(graph, graph.root)
-    return f"Links around {root.key if root.title else f'{root.type} {root.key}'}"
+    names = [
+        root.key if root.title else f"{root.type} {root.key}"
+        for root in (describe(graph, each) for each in graph.roots[:_MAX_HEADING])
+    ]
+    more = len(graph.roots) - len(names)
+    if more:
+        names.append(f"{more} more")
+    return f"Links around {' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}"
 
 
 def notes(graph: LinkGraph) -> list[str]:
@@ -83,10 +94,10 @@ def words(name: str) -> str:
     return plain(name.replace("_", " ").lower())
 
 
-def status_in_words(case: Case) -> str:
+def status_in_words(known: Details) -> str:
     """Return the status in the organisation's own words, or in the API's if it has no others."""
-    usual, own = words(case.status), plain(case.status_name)
-    return usual if not own or own.lower() == usual else own
+    usual, own = words(known.status), plain(status_of(known))
+    return usual if not own or own.lower().replace("_", " ") == usual else own
 
 
 def is_directed(link: CaseLink) -> bool:

@@ -23,7 +23,7 @@ def test_everything_is_there(demo: LinkGraph) -> None:
         int(each.attrib["data-entity"]): each for each in root.iter(f"{SVG}g") if "data-entity" in each.attrib
     }
     for number, each in enumerate(demo.entities):
-        case = demo.cases.get(each)
+        case = demo.details.get(each)
         for told in (case.key, case.title, case.status.lower().replace("_", " ")) if case else (each.id[:8],):
             assert told in texts(boxes[number])
 

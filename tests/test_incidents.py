@@ -1,0 +1,412 @@
+"""Finding incidents by their numbers: a search, of which only an exact match is believed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    BadRequestError,
+    CaseKey,
+    CaseLinksClient,
+    Incident,
+    IncidentNumber,
+    InvalidLinkError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RetryPolicy,
+    ServerError,
+    page,
+    parse_link,
+)
+from datadog_caselinks.events import CallEvent, CallFinished
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.support.ids import case, incident, some_id
+from tests.support.server import Exchange, Server, Step
+from tests.support.steps import answers
+
+A: str = some_id(0xA)
+NEVER = RetryPolicy(max_attempts=1, max_rate_limited=0)
+QUERIES_OF_A_NUMBER = ["slug:IR-123", "public_id:123", "123"]
+QUERIES_OF_A_KEY = ["slug:IR-123", '"IR-123"']
+
+
+def resource(id: str = A, number: object = 123, slug: object = "IR-123", **more: Any) -> dict[str, Any]:
+    """An incident as the API formats it."""
+    attributes = {"public_id": number, "title": "Checkout fails", "state": "active"}
+    fields = {"slug": {"type": "textbox", "value": slug}}
+    return {"id": id, "type": "incidents", "attributes": {**attributes, "fields": fields, **more}}
+
+
+def found(*resources: dict[str, Any]) -> Step:
+    """A step that responds to a search with these incidents."""
+    attributes = {"total": len(resources), "incidents": [{"data": each} for each in resources]}
+    body = {"data": {"type": "incidents_search_results", "attributes": attributes}}
+    return answers(200, json.dumps(body).encode(), Content_Type="application/json")
+
+
+def queries(server: Server) -> list[str]:
+    """The queries that the server was asked."""
+    return [parse_qs(urlsplit(seen.target).query)["query"][0] for seen in server.seen]
+
+
+class TestGetIncident:
+    async def test_by_its_number_its_key_or_its_uuid(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """An incident is found by each of its names, as text or as a number."""
+        sandbox.add_incident(123, "Checkout fails", state="stable", id=A)
+        for name in ("123", 123, "IR-123", "ir-123", A, A.upper(), UUID(A)):
+            assert await client.get_incident(name) == Incident(A, "123", "IR-123", "Checkout fails", "stable")
+
+    async def test_the_recorded_response(self, keys: ApiKeys) -> None:
+        """An incident as Datadog sends it is read, whatever else it contains."""
+        more: dict[str, Any] = {
+            "severity": "UNKNOWN",
+            "resolved": None,
+            "customer_impacted": False,
+            "case_id": None,
+        }
+        async with (
+            Server(answers(200, json.dumps({"data": resource(**more)}).encode())) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            got = await client.get_incident(A)
+        assert got == Incident(A, "123", "IR-123", "Checkout fails", "active")
+        assert (str(got), got.entity) == ("IR-123 Checkout fails", incident(A))
+
+    @pytest.mark.parametrize(
+        ("attributes", "expected"),
+        [
+            (None, ("", "", "", "")),
+            ([], ("", "", "", "")),
+            ({"public_id": "7", "fields": None}, ("7", "", "", "")),
+            ({"public_id": True, "fields": {"slug": "IR-7"}}, ("", "", "", "")),
+            ({"title": 7, "fields": {"state": {"value": "resolved"}}}, ("", "", "", "resolved")),
+        ],
+    )
+    async def test_what_is_missing_is_empty(
+        self, keys: ApiKeys, attributes: object, expected: tuple[str, ...]
+    ) -> None:
+        """Attributes that are missing or of another type are empty."""
+        body = json.dumps({"data": {"id": A, "attributes": attributes}}).encode()
+        async with Server(answers(200, body)) as server, CaseLinksClient(server.url, keys) as client:
+            assert await client.get_incident(A) == Incident(A, *expected)
+
+    async def test_an_incident_without_a_key_is_shown_by_its_number_or_id(self) -> None:
+        """The text for people has what is known."""
+        assert str(Incident(A, "7", "", "", "")) == "7"
+        assert str(Incident(A, "", "", "", "")) == A
+
+    @pytest.mark.parametrize("name", ["", "IR", "IR 1", "#1", "../cases", -1, None, 1.5])
+    async def test_what_is_neither_number_nor_uuid_is_refused(
+        self, sandbox: Sandbox, client: CaseLinksClient, name: Any
+    ) -> None:
+        """A name that cannot be an incident's is refused before anything is sent."""
+        with pytest.raises(InvalidLinkError, match="is neither the number of an incident nor a UUID"):
+            await client.get_incident(name)
+        assert not sandbox.requests
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ({"data": resource(some_id(1))}, "it is about another incident"),
+            ({"data": {"id": A, "type": "case"}}, "it is about a case"),
+            ({"data": [resource()]}, "not an object"),
+            ({}, "missing"),
+        ],
+    )
+    async def test_a_response_about_something_else_is_refused(
+        self, keys: ApiKeys, body: Any, reason: str
+    ) -> None:
+        """A response is compared with its request."""
+        async with (
+            Server(answers(200, json.dumps(body).encode())) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            with pytest.raises(MalformedResponseError, match=rf"^cannot get incident {A}: 200 .*{reason}"):
+                await client.get_incident(A)
+
+    async def test_a_response_about_an_incident_is_not_a_case(self, keys: ApiKeys) -> None:
+        """An incident never passes for a case whose key is not reported."""
+        async with (
+            Server(answers(200, json.dumps({"data": resource()}).encode())) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            with pytest.raises(MalformedResponseError, match="it is about an incident"):
+                await client.get_case("SHOP-1")
+
+    @pytest.mark.parametrize("name", ["123", "IR-123", A])
+    async def test_without_the_permission(self, sandbox: Sandbox, name: str) -> None:
+        """The error names the permission that the credentials lack."""
+        sandbox.add_incident(123, id=A)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials_without_incidents) as client:
+            with pytest.raises(PermissionDeniedError) as caught:
+                await client.get_incident(name)
+        assert str(caught.value).endswith("The application key or token needs the scope incident_read")
+        assert f"incident {name}: 403 " in str(caught.value)
+
+    async def test_a_failed_attempt_is_retried(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """Both requests are safe to repeat."""
+        sandbox.add_incident(123, id=A)
+        sandbox.fail_next(Fault.HTTP_503, operation="search_incidents")
+        sandbox.fail_next(Fault.HTTP_503, operation="get_incident")
+        assert (await client.get_incident("123")).id == A
+        assert (await client.get_incident(A)).id == A
+
+    async def test_observers_see_what_was_requested(self, sandbox: Sandbox) -> None:
+        """A call has the operation of its requests, and the name as its subject."""
+        sandbox.add_incident(123, id=A)
+        events: list[CallEvent] = []
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as client:
+            got = [await client.get_incident(name) for name in (123, A)]
+        calls = [event.call for event in events if isinstance(event, CallFinished)]
+        assert [(call.operation, call.subject, call.attempts, call.result) for call in calls] == [
+            ("search_incidents", "123", 1, got[0]),
+            ("get_incident", A, 1, got[1]),
+        ]
+
+
+class TestExactMatch:
+    @pytest.mark.parametrize("way", ["slug", "public-id", "text", "all"])
+    async def test_whatever_query_finds_a_number(self, way: Any) -> None:
+        """The incident is found by any query that the server may understand, among similar ones."""
+        async with (
+            Sandbox(incident_search=way) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=NEVER) as client,
+        ):
+            ids = {number: sandbox.add_incident(number).id for number in (12, 123, 1234, 23, 1123)}
+            assert (await client.get_incident(123)).id == ids[123]
+            assert (await client.get_incident("12")).id == ids[12]
+            with pytest.raises(NotFoundError):
+                await client.get_incident(1)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            resource(number=1234, slug="IR-1234"),
+            resource(number=12, slug="IR-12"),
+            resource(number=None, slug=None),
+            resource(number=12.3, slug=123),
+            resource(number=9, slug="IR-0123"),
+            resource(number=9, slug="XIR-123"),
+            resource(number=9, slug="IR-123-1"),
+            resource(number=9, slug="IR-9", title="IR-123 was worse"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["123", "IR-123"])
+    async def test_a_result_with_another_number_is_not_believed(
+        self, keys: ApiKeys, name: str, other: dict[str, Any]
+    ) -> None:
+        """What a search finds counts only if it reports exactly the number that was asked for."""
+        async with Server(found(other)) as server, CaseLinksClient(server.url, keys) as client:
+            with pytest.raises(NotFoundError) as caught:
+                await client.get_incident(name)
+            expected = QUERIES_OF_A_NUMBER if name == "123" else QUERIES_OF_A_KEY
+            assert queries(server) == expected
+        assert str(caught.value) == (
+            f"cannot find incident {name}: no incident on this site has this number, or these credentials "
+            "cannot access it"
+        )
+
+    async def test_a_key_is_compared_with_the_key_and_a_number_with_the_number(self, keys: ApiKeys) -> None:
+        """An organisation may choose another prefix than IR for a number."""
+        server = Server(found(resource(slug="OPS-123"), resource(some_id(1), 9, "IR-123")))
+        async with server, CaseLinksClient(server.url, keys) as client:
+            assert (await client.get_incident("123")).id == A
+            assert (await client.get_incident("ops-123")).id == A
+            assert (await client.get_incident("IR-123")).id == some_id(1)
+
+    async def test_two_incidents_with_one_number(self, keys: ApiKeys) -> None:
+        """Which of two is meant cannot be known, so neither is returned."""
+        async with (
+            Server(found(resource(), resource(some_id(1)))) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            with pytest.raises(
+                MalformedResponseError, match=r"^cannot find incident 123: 2 incidents have this number$"
+            ):
+                await client.get_incident("123")
+
+    async def test_an_incident_that_is_found_twice_is_one(self, keys: ApiKeys) -> None:
+        """A search may repeat an incident."""
+        server = Server(found(resource(), resource()))
+        async with server, CaseLinksClient(server.url, keys) as client:
+            assert (await client.get_incident("123")).id == A
+
+    async def test_a_later_page(self, keys: ApiKeys) -> None:
+        """If a server ignores the query, a few pages of its incidents are searched, not all."""
+        others = [resource(some_id(number), number, f"IR-{number}") for number in range(1000, 1100)]
+        server = Server(found(*others), found(resource()))
+        async with server, CaseLinksClient(server.url, keys) as client:
+            assert (await client.get_incident("IR-123")).id == A
+            targets = [parse_qs(urlsplit(seen.target).query) for seen in server.seen]
+        assert [target["page[offset]"] for target in targets] == [["0"], ["100"]]
+        server = Server(found(*others))
+        async with server, CaseLinksClient(server.url, keys) as client:
+            with pytest.raises(NotFoundError):
+                await client.get_incident("IR-123")
+            assert len(server.seen) == 10
+
+    async def test_a_query_that_the_server_refuses(self, keys: ApiKeys) -> None:
+        """If the server does not understand one query, the next one is tried."""
+        async with (
+            Server(answers(400), found(resource())) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            assert (await client.get_incident("123")).id == A
+            assert queries(server) == QUERIES_OF_A_NUMBER[:2]
+
+    async def test_a_server_that_refuses_all_queries(self, keys: ApiKeys) -> None:
+        """Only if the server refuses every query, its refusal is raised."""
+        async with Server(answers(400)) as server, CaseLinksClient(server.url, keys) as client:
+            with pytest.raises(BadRequestError, match=r"^cannot find incident 123: 400 "):
+                await client.get_incident("123")
+            assert queries(server) == QUERIES_OF_A_NUMBER
+        async with Server(answers(400), found()) as server, CaseLinksClient(server.url, keys) as client:
+            with pytest.raises(NotFoundError):
+                await client.get_incident("123")
+
+    @pytest.mark.parametrize(
+        "body", [{}, {"data": []}, {"data": {"attributes": {}}}, {"data": {"attributes": {"incidents": {}}}}]
+    )
+    async def test_a_response_that_is_not_a_search_result(self, keys: ApiKeys, body: Any) -> None:
+        """A response without results never passes for a search that found nothing."""
+        async with (
+            Server(answers(200, json.dumps(body).encode())) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            with pytest.raises(MalformedResponseError, match=r"^cannot find incident 123: 200 "):
+                await client.get_incident("123")
+
+
+class TestResolver:
+    async def test_each_incident_is_looked_up_once(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """All names of an incident share what one request found."""
+        sandbox.add_incident(123, id=A)
+        resolver = client.resolver()
+        for name in ("incident:123", "incident:IR-123", f"{sandbox.url}/incidents/123", f"incident:{A}"):
+            assert await resolver.entity(name) == incident(A)
+        assert (await resolver.incident(incident(A))).key == "IR-123"
+        assert (await resolver.incident(IncidentNumber("123"))).key == "IR-123"
+        assert len(sandbox.requests) == 1
+
+    async def test_an_unknown_incident_is_searched_once(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """That there is no such incident is remembered too."""
+        resolver = client.resolver()
+        for _ in range(2):
+            with pytest.raises(NotFoundError, match=r"^cannot find incident 9: "):
+                await resolver.entity("incident:9")
+        assert len(sandbox.requests) == len(QUERIES_OF_A_NUMBER)
+
+    async def test_a_link_with_an_incident(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """A link is created between a case and an incident that are named by people."""
+        sandbox.add_incident(123, id=A)
+        sandbox.add_case("SHOP-1", id=some_id(1))
+        wanted = parse_link("incident:123", "causes", "SHOP-1", site=client.site)
+        assert str(wanted) == "incident:123 CAUSES SHOP-1"
+        assert await client.resolver().link(wanted) == incident(A).causes(case(some_id(1)))
+        outcomes = [outcome async for outcome in client.create_links([wanted])]
+        assert [(outcome.index, sandbox.links[0].parent_entity_id) for outcome in outcomes] == [(0, A)]
+
+    async def test_an_incident_and_a_case_with_one_key(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """A project may have the key IR: with the prefix an incident is meant, without it a case."""
+        sandbox.add_incident(1, id=A)
+        sandbox.add_case("IR-1", id=some_id(1))
+        resolver = client.resolver()
+        assert await resolver.entity("IR-1") == case(some_id(1))
+        assert await resolver.entity("incident:IR-1") == incident(A)
+
+    async def test_an_incident_that_is_taken_for_a_case(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """The message for an unknown case says how an incident of this name is written."""
+        sandbox.add_incident(1)
+        with pytest.raises(NotFoundError, match=r"If IR-1 is an incident, write incident:IR-1$"):
+            await client.resolver().entity("IR-1")
+
+    async def test_an_id_that_is_not_a_uuid(self, keys: ApiKeys) -> None:
+        """Such an id cannot be linked; it is not shown, since it may echo a key."""
+        async with (
+            Server(found(resource("the-key"))) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            with pytest.raises(
+                MalformedResponseError, match=r"^cannot find incident 123: its id is not a UUID$"
+            ):
+                await client.resolver().entity("incident:123")
+
+    async def test_what_is_not_a_reference_is_refused(self, client: CaseLinksClient) -> None:
+        """A lookup of an incident takes a number or an entity."""
+        with pytest.raises(InvalidLinkError, match="is not an IncidentNumber or an Entity"):
+            await client.resolver().incident(CaseKey("IR-1"))
+
+
+class TestDetails:
+    async def test_of_each_type(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """Cases and incidents have details; pages and what is not there have none."""
+        sandbox.add_incident(123, "Checkout fails", id=A)
+        sandbox.add_case("SHOP-1", id=some_id(1))
+        resolver = client.resolver()
+        known = [
+            await resolver.details(entity)
+            for entity in (incident(A), case(some_id(1)), page(A), incident(some_id(9)), case(some_id(9)))
+        ]
+        assert [each.key if each else None for each in known] == ["IR-123", "SHOP-1", None, None, None]
+
+    @pytest.mark.parametrize("status", [400, 403, 500])
+    async def test_an_incident_that_cannot_be_read_does_not_hide_the_rest(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, status: int
+    ) -> None:
+        """Such an incident has no details, and the log says why, once for all of them."""
+        async with (
+            Server(answers(status)) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            resolver = client.resolver()
+            with caplog.at_level(logging.WARNING, "datadog_caselinks"):
+                assert [await resolver.details(incident(some_id(number))) for number in (1, 2)] == [None] * 2
+        (record,) = [each for each in caplog.records if each.name == "datadog_caselinks.references"]
+        assert record.getMessage().startswith(
+            f"an incident is shown without its number and title: cannot get incident {some_id(1)}: {status} "
+        )
+
+    async def test_a_case_that_fails_raises(self, keys: ApiKeys) -> None:
+        """The error of a case is raised, unless these credentials cannot access it."""
+        async with (
+            Server(answers(403), answers(500)) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            resolver = client.resolver()
+            assert await resolver.details(case(A)) is None
+            with pytest.raises(ServerError):
+                await resolver.details(case(A))
+
+    async def test_any_other_error_of_an_incident_raises(self, keys: ApiKeys) -> None:
+        """Wrong credentials are not passed over."""
+        async with (
+            Server(answers(401)) as server,
+            CaseLinksClient(server.url, keys, retry=NEVER) as client,
+        ):
+            with pytest.raises(Exception, match="401"):
+                await client.resolver().details(incident(A))
+
+
+async def test_a_malicious_number_stays_in_the_query(keys: ApiKeys) -> None:
+    """The number of an incident is a value of the query, and nothing else of the request."""
+
+    async def step(exchange: Exchange) -> None:
+        assert urlsplit(exchange.seen.target).path == "/api/v2/incidents/search"
+        await found(resource())(exchange)
+
+    async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
+        assert (await client.get_incident("IR-123")).id == A

@@ -1,0 +1,235 @@
+"""Searching for cases: an async iterator over pages."""
+
+from __future__ import annotations
+
+import json
+import logging
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from datadog_caselinks import (
+    ApiKeys,
+    BadRequestError,
+    Case,
+    CaseLinksClient,
+    MalformedResponseError,
+    ParameterError,
+    RetryPolicy,
+    case,
+)
+from datadog_caselinks.events import CallEvent, CallFinished
+from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.support.ids import some_id
+from tests.support.server import Server, Step
+from tests.support.steps import answers, listed
+
+
+def found(*numbers: int, **meta: Any) -> Step:
+    """A step that responds with a page of the cases with these numbers."""
+    resources = [
+        {"id": some_id(number), "type": "case", "attributes": {"key": f"SHOP-{number}", "title": "A title"}}
+        for number in numbers
+    ]
+    return answers(200, json.dumps({"data": resources, "meta": {"page": meta}}).encode())
+
+
+async def keys_of(client: CaseLinksClient, query: str = "a") -> list[str]:
+    return [case.key async for case in client.search_cases(query)]
+
+
+@pytest.fixture
+async def many(sandbox: Sandbox) -> Sandbox:
+    """Add 250 cases to the shared sandbox."""
+    for number in range(1, 251):
+        sandbox.add_case(
+            f"SHOP-{number}", f"Payment timeout {number}", status="CLOSED" if number % 2 else "OPEN"
+        )
+    return sandbox
+
+
+class TestPages:
+    async def test_every_match_is_yielded_newest_first(self, many: Sandbox, client: CaseLinksClient) -> None:
+        """A search yields each case that matches once, over all pages, and requests each page once."""
+        assert await keys_of(client, "payment timeout") == [f"SHOP-{number}" for number in range(250, 0, -1)]
+        assert len(many.requests) == 3
+
+    async def test_a_page_is_requested_when_it_is_needed(
+        self, many: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """Leaving the loop early saves the requests for the rest."""
+        async for each in client.search_cases("payment"):
+            assert isinstance(each, Case)
+            break
+        assert len(many.requests) == 1
+
+    async def test_a_filter_selects(self, many: Sandbox, client: CaseLinksClient) -> None:
+        """A query may be a filter, alone or with a text."""
+        assert len(await keys_of(client, "status:closed")) == 125
+        assert await keys_of(client, '"timeout 12" -status:closed') == [
+            *(f"SHOP-{number}" for number in (128, 126, 124, 122, 120, 12))
+        ]
+
+    async def test_an_empty_query_finds_all(self, many: Sandbox, client: CaseLinksClient) -> None:
+        """An empty query is no filter at all."""
+        assert len(await keys_of(client, "")) == 250
+        assert all("filter" not in request.path for request in many.requests)
+
+    async def test_nothing_matches(self, many: Sandbox, client: CaseLinksClient) -> None:
+        """A search without matches yields nothing, and takes one request."""
+        assert await keys_of(client, "refund") == []
+        assert len(many.requests) == 1
+
+    async def test_what_was_created_meanwhile_shifts_no_case_into_view_twice(
+        self, many: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """A case that a later page repeats, because new cases shifted the pages, is yielded once."""
+        seen: list[str] = []
+        async for each in client.search_cases("payment"):
+            if len(seen) == 50:
+                for number in range(251, 261):
+                    many.add_case(f"SHOP-{number}", "Payment timeout")
+            seen.append(each.key)
+        assert seen == [f"SHOP-{number}" for number in range(250, 0, -1)]
+
+    async def test_a_server_that_reports_no_number_of_pages(self, keys: ApiKeys) -> None:
+        """Without it, a search ends at the first page without a new case."""
+        async with (
+            Server(found(1, 2), found(3), found()) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            assert await keys_of(client) == ["SHOP-1", "SHOP-2", "SHOP-3"]
+            pages = [parse_qs(urlsplit(seen.target).query)["page[number]"] for seen in server.seen]
+        assert pages == [["1"], ["2"], ["3"]]
+
+    async def test_a_server_that_ignores_the_number_of_the_page(self, keys: ApiKeys) -> None:
+        """A search of a server that always responds with the same page ends too."""
+        async with Server(found(1, 2)) as server, CaseLinksClient(server.url, keys) as client:
+            assert await keys_of(client) == ["SHOP-1", "SHOP-2"]
+            assert len(server.seen) == 2
+
+    @pytest.mark.parametrize("total", ["2", None, 2.0, True, {}])
+    async def test_an_odd_number_of_pages_is_none(self, keys: ApiKeys, total: object) -> None:
+        """Only a whole number is believed to be the number of pages."""
+        async with (
+            Server(found(1, total=total), found(total=total)) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            assert await keys_of(client) == ["SHOP-1"]
+            assert len(server.seen) == 2
+
+
+class TestResponses:
+    async def test_the_recorded_response(self, keys: ApiKeys) -> None:
+        """A page as Datadog sends it is read."""
+        attributes = {
+            "key": "ET-3",
+            "title": "Error: HTTP error",
+            "status": "CLOSED",
+            "priority": "NOT_DEFINED",
+            "attributes": {"service": ["synthetics-browser"]},
+            "public_id": "89979",
+        }
+        body = {
+            "data": [{"id": some_id(3), "type": "case", "attributes": attributes}],
+            "meta": {"total_cases": 1, "page": {"current": 1, "size": 1, "total": 1}},
+        }
+        step = answers(200, json.dumps(body).encode(), Content_Type="application/vnd.api+json")
+        async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
+            (case,) = [each async for each in client.search_cases("status:closed")]
+            assert len(server.seen) == 1
+        assert (case.key, case.title, case.status) == ("ET-3", "Error: HTTP error", "CLOSED")
+
+    async def test_what_is_not_a_case_is_left_out(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A member without an id is left out, and the log says so."""
+        body = b'{"data": [{"type": "case"}, {"id": "%s"}], "meta": {"page": {"total": 1}}}'
+        step = answers(200, body % some_id(1).encode())
+        async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
+            with caplog.at_level(logging.WARNING):
+                assert [each.id async for each in client.search_cases("a")] == [some_id(1)]
+        assert "a page of the search for 'a' has 1 member that cannot be cases" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (b"{}", "missing"),
+            (b'{"data": {"id": "x"}}', "not a list"),
+            (b'{"data": [{"id": "x", "type": "link"}]}', "it is about a link"),
+            (b'{"data": [{"id": "x", "type": "incidents"}]}', "it is about an incident"),
+            (b'{"data": [], "meta": {"page": {"current": 2}}}', "it is another page of the search"),
+        ],
+    )
+    async def test_a_response_to_another_request_is_refused(
+        self, keys: ApiKeys, body: bytes, reason: str
+    ) -> None:
+        """A response that is not the page that was requested never passes for one."""
+        async with (
+            Server(answers(200, body)) as server,
+            CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
+        ):
+            with pytest.raises(
+                MalformedResponseError, match=rf"^cannot search cases for 'a': 200 .*{reason}"
+            ):
+                await keys_of(client)
+
+    async def test_a_page_of_cases_is_not_a_list_of_links(self, keys: ApiKeys) -> None:
+        """Cases in place of links never pass for an empty list, by which a link would be created twice."""
+        async with (
+            Server(found(1)) as server,
+            CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
+        ):
+            with pytest.raises(MalformedResponseError, match="it is about a case"):
+                await client.list_links(case(some_id(1)))
+
+    async def test_a_failed_page_is_retried(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """A search is safe to repeat, so a page that failed is requested again."""
+        sandbox.add_case("SHOP-1", "a")
+        sandbox.fail_next(Fault.HTTP_503, operation="search_cases", count=2)
+        assert await keys_of(client) == ["SHOP-1"]
+
+    async def test_a_query_that_the_server_refuses(self, client: CaseLinksClient) -> None:
+        """The error says which search failed, and why."""
+        with pytest.raises(BadRequestError, match=r"^cannot search cases for 'status:\(': 400 .*invalid"):
+            await keys_of(client, "status:(")
+
+    @pytest.mark.parametrize("query", [None, 1, ["a"], b"a", "\ud800"])
+    async def test_what_is_not_a_text_is_refused(
+        self, sandbox: Sandbox, client: CaseLinksClient, query: Any
+    ) -> None:
+        """A query that cannot be sent is refused before anything is sent."""
+        with pytest.raises(ParameterError, match=r"^query must be "):
+            await keys_of(client, query)
+        assert not sandbox.requests
+
+    @pytest.mark.parametrize("query", ["a&b=c", "page[size]=1", "ä ß", "50 % + 1", "#1", "\n", "x" * 500])
+    async def test_any_text_arrives_unchanged(self, keys: ApiKeys, query: str) -> None:
+        """Every character of a query reaches the server."""
+        async with Server(found()) as server, CaseLinksClient(server.url, keys) as client:
+            assert await keys_of(client, query) == []
+            (seen,) = server.seen
+        sent = parse_qs(urlsplit(seen.target).query, keep_blank_values=True)
+        assert (sent["filter"], sent["page[size]"]) == ([query], ["100"])
+
+
+async def test_each_page_is_a_call(many: Sandbox) -> None:
+    """Observers see one call for each page, with the query and the cases."""
+    events: list[CallEvent] = []
+    async with CaseLinksClient(many.site, many.credentials, on_event=events.append) as client:
+        keys = await keys_of(client, "payment")
+    calls = [event.call for event in events if isinstance(event, CallFinished)]
+    assert [(call.operation, call.subject, call.outcome, call.attempts) for call in calls] == [
+        ("search_cases", "payment", "done", 1)
+    ] * 3
+    numbers = iter(keys)
+    for call in calls:
+        assert [each.key for each in call.result] == list(islice(numbers, len(call.result)))
+
+
+async def test_a_list_of_no_links_is_no_page_of_cases(keys: ApiKeys) -> None:
+    """An empty list has no members that could be wrong, and no cases."""
+    async with Server(listed) as server, CaseLinksClient(server.url, keys) as client:
+        assert await keys_of(client) == []
