@@ -40,8 +40,6 @@ from datadog_caselinks.models import LinkStatus
 
 # The functions of the fleet are imported where they are used: they need an extra, and --help does not.
 if TYPE_CHECKING:
-    from procrastinate import App
-
     from datadog_caselinks.fleet import FleetLink, Run
 
 _SECONDS: Final = 1.0
@@ -83,8 +81,8 @@ def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: 
 
 
 @contextlib.asynccontextmanager
-async def _connected(database: str) -> AsyncIterator[App]:
-    """Open the database. If nobody named one, the error says how."""
+async def _connected(database: str) -> AsyncIterator[Any]:
+    """Open the app on the database. If no database is named, the error says how to name one."""
     from datadog_caselinks.fleet import connected
 
     async with contextlib.AsyncExitStack() as stack:

@@ -101,17 +101,18 @@ async def test_a_terminal_shows_a_header_and_times(variables: dict[str, str], sa
     """Runs and failed links are drawn as tables with a header and local times, failures in red."""
     status, shown = await on_terminal(variables, "fleet", "status", columns=120)
     assert (status, shown) == (0, "")
-    await fleet(variables, "submit", "-", stdin=FILE + f"SHOP-1,blocks,{some_id(2)}\n".encode())
+    unknown = "".join(f"SHOP-{number},blocks,{some_id(2)}\n" for number in (1, 2))
+    await fleet(variables, "submit", "-", stdin=FILE + unknown.encode())
     _, shown = await on_terminal(variables, "fleet", "status", columns=120)
     header, row = shown.splitlines()[:2]
     assert re.sub(r"\x1b\[[0-9;]*m", "", header).split("  ")[0] == "run"
     assert "submitted" in header
-    assert re.search(r"1  -  +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +0 of 5 done +0 +0 +0 +0  no progress", row)
+    assert re.search(r"1  -  +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +0 of 6 done +0 +0 +0 +0  no progress", row)
     assert "\x1b[1;31m" not in row
     await fleet(variables, "worker", "--until-done", "--quiet")
     status, shown = await on_terminal(variables, "fleet", "status", columns=120)
     assert status == 1
-    assert re.search(r"5 of 5 done +4 +0  \x1b\[1;31m +1\x1b\[0m +0$", shown.splitlines()[1].rstrip())
+    assert re.search(r"6 of 6 done +4 +0  \x1b\[1;31m +2\x1b\[0m +0$", shown.splitlines()[1].rstrip())
     status, shown = await on_terminal(variables, "fleet", "status", "--failed", columns=120)
     assert status == 1
     assert re.search(r"run +line +time +status +link", re.sub(r"\x1b\[[0-9;]*m", "", shown))
