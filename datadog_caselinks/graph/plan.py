@@ -14,7 +14,7 @@ from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurrently
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
+from datadog_caselinks.errors import BadRequestError, CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
@@ -46,7 +46,7 @@ class LinkPlan:
     ``delete``
         The existing links to delete. Empty unless ``prune`` was set.
     ``warnings``
-        Contradictions between the links that will exist, as far as those were listed.
+        Contradictions between a wanted link and others that will exist, as far as those were listed.
     ``cases``
         The cases that were looked up by key.
     ``known``
@@ -75,6 +75,9 @@ class LinkPlan:
         return "\n".join([*created, *deleted])
 
 
+OnFailure = Callable[[WantedLink, CaseLinksError], None]
+"""A callback that receives a link that cannot be planned, and the reason."""
+
 PlanOutcome = Outcome | Deleted | NotDeleted
 """The outcome of one link of a plan: of a create, or of a delete."""
 
@@ -88,6 +91,7 @@ async def plan_links(
     prune: bool,
     concurrency: int,
     progress: Progress,
+    on_failure: OnFailure | None = None,
 ) -> LinkPlan:
     """Look up the keys in ``wanted``, list the existing links, and compare."""
     async with contextlib.aclosing(enumerate_async(wanted)) as items:
@@ -95,21 +99,45 @@ async def plan_links(
     keys = dict.fromkeys(
         end for link in references for end in (link.parent, link.child) if isinstance(end, CaseKey)
     )
-    found = await _find_cases(resolver, list(keys), concurrency, progress)
-    links = [await resolver.link(link) for link in references]  # sends no requests: all keys are known
+    found = await _find_cases(resolver, list(keys), concurrency, progress, is_tolerant=on_failure is not None)
+    links: dict[WantedLink, NewCaseLink] = {}
+    for reference in references:
+        try:
+            links[reference] = await resolver.link(reference)  # sends no requests: all keys are known
+        except (NotFoundError, InvalidLinkError) as error:
+            if on_failure is None:
+                raise
+            on_failure(reference, error)
+    # A link that is left out may be one that exists.
+    prune = prune and len(links) == len(set(references))
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
-    to_list = await asyncio.to_thread(_entities_to_list, links, prune=prune)
+    to_list = await asyncio.to_thread(_entities_to_list, list(links.values()), prune=prune)
+    refused: dict[Entity, CaseLinksError] = {}
 
     async def list_and_learn(entity: Entity) -> list[CaseLink]:
         requested_at = asyncio.get_running_loop().time()
-        links = await list_links(entity)
+        try:
+            links = await list_links(entity)
+        except (BadRequestError, NotFoundError) as error:
+            if on_failure is None:
+                raise
+            refused[entity] = error
+            return []
         known.learn(entity, await asyncio.to_thread(ids_by_identity, links), requested_at)
         return links
 
     lists = await map_concurrently(list_and_learn, to_list, concurrency=concurrency, progress=progress)
+    if on_failure:
+        for reference, link in list(links.items()):
+            if reason := refused.get(link.parent) or refused.get(link.child):
+                on_failure(reference, reason)
+                del links[reference]
+                prune = False
     existing = {link.id: link for listed in lists.values() for link in listed}
     cases = {case.entity: case for case in found.values()}
-    plan = await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, cases=cases)
+    plan = await asyncio.to_thread(
+        compare, list(links.values()), list(existing.values()), prune=prune, cases=cases
+    )
     return evolve(plan, known=known)
 
 
@@ -143,7 +171,13 @@ def compare(
         tuple(create),
         tuple(keep.values()),
         tuple(delete.values()),
-        tuple(find_contradictions([*create, *remaining], name=partial(name_of, cases=cases))),
+        tuple(
+            find_contradictions(
+                [*create, *remaining],
+                name=partial(name_of, cases=cases),
+                about=lambda link: identity(link) in new,
+            )
+        ),
         cases,
     )
 
@@ -174,9 +208,9 @@ async def _skip_delete(link: CaseLink) -> None:
 
 
 async def _find_cases(
-    resolver: Resolver, keys: Sequence[CaseKey], concurrency: int, progress: Progress
+    resolver: Resolver, keys: Sequence[CaseKey], concurrency: int, progress: Progress, *, is_tolerant: bool
 ) -> dict[CaseKey, Case]:
-    """Return the case of each key. The error for unknown keys names all of them, not only the first."""
+    """Return the case of each key. The error for unknown keys names all of them, unless ``is_tolerant``."""
 
     missing: dict[CaseKey, NotFoundError] = {}
 
@@ -188,7 +222,7 @@ async def _find_cases(
             return None
 
     found = await map_concurrently(find, keys, concurrency=concurrency, progress=progress)
-    if missing:
+    if missing and not is_tolerant:
         first, *others = (key for key in keys if key in missing)
         error = missing[first]
         if others:
