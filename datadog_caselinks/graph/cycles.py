@@ -99,9 +99,9 @@ def _short_cycle(outgoing: Outgoing[L], starts: Outgoing[L]) -> list[L]:
 def _shortest_through(
     start: Entity, first: Iterable[L], outgoing: Outgoing[L], *, longest: int
 ) -> tuple[list[L], int]:
-    """Return the shortest cycle from ``start`` by one of its links ``first``, and how many links were visited.
+    """Return the shortest cycle from ``start`` by one of its links ``first``, of at most ``longest`` links.
 
-    It has at most ``longest`` links.
+    Also return how many links were visited.
     """
     reached_by: dict[Entity, L] = {}
     frontier, visited = first, 0

@@ -175,7 +175,7 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
         "ambiguous",
         "already_linked",
     ]
-    assert shown.err.endswith("1 ambiguous, 1 already linked.\n")
+    assert "1 ambiguous, 1 already linked.\nTo continue, " in shown.err
     assert application.exit_status == 1
 
 
