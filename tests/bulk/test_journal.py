@@ -33,7 +33,6 @@ from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.bulk.journal_lock import locked
 from datadog_caselinks.errors import JournalError
 from tests.support.ids import case, incident, some_id
-
 from tests.support.strategies import new_links
 from tests.support.waiting import settle
 
