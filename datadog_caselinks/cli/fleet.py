@@ -20,8 +20,10 @@ from datadog_caselinks.cli.run import (
     Settings,
     end_within,
     logging_to,
+    max_wait_option,
     open_client,
     output_option,
+    rate_option,
     resolve_site,
     run,
     site_option,
@@ -44,6 +46,7 @@ from datadog_caselinks.fleet import (
 )
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.rate import Rate
 
 _SECONDS: Final = 1.0
 """Seconds between two updates of ``status --follow``."""
@@ -156,16 +159,26 @@ async def _well_formed(
 @click.option("--until-done", is_flag=True, help="End once every link has an outcome.")
 @_database_option
 @site_option
+@rate_option
+@max_wait_option
 @_quiet_option
 @verbose_option
-def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbose: bool) -> None:
+def worker(
+    until_done: bool,
+    database: str,
+    site: str | None,
+    rate: Rate | None,
+    max_wait: float,
+    quiet: bool,
+    verbose: bool,
+) -> None:
     """Create submitted links until Ctrl-C or SIGTERM.
 
     Start any number of workers on any machine. They share the server's rate limit, take over the work of dead
     workers, and survive restarts of the database.
     """
     screen = Screen(quiet=quiet)
-    settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
+    settings = Settings(site, False, "table", quiet, verbose, max_wait, rate)
     report = _WorkerReport(screen)
 
     def note_interruption() -> None:
