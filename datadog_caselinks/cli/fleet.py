@@ -26,8 +26,10 @@ from datadog_caselinks.cli.run import (
     Settings,
     end_within,
     logging_to,
+    max_wait_option,
     open_client,
     output_option,
+    rate_option,
     resolve_site,
     run,
     site_option,
@@ -37,6 +39,7 @@ from datadog_caselinks.cli.screen import Screen, time_left
 from datadog_caselinks.errors import FleetError, LinkFileError
 from datadog_caselinks.messages import counted, one_line
 from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.rate import Rate
 
 # The functions of the fleet are imported where they are used: they need an extra, and --help does not.
 if TYPE_CHECKING:
@@ -180,11 +183,20 @@ async def _well_formed(
 @click.option("--until-done", is_flag=True, help="End once every link has an outcome.")
 @_database_option
 @site_option
+@rate_option
+@max_wait_option
 @_quiet_option
 @verbose_option
 @click.pass_context
 def worker(
-    context: click.Context, until_done: bool, database: str, site: str | None, quiet: bool, verbose: bool
+    context: click.Context,
+    until_done: bool,
+    database: str,
+    site: str | None,
+    rate: Rate | None,
+    max_wait: float,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Create submitted links until Ctrl-C or SIGTERM.
 
@@ -195,7 +207,7 @@ def worker(
     that was not done when the worker started, whichever worker processed the link.
     """
     screen = Screen(quiet=quiet)
-    settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
+    settings = Settings(site, False, "table", quiet, verbose, max_wait, rate)
     report = _WorkerReport(screen)
 
     def note_interruption() -> None:
