@@ -28,8 +28,8 @@ from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, OnFailure, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
+from datadog_caselinks.http.bounded_reader import BoundedReader
 from datadog_caselinks.http.fence import Check, FencedRequester
-from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
@@ -160,8 +160,8 @@ class CaseLinksClient:
             max_wait=retry.max_wait,
             rate=parsed_rate(rate),
         )
-        memory = Memory(self._requester, max_in_flight=self._concurrency)
-        self._operations = Operations(self._requester, memory, retry, budget)
+        reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
+        self._operations = Operations(self._requester, reader, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
         # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.

@@ -21,7 +21,7 @@ from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import is_for_people, label, records, status_of
+from datadog_caselinks.cli.records import is_for_people, label, records
 from datadog_caselinks.cli.run import (
     Settings,
     end_within,
@@ -253,7 +253,7 @@ class _WorkerReport:
         self._done += 1
         if isinstance(outcome, Failed):
             self._failed += 1
-            self._screen.problem(f"run {run}, line {number}: {label(status_of(outcome))}: {outcome.error}")
+            self._screen.problem(f"run {run}, line {number}: {label(outcome.status)}: {outcome.error}")
         self._screen.advance(done=self._done, failed=self._failed)
 
     @property

@@ -24,7 +24,6 @@ from datadog_caselinks.cli.records import (
     label,
     link_record,
     records,
-    status_of,
 )
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
@@ -263,4 +262,4 @@ class _Application:
 def _status(outcome: PlanOutcome) -> str:
     if isinstance(outcome, Deleted):
         return _DELETED
-    return _NOT_DELETED if isinstance(outcome, NotDeleted) else status_of(outcome)
+    return _NOT_DELETED if isinstance(outcome, NotDeleted) else outcome.status
