@@ -297,7 +297,7 @@ class TestAddresses:
         "path",
         [
             *("/incidents/42", "/incidents/42?tab=timeline", "/incidents/42/cases", "/incidents//42/#top"),
-            *("/work/incidents/42", "/incidents/42/work?key=SHOP-1"),
+            *("/work/incidents/42", "/incidents/inbox/42", "/incidents/42/work?key=SHOP-1"),
         ],
     )
     def test_of_an_incident(self, path: str) -> None:

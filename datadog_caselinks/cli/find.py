@@ -74,7 +74,7 @@ def _show_cases(screen: Screen, output: str, found: list[Case]) -> None:
         for case in found:
             writer.add(
                 entity_record(case.entity, {case.entity: case}),
-                [case.key, case.title, status_of(case), case.priority, case.id],
+                [case.key, case.title, case.status, case.priority, case.id],
             )
 
 
@@ -99,11 +99,12 @@ def show(entity: str, settings: Settings) -> None:
         if known:
             details[found] = known
         address = address_of(known, client.site) if known else None
+        is_drawn = is_for_people(settings.output)
         fields = {
             "type": str(found.type),
             "key": name_of(found, details) if known else "",
             "title": known.title if known else "",
-            "status": status_of(known) if known else "",
+            "status": (status_of(known) if is_drawn else known.status) if known else "",
             "priority": known.priority if isinstance(known, Case) else "",
             "id": found.id,
             "address": address or "",
@@ -114,7 +115,7 @@ def show(entity: str, settings: Settings) -> None:
             with records(screen, "jsonl") as writer:  # one entity is one JSON object, not a list
                 writer.add(record, [])
             return
-        if is_for_people(settings.output):
+        if is_drawn:
             draw_fields(fields)
         else:
             with records(screen, "table") as writer:

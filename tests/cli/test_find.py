@@ -50,6 +50,8 @@ class TestFind:
                 "title": "Payment is refused",
                 "status": "OPEN",
                 "priority": "NOT_DEFINED",
+                "status_name": "Open",
+                "status_group": "SG_OPEN",
             }
         ]
         done = await caselinks(pointing_at(cases), "find", "refused", "--output", "json")
