@@ -94,21 +94,17 @@ async def test_no_id_is_lost_if_a_line_cannot_be_written(
     assert isinstance(lines.failure, OutputError)
 
 
-def unwritable(screen: Screen) -> Records:
-    """Return records that cannot be written."""
-    records = Records(screen, "jsonl", ())
+class FullDisk(Screen):
+    """A screen whose standard output cannot be written."""
 
-    def refuse(*_: object) -> None:
+    def data(self, line: object) -> None:
         raise OutputError("no space left")
-
-    screen.data = refuse  # type: ignore[method-assign, assignment]
-    return records
 
 
 async def test_no_id_is_lost_if_a_record_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON that standard output does not take becomes a line on standard error, if it has an id."""
-    screen = Screen()
-    lines = OutcomeLines(screen, unwritable(screen), has_lines=False)
+    screen = FullDisk()
+    lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
     lines.add_record({"outcome": "malformed"})
     assert capsys.readouterr().err == ""
     add(lines, 0)
@@ -117,8 +113,9 @@ async def test_no_id_is_lost_if_a_record_cannot_be_written(capsys: pytest.Captur
 
 async def test_a_dry_run_that_cannot_be_shown_fails(sandbox: Sandbox, client: CaseLinksClient) -> None:
     """A dry run ends with the error of standard output, since showing is all that it does."""
-    screen = Screen()
-    trial = DryRun(screen, OutcomeLines(screen, unwritable(screen), has_lines=False), False, looks_up=True)
+    screen = FullDisk()
+    lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
+    trial = DryRun(screen, lines, False, looks_up=True)
 
     async def read() -> AsyncIterator[LinkLine | MalformedLine]:
         yield LinkLine(2, link(1))
