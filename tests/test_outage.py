@@ -153,7 +153,9 @@ def same_luck() -> None:
 class TestShort:
     @pytest.mark.parametrize(("concurrency", "count"), [(1, 100), (100, 400), (1000, 1500)])
     @pytest.mark.parametrize("seconds", [0.25, 5])
-    @pytest.mark.parametrize("failing", [refused, dropped, responds(503)], ids=["refused", "dropped", "503"])
+    @pytest.mark.parametrize(
+        "failing", [refused, dropped, responds(503), responds(502)], ids=["refused", "dropped", "503", "502"]
+    )
     async def test_it_fails_no_call(
         self,
         failing: Failing,
