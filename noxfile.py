@@ -11,8 +11,12 @@ from pathlib import Path
 import nox
 
 FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+# Each process collects all tests, and hardly a fast test waits: so one for each core.
+FAST = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
 # Two for each core, since tests wait for programs and servers.
 PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
+# Only the contract's tests, which are not measured, need this plugin. Its import takes longer than pytest's.
+MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 # Tests that do not depend on the version of Python.
 ONCE = "browser or database or documents or hostile or kills or tools"
 AGAIN = [*PARALLEL, "-m", f"not ({ONCE})"]
@@ -54,6 +58,9 @@ ALL_EXTRAS = f"[{','.join(OPTIONAL)}]"
 nox.needs_version = ">=2025.2.9"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
+
+# Where it is set, every worker and every program of the tests compiles what it imports: twice the CPU.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def activate_pyenv() -> None:
@@ -118,10 +125,10 @@ def tests(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     check_types(session)
-    session.run("coverage", "run", "-m", "pytest", *PARALLEL, "-m", f"not ({NOT_MEASURED})")
+    session.run("coverage", "run", "-m", "pytest", *MEASURED, "-m", f"not ({NOT_MEASURED})")
     session.run("coverage", "combine")
     session.run("coverage", "report")
-    session.run("python", "-m", "pytest", *PARALLEL, "-p", "tests.on_uvloop", *ON_UVLOOP)
+    session.run("python", "-m", "pytest", *FAST, "-p", "no:schemathesis", "-p", "tests.on_uvloop", *ON_UVLOOP)
     session.run("python", "-m", "pytest", *PARALLEL, "-m", NOT_MEASURED)
 
 
@@ -133,7 +140,7 @@ def tests_again(session: nox.Session) -> None:
     fork of backoff, which Python 3.16 will need.
     """
     install(session, "test")
-    options = PARALLEL
+    options = FAST
     if session.python == OTHERS[-1]:
         options = AGAIN
         session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
@@ -141,7 +148,7 @@ def tests_again(session: nox.Session) -> None:
         session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
     session.run("python", "-m", "pytest", *(session.posargs or options))
     if session.python == OTHERS[0] and not session.posargs:
-        session.run("python", "-m", "pytest", *PARALLEL, "-p", "tests.on_eager_tasks", *WITH_EAGER_TASKS)
+        session.run("python", "-m", "pytest", *FAST, "-p", "tests.on_eager_tasks", *WITH_EAGER_TASKS)
 
 
 @nox.session(default=False)

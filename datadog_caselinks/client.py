@@ -26,10 +26,10 @@ from datadog_caselinks.credentials import Credentials, credentials_from_env, req
 from datadog_caselinks.errors import AmbiguousResultError, InvalidLinkError, NotFoundError, ParameterError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome, apply_plan, plan_links
+from datadog_caselinks.graph.plan import LinkPlan, OnFailure, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
+from datadog_caselinks.http.bounded_reader import BoundedReader
 from datadog_caselinks.http.fence import Check, FencedRequester
-from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
@@ -160,8 +160,8 @@ class CaseLinksClient:
             max_wait=retry.max_wait,
             rate=parsed_rate(rate),
         )
-        memory = Memory(self._requester, max_in_flight=self._concurrency)
-        self._operations = Operations(self._requester, memory, retry, budget)
+        reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
+        self._operations = Operations(self._requester, reader, retry, budget)
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
         # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
@@ -377,6 +377,7 @@ class CaseLinksClient:
         *,
         prune: bool = False,
         progress: OnProgress | None = None,
+        on_failure: OnFailure | None = None,
     ) -> LinkPlan:
         """Compare the ``wanted`` links with the existing ones. Changes nothing.
 
@@ -390,6 +391,9 @@ class CaseLinksClient:
                 kept, and so are links with a relationship that this version does not know.
             progress: Called after each response with the number of responses so far, and how many are
                 expected by now.
+            on_failure: Called with each link that is not allowed, or of which an end does not exist, and with
+                the error. The link is left out, and nothing is pruned, since an existing link may be
+                meant. By default, the error is raised.
 
         Raises:
             NotFoundError: There is no case with a key; the message names all such keys.
@@ -397,6 +401,7 @@ class CaseLinksClient:
         """
         require_items("wanted", wanted)
         require_function("progress", progress)
+        require_function("on_failure", on_failure)
         return await plan_links(
             wanted,
             list_links=self.list_links,
@@ -405,6 +410,7 @@ class CaseLinksClient:
             prune=prune,
             concurrency=self._concurrency,
             progress=Progress(progress),
+            on_failure=on_failure,
         )
 
     def apply_plan(self, plan: LinkPlan, *, trust_lists: bool = False) -> AsyncGenerator[PlanOutcome, None]:

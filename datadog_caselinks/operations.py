@@ -13,8 +13,8 @@ from datadog_caselinks.errors import (
     NotFoundError,
 )
 from datadog_caselinks.http import wire
+from datadog_caselinks.http.bounded_reader import BoundedReader
 from datadog_caselinks.http.envelope import CasePage
-from datadog_caselinks.http.memory import Memory
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.models import (
@@ -46,10 +46,10 @@ class Operations:
     """Lists, gets and deletes through ``requester``."""
 
     def __init__(
-        self, requester: Requester, memory: Memory, policy: RetryPolicy, budget: RetryBudget
+        self, requester: Requester, reader: BoundedReader, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
         self._requester = requester
-        self._memory = memory
+        self._reader = reader
         self._policy = policy
         self._budget = budget
 
@@ -162,7 +162,7 @@ class Operations:
         earns_budget: bool = True,
     ) -> T:
         try:
-            result = await self._memory.read(request, read, attempts.last_failure)
+            result = await self._reader.fetch(request, read, attempts.last_failure)
         except CaseLinksError as error:
             raise attempts.error_to_raise(error)  # noqa: B904 - its context is the error itself
         if earns_budget:

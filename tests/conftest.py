@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -94,6 +95,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if marker := folder_marker(item.path):
             item.add_marker(marker)
+
+
+def pytest_collection_finish() -> None:
+    """Keep collections of garbage fast: they skip the modules and the tests, which last until the end."""
+    gc.freeze()
 
 
 _searched = Counter[str]()

@@ -30,6 +30,7 @@ from datadog_caselinks import (
     case,
     incident,
     parse_link,
+    references,
 )
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock, in_no_time
@@ -287,6 +288,19 @@ class TestCache:
             clock.advance(seconds)
             await client.list_links(case("SHOP-6"))
             assert requests(sandbox).count("GET SHOP-6") == lookups
+
+    async def test_the_cache_is_bounded(
+        self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The case that was looked up longest ago is dropped first. Each is kept by its key and its UUID."""
+        monkeypatch.setattr(references, "_MAX_RESULTS", 4)
+        for key in ("SHOP-1", "SHOP-2"):
+            await client.list_links(case(key))
+        clock.advance(301)
+        for key in ("SHOP-1", "SHOP-3", "SHOP-1", "SHOP-2"):
+            await client.list_links(case(key))
+        gets = [each.removeprefix("GET SHOP-") for each in requests(sandbox) if each.startswith("GET SHOP")]
+        assert gets == ["1", "2", "1", "3", "2"]
 
     async def test_the_first_of_several_calls_is_cancelled(self, keys: ApiKeys) -> None:
         """The next call that waits for the same key looks it up, and all others use its result."""

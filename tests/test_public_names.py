@@ -283,6 +283,7 @@ Entity("a", "CASE").id = "b"  # type: ignore
 """
 
 
+@pytest.mark.tools
 def test_a_users_program_passes_the_strict_type_checker(tmp_path: Path) -> None:
     """The package is typed for its users (``py.typed``): right calls pass, wrong ones do not."""
     if importlib.util.find_spec("mypy") is None:

@@ -68,7 +68,10 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
     metavar="FILE",
     help="Write the lines that failed to FILE, with the reason, to be fixed and run again.",
 )
-@with_settings(quiet="Show failures and the summary only.")
+@with_settings(
+    quiet="Show failures and the summary only.",
+    verbose="Also show a line for each link on a terminal, and each retry and wait for the rate limit.",
+)
 @click.pass_context
 def bulk(
     context: click.Context,

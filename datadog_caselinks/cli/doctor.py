@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -15,9 +16,12 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 import click
 from attrs import asdict, frozen
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from datadog_caselinks.cli.proxies import ProxyChoice, proxy_for
-from datadog_caselinks.cli.records import records
+from datadog_caselinks.cli.records import is_for_people, records
 from datadog_caselinks.cli.run import (
     Settings,
     logging_to,
@@ -27,18 +31,22 @@ from datadog_caselinks.cli.run import (
     with_settings,
 )
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.credentials import credential_variables, credentials_from_env
+from datadog_caselinks.client import CaseLinksClient, ClientOptions
+from datadog_caselinks.credentials import ApiKeys, credential_variables, credentials_from_env
 from datadog_caselinks.errors import (
+    AuthenticationError,
+    BadRequestError,
     CaseLinksError,
     ConfigurationError,
     NotFoundError,
     ParameterError,
+    PermissionDeniedError,
     TLSError,
 )
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import classify
 from datadog_caselinks.http.trust import Trust
+from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import case
 from datadog_caselinks.rate_limit import where_to_raise
 from datadog_caselinks.retry import RetryPolicy
@@ -49,6 +57,11 @@ _SECONDS: Final = 10.0
 
 _SKEW: Final = 60.0
 """The largest clock difference that passes, in seconds. A larger one breaks TLS and confuses logs."""
+
+_ONCE: Final = RetryPolicy(max_attempts=1, max_wait=_SECONDS)
+
+_SIGNS: Final = {"ok": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "bold red")}
+"""The sign of each state on a terminal, and its style."""
 
 
 @frozen
@@ -66,8 +79,8 @@ class Finding:
 def doctor(context: click.Context, settings: Settings) -> None:
     """Check step by step whether this machine can create links.
 
-    Nothing is created: to check the keys, the links of a case that does not exist are
-    listed.
+    Nothing is created or deleted: to check the keys and their scopes, the links of a
+    case that does not exist are listed, and a link that does not exist is deleted.
 
     The exit status is 1 if a check fails.
     """
@@ -75,16 +88,40 @@ def doctor(context: click.Context, settings: Settings) -> None:
 
     async def check_all() -> bool:
         is_fine = True
-        with records(screen, settings.output, widths=(4, 11, 0)) as writer:
+        console = Console() if is_for_people(settings.output) else None
+        with records(screen, settings.output) as writer:
             async for finding in _findings(settings):
                 is_fine = is_fine and finding.state != "bad"
-                row = [finding.state, finding.check, finding.message]
-                writer.add(asdict(finding), [] if settings.quiet and finding.state == "ok" else row)
+                is_shown = not settings.quiet or finding.state != "ok"
+                if console and is_shown:
+                    _draw(console, finding)
+                elif not console:
+                    row = [finding.state, finding.check, finding.message]
+                    writer.add(asdict(finding), row if is_shown else [])
         return is_fine
 
     with logging_to(screen, settings):
         is_fine = run(check_all())
+    if settings.output == "table":
+        if is_fine:
+            screen.note("Ready to create links.")
+        else:
+            screen.problem("Not ready to create links: fix what is marked above, and run doctor again.")
     context.exit(0 if is_fine else 1)
+
+
+def _draw(console: Console, finding: Finding) -> None:
+    """Draw ``finding`` on a terminal. A long message continues below its beginning."""
+    sign, style = _SIGNS[finding.state]
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=1)
+    row.add_column(width=11)
+    row.add_column(overflow="fold")
+    message = one_line(finding.message, limit=1000)
+    row.add_row(
+        Text(sign, style), Text(finding.check), Text(message, style if finding.state == "bad" else "")
+    )
+    console.print(row)
 
 
 async def _findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -95,13 +132,13 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         if found[-1].state == "bad":
             return
-    policy = RetryPolicy(max_attempts=1, max_wait=_SECONDS)
-    async with open_client(settings, timeout=_SECONDS, retry=policy) as client:
+    async with open_client(settings, timeout=_SECONDS, retry=_ONCE) as client:
         async for finding in _connection(client.site):
             yield finding
             if finding.state == "bad":
                 return
-        yield await _keys(client)
+        async for finding in _access(client, settings):
+            yield finding
         yield _rate_limit(client)
 
 
@@ -215,16 +252,54 @@ def _clock(date: str) -> Finding:
     return Finding("clock", "ok", "agrees with the server within a minute")
 
 
-async def _keys(client: CaseLinksClient) -> Finding:
+async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[Finding]:
+    """Yield whether the keys are accepted, and which scopes they have. Nothing is created or deleted."""
+    names = () if settings.in_sandbox else credential_variables()
+    read = await _refusal(client.list_links(case(uuid.uuid4())))
+    if isinstance(read, AuthenticationError | PermissionDeniedError) and await _are_swapped(
+        client.site, names
+    ):
+        yield Finding("keys", "bad", f"{' and '.join(names)} are swapped: exchange their values")
+        return
+    if read and not isinstance(read, PermissionDeniedError):
+        yield Finding("keys", "bad", str(read))
+        return
+    holder = names[-1] if names else "the application key"
+    if not read:
+        yield Finding("keys", "ok", "accepted")
+    yield _scope("cases_read", read, holder, "list links and read cases")
+    write = await _refusal(client.delete_link(str(uuid.uuid4())))  # a link that does not exist
+    yield _scope("cases_write", write, holder, "create and delete links")
+
+
+def _scope(scope: str, refusal: CaseLinksError | None, holder: str, purpose: str) -> Finding:
+    if refusal is None:
+        return Finding(scope, "ok", f"may {purpose}")
+    if not isinstance(refusal, PermissionDeniedError):
+        return Finding(scope, "bad", str(refusal))
+    said = "; ".join(refusal.errors) or str(refusal.status)
+    return Finding(scope, "bad", f"{holder} lacks the scope {scope}, which it needs to {purpose} ({said})")
+
+
+async def _refusal(request: Awaitable[object]) -> CaseLinksError | None:
+    """Return the error of ``request``, unless the error only says that its subject does not exist."""
     try:
-        await client.list_links(case(uuid.uuid4()))
-    except NotFoundError:
-        pass  # expected: the case does not exist
+        await request
+    except (NotFoundError, BadRequestError):
+        pass
     except CaseLinksError as error:
-        return Finding("keys", "bad", str(error))
-    return Finding(
-        "keys", "ok", "accepted; only creating a link shows whether they have the scope cases_write"
-    )
+        return error
+    return None
+
+
+async def _are_swapped(site: Site, names: Sequence[str]) -> bool:
+    """Return whether the site accepts the values of the two variables ``names`` in the other order."""
+    if len(names) != 2:
+        return False
+    keys = ApiKeys(api_key=os.environ[names[1]], app_key=os.environ[names[0]])
+    options: ClientOptions = {"timeout": _SECONDS, "retry": _ONCE, "proxy": proxy_for(site).url}
+    async with CaseLinksClient(site, keys, **options) as client:
+        return await _refusal(client.list_links(case(uuid.uuid4()))) is None
 
 
 def _rate_limit(client: CaseLinksClient) -> Finding:

@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Final, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from attrs import asdict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import label, records, status_of
+from datadog_caselinks.cli.records import is_for_people, label, records
 from datadog_caselinks.cli.run import (
     Settings,
     end_within,
     logging_to,
+    max_wait_option,
     open_client,
     output_option,
+    rate_option,
     resolve_site,
     run,
     site_option,
     verbose_option,
 )
 from datadog_caselinks.cli.screen import Screen, time_left
-from datadog_caselinks.errors import LinkFileError
-from datadog_caselinks.fleet import (
-    FleetLink,
-    Run,
-    add_link_tasks,
-    connected,
-    create_tables,
-    failed_links,
-    list_runs,
-    retry_failed,
-    submit_lines,
-    work,
-    work_until_done,
-)
-from datadog_caselinks.messages import counted
+from datadog_caselinks.errors import FleetError, LinkFileError
+from datadog_caselinks.messages import counted, one_line
 from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.rate import Rate
+
+# The functions of the fleet are imported where they are used: they need an extra, and --help does not.
+if TYPE_CHECKING:
+    from datadog_caselinks.fleet import FleetLink, Run
 
 _SECONDS: Final = 1.0
 """Seconds between two updates of ``status --follow``."""
@@ -54,8 +54,13 @@ _END: Final = 9.0
 _LIBRARIES: Final = ("procrastinate", "psycopg", "asyncio")
 """Loggers whose tracebacks are hidden: the command reports these errors itself, or recovers."""
 
-_RUN_WIDTHS: Final = (6, 24, 18, 55, 0)
-_LINK_WIDTHS: Final = (6, 8, 7, 81, 0)
+_DATABASE_VARIABLES: Final = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGPORT", "PGDATABASE")
+"""Variables of PostgreSQL. If one is set, someone chose a database."""
+
+_RUN_COLUMNS: Final = (
+    *("run", "file", "submitted", "progress", "created", "already linked", "failed", "ambiguous", "left"),
+)
+_FAILURE: Final = "bold red"
 
 T = TypeVar("T")
 
@@ -76,6 +81,24 @@ def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: 
     The event loop is the one that psycopg needs. Only on Windows it is not the usual one.
     """
     return run(end_within(_END, work, last_words), loop_factory=asyncio.SelectorEventLoop)
+
+
+@contextlib.asynccontextmanager
+async def _connected(database: str) -> AsyncIterator[Any]:
+    """Open the app on the database. If no database is named, the error says how to name one."""
+    from datadog_caselinks.fleet import connected
+
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            app = await stack.enter_async_context(connected(database))
+        except FleetError as error:
+            if database or any(map(os.environ.get, _DATABASE_VARIABLES)):
+                raise
+            raise FleetError(
+                "no database is named: set CASELINKS_DATABASE or use --database, such as "
+                f"postgresql://USER@HOST/NAME. Without it, {error}"
+            ) from error
+        yield app
 
 
 @click.group(cls=Group)
@@ -101,7 +124,9 @@ def init(database: str) -> None:
     """Create the tables in the database, unless they exist."""
 
     async def create() -> None:
-        async with connected(database) as app:
+        from datadog_caselinks.fleet import create_tables
+
+        async with _connected(database) as app:
             await create_tables(app)
 
     _run(create())
@@ -123,7 +148,9 @@ def submit(file: str, file_options: FileOptions, database: str, site: str | None
     screen = Screen(quiet=quiet)
 
     async def submit_file() -> None:
-        async with connected(database) as app:
+        from datadog_caselinks.fleet import submit_lines
+
+        async with _connected(database) as app:
             link_site = resolve_site(site)
             lines = _well_formed(screen, read_link_file(stream, site=link_site, **file_options))
             submission = await submit_lines(app, lines, site=link_site, source=file)
@@ -156,38 +183,62 @@ async def _well_formed(
 @click.option("--until-done", is_flag=True, help="End once every link has an outcome.")
 @_database_option
 @site_option
+@rate_option
+@max_wait_option
 @_quiet_option
 @verbose_option
-def worker(until_done: bool, database: str, site: str | None, quiet: bool, verbose: bool) -> None:
+@click.pass_context
+def worker(
+    context: click.Context,
+    until_done: bool,
+    database: str,
+    site: str | None,
+    rate: Rate | None,
+    max_wait: float,
+    quiet: bool,
+    verbose: bool,
+) -> None:
     """Create submitted links until Ctrl-C or SIGTERM.
 
     Start any number of workers on any machine. They share the server's rate limit, take over the work of dead
     workers, and survive restarts of the database.
+
+    With --until-done, the exit status is 1 if a link failed or is ambiguous in a run
+    that was not done when the worker started, whichever worker processed the link.
     """
     screen = Screen(quiet=quiet)
-    settings = Settings(site, in_sandbox=False, output="table", quiet=quiet, verbose=verbose)
+    settings = Settings(site, False, "table", quiet, verbose, max_wait, rate)
     report = _WorkerReport(screen)
 
     def note_interruption() -> None:
         screen.close()
         screen.note(f"{report.summary} To continue, start a worker on any machine.")
 
-    async def create() -> None:
-        async with open_client(settings) as client, connected(database) as app:
+    async def create() -> int:
+        from datadog_caselinks.fleet import add_link_tasks, list_runs, work, work_until_done
+
+        async with open_client(settings) as client, _connected(database) as app:
+            runs = await list_runs(app) if until_done else []
+            done_before = {each.run for each in runs if not each.pending}
             add_link_tasks(app, client, on_outcome=report.add)
             screen.note(f"Creating links on {client.site.api_url} as they are submitted.")
             screen.start(None)
             await (work_until_done(app) if until_done else work(app))
+            return sum(each.not_made for each in await list_runs(app) if each.run not in done_before)
 
     try:
         with logging_to(screen, settings):
-            _run(create(), note_interruption)
+            failed = _run(create(), note_interruption)
     except RunInterruptedError:
         note_interruption()
         raise
     finally:
         screen.close()
     screen.note(report.summary)
+    if failed:
+        failures = counted(failed, "link of these runs is", "links of these runs are")
+        screen.problem(f"{failures} failed or ambiguous. To list them: caselinks fleet status --failed")
+        context.exit(1)
 
 
 class _WorkerReport:
@@ -202,7 +253,7 @@ class _WorkerReport:
         self._done += 1
         if isinstance(outcome, Failed):
             self._failed += 1
-            self._screen.problem(f"run {run}, line {number}: {label(status_of(outcome))}: {outcome.error}")
+            self._screen.problem(f"run {run}, line {number}: {label(outcome.status)}: {outcome.error}")
         self._screen.advance(done=self._done, failed=self._failed)
 
     @property
@@ -237,19 +288,30 @@ def status(
     screen = Screen(quiet=quiet)
 
     async def show() -> int:
-        async with connected(database) as app:
+        from datadog_caselinks.fleet import failed_links, list_runs
+
+        async with _connected(database) as app:
             if follow:
                 await _follow(screen, lambda: list_runs(app, number))
             runs = await list_runs(app, number)
             if number and not runs:
                 raise click.UsageError(f"there is no run {number}")
-            with records(screen, output, _LINK_WIDTHS if failed else _RUN_WIDTHS) as writer:
+            if is_for_people(output):
+                if failed:
+                    await _draw_links(failed_links(app, number))
+                else:
+                    _draw_runs(runs)
+                return _report(runs)
+            with records(screen, output) as writer:
                 if failed:
                     async for link in failed_links(app, number):
                         writer.add(_link_record(link), _link_row(link))
                 else:
                     for each in runs:
                         writer.add(_run_record(each), _run_row(each))
+        return _report(runs)
+
+    def _report(runs: list[Run]) -> int:
         for text in _held_up(runs):
             screen.problem(text)
         return sum(each.not_made for each in runs)
@@ -280,6 +342,48 @@ def _held_up(runs: Iterable[Run]) -> Iterator[str]:
     for each in runs:
         for error in each.held_up_by:
             yield f"run {each.run} is held up and will be retried: {error}"
+
+
+def _draw_runs(runs: Iterable[Run]) -> None:
+    """Draw the runs as a table with a header, failures in red."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in _RUN_COLUMNS:
+        table.add_column(name, justify="left" if name in ("file", "submitted", "left") else "right")
+    for each in runs:
+        table.add_row(
+            str(each.run),
+            Text(one_line(each.source)),
+            _local(each.submitted_at),
+            f"{each.done} of {each.links} done",
+            *(str(each.created), str(each.already_linked)),
+            *(Text(str(count), _FAILURE if count else "") for count in (each.failed, each.ambiguous)),
+            time_left(each.pending, each.rate) if each.pending else "",
+        )
+    if table.rows:
+        Console().print(table)
+
+
+async def _draw_links(links: AsyncIterator[FleetLink]) -> None:
+    """Draw the links that failed below a header, each with its status in red, and its error on a line."""
+    console = Console(highlight=False)
+    has_header = False
+    async for link in links:
+        if not has_header:
+            has_header = True
+            console.print(Text(_aligned("run", "line", "time", "status", "link"), "bold"))
+        cells = (str(link.run), str(link.number), _local(link.at), link.state)
+        row = Text(_aligned(*cells, one_line(f"{link.parent} {link.relationship} {link.child}")))
+        row.highlight_words([link.state], _FAILURE)
+        console.print(row, soft_wrap=True)
+        console.print(Text(f"    {one_line(link.error, limit=1000)}"), soft_wrap=True)
+
+
+def _aligned(run: str, line: str, time: str, status: str, link: str) -> str:
+    return f"{run:>4}  {line:>6}  {time:<19}  {status:<9}  {link}"
+
+
+def _local(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _run_row(run: Run) -> list[str]:
@@ -320,7 +424,9 @@ def retry(number: int | None, database: str, quiet: bool) -> None:
     screen = Screen(quiet=quiet)
 
     async def submit_again() -> int:
-        async with connected(database) as app:
+        from datadog_caselinks.fleet import retry_failed
+
+        async with _connected(database) as app:
             return await retry_failed(app, number)
 
     count = _run(submit_again())

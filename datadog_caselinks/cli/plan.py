@@ -8,10 +8,11 @@ from itertools import chain
 from typing import Final
 
 import click
+from attrs import define, field
 
 from datadog_caselinks.bulk.create_links import Failed
 from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
-from datadog_caselinks.bulk.link_files import MalformedLine, read_link_file
+from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
@@ -23,12 +24,12 @@ from datadog_caselinks.cli.records import (
     label,
     link_record,
     records,
-    status_of,
 )
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
+from datadog_caselinks.cli.warnings import show_warnings
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, LinkFileError, ParameterError
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
@@ -48,6 +49,7 @@ _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 @click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
 @click.argument("file")
 @with_file_options
+@click.option("--strict", is_flag=True, help="Plan nothing if a line is malformed or a case does not exist.")
 @click.option(
     "--prune", is_flag=True, help="Also delete links between entities of FILE that are not in FILE."
 )
@@ -62,6 +64,7 @@ def plan(
     context: click.Context,
     file: str,
     file_options: FileOptions,
+    strict: bool,
     prune: bool,
     applies: bool,
     check: bool,
@@ -72,7 +75,9 @@ def plan(
 
     FILE is YAML, or CSV or JSON Lines as for bulk; - is standard input. Nothing is
     changed without --apply, and applying twice changes nothing. With --check, the exit
-    status is 3 if changes are pending, and 0 if there are none.
+    status is 3 if changes are pending, and 0 if there are none. As in bulk, lines that
+    are malformed or name an unknown case are reported, and the others are planned. Then
+    nothing is pruned, and the exit status is 1.
 
     \b
     In YAML:
@@ -89,15 +94,26 @@ def plan(
 
     async def work() -> None:
         async with open_client(settings) as client:
-            wanted = await _wanted(screen, file, file_options, client)
+            wanted = await _read(screen, file, file_options, client)
+            if strict and wanted.left_out:
+                raise LinkFileError(
+                    f"nothing was planned because of --strict: {counted(wanted.left_out, 'malformed line')}"
+                )
             screen.start(None)
-            planned = await client.plan_links(wanted, prune=prune, progress=screen.on_progress)
+            planned = await client.plan_links(
+                wanted.numbers,
+                prune=prune and not wanted.left_out,
+                progress=screen.on_progress,
+                on_failure=None if strict else wanted.leave_out,
+            )
             screen.close()
+            application.left_out = wanted.left_out
+            if prune and wanted.left_out:
+                screen.problem("Nothing is pruned, because a line above may mean a link that exists.")
             if not (applies and settings.output != "table"):
                 _show(screen, settings, planned)
-            for warning in planned.warnings:
-                screen.problem(f"Warning: {warning}")
-            summary = _summary(planned)
+            await show_warnings(screen, client.resolver(), planned)
+            summary = _summary(planned, wanted.left_out)
             if not (planned.create or planned.delete):
                 screen.note(f"Nothing to do: {summary}.")
             elif not applies:
@@ -123,18 +139,36 @@ def plan(
     context.exit(application.exit_status)
 
 
-async def _wanted(
-    screen: Screen, file: str, file_options: FileOptions, client: CaseLinksClient
-) -> list[WantedLink]:
-    """Read the links in ``file``. Raises :class:`LinkFileError` if any line is malformed."""
+@define
+class _Wanted:
+    """The links of a file, and how many of its lines are left out."""
+
+    _screen: Screen
+    numbers: dict[WantedLink, list[int]] = field(factory=dict, init=False)  # of the lines of each link
+    left_out: int = field(default=0, init=False)
+
+    def add(self, line: LinkLine | MalformedLine) -> None:
+        if isinstance(line, LinkLine):
+            self.numbers.setdefault(line.new, []).append(line.number)
+        else:
+            self._report(line.number, line.reason)
+
+    def leave_out(self, new: WantedLink, error: CaseLinksError) -> None:
+        for number in self.numbers[new]:
+            self._report(number, str(error))
+
+    def _report(self, number: int, reason: str) -> None:
+        self.left_out += 1
+        self._screen.problem(f"line {number}: {reason}")
+
+
+async def _read(screen: Screen, file: str, file_options: FileOptions, client: CaseLinksClient) -> _Wanted:
+    """Read the links in ``file``, and report its malformed lines."""
+    wanted = _Wanted(screen)
     with open_input(file) as stream:
-        lines = [line async for line in read_link_file(stream, site=client.site, **file_options)]
-    malformed = [line for line in lines if isinstance(line, MalformedLine)]
-    for line in malformed:
-        screen.problem(f"line {line.number}: {line.reason}")
-    if malformed:
-        raise LinkFileError(f"nothing was planned: {counted(len(malformed), 'malformed line')}")
-    return [line.new for line in lines if not isinstance(line, MalformedLine)]
+        async for line in read_link_file(stream, site=client.site, **file_options):
+            wanted.add(line)
+    return wanted
 
 
 def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
@@ -152,11 +186,12 @@ def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
             writer.add(record, [f"{sign} {planned.describe(link)}"])
 
 
-def _summary(planned: LinkPlan) -> str:
+def _summary(planned: LinkPlan, left_out: int) -> str:
     changes = [
         f"{counted(len(planned.create), 'link')} to create" if planned.create else "",
         f"{counted(len(planned.delete), 'link')} to delete" if planned.delete else "",
         f"{len(planned.keep)} already linked" if planned.keep else "",
+        f"{counted(left_out, 'line')} left out" if left_out else "",
     ]
     return ", ".join(filter(None, changes)) or "the file contains no links"
 
@@ -172,6 +207,7 @@ class _Application:
         self._last_error: CaseLinksError | None = None
         self.has_begun = False
         self.is_pending = False
+        self.left_out = 0  # lines of the file
 
     async def apply(self, client: CaseLinksClient, planned: LinkPlan) -> None:
         """Create and delete the links of the plan."""
@@ -183,7 +219,7 @@ class _Application:
                     self._add(outcome, planned, writer)
         self._screen.close()
         self._screen.note(f"{self._summary}.")
-        if self._failures:
+        if self._failures or self.left_out:
             first = longer_wait(self._last_error, self._max_wait) or "fix the problems above"
             self._screen.problem(to_continue(_THE_REST, first=first))
 
@@ -217,13 +253,13 @@ class _Application:
 
     @property
     def exit_status(self) -> int:
-        """The exit status: 1 if any change failed, or 3 if the caller wants to know that some are pending."""
-        if self.is_pending:
-            return _PENDING
-        return 1 if self._failures else 0
+        """The exit status: 1 if something failed, or 3 for ``--check`` if changes are pending."""
+        if self._failures or self.left_out:
+            return 1
+        return _PENDING if self.is_pending else 0
 
 
 def _status(outcome: PlanOutcome) -> str:
     if isinstance(outcome, Deleted):
         return _DELETED
-    return _NOT_DELETED if isinstance(outcome, NotDeleted) else status_of(outcome)
+    return _NOT_DELETED if isinstance(outcome, NotDeleted) else outcome.status

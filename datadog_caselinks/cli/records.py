@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from datadog_caselinks.bulk.create_links import AlreadyLinked, Created, Outcome
 from datadog_caselinks.bulk.link_files import MalformedLine
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
@@ -85,15 +84,6 @@ def records(screen: Screen, output: str, widths: Sequence[int] = ()) -> Iterator
         yield writer
     finally:
         writer.close()
-
-
-def status_of(outcome: Outcome) -> LinkStatus:
-    """Return the status of a link with this outcome."""
-    if isinstance(outcome, Created):
-        return LinkStatus.CREATED
-    if isinstance(outcome, AlreadyLinked):
-        return LinkStatus.ALREADY_LINKED
-    return LinkStatus.AMBIGUOUS if isinstance(outcome.error, AmbiguousResultError) else LinkStatus.FAILED
 
 
 def label(status: str) -> str:

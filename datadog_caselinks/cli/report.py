@@ -21,7 +21,6 @@ from datadog_caselinks.cli.records import (
     label,
     link_record,
     malformed_record,
-    status_of,
     wanted_record,
     with_keys,
 )
@@ -98,7 +97,7 @@ class Report:
         """Count and show the outcome of one link."""
         line = self._open.pop(outcome.index)
         number = line.number
-        status = status_of(outcome)
+        status = outcome.status
         self._counts[status] += 1
         record = {"line": number, "outcome": status, **wanted_record(line.new)}
         if isinstance(outcome, Failed):
@@ -157,7 +156,7 @@ class Report:
 
     def _show_failure(self, line: LinkLine, outcome: Failed) -> None:
         number, error = line.number, outcome.error
-        message = f"line {number}: {label(status_of(outcome))}: {with_keys(line.new, error)}"
+        message = f"line {number}: {label(outcome.status)}: {with_keys(line.new, error)}"
         if isinstance(error, AmbiguousResultError):
             self._screen.problem(message)
             if error.during_outage:

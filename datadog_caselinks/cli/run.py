@@ -58,9 +58,8 @@ output_option: Final[Callable[[Any], Any]] = click.option(
     show_default=True,
     help="Without a terminal, tabs separate the columns of a table.",
 )
-verbose_option: Final[Callable[[Any], Any]] = click.option(
-    "--verbose", "-v", is_flag=True, help="Show each retry and each wait for the rate limit."
-)
+_VERBOSE: Final = "Show each retry and each wait for the rate limit."
+verbose_option: Final[Callable[[Any], Any]] = click.option("--verbose", "-v", is_flag=True, help=_VERBOSE)
 
 
 def _parsed_rate(context: click.Context, parameter: click.Parameter, given: str | None) -> Rate | None:
@@ -83,10 +82,12 @@ max_wait_option: Final[Callable[[Any], Any]] = click.option(
 )
 
 
-def with_settings(*, quiet: str = "Show results and problems only.") -> Callable[[Callable[..., T]], Any]:
+def with_settings(
+    *, quiet: str = "Show results and problems only.", verbose: str = _VERBOSE
+) -> Callable[[Callable[..., T]], Any]:
     """Add the common options to a subcommand, as its parameter ``settings``.
 
-    ``quiet`` is the help text of ``--quiet``.
+    ``quiet`` and ``verbose`` are the help texts of these options.
     """
 
     def decorate(function: Callable[..., T]) -> Any:
@@ -101,7 +102,7 @@ def with_settings(*, quiet: str = "Show results and problems only.") -> Callable
         @rate_option
         @max_wait_option
         @click.option("--quiet", "-q", is_flag=True, help=quiet)
-        @verbose_option
+        @click.option("--verbose", "-v", is_flag=True, help=verbose)
         @functools.wraps(function)
         def command(
             *arguments: Any,

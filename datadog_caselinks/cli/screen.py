@@ -37,7 +37,7 @@ class Screen:
         # FORCE_COLOR asks for colours in a file. A bar redraws itself, which only a terminal can show; a
         # terminal of a CI job ends up in a log.
         is_watched = sys.stderr.isatty() and self._console.is_interactive and not os.environ.get("CI")
-        self.has_bar = not quiet and is_watched
+        self.has_bar: bool = not quiet and is_watched
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),

@@ -51,38 +51,55 @@ class Contradiction:
     links: tuple[Link, ...]
     message: str
 
+    def describe(self, name: Name) -> str:
+        """Return the message, in which ``name`` returns what to call an entity."""
+        return _describe(self.kind, self.links, name)
+
     def __str__(self) -> str:
         return self.message
 
 
-def find_contradictions(links: Iterable[Link], *, name: Name = named) -> list[Contradiction]:
+def find_contradictions(
+    links: Iterable[Link], *, name: Name = named, about: Callable[[Link], bool] | None = None
+) -> list[Contradiction]:
     """Return the contradictions between ``links``: first the cycles, then the children with several parents.
 
     Unusual links are fine, such as a case that blocks its own parent. ``name`` returns what a message calls
-    an entity.
+    an entity. With ``about``, only contradictions with a link for which it returns true are returned.
     """
     links = list(links)
-    return [*_cycles(links, name), *_several_parents(links, name)]
+    found = [(ContradictionKind.CYCLE, cycle) for cycle in find_cycles(links, through=about)]
+    found += [(ContradictionKind.SEVERAL_PARENTS, several) for several in _parents(links, about)]
+    return [Contradiction(kind, each, _describe(kind, each, name)) for kind, each in found]
 
 
-def _cycles(links: Sequence[Link], name: Name) -> Iterator[Contradiction]:
-    for cycle in find_cycles(links):
-        steps = [f"{link.relationship} {name(link.child)}" for link in cycle]
-        if len(steps) > _MAX_NAMES:
-            steps = [*steps[: _MAX_NAMES - 1], f"… ({len(steps) - _MAX_NAMES} more)", steps[-1]]
-        message = f"a cycle: {' '.join([name(cycle[0].parent), *steps])}"
-        yield Contradiction(ContradictionKind.CYCLE, cycle, message)
+def _describe(kind: ContradictionKind, links: Sequence[Link], name: Name) -> str:
+    return _describe_cycle(links, name) if kind is ContradictionKind.CYCLE else _describe_parents(links, name)
 
 
-def _several_parents(links: Sequence[Link], name: Name) -> Iterator[Contradiction]:
+def _describe_cycle(cycle: Sequence[Link], name: Name) -> str:
+    steps = [f"{link.relationship} {name(link.child)}" for link in cycle]
+    if len(steps) > _MAX_NAMES:
+        steps = [*steps[: _MAX_NAMES - 1], f"… ({len(steps) - _MAX_NAMES} more)", steps[-1]]
+    return f"a cycle: {' '.join([name(cycle[0].parent), *steps])}"
+
+
+def _describe_parents(links: Sequence[Link], name: Name) -> str:
+    names = [name(link.parent) for link in links[:_MAX_NAMES]]
+    if len(links) > _MAX_NAMES:
+        names.append(f"… ({len(links) - _MAX_NAMES} more)")
+    return f"{name(links[0].child)} has {len(links)} parents: {', '.join(names)}"
+
+
+def _parents(links: Iterable[Link], about: Callable[[Link], bool] | None) -> Iterator[tuple[Link, ...]]:
+    """Yield the links of each child with several parents, one for each parent."""
     parents = defaultdict[Entity, dict[Entity, Link]](dict)
+    concerned = set[Entity]()
     for link in links:
         if link.relationship == Relationship.PARENT_OF:
             parents[link.child].setdefault(link.parent, link)
+            if about is None or about(link):
+                concerned.add(link.child)
     for child, by_parent in parents.items():
-        if len(by_parent) > 1:
-            names = [name(parent) for parent in by_parent]
-            if len(names) > _MAX_NAMES:
-                names = [*names[:_MAX_NAMES], f"… ({len(names) - _MAX_NAMES} more)"]
-            message = f"{name(child)} has {len(by_parent)} parents: {', '.join(names)}"
-            yield Contradiction(ContradictionKind.SEVERAL_PARENTS, tuple(by_parent.values()), message)
+        if child in concerned and len(by_parent) > 1:
+            yield tuple(by_parent.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from datadog_caselinks.graph.search import depth_first
@@ -27,21 +27,25 @@ Outgoing = Mapping[Entity, list[L]]
 
 
 def find_cycles(
-    links: Iterable[L], *, relationships: Iterable[Relationship] = ACYCLIC
+    links: Iterable[L],
+    *,
+    relationships: Iterable[Relationship] = ACYCLIC,
+    through: Callable[[L], bool] | None = None,
 ) -> list[tuple[L, ...]]:
     """Return one cycle for each group of entities that can all reach each other, in linear time.
 
     Relationships are searched separately. The child of each link in a cycle is the parent of the next one.
     A cycle starts with its link that comes first in ``links``. It is the shortest one of a small group, and
-    a short one of a large group. The same ``links`` always give the same cycles.
+    a short one of a large group. The same ``links`` always give the same cycles. With ``through``, each cycle
+    has a link for which it returns true.
     """
     by_relationship = defaultdict[Relationship | str, list[L]](list)
     for link in links:
         by_relationship[link.relationship].append(link)
-    return [cycle for each in relationships for cycle in _find(by_relationship[each])]
+    return [cycle for each in relationships for cycle in _find(by_relationship[each], through)]
 
 
-def _find(links: list[L]) -> Iterator[tuple[L, ...]]:
+def _find(links: list[L], through: Callable[[L], bool] | None) -> Iterator[tuple[L, ...]]:
     position = {id(link): number for number, link in enumerate(links)}
     group = _groups(links)
     inner = defaultdict[int, dict[Entity, list[L]]](dict)
@@ -49,7 +53,10 @@ def _find(links: list[L]) -> Iterator[tuple[L, ...]]:
         if group[link.parent] == group[link.child]:
             inner[group[link.parent]].setdefault(link.parent, []).append(link)
     for outgoing in inner.values():
-        cycle = _short_cycle(outgoing)
+        starts = outgoing if through is None else _those(outgoing, through)
+        if not starts:
+            continue
+        cycle = _short_cycle(outgoing, starts)
         first = min(range(len(cycle)), key=lambda number: position[id(cycle[number])])
         yield (*cycle[first:], *cycle[:first])
 
@@ -69,11 +76,19 @@ def _groups(links: list[L]) -> dict[Entity, int]:
     return {entity: number for number, group in enumerate(groups) for entity in group}
 
 
-def _short_cycle(outgoing: Outgoing[L]) -> list[L]:
+def _those(outgoing: Outgoing[L], through: Callable[[L], bool]) -> Outgoing[L]:
+    """Return the links for which ``through`` returns true, by their parents."""
+    chosen = {entity: list(filter(through, links)) for entity, links in outgoing.items()}
+    return {entity: links for entity, links in chosen.items() if links}
+
+
+def _short_cycle(outgoing: Outgoing[L], starts: Outgoing[L]) -> list[L]:
+    """Return a short cycle that begins with one of the links ``starts``."""
     best: list[L] = []
     budget = _MAX_PASSES * sum(map(len, outgoing.values()))
-    for start in outgoing:
-        found, visited = _shortest_through(start, outgoing, longest=len(best) - 1 if best else len(outgoing))
+    for start, first in starts.items():
+        longest = len(best) - 1 if best else len(outgoing)
+        found, visited = _shortest_through(start, first, outgoing, longest=longest)
         best = found or best
         budget -= visited
         if len(best) == 1 or budget < 0:
@@ -81,13 +96,18 @@ def _short_cycle(outgoing: Outgoing[L]) -> list[L]:
     return best
 
 
-def _shortest_through(start: Entity, outgoing: Outgoing[L], *, longest: int) -> tuple[list[L], int]:
-    """Return the shortest cycle through ``start``, of at most ``longest`` links, and the links visited."""
+def _shortest_through(
+    start: Entity, first: Iterable[L], outgoing: Outgoing[L], *, longest: int
+) -> tuple[list[L], int]:
+    """Return the shortest cycle from ``start`` by one of its links ``first``, of at most ``longest`` links.
+
+    Also return how many links were visited.
+    """
     reached_by: dict[Entity, L] = {}
-    frontier, visited = [start], 0
+    frontier, visited = first, 0
     for _ in range(longest):
         next_frontier: list[Entity] = []
-        for link in (link for entity in frontier for link in outgoing[entity]):
+        for link in frontier:
             visited += 1
             if link.child == start:
                 cycle = [link]
@@ -97,5 +117,5 @@ def _shortest_through(start: Entity, outgoing: Outgoing[L], *, longest: int) -> 
             if link.child not in reached_by:
                 reached_by[link.child] = link
                 next_frontier.append(link.child)
-        frontier = next_frontier
+        frontier = [link for entity in next_frontier for link in outgoing[entity]]
     return [], visited

@@ -14,7 +14,7 @@ from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurrently
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
+from datadog_caselinks.errors import BadRequestError, CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
@@ -48,7 +48,7 @@ class LinkPlan:
     ``delete``
         The existing links to delete. Empty unless ``prune`` was set.
     ``warnings``
-        Contradictions between the links that will exist, as far as those were listed.
+        Contradictions between a wanted link and others that will exist, as far as those were listed.
     ``cases``
         The cases that were looked up by key.
     ``incidents``
@@ -85,6 +85,9 @@ class LinkPlan:
         return "\n".join([*created, *deleted])
 
 
+OnFailure = Callable[[WantedLink, CaseLinksError], None]
+"""A callback that receives a link that cannot be planned, and the reason."""
+
 PlanOutcome = Outcome | Deleted | NotDeleted
 """The outcome of one link of a plan: of a create, or of a delete."""
 
@@ -98,6 +101,7 @@ async def plan_links(
     prune: bool,
     concurrency: int,
     progress: Progress,
+    on_failure: OnFailure | None = None,
 ) -> LinkPlan:
     """Look up the keys in ``wanted``, list the existing links, and compare."""
     async with contextlib.aclosing(enumerate_async(wanted)) as items:
@@ -108,21 +112,46 @@ async def plan_links(
         for end in (link.parent, link.child)
         if isinstance(end, CaseKey | IncidentNumber)
     )
-    found = await _find_all(resolver, list(unresolved), concurrency, progress)
-    links = [await resolver.link(link) for link in references]  # sends no requests: all are known
+    is_tolerant = on_failure is not None
+    found = await _find_all(resolver, list(unresolved), concurrency, progress, is_tolerant=is_tolerant)
+    links: dict[WantedLink, NewCaseLink] = {}
+    for reference in references:
+        try:
+            links[reference] = await resolver.link(reference)  # sends no requests: all names are known
+        except (NotFoundError, InvalidLinkError) as error:
+            if on_failure is None:
+                raise
+            on_failure(reference, error)
+    # A link that is left out may be one that exists.
+    prune = prune and len(links) == len(set(references))
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
-    to_list = await asyncio.to_thread(_entities_to_list, links, prune=prune)
+    to_list = await asyncio.to_thread(_entities_to_list, list(links.values()), prune=prune)
+    refused: dict[Entity, CaseLinksError] = {}
 
     async def list_and_learn(entity: Entity) -> list[CaseLink]:
         requested_at = asyncio.get_running_loop().time()
-        links = await list_links(entity)
+        try:
+            links = await list_links(entity)
+        except (BadRequestError, NotFoundError) as error:
+            if on_failure is None:
+                raise
+            refused[entity] = error
+            return []
         known.learn(entity, await asyncio.to_thread(ids_by_identity, links), requested_at)
         return links
 
     lists = await map_concurrently(list_and_learn, to_list, concurrency=concurrency, progress=progress)
+    if on_failure:
+        for reference, link in list(links.items()):
+            if reason := refused.get(link.parent) or refused.get(link.child):
+                on_failure(reference, reason)
+                del links[reference]
+                prune = False
     existing = {link.id: link for listed in lists.values() for link in listed}
     details = {each.entity: each for each in found}
-    plan = await asyncio.to_thread(compare, links, list(existing.values()), prune=prune, details=details)
+    plan = await asyncio.to_thread(
+        compare, list(links.values()), list(existing.values()), prune=prune, details=details
+    )
     return evolve(plan, known=known)
 
 
@@ -156,7 +185,13 @@ def compare(
         tuple(create),
         tuple(keep.values()),
         tuple(delete.values()),
-        tuple(find_contradictions([*create, *remaining], name=partial(name_of, known=details))),
+        tuple(
+            find_contradictions(
+                [*create, *remaining],
+                name=partial(name_of, known=details),
+                about=lambda link: identity(link) in new,
+            )
+        ),
         {entity: each for entity, each in details.items() if isinstance(each, Case)},
         incidents={entity: each for entity, each in details.items() if isinstance(each, Incident)},
     )
@@ -188,9 +223,17 @@ async def _skip_delete(link: CaseLink) -> None:
 
 
 async def _find_all(
-    resolver: Resolver, names: Sequence[CaseKey | IncidentNumber], concurrency: int, progress: Progress
+    resolver: Resolver,
+    names: Sequence[CaseKey | IncidentNumber],
+    concurrency: int,
+    progress: Progress,
+    *,
+    is_tolerant: bool,
 ) -> list[Details]:
-    """Return the case or incident of each name. The error for unknown ones names all, not only the first."""
+    """Return the case or incident of each name.
+
+    The error for unknown names has all of them, not only the first. If ``is_tolerant``, they are left out.
+    """
 
     missing: dict[CaseKey | IncidentNumber, NotFoundError] = {}
 
@@ -202,7 +245,7 @@ async def _find_all(
             return None
 
     found = await map_concurrently(find, names, concurrency=concurrency, progress=progress)
-    if missing:
+    if missing and not is_tolerant:
         first, *others = (name for name in names if name in missing)
         error = missing[first]
         if others:

@@ -44,20 +44,20 @@ _LONGEST_WAIT: Final = 3600.0
 """The maximum wait in seconds that a header can cause. After it, a probe is sent."""
 
 _ALONE: Final = 0.95
-"""The share of the limit from which on this process is assumed to use it alone."""
+"""A process with at least this share of the limit is assumed to use it alone."""
 
 _CAUTION: Final = 0.6
 """The part of its share that a process uses if there are others, because their use is known with a delay."""
 
-
 _RESERVE: Final = 12
-"""One of so many requests of a window is left to processes that had fewer: more than ``_ALONE`` hides."""
+"""A twelfth of a window is reserved for processes that had fewer requests. It is more than the twentieth that
+``_ALONE`` overlooks."""
 
 _LAST_PART: Final = 0.25
-"""The part of a window at its end in which nothing is left to other processes."""
+"""The last part of a window, in which nothing is reserved for other processes any more."""
 
 _NARROW: Final = 0.75
-"""The part of a window that the end of a window must be known to, so that the next end follows from it."""
+"""The end of a window predicts the end of the next one only if it is known to this fraction of a period."""
 
 _DRIFT: Final = 1e-4
 """How much the clocks of client and server may drift apart, in seconds per second."""

@@ -32,6 +32,7 @@ from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.bulk.journal_lock import locked
 from datadog_caselinks.errors import JournalError
+from tests.bulk.polls import few_polls
 from tests.support.ids import case, incident, some_id
 from tests.support.strategies import new_links
 from tests.support.waiting import settle
@@ -86,7 +87,7 @@ async def begun(journal: Journal, new: NewCaseLink) -> Entry:
 
 async def refusal(path: Path, site: str = SITE) -> str:
     """Return why a run cannot use the journal."""
-    with pytest.raises(JournalError) as caught:
+    with few_polls(), pytest.raises(JournalError) as caught:
         await Journal(path, site=site).__aenter__()
     return str(caught.value)
 

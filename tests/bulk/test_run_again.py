@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, LinkStatus, Outcome, case
+from datadog_caselinks import CaseLinksClient, LinkStatus, Outcome, RetryPolicy, case
 from datadog_caselinks.bulk import journal
 from datadog_caselinks.bulk.journal_file import Store
 from datadog_caselinks.bulk.journal_lock import locked
@@ -20,10 +20,18 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import some_id
 from tests.support.waiting import settle
 
-COUNT = 120
+COUNT = 30
+CONCURRENCY = 10  # each way leaves the loop before the last link begins
 WANTED = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(COUNT)]
 
 Start = Callable[[], AsyncIterator[Outcome]]
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox, at_once: RetryPolicy) -> AsyncIterator[CaseLinksClient]:
+    keys = sandbox.credentials
+    async with CaseLinksClient(sandbox.site, keys, retry=at_once, max_concurrency=CONCURRENCY) as client:
+        yield client
 
 
 @pytest.fixture
@@ -185,6 +193,7 @@ class TestInUse:
     @pytest.fixture(autouse=True)
     def polls(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(journal, "_POLL", 0)
+        monkeypatch.setattr(journal, "_MAX_POLLS", 5)
 
     async def test_within_the_loop(self, start: Start) -> None:
         """A run that goes on is not disturbed by a second one, which is refused."""
@@ -211,6 +220,7 @@ class TestInUse:
         self, start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The moment is for any other run or reader, also of another process."""
+        monkeypatch.setattr(journal, "_MAX_POLLS", 10**9)
         tries = counted_tries(monkeypatch)
         with contextlib.ExitStack() as other:
             other.enter_context(locked(path))

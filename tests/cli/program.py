@@ -27,6 +27,7 @@ from datadog_caselinks.cli import graph, main, run
 from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli import starter
+from tests.cli.waits import waits_of
 
 _starter: socket.socket  # while `starting` holds
 _one_at_a_time = threading.Lock()
@@ -185,6 +186,7 @@ def _invoke(variables: dict[str, str], arguments: Sequence[str]) -> Finished:
         patch.object(run, "_cancel_on_signals", lambda work: work),
         patch.object(graph, "default_sigint", contextlib.nullcontext),
         _keeping_log_level(),
+        waits_of(variables),
     ):
         try:
             main()

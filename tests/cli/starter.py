@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from datadog_caselinks.cli import main
 from datadog_caselinks.cli.command import _COMMANDS
+from tests.cli.waits import waits_of
 
 MAX_BYTES = 1 << 20  # a request contains an environment
 READ_AT_START = ("PYTHONPATH", "SSL_CERT_FILE")  # read by Python itself, and by aiohttp on import
@@ -86,7 +87,8 @@ def become(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["caselinks", *arguments]
-    main()
+    with waits_of(environment):
+        main()
     sys.exit()
 
 

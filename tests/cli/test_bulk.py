@@ -18,6 +18,7 @@ import trustme
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.bulk import HEADER, bulk
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
+from tests.cli.waits import waiting_for_nothing
 from tests.support.server import Exchange, Server
 from tests.support.steps import answers, created, drops, is_silent
 
@@ -558,7 +559,8 @@ async def test_verbose_tells_of_each_wait(sandbox: Sandbox, tmp_path: Path) -> N
     path.write_text(HEADER + BLOCKS * 4)
     sandbox.fail_next(Fault.HTTP_429, count=2, seconds=0)
     sandbox.fail_next(Fault.HTTP_503, count=2)
-    done = await bulk(pointing_at(sandbox), "--verbose", "--concurrency", "1", str(path))
+    variables = waiting_for_nothing(pointing_at(sandbox))
+    done = await bulk(variables, "--verbose", "--concurrency", "1", str(path))
     assert (done.err.count("\nAttempt "), done.err.count("is used up")) == (2, 2)
     assert "of this kind" not in done.err
 

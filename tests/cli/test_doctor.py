@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -20,6 +21,12 @@ from tests.support.tcp import unused_port
 
 KEYS = {"DD_API_KEY": "secret-api-key-0123456789", "DD_APP_KEY": "secret-app-key-0123456789"}
 
+ACCESS = ["keys", "cases_read", "cases_write"]
+
+
+def without_styles(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)
+
 
 async def doctor(variables: dict[str, str], *arguments: str) -> tuple[Finished, dict[str, tuple[str, str]]]:
     """What it found: of each check the state, and what was told."""
@@ -34,19 +41,92 @@ pytestmark = pytest.mark.sandbox(rate_limit="200/2s")
 async def test_all_is_fine(sandbox: Sandbox) -> None:
     """Each check in order; nothing is created, and the status is 0."""
     done, found = await doctor(pointing_at(sandbox))
-    assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", "keys", "rate limit"]
+    assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", *ACCESS, "rate limit"]
     assert {state for state, _ in found.values()} == {"ok"}
-    assert found["rate limit"][1].startswith("200 requests in 2 s, 199 remaining. ")
+    assert found["rate limit"][1].startswith("200 requests in 2 s, 198 remaining. ")
     assert "named case_links: the metrics datadog.apis.rate_limit.usage.*" in found["rate limit"][1]
     assert (done.status, done.err, sandbox.links) == (0, "", [])
-    assert {request.method for request in sandbox.requests} == {"HEAD", "GET"}
+    methods = [(request.method, request.status) for request in sandbox.requests[1:]]
+    assert methods == [("GET", 200), ("DELETE", 404)]  # of a case and a link that do not exist
 
 
 async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
     """As they are found, and not at the end."""
     status, shown = await on_terminal(pointing_at(sandbox), "doctor")
     assert status == 0
-    assert "ok    keys         accepted" in shown
+    assert "\x1b[32m✓\x1b[0m  keys         accepted" in shown
+    assert "Ready to create links." in shown
+    variables = pointing_at(sandbox) | {"DD_APP_KEY": "wrong"}
+    status, shown = await on_terminal(variables, "doctor", "--quiet", columns=60)
+    assert (status, "✓" in shown) == (1, False)
+    assert "✗" in shown
+    lines = shown.replace("\r", "").split("\n")
+    assert max(map(len, map(without_styles, lines))) <= 90
+    assert "Not ready to create links: fix what is marked above" in shown
+    status, shown = await on_terminal(pointing_at(sandbox), "doctor", "--output", "jsonl")
+    assert "✓" not in shown
+
+
+async def test_it_ends_with_a_sentence(sandbox: Sandbox) -> None:
+    """The last line says whether links can be created, on standard error and not among JSON."""
+    done = await caselinks(pointing_at(sandbox), "doctor")
+    assert done.err == "Ready to create links.\n"
+    assert done.out.splitlines()[0].startswith("ok\tsite\t")
+    done = await caselinks(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"}, "doctor")
+    assert done.err == "Not ready to create links: fix what is marked above, and run doctor again.\n"
+
+
+async def test_what_a_key_lacks(sandbox: Sandbox) -> None:
+    """A key without the scope to write is named with the scope, though it may list."""
+    variables = pointing_at(sandbox) | {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
+    done, found = await doctor(variables)
+    assert (found["keys"][0], found["cases_read"][0], done.status) == ("ok", "ok", 1)
+    assert found["cases_write"] == (
+        "bad",
+        "DD_APP_KEY lacks the scope cases_write, which it needs to create and delete links "
+        "(the application key lacks the scope cases_write)",
+    )
+
+
+async def test_keys_that_may_do_nothing() -> None:
+    """A 403 is reported for each scope, and a failure of the server as it is."""
+    date = answers(200, Date=formatdate(usegmt=True))
+    async with Server(date, answers(403)) as server:
+        _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    lacks = "DD_APP_KEY lacks the scope {}, which it needs to {} (403)"
+    assert found["cases_read"] == ("bad", lacks.format("cases_read", "list links and read cases"))
+    assert found["cases_write"] == ("bad", lacks.format("cases_write", "create and delete links"))
+    assert "keys" not in found
+    async with Server(date, listed, answers(500)) as server:
+        _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    assert found["cases_write"][0] == "bad"
+    assert ": 500 " in found["cases_write"][1]
+
+
+@pytest.mark.parametrize("prefix", ["DD", "DATADOG"])
+async def test_swapped_keys_are_noticed(sandbox: Sandbox, prefix: str) -> None:
+    """Two keys that are accepted in the other order are reported as swapped, by their variables."""
+    keys = {
+        f"{prefix}_API_KEY": sandbox.credentials.app_key,
+        f"{prefix}_APP_KEY": sandbox.credentials.api_key,
+    }
+    done, found = await doctor(environment(DD_SITE=sandbox.url, **keys))
+    assert found["keys"] == (
+        "bad",
+        f"{prefix}_API_KEY and {prefix}_APP_KEY are swapped: exchange their values",
+    )
+    assert (done.status, found["credentials"][0]) == (1, "ok")
+
+
+@pytest.mark.parametrize("name", ["DD_ACCESS_TOKEN", "DD_APP_KEY"])
+async def test_an_access_token_is_named(sandbox: Sandbox, name: str) -> None:
+    """A token is named by the variable that contains it, also where that is the one of a key."""
+    variables = environment(DD_SITE=sandbox.url, **{name: str(sandbox.access_token.token)})
+    done, found = await doctor(variables)
+    assert found["credentials"] == ("ok", f"{name} set and well-formed")
+    assert done.status == 0
+    _, found = await doctor(variables | {name: "ddpat_wrong"})
+    assert found["keys"][0] == "bad"
 
 
 async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
@@ -103,7 +183,7 @@ async def test_a_bearer_token_is_named(sandbox: Sandbox) -> None:
 async def test_in_a_sandbox_there_is_nothing_to_configure() -> None:
     """The rest is checked as anywhere."""
     done, found = await doctor(environment(), "--sandbox")
-    assert list(found) == ["DNS", "TLS", "clock", "keys", "rate limit"]
+    assert list(found) == ["DNS", "TLS", "clock", *ACCESS, "rate limit"]
     assert done.status == 0
 
 
@@ -182,7 +262,7 @@ async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authori
     ):
         variables = environment(DD_SITE=server.url, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(ca), **KEYS)
         done, found = await doctor(variables)
-        assert list(found) == ["site", "credentials", "DNS", "proxy", "TLS", "clock", "keys", "rate limit"]
+        assert list(found) == ["site", "credentials", "DNS", "proxy", "TLS", "clock", *ACCESS, "rate limit"]
         assert {state for state, _ in found.values()} == {"ok"}
         assert found["proxy"][1] == f"127.0.0.1:{proxy.port} (HTTPS_PROXY) connects to localhost"
         assert (found["DNS"][1], done.status) == ("127.0.0.1 is 127.0.0.1", 0)

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.cli.program import caselinks, environment
+from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import some_id
 
 HOSTILE: Final = "\x1b[2J\x1b]0;x\x07\r\n\u202e"  # clears the screen, names the window, turns letters round
@@ -48,7 +49,8 @@ async def hostile() -> AsyncIterator[dict[str, str]]:
     app.router.add_delete("/api/v2/cases/link/{id}", _refuse)
     app.router.add_get("/api/v2/cases/{key}", _get)
     async with TestServer(app) as server:
-        yield environment(DD_SITE=str(server.make_url("")), DD_API_KEY="api-key", DD_APP_KEY="app-key")
+        site = str(server.make_url(""))
+        yield waiting_for_nothing(environment(DD_SITE=site, DD_API_KEY="api-key", DD_APP_KEY="app-key"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from datadog_caselinks import case, read_journal
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.bulk import HEADER, bulk
 from tests.cli.program import Program, caselinks, environment, pointing_at, start
+from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import some_id
 from tests.support.waiting import MAX_SECONDS
 
@@ -52,7 +53,7 @@ async def kill_at(process: Program, sandbox: Sandbox, requests: int) -> bool:
 async def test_twenty_kills(tmp_path: Path) -> None:
     """After ``kill -9`` at any moment the same command makes the rest, and every link once.
 
-    Of four files at a time, since each run first waits until it can see what the one before it may have made.
+    Four files go through five kills each.
     """
     await asyncio.gather(*(five_kills(tmp_path / str(number)) for number in range(4)))
 
@@ -66,11 +67,12 @@ async def five_kills(folder: Path) -> None:
     write_file(file, 100, 5)
     kills = 0
     async with Sandbox(faults=["lost-response:2%", "503:2%", "504-applied:2%"], fault_seed=seed) as sandbox:
+        variables = waiting_for_nothing(pointing_at(sandbox))
         arguments = ("bulk", "--quiet", "--concurrency", "20", "--journal", str(journal), str(file))
         for _ in range(5):
-            process = await start(pointing_at(sandbox), *arguments)
+            process = await start(variables, *arguments)
             kills += await kill_at(process, sandbox, len(sandbox.requests) + draw.randrange(20))
-        done = await caselinks(pointing_at(sandbox), *arguments)
+        done = await caselinks(variables, *arguments)
         assert (done.status, done.out) == (0, ""), done.err
         made = Counter((link.parent_entity_id, link.child_entity_id) for link in sandbox.links)
         ids = {link.id for link in sandbox.links}
@@ -157,7 +159,7 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
             str(journal),
             str(file),
         )
-        first = await bulk(pointing_at(sandbox), *arguments)
+        first = await bulk(waiting_for_nothing(pointing_at(sandbox)), *arguments)
         asked_for = {request.body for request in sandbox.requests if request.method == "POST"}
     assert first.status == 1
     assert len(asked_for) < 3000

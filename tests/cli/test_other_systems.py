@@ -91,9 +91,10 @@ def test_standard_input_is_read() -> None:
     assert (done.returncode, done.stdout.count("✓")) == (0, 1)
 
 
+@pytest.mark.tools
 def test_the_fast_tests_can_be_collected() -> None:
     """CI runs the fast tests on Windows, so they and what they import need nothing that only POSIX has."""
-    options = ("--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+    options = ("--collect-only", "-q", "-pno:cacheprovider", "-pno:schemathesis", "-pno:xdist")
     done = subprocess.run(
         [sys.executable, "-c", COLLECTION, *options], capture_output=True, text=True, check=False
     )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
-from datadog_caselinks import NewCaseLink
+from datadog_caselinks import CaseLinksClient, LinkLine, MalformedLine, NewCaseLink, RateLimitError
 from datadog_caselinks.cli import outcome_lines
+from datadog_caselinks.cli.dry_run import DryRun
 from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
+from datadog_caselinks.cli.records import Records
+from datadog_caselinks.cli.run import Settings, open_client
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
+from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import case, some_id
 
 
@@ -87,3 +92,42 @@ async def test_no_id_is_lost_if_a_line_cannot_be_written(
     lines.release()
     assert "id-1" in capsys.readouterr().err
     assert isinstance(lines.failure, OutputError)
+
+
+class FullDisk(Screen):
+    """A screen whose standard output cannot be written."""
+
+    def data(self, line: object) -> None:
+        raise OutputError("no space left")
+
+
+async def test_no_id_is_lost_if_a_record_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON that standard output does not take becomes a line on standard error, if it has an id."""
+    screen = FullDisk()
+    lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
+    lines.add_record({"outcome": "malformed"})
+    assert capsys.readouterr().err == ""
+    add(lines, 0)
+    assert "id-0" in capsys.readouterr().err
+
+
+async def test_a_dry_run_that_cannot_be_shown_fails(sandbox: Sandbox, client: CaseLinksClient) -> None:
+    """A dry run ends with the error of standard output, since showing is all that it does."""
+    screen = FullDisk()
+    lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
+    trial = DryRun(screen, lines, False, looks_up=True)
+
+    async def read() -> AsyncIterator[LinkLine | MalformedLine]:
+        yield LinkLine(2, link(1))
+
+    with pytest.raises(OutputError):
+        await trial.run(client, read(), total=1, journal=None)
+
+
+async def test_only_a_long_wait_gets_advice() -> None:
+    """An error about the rate limit whose wait --max-wait allows is left unchanged."""
+    settings = Settings(None, in_sandbox=True, output="table", quiet=False, verbose=False)
+    with pytest.raises(RateLimitError) as caught:
+        async with open_client(settings):
+            raise RateLimitError("429 too often", status=429, retry_after=1.0)
+    assert str(caught.value) == "429 too often"

@@ -175,7 +175,7 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
         "ambiguous",
         "already_linked",
     ]
-    assert shown.err.endswith("1 ambiguous, 1 already linked.\n")
+    assert "1 ambiguous, 1 already linked.\nTo continue, " in shown.err
     assert application.exit_status == 1
 
 
@@ -200,8 +200,8 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
 async def test_what_cannot_be_planned_is_told(
     sandbox: Sandbox, text: str, status: int, expected: str
 ) -> None:
-    """In a line or two, and nothing is sent."""
-    arguments = ("plan", "--format", "yaml", "--apply", "--yes", "-")
+    """With --strict, one line that cannot be planned is an error, and nothing is changed."""
+    arguments = ("plan", "--strict", "--format", "yaml", "--apply", "--yes", "-")
     done = await caselinks(pointing_at(sandbox), *arguments, stdin=text.encode())
     assert expected in done.err
     assert (done.status, done.out, sandbox.links) == (status, "", [])
@@ -305,3 +305,72 @@ async def test_the_example_needs_no_keys() -> None:
     """As it stands, in a sandbox."""
     done = await caselinks(environment(), "plan", "--sandbox", "--prune", "examples/links.yaml")
     assert (done.status, done.out.count("+ "), done.out.count("- ")) == (0, 3, 1)
+
+
+MESSY = b"""parent,relationship,child
+SHOP-1,bloks,SHOP-2
+SHOP-1,blocks,SHOP-2
+SHOP-98,blocks,SHOP-2
+SHOP-1,blocks,SHOP-98
+SHOP-1,blocks,SHOP-2
+"""
+
+
+async def test_a_messy_file_is_planned_as_bulk_reads_it(sandbox: Sandbox) -> None:
+    """Lines that are malformed or name an unknown case are reported; the others are planned and applied."""
+    done = await caselinks(pointing_at(sandbox), "plan", "--check", "-", stdin=MESSY)
+    assert (done.status, done.out) == (1, "+ SHOP-1 BLOCKS SHOP-2\n")
+    malformed, first, second, summary = done.err.splitlines()
+    assert malformed.startswith("line 2: unknown relationship 'bloks'; did you mean blocks?")
+    assert first.startswith("line 4: cannot get case SHOP-98: 404 case not found")
+    assert second.startswith("line 5: cannot get case SHOP-98: 404 case not found")
+    assert summary.startswith("1 link to create, 3 lines left out. Nothing was changed")
+    done = await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", "-", stdin=MESSY)
+    assert (done.status, len(sandbox.links)) == (1, 1)
+    assert done.err.splitlines()[-1] == "  caselinks plan --apply --yes -"
+
+
+async def test_a_messy_file_prunes_nothing(sandbox: Sandbox) -> None:
+    """A line that is left out may mean a link that exists, so nothing is deleted, and a message says so."""
+    await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-1")
+    for text in (MESSY.replace(b"SHOP-98", b"SHOP-3"), MESSY.replace(b"bloks", b"blocks")):
+        arguments = ("plan", "--prune", "--apply", "--yes", "-")
+        done = await caselinks(pointing_at(sandbox), *arguments, stdin=text)
+        assert "Nothing is pruned, because a line above may mean a link that exists." in done.err
+        assert done.status == 1
+        assert "CAUSES" in [link.relationship for link in sandbox.links]
+
+
+async def test_an_entity_that_cannot_be_listed_concerns_its_lines(sandbox: Sandbox) -> None:
+    """A line whose list the server refuses as not found is left out, and the others are planned."""
+    gone = answers(404, b'{"errors": [{"title": "case not found"}]}')
+    text = f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n{some_id(3)},blocks,{some_id(4)}\n"
+    async with Server(gone, listed) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        done = await caselinks(variables, "plan", "-", stdin=text.encode())
+    assert done.status == 1
+    assert done.out.count("+ ") == 1
+    assert re.match(r"line [23]: cannot list the links of CASE .* 404 case not found", done.err)
+    async with Server(gone, gone) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        done = await caselinks(variables, "plan", "--strict", "-", stdin=text.encode())
+    assert (done.status, done.out) == (1, "")
+
+
+async def test_warnings_are_grouped_and_capped_and_in_keys(sandbox: Sandbox) -> None:
+    """Of each kind a few warnings are shown, with keys also for cases that the file gives by UUID."""
+    ids = {number: sandbox.add_case(f"MANY-{number}").id for number in range(24)}
+    rows = [(ids[number], "blocks", ids[number + 1]) for number in range(0, 24, 2)]
+    rows += [(child, relationship, parent) for parent, relationship, child in rows]
+    rows += [(ids[number], "parent of", "SHOP-1") for number in range(3)]
+    text = "parent,relationship,child\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    done = await caselinks(pointing_at(sandbox), "plan", "-", stdin=text.encode())
+    heading, *cycles, rest, parents, summary = done.err.splitlines()
+    assert heading == "Warning: 12 cycles"
+    assert cycles == [
+        f"  a cycle: MANY-{number} BLOCKS MANY-{number + 1} BLOCKS MANY-{number}"
+        for number in range(0, 20, 2)
+    ]
+    assert rest == "  … and 2 more"
+    assert parents == "Warning: SHOP-1 has 3 parents: MANY-0, MANY-1, MANY-2"
+    assert summary.startswith("27 links to create.")

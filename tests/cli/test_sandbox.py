@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from datadog_caselinks import ApiKeys, CaseLinksClient, ConflictError
+from datadog_caselinks import ApiKeys, CaseLinksClient, ConflictError, RetryPolicy
 from tests.cli import program
 from tests.cli.program import Program, environment
 from tests.support.ids import case
@@ -35,7 +35,7 @@ async def exported(process: Program) -> CaseLinksClient:
         assert line, "the sandbox ended without telling its variables"
     variables = dict(re.findall(r"(DD_\w+)=(\S+)", line))
     keys = ApiKeys(api_key=variables["DD_API_KEY"], app_key=variables["DD_APP_KEY"])
-    return CaseLinksClient(variables["DD_SITE"], keys)
+    return CaseLinksClient(variables["DD_SITE"], keys, retry=RetryPolicy(settle=0))
 
 
 async def ended(process: Program) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,66 @@ async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[s
     assert (await fleet(variables, "status")).out == ""
 
 
+async def test_a_terminal_shows_a_header_and_times(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """Runs and failed links are drawn as tables with a header and local times, failures in red."""
+    status, shown = await on_terminal(variables, "fleet", "status", columns=120)
+    assert (status, shown) == (0, "")
+    unknown = "".join(f"SHOP-{number},blocks,{some_id(2)}\n" for number in (1, 2))
+    await fleet(variables, "submit", "-", stdin=FILE + unknown.encode())
+    _, shown = await on_terminal(variables, "fleet", "status", columns=120)
+    header, row = shown.splitlines()[:2]
+    assert re.sub(r"\x1b\[[0-9;]*m", "", header).split("  ")[0] == "run"
+    assert "submitted" in header
+    assert re.search(r"1  -  +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +0 of 6 done +0 +0 +0 +0  no progress", row)
+    assert "\x1b[1;31m" not in row
+    await fleet(variables, "worker", "--until-done", "--quiet")
+    status, shown = await on_terminal(variables, "fleet", "status", columns=120)
+    assert status == 1
+    assert re.search(r"6 of 6 done +4 +0  \x1b\[1;31m +2\x1b\[0m +0$", shown.splitlines()[1].rstrip())
+    status, shown = await on_terminal(variables, "fleet", "status", "--failed", columns=120)
+    assert status == 1
+    assert re.search(r"run +line +time +status +link", re.sub(r"\x1b\[[0-9;]*m", "", shown))
+    assert "\x1b[1;31mfailed" in shown
+    assert f"\x1b[1;31mfailed\x1b[0m     SHOP-1 BLOCKS {some_id(2)}" in shown
+    assert "    cannot get case SHOP-1: 404 case not found. It does not exist" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["worker", "--help"]])
+def test_help_needs_no_extra(arguments: list[str]) -> None:
+    """The help of each command is shown without the extra, and the command itself names the extra."""
+    program = (
+        "import sys; sys.modules['procrastinate'] = None\nfrom datadog_caselinks.cli import main\nmain()"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, "fleet", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
+
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+    done = run("status")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "Error: datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'\n",
+    )
+
+
+async def test_a_database_that_is_not_named(tmp_path: Path) -> None:
+    """Without a database the error says how to name one, and with one it does not."""
+    names = {"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGPORT", "PGDATABASE", "CASELINKS_DATABASE"}
+    variables = {name: value for name, value in environment().items() if name not in names}
+    done = await fleet(variables, "status")
+    assert done.status == 2
+    assert done.err.startswith(
+        "Error: no database is named: set CASELINKS_DATABASE or use --database, such as "
+        "postgresql://USER@HOST/NAME. Without it, cannot use the database: "
+    )
+    for named in ({"PGHOST": str(tmp_path)}, {"CASELINKS_DATABASE": f"host={tmp_path}"}):
+        done = await fleet(variables | named, "status")
+        assert (done.status, done.err.startswith("Error: cannot use the database: ")) == (2, True)
+
+
 async def test_lines_that_repeat_a_link_are_told(variables: dict[str, str]) -> None:
     """They are left out."""
     done = await fleet(variables, "submit", "-", stdin=FILE + FILE.splitlines(keepends=True)[1])
@@ -111,8 +172,12 @@ async def test_links_that_failed_are_listed_and_tried_again(
     """Each with its line and its error; the status is 1 until they are made."""
     await fleet(variables, "submit", "-", stdin=HEADER + f"SHOP-1,blocks,{some_id(2)}\n".encode())
     done = await fleet(variables, "worker", "--until-done")
-    assert done.status == 0
+    assert done.status == 1
     assert done.err.splitlines()[1].startswith("run 1, line 2: failed: cannot get case SHOP-1: 404")
+    assert done.err.splitlines()[-1] == (
+        "1 link of these runs is failed or ambiguous. To list them: caselinks fleet status --failed"
+    )
+    assert (await fleet(variables, "worker", "--until-done")).status == 0  # nothing was left to do
     assert (await fleet(variables, "status", "--quiet")).status == 1
     listed = await fleet(variables, "status", "--failed")
     assert listed.out.startswith(

@@ -18,6 +18,7 @@ from datadog_caselinks import (
     AuthenticationError,
     CaseLink,
     CaseLinksClient,
+    CaseLinksError,
     ContradictionKind,
     Created,
     Deleted,
@@ -154,6 +155,23 @@ class TestPlanLinks:
         await client.plan_links(wanted, prune=True)
         assert asked(sandbox) == {"GET": 1 + 21}
 
+    async def test_links_that_cannot_be_planned_are_left_out(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """With ``on_failure``, each such link is passed to it; the others are planned, and none is pruned."""
+        failures: list[tuple[WantedLink, CaseLinksError]] = []
+        await client.create_link(A.causes(B))
+        itself = parse_link("SHOP-1", "blocks", A)
+        wanted = [parse_link("SHOP-1", "blocks", "SHOP-71"), itself, A.blocks(B)]
+        plan = await client.plan_links(
+            wanted, prune=True, on_failure=lambda new, error: failures.append((new, error))
+        )
+        assert (plan.create, plan.delete) == ((A.blocks(B),), ())
+        assert [(new, type(error)) for new, error in failures] == [
+            (wanted[0], NotFoundError),
+            (itself, InvalidLinkError),
+        ]
+
     async def test_keys_without_a_case_are_named_all_at_once(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
@@ -206,6 +224,16 @@ class TestWarnings:
         await client.create_link(A.blocks(B))
         assert len((await client.plan_links([B.blocks(A)])).warnings) == 1
         assert (await client.plan_links([B.blocks(A)], prune=True)).warnings == ()
+
+    async def test_only_of_what_the_file_touches(self, client: CaseLinksClient) -> None:
+        """Contradictions of existing links alone are not reported, though their links are listed."""
+        for new in (A.blocks(B), B.blocks(A), C.parent_of(A), D.parent_of(A)):
+            await client.create_link(new)
+        assert (await client.plan_links([A.causes(B)])).warnings == ()
+        [warning] = (await client.plan_links([A.causes(B), B.blocks(C), C.blocks(A)])).warnings
+        assert {B.blocks(C), C.blocks(A)} <= set(warning.links)
+        [warning] = (await client.plan_links([B.parent_of(A)])).warnings
+        assert warning.message.startswith(f"{A.id} has 3 parents: ")
 
     async def test_nothing_is_sent_for_them(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Warnings need no requests beyond the lists."""

@@ -82,7 +82,8 @@ def frames_of(error: BaseException | None) -> Iterator[FrameType]:
 
 def require_clean(error: BaseException) -> None:
     """Fail if a report of ``error`` shows a key, or if one of its frames holds a response of aiohttp."""
-    held = [value for frame in frames_of(error) for value in frame.f_locals.values()]
+    values = (value for frame in frames_of(error) for value in frame.f_locals.values())
+    held = list({id(value): value for value in values}.values())  # each once, as many frames share one
     assert_nothing_of(SECRETS, map(pretty_repr, held))  # as rich shows them: also the fields of attrs classes
     assert_nothing_of(SECRETS, texts_of(error))
     assert not [value for value in held if isinstance(value, aiohttp.ClientResponse)]

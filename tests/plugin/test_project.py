@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = Path(__file__).parent / "project"
 ASYNC_PLUGINS = ("anyio", "asyncio")
+OTHER_PLUGINS = ("hypothesispytest", "schemathesis", "xdist", "xdist.looponfail")
+"""Plugins of this environment that the project does not use. To import them takes longer than its tests."""
 
 
 def run(*command: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +53,7 @@ class Project:
 
     def pytest(self, *arguments: str, plugin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run it with one async ``plugin`` or with none."""
-        others = [f"-pno:{name}" for name in ASYNC_PLUGINS if name != plugin]
+        others = [f"-pno:{name}" for name in (*ASYNC_PLUGINS, *OTHER_PLUGINS) if name != plugin]
         # In development mode whatever is left open warns, and warnings are errors.
         return run(
             *("-X", "dev", "-m", "pytest", "--quiet", "--color=no", *others, *arguments),

@@ -24,10 +24,8 @@ class Authority:
         return context
 
     def client(self) -> ssl.SSLContext:
-        """Return the context of a client that trusts this authority."""
-        context = ssl.create_default_context()
-        self.ca.configure_trust(context)
-        return context
+        """Return the context of a client that trusts this authority alone, since to read all takes 30 ms."""
+        return ssl.create_default_context(cadata=self.ca.cert_pem.bytes().decode())
 
 
 @contextlib.contextmanager

@@ -13,16 +13,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 def texts_of(error: BaseException) -> Iterator[str]:
     """Yield every text of an error that a log, a crash report or a queue could contain."""
+    yield from _texts_of(error, {})
+
+
+def _texts_of(error: BaseException, seen: dict[int, object]) -> Iterator[str]:
+    """Yield the texts of ``error`` and its causes, each object's once; ``seen`` keeps them alive."""
+    if id(error) in seen:  # most often the cause is the context too
+        return
+    seen[id(error)] = error
     yield str(error)
     yield repr(error)
     yield pickle.dumps(error).decode("latin-1")
     yield "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for value in list(frame.f_locals.values()):
-            yield from _texts_within(value)
+            if id(value) not in seen:
+                seen[id(value)] = value
+                yield from _texts_within(value)
     for linked in (error.__cause__, error.__context__):
         if linked is not None:
-            yield from texts_of(linked)
+            yield from _texts_of(linked, seen)
 
 
 def _texts_within(value: object, levels: int = 4) -> Iterator[str]:

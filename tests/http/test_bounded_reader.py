@@ -66,7 +66,7 @@ class Busy:
     """A client that reads a long list of another call as long as ``end`` is not called."""
 
     def __init__(self, client: CaseLinksClient) -> None:
-        self._long = client._operations._memory._long
+        self._long = client._operations._reader._long
 
     async def begin(self) -> None:
         await self._long.acquire()
@@ -118,12 +118,12 @@ class TestLongLists:
             await busy.begin()
             call = asyncio.create_task(client.list_links(PARENT))
             await server.until_seen(1)
-            while client._operations._memory._shares._value != client._concurrency:  # noqa: ASYNC110
+            while client._operations._reader._shares._value != client._concurrency:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             assert not call.done()
             busy.end()
             assert len(await call) == 1
-            assert client._operations._memory._long._value == 1
+            assert client._operations._reader._long._value == 1
         assert server.methods == ["GET"] * 2
 
     async def test_one_of_a_client_with_many_requests_in_flight(self, keys: ApiKeys) -> None:

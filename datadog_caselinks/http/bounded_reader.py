@@ -1,4 +1,4 @@
-"""The memory that the responses of one client may take until they are decoded."""
+"""Send requests and decode their responses, within a bound on the memory of all responses together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONG_BODY: Final = 2**17
 T = TypeVar("T")
 
 
-class Memory:
+class BoundedReader:
     """A budget for the bodies of one client that are being read or decoded.
 
     Each body has a share. Only one at a time may be longer, and only one is decoded at a time if that takes
@@ -40,17 +40,17 @@ class Memory:
         self._decoding = asyncio.Semaphore(1)
         self._in_thread = threading.Lock()  # a thread goes on when its call is cancelled
 
-    async def read(
-        self, request: Request, read: Callable[[Response], T], last_failure: CaseLinksError | None = None
+    async def fetch(
+        self, request: Request, decode: Callable[[Response], T], last_failure: CaseLinksError | None = None
     ) -> T:
-        """Send ``request``, and return what ``read`` returns for the response.
+        """Send ``request``, and return what ``decode`` returns for the response.
 
         If the body is longer than its share, and another long one is being read, the request is sent again
-        when that one is decoded: waiting in between would count towards the timeout.
-        ``last_failure`` is as for :meth:`Requester.send`.
+        when that one is decoded: waiting in between would count towards the timeout. ``last_failure`` is as
+        for :meth:`Requester.send`.
 
         Raises:
-            CaseLinksError: As :meth:`Requester.send` and ``read``.
+            CaseLinksError: As :meth:`Requester.send` and ``decode``.
         """
         is_long = False
 
@@ -66,21 +66,21 @@ class Memory:
                 first = request._replace(max_body=min(request.max_body, self._share), extend=extend)
                 response = await self._requester.send(first, last_failure)
                 if response.is_complete or is_long or response.status >= 300:
-                    return await self._decode(response, read)
+                    return await self._decode(response, decode)
         finally:
             if is_long:
                 self._long.release()
         del response
         async with self._long:
-            return await self._decode(await self._requester.send(request, last_failure), read)
+            return await self._decode(await self._requester.send(request, last_failure), decode)
 
-    async def _decode(self, response: Response, read: Callable[[Response], T]) -> T:
+    async def _decode(self, response: Response, decode: Callable[[Response], T]) -> T:
         if len(response.body) <= _LONG_BODY:
-            return read(response)
+            return decode(response)
 
-        def read_alone() -> T:
+        def decode_alone() -> T:
             with self._in_thread:
-                return read(response)
+                return decode(response)
 
         async with self._decoding:
-            return await asyncio.to_thread(read_alone)  # so that the event loop goes on
+            return await asyncio.to_thread(decode_alone)  # so that the event loop goes on

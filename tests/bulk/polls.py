@@ -1,0 +1,16 @@
+"""Journals in use, without the second for which a run waits in case another one is ending."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from datadog_caselinks.bulk import journal
+
+
+@contextlib.contextmanager
+def few_polls() -> Iterator[None]:
+    """Let a run try just three times to open a file that another run is using."""
+    with patch.multiple(journal, _POLL=0, _MAX_POLLS=2):
+        yield
