@@ -25,6 +25,10 @@ Json = dict[str, Any]
 
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _TEXT: Final[Json] = {"type": "string"}
+_CASE_NAME: Final[Json] = {
+    "type": "string",
+    "pattern": "^([A-Za-z][A-Za-z0-9_]*-[0-9]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$",
+}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _ENTITY_TYPE: Final[Json] = {"type": "string", "enum": ENTITY_TYPES}
 _RELATIONSHIP: Final[Json] = {"type": "string", "enum": RELATIONSHIPS}
@@ -175,7 +179,7 @@ def _delete() -> Json:
     return {
         "operationId": "DeleteCaseLink",
         "summary": "Delete a link. Needs the scope cases_write.",
-        "parameters": [_parameter("path", "link_id", _TEXT)],
+        "parameters": [_parameter("path", "link_id", _UUID)],
         "responses": {
             "204": {"description": "the link is deleted", "headers": _limits()},
             **_refusals("400", "401", "403", "404"),
@@ -188,7 +192,7 @@ def _get() -> Json:
     return {
         "operationId": "GetCase",
         "summary": "Get a case by its UUID, or by its key such as SHOP-1. Needs the scope cases_read.",
-        "parameters": [_parameter("path", "case_id", _TEXT) | {"example": "SHOP-1"}],
+        "parameters": [_parameter("path", "case_id", _CASE_NAME) | {"example": "SHOP-1"}],
         "responses": {
             "200": _response("the case", "Case"),
             **_refusals("400", "401", "403", "404"),
@@ -219,7 +223,7 @@ def _get_incident() -> Json:
     return {
         "operationId": "GetIncident",
         "summary": "Get an incident by its UUID. Needs the permission incident_read.",
-        "parameters": [_parameter("path", "incident_id", _TEXT)],
+        "parameters": [_parameter("path", "incident_id", _UUID)],
         "responses": {
             "200": _response("the incident", "Incident", "application/json"),
             **_refusals("400", "401", "403", "404"),

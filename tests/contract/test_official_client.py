@@ -114,6 +114,14 @@ async def test_list_with_a_filter(call: Call) -> None:
     assert (await call("list_case_links", "PAGE", A)).data == []
 
 
+async def test_search(call: Call, shop: StoredCase) -> None:
+    """A page of cases comes back as its model, with the number of pages."""
+    page = await call("search_cases", page_size=10, page_number=1, filter="hangs status:in_progress")
+    assert [each.attributes.key for each in page.data] == ["SHOP-1"]
+    assert (page.meta.page.current, page.meta.page.size, page.meta.page.total) == (1, 1, 1)
+    assert (await call("search_cases", filter="status:closed")).data == []
+
+
 async def test_delete(call: Call, sandbox: Sandbox) -> None:
     """The link is gone, and nothing comes back."""
     made = (await call("create_case_link", body=link(A, "BLOCKS", B))).data

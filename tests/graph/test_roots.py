@@ -147,6 +147,25 @@ class TestIncidents:
         assert tree(bare).splitlines()[0] == f"▲ incident:{a.id}"
 
 
+def test_trees_of_several_roots_refer_to_each_other() -> None:
+    """What is drawn below one root is not drawn again below another: an arrow points to its place."""
+    made = LinkGraph(
+        entity("a"),
+        links("a BLOCKS x", "c BLOCKS x", "c BLOCKS y", "x CAUSES y", "x CAUSES c"),
+        {entity(name): Case(entity(name).id, name.upper(), "", "", "") for name in "acxy"},
+        other_roots=(entity("c"),),
+    )
+    assert tree(made).splitlines()[:7] == [
+        "■ A",
+        "└── blocks → ■ X",
+        "   └── causes → ■ Y  ↓ see below",
+        "■ C",
+        "├── blocks → ■ X  ↑ see above",
+        "├── blocks → ■ Y",
+        "└─← causes ── ■ X  ↑ see above",
+    ]
+
+
 class TestHeading:
     @pytest.mark.parametrize(
         ("names", "expected"),

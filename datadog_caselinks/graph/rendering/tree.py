@@ -79,11 +79,19 @@ class _Tree:
         self._grow()
 
     def lines(self) -> Iterator[Line]:
-        for start in self._starts:
+        trees = [(start, list(self._rows(start))) for start in self._starts]
+        # Trees of several roots refer to each other, so places are counted through all of them.
+        lines = [line for start, rows in trees for line in (start, *rows)]
+        home = {
+            line.entity if isinstance(line, _Row) else line: place
+            for place, line in enumerate(lines)
+            if not isinstance(line, _Row) or line.is_home
+        }
+        place = 0
+        for start, rows in trees:
             yield self._entity(start)
-            rows = list(self._rows(start))
-            home = {start: -1} | {row.entity: place for place, row in enumerate(rows) if row.is_home}
-            for place, row in enumerate(rows):
+            for row in rows:
+                place += 1
                 hint = "" if row.is_home else "  ↑ see above" if home[row.entity] < place else "  ↓ see below"
                 note = (Piece(hint, Style.NOTE),) if hint else ()
                 yield (
@@ -92,6 +100,7 @@ class _Tree:
                     *self._entity(row.entity),
                     *note,
                 )
+            place += 1
         yield ()
         yield (Piece(" · ".join(notes(self._graph)), Style.NOTE),)
         for cycle in self._graph.cycles:
