@@ -30,6 +30,7 @@ from datadog_caselinks import (
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.models import NewCaseLink
+from datadog_caselinks.outage import Outage, mark_as_outage
 from datadog_caselinks.retry import BULK_PATIENCE
 from tests.support.clock import Clock
 from tests.support.ids import case, some_id
@@ -298,6 +299,29 @@ class TestPartial:
         assert failures(results) == {}
         assert (len(site.links), site.twice) == (500, 0)
         assert clock.time() - began < 300
+
+
+class TestState:
+    def test_an_error_is_marked_once(self) -> None:
+        """An error that several calls share says once that it was not retried."""
+        error = ConnectError("refused")
+        for _ in range(2):
+            mark_as_outage(error)
+        assert str(error) == "refused. Not retried: most recent requests have failed"
+
+    async def test_a_probe_is_postponed(self, clock: Clock) -> None:
+        """A failure with a Retry-After postpones the probe that was due earlier."""
+        outage = Outage(1.0, 1.0, 100.0, uniform=lambda _, longest: longest)
+        outage.on_failure(ConnectError("refused"), is_connected=False)
+        waiting = asyncio.create_task(outage.wait())
+        await settle()
+        outage.on_failure(ConnectError("refused"), is_connected=False, asked=5.0)
+        clock.advance(1.0)
+        await settle()
+        assert not waiting.done()
+        clock.advance(4.0)
+        await settle()
+        assert waiting.done()
 
 
 class TestClosing:

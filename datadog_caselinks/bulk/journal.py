@@ -119,8 +119,6 @@ class Journal:
         Calls ``resume`` instead if an earlier run sent the link without recording an outcome. The keys in
         ``wanted``, the link as the source names it, are recorded.
         """
-        if not isinstance(new, NewCaseLink):
-            return await create(new)  # raises InvalidLinkError
         async with self.entry(new, wanted) as entry:
             if entry.link:
                 return CreateResult(entry.link, created=False)

@@ -156,11 +156,11 @@ async def _connection(site: Site) -> AsyncIterator[Finding]:
     date = await _head(site, proxy)
     if isinstance(date, Finding):
         yield date
-        return
-    if proxy.url:
-        yield Finding("proxy", "ok", f"{_described(proxy)} connects to {url.hostname}")
-        yield Finding("TLS", "ok", "the certificate that comes through the proxy is trusted")
-    yield _clock(date)
+    else:
+        if proxy.url:
+            yield Finding("proxy", "ok", f"{_described(proxy)} connects to {url.hostname}")
+            yield Finding("TLS", "ok", "the certificate that comes through the proxy is trusted")
+        yield _clock(date)
 
 
 def _configuration(settings: Settings) -> list[Finding]:

@@ -213,12 +213,12 @@ class TestRefusedLists:
     async def test_refusals_are_remembered_within_bounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of too many entities that cannot be listed, all are forgotten and listed again."""
         monkeypatch.setattr(known_links, "_MAX_ENTITIES", 1)
-        a, b, c = cases(3)
+        a, b, *others = cases(5)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
         async with KnownLinks(lists) as known:
-            for each in (a, b, a):
-                assert await known.find(each.blocks(c), "parent") is None
-        assert lists.requested.count(a) == 1  # the list of c answers
+            for each, other in zip((a, b, a), others, strict=True):
+                assert await known.find(each.blocks(other), "parent") is None
+        assert lists.requested.count(a) == 2
 
     async def test_a_failed_list_fails_its_links(self) -> None:
         """A link that cannot be looked up is not created; the next one is looked up anew."""
@@ -273,6 +273,31 @@ class TestMemory:
             for each in cases(5):
                 await known.find(HUB.causes(each), "parent")
         assert lists.requested == [HUB]
+
+    async def test_the_entities_that_are_remembered_are_bounded(
+        self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of more entities than are remembered, each link is still looked up and created."""
+        monkeypatch.setattr(known_links, "_MAX_ENTITIES", 2)
+        assert await statuses(client, chain()) == {LinkStatus.CREATED: COUNT}
+        assert len(sandbox.links) == COUNT
+
+    async def test_a_list_that_fails_after_it_was_forgotten(self) -> None:
+        """The failure of a list that was dropped meanwhile leaves the newer list of the same entity."""
+        lists = Lists(hangs=True)
+        async with KnownLinks(lists) as known:
+            first = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
+            await settle()
+            task = known._lists[HUB].task
+            assert task
+            known.forget(HUB)
+            second = asyncio.create_task(known.find(HUB.causes(case(some_id(2))), "parent"))
+            await settle()
+            task.cancel()
+            await asyncio.wait([first])
+            assert HUB in known._lists
+            assert not second.done()
+        await asyncio.wait([second])
 
     async def test_lists_in_flight_end_with_the_run(self) -> None:
         """A run that ends early leaves no task behind."""

@@ -92,11 +92,14 @@ class Program(Started):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the current environment with ``variables`` and without any other site, keys or proxy."""
+    """Return the current environment with ``variables`` and without any other site, keys or proxy.
+
+    ``CI`` is left out too, because it switches the progress bar off.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DD_", "DATADOG_")) and not name.lower().endswith("_proxy")
+        if name != "CI" and not name.startswith(("DD_", "DATADOG_")) and not name.lower().endswith("_proxy")
     }
     return kept | variables
 

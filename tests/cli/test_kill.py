@@ -181,7 +181,7 @@ async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> 
     assert len(sandbox.requests) == 1
     assert "The server asks to wait 1000 s" in done.err
     assert "Stopped: lines " in done.err
-    assert len(done.err.splitlines()) == 4
+    assert len(done.err.splitlines()) == 5
 
 
 async def test_nohup_is_respected(tmp_path: Path) -> None:

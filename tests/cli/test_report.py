@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from datadog_caselinks import (
+    AlreadyLinked,
     AmbiguousResultError,
     AuthenticationError,
+    CaseLink,
     CaseLinksError,
     ConnectError,
+    Created,
     Failed,
     LinkLine,
     MalformedLine,
@@ -48,6 +51,19 @@ def unclear(*, during_outage: bool) -> AmbiguousResultError:
 def fail(report: Report, *errors: CaseLinksError, new: NewCaseLink = NEW) -> None:
     for index, error in enumerate(errors):
         report.add(Failed(new, error, index))
+
+
+def test_the_lines_that_are_remembered_are_bounded(
+    report: Report, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line of a link is forgotten for later ones, and a repeated line is then reported without it."""
+    monkeypatch.setattr("datadog_caselinks.cli.report._MAX_LINES", 1)
+    links = [CaseLink(some_id(number), NEW.parent, NEW.relationship, NEW.child) for number in (1, 2)]
+    report.add(Created(NEW, links[0], 0))
+    report.add(Created(NEW, links[1], 1))
+    report.add(AlreadyLinked(NEW, links[0], 2))
+    report.summarize()
+    assert "repeats line" not in capsys.readouterr().out
 
 
 def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import aiohttp
 import pytest
 
@@ -16,7 +19,7 @@ from datadog_caselinks import (
     case,
 )
 from datadog_caselinks.http import compatibility, transport
-from datadog_caselinks.http.compatibility import BlindTracker
+from datadog_caselinks.http.compatibility import BlindTracker, closing
 from tests.support.api import Api
 from tests.support.ids import some_id
 from tests.support.server import Server, Step
@@ -32,6 +35,11 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the tracker away from the client."""
     monkeypatch.setattr(transport, "UploadTracker", BlindTracker)
     monkeypatch.setattr(compatibility, "UploadTracker", BlindTracker)
+
+
+def test_a_response_without_a_connection() -> None:
+    """A response that has lost its connection can be closed."""
+    closing(cast("aiohttp.ClientResponse", SimpleNamespace(_protocol=None)))()
 
 
 async def test_a_success() -> None:

@@ -181,6 +181,13 @@ class TestOrder:
             turn.send(None)
         assert timers == []
 
+    async def test_a_permit_that_is_given_back(self, gate: Gate) -> None:
+        """A permit without a request leaves the window to the next one."""
+        await ask(gate, told(1))
+        (await gate.acquire("create", max_wait=0)).withdraw()
+        with await gate.acquire("create", max_wait=0):
+            pass
+
 
 class TestCancelling:
     async def test_a_waiter_takes_no_turn_along(self, gate: Gate, leftover: list[Caller]) -> None:

@@ -171,6 +171,12 @@ class TestIncidents:
         got = await caller.send("GET", f"/api/v2/incidents/{A.upper()}")
         assert (got.status, got.json) == (200, found)
 
+    async def test_a_malformed_incident_id(self, caller: Caller) -> None:
+        """An id that is not a UUID is refused with 400, as for a case."""
+        reply = await caller.send("GET", "/api/v2/incidents/123")
+        assert reply.status == 400
+        assert "incident_id" in str(reply.json)
+
     async def test_an_unknown_incident(self, caller: Caller) -> None:
         """404, as for a case."""
         reply = await caller.send("GET", f"/api/v2/incidents/{A}")
