@@ -436,7 +436,7 @@ class CaseLinksClient:
         """
         require("plan", plan, LinkPlan, "a LinkPlan, as plan_links returns it")
         known = KnownLinks(self._operations.list_ids)
-        if trust_lists and plan.known and plan.known.list_ids == known.list_ids:
+        if trust_lists and plan.known and plan.known.is_listed_by(self._operations.list_ids):
             known = plan.known
         return apply_plan(
             plan,

@@ -137,7 +137,7 @@ class KnownLinks:
     """
 
     def __init__(self, list_ids: ListIdsFunc) -> None:
-        self.list_ids: ListIdsFunc = list_ids
+        self._list_ids = list_ids
         self._lists: OrderedDict[Entity, _List] = OrderedDict()
         self._size = 0
         self._refused: set[Entity] = set()
@@ -176,6 +176,10 @@ class KnownLinks:
             ids = await self._ids(second)
         link_id = ids.get(identity(new))
         return None if link_id is None else CaseLink(link_id, new.parent, new.relationship, new.child)
+
+    def is_listed_by(self, list_ids: ListIdsFunc) -> bool:
+        """Return whether ``list_ids`` lists the links here. Another client's may be those of another site."""
+        return self._list_ids == list_ids
 
     def learn(self, entity: Entity, ids: Mapping[Identity, str], requested_at: float) -> None:
         """Remember the ids of a list of ``entity`` that was requested at this time of the event loop."""
@@ -219,7 +223,7 @@ class KnownLinks:
 
     async def _request(self, entity: Entity, known: _List) -> None:
         try:
-            self._fill(known, await self.list_ids(entity))
+            self._fill(known, await self._list_ids(entity))
         except BaseException:
             if self._lists.get(entity) is known:
                 self.forget(entity)
