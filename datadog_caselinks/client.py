@@ -162,6 +162,7 @@ class CaseLinksClient:
         )
         reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
         self._operations = Operations(self._requester, reader, retry, budget)
+        self._wait_after_earlier_run = retry.wait_after_earlier_run
         self._creator = Creator(self._requester, self._operations, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
         # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
@@ -359,6 +360,9 @@ class CaseLinksClient:
         ``undo.delete()`` deletes them. No other run can use the journal until the end of the block. A link
         that was deleted is removed from the journal, so the next run with it creates the link again.
 
+        A link that was in flight when the run ended is looked up. If it exists, it is in ``undo.ambiguous``
+        and not deleted, since another process may have created it.
+
         Args:
             run: The path of the journal of the run, or of the output of
                 ``caselinks bulk --output jsonl``.
@@ -369,7 +373,14 @@ class CaseLinksClient:
             ParameterError: ``run`` is not a path.
         """
         require_path("run", run)
-        return open_undo(run, site=self.site.api_url, delete=self.delete_link, concurrency=self._concurrency)
+        return open_undo(
+            run,
+            site=self.site.api_url,
+            known=KnownLinks(self._operations.list_ids),
+            wait=self._wait_after_earlier_run,
+            delete=self.delete_link,
+            concurrency=self._concurrency,
+        )
 
     async def plan_links(
         self,

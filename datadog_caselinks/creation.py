@@ -140,7 +140,7 @@ class Creator:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
         creation = self._begin(new)
         earlier = CaseLinksError(f"an earlier run may have sent {new}")
-        creation.mark_ambiguous(earlier, self._policy.wait_before_lookup(earlier))
+        creation.mark_ambiguous(earlier, self._policy.wait_after_earlier_run)
         found = await self._resolve(creation)
         return CreateResult(found, created=False) if found else await self._create(creation)
 

@@ -122,6 +122,11 @@ class RetryPolicy:
         size = max(500.0, 5.0 * max_concurrency) if self.budget is None else self.budget
         return RetryBudget(size, outage)
 
+    @property
+    def wait_after_earlier_run(self) -> float:
+        """Seconds before the lookup of a link that a run may have sent just before it ended."""
+        return self.settle * _STILL_AT_WORK
+
     def wait_before_lookup(self, error: CaseLinksError) -> float:
         """Return the seconds between an ambiguous attempt, which ended with ``error``, and its lookup."""
         factor = _STILL_AT_WORK if may_be_at_work(error) else 1.0

@@ -8,16 +8,18 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final
 
 from attrs import define, field
 
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.journal import Journal
-from datadog_caselinks.errors import InvalidLinkError, JournalError
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import CaseLink, Entity, LinkStatus
+from datadog_caselinks.bulk.known_links import KnownLinks
+from datadog_caselinks.concurrency import Progress, map_concurrently
+from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, JournalError
+from datadog_caselinks.messages import one_line, quoted
+from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, WantedLink
 
 _DATABASE: Final = b"SQLite format 3\0"
 """The first bytes of a journal."""
@@ -31,7 +33,8 @@ class Undo:
     ``links``
         The links that the run created and that were not deleted by an earlier undo.
     ``ambiguous``
-        Descriptions of the links that the run may have created, without a known id. They are not deleted.
+        What is known of each link that the run may have created, as text. These links are not deleted. A link
+        of a journal is looked up, and is left out if it does not exist.
     ``is_cut_off``
         Whether the last line of the output is incomplete, as after a crash. It is ignored.
     """
@@ -66,10 +69,19 @@ class Undo:
 
 @contextlib.asynccontextmanager
 async def open_undo(
-    run: str | os.PathLike[str], *, site: str, delete: DeleteFunc, concurrency: int
+    run: str | os.PathLike[str],
+    *,
+    site: str,
+    known: KnownLinks,
+    wait: float,
+    delete: DeleteFunc,
+    concurrency: int,
 ) -> AsyncGenerator[Undo, None]:
-    """Open the journal or output ``run``, as :meth:`CaseLinksClient.undo` describes."""
-    output = await asyncio.to_thread(_read_output, run)
+    """Open the journal or output ``run``, as :meth:`CaseLinksClient.undo` describes.
+
+    Links that were in flight are looked up through ``known`` after ``wait`` seconds.
+    """
+    output = await asyncio.to_thread(_read_output, run, site)
     if output:
         yield Undo(
             output.links.values(),
@@ -86,9 +98,32 @@ async def open_undo(
             for record in records
             if record.link_id
         )
-        ambiguous = (str(record.wanted) for record in records if not record.link_id)
+        in_flight = {record.new: record.wanted for record in records if not record.link_id}
+        ambiguous = await _look_up(in_flight, known, wait, concurrency) if in_flight else []
         delete = journal.deleting(delete)
         yield Undo(links, ambiguous, is_cut_off=False, delete=delete, concurrency=concurrency)
+
+
+async def _look_up(
+    in_flight: Mapping[NewCaseLink, WantedLink], known: KnownLinks, wait: float, concurrency: int
+) -> list[str]:
+    """Return what is known of each link that the run may have sent; nothing of one that does not exist."""
+
+    async def describe(new: NewCaseLink) -> str:
+        try:
+            link = await known.find(new, "parent")
+        except CaseLinksError as error:
+            return f"{in_flight[new]} may have been created, and cannot be looked up: {error}"
+        if link is None:
+            return ""
+        return f"{in_flight[new]} exists with the id {link.id}, and another process may have created it"
+
+    await asyncio.sleep(wait)
+    async with known:
+        found = await map_concurrently(
+            describe, list(in_flight), concurrency=concurrency, progress=Progress(None)
+        )
+    return [description for description in found.values() if description]
 
 
 @define
@@ -97,11 +132,16 @@ class _Output:
 
     links: dict[str, CaseLink] = field(factory=dict)  # by id: the outputs of two runs may be in one file
     ambiguous: list[str] = field(factory=list)
+    sites: set[str] = field(factory=set)
     is_cut_off: bool = False
 
 
-def _read_output(path: str | os.PathLike[str]) -> _Output | None:
-    """Return the content of an output, or ``None`` if the file is a journal."""
+def _read_output(path: str | os.PathLike[str], site: str) -> _Output | None:
+    """Return the content of an output, or ``None`` if the file is a journal.
+
+    Raises:
+        JournalError: It is neither, or the links were created on another site than ``site``.
+    """
     try:
         with open(path, "rb") as file:
             head = file.peek(len(_DATABASE))
@@ -109,11 +149,17 @@ def _read_output(path: str | os.PathLike[str]) -> _Output | None:
                 return None
             is_utf_16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell writes it
             with io.TextIOWrapper(file, "utf-16" if is_utf_16 else "utf-8-sig") as lines:
-                return _parsed(path, lines)
+                output = _parsed(path, lines)
     except UnicodeDecodeError as error:
         raise JournalError(f"{os.fspath(path)} {_NOT_A_RUN}") from error
     except OSError as error:
         raise JournalError(f"{os.fspath(path)} cannot be read: {error.strerror}") from error
+    if others := output.sites - {site}:
+        raise JournalError(
+            f"the links of {os.fspath(path)} were created on {quoted(min(others))}, and this undo is for "
+            f"{site}: name the site of the run"
+        )
+    return output
 
 
 def _parsed(path: str | os.PathLike[str], lines: Iterable[str]) -> _Output:
@@ -143,9 +189,12 @@ def _add(output: _Output, number: int, record: Any) -> None:
         parent, child = (Entity(link[end]["id"], link[end]["type"]) for end in ("parent", "child"))
         if not isinstance(link["id"], str):
             raise TypeError("not an id")
+        if "site" in record:
+            output.sites.add(str(record["site"]))
         output.links[link["id"]] = CaseLink(link["id"], parent, link["relationship"], child)
     elif record["outcome"] == LinkStatus.AMBIGUOUS:
-        output.ambiguous.append(_description(record, number))
+        description = _description(record, number)
+        output.ambiguous.append(f"{description} may have been created, and its id is unknown")
 
 
 def _description(record: Any, number: int) -> str:

@@ -61,7 +61,8 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 @click.option(
     "--journal",
     metavar="FILE",
-    help="Record each outcome in FILE. Run the same command again to continue an earlier run.",
+    help="Record each outcome in FILE. Run the same command again to continue an earlier run. "
+    "caselinks undo FILE deletes what it created.",
 )
 @click.option(
     "--rejects",
@@ -212,7 +213,7 @@ async def _create_all(
         client = await opened.enter_async_context(open_client(settings, **options))
         if rejects:
             opened.enter_context(rejects)
-        report.start(_count(stream, file_options))
+        report.start(_count(stream, file_options), client.site.api_url)
         lines: AsyncIterator[LinkLine | MalformedLine] = read_link_file(
             stream, site=client.site, **file_options
         )

@@ -31,7 +31,7 @@ from datadog_caselinks.references import Details, Resolver, address_of, name_of,
 def find(query: str, limit: int, settings: Settings) -> None:
     """Find cases (work items) by their text, or by a filter.
 
-    QUERY is a text such as "payment timeout", or a filter as in Datadog's search, such
+    QUERY is a text such as "payment webhooks", or a filter as in Datadog's search, such
     as status:closed, priority:(P1 OR P2) or -status:closed, with AND and OR. Put -- before
     a QUERY that begins with -. Archived cases are not found. For a key use show.
 

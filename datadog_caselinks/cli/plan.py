@@ -115,7 +115,7 @@ def plan(
             await show_warnings(screen, client.resolver(), planned)
             summary = _summary(planned, wanted.left_out)
             if not (planned.create or planned.delete):
-                screen.note(f"Nothing to do: {summary}.")
+                screen.note(f"{'Only partly compared' if wanted.left_out else 'Nothing to do'}: {summary}.")
             elif not applies:
                 application.is_pending = check
                 screen.note(f"{summary}. Nothing was changed; use --apply to apply the plan.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable
@@ -52,11 +53,16 @@ class Report:
     _open: dict[int, LinkLine] = field(factory=dict, init=False)  # without an outcome, by the link's index
     _sent: int = field(default=0, init=False)  # links that were sent or are about to be
     _lines: OrderedDict[str, int] = field(factory=OrderedDict, init=False)  # of links created, by id
+    _site: str = field(default="", init=False)
     _same_failure: list[int] = field(factory=list, init=False)  # lines with the error that stopped the run
     _began: float = field(factory=time.monotonic, init=False)
 
-    def start(self, total: int | None) -> None:
-        """Start the progress display for a file of ``total`` lines, or of an unknown length."""
+    def start(self, total: int | None, site: str) -> None:
+        """Start the progress display for a file of ``total`` lines, or of an unknown length.
+
+        ``site`` is the URL of the API, which the record of each created link has, for an undo.
+        """
+        self._site = site
         self._screen.start(total)
 
     @property
@@ -108,6 +114,7 @@ class Report:
             shown = OutcomeLine("=", line.new, outcome.link.id, label(status))
             record["link"] = link_record(outcome.link, {})
             if isinstance(outcome, Created):
+                record["site"] = self._site
                 self._created[outcome.link.relationship] += 1
                 self._remember(outcome.link.id, number)
                 shown = OutcomeLine("✓", line.new, outcome.link.id)
@@ -211,6 +218,8 @@ class Report:
             self._screen.problem(f"Interrupted. {in_flight}")
         if self.exit_status:
             self._screen.summary(self._to_continue)
+        if self._journal and self._created:
+            self._screen.note(f"To undo this run: caselinks undo {shlex.quote(self._journal)}")
 
     @property
     def _to_continue(self) -> str:

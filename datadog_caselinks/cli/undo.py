@@ -27,6 +27,9 @@ from datadog_caselinks.references import name_of
 _MAX_CASES: Final = 100
 """The number of cases up to which their keys are looked up, each with a request."""
 
+_MAX_SHOWN: Final = 10
+"""The number of links that may have been created which are shown."""
+
 _THE_REST: Final = "it deletes the rest"
 _DELETED: Final = "deleted"
 _GONE: Final = "already_gone"
@@ -120,15 +123,17 @@ class _Deletion:
 
     def report_uncertain(self, undo: Undo) -> None:
         """Show what the run may have created without a known id."""
-        for description in undo.ambiguous:
-            self._screen.problem(f"Not deleted: {description} may have been created, and its id is unknown")
+        for description in undo.ambiguous[:_MAX_SHOWN]:
+            self._screen.problem(f"Not deleted: {description}")
+        if (more := len(undo.ambiguous) - _MAX_SHOWN) > 0:
+            self._screen.problem(f"Not deleted: {more} more")
         if undo.is_cut_off:
             self._screen.problem("Not deleted: the last line is incomplete, so the id of its link is unknown")
         self.is_uncertain = bool(undo.ambiguous) or undo.is_cut_off
         if self.is_uncertain:
             self._screen.problem(
-                "To check, list the links of these cases; to delete one, run caselinks delete PARENT "
-                "RELATIONSHIP CHILD."
+                "To check, list the links of these cases; to delete one, run caselinks delete with its id, "
+                "or with PARENT RELATIONSHIP CHILD."
             )
 
     async def delete(self, undo: Undo, cases: Known) -> None:

@@ -138,6 +138,21 @@ class TestJournal:
             await undone(client, journal)
         assert len(sandbox.requests) == before
 
+    async def test_a_link_that_cannot_be_looked_up(
+        self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
+    ) -> None:
+        """A link in flight whose lookup fails is named with the reason, and the others are still undone."""
+        async with Journal(journal, site=client.site.api_url) as opened, opened.entry(A):
+            pass
+        sandbox.fail_next("500", operation="list")
+        once = RetryPolicy(max_attempts=1, settle=0)
+        async with (
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=once) as other,
+            other.undo(journal) as undo,
+        ):
+            (ambiguous,) = undo.ambiguous
+        assert ambiguous.startswith(f"{A} may have been created, and cannot be looked up: cannot list")
+
     async def test_a_link_of_unknown_outcome_is_named_and_left(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
@@ -146,7 +161,8 @@ class TestJournal:
         async with Journal(journal, site=client.site.api_url) as opened, opened.entry(A):
             pass  # as a run that was killed after it had sent the link
         async with client.undo(journal) as undo:
-            assert undo.ambiguous == (str(A),)
+            (ambiguous,) = undo.ambiguous
+            assert ambiguous.startswith(f"{A} exists with the id {sandbox.links[0].id}")
             assert undo.links == ()
         assert len(sandbox.links) == 1
 
@@ -260,7 +276,8 @@ class TestOutput:
         ambiguous = '{"line": 7, "outcome": "ambiguous", "error": "lost"}\n'
         output.write_text(outcome_line(link) + ambiguous + outcome_line(link)[:50])
         async with client.undo(output) as undo:
-            assert (undo.links, undo.ambiguous, undo.is_cut_off) == ((link,), ("line 7",), True)
+            assert (undo.links, undo.is_cut_off) == ((link,), True)
+            assert undo.ambiguous == ("line 7 may have been created, and its id is unknown",)
         output.write_text(outcome_line(link) + ambiguous)
         async with client.undo(output) as undo:
             assert not undo.is_cut_off

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from datadog_caselinks import CaseLinksClient
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.cli import undo
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
+from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, created, is_silent
@@ -103,16 +105,22 @@ async def test_a_run_in_use_is_refused(sandbox: Sandbox, journal: str) -> None:
 
 
 async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal: str, tmp_path: Path) -> None:
-    """The exit status is 1, because a link of the run may be left."""
-    unknown = case(some_id(1)).blocks(case(some_id(2)))
-    async with Journal(journal, site=sandbox.url) as opened, opened.entry(unknown):
-        pass
+    """The exit status is 1, because a link of the run may be left. What does not exist is not reported."""
+    unknown, missing = (case(some_id(1)).blocks(case(some_id(number))) for number in (2, 3))
+    async with Journal(journal, site=sandbox.url) as opened:
+        for new in (unknown, missing):
+            async with opened.entry(new):
+                pass
+    async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
+        found = await client.create_link(unknown)
     for summary in ("1 deleted.", "No other link to undo: the run created none, or all were deleted."):
-        done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+        done = await caselinks(waiting_for_nothing(pointing_at(sandbox)), "undo", "--yes", journal)
         assert done.status == 1
         first, advice, last = done.err.splitlines()
-        assert first == f"Not deleted: {unknown} may have been created, and its id is unknown"
-        assert "caselinks delete PARENT RELATIONSHIP CHILD" in advice
+        assert first == (
+            f"Not deleted: {unknown} exists with the id {found.id}, and another process may have created it"
+        )
+        assert "run caselinks delete with its id" in advice
         assert last == summary
     output = tmp_path / "output.jsonl"
     names = {"parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-3"}
@@ -124,6 +132,37 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
     assert done.status == 1
     assert "the last line is incomplete" in done.err
+
+
+async def test_links_in_flight_that_do_not_exist_are_undone(sandbox: Sandbox, journal: str) -> None:
+    """After an interrupted run whose links in flight were not created, undo ends with status 0."""
+    async with Journal(journal, site=sandbox.url) as opened:
+        for number in range(20):
+            async with opened.entry(case(some_id(1)).blocks(case(some_id(100 + number)))):
+                pass
+    done = await caselinks(waiting_for_nothing(pointing_at(sandbox)), "undo", "--yes", journal)
+    assert (done.status, done.err) == (0, "1 deleted.\n")
+
+
+async def test_many_links_that_may_have_been_created(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Ten of them are shown, and how many more there are."""
+    output = tmp_path / "output.jsonl"
+    output.write_text('{"outcome": "ambiguous"}\n' * 13)
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(output))
+    assert done.err.count("may have been created") == 10
+    assert "Not deleted: 3 more\n" in done.err
+
+
+async def test_a_run_of_another_site_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The links of an output are not looked for on another site, where none of them would be found."""
+    done = await caselinks(pointing_at(sandbox), "bulk", "--output", "jsonl", "-", stdin=LINKS.encode())
+    output = tmp_path / "run.jsonl"
+    output.write_text(done.out)
+    async with Sandbox() as other:
+        done = await caselinks(pointing_at(other), "undo", "--yes", str(output))
+        assert (done.status, other.requests) == (2, [])
+        assert f"were created on '{sandbox.url}', and this undo is for {other.url}" in done.err
+    assert len(sandbox.links) == 2
 
 
 async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) -> None:
