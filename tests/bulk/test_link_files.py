@@ -789,7 +789,7 @@ class TestCountLinks:
 class TestMemory:
     @pytest.mark.parametrize("start", [f"{HEADER}\n", f"{JSON_LINE}\n", "x"])
     async def test_it_is_bounded(self, start: str) -> None:
-        """A line of 20 MB takes less than 1 MB of memory."""
+        """A line of 20 MB takes less than 2 MB of memory."""
         content = start.encode() + b"x" * 20_000_000
         tracemalloc.start()
         try:
@@ -799,7 +799,7 @@ class TestMemory:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert peak < 1_000_000
+        assert peak < 2_000_000
 
 
 class TestReading:

@@ -451,6 +451,16 @@ async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -
     assert len(re.findall(rf"= {A} blocks {B}\x1b\[2m  [-0-9a-f]{{36}}", shown)) == 30
 
 
+async def test_a_terminal_of_a_ci_job_shows_lines(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With CI set there is no bar, so the links are shown, with their ids dim."""
+    path = tmp_path / "links.csv"
+    path.write_text(HEADER + BLOCKS)
+    status, shown = await on_terminal(pointing_at(sandbox) | {"CI": "true"}, "bulk", str(path))
+    assert status == 0, shown
+    assert re.search(rf"✓\S* {A} blocks {B}\x1b\[2m  [-0-9a-f]{{36}}", shown)
+    assert "0/1" not in shown
+
+
 async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
     """Each is looked up once; one that is not there fails its own lines alone."""
     known = [sandbox.add_case(f"SHOP-{number}") for number in (1, 2)]
