@@ -17,6 +17,7 @@ import hmac
 import os
 import re
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 from aiohttp import web
 
@@ -43,8 +44,9 @@ async def receive(request: web.Request) -> web.Response:
         raise web.HTTPUnauthorized(text="the header X-Hook-Secret does not match HOOK_SECRET\n")
     try:
         payload = await request.json()
-        declared, keys = incident(payload["incident"]), sorted(set(CASE_KEY.findall(payload["text"])))
-    except (ValueError, KeyError, TypeError) as invalid:
+        declared = incident(UUID(payload["incident"]))
+        keys = sorted(set(CASE_KEY.findall(payload["text"])))
+    except (AttributeError, KeyError, TypeError, ValueError) as invalid:
         raise web.HTTPBadRequest(text=f"invalid payload: {invalid!r}\n") from invalid
     wanted = [parse_link(declared, "relates-to", key) for key in keys]
     results: dict[str, str] = {}
