@@ -48,6 +48,7 @@ from datadog_caselinks.models import (
     identity,
     is_incident_number,
     is_uuid,
+    number_text,
 )
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.parameters import (
@@ -669,7 +670,7 @@ async def _get_case(operations: Operations, observer: Observer, key_or_id: str |
 async def _get_incident(
     operations: Operations, observer: Observer, number_or_id: str | int | UUID
 ) -> Incident:
-    name = str(number_or_id)
+    name = number_text(number_or_id)
     if is_uuid(name):
         with observer.call("get_incident", name) as call:
             call.result = incident = await operations.get_incident(name)

@@ -142,6 +142,14 @@ def is_case_key(text: str) -> bool:
     return _CASE_KEY.fullmatch(text) is not None
 
 
+def number_text(number: object) -> str:
+    """Return ``number`` as text. Raises :class:`InvalidLinkError` if Python refuses, as for 5,000 digits."""
+    try:
+        return str(number)
+    except ValueError:
+        raise InvalidLinkError("the number of an incident has too many digits") from None
+
+
 def is_incident_number(text: str) -> bool:
     """Return whether ``text`` has the form of an incident's number, such as ``123`` or ``IR-123``."""
     return _INCIDENT_NUMBER.fullmatch(text) is not None
@@ -340,7 +348,7 @@ def incident(id: str | int | UUID) -> Entity | IncidentNumber:
         InvalidLinkError: ``id`` is neither a UUID nor the number of an incident.
     """
     if isinstance(id, int) or (isinstance(id, str) and is_incident_number(id)):
-        return IncidentNumber(str(id))
+        return IncidentNumber(number_text(id))
     return _known_entity(id, EntityType.INCIDENT)
 
 

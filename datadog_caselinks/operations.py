@@ -96,6 +96,7 @@ class Operations:
             return case
         again = await self._fetch(request, wire.read_case, self._attempts())
         if again.id != case.id and not wire.has_requested_key(again, request):
+            del case, again  # they may echo the keys, and tracebacks show local variables
             raise MalformedResponseError(
                 f"cannot {request.action}: two responses are about two other cases", body=""
             )
@@ -135,9 +136,10 @@ class Operations:
             request = wire.incident_search_request(number, query, page * wire.PAGE_SIZE)
             incidents = await self._fetch(request, wire.read_incidents, self._attempts())
             found = {each.id: each for each in incidents if each.has_number(number)}
-            if len(found) > 1:
+            if (count := len(found)) > 1:
+                del incidents, found  # they may echo the keys, and tracebacks show local variables
                 raise MalformedResponseError(
-                    f"cannot {request.action}: {len(found)} incidents have this number", body=""
+                    f"cannot {request.action}: {count} incidents have this number", body=""
                 )
             for incident in found.values():
                 return incident

@@ -338,7 +338,7 @@ class Resolver:
         self._found_for = found_for
         self._missing_for = missing_for
         self._results: OrderedDict[str, tuple[Details | NotFoundError, float]] = OrderedDict()
-        self._in_flight: dict[str, asyncio.Future[Details | NotFoundError]] = {}
+        self._in_flight: dict[str, asyncio.Future[Details | CaseLinksError]] = {}
         self._has_warned = False
 
     async def entity(self, reference: Reference | str) -> Entity:
@@ -361,7 +361,8 @@ class Resolver:
             found, name = await self.case(reference), f"get case {reference}"
         else:
             found, name = await self.incident(reference), f"find incident {reference.number}"
-        if not is_uuid(found.id):  # which is not quoted: it may echo a key
+        if not is_uuid(found.id):
+            del found  # it may echo the keys, and tracebacks show local variables
             raise MalformedResponseError(f"cannot {name}: its id is not a UUID", body="")
         return found.entity
 
@@ -445,10 +446,11 @@ class Resolver:
             raise copy.copy(result)  # raising the cached error itself would extend its traceback each time
         return result
 
-    async def _find(self, name: str, look_up: _LookUp) -> Details | NotFoundError:
+    async def _find(self, name: str, look_up: _LookUp) -> Details | CaseLinksError:
         """Return what the cache has, or a lookup finds. If a lookup is in flight, wait for its result.
 
-        If that lookup fails or is cancelled, the next call that waits for it looks the entity up again.
+        If that lookup fails, so do the calls that wait for it, and the next call looks the entity up again.
+        If it is cancelled, one of those that wait does so.
         """
         while in_flight := self._in_flight.get(name):
             await asyncio.wait([in_flight])
@@ -463,6 +465,9 @@ class Resolver:
             result = await look_up(name)
             in_flight.set_result(result)
             return result
+        except CaseLinksError as error:
+            in_flight.set_result(error)
+            raise
         finally:
             del self._in_flight[name]
             in_flight.cancel()  # unless it has a result

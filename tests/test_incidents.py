@@ -23,6 +23,7 @@ from datadog_caselinks import (
     PermissionDeniedError,
     RetryPolicy,
     ServerError,
+    models,
     page,
     parse_link,
 )
@@ -295,6 +296,13 @@ class TestResolver:
         assert (await resolver.incident(incident(A))).key == "IR-123"
         assert (await resolver.incident(IncidentNumber("123"))).key == "IR-123"
         assert len(sandbox.requests) == 1
+
+    async def test_a_number_that_python_cannot_write(self, client: CaseLinksClient) -> None:
+        """A number with thousands of digits is refused as one that no incident can have."""
+        with pytest.raises(InvalidLinkError, match="too many digits"):
+            models.incident(10**5000)
+        with pytest.raises(InvalidLinkError, match="too many digits"):
+            await client.get_incident(10**5000)
 
     async def test_an_unknown_incident_is_searched_once(
         self, sandbox: Sandbox, client: CaseLinksClient
