@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.layout import Direction
 from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, heading, is_directed, words
 from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
 
@@ -24,13 +25,14 @@ _LINES: Final[Mapping[str, str]] = {
 }
 
 
-def dot(graph: LinkGraph) -> str:
-    """Return ``graph`` as the text of a DOT file."""
+def dot(graph: LinkGraph, *, direction: Direction = "auto") -> str:
+    """Return ``graph`` as the text of a DOT file, from left to right by default."""
     number = {entity: index for index, entity in enumerate(graph.entities)}
     cyclic = cycle_link_ids(graph)
+    rankdir = "TB" if direction == "TB" else "LR"
     lines = [
         "digraph links {",
-        f"    graph [rankdir=LR, label={_quoted(heading(graph))}, labelloc=t, fontname=Helvetica]",
+        f"    graph [rankdir={rankdir}, label={_quoted(heading(graph))}, labelloc=t, fontname=Helvetica]",
         "    node [fontname=Helvetica, fontsize=11]",
         "    edge [fontname=Helvetica, fontsize=9]",
     ]

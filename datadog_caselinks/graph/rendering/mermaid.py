@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.layout import Direction
 from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, is_directed, words
 from datadog_caselinks.models import CaseLink, Entity, EntityType
 
@@ -24,11 +25,11 @@ _ROOT_STYLE: Final = "stroke-width:3px"
 _CYCLE_STYLE: Final = "stroke:#c0392b,stroke-width:3px"
 
 
-def mermaid(graph: LinkGraph) -> str:
-    """Return ``graph`` as the text of a Mermaid flowchart."""
+def mermaid(graph: LinkGraph, *, direction: Direction = "auto") -> str:
+    """Return ``graph`` as the text of a Mermaid flowchart, from left to right by default."""
     number = {entity: index for index, entity in enumerate(graph.entities)}
     cyclic = cycle_link_ids(graph)
-    lines = ["flowchart LR"]
+    lines = [f"flowchart {'TB' if direction == 'TB' else 'LR'}"]
     lines += [f"    {_node(graph, entity, index)}" for entity, index in number.items()]
     lines += [
         f"    n{number[link.parent]} {_arrow(link, is_in_cycle=link.id in cyclic)} n{number[link.child]}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Set
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 from attrs import frozen
@@ -138,11 +140,12 @@ _WIDTHS: Final[Mapping[str, float]] = {
 _USUAL: Final = 0.64
 
 
-def width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """Return the maximum width of ``text`` at font size ``size``."""
     return size * sum(_width(character) for character in text)
 
 
+@lru_cache(maxsize=4096)
 def _width(character: str) -> float:
     if unicodedata.combining(character):
         return 0
@@ -153,20 +156,16 @@ def _width(character: str) -> float:
 
 def fitted(text: str, room: float, size: float) -> str:
     """Return ``text``, cut with an ellipsis if it is wider than ``room``."""
-    if width(text, size) <= room:
+    if text_width(text, size) <= room:
         return text
-    room -= width("…", size)
-    end = 0
-    while width(text[: end + 1], size) <= room:
-        end += 1
-    return f"{text[:end].rstrip()}…"
+    return f"{text[: _end(text, room - text_width('…', size), size)].rstrip()}…"
 
 
 def wrapped(text: str, room: float, size: float, max_lines: int) -> list[str]:
     """Return ``text`` in at most ``max_lines`` lines, broken between words where possible."""
     lines: list[str] = []
     rest = text
-    while rest and len(lines) < max_lines - 1 and width(rest, size) > room:
+    while rest and len(lines) < max_lines - 1 and text_width(rest, size) > room:
         line = _first_words(rest, room, size)
         lines.append(line.rstrip())
         rest = rest[len(line) :].lstrip()
@@ -174,8 +173,12 @@ def wrapped(text: str, room: float, size: float, max_lines: int) -> list[str]:
 
 
 def _first_words(text: str, room: float, size: float) -> str:
-    end = 1
-    while width(text[: end + 1], size) <= room:
-        end += 1
+    end = max(_end(text, room, size), 1)
     space = text.rfind(" ", 0, end + 1)
     return text[:space] if space > 0 else text[:end]
+
+
+def _end(text: str, room: float, size: float) -> int:
+    """Return how many characters of ``text``, which is wider than ``room``, fit into it."""
+    widths = accumulate(size * _width(character) for character in text)
+    return next(end for end, total in enumerate(widths) if total > room)

@@ -40,7 +40,7 @@ def test_everything_is_there(demo: LinkGraph) -> None:
     assert drawn(text, "data-link") == list(range(len(links)))
     assert [each["id"] for each in told["entities"]] == [each.id for each in entities]
     assert [each["title"] for each in told["entities"]] == [
-        demo.cases[each].title if each in demo.cases else "" for each in entities
+        demo.details[each].title if each in demo.details else "" for each in entities
     ]
     assert [(entities[each["parent"]], entities[each["child"]]) for each in told["links"]] == [
         (link.parent, link.child) for link in links
