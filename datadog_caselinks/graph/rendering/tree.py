@@ -79,11 +79,16 @@ class _Tree:
         self._grow()
 
     def lines(self) -> Iterator[Line]:
-        for start in self._starts:
+        # An entity below one start may have its home below another.
+        trees = [(start, list(self._rows(start))) for start in self._starts]
+        home: dict[Entity, tuple[int, int]] = {}
+        for number, (start, rows) in enumerate(trees):
+            home[start] = number, -1
+            home |= {row.entity: (number, place) for place, row in enumerate(rows) if row.is_home}
+        for number, (start, rows) in enumerate(trees):
             yield self._entity(start)
-            rows = list(self._rows(start))
-            home = {start: -1} | {row.entity: place for place, row in enumerate(rows) if row.is_home}
-            for place, row in enumerate(rows):
+            for index, row in enumerate(rows):
+                place = number, index
                 hint = "" if row.is_home else "  ↑ see above" if home[row.entity] < place else "  ↓ see below"
                 note = (Piece(hint, Style.NOTE),) if hint else ()
                 yield (
