@@ -14,6 +14,7 @@ from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering.layout import Direction, best_layout
 from datadog_caselinks.graph.rendering.svg import STYLE, draw, legend
 from datadog_caselinks.graph.rendering.words import describe, heading, is_directed, notes, plain, words
+from datadog_caselinks.models import EntityType
 
 _FILES: Final = resources.files(__package__)
 _TEMPLATE: Final = _FILES.joinpath("page.html").read_text("utf-8")
@@ -72,6 +73,7 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
                 "reference": description.reference,
                 "id": plain(entity.id),
                 "address": graph.address(entity) or "",
+                "isNamed": entity.type == EntityType.CASE or entity in graph.incidents,
                 "isUnread": entity in graph.unread,
             }
             for entity in graph.entities

@@ -12,12 +12,22 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, Entity, Incident, Relationship
+from datadog_caselinks.models import CaseLink, Entity, EntityType, Incident, Relationship
 from datadog_caselinks.references import Details, name_of, status_of
 
 _STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
 """A sign for each stage."""
 
+
+TYPE_COLOURS: Final[Mapping[str, tuple[str, str]]] = {
+    EntityType.CASE: ("#6435b5", "#f0ebfa"),
+    EntityType.INCIDENT: ("#b3212b", "#fbeaea"),
+    EntityType.PAGE: ("#0b6494", "#e6f2f9"),
+    EntityType.AGENT_CONVERSATION: ("#17713c", "#e7f5ec"),
+}
+"""The colours of the outline and the ground of each type, where text is black."""
+
+OTHER_COLOURS: Final = ("#5d5b6a", "#f0f0f3")
 
 _MAX_HEADING: Final = 3
 """The most roots that a heading names."""
