@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from itertools import islice
 from typing import Any, Final
@@ -16,7 +16,7 @@ from datadog_caselinks.sandbox.api import CREDENTIALS
 from datadog_caselinks.sandbox.documents import write_json
 from datadog_caselinks.sandbox.limits import Limiter
 from datadog_caselinks.sandbox.record import Record
-from datadog_caselinks.sandbox.store import Store
+from datadog_caselinks.sandbox.store import Store, StoredLink
 
 # A browser lays out this many rows without delay.
 _SHOWN: Final = 200
@@ -60,12 +60,14 @@ class Page:
         total = sum(self.record.statuses.values())
         latest = islice(reversed(self.record.requests), _SHOWN)
         window = self.limiter.fullest(self.clock())
+        links = self.store.latest(_SHOWN)
         return {
             "keys": {"DD_API_KEY": CREDENTIALS.api_key, "DD_APP_KEY": CREDENTIALS.app_key},
             "links": {
                 "total": len(self.store),
-                "latest": [asdict(link) for link in self.store.latest(_SHOWN)],
+                "latest": [asdict(link) for link in links],
             },
+            "names": self._names(links),
             "requests": {
                 "total": total,
                 "latest": [
@@ -77,6 +79,17 @@ class Page:
             "faults": dict(self.record.faults),
             "window": None if window is None else asdict(window),
         }
+
+    def _names(self, links: Iterable[StoredLink]) -> dict[str, dict[str, str]]:
+        """Return the key and the title of each case and incident at an end of ``links``, by its id."""
+        ends = [end for x in links for end in (x.parent_entity_id, x.child_entity_id)]
+        names = {}
+        for entity_id in dict.fromkeys(ends):
+            if case := self.store.case(entity_id):
+                names[entity_id] = {"key": case.key, "title": case.title}
+            elif incident := self.store.incident(entity_id):
+                names[entity_id] = {"key": incident.slug, "title": incident.title}
+        return names
 
 
 def _json(document: object) -> web.Response:
