@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from datadog_caselinks import ParameterError
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.sandbox.store import Store
 from tests.graph.rendering.browser import FOUND, browsing
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
         "keys": {"DD_API_KEY": "sandbox-api-key", "DD_APP_KEY": "sandbox-app-key"},
         "links": {"total": 0, "latest": []},
         "names": {},
+        "has_graph": False,
         "requests": {"total": 0, "latest": []},
         "statuses": {},
         "rejected": 0,
@@ -114,6 +117,26 @@ async def test_shows_keys_and_titles(tmp_path: Path) -> None:
         shown = await tab.value("[...document.querySelectorAll('#links .entity')].map(e => e.innerText)")
         assert "SHOP-2\norders-db has no free connections" in shown
         assert tab.problems == []
+
+
+async def test_links_to_the_graph() -> None:
+    """With a function that draws, the page of an entity's graph is at its own path, and errors are text."""
+
+    def draw(store: Store, entity_type: str, entity_id: str) -> str:
+        if not entity_id:
+            raise ParameterError("no id")
+        return f"<p>{entity_type} {entity_id} {len(store)}"
+
+    async with Sandbox(seed="demo", draw_graph=draw) as sandbox, aiohttp.ClientSession() as session:
+        graph = f"{sandbox.url}/_sandbox/graph"
+        response = await session.get(graph, params={"type": "CASE", "id": "x"})
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert await response.text() == f"<p>CASE x {len(sandbox.links)}"
+        response = await session.get(graph)
+        assert (response.status, response.content_type) == (400, "text/plain")
+        assert await response.text() == "no id"
+        assert (await (await session.get(f"{sandbox.url}/_sandbox/state")).json())["has_graph"]
+        assert list(sandbox.requests) == []
 
 
 async def test_caps_what_it_shows(caller: Caller, sandbox: Sandbox) -> None:
