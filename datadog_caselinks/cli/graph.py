@@ -198,8 +198,11 @@ def _format_of(file: str) -> str:
     suffix = Path(file).suffix.lower()
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
+        picture = Path(file).with_suffix(".svg")
+        hint = f". For a PNG, use -o {picture}, then run: cairosvg -s 2 {picture} -o {file}"
         raise ParameterError(
             f"cannot derive the format from the name {file}: use one of {known}, or --format"
+            + hint * (suffix == ".png")
         )
     return _SUFFIXES[suffix]
 

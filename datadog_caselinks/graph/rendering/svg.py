@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -47,6 +48,31 @@ from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
 
 STYLE: Final = resources.files(__package__).joinpath("drawing.css").read_text("utf-8")
 
+
+_COLOURS: Final = re.compile(r":root \{([^}]*)\}")
+
+
+def _plain_style(style: str) -> str:
+    """Return ``style`` without variables, which converters to PNG do not know, in light and dark colours."""
+    light, dark = (dict(re.findall(r"(--[a-z]+): ([^;]+);", found[1])) for found in _COLOURS.finditer(style))
+    _, start, rules = style.partition(".picture ")
+    lines = f"{start}{rules}".strip().splitlines()
+    coloured = "\n".join(line for line in lines if "var(" in line)
+    return "\n".join(
+        [
+            _filled("\n".join(lines), light),
+            "@media screen and (prefers-color-scheme: dark) {",
+            _filled(coloured, dark),
+            "}",
+        ]
+    )
+
+
+def _filled(rules: str, colours: Mapping[str, str]) -> str:
+    return re.sub(r"var\((--[a-z]+)\)", lambda match: colours[match[1]], rules)
+
+
+_PLAIN_STYLE: Final = _plain_style(STYLE)
 _MARGIN: Final = 16.0
 _HEADING_SIZE: Final = 17.0
 _LEGEND_LINE: Final = 24.0
@@ -128,7 +154,7 @@ width="{_n(wide * shown)}" height="{_n(high * shown)}" viewBox="0 0 {_n(wide)} {
 <title id="heading">{escape(heading(graph))}</title>
 <desc>{escape(about)}</desc>
 <style>
-{STYLE.strip()}
+{_PLAIN_STYLE}
 </style>
 <rect class="ground" width="100%" height="100%"/>
 {head}

@@ -197,6 +197,13 @@ def test_fetches_nothing(demo: LinkGraph, hostile: LinkGraph) -> None:
         assert not re.findall(r"url\(|@import|href", text)
 
 
+def test_converters_know_its_style() -> None:
+    """The colours need no variables, which converters to PNG do not know, and differ in dark mode."""
+    light, dark = svg(graph("a BLOCKS b")).partition("</style>")[0].split("@media")
+    assert "var(" not in light + dark
+    assert set(re.findall(r"#\w+;", light)).isdisjoint(re.findall(r"#\w+;", dark))
+
+
 def test_is_the_same_each_time(hostile: LinkGraph) -> None:
     """A picture under version control changes when the graph does."""
     assert svg(hostile) == svg(hostile)
