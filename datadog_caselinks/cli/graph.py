@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -22,17 +23,11 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, ParameterError
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.graph.rendering import Style
+from datadog_caselinks.graph.rendering import Direction, Style
 from datadog_caselinks.messages import counted, quoted
 from datadog_caselinks.models import Entity, EntityType
 
-_PICTURES: Final[Mapping[str, Callable[[LinkGraph], str]]] = {
-    "tree": rendering.tree,
-    "mermaid": rendering.mermaid,
-    "dot": rendering.dot,
-    "svg": rendering.svg,
-    "html": rendering.page,
-}
+_FORMATS: Final = ("tree", "mermaid", "dot", "svg", "html")
 _SUFFIXES: Final = {
     "": "tree",  # such as /dev/stdout
     ".txt": "tree",
@@ -77,8 +72,22 @@ _MIN_TITLE: Final = 12
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(list(_PICTURES)),
+    type=click.Choice(_FORMATS),
     help="Output format. Default: by the suffix of FILE (.mmd, .dot, .svg, .html, .txt), else tree.",
+)
+@click.option(
+    "--direction",
+    type=click.Choice(["auto", "LR", "TB"], case_sensitive=False),
+    default="auto",
+    show_default=True,
+    help="Left to right, top to bottom, or as fits best.",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(min=200),
+    default=int(rendering.README_WIDTH),
+    show_default=True,
+    help="Width in pixels at which an SVG is to be readable.",
 )
 @click.option(
     "-o",
@@ -95,6 +104,8 @@ def graph(
     depth: int,
     max_nodes: int,
     format_: str | None,
+    direction: Direction,
+    width: int,
     file: str | None,
     settings: Settings,
 ) -> None:
@@ -114,7 +125,7 @@ def graph(
     if file == "-":
         file = None
     texts = {"json": _json, "jsonl": _json_lines}
-    draw = texts.get(settings.output) or _PICTURES[format_ or _format_of(file or "")]
+    draw = texts.get(settings.output) or _picture(format_ or _format_of(file or ""), direction, width)
     screen = Screen(quiet=settings.quiet)
     # Fail before the first request if a library is missing or the file cannot be written.
     draw(LinkGraph(Entity(str(UUID(int=0)), EntityType.CASE), ()))
@@ -170,13 +181,28 @@ async def _found(client: CaseLinksClient, query: str, max_nodes: int) -> list[En
     return [case.entity for case in found]
 
 
+def _picture(format_: str, direction: Direction, width: int) -> Callable[[LinkGraph], str]:
+    """Return the function that draws a graph in this format."""
+    pictures: Mapping[str, Callable[[LinkGraph], str]] = {
+        "tree": rendering.tree,
+        "mermaid": partial(rendering.mermaid, direction=direction),
+        "dot": partial(rendering.dot, direction=direction),
+        "svg": partial(rendering.svg, direction=direction, width=width),
+        "html": partial(rendering.page, direction=direction),
+    }
+    return pictures[format_]
+
+
 def _format_of(file: str) -> str:
     """Return the format for a file of this name."""
     suffix = Path(file).suffix.lower()
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
+        picture = Path(file).with_suffix(".svg")
+        hint = f". For a PNG, use -o {picture}, then run: cairosvg -s 2 {picture} -o {file}"
         raise ParameterError(
             f"cannot derive the format from the name {file}: use one of {known}, or --format"
+            + hint * (suffix == ".png")
         )
     return _SUFFIXES[suffix]
 

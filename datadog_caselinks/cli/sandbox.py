@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 
 import click
 
+from datadog_caselinks.cli import sandbox_graph
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
@@ -130,6 +131,7 @@ def sandbox(
         unknown_cases=unknown_cases,
         malformed_ids=malformed_ids,
         incident_search=incident_search,
+        draw_graph=sandbox_graph.draw,
     )
     try:
         if command:

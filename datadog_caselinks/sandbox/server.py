@@ -32,7 +32,7 @@ from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.faults import Fault, FaultPlan, FaultRule, read_rules
 from datadog_caselinks.sandbox.limits import Limiter, RateLimitRule
 from datadog_caselinks.sandbox.listener import Listener
-from datadog_caselinks.sandbox.page import Page
+from datadog_caselinks.sandbox.page import DrawGraph, Page
 from datadog_caselinks.sandbox.record import Record, RecordedRequest
 from datadog_caselinks.sandbox.statuses import usual_group, usual_name
 from datadog_caselinks.sandbox.store import (
@@ -105,6 +105,8 @@ class Sandbox:
         malformed_ids: The status of an id that is not a UUID, or neither a UUID nor a key where a case is
             got: 400 (``bad-request``) or 404 (``not-found``).
 
+        draw_graph: Draws the links around an entity as an HTML page, to which the page of the sandbox links.
+            ``caselinks sandbox`` passes one. It gets the store, and the type and the id of the entity.
         incident_search: What finds the number of an incident in a search: ``slug:IR-1`` (``slug``),
             ``public_id:1`` (``public-id``) or its text (``text``). With ``all``, every search returns all
             incidents.
@@ -130,6 +132,7 @@ class Sandbox:
         malformed_ids: MalformedIds = "bad-request",
         incident_search: IncidentSearch = "slug",
         clock: Callable[[], float] = time.time,
+        draw_graph: DrawGraph | None = None,
     ) -> None:
         require_whole_number("port", port, at_least=0)
         require_path("db", db)
@@ -138,6 +141,7 @@ class Sandbox:
         self._port = port
         self._db = db
         self._clock = clock
+        self._draw_graph = draw_graph
         self._variant = Variant(
             duplicates=duplicates,
             list_lag=list_lag,
@@ -175,7 +179,7 @@ class Sandbox:
             exchange = Exchange(
                 store, self._variant, self._limiter, self._plan, self._record, self._clock, stopping
             )
-            page = Page(store, self._limiter, self._record, self._clock)
+            page = Page(store, self._limiter, self._record, self._clock, self._draw_graph)
             listener = Listener(exchange, page)
             resources.push_async_callback(listener.close)
             url = await listener.listen(self._port)

@@ -144,6 +144,24 @@ async def test_a_query_that_matches_nothing_or_too_much(sandbox: Sandbox) -> Non
         assert (done.status, done.out, done.err) == (1, "", f"Error: {wrong}\n")
 
 
+async def test_a_png_is_converted(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Before any request, the command says how to get a PNG."""
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / "outage.png"))
+    svg = tmp_path / "outage.svg"
+    assert f"use -o {svg}, then run: cairosvg -s 2 {svg} -o {tmp_path / 'outage.png'}" in done.err
+    assert done.status != 0
+    assert list(sandbox.requests) == []
+
+
+async def test_a_direction_and_a_width_can_be_chosen(sandbox: Sandbox) -> None:
+    """The command draws in the direction and the width that are asked for."""
+    arguments = ("graph", "SHOP-24", "--format", "svg", "--direction", "lr", "--width", "1900")
+    done = await caselinks(pointing_at(sandbox), *arguments)
+    async with CaseLinksClient(sandbox.url, sandbox.credentials) as client:
+        made = await client.read_graph("SHOP-24")
+    assert done.out == rendering.svg(made, direction="LR", width=1900)
+
+
 async def test_a_graph_needs_a_start(sandbox: Sandbox) -> None:
     """Without an entity and without a query, nothing is sent."""
     done = await caselinks(pointing_at(sandbox), "graph")

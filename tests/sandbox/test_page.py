@@ -6,9 +6,16 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
+import pytest
+
+from datadog_caselinks import ParameterError
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.sandbox.store import Store
+from tests.graph.rendering.browser import FOUND, browsing
 
 if TYPE_CHECKING:
     from tests.sandbox.caller import Caller
@@ -44,6 +51,8 @@ async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
     assert state == {
         "keys": {"DD_API_KEY": "sandbox-api-key", "DD_APP_KEY": "sandbox-app-key"},
         "links": {"total": 0, "latest": []},
+        "names": {},
+        "has_graph": False,
         "requests": {"total": 0, "latest": []},
         "statuses": {},
         "rejected": 0,
@@ -81,6 +90,53 @@ async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
         "remaining": 0,
         "reset": 10,
     }
+
+
+async def test_state_has_keys_and_titles() -> None:
+    """The state names the cases and incidents of the links that are shown, as the page does."""
+    async with Sandbox(seed="demo") as sandbox, aiohttp.ClientSession() as session:
+        state = await (await session.get(f"{sandbox.url}/_sandbox/state")).json()
+        names = state["names"]
+        ends = {
+            (link[f"{end}_entity_type"], link[f"{end}_entity_id"])
+            for link in state["links"]["latest"]
+            for end in ("parent", "child")
+        }
+    assert {"key": "SHOP-2", "title": "orders-db has no free connections"} in names.values()
+    assert "IR-101" in {name["key"] for name in names.values()}
+    assert set(names) == {entity_id for type_, entity_id in ends if type_ in ("CASE", "INCIDENT")}
+
+
+@pytest.mark.browser
+async def test_shows_keys_and_titles(tmp_path: Path) -> None:
+    """A link has the keys and titles of its ends, and their ids when pointed at."""
+    if FOUND is None:
+        pytest.skip("Chromium is not installed")
+    async with Sandbox(seed="demo") as sandbox, browsing(tmp_path / "profile") as tab:
+        await tab.open(sandbox.url, width=1400, height=900)
+        shown = await tab.value("[...document.querySelectorAll('#links .entity')].map(e => e.innerText)")
+        assert "SHOP-2\norders-db has no free connections" in shown
+        assert tab.problems == []
+
+
+async def test_links_to_the_graph() -> None:
+    """With a function that draws, the page of an entity's graph is at its own path, and errors are text."""
+
+    def draw(store: Store, entity_type: str, entity_id: str) -> str:
+        if not entity_id:
+            raise ParameterError("no id")
+        return f"<p>{entity_type} {entity_id} {len(store)}"
+
+    async with Sandbox(seed="demo", draw_graph=draw) as sandbox, aiohttp.ClientSession() as session:
+        graph = f"{sandbox.url}/_sandbox/graph"
+        response = await session.get(graph, params={"type": "CASE", "id": "x"})
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert await response.text() == f"<p>CASE x {len(sandbox.links)}"
+        response = await session.get(graph)
+        assert (response.status, response.content_type) == (400, "text/plain")
+        assert await response.text() == "no id"
+        assert (await (await session.get(f"{sandbox.url}/_sandbox/state")).json())["has_graph"]
+        assert list(sandbox.requests) == []
 
 
 async def test_caps_what_it_shows(caller: Caller, sandbox: Sandbox) -> None:

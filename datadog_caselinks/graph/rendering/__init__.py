@@ -5,13 +5,16 @@ appear as plain text, never as markup.
 """
 
 from datadog_caselinks.graph.rendering.dot import dot
+from datadog_caselinks.graph.rendering.layout import Direction
 from datadog_caselinks.graph.rendering.mermaid import mermaid
 from datadog_caselinks.graph.rendering.page import page
-from datadog_caselinks.graph.rendering.svg import svg
+from datadog_caselinks.graph.rendering.svg import README_WIDTH, svg
 from datadog_caselinks.graph.rendering.tree import Line, Piece, Style, tree, tree_lines
 from datadog_caselinks.graph.rendering.words import heading, notes
 
 __all__ = [
+    "README_WIDTH",
+    "Direction",
     "Line",
     "Piece",
     "Style",

@@ -23,9 +23,6 @@ _BETWEEN_PARTS: Final = 70.0
 _FORCES: Final = (1, 2, 8)
 _SWEEPS: Final = 24
 
-# Unconnected parts are placed side by side, up to at least this many columns.
-_LEAST_COLUMNS: Final = 4
-
 Pair = tuple[Entity, Entity]
 """The entities at the left and the right end of a line."""
 
@@ -61,30 +58,33 @@ def rank(graph: LinkGraph) -> dict[Entity, int]:
     return {entity: -number for number, entity in enumerate(postorder)}
 
 
-def arrange(graph: LinkGraph, edges: Sequence[Pair], heights: Mapping[Entity, float]) -> Grid:
-    """Return a place for each entity of ``graph``, and the waypoints of each of ``edges``, left to right.
+@frozen
+class Layers:
+    """A connected part: its entities, the layer and position of each vertex, and the steps of its lines.
+
+    Vertices are numbers. Those from ``len(entities)`` on are waypoints.
+    """
+
+    entities: Sequence[Entity]
+    columns: Sequence[Sequence[int]]
+    steps: Sequence[tuple[int, int]]
+
+
+def layered(entities: Iterable[Entity], edges: Sequence[Pair]) -> list[Layers]:
+    """Return the layers of each connected part, in the order of ``entities``.
+
+    The left end of each of ``edges`` is in a layer before its right end.
 
     Raises:
         ConfigurationError: The extra ``pictures`` is not installed.
     """
-    parts = _parts(edges, heights)
-    linked = {end for pair in edges for end in pair}
-    parts += [Grid({entity: Place(0, 0.0)}, {}) for entity in graph.entities if entity not in linked]
-    first = {entity: number for number, entity in enumerate(graph.entities)}
-    parts.sort(key=lambda part: min(first[entity] for entity in part.places))
-    return _pack(parts, heights)
-
-
-def _parts(edges: Sequence[Pair], heights: Mapping[Entity, float]) -> list[Grid]:
-    """Return a grid for each connected part of the graph."""
     try:
         from fast_sugiyama import from_edges
     except ModuleNotFoundError:
         raise ConfigurationError(
             "this picture needs the extra pictures; run: pip install 'datadog_caselinks[pictures]'"
         ) from None
-    if not edges:
-        return []
+    entities = list(entities)
     neighbours: dict[Entity, list[Entity]] = defaultdict(list)
     for left, right in edges:
         neighbours[left].append(right)
@@ -96,11 +96,11 @@ def _parts(edges: Sequence[Pair], heights: Mapping[Entity, float]) -> list[Grid]
         ends_of[part_of[end]].append(end)
     for pair in edges:
         edges_of[part_of[pair[0]]].append(pair)
-    parts = []
+    parts = [Layers([entity], [[0]], []) for entity in entities if entity not in part_of]
     # One call for each part: given several, fast-sugiyama 0.5.3 may use the number of an entity for a dummy.
-    for part, entities in ends_of.items():
+    for part, its in ends_of.items():
         # By number, since the order of anything else would change between runs.
-        number = {entity: index for index, entity in enumerate(entities)}
+        number = {entity: index for index, entity in enumerate(its)}
         placed = from_edges(
             [(number[left], number[right]) for left, right in edges_of[part]],
             minimum_length=1,
@@ -111,17 +111,15 @@ def _parts(edges: Sequence[Pair], heights: Mapping[Entity, float]) -> list[Grid]
             crossing_minimization="barycenter",
             check_layout=False,
         )
-        parts += [_part(entities, dict(found), steps or (), heights) for found, _, _, steps in placed]
-    return parts
+        parts += [_layers(its, dict(found), steps or ()) for found, _, _, steps in placed]
+    first = {entity: number for number, entity in enumerate(entities)}
+    return sorted(parts, key=lambda part: min(first[entity] for entity in part.entities))
 
 
-def _part(
-    entities: Sequence[Entity],
-    found: Mapping[Any, tuple[float, float]],
-    steps: Iterable[tuple[Any, Any]],
-    heights: Mapping[Entity, float],
-) -> Grid:
-    """Convert the layers of fast-sugiyama, which numbers waypoints after the entities, to columns.
+def _layers(
+    entities: Sequence[Entity], found: Mapping[Any, tuple[float, float]], steps: Iterable[tuple[Any, Any]]
+) -> Layers:
+    """Convert the result of fast-sugiyama, which numbers waypoints after the entities.
 
     Only the layers and the order in each are used. Its distances leave too much empty space, because it
     assumes boxes of equal size.
@@ -130,17 +128,34 @@ def _part(
     columns: dict[int, list[int]] = defaultdict(list)
     for vertex in sorted(found, key=lambda vertex: (found[vertex][0], vertex)):
         columns[round(top - found[vertex][1])].append(vertex)
+    return Layers(entities, [columns[number] for number in sorted(columns)], list(steps))
+
+
+def arrange(parts: Iterable[Layers], sizes: Mapping[Entity, float], least_columns: int) -> Grid:
+    """Return a place for each entity, whose height is in ``sizes``, and the waypoints of each line.
+
+    Unconnected parts are placed side by side, up to at least ``least_columns`` columns.
+    """
+    return _pack([_part(part, sizes) for part in parts], sizes, least_columns)
+
+
+def _part(part: Layers, sizes: Mapping[Entity, float]) -> Grid:
+    entities, steps = part.entities, part.steps
     is_pass = len(entities).__le__
     room = {
-        each: _BETWEEN_LINES if is_pass(each) else heights[entities[each]] + _BETWEEN_BOXES for each in found
+        each: _BETWEEN_LINES if is_pass(each) else sizes[entities[each]] + _BETWEEN_BOXES
+        for column in part.columns
+        for each in column
     }
     pulls: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for one, other in steps:
         force = _FORCES[is_pass(one) + is_pass(other)]
         pulls[one].append((other, force))
         pulls[other].append((one, force))
-    level = _align([columns[number] for number in sorted(columns)], pulls, room)
-    places = {each: Place(number, level[each]) for number, column in columns.items() for each in column}
+    level = _align(part.columns, pulls, room)
+    places = {
+        each: Place(number, level[each]) for number, column in enumerate(part.columns) for each in column
+    }
 
     after = {one: other for one, other in steps if is_pass(one)}
     passes: dict[Pair, Sequence[Place]] = {}
@@ -166,7 +181,7 @@ def _align(
         for each in column:
             level[each] = down + room[each] / 2
             down += room[each]
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS if pulls else 0):
         for column in columns:
             forces = [sum(force for _, force in pulls[each]) for each in column]
             wishes = [
@@ -196,10 +211,10 @@ def _space_out(wishes: Sequence[float], forces: Sequence[float], gaps: Iterable[
     return (level + offset for level, offset in zip(levels, offsets, strict=True))
 
 
-def _pack(parts: Sequence[Grid], heights: Mapping[Entity, float]) -> Grid:
+def _pack(parts: Sequence[Grid], heights: Mapping[Entity, float], least_columns: int) -> Grid:
     """Combine all parts into one grid, in rows as wide as the widest part."""
     widths = [max(place.column for place in part.places.values()) + 1 for part in parts]
-    columns = max([_LEAST_COLUMNS, *widths])
+    columns = max([least_columns, *widths])
     places: dict[Entity, Place] = {}
     passes: dict[Pair, Sequence[Place]] = {}
     column, line, next_line = 0, 0.0, 0.0

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, is_directed, words
+from datadog_caselinks.graph.rendering.layout import Direction
+from datadog_caselinks.graph.rendering.words import (
+    OTHER_COLOURS,
+    TYPE_COLOURS,
+    cycle_link_ids,
+    describe,
+    is_directed,
+    words,
+)
 from datadog_caselinks.models import CaseLink, Entity, EntityType
 
 # A shape for each type, so that types differ without colour.
@@ -24,16 +33,24 @@ _ROOT_STYLE: Final = "stroke-width:3px"
 _CYCLE_STYLE: Final = "stroke:#c0392b,stroke-width:3px"
 
 
-def mermaid(graph: LinkGraph) -> str:
-    """Return ``graph`` as the text of a Mermaid flowchart."""
+def mermaid(graph: LinkGraph, *, direction: Direction = "auto") -> str:
+    """Return ``graph`` as the text of a Mermaid flowchart, from left to right by default."""
     number = {entity: index for index, entity in enumerate(graph.entities)}
     cyclic = cycle_link_ids(graph)
-    lines = ["flowchart LR"]
+    lines = [f"flowchart {'TB' if direction == 'TB' else 'LR'}"]
     lines += [f"    {_node(graph, entity, index)}" for entity, index in number.items()]
     lines += [
         f"    n{number[link.parent]} {_arrow(link, is_in_cycle=link.id in cyclic)} n{number[link.child]}"
         for link in graph.links
     ]
+    by_type: dict[str, list[str]] = defaultdict(list)
+    for entity, index in number.items():
+        by_type[entity.type if entity.type in TYPE_COLOURS else "other"].append(f"n{index}")
+    for type_, nodes in by_type.items():
+        line, ground = TYPE_COLOURS.get(type_, OTHER_COLOURS)
+        name = f"type_{type_.lower()}"  # case and end are words of Mermaid
+        lines.append(f"    classDef {name} fill:{ground},stroke:{line},color:#1d1b26")
+        lines.append(f"    class {','.join(nodes)} {name}")
     lines += [f"    style n{number[root]} {_ROOT_STYLE}" for root in graph.roots]
     if marked := [str(index) for index, link in enumerate(graph.links) if link.id in cyclic]:
         lines.append(f"    linkStyle {','.join(marked)} {_CYCLE_STYLE}")

@@ -34,7 +34,8 @@ function drawn(tag, attributes = {}) {
 
 /* The view: where the world is in it, and how large. */
 
-const NEAREST = 2.5, FAR = 0.55, READABLE = 0.62;
+// Below FAR only keys are shown, and larger. Down to READABLE they can be read.
+const NEAREST = 2.5, LARGEST = 1.3, FAR = 0.55, READABLE = 0.42;
 let scale = 1, left = 0, top_ = 0, moving = 0;
 
 function show() {
@@ -44,7 +45,7 @@ function show() {
 }
 
 function farthest() {
-  return Math.min(fitting({ x: 0, y: 0, width, height }), 1);
+  return Math.min(fitting({ x: 0, y: 0, width, height }), LARGEST);
 }
 
 function fitting(part) {
@@ -163,8 +164,8 @@ function glyph(number, className) {
 }
 
 function choice(number) {
-  const { key, title, type } = entities[number];
-  const [name, what] = type === "case" ? [key, title] : [type, key];
+  const { key, title, type, isNamed } = entities[number];
+  const [name, what] = isNamed ? [key, title] : [type, key];
   const button = element("button", "choice", glyph(number), element("b", "", name), element("span", "what", what));
   button.type = "button";
   button.title = `${name} ${what}`;
@@ -346,7 +347,7 @@ document.addEventListener("keydown", event => {
 });
 
 boxes.forEach((box, number) => {
-  const { key, title, type, status, sign } = entities[number];
+  const { key, title, type, status, sign, isNamed } = entities[number];
   box.setAttribute("role", "button");
   box.setAttribute("tabindex", number ? "-1" : "0");
   box.setAttribute("aria-label", [key, title, type, status].filter(Boolean).join(", "));
@@ -361,8 +362,8 @@ boxes.forEach((box, number) => {
   // From afar a key can be read only where it takes all the room there is.
   const { width, height } = places[number];
   const far = drawn("text", { class: "far-key", x: width / 2, y: height / 2 });
-  far.textContent = type === "case" ? `${key} ${sign}`.trim() : type.split(" ").at(-1);
-  far.style.fontSize = `${Math.min(27, width / far.textContent.length * 1.35)}px`;
+  far.textContent = isNamed ? `${key} ${sign}`.trim() : type.split(" ").at(-1);
+  far.style.fontSize = `${Math.min(27, width / far.textContent.length * 1.35, height * 0.8)}px`;
   far.style.dominantBaseline = "central";
   box.append(far);
 });

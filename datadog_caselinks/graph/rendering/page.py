@@ -11,24 +11,27 @@ from importlib import resources
 from typing import Any, Final
 
 from datadog_caselinks.graph.link_graph import LinkGraph
+from datadog_caselinks.graph.rendering.layout import Direction, best_layout
 from datadog_caselinks.graph.rendering.svg import STYLE, draw, legend
 from datadog_caselinks.graph.rendering.words import describe, heading, is_directed, notes, plain, words
+from datadog_caselinks.models import EntityType
 
 _FILES: Final = resources.files(__package__)
 _TEMPLATE: Final = _FILES.joinpath("page.html").read_text("utf-8")
 _SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
+_STAGE: Final = (1000.0, 740.0)  # pixels, in the window of a laptop
 _STYLE: Final = STYLE + _FILES.joinpath("page.css").read_text("utf-8")
 
 
-def page(graph: LinkGraph) -> str:
+def page(graph: LinkGraph, *, direction: Direction = "auto") -> str:
     """Return ``graph`` as an HTML page that needs no network and no other file.
 
-    The page follows the reader's light or dark mode.
+    The page follows the reader's light or dark mode. ``direction`` is that of :func:`svg`.
 
     Raises:
         ConfigurationError: The extra ``pictures`` is not installed.
     """
-    drawing = draw(graph)
+    drawing = draw(graph, best_layout(graph, direction, *_STAGE))
     parts = {
         "POLICY": (
             f"default-src 'none'; img-src data:; style-src '{_hash(_STYLE)}'; script-src '{_hash(_SCRIPT)}'; "
@@ -70,6 +73,7 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
                 "reference": description.reference,
                 "id": plain(entity.id),
                 "address": graph.address(entity) or "",
+                "isNamed": entity.type == EntityType.CASE or entity in graph.incidents,
                 "isUnread": entity in graph.unread,
             }
             for entity in graph.entities

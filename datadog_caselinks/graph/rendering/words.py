@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Set
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, Entity, Incident, Relationship
+from datadog_caselinks.models import CaseLink, Entity, EntityType, Incident, Relationship
 from datadog_caselinks.references import Details, name_of, status_of
 
 _STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
 """A sign for each stage."""
 
+
+TYPE_COLOURS: Final[Mapping[str, tuple[str, str]]] = {
+    EntityType.CASE: ("#6435b5", "#f0ebfa"),
+    EntityType.INCIDENT: ("#b3212b", "#fbeaea"),
+    EntityType.PAGE: ("#0b6494", "#e6f2f9"),
+    EntityType.AGENT_CONVERSATION: ("#17713c", "#e7f5ec"),
+}
+"""The colours of the outline and the ground of each type, where text is black."""
+
+OTHER_COLOURS: Final = ("#5d5b6a", "#f0f0f3")
 
 _MAX_HEADING: Final = 3
 """The most roots that a heading names."""
@@ -138,11 +150,12 @@ _WIDTHS: Final[Mapping[str, float]] = {
 _USUAL: Final = 0.64
 
 
-def width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """Return the maximum width of ``text`` at font size ``size``."""
     return size * sum(_width(character) for character in text)
 
 
+@lru_cache(maxsize=4096)
 def _width(character: str) -> float:
     if unicodedata.combining(character):
         return 0
@@ -153,20 +166,16 @@ def _width(character: str) -> float:
 
 def fitted(text: str, room: float, size: float) -> str:
     """Return ``text``, cut with an ellipsis if it is wider than ``room``."""
-    if width(text, size) <= room:
+    if text_width(text, size) <= room:
         return text
-    room -= width("…", size)
-    end = 0
-    while width(text[: end + 1], size) <= room:
-        end += 1
-    return f"{text[:end].rstrip()}…"
+    return f"{text[: _end(text, room - text_width('…', size), size)].rstrip()}…"
 
 
 def wrapped(text: str, room: float, size: float, max_lines: int) -> list[str]:
     """Return ``text`` in at most ``max_lines`` lines, broken between words where possible."""
     lines: list[str] = []
     rest = text
-    while rest and len(lines) < max_lines - 1 and width(rest, size) > room:
+    while rest and len(lines) < max_lines - 1 and text_width(rest, size) > room:
         line = _first_words(rest, room, size)
         lines.append(line.rstrip())
         rest = rest[len(line) :].lstrip()
@@ -174,8 +183,12 @@ def wrapped(text: str, room: float, size: float, max_lines: int) -> list[str]:
 
 
 def _first_words(text: str, room: float, size: float) -> str:
-    end = 1
-    while width(text[: end + 1], size) <= room:
-        end += 1
+    end = max(_end(text, room, size), 1)
     space = text.rfind(" ", 0, end + 1)
     return text[:space] if space > 0 else text[:end]
+
+
+def _end(text: str, room: float, size: float) -> int:
+    """Return how many characters of ``text``, which is wider than ``room``, fit into it."""
+    widths = accumulate(size * _width(character) for character in text)
+    return next(end for end, total in enumerate(widths) if total > room)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from html import unescape
 
+import pytest
 from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datadog_caselinks import LinkGraph, Site
-from datadog_caselinks.graph.rendering import dot
+from datadog_caselinks import CaseLink, Entity, LinkGraph, Site
+from datadog_caselinks.graph.rendering import Direction, dot
 from datadog_caselinks.graph.rendering.words import plain
 from tests.graph.rendering.hostile import HOSTILE
-from tests.support.graphs import graph
+from tests.support.graphs import entity, graph
 
 QUOTED = r'"((?:[^"\\]|\\.)*)"'
 
@@ -32,7 +33,8 @@ def test_titles_stay_as_they_are(title: str) -> None:
     """Quotes, backslashes and HTML's entities are shown as they were written."""
     line = dot(graph("a BLOCKS b", a=title)).splitlines()[4]
 
-    match = re.fullmatch(rf"    n0 \[label={QUOTED}, shape=box, tooltip={QUOTED}, penwidth=3\]", line)
+    form = r'shape=box, color="#\w{6}", fillcolor="#\w{6}"'
+    match = re.fullmatch(rf"    n0 \[label={QUOTED}, {form}, tooltip={QUOTED}, penwidth=3\]", line)
     assert match
     assert shown(match[1]) == list(filter(None, ["A", plain(title), "○ open"]))
 
@@ -57,9 +59,35 @@ def test_forms_and_lines() -> None:
     )
 
     assert re.findall("shape=([a-z]+)", text) == ["box", "octagon", "ellipse", "note", "box", "box"]
-    assert re.findall("style=([a-z]+)", text) == ["solid", "dotted", "dashed", "bold", "bold", "solid"]
+    assert re.findall(r"\bstyle=([a-z]+)", text)[1:] == ["solid", "dotted", "dashed", "bold", "bold", "solid"]
     assert text.count("dir=none") == 1
     assert text.count("↻ blocks") == 2
+
+
+def test_colours_tell_types() -> None:
+    """Each type, also an unknown one, has a colour of its own."""
+    made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
+    strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))
+    colours = re.findall(
+        r'color="(#\w+)", fillcolor="(#\w+)"', dot(LinkGraph(made.root, (*made.links, strange)))
+    )
+
+    assert len(colours) == 6
+    assert colours[0] == colours[4]
+    assert len(set(colours)) == 5
+
+
+def test_blocks_and_causes_differ() -> None:
+    """A link that blocks ends at a bar."""
+    text = dot(graph("a BLOCKS b", "a CAUSES b", "a PARENT_OF b", "a RELATES_TO b"))
+    heads = re.findall(r"style=\w+(?:, (arrowhead=\w+|dir=none))?\]", text)
+    assert heads[-4:] == ["arrowhead=teenormal", "", "arrowhead=empty", "dir=none"]
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("auto", "LR"), ("LR", "LR"), ("TB", "TB")])
+def test_a_direction_can_be_chosen(direction: Direction, expected: str) -> None:
+    """DOT leads from left to right, or in the direction that is asked for."""
+    assert f"rankdir={expected}," in dot(graph("a BLOCKS b"), direction=direction)
 
 
 def test_a_case_can_be_opened(demo: LinkGraph) -> None:

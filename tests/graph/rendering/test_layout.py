@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import combinations, pairwise
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 from datadog_caselinks import ConfigurationError, Entity, LinkGraph
 from datadog_caselinks.graph.rendering.columns import _space_out
-from datadog_caselinks.graph.rendering.layout import BOX_WIDTH, Layout, layout
+from datadog_caselinks.graph.rendering.layout import (
+    LABEL_SIZE,
+    READABLE,
+    Box,
+    Form,
+    Layout,
+    best_layout,
+    label_text,
+    layout,
+)
+from datadog_caselinks.graph.rendering.words import text_width
 from tests.support.graphs import entity, graph
 
 graphs = st.lists(
@@ -25,28 +36,61 @@ def of(plan: Layout, name: str) -> tuple[float, float]:
     return box.x, box.middle
 
 
+FORMS = [
+    Form(),
+    Form(is_down=True),
+    Form(box_width=150, title_lines=3, least_columns=2),
+    Form(is_down=True, box_width=150, abreast=1, least_columns=8),
+    Form(abreast=2),
+    Form(fold_columns=1),
+    Form(is_down=True, fold_columns=3, abreast=1),
+]
+
+
+def overlap(one: Box, other: Box, distance: float) -> bool:
+    """Whether two boxes are nearer to each other than ``distance``."""
+    return (
+        one.x < other.x + other.width + distance
+        and other.x < one.x + one.width + distance
+        and one.y < other.y + other.height + distance
+        and other.y < one.y + one.height + distance
+    )
+
+
 def assert_is_tidy(made: LinkGraph, plan: Layout) -> None:
     """No two boxes overlap, no line crosses a box, and all of it is within the plane."""
     assert set(plan.boxes) == set(made.entities)
     assert [way.link for way in plan.ways] == list(made.links)
     for box in plan.boxes.values():
-        assert box.x >= 0
-        assert box.x + BOX_WIDTH <= plan.width
+        assert -0.001 <= box.x <= plan.width - box.width + 0.001
         assert -0.001 <= box.y <= plan.height - box.height + 0.001
     for one, other in combinations(plan.boxes.values(), 2):
-        assert one.x != other.x or abs(one.middle - other.middle) >= (one.height + other.height) / 2 + 10
+        assert not overlap(one, other, -0.001 if one.is_row and other.is_row else 10)
     for way in plan.ways:
         for (x, y), (next_x, next_y) in pairwise(way.points):
-            is_level = y == next_y
-            for box in plan.boxes.values() if is_level and way.link.parent != way.link.child else ():
-                is_beside = x >= box.x + BOX_WIDTH or next_x <= box.x
-                assert is_beside or not box.y < y < box.y + box.height
+            is_straight = x == next_x if plan.is_down else y == next_y
+            line = Box(min(x, next_x), min(y, next_y), abs(x - next_x), abs(y - next_y), ())
+            if is_straight and way.link.parent != way.link.child:
+                assert not any(overlap(line, box, -0.001) for box in plan.boxes.values())
 
 
-@given(graphs)
-def test_any_graph_is_tidy(made: LinkGraph) -> None:
-    """With cycles, links to themselves, several parts, entities that nothing links."""
-    assert_is_tidy(made, layout(made))
+@given(graphs, st.sampled_from(FORMS))
+def test_any_graph_is_tidy(made: LinkGraph, form: Form) -> None:
+    """Cycles, loops, several parts and unlinked entities are tidy in every form of layout."""
+    assert_is_tidy(made, layout(made, form))
+
+
+@given(graphs, st.sampled_from(FORMS))
+def test_labels_are_apart(made: LinkGraph, form: Form) -> None:
+    """No two labels overlap, and none is on a box."""
+    plan = layout(made, form)
+    named = {way.label: way for way in plan.ways if way.link.parent != way.link.child}
+    labels = []
+    for (x, y), way in named.items():
+        wide = text_width(label_text(way.link, is_in_cycle=way.is_in_cycle), LABEL_SIZE)
+        labels.append(Box(x - wide / 2, y - 6, wide, 12, ()))
+    assert not any(overlap(one, other, 0) for one, other in combinations(labels, 2))
+    assert not any(overlap(label, box, 0) for label in labels for box in plan.boxes.values())
 
 
 def test_a_large_graph_is_tidy(many: LinkGraph) -> None:
@@ -75,6 +119,71 @@ def test_a_cycle_goes_back_once() -> None:
     assert [way.is_in_cycle for way in plan.ways] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_label_is_next_to_the_parent(is_down: bool) -> None:
+    """The label of a link is at its source, also where the link leads backward."""
+    plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a", "a CAUSES c"), Form(is_down=is_down))
+
+    for way in plan.ways:
+        (x, y), parent, child = way.label, plan.boxes[way.link.parent], plan.boxes[way.link.child]
+        to_parent, to_child = (
+            abs((y - box.middle) if is_down else (x - box.x - box.width / 2)) for box in (parent, child)
+        )
+        assert to_parent < to_child
+        near = Box(x, y, 0, 0, ())
+        assert overlap(near, parent, 45)
+
+
+def test_from_top_to_bottom() -> None:
+    """Parents are above their children."""
+    plan = layout(graph("a BLOCKS b", "a BLOCKS c", "b CAUSES d"), Form(is_down=True))
+
+    tops = [plan.boxes[entity(name)].y for name in "abcd"]
+    assert tops[0] < tops[1] == tops[2] < tops[3]
+
+
+def test_leaves_are_below_each_other() -> None:
+    """At most ``abreast`` leaves of an entity are in one row."""
+    made = graph(*(f"a BLOCKS {name}" for name in "bcdefg"), *(f"{name} CAUSES a" for name in "hij"))
+    plan = layout(made, Form(is_down=True, abreast=2))
+
+    rows = [box.y for box in plan.boxes.values()]
+    assert max(rows.count(y) for y in set(rows)) == 2
+    assert max(plan.boxes[entity(name)].y for name in "hij") < plan.boxes[entity("a")].y
+
+
+def test_leaves_are_folded() -> None:
+    """Three or more leaves with links of one kind are rows of a block, in as few columns as they need."""
+    many = [f"a BLOCKS n{number}" for number in range(30)]
+    plan = layout(graph(*many, "a CAUSES b", "a CAUSES c", "a BLOCKS d", "d BLOCKS e"), Form(fold_columns=3))
+
+    rows = {each: box for each, box in plan.boxes.items() if box.is_row}
+    assert set(rows) == {entity(f"n{number}") for number in range(30)}
+    assert len({box.x for box in rows.values()}) == 3
+    assert len({box.y for box in rows.values()}) == 10
+
+
+@pytest.mark.parametrize("direction", ["LR", "TB"])
+def test_a_direction_can_be_chosen(direction: Literal["LR", "TB"]) -> None:
+    """The best layout keeps to the direction that is asked for."""
+    assert best_layout(graph("a BLOCKS b", "b BLOCKS c"), direction, 800).is_down is (direction == "TB")
+
+
+def test_a_wide_graph_fits() -> None:
+    """Twenty children are drawn from top to bottom, or below each other, so that they fit into a README."""
+    plan = best_layout(graph(*(f"a BLOCKS n{number}" for number in range(20))), "auto", 806)
+    assert 806 / plan.width >= READABLE
+
+
+def test_one_column_of_hundreds_is_broken_up() -> None:
+    """479 children take several columns, in a picture and on a page."""
+    made = graph(*(f"a BLOCKS n{number}" for number in range(479)))
+
+    assert 806 / best_layout(made, "auto", 806).width >= READABLE
+    page = best_layout(made, "auto", 1000, 740)
+    assert page.width / page.height > 0.5
+
+
 def test_a_chain_is_level() -> None:
     """Nothing pulls it up or down."""
     plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS d"))
@@ -92,7 +201,7 @@ def test_neighbours_are_level() -> None:
 
 def test_a_link_to_itself_is_within_the_plane() -> None:
     """It goes out at the right, also where nothing stands there."""
-    assert layout(graph("a BLOCKS a")).width > BOX_WIDTH
+    assert layout(graph("a BLOCKS a")).width > Form().box_width
 
 
 def test_links_of_a_kind_begin_together() -> None:
@@ -130,7 +239,7 @@ def test_parts_stand_side_by_side() -> None:
 
     assert tops[0] == (0, 0)
     assert (tops[1][1], tops[2][0]) == (0, 0)
-    assert tops[1][0] > BOX_WIDTH
+    assert tops[1][0] > Form().box_width
     assert tops[2][1] > plan.boxes[entity("a")].height
 
 

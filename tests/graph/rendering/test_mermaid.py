@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datadog_caselinks import LinkGraph
-from datadog_caselinks.graph.rendering import mermaid
+from datadog_caselinks import CaseLink, Entity, LinkGraph
+from datadog_caselinks.graph.rendering import Direction, mermaid
 from datadog_caselinks.graph.rendering.words import plain
 from tests.graph.rendering.hostile import HOSTILE
-from tests.support.graphs import graph
+from tests.support.graphs import entity, graph
 
 NODE = re.compile(r'    n(\d+)(?:\["|\{\{"|\(\["|>"|\(")([^"]*)(?:"\]|"\}\}|"\]\)|"\))')
 LINK = re.compile(r'    n(\d+) (?:--|==|-\.) "([^"]*)" (?:-->|==>|\.-) n(\d+)')
@@ -51,7 +52,8 @@ def test_everything_is_there(hostile: LinkGraph) -> None:
     assert [(match[1], match[3]) for match in links] == [
         (number[x.parent], number[x.child]) for x in hostile.links
     ]
-    assert len(lines) == 1 + len(nodes) + len(links) + 2
+    classes = [line for line in lines if line.startswith(("    classDef ", "    class "))]
+    assert len(lines) == 1 + len(nodes) + len(links) + len(classes) + 2
 
 
 def test_forms_tell_types_and_lines_tell_cycles() -> None:
@@ -63,6 +65,30 @@ def test_forms_tell_types_and_lines_tell_cycles() -> None:
     assert 'n0 -. "relates to" .- n4' in text
     assert text.count('== "↻ blocks" ==>') == 2
     assert "    linkStyle 4,5 " in text
+
+
+def test_colours_tell_types() -> None:
+    """Each type that occurs, also an unknown one, has one class with a colour of its own."""
+    made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
+    strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))
+    text = mermaid(LinkGraph(made.root, (*made.links, strange)))
+
+    styles = dict(re.findall(r"    classDef (\w+) (fill:#\w{6},stroke:#\w{6},color:#\w{6})\n", text))
+    assert len(set(styles.values())) == len(styles) == 5
+    members = dict(re.findall(r"    class ([n\d,]+) (\w+)\n", text))
+    assert members == {
+        "n0,n4": "type_case",
+        "n1": "type_incident",
+        "n2": "type_page",
+        "n3": "type_agent_conversation",
+        "n5": "type_other",
+    }
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("auto", "LR"), ("LR", "LR"), ("TB", "TB")])
+def test_a_direction_can_be_chosen(direction: Direction, expected: str) -> None:
+    """Mermaid draws from left to right, or in the direction that is asked for."""
+    assert mermaid(graph("a BLOCKS b"), direction=direction).startswith(f"flowchart {expected}\n")
 
 
 def test_without_a_cycle() -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from datadog_caselinks import LinkGraph, Site
+from datadog_caselinks import CaseLinksClient, LinkGraph, Site
 from datadog_caselinks.graph.rendering import page
+from datadog_caselinks.sandbox import Sandbox
 from tests.graph.rendering.browser import FOUND, Tab, browsing
 from tests.graph.rendering.documents import addresses, read_page
-from tests.support.graphs import entity
+from tests.support.graphs import entity, graph
 
 Show = Callable[..., Awaitable[Tab]]
 
@@ -112,6 +113,13 @@ TEXT_OUTSIDE_ITS_BOX = """\
   const inner = text.getBBox(), outer = text.closest(".entity").querySelector(".body").getBBox();
   return inner.x < outer.x || inner.x + inner.width > outer.x + outer.width;
 }).map(text => text.textContent)
+"""
+
+# The size in pixels of the smallest key that is shown.
+LEAST_KEY = """\
+Math.min(...[...document.querySelectorAll(".entity .key, .entity .far-key")]
+  .filter(text => getComputedStyle(text).display !== "none")
+  .map(text => parseFloat(getComputedStyle(text).fontSize) * scale))
 """
 
 # The least contrast of any text with what is behind it, and how bright the ground is.
@@ -272,6 +280,34 @@ class TestInABrowser:
         least, ground = await tab.value(CONTRASTS)
         assert least >= 4.5
         assert (ground < 0.1) is dark
+
+    @pytest.mark.parametrize("depth", [1, 2, 4])
+    async def test_everything_is_fitted_where_it_is_readable(self, shown: Show, depth: int) -> None:
+        """The page of up to forty entities opens with all of them, and with keys of 9 pixels or more."""
+        async with (
+            Sandbox(seed="demo") as sandbox,
+            CaseLinksClient(sandbox.url, sandbox.credentials) as links,
+        ):
+            tab = await shown(await links.read_graph("SHOP-2", depth=depth))
+
+        view = await tab.value("document.getElementById('view').getBoundingClientRect().toJSON()")
+        for box in await tab.value(
+            "[...document.querySelectorAll('.entity')].map(e => e.getBoundingClientRect().toJSON())"
+        ):
+            assert view["left"] <= box["left"] < box["right"] <= view["right"]
+            assert view["top"] <= box["top"] < box["bottom"] <= view["bottom"]
+        assert await tab.value(LEAST_KEY) >= 9
+
+    async def test_an_incident_has_its_number(self, shown: Show, demo: LinkGraph) -> None:
+        """From afar, in the search and in lists, an incident is named by its number if that is known."""
+        tab = await shown(demo)
+        far = await tab.value("[...document.querySelectorAll('.INCIDENT .far-key')].map(e => e.textContent)")
+        assert sorted(each.split()[0] for each in far) == ["IR-101", "IR-102", "IR-103"]
+
+    async def test_a_small_graph_is_larger(self, shown: Show) -> None:
+        """Two entities are drawn larger than many."""
+        tab = await shown(graph("a BLOCKS b"))
+        assert await tab.value("scale") > 1.2
 
     async def test_five_hundred(self, shown: Show, many: LinkGraph) -> None:
         """They open, and it begins where the root is to be seen at a size that can be read."""

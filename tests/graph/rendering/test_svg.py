@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
+
+import pytest
 
 from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph, Relationship
 from datadog_caselinks.graph.cycles import ACYCLIC
 from datadog_caselinks.graph.rendering import svg
+from datadog_caselinks.graph.rendering.layout import READABLE
+from datadog_caselinks.graph.rendering.words import text_width
 from datadog_caselinks.sandbox import Sandbox
 from tests.graph.rendering.documents import SVG, addresses, numbered, read_svg, texts
 from tests.support.graphs import entity, graph
@@ -96,14 +101,84 @@ def test_cycles_are_marked(demo: LinkGraph) -> None:
     assert texts(root).count("↻ blocks") == 2 * len(on_cycle)  # its name, and what it says when pointed at
 
 
-def test_no_line_has_a_head_without_a_direction() -> None:
-    """Only RELATES_TO has none; a link that goes back points to the left, one to itself upwards."""
-    made = graph("a BLOCKS b", "b BLOCKS a", "a RELATES_TO b", "a BLOCKS a")
-    drawn = [each for each in read_svg(svg(made)).iter(f"{SVG}g") if "data-link" in each.attrib]
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ("LR", ["l-9 -4.5l0 9z", "l9 4.5l0 -9z", None, "l4.5 9l-9 0z"]),
+        ("TB", ["l-4.5 -9l9 0z", "l4.5 9l-9 0z", None, "l9 4.5l0 -9z"]),
+    ],
+)
+def test_no_line_has_a_head_without_a_direction(
+    direction: Literal["LR", "TB"], expected: list[str | None]
+) -> None:
+    """Only RELATES_TO has no head. A backward link points back, and a link to itself at its own box."""
+    made = graph("a CAUSES b", "b CAUSES a", "a RELATES_TO b", "a CAUSES a")
+    drawn = [
+        each
+        for each in read_svg(svg(made, direction=direction)).iter(f"{SVG}g")
+        if "data-link" in each.attrib
+    ]
     heads = [each.find(f"{SVG}path[@class='head']") for each in drawn]
     ways = [re.sub(r"^M[-\d. ]+", "", each.attrib["d"]) if each is not None else None for each in heads]
 
-    assert ways == ["l-9-4.5v9z", "l9-4.5v9z", None, "l-4.5 9h9z"]
+    assert ways == expected
+
+
+def test_blocks_and_causes_differ() -> None:
+    """A link that blocks ends at a bar, in the picture and in its legend, also on a cycle."""
+    made = graph("a BLOCKS b", "b BLOCKS a", "a CAUSES c", "c BLOCKS c")
+    root = read_svg(svg(made))
+    heads = [
+        each.find(f"{SVG}path[@class='head']")
+        for each in root.iter(f"{SVG}g")
+        if "data-link" in each.attrib or each.attrib.get("class") in ("BLOCKS", "CAUSES")
+    ]
+    has_bar = ["zm" in each.attrib["d"] for each in heads if each is not None]
+    assert has_bar == [True, True, False, True, False, True]
+
+
+def shown_size(text: str) -> tuple[float, float, float]:
+    """Return the width and height of an SVG, and its scale."""
+    root = read_svg(text)
+    wide, high = float(root.attrib["width"]), float(root.attrib["height"])
+    return wide, high, wide / float(root.attrib["viewBox"].split()[2])
+
+
+async def test_a_readme_is_readable() -> None:
+    """The graphs of the README and of an outage fit into 838 pixels with letters of 9 pixels or more."""
+    async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
+        for key in ("SHOP-24", "SHOP-2"):
+            wide, _, scale = shown_size(svg(await links.read_graph(key)))
+            assert wide <= 838
+            assert 11 * scale >= 9
+
+
+@pytest.mark.parametrize("width", [400, 838, 1600])
+def test_a_width_can_be_chosen(width: int) -> None:
+    """A chain takes the width that is asked for, and no more. A small graph has larger text."""
+    chain = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS d", a="A title", b="Another", c="A third", d="Last")
+    wide, _, scale = shown_size(svg(chain, width=width))
+    assert wide <= width
+    assert scale >= READABLE
+    assert shown_size(svg(graph("a BLOCKS b"), width=width))[2] >= min(scale, 1.2)
+
+
+def test_what_cannot_fit_is_wider(many: LinkGraph) -> None:
+    """A graph that would be too small at this width keeps letters of 11 pixels."""
+    wide, _, scale = shown_size(svg(many))
+    assert wide > 838
+    assert scale == 1
+
+
+def test_texts_are_within_the_picture() -> None:
+    """A long heading and a long legend are broken into lines."""
+    made = LinkGraph(entity("a"), (), {}, other_roots=(entity("i:b"), entity("p:c")), depth=2, left_out=7)
+    text = svg(made, width=300)
+    wide = shown_size(text)[0] / shown_size(text)[2]
+    for name, size in (("heading", 17), ("about", 11)):
+        lines = re.findall(f'class="{name}" x="([0-9.]+)"[^>]*>([^<]*)<', text)
+        assert lines
+        assert all(float(x) + text_width(line, size) <= wide for x, line in lines)
 
 
 def test_nothing_becomes_markup(hostile: LinkGraph) -> None:
@@ -120,6 +195,13 @@ def test_fetches_nothing(demo: LinkGraph, hostile: LinkGraph) -> None:
     for text in (svg(demo), svg(hostile)):
         assert addresses(re.sub(r"&lt;.*?&gt;", "", text)) == []
         assert not re.findall(r"url\(|@import|href", text)
+
+
+def test_converters_know_its_style() -> None:
+    """The colours need no variables, which converters to PNG do not know, and differ in dark mode."""
+    light, dark = svg(graph("a BLOCKS b")).partition("</style>")[0].split("@media")
+    assert "var(" not in light + dark
+    assert set(re.findall(r"#\w+;", light)).isdisjoint(re.findall(r"#\w+;", dark))
 
 
 def test_is_the_same_each_time(hostile: LinkGraph) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from datadog_caselinks import LinkGraph
 from datadog_caselinks.graph.rendering import Style, tree, tree_lines
 from tests.support.graphs import entity, graph, links
@@ -87,3 +89,12 @@ def test_one_line_each(hostile: LinkGraph) -> None:
     text = tree(hostile)
     assert all(line.isprintable() for line in text.splitlines())
     assert text == "".join("".join(piece.text for piece in line) + "\n" for line in tree_lines(hostile))
+
+
+def test_starts_that_are_linked_to_the_same() -> None:
+    """An entity below two starts is listed below one of them, and the other line points there."""
+    made = evolve(graph("a BLOCKS b", "b BLOCKS c", "x BLOCKS c", "c BLOCKS d"), other_roots=(entity("x"),))
+    text = tree(made)
+
+    assert text.count("see above") + text.count("see below") == 1
+    assert text.count("── blocks →") == 4

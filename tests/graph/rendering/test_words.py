@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadog_caselinks import LinkGraph
-from datadog_caselinks.graph.rendering.words import describe, fitted, heading, notes, plain, width, wrapped
+from datadog_caselinks.graph.rendering.words import (
+    describe,
+    fitted,
+    heading,
+    notes,
+    plain,
+    text_width,
+    wrapped,
+)
 from datadog_caselinks.models import Case, Entity
 from tests.support.graphs import entity, graph
 
@@ -93,7 +101,7 @@ class TestFitting:
     def test_a_line_fits(self, text: str, room: float, size: float) -> None:
         """A text that is too long ends with an ellipsis, and what is there is its beginning."""
         made = fitted(text, room, size)
-        assert width(made, size) <= room
+        assert text_width(made, size) <= room
         assert made == text or (made.endswith("…") and text.startswith(made[:-1]))
 
     @given(anything.map(plain), st.floats(60, 300), st.integers(1, 4))
@@ -101,7 +109,7 @@ class TestFitting:
         """No more lines than there may be, each within the room, and nothing lost but at the end."""
         lines = wrapped(text, room, 12, count)
         assert len(lines) <= count
-        assert all(width(line, 12) <= room for line in lines)
+        assert all(text_width(line, 12) <= room for line in lines)
         joined = "".join("".join(lines).split()).removesuffix("…")
         assert "".join(text.split()).startswith(joined)
 
@@ -113,5 +121,5 @@ class TestFitting:
 
     def test_wide_letters_are_wide(self) -> None:
         """Those of East Asia take a square; what is set above a letter takes no room."""
-        assert width("日", 10) > width("W", 10) > width("i", 10)
-        assert width("e\u0301", 10) == width("e", 10)
+        assert text_width("日", 10) > text_width("W", 10) > text_width("i", 10)
+        assert text_width("e\u0301", 10) == text_width("e", 10)
