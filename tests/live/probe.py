@@ -53,7 +53,9 @@ class Exchange:
         return cast("CIMultiDictProxy[str]", self.answer.headers)
 
     def error(self) -> CaseLinksError | None:
-        """What the client makes of it, if it is an error to it."""
+        """Return the error that the client raises for the status of the response, if any."""
+        if 200 <= self.answer.status < 300:
+            return None
         try:
             wire.read_deleted(self.answer)
         except CaseLinksError as error:
