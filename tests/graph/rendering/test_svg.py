@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from datadog_caselinks import CaseLink, CaseLinksClient, Entity, LinkGraph, Relationship
+from datadog_caselinks import Case, CaseLink, CaseLinksClient, Entity, LinkGraph, Relationship
 from datadog_caselinks.graph.cycles import ACYCLIC
 from datadog_caselinks.graph.rendering import svg
 from datadog_caselinks.graph.rendering.layout import READABLE
@@ -241,3 +241,17 @@ def test_the_legend_holds_what_occurs(demo: LinkGraph) -> None:
 def test_a_large_one(many: LinkGraph) -> None:
     """Five hundred entities, each with its place."""
     assert len(numbered(read_svg(svg(many)), "data-entity")) == 500
+
+
+def test_folded_leaves_have_keys_and_titles() -> None:
+    """A row shows the key, and the title beside it where a part of it that means something fits."""
+    short, long = entity("n0"), entity("n1")
+    made = graph(*(f"a BLOCKS n{number}" for number in range(200)))
+    cases = {
+        short: Case(short.id, "OPS-1", "Pool is too small", "OPEN", "P3"),
+        long: Case(long.id, "OPERATIONS-1234", "The pool of connections is too small", "OPEN", "P3"),
+    }
+    text = svg(LinkGraph(made.root, made.links, cases))
+
+    assert re.search(r'class="key"[^>]*>OPS-1</text><text class="beside"[^>]*>Pool is', text)
+    assert re.search(r'class="key"[^>]*>OPERATIONS-…?\w*…?</text></g>', text)
