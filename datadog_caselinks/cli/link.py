@@ -34,9 +34,9 @@ _ONLY_MISSING: Final = "it creates only a missing link"
 @click.argument("child")
 @with_settings()
 def create(parent: str, relationship: str, child: str, settings: Settings) -> None:
-    """Create the link PARENT RELATIONSHIP CHILD, even if an equal link exists.
+    """Create the link PARENT RELATIONSHIP CHILD.
 
-    Use ensure instead to create it only if it is missing.
+    It is created even if an equal link exists. Use ensure to create only a missing link.
 
     PARENT and CHILD are case keys, UUIDs, URLs of cases or incidents, or incident:123,
     page:UUID, conversation:UUID. RELATIONSHIP is relates-to, causes, blocks,

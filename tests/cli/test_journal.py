@@ -11,6 +11,7 @@ from datadog_caselinks import CaseLink, parse_link
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at
+from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import case, some_id
 
 CREATED, FAILED = (case(some_id(number)).blocks(case(some_id(number + 1))) for number in (1, 3))
@@ -77,5 +78,5 @@ async def test_undo_names_what_is_uncertain_by_its_keys(sandbox: Sandbox, tmp_pa
     sandbox.fail_next(Fault.HTTP_503, operation="list", count=10)
     options = ("--no-lookup", "--attempts", "1", "--journal", journal)
     await caselinks(pointing_at(sandbox), "bulk", *options, str(file))
-    done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", journal)
-    assert done.err.startswith("Not deleted: SHOP-1 BLOCKS SHOP-2 may have been created")
+    done = await caselinks(waiting_for_nothing(pointing_at(sandbox)), "undo", "--dry-run", journal)
+    assert "Not deleted: SHOP-1 BLOCKS SHOP-2 may have been created, and cannot be looked up" in done.err
