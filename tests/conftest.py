@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -99,12 +98,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep collections of garbage fast: they skip the modules and the tests, which last until the end.
-
-    Not on Python 3.14 and later, where hypothesis then takes its own random generator for garbage.
-    """
-    if sys.version_info < (3, 14):
-        gc.freeze()
+    """Keep collections of garbage fast: they skip the modules and the tests, which last until the end."""
+    gc.freeze()
 
 
 _searched = Counter[str]()
