@@ -387,7 +387,10 @@ class TestADatabaseThatHangs:
     async def test_a_second_signal_ends_any_command_at_once(
         self, through: dict[str, str], hanging: Forwarder, command: list[str]
     ) -> None:
-        """Also while it connects. Whatever it did with the database is complete or undone."""
+        """Also while it connects. Whatever it did with the database is complete or undone.
+
+        If the first signal has ended the work already, the second one has its default effect and no last words.
+        """
         hanging.hang()
         before = hanging.connections
         process = await start(through, "fleet", *command)
@@ -397,6 +400,6 @@ class TestADatabaseThatHangs:
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
-        assert process.returncode in (130, 143)
-        assert err.decode().splitlines()[-1] == "Interrupted."
+        assert process.returncode in (130, 143, -signal.SIGTERM)
+        assert process.returncode < 0 or err.decode().splitlines()[-1] == "Interrupted."
         assert "Traceback" not in err.decode()
