@@ -53,6 +53,7 @@ READABLE: Final = 0.8
 
 _MANY: Final = 120  # entities, from which a layout takes too long to try many
 _MIN_FOLDED: Final = 3
+_MAX_STACK: Final = 12  # columns over which the leaves of one entity are spread
 _ROWS: Final = 8  # the least number of folded leaves in a column
 
 Point = tuple[float, float]
@@ -156,8 +157,8 @@ def best_layout(graph: LinkGraph, direction: Direction, wide: float, high: float
     best, best_score = None, 0.0
     for folds, abreast in _STEPS if len(graph.entities) <= _MANY else _STEPS_OF_MANY:
         outline = _Outline(graph, is_folded=folds[0] > 0, abreast=abreast)
-        if (folds[0] and not outline.has_blocks) or (abreast and not outline.has_stacks):
-            continue
+        if not (outline.has_blocks if folds[0] else outline.has_stacks or not abreast):
+            continue  # the same as an earlier step
         for form in _forms(graph, direction, folds):
             plan = outline.lay_out(evolve(form, abreast=abreast))
             scale = min(wide / plan.width, high / plan.height, LARGEST)
@@ -247,7 +248,8 @@ def _stacks(graph: LinkGraph, legs: Sequence[_Leg], abreast: int) -> Iterator[Pa
     groups: dict[object, list[Entity]] = defaultdict(list)
     for leg, leaf, other in _leaves(graph, legs):
         groups[other, leaf == leg.pair[0]].append(leaf)
-    return (pair for group in groups.values() for pair in zip(group, group[abreast:], strict=False))
+    few = (group for group in groups.values() if len(group) <= abreast * _MAX_STACK)
+    return (pair for group in few for pair in zip(group, group[abreast:], strict=False))
 
 
 _Port = tuple[Entity, bool, _Kind]

@@ -175,9 +175,10 @@ def test_a_wide_graph_fits() -> None:
     assert 806 / plan.width >= READABLE
 
 
-def test_one_column_of_hundreds_is_broken_up() -> None:
-    """479 children take several columns, in a picture and on a page."""
-    made = graph(*(f"a BLOCKS n{number}" for number in range(479)))
+@pytest.mark.parametrize("children", [30, 119, 479])
+def test_one_column_of_many_is_broken_up(children: int) -> None:
+    """Dozens or hundreds of children take several columns, in a picture and on a page."""
+    made = graph(*(f"a BLOCKS n{number}" for number in range(children)))
 
     assert 806 / best_layout(made, "auto", 806).width >= READABLE
     page = best_layout(made, "auto", 1000, 740)
