@@ -25,6 +25,7 @@ ROOT: Final = Path(__file__).parent
 
 MARKERS: Final = {
     "api": "tools",
+    "bulk/test_journal_lock.py": "slow",
     "cli": "program",
     "contract": "tools",
     "documents": "documents",
@@ -32,6 +33,7 @@ MARKERS: Final = {
     "fleet": "database",
     "fuzz": "hostile",
     "graph/rendering/test_page.py": "browser",
+    "graph/rendering/test_svg.py": "slow",
     "http/test_sharing.py": "tools",
     "hostile": "hostile",
     "live": "tools",

@@ -78,12 +78,9 @@ def own_imports(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != PACKAGE])
 class TestEveryModule:
-    def test_has_a_place(self, module: str) -> None:
-        """Each module has one row in the table, which decides what it may import."""
-        assert ORDER.count(part(module)) == 1
-
     def test_imports_only_from_below(self, module: str) -> None:
-        """Calls go down only, so no module imports one that is above it in the table."""
+        """Each module has one row in the table, and imports no module that is above it: calls go down only."""
+        assert ORDER.count(part(module)) == 1
         below = ORDER[ORDER.index(part(module)) + 1 :]
         for name in own_imports(module):
             assert part(name) == part(module) or part(name) in below, (
@@ -95,8 +92,8 @@ class TestEveryModule:
         foreign = {name.partition(".")[0] for name in imports(module)} - sys.stdlib_module_names - {PACKAGE}
         assert foreign <= THIRD_PARTY[part(module)]
 
-    def test_says_in_its_first_line_what_it_knows(self, module: str) -> None:
-        """A file's first line says what it is for."""
+    def test_its_first_line_says_what_it_is_for(self, module: str) -> None:
+        """A module begins with a docstring whose first line is a whole sentence."""
         docstring = ast.get_docstring(ast.parse(MODULES[module].read_text()))
         assert docstring
         assert docstring.splitlines()[0].endswith(".")

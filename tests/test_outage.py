@@ -157,6 +157,7 @@ class TestShort:
     @pytest.mark.parametrize(
         "failing", [refused, dropped, responds(503), responds(502)], ids=["refused", "dropped", "503", "502"]
     )
+    @pytest.mark.slow
     async def test_it_fails_no_call(
         self,
         failing: Failing,
@@ -186,6 +187,7 @@ class TestShort:
 class TestLong:
     @pytest.mark.parametrize("concurrency", [10, 100, 1000])
     @pytest.mark.parametrize("failing", [refused, responds(503)], ids=["refused", "503"])
+    @pytest.mark.slow
     async def test_it_costs_hardly_more_requests_than_calls(
         self, failing: Failing, concurrency: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -247,6 +249,7 @@ class TestLong:
 class TestPatience:
     @pytest.mark.parametrize("status", [502, 503, 504, 512])
     @pytest.mark.parametrize("count", [1, 500])
+    @pytest.mark.slow
     async def test_bulk_outlives_two_minutes(
         self, count: int, status: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -277,6 +280,7 @@ class TestPatience:
 
 class TestPartial:
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+    @pytest.mark.slow
     async def test_a_server_that_fails_now_and_then_is_not_away(
         self, share: float, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -84,6 +84,7 @@ class TestLogs:
     @each_error
     @pytest.mark.parametrize("kind", [Failing, FailingFilter])
     @pytest.mark.parametrize("limit", [1, 8])
+    @pytest.mark.slow
     async def test_a_handler_that_raises_at_a_wait_for_the_rate_limit(
         self, package_logger: logging.Logger, clock: Clock, kind: type[Failing], error: Exception, limit: int
     ) -> None:

@@ -498,6 +498,7 @@ def looked_up(sandbox: Sandbox) -> list[str]:
 
 class TestKeys:
     @pytest.mark.parametrize("concurrency", [1, 3, 50])
+    @pytest.mark.slow
     async def test_each_is_looked_up_once(self, sandbox: Sandbox, cases: list[str], concurrency: int) -> None:
         """However many links it is in, and however many of them are under way."""
         wanted = [between(*pair) for pair in itertools.permutations(cases, 2)] * 5

@@ -82,6 +82,7 @@ class TestFewLists:
     @pytest.mark.parametrize(
         ("links", "most"), [(fan_in(), 1), (fan_out(), 1), (chain(), COUNT // 2 + 1), (pairs(), COUNT // 5)]
     )
+    @pytest.mark.slow
     async def test_one_list_answers_for_many_links(
         self, sandbox: Sandbox, client: CaseLinksClient, links: list[NewCaseLink], most: int
     ) -> None:
@@ -94,6 +95,7 @@ class TestFewLists:
     @pytest.mark.parametrize(
         ("links", "most"), [(fan_in(), 1), (chain(), COUNT // 2 + 1), (pairs(), COUNT // 5)]
     )
+    @pytest.mark.slow
     async def test_a_plan_is_applied_by_its_own_lists(
         self, sandbox: Sandbox, client: CaseLinksClient, links: list[NewCaseLink], most: int
     ) -> None:

@@ -428,6 +428,7 @@ class TestRowsOfSeveralLines:
             writer.close()
 
     @pytest.mark.parametrize("filler", ["x\n", '""\n', "\n", '","\n'])
+    @pytest.mark.slow
     async def test_a_row_is_not_longer_than_a_line(self, filler: str) -> None:
         """After 64 KiB without a closing quotation mark, the row is given up, and its lines are read."""
         many = (MAX_LINE // len(filler) + 1) * filler
@@ -595,6 +596,7 @@ class TestWholeFiles:
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
     @pytest.mark.parametrize("length", [1, 2, 3, 7, MAX_LINE])
     @pytest.mark.parametrize("start", [f"{HEADER}\n{GOOD}\n", f"{JSON_LINE}\n{JSON_LINE}\n"])
+    @pytest.mark.slow
     async def test_utf16_with_a_byte_order_mark(self, encoding: str, length: int, start: str) -> None:
         """A file in UTF-16, as spreadsheets write it, is read wherever the chunks end."""
         content = f"\ufeff{start}\u660e\U0001f600\u0a0a".encode(encoding)
@@ -788,6 +790,7 @@ class TestCountLinks:
 
 class TestMemory:
     @pytest.mark.parametrize("start", [f"{HEADER}\n", f"{JSON_LINE}\n", "x"])
+    @pytest.mark.slow
     async def test_it_is_bounded(self, start: str) -> None:
         """A line of 20 MB takes less than 2 MB of memory."""
         content = start.encode() + b"x" * 20_000_000

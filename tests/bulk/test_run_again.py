@@ -134,6 +134,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("leave", WAYS)
+@pytest.mark.slow
 async def test_the_next_run_goes_on(
     leave: Callable[[Start], Awaitable[None]], start: Start, sandbox: Sandbox
 ) -> None:

@@ -389,7 +389,7 @@ class TestADatabaseThatHangs:
     ) -> None:
         """Also while it connects. Whatever it did with the database is complete or undone.
 
-        If the first signal has ended the work already, the second one has its default effect and no last words.
+        If the first signal has ended the work already, the second one has its default effect, without words.
         """
         hanging.hang()
         before = hanging.connections

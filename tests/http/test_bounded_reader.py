@@ -75,6 +75,7 @@ class Busy:
         self._long.release()
 
 
+@pytest.mark.slow
 async def test_many_long_lists_at_once(keys: ApiKeys) -> None:
     """Forty lookups in lists of 8 MiB find their links, in the memory of their shares and one list."""
     count = 40

@@ -175,6 +175,7 @@ class TestFailure:
     @pytest.mark.parametrize(
         "name", needing_a_tracker([*FAILURES, "is not there"], {"closes", "talks no HTTP", "hangs"})
     )
+    @pytest.mark.slow
     async def test_of_a_proxy(
         self,
         authority: Authority,

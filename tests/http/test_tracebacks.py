@@ -110,6 +110,7 @@ CREDENTIALS: Final[dict[str, Credentials]] = {
     [("a header", "create"), ("a header", "get_case"), *((place, "list") for place in PLACES)],
 )
 @pytest.mark.parametrize("rest", BREAKS)
+@pytest.mark.slow
 async def test_a_response_that_breaks_off(place: str, rest: str, operation: str, clock: Clock) -> None:
     """No frame shows the keys, wherever a server echoes them before the connection ends."""
     step = echoes(place, rest, Exchange.close)
@@ -136,6 +137,7 @@ async def end(ending: str, client: CaseLinksClient) -> None:
     "rest", ["no body", "half a body", "half a chunk", "half of a gzip", "half the headers"]
 )
 @pytest.mark.parametrize("ending", ["timeout of the client", "cancel", "timeout", "wait_for"])
+@pytest.mark.slow
 async def test_a_response_that_hangs(ending: str, rest: str, clock: Clock) -> None:
     """No frame shows the keys when the client or its caller ends a call whose response does not end."""
     is_sent = asyncio.Event()

@@ -698,6 +698,7 @@ class TestSecrets:
             if not (method == "delete" and name.startswith("201"))  # whatever its body, that is a success
         ],
     )
+    @pytest.mark.slow
     async def test_no_failure_tells_a_secret(
         self,
         name: str,

@@ -288,6 +288,7 @@ def simulated(clients: int, requests: int, **options: Any) -> Simulation:
 
 class TestClientsOfOneLimit:
     @pytest.mark.parametrize("seed", range(10))
+    @pytest.mark.slow
     def test_alone_nothing_is_rate_limited_and_no_window_is_lost(self, seed: int) -> None:
         """2,000 requests at 200 per 2 s: at most 1.03 of the floor, and the grain of ``Reset``."""
         alone = simulated(1, 2000, seed=seed)
@@ -295,12 +296,14 @@ class TestClientsOfOneLimit:
         assert alone.done_at <= 1.03 * alone.floor(2000) + GRAIN
 
     @pytest.mark.parametrize("seed", range(30))
+    @pytest.mark.slow
     def test_alone_on_a_slow_line_only_probes_come_too_many(self, seed: int) -> None:
         """Answers that overtake each other, also across the end of a window, are no more to be had of it."""
         alone = simulated(1, 2000, seed=seed, slowest=0.12, first=0)
         assert alone.server.overdrawn == 0
 
     @pytest.mark.parametrize("seed", range(10))
+    @pytest.mark.slow
     def test_four_share_a_limit(self, seed: int) -> None:
         """At most 10 % are rejected, and nearly all of each window is used."""
         four = simulated(4, 2000, seed=seed)
@@ -309,6 +312,7 @@ class TestClientsOfOneLimit:
 
     @pytest.mark.parametrize("seed", range(3))
     @pytest.mark.parametrize("clients", [2, 4, 20])
+    @pytest.mark.slow
     def test_however_many_there_are_all_get_done(self, clients: int, seed: int) -> None:
         """Also where each has only a few requests of a window."""
         together = simulated(clients, 2000, seed=seed)

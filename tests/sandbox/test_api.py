@@ -182,6 +182,7 @@ class TestCreate:
             ),
         )
     )
+    @pytest.mark.slow
     def test_refuses_any_other_json(self, document: Any) -> None:
         """Whatever JSON it is, it is read or refused, and never an error of ours."""
         with pytest.raises(InvalidDocumentError):

@@ -176,6 +176,7 @@ def test_a_wide_graph_fits() -> None:
 
 
 @pytest.mark.parametrize("children", [30, 119, 479])
+@pytest.mark.slow
 def test_one_column_of_many_is_broken_up(children: int) -> None:
     """Dozens or hundreds of children take several columns, in a picture and on a page."""
     made = graph(*(f"a BLOCKS n{number}" for number in range(children)))
