@@ -79,7 +79,7 @@ def own_imports(module: str) -> set[str]:
 @pytest.mark.parametrize("module", [module for module in MODULES if module != PACKAGE])
 class TestEveryModule:
     def test_imports_only_from_below(self, module: str) -> None:
-        """Each module has one row in the table, and imports no module that is above it: calls go down only."""
+        """Each module has one row in the table, and imports only modules below it."""
         assert ORDER.count(part(module)) == 1
         below = ORDER[ORDER.index(part(module)) + 1 :]
         for name in own_imports(module):
