@@ -1,4 +1,4 @@
-"""A fork server for ``program.py``: a process that has imported the command and forks for each start of it.
+"""A fork server for ``program.py``: a process that has imported the package and forks for each start of it.
 
 Starting the command takes half a second, almost all of it for imports. A fork takes a tenth of that and is a
 real process for signals, pipes and terminals. Tests of the imports themselves start Python directly. If a
@@ -21,10 +21,11 @@ import socket
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any, NoReturn
 
+import datadog_caselinks
 from datadog_caselinks.cli import main
-from datadog_caselinks.cli.command import _COMMANDS
 from tests.cli.waits import waits_of
 
 MAX_BYTES = 1 << 20  # a request contains an environment
@@ -105,8 +106,10 @@ def report_number(reports: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    for module, _ in _COMMANDS.values():
-        import_module(f"datadog_caselinks.cli.{module}")
+    for module in walk_packages(datadog_caselinks.__path__, "datadog_caselinks."):
+        if not module.name.endswith("__main__"):  # runs the command
+            with contextlib.suppress(ImportError):  # of an extra that is not installed
+                import_module(module.name)
     gc.freeze()  # so that the forks do not scan these objects when they end
     with socket.socket(fileno=os.dup(0)) as socket_of_requests:
         serve(socket_of_requests)
