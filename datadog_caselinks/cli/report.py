@@ -114,10 +114,11 @@ class Report:
             shown = OutcomeLine("=", line.new, outcome.link.id, label(status))
             record["link"] = link_record(outcome.link, {})
             if isinstance(outcome, Created):
-                record["site"] = self._site
+                record |= {"site": self._site, "found_by_lookup": outcome.found_by_lookup}
                 self._created[outcome.link.relationship] += 1
                 self._remember(outcome.link.id, number)
-                shown = OutcomeLine("✓", line.new, outcome.link.id)
+                note = "found by a lookup" if outcome.found_by_lookup else ""
+                shown = OutcomeLine("✓", line.new, outcome.link.id, note)
             elif first := self._lines.get(outcome.link.id):
                 shown = OutcomeLine("=", line.new, outcome.link.id, f"repeats line {first}")
                 record["repeats_line"] = first
