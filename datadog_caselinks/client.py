@@ -361,8 +361,9 @@ class CaseLinksClient:
         ``undo.delete()`` deletes them. No other run can use the journal until the end of the block. A link
         that was deleted is removed from the journal, so the next run with it creates the link again.
 
-        A link that was in flight when the run ended is looked up. If it exists, it is in ``undo.ambiguous``
-        and not deleted, since another process may have created it.
+        A link that was in flight when the run ended, or whose create had no response so that only a lookup
+        found it, is looked up. If it exists, it is in ``undo.ambiguous`` and not deleted, since another
+        process may have created it.
 
         Args:
             run: The path of the journal of the run, or of the output of

@@ -18,9 +18,10 @@ from datadog_caselinks.cli import undo
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
 from tests.cli.waits import waiting_for_nothing
+from tests.support.api import LINKS_PATH, Api
 from tests.support.ids import case, some_id
-from tests.support.server import Server
-from tests.support.steps import answers, created, is_silent
+from tests.support.server import Exchange, Server
+from tests.support.steps import answers, created, drops, is_silent
 from tests.support.waiting import MAX_SECONDS
 
 LINKS = "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nSHOP-1,blocks,SHOP-3\n"
@@ -132,6 +133,46 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
     assert done.status == 1
     assert "the last line is incomplete" in done.err
+
+
+@pytest.mark.parametrize("record", ["journal", "jsonl", "json"])
+async def test_a_link_that_a_lookup_found_is_kept(tmp_path: Path, record: str) -> None:
+    """It may be somebody else's: undo names it with its id, deletes the others, and ends with status 1."""
+    api = Api(prefix=some_id(0)[:-1])
+    output = tmp_path / "run"
+    run = str(output)
+    text = "parent,relationship,child\n"
+    text += "".join(f"{some_id(1)},blocks,{some_id(number)}\n" for number in (2, 3))
+    options = ["--journal", run] if record == "journal" else ["--output", record]
+
+    async def serve(exchange: Exchange) -> None:
+        if exchange.seen.target.startswith(LINKS_PATH):
+            await api(exchange)
+        else:
+            await exchange.answer(404, b"{}")
+
+    async with Server(api.applies(drops), serve) as server:
+        variables = waiting_for_nothing(
+            environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        )
+        bulk = ["bulk", "--no-lookup", "--concurrency", "1", *options, "-"]
+        done = await caselinks(variables, *bulk, stdin=text.encode())
+        assert done.status == 0
+        theirs, _ = api.links
+        if record == "journal":
+            assert f"{theirs['id']}  found by a lookup\n" in done.out
+            shown = await caselinks(variables, "journal", "show", run, "--output", "jsonl")
+            assert [json.loads(line)["found_by_lookup"] for line in shown.out.splitlines()] == [True, False]
+        else:
+            output.write_text(done.out)
+        done = await caselinks(variables, "undo", "--yes", "--output", "jsonl", run)
+    assert done.status == 1
+    named, advice, summary = done.err.splitlines()
+    assert named.startswith("Not deleted: ")
+    assert f"with the id {theirs['id']}, and another process may have created it" in named
+    assert "run caselinks delete with its id" in advice
+    assert summary == "1 deleted."
+    assert api.links == [theirs]
 
 
 async def test_links_in_flight_that_do_not_exist_are_undone(sandbox: Sandbox, journal: str) -> None:
