@@ -151,6 +151,9 @@ class CaseLinksClient:
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
+        own_rate = parsed_rate(rate)
+        if own_rate:
+            self._sessions.stop_resends()
         outage = retry.new_outage()
         budget = retry.new_budget(self._concurrency, outage)
         self._requester = Requester(
@@ -159,7 +162,7 @@ class CaseLinksClient:
             outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
-            rate=parsed_rate(rate),
+            rate=own_rate,
         )
         reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
         self._operations = Operations(self._requester, reader, retry, budget)
