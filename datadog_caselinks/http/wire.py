@@ -337,9 +337,17 @@ def read_incident(response: Response) -> Incident:
     return incident
 
 
-def read_incidents(response: Response) -> list[Incident]:
-    """Return the incidents that a search found, or raise the error that ``response`` reports."""
-    return _read(response, envelope.decode_incidents)
+def read_incidents(response: Response) -> envelope.IncidentPage:
+    """Return one page of the incidents that a search found, or raise the error that ``response`` reports.
+
+    What is not an incident is skipped, and logged.
+    """
+    page = _read(response, envelope.decode_incidents)
+    if page.incidents.skipped:
+        _log_skipped(
+            f"a page of the search for incident {response.request.subject}", "incidents", page.incidents
+        )
+    return page
 
 
 def read_deleted(response: Response) -> None:

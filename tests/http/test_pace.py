@@ -301,6 +301,7 @@ async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_
             assert await listing == []
 
 
+@needs_upload_tracker
 async def test_without_a_rate_aiohttp_may_repeat_a_request(keys: Any) -> None:
     """Only a rate needs the count of all requests, and aiohttp's own retry saves a wait and an attempt."""
     once = RetryPolicy(max_attempts=1)
