@@ -92,19 +92,19 @@ class Operations:
         """Return the case with this key or UUID.
 
         A case with another key is requested again, on another connection: if its project was renamed, both
-        responses are about the same case.
+        responses are about the same case. A response without a key does not say which case it is about.
         """
         request = wire.case_request(key_or_id)
         case = await self._fetch(request, wire.read_case, self._attempts())
         if wire.has_requested_key(case, request):
             return case
         again = await self._fetch(request, wire.read_case, self._attempts())
-        if again.id != case.id and not wire.has_requested_key(again, request):
-            del case, again  # they may echo the keys, and tracebacks show local variables
-            raise MalformedResponseError(
-                f"cannot {request.action}: two responses are about two other cases", body=""
-            )
-        return again
+        have_keys = bool(case.key and again.key)
+        if wire.has_requested_key(again, request) or (have_keys and again.id == case.id):
+            return again
+        del case, again  # they may echo the keys, and tracebacks show local variables
+        flaw = "two responses are about two other cases" if have_keys else "a response has no case key"
+        raise MalformedResponseError(f"cannot {request.action}: {flaw}", body="")
 
     async def search_cases(self, query: str, page: int) -> CasePage:
         """Return one page of the cases that match ``query``."""

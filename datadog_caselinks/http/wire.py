@@ -307,11 +307,11 @@ def read_case(response: Response) -> Case:
 def has_requested_key(case: Case, request: Request) -> bool:
     """Return whether ``case`` has the key that ``request`` names.
 
-    If it does not, its project may have been renamed, or the response may belong to another request. The
-    result is true if the key is not known, or the request names a UUID.
+    If it does not, its project may have been renamed, or the response may belong to another request; one
+    without a key may be about any case. The result is true if the request names a UUID.
     """
     name = str(request.subject)
-    return not case.key or is_uuid(name) or case.key.upper() == name.upper()
+    return is_uuid(name) or case.key.upper() == name.upper()
 
 
 def read_cases(response: Response) -> envelope.CasePage:
