@@ -91,9 +91,10 @@ class TestGetCase:
                     MalformedResponseError, match=r"^cannot get case SHOP-2: a response has no case key$"
                 ):
                     await client.get_case("SHOP-2")
-                with pytest.raises(MalformedResponseError):
-                    await client.create_link(case("SHOP-2").blocks(case(some_id(3))))
-            assert "POST" not in server.methods
+        async with Server(keyless) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
+            with pytest.raises(MalformedResponseError):
+                await client.create_link(case("SHOP-2").blocks(case(some_id(3))))
+        assert "POST" not in server.methods
         async with (
             Server(keyless, a_case(2, "SHOP-2")) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as client,

@@ -108,7 +108,7 @@ class TestPages:
     async def test_a_server_that_ignores_the_number_of_the_page(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, total: int | None
     ) -> None:
-        """A search of a server that always responds with the same page ends after ten more, with a warning."""
+        """A search of a server that repeats one page ends after ten repetitions, with a warning."""
         async with Server(found(1, 2, total=total)) as server, CaseLinksClient(server.url, keys) as client:
             with caplog.at_level(logging.WARNING):
                 assert await keys_of(client) == ["SHOP-1", "SHOP-2"]

@@ -58,6 +58,36 @@ async def test_it_shows_and_deletes_what_the_run_created(sandbox: Sandbox, journ
     assert done.err == "Nothing to undo: the run created none, or all were deleted.\n"
 
 
+async def test_bulk_says_how_to_undo_its_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With a journal it shows the command, with the site of the run, and without one how to be able to undo.
+
+    The output with ``--output jsonl`` is such a record itself. Nothing is left of a run with ``--sandbox``.
+    """
+    variables = {name: value for name, value in pointing_at(sandbox).items() if name != "DD_SITE"}
+    hint = "To be able to undo a run, add --journal FILE.\n"
+    lines = [
+        f"parent,relationship,child\nSHOP-1,{each},SHOP-2\n".encode()
+        for each in ("blocks", "causes", "duplicates")
+    ]
+    site, journal = ("--site", sandbox.url), str(tmp_path / "run.journal")
+    done = await caselinks(variables, "bulk", *site, "-", stdin=lines[0])
+    assert done.err.endswith(hint)
+    for options in (("--quiet",), ("--output", "jsonl")):
+        done = await caselinks(variables, "bulk", *site, *options, "-", stdin=lines[1])
+        assert (done.status, "undo" in done.err) == (0, False)
+    done = await caselinks(variables, "bulk", *site, "-", stdin=lines[0])
+    assert "undo" not in done.err  # nothing was created
+    done = await caselinks(
+        variables, "bulk", "--sandbox", "-", stdin=b"parent,relationship,child\nSHOP-1,relates-to,SHOP-34\n"
+    )
+    assert "undo" not in done.err
+    done = await caselinks(variables, "bulk", *site, "--journal", journal, "-", stdin=lines[2])
+    command = done.err.splitlines()[-1].removeprefix("To undo this run: ").split()
+    assert command == ["caselinks", "undo", *site, journal]
+    done = await caselinks(variables, *command[1:], "--yes")
+    assert (done.status, done.err) == (0, "1 deleted.\n")
+
+
 async def test_a_dry_run_deletes_nothing(sandbox: Sandbox, journal: str) -> None:
     """It shows the links, and needs neither a terminal nor --yes."""
     done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", journal, "--output", "jsonl")

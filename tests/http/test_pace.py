@@ -26,6 +26,7 @@ from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock
 from tests.support.ids import case, some_id
+from tests.support.needs import needs_upload_tracker
 from tests.support.server import Exchange, Server
 from tests.support.steps import Held, answers, created, drops, link_json, listed
 from tests.support.waiting import settle
