@@ -279,6 +279,37 @@ async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: C
         await asyncio.gather(*lists)
 
 
+@stopped
+async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock) -> None:
+    """Where each operation has a bucket of its own, both may read credentials, and one gives all back."""
+
+    async def serve(exchange: Exchange) -> None:
+        is_create = exchange.seen.method == "POST"
+        limit = {**RATE_LIMIT, "X_RateLimit_Name": exchange.seen.method, "X_RateLimit_Remaining": "900"}
+        attributes = exchange.seen.json["data"]["attributes"] if is_create else {}
+        body = json.dumps({"data": link_json(attributes) if is_create else []}).encode()
+        await exchange.answer(201 if is_create else 200, body, **limit)
+
+    tokens, new = Tokens(), PARENT.blocks(case(some_id(1)))
+    async with (
+        Server(serve) as server,
+        CaseLinksClient(
+            server.url, BearerToken(tokens), rate="1/10s", max_concurrency=1, retry=NO_WAIT
+        ) as client,
+    ):
+        for call in (client.create_link(new), client.list_links(PARENT)):
+            await call
+            clock.advance(10)
+        tokens.is_valid.clear()
+        calls = [asyncio.create_task(client.create_link(new)), asyncio.create_task(client.list_links(PARENT))]
+        await settle(50)
+        tokens.is_valid.set()
+        for count in (3, 4):
+            await until_sent(server, count)
+            clock.advance(10)
+        await asyncio.gather(*calls)
+
+
 @pytest.mark.parametrize("is_shared", [False, True])
 @stopped
 async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_shared: bool) -> None:
