@@ -33,7 +33,7 @@ from datadog_caselinks.http.fence import Check, FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
-from datadog_caselinks.isolation import isolated
+from datadog_caselinks.isolation import isolated, log
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
@@ -76,6 +76,10 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 _FOUND_FOR: Final = 300.0
 """Seconds for which a case that was found by its key is used. A key may name another case later."""
+
+
+_MAX_REPEATED: Final = 10
+"""Pages without a new case, one after the other, that end a search. New cases may shift some pages."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -151,6 +155,9 @@ class CaseLinksClient:
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
         self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
         self._gate = self._sessions.gate(self.site, credentials)
+        own_rate = parsed_rate(rate)
+        if own_rate:
+            self._sessions.stop_resends()
         outage = retry.new_outage()
         budget = retry.new_budget(self._concurrency, outage)
         self._requester = Requester(
@@ -159,7 +166,7 @@ class CaseLinksClient:
             outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
-            rate=parsed_rate(rate),
+            rate=own_rate,
         )
         reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
         self._operations = Operations(self._requester, reader, retry, budget)
@@ -361,8 +368,9 @@ class CaseLinksClient:
         ``undo.delete()`` deletes them. No other run can use the journal until the end of the block. A link
         that was deleted is removed from the journal, so the next run with it creates the link again.
 
-        A link that was in flight when the run ended is looked up. If it exists, it is in ``undo.ambiguous``
-        and not deleted, since another process may have created it.
+        A link that was in flight when the run ended, or whose create had no response so that only a lookup
+        found it, is looked up. If it exists, it is in ``undo.ambiguous`` and not deleted, since another
+        process may have created it.
 
         Args:
             run: The path of the journal of the run, or of the output of
@@ -555,7 +563,9 @@ class CaseLinksClient:
         """Search for cases, and yield each that matches, newest first.
 
         A page of up to 100 cases is one request, which is sent when its first case is needed: leave the loop
-        when you have enough. A case that was yielded is not yielded again, even if pages shift meanwhile.
+        when you have enough. A case that was yielded is not yielded again, even if pages shift meanwhile. The
+        search ends when the server has no more pages, or, with a warning in the log, after ten pages in a row
+        without a new case.
 
         Args:
             query: A text such as ``payment timeout``, or a filter such as ``status:closed`` or
@@ -574,17 +584,23 @@ class CaseLinksClient:
         if any("\ud800" <= character <= "\udfff" for character in query):
             raise ParameterError(f"query must be valid Unicode, not {quoted(query)}")
         seen = set[str]()
-        page = 1
+        page, repeated = 1, 0
         while True:
             with self._observer.call("search_cases", query) as call:
-                result = await self._operations.search_cases(query, page)
-                call.result = cases = result.cases.members
-            new = [case for case in cases if case.id not in seen]
-            for case in new:
-                seen.add(case.id)
-                yield case
-            # A server that reports no number of pages, or ignores the number of the page, ends too.
-            if not new or page == result.last:
+                (cases, skipped, _), _, last = await self._operations.search_cases(query, page)
+                call.result = cases
+            repeated += 1
+            for case in cases:
+                if case.id not in seen:
+                    repeated = 0
+                    seen.add(case.id)
+                    yield case
+            is_last = page >= last if last and last > 0 else not (cases or skipped)
+            if is_last:
+                return
+            if repeated == _MAX_REPEATED:  # a server that ignores the number of the page has no last one
+                message = "the search for %s ends: %d pages in a row have no new case"
+                log(_logger, logging.WARNING, message, quoted(query), repeated)
                 return
             page += 1
 

@@ -46,6 +46,24 @@ class CreateResult(NamedTuple):
     link: CaseLink
     created: bool
 
+    @property
+    def found_by_lookup(self) -> bool:
+        """Whether ``created`` rests on a lookup, so that another process may have created the link.
+
+        The response to the create was lost, and the lookup found an equal link.
+        """
+        return False
+
+
+class _FoundResult(CreateResult):
+    """A link that this call has probably created: the response was lost, and a lookup found the link."""
+
+    __slots__ = ()
+
+    @property
+    def found_by_lookup(self) -> bool:
+        return True
+
 
 CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
 """Creates a link or finds it."""
@@ -158,20 +176,22 @@ class Creator:
                 raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
             last = error
         if link := await self._resolve(creation):
-            return CreateResult(link, created=True)
+            return _FoundResult(link, created=True)
         raise last
 
     @with_retries
     async def _attempt(self, creation: _Creation) -> CreateResult:
         """Make one attempt, unless the lookup after an ambiguous one finds the link."""
         if creation.ambiguity and (link := await self._resolve(creation)):
-            return CreateResult(link, created=True)
+            return _FoundResult(link, created=True)
         try:
             response = await self._requester.send(creation.request, creation.attempts.last_failure)
             link = wire.read_link(response)
         except (BadRequestError, ConflictError) as error:
             existing = await self._resolve_refusal(creation, error)
-            return CreateResult(existing, created=creation.may_be_ours)
+            if creation.may_be_ours:
+                return _FoundResult(existing, created=True)
+            return CreateResult(existing, created=False)
         except CaseLinksError as error:
             seconds = 0.0
             is_sent = error is not creation.attempts.last_failure  # else the requester raised it again

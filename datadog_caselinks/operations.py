@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from datadog_caselinks.http.bounded_reader import BoundedReader
 from datadog_caselinks.http.envelope import CasePage
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.isolation import log
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -28,10 +30,12 @@ from datadog_caselinks.models import (
 )
 from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, with_retries
 
+_logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _MAX_PAGES: Final = 5
-"""Pages of incidents to read for each query. If a query filters, its first page has the incident."""
+"""The most pages of incidents to read for each query. If a query filters, its first page has the incident."""
 
 
 def ids_by_identity(links: Iterable[CaseLink]) -> dict[Identity, str]:
@@ -88,19 +92,19 @@ class Operations:
         """Return the case with this key or UUID.
 
         A case with another key is requested again, on another connection: if its project was renamed, both
-        responses are about the same case.
+        responses are about the same case. A response without a key does not say which case it is about.
         """
         request = wire.case_request(key_or_id)
         case = await self._fetch(request, wire.read_case, self._attempts())
         if wire.has_requested_key(case, request):
             return case
         again = await self._fetch(request, wire.read_case, self._attempts())
-        if again.id != case.id and not wire.has_requested_key(again, request):
-            del case, again  # they may echo the keys, and tracebacks show local variables
-            raise MalformedResponseError(
-                f"cannot {request.action}: two responses are about two other cases", body=""
-            )
-        return again
+        have_keys = bool(case.key and again.key)
+        if wire.has_requested_key(again, request) or (have_keys and again.id == case.id):
+            return again
+        del case, again  # they may echo the keys, and tracebacks show local variables
+        flaw = "two responses are about two other cases" if have_keys else "a response has no case key"
+        raise MalformedResponseError(f"cannot {request.action}: {flaw}", body="")
 
     async def search_cases(self, query: str, page: int) -> CasePage:
         """Return one page of the cases that match ``query``."""
@@ -132,20 +136,29 @@ class Operations:
         )
 
     async def _search_incident(self, number: str, query: str) -> Incident | None:
-        for page in range(_MAX_PAGES):
-            request = wire.incident_search_request(number, query, page * wire.PAGE_SIZE)
-            incidents = await self._fetch(request, wire.read_incidents, self._attempts())
-            found = {each.id: each for each in incidents if each.has_number(number)}
+        """Return the incident that a query finds, after all pages: another incident may have its number."""
+        found: dict[str, Incident] = {}
+        offset = 0
+        for _ in range(_MAX_PAGES):
+            request = wire.incident_search_request(number, query, offset)
+            (incidents, skipped, _), total = await self._fetch(request, wire.read_incidents, self._attempts())
+            found |= {each.id: each for each in incidents if each.has_number(number)}
+            size = len(incidents) + skipped
+            del incidents  # they may echo the keys, and tracebacks show local variables
             if (count := len(found)) > 1:
-                del incidents, found  # they may echo the keys, and tracebacks show local variables
+                del found  # as above
                 raise MalformedResponseError(
                     f"cannot {request.action}: {count} incidents have this number", body=""
                 )
-            for incident in found.values():
-                return incident
-            if len(incidents) < wire.PAGE_SIZE:
+            offset += size or wire.PAGE_SIZE
+            has_more = bool(size) if total is None else offset < total
+            if not (has_more or size >= wire.PAGE_SIZE):  # a full page may be followed by another one
                 break
-        return None
+        else:
+            if not found:
+                message = "the search for incident %s ends after %d pages, although there may be more"
+                log(_logger, logging.WARNING, message, number, _MAX_PAGES)
+        return next(iter(found.values()), None)
 
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""

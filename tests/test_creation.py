@@ -29,6 +29,7 @@ from datadog_caselinks import (
     CaseLinksError,
     ConflictError,
     ConnectError,
+    Created,
     InvalidLinkError,
     MalformedResponseError,
     NewCaseLink,
@@ -424,6 +425,39 @@ class TestUnclear:
             made = [await links.create_link(new) for new in wanted]
         assert [identity(link) for link in made] == [identity(new) for new in wanted]
         assert len({link.id for link in made}) == len(api.links) == len(wanted)
+
+    @pytest.mark.parametrize("call", ["create", "ensure"])
+    async def test_a_result_says_what_it_rests_on(
+        self, call: str, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """Only the response to the create proves that the call created the link; a lookup does not.
+
+        After an ambiguous attempt the lookup, the refusal of a retry or the last lookup may find the link.
+        """
+        refuses = answers(409, b"{}")
+        ways: dict[str, Callable[[Api], tuple[bool, RetryPolicy, list[Step]]]] = {
+            "the response": lambda api: (False, at_once, [api]),
+            "a retry that succeeds": lambda api: (False, at_once, [drops, listed, api]),
+            "the lookup": lambda api: (True, at_once, [api.applies(drops), api]),
+            "a refused retry": lambda api: (True, at_once, [api.applies(drops), listed, refuses, api]),
+            "the last lookup": lambda api: (True, evolve(at_once, max_attempts=1), [api.applies(drops), api]),
+        }
+        for name, way in ways.items():
+            found_by_lookup, policy, steps = way(Api())
+            if call == "ensure":
+                steps.insert(0, listed)
+            async with (
+                Server(*steps) as server,
+                CaseLinksClient(server.url, keys, retry=policy) as client,
+            ):
+                if call == "ensure":
+                    result = await client.ensure_link(NEW)
+                    assert result.created, name
+                    assert result.found_by_lookup is found_by_lookup, name
+                else:
+                    (outcome,) = [each async for each in client.create_links([NEW])]
+                    assert isinstance(outcome, Created), name
+                    assert outcome.found_by_lookup is found_by_lookup, name
 
     async def test_every_failure_in_one_call(self, api: Api, keys: ApiKeys) -> None:
         """Each is followed by a look of its own, until the link is made."""

@@ -46,9 +46,11 @@ def resource(id: str = A, number: object = 123, slug: object = "IR-123", **more:
     return {"id": id, "type": "incidents", "attributes": {**attributes, "fields": fields, **more}}
 
 
-def found(*resources: dict[str, Any]) -> Step:
-    """A step that responds to a search with these incidents."""
+def found(*resources: dict[str, Any], total: object = ...) -> Step:
+    """A step that responds to a search with these incidents; by default, it reports their number."""
     attributes = {"total": len(resources), "incidents": [{"data": each} for each in resources]}
+    if total is not ...:
+        attributes["total"] = total
     body = {"data": {"type": "incidents_search_results", "attributes": attributes}}
     return answers(200, json.dumps(body).encode(), Content_Type="application/json")
 
@@ -253,6 +255,93 @@ class TestExactMatch:
             with pytest.raises(NotFoundError):
                 await client.get_incident("IR-123")
             assert len(server.seen) == 10
+
+    async def test_two_incidents_with_one_number_on_different_pages(self, keys: ApiKeys) -> None:
+        """All pages are read, so the second incident is noticed anywhere. A repeated one counts once."""
+        twice = found(resource(some_id(1)), total=3), found(resource(some_id(1)), total=3)
+        server = Server(*twice, found(resource(some_id(2)), total=3))
+        async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
+            with pytest.raises(MalformedResponseError, match=r"123: 2 incidents have this number$"):
+                await client.get_incident("123")
+            offsets = [parse_qs(urlsplit(seen.target).query)["page[offset]"] for seen in server.seen]
+            assert offsets == [["0"], ["1"], ["2"]]
+        server = Server(*twice, found(resource(some_id(1)), total=3))
+        async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
+            assert (await client.get_incident("123")).id == some_id(1)
+            assert len(server.seen) == 3
+
+    @pytest.mark.parametrize("total", [3, None, "3", True])
+    async def test_a_short_page_is_not_the_last_one(self, keys: ApiKeys, total: object) -> None:
+        """A server may send fewer incidents than requested; the total or an empty page ends the search."""
+        other = resource(some_id(1), 9, "IR-9")
+        server = Server(found(other, total=total), found(other, total=total), found(resource(), total=total))
+        if total != 3:
+            server = Server(
+                found(other, total=total), found(other, total=total), found(resource(), total=total), found()
+            )
+        async with server, CaseLinksClient(server.url, keys) as client:
+            assert (await client.get_incident("123")).id == A
+            assert len(server.seen) == (3 if total == 3 else 4)
+
+    @pytest.mark.parametrize("page", [[], [resource(some_id(1), 9, "IR-9")]])
+    async def test_a_search_without_an_end_is_bounded(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, page: list[dict[str, Any]]
+    ) -> None:
+        """After five pages a query has failed, and the log says that there may be more."""
+        server = Server(found(*page, total=10**6))
+        async with server, CaseLinksClient(server.url, keys) as client:
+            with caplog.at_level(logging.WARNING), pytest.raises(NotFoundError):
+                await client.get_incident("IR-123")
+            assert len(server.seen) == 10
+        message = "the search for incident IR-123 ends after 5 pages, although there may be more"
+        assert caplog.messages == [message] * 2
+
+    async def test_a_search_without_an_end_that_has_found_the_incident(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The incident of the first five pages is returned."""
+        server = Server(found(resource(), total=10**6))
+        async with server, CaseLinksClient(server.url, keys) as client:
+            with caplog.at_level(logging.WARNING):
+                assert (await client.get_incident("123")).id == A
+            assert len(server.seen) == 5
+        assert not caplog.messages
+
+    @pytest.mark.parametrize(
+        "flawed", [{}, {"data": {}}, {"data": {"id": ""}}, {"data": {"id": 7}}, {"data": None}, None, "x"]
+    )
+    async def test_what_is_not_an_incident_is_left_out(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, flawed: object
+    ) -> None:
+        """One flawed member says nothing about the others. The log says how many there are, and why."""
+        body = {"data": {"attributes": {"total": 2, "incidents": [flawed, {"data": resource()}]}}}
+        server = Server(answers(200, json.dumps(body).encode()))
+        async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
+            with caplog.at_level(logging.WARNING):
+                assert (await client.get_incident("123")).id == A
+            assert len(server.seen) == 1
+        (message,) = caplog.messages
+        assert message.startswith(
+            "a page of the search for incident 123 has 1 member that cannot be incidents"
+        )
+
+    @pytest.mark.parametrize(
+        ("members", "reason"),
+        [
+            ([{"data": {"id": A, "type": "case"}}, {"data": resource()}], "it is about a case"),
+            ([{"data": {"type": "link"}}], "it is about a link"),
+            ([{}] * 1001, "more than 1000 members that are not incidents: "),
+        ],
+    )
+    async def test_a_list_of_something_else_is_refused(
+        self, keys: ApiKeys, members: list[Any], reason: str
+    ) -> None:
+        """Members of another type, or too many flawed ones, never pass for a search without results."""
+        body = json.dumps({"data": {"attributes": {"incidents": members}}}).encode()
+        server = Server(answers(200, body))
+        async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
+            with pytest.raises(MalformedResponseError, match=reason):
+                await client.get_incident("123")
 
     async def test_a_query_that_the_server_refuses(self, keys: ApiKeys) -> None:
         """If the server does not understand one query, the next one is tried."""

@@ -134,7 +134,7 @@ async def gathered(
     clock: Clock, site: Site, monkeypatch: pytest.MonkeyPatch, count: int, **options: Any
 ) -> list[Any]:
     """Return the results of so many calls of ``create_link`` at once."""
-    monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+    monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
     keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
     async with CaseLinksClient(f"http://{HOST}:9", keys, **options) as client:
         calls = (client.create_link(new) for new in wanted(count))
@@ -213,7 +213,7 @@ class TestLong:
     ) -> None:
         """In a long outage each further call is sent once and at once, and the first success ends it."""
         site = Site(clock, refused, away_from=0, back_at=600)
-        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
         new, *more = wanted(4)
         async with CaseLinksClient(f"http://{HOST}:9", keys) as client:
@@ -236,7 +236,7 @@ class TestLong:
     ) -> None:
         """A failure long after the last one begins another outage, in which calls are retried again."""
         site = Site(clock, refused, away_from=0, back_at=600)
-        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
         new, other = wanted(2)
         async with CaseLinksClient(f"http://{HOST}:9", keys) as client:
@@ -334,7 +334,7 @@ class TestClosing:
     ) -> None:
         """A call that an outage holds back fails when the client is closed."""
         site = Site(clock, refused, away_from=0, back_at=600)
-        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         client = CaseLinksClient(f"http://{HOST}:9", ApiKeys(api_key="the-api-key", app_key="the-app-key"))
         calls = [asyncio.create_task(client.create_link(new)) for new in wanted(3)]
         await settle()
@@ -355,7 +355,7 @@ class TestClosing:
     ) -> None:
         """Where those that waited first were cancelled, the next one finds out that the server is back."""
         site = Site(clock, refused, away_from=0, back_at=0.1)
-        monkeypatch.setattr(Transport, "send", lambda _, request: site.send(request))
+        monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
         first, *others = wanted(6)
         async with CaseLinksClient(f"http://{HOST}:9", keys) as client:

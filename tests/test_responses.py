@@ -77,6 +77,38 @@ class TestGetCase:
             with pytest.raises(MalformedResponseError, match=r"about (two|another)"):
                 await client.get_case(name)
 
+    @pytest.mark.parametrize(
+        "attributes", [None, {}, {"key": None}, {"key": ""}, {"key": 2}, {"title": "SHOP-2"}]
+    )
+    async def test_a_case_without_a_key(
+        self, attributes: object, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """A response that does not confirm the requested key is not believed, also not the second time."""
+        keyless = answers(200, json.dumps({"data": {"id": some_id(2), "attributes": attributes}}).encode())
+        for steps in ((keyless,), (keyless, a_case(2, "STORE-2")), (a_case(2, "STORE-2"), keyless)):
+            async with Server(*steps) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
+                with pytest.raises(
+                    MalformedResponseError, match=r"^cannot get case SHOP-2: a response has no case key$"
+                ):
+                    await client.get_case("SHOP-2")
+        async with Server(keyless) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
+            with pytest.raises(MalformedResponseError):
+                await client.create_link(case("SHOP-2").blocks(case(some_id(3))))
+        assert "POST" not in server.methods
+        async with (
+            Server(keyless, a_case(2, "SHOP-2")) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as client,
+        ):
+            assert (await client.get_case("SHOP-2")).key == "SHOP-2"
+        assert [seen.connection for seen in server.seen] == [0, 1]
+
+    async def test_a_case_without_a_key_by_its_uuid(self, keys: ApiKeys) -> None:
+        """The id of the response confirms a request by UUID, so the key may be missing."""
+        keyless = answers(200, json.dumps({"data": {"id": some_id(2)}}).encode())
+        async with Server(keyless) as server, CaseLinksClient(server.url, keys) as client:
+            assert (await client.get_case(some_id(2))).key == ""
+        assert len(server.seen) == 1
+
 
 class TestDelete:
     async def test_something_else(self, keys: ApiKeys, at_once: RetryPolicy) -> None:

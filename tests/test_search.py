@@ -95,7 +95,7 @@ class TestPages:
         assert seen == [f"SHOP-{number}" for number in range(250, 0, -1)]
 
     async def test_a_server_that_reports_no_number_of_pages(self, keys: ApiKeys) -> None:
-        """Without it, a search ends at the first page without a new case."""
+        """Without it, a search ends at the first page without any case."""
         async with (
             Server(found(1, 2), found(3), found()) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -104,9 +104,46 @@ class TestPages:
             pages = [parse_qs(urlsplit(seen.target).query)["page[number]"] for seen in server.seen]
         assert pages == [["1"], ["2"], ["3"]]
 
-    async def test_a_server_that_ignores_the_number_of_the_page(self, keys: ApiKeys) -> None:
-        """A search of a server that always responds with the same page ends too."""
-        async with Server(found(1, 2)) as server, CaseLinksClient(server.url, keys) as client:
+    @pytest.mark.parametrize("total", [None, 0, -1, 1000])
+    async def test_a_server_that_ignores_the_number_of_the_page(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, total: int | None
+    ) -> None:
+        """A search of a server that repeats one page ends after ten repetitions, with a warning."""
+        async with Server(found(1, 2, total=total)) as server, CaseLinksClient(server.url, keys) as client:
+            with caplog.at_level(logging.WARNING):
+                assert await keys_of(client) == ["SHOP-1", "SHOP-2"]
+            assert len(server.seen) == 11
+        assert caplog.messages == ["the search for 'a' ends: 10 pages in a row have no new case"]
+
+    @pytest.mark.parametrize("total", [None, 13])
+    async def test_pages_without_a_new_case_do_not_end_a_search(
+        self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, total: int | None
+    ) -> None:
+        """New cases may shift many pages, so a search goes on until the server has no more pages."""
+        steps = [found(1, 2, total=total), *[found(1, 2, total=total)] * 9, found(3, total=total)]
+        steps += [found(3, total=total), found(4, total=total), found(total=total)]
+        async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
+            assert await keys_of(client) == [f"SHOP-{number}" for number in range(1, 5)]
+            assert len(server.seen) == (total or 14)
+        assert not caplog.messages
+
+    async def test_pages_without_any_case_do_not_end_a_search(self, keys: ApiKeys) -> None:
+        """The number of pages says that there are more, and so does a page of members that are not cases."""
+        flawed = answers(200, b'{"data": [{"type": "case"}]}')
+        for steps in (
+            (found(1, total=3), found(total=3), found(2, total=3)),
+            (found(1), flawed, found(2), found()),
+        ):
+            async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
+                assert await keys_of(client) == ["SHOP-1", "SHOP-2"]
+                assert len(server.seen) == len(steps)
+
+    async def test_pages_that_become_fewer(self, keys: ApiKeys) -> None:
+        """Cases that no longer match make pages fewer during a search; it ends with the page it is at."""
+        async with (
+            Server(found(1, total=5), found(2, total=1)) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
             assert await keys_of(client) == ["SHOP-1", "SHOP-2"]
             assert len(server.seen) == 2
 

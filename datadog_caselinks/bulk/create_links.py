@@ -11,6 +11,7 @@ from attrs import frozen
 
 from datadog_caselinks.bulk.known_links import End
 from datadog_caselinks.concurrency import enumerate_async, for_each
+from datadog_caselinks.creation import CreateResult
 from datadog_caselinks.errors import (
     AmbiguousResultError,
     AuthenticationError,
@@ -37,11 +38,15 @@ class Created:
         The link that was created.
     ``index``
         The position of ``new`` in the source, from 0.
+    ``found_by_lookup``
+        Whether the response to the create was lost, and a lookup found the link. Another process may have
+        created it, so an undo of the run keeps it.
     """
 
     new: WantedLink
     link: CaseLink
     index: int
+    found_by_lookup: bool = False
 
     @property
     def status(self) -> LinkStatus:
@@ -112,7 +117,7 @@ Outcome = Created | AlreadyLinked | Failed
 
 
 def create_links(
-    create: Callable[[tuple[WantedLink, End]], Awaitable[tuple[CaseLink, bool]]],
+    create: Callable[[tuple[WantedLink, End]], Awaitable[CreateResult]],
     source: AsyncIterable[tuple[WantedLink, End]],
     *,
     concurrency: int,
@@ -143,15 +148,17 @@ async def _while(proceed: Callable[[int], bool], source: AsyncIterable[T]) -> As
 
 
 async def _outcome(
-    create: Callable[[tuple[WantedLink, End]], Awaitable[tuple[CaseLink, bool]]],
+    create: Callable[[tuple[WantedLink, End]], Awaitable[CreateResult]],
     index: int,
     item: tuple[WantedLink, End],
 ) -> Outcome:
     new = item[0]
     try:
-        link, is_new = await create(item)
+        result = await create(item)
     except JournalError:
         raise
     except CaseLinksError as error:
         return Failed(new, error, index)
-    return Created(new, link, index) if is_new else AlreadyLinked(new, link, index)
+    if result.created:
+        return Created(new, result.link, index, result.found_by_lookup)
+    return AlreadyLinked(new, result.link, index)

@@ -54,16 +54,20 @@ class Entry:
     previous: LinkStatus | None
     link: CaseLink | None
     undone_id: str | None
-    _put: Callable[[LinkStatus, str | None, str | None], None]
+    _put: Callable[[LinkStatus, str | None, str | None, bool], None]
 
-    def linked(self, link: CaseLink, *, created: bool) -> None:
-        """Record that the link exists as ``link``, and whether a run with this journal created it."""
-        is_ours = created or link.id == self.undone_id
-        self._put(LinkStatus.CREATED if is_ours else LinkStatus.ALREADY_LINKED, link.id, None)
+    def linked(self, link: CaseLink, *, created: bool, found_by_lookup: bool = False) -> None:
+        """Record that the link exists as ``link``, and whether a run with this journal created it.
+
+        With ``found_by_lookup``, another process may have created it; see :class:`CreateResult`.
+        """
+        was_ours = link.id == self.undone_id
+        status = LinkStatus.CREATED if created or was_ours else LinkStatus.ALREADY_LINKED
+        self._put(status, link.id, None, found_by_lookup and not was_ours)
 
     def failed(self, error: Exception) -> None:
         """Record that the link was not created, and the first 1,000 characters of ``error``."""
-        self._put(LinkStatus.FAILED, None, storable(str(error)))
+        self._put(LinkStatus.FAILED, None, storable(str(error)), False)
 
 
 class Journal:
@@ -124,14 +128,14 @@ class Journal:
                 return CreateResult(entry.link, created=False)
             is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
             try:
-                link, created = await (resume if is_ambiguous else create)(new)
+                result = await (resume if is_ambiguous else create)(new)
             except AmbiguousResultError:
                 raise  # the entry is ambiguous already
             except CaseLinksError as error:
                 entry.failed(error)
                 raise
-            entry.linked(link, created=created)
-            return CreateResult(link, created=created)
+            entry.linked(result.link, created=result.created, found_by_lookup=result.found_by_lookup)
+            return result
 
     @contextlib.asynccontextmanager
     async def entry(self, new: NewCaseLink, wanted: WantedLink | None = None) -> AsyncGenerator[Entry, None]:

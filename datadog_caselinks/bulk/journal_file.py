@@ -34,12 +34,12 @@ from datadog_caselinks.models import (
 from datadog_caselinks.parameters import require_path
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
-_VERSION: Final = 2
+_VERSION: Final = 3
 _SCHEMA: Final = (
     "CREATE TABLE journal (site TEXT NOT NULL)",
     """CREATE TABLE links (
         parent TEXT, relationship TEXT, child TEXT,
-        status TEXT NOT NULL, link_id TEXT, error TEXT, at REAL NOT NULL,
+        status TEXT NOT NULL, link_id TEXT, error TEXT, at REAL NOT NULL, found_by_lookup INTEGER NOT NULL,
         PRIMARY KEY (parent, relationship, child)
     ) WITHOUT ROWID""",
     f"PRAGMA user_version = {_VERSION}",
@@ -50,10 +50,11 @@ _KEYS: Final = "CREATE TABLE IF NOT EXISTS keys (entity TEXT PRIMARY KEY, key TE
 _HAS_KEYS: Final = "SELECT count(*) FROM sqlite_master WHERE name = 'keys'"
 _KNOW: Final = "INSERT OR REPLACE INTO keys VALUES (?, ?)"
 _FIND: Final = "SELECT status, link_id FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
-_WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?)"
+_WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _REMOVE: Final = "DELETE FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _KEY_OF: Final = "(SELECT key FROM keys WHERE entity = {})"
-_PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at, {parent_key}, {child_key}
+_PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at, found_by_lookup,
+    {parent_key}, {child_key}
     FROM links WHERE (parent, relationship, child) > (?, ?, ?)
     ORDER BY parent, relationship, child LIMIT 1000"""
 
@@ -98,6 +99,9 @@ class JournalRecord:
         The error message, if the link failed.
     ``at``
         The time of the last change, in UTC.
+    ``found_by_lookup``
+        Whether the status ``CREATED`` rests on a lookup after a lost response, so that another process may
+        have created the link.
     ``keys``
         The keys of the cases that the source of the run named by their keys.
     """
@@ -107,6 +111,7 @@ class JournalRecord:
     link_id: str | None
     error: str | None
     at: datetime
+    found_by_lookup: bool = False
     keys: Mapping[Entity, str] = field(factory=dict, eq=False)
 
     @property
@@ -135,6 +140,7 @@ class Write(NamedTuple):
     status: LinkStatus | None
     link_id: str | None = None
     error: str | None = None
+    found_by_lookup: bool = False
     keys: Sequence[tuple[str, str]] = ()
 
 
@@ -207,7 +213,8 @@ class Store:
         if write.status is None:
             self._db.execute(_REMOVE, write.key)
         elif not (begins_create and (status in LINKED or link_id)):
-            self._db.execute(_WRITE, (*write.key, write.status, write.link_id, write.error, time.time()))
+            outcome = write.status, write.link_id, write.error, time.time(), write.found_by_lookup
+            self._db.execute(_WRITE, (*write.key, *outcome))
         self._db.executemany(_KNOW, write.keys)
         return previous
 
@@ -315,11 +322,12 @@ def _checking_rows() -> Iterator[None]:
 
 @_checking_rows()
 def _record(row: tuple[Any, ...]) -> JournalRecord:
-    parent, relationship, child, status, link_id, error, at, *keys = row
+    parent, relationship, child, status, link_id, error, at, found, *keys = row
     new = NewCaseLink(_entity(parent), relationship, _entity(child))
     when = datetime.fromtimestamp(at, UTC)
     known = {end: key for end, key in zip((new.parent, new.child), map(_text, keys), strict=True) if key}
-    return JournalRecord(new, _status(status), _text(link_id), _text(error), when, known)
+    is_found = bool((0, 1).index(found))  # raises ValueError for anything else
+    return JournalRecord(new, _status(status), _text(link_id), _text(error), when, is_found, known)
 
 
 @_checking_rows()

@@ -19,22 +19,29 @@ from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, JournalError
 from datadog_caselinks.messages import one_line, quoted
-from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, WantedLink
+from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, WantedLink, is_uuid
 
 _DATABASE: Final = b"SQLite format 3\0"
 """The first bytes of a journal."""
 
 _NOT_A_RUN: Final = "is neither the journal of a run nor the output of bulk --output jsonl"
 
+_CREATED_NOTHING: Final = frozenset(
+    {LinkStatus.ALREADY_LINKED, LinkStatus.FAILED, LinkStatus.MALFORMED, "would_create", "repeated"}
+)
+"""The outcomes of lines that created nothing. The last two are those of ``bulk --dry-run``."""
+
 
 class Undo:
     """The links that a run created, to be deleted. :meth:`CaseLinksClient.undo` opens it.
 
     ``links``
-        The links that the run created and that were not deleted by an earlier undo.
+        The links that the run created, by the responses of the server, and that were not deleted by an
+        earlier undo.
     ``ambiguous``
-        What is known of each link that the run may have created, as text. These links are not deleted. A link
-        of a journal is looked up, and is left out if it does not exist.
+        What is known of each link that the run may have created, as text. These links are not deleted, since
+        another process may have created them: the response to the create was lost, also if a lookup then
+        found the link. A link of a journal is looked up, and is left out if it does not exist.
     ``is_cut_off``
         Whether the last line of the output is incomplete, as after a crash. It is ignored.
     """
@@ -96,32 +103,34 @@ async def open_undo(
         links = (
             CaseLink(record.link_id, record.new.parent, record.new.relationship, record.new.child)
             for record in records
-            if record.link_id
+            if record.link_id and not record.found_by_lookup
         )
-        in_flight = {record.new: record.wanted for record in records if not record.link_id}
-        ambiguous = await _look_up(in_flight, known, wait, concurrency) if in_flight else []
+        unsure = {
+            record.new: record.wanted for record in records if record.found_by_lookup or not record.link_id
+        }
+        ambiguous = await _look_up(unsure, known, wait, concurrency) if unsure else []
         delete = journal.deleting(delete)
         yield Undo(links, ambiguous, is_cut_off=False, delete=delete, concurrency=concurrency)
 
 
 async def _look_up(
-    in_flight: Mapping[NewCaseLink, WantedLink], known: KnownLinks, wait: float, concurrency: int
+    unsure: Mapping[NewCaseLink, WantedLink], known: KnownLinks, wait: float, concurrency: int
 ) -> list[str]:
-    """Return what is known of each link that the run may have sent; nothing of one that does not exist."""
+    """Return what is known of each link that the run may have created; nothing of one that is not there."""
 
     async def describe(new: NewCaseLink) -> str:
         try:
             link = await known.find(new, "parent")
         except CaseLinksError as error:
-            return f"{in_flight[new]} may have been created, and cannot be looked up: {error}"
+            return f"{unsure[new]} may have been created, and cannot be looked up: {error}"
         if link is None:
             return ""
-        return f"{in_flight[new]} exists with the id {link.id}, and another process may have created it"
+        return f"{unsure[new]} exists with the id {link.id}, and another process may have created it"
 
     await asyncio.sleep(wait)
     async with known:
         found = await map_concurrently(
-            describe, list(in_flight), concurrency=concurrency, progress=Progress(None)
+            describe, list(unsure), concurrency=concurrency, progress=Progress(None)
         )
     return [description for description in found.values() if description]
 
@@ -173,28 +182,47 @@ def _parsed(path: str | os.PathLike[str], lines: Iterable[str]) -> _Output:
         try:
             _add(output, number, json.loads(text))
         except (KeyError, TypeError, ValueError, RecursionError, InvalidLinkError) as error:
-            if number > 1 and not line.endswith("\n"):
+            if isinstance(error, json.JSONDecodeError) and number > 1 and not line.endswith("\n"):
                 output.is_cut_off = True
                 break
-            raise JournalError(f"{os.fspath(path)} {_NOT_A_RUN}: line {number} is not an outcome") from error
+            flaw = f" ({error})" if isinstance(error, InvalidLinkError) else ""
+            raise JournalError(
+                f"{os.fspath(path)} {_NOT_A_RUN}: line {number} is not an outcome{flaw}"
+            ) from error
     return output
 
 
 def _add(output: _Output, number: int, record: Any) -> None:
     """Add one outcome. Raises an error for anything else, such as a link that ``list`` has shown."""
-    if not isinstance(record["outcome"], str):
+    outcome = record["outcome"]
+    if not isinstance(outcome, str):
         raise TypeError("not an outcome")
-    if record["outcome"] == LinkStatus.CREATED:
-        link = record["link"]
-        parent, child = (Entity(link[end]["id"], link[end]["type"]) for end in ("parent", "child"))
-        if not isinstance(link["id"], str):
-            raise TypeError("not an id")
+    if outcome == LinkStatus.CREATED:
+        link = _link(record["link"])
         if "site" in record:
             output.sites.add(str(record["site"]))
-        output.links[link["id"]] = CaseLink(link["id"], parent, link["relationship"], child)
-    elif record["outcome"] == LinkStatus.AMBIGUOUS:
+        if record.get("found_by_lookup", False) is False:
+            output.links[link.id] = link
+        else:
+            output.ambiguous.append(
+                f"{_description(record, number)} was found with the id {link.id}, and another process may "
+                "have created it"
+            )
+    elif outcome == LinkStatus.AMBIGUOUS:
         description = _description(record, number)
         output.ambiguous.append(f"{description} may have been created, and its id is unknown")
+    elif outcome not in _CREATED_NOTHING:
+        output.ambiguous.append(
+            f"{_description(record, number)} may have been created: this version does not know the outcome "
+            f"{quoted(outcome)}"
+        )
+
+
+def _link(record: Any) -> CaseLink:
+    parent, child = (Entity(record[end]["id"], record[end]["type"]) for end in ("parent", "child"))
+    if not (isinstance(record["id"], str) and is_uuid(record["id"])):
+        raise InvalidLinkError(f"{quoted(record['id'])} is not the id of a link")
+    return CaseLink(record["id"], parent, record["relationship"], child)
 
 
 def _description(record: Any, number: int) -> str:

@@ -1,4 +1,4 @@
-"""The command with which to go on after a run that did not succeed."""
+"""The commands with which to go on after a run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def to_continue(
     same_input = " with the same input" if "-" in words else ""
     then = f" ({what})" if what else ""
     return f"To continue, {fix}run this command{same_input}{then}:\n  {_line([_program(), *words])}"
+
+
+def to_undo(journal: str, site: str | None) -> str:
+    """Return the command that undoes the run with this journal, on the site that an option named, if any."""
+    return _line([_program(), "undo", *(["--site", site] if site else []), journal])
 
 
 def longer_wait(error: BaseException | None, max_wait: float) -> str:

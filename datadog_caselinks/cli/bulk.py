@@ -129,6 +129,9 @@ def bulk(
             rejected,
             file=file,
             max_wait=settings.max_wait,
+            site_option=settings.site,
+            # Not if the server ends with the command, or the output is a record of the run itself.
+            has_undo_hint=not settings.in_sandbox and (journal is not None or settings.output == "table"),
         )
         work = _create_all(
             report,

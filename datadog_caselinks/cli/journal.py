@@ -69,5 +69,6 @@ def _as_json(record: JournalRecord) -> dict[str, object]:
         "at": record.at.isoformat(),
         **wanted_record(record.wanted),
         "link": link_record(link, {}),
+        **({"found_by_lookup": record.found_by_lookup} if record.status is LinkStatus.CREATED else {}),
         **({"error": record.error} if record.error else {}),
     }

@@ -10,7 +10,7 @@ from typing import Final
 import click
 from attrs import define, field
 
-from datadog_caselinks.bulk.create_links import Failed
+from datadog_caselinks.bulk.create_links import Created, Failed
 from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
 from datadog_caselinks.cli.again import longer_wait, to_continue
@@ -232,6 +232,8 @@ class _Application:
             self._screen.problem(f"{planned.describe(link)}: {label(status)}: {outcome.error}")
             record |= error_record(outcome.error)
             self._last_error = outcome.error
+        elif isinstance(outcome, Created):
+            record["found_by_lookup"] = outcome.found_by_lookup
         writer.add(record, [])
         self._screen.advance(done=self._counts.total(), failed=self._failures)
 

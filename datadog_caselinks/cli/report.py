@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 from attrs import define, field
@@ -14,7 +13,7 @@ from attrs import define, field
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.bulk.rejects import Rejects
-from datadog_caselinks.cli.again import longer_wait, to_continue
+from datadog_caselinks.cli.again import longer_wait, to_continue, to_undo
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
 from datadog_caselinks.cli.records import (
@@ -46,6 +45,8 @@ class Report:
     _rejects: Rejects | None = None
     _file: str = field(default="-", kw_only=True)
     _max_wait: float = field(default=math.inf, kw_only=True)
+    _site_option: str | None = field(default=None, kw_only=True)
+    _has_undo_hint: bool = field(default=True, kw_only=True)
     interruption: RunInterruptedError | None = field(default=None, init=False)
     _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
@@ -114,10 +115,11 @@ class Report:
             shown = OutcomeLine("=", line.new, outcome.link.id, label(status))
             record["link"] = link_record(outcome.link, {})
             if isinstance(outcome, Created):
-                record["site"] = self._site
+                record |= {"site": self._site, "found_by_lookup": outcome.found_by_lookup}
                 self._created[outcome.link.relationship] += 1
                 self._remember(outcome.link.id, number)
-                shown = OutcomeLine("✓", line.new, outcome.link.id)
+                note = "found by a lookup" if outcome.found_by_lookup else ""
+                shown = OutcomeLine("✓", line.new, outcome.link.id, note)
             elif first := self._lines.get(outcome.link.id):
                 shown = OutcomeLine("=", line.new, outcome.link.id, f"repeats line {first}")
                 record["repeats_line"] = first
@@ -189,8 +191,8 @@ class Report:
             self._screen.problem(message)
 
     @property
-    def _lines_in_flight(self) -> str:
-        return _ranges(line.number for index, line in self._open.items() if index < self._sent)
+    def _in_flight(self) -> list[int]:
+        return [line.number for index, line in self._open.items() if index < self._sent]
 
     @property
     def _failures(self) -> int:
@@ -208,18 +210,21 @@ class Report:
         seconds = time.monotonic() - self._began
         self._screen.summary(f"{', '.join(totals)}, in {seconds:.1f} s.")
         if self._stopped_by:
-            same = f"lines {_ranges(self._same_failure)} failed for the same reason, and "
+            same = f"{_lines(self._same_failure)} failed for the same reason, and "
             self._screen.problem(f"Stopped: {same if self._same_failure else ''}no later line was sent.")
         if self.interruption:
-            lines = self._lines_in_flight
+            lines = self._in_flight
             in_flight = (
-                f"In flight or about to be sent: lines {lines}." if lines else "Nothing was in flight."
+                f"In flight or about to be sent: {_lines(lines)}." if lines else "Nothing was in flight."
             )
             self._screen.problem(f"Interrupted. {in_flight}")
         if self.exit_status:
             self._screen.summary(self._to_continue)
-        if self._journal and self._created:
-            self._screen.note(f"To undo this run: caselinks undo {shlex.quote(self._journal)}")
+        if self._created and self._has_undo_hint:
+            if self._journal:
+                self._screen.note(f"To undo this run: {to_undo(self._journal, self._site_option)}")
+            elif not self.exit_status:  # else the last line is the command to continue
+                self._screen.note("To be able to undo a run, add --journal FILE.")
 
     @property
     def _to_continue(self) -> str:
@@ -243,12 +248,13 @@ class Report:
         return 1 if self._failures or self._stopped_by else 0
 
 
-def _ranges(numbers: Iterable[int]) -> str:
-    """Format ``numbers`` in order, with consecutive ones as a range: "2-5, 7"."""
+def _lines(numbers: Collection[int]) -> str:
+    """Name these lines in order, with consecutive ones as a range: "lines 2-5, 7"."""
     ranges: list[list[int]] = []
     for number in sorted(numbers):
         if ranges and number == ranges[-1][1] + 1:
             ranges[-1][1] = number
         else:
             ranges.append([number, number])
-    return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+    named = ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+    return f"{'line' if len(numbers) == 1 else 'lines'} {named}"

@@ -93,10 +93,14 @@ def _has_unread(pooled: Connection) -> bool:
     return pooled.protocol is not None and pooled.protocol.should_close
 
 
-def stop_unseen_resends(session: aiohttp.ClientSession) -> None:
-    """Keep ``session`` from repeating requests by itself where it could not report that."""
-    if UploadTracker is BlindTracker:
-        session._retry_connection = False
+def reports_resends() -> bool:
+    """Return whether aiohttp reports that it has repeated a request by itself."""
+    return UploadTracker is not BlindTracker
+
+
+def stop_resends(session: aiohttp.ClientSession) -> None:
+    """Keep ``session`` from repeating a GET or DELETE by itself when a pooled connection drops."""
+    session._retry_connection = False
 
 
 def closing(response: aiohttp.ClientResponse) -> Callable[[], None]:

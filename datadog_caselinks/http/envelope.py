@@ -89,6 +89,13 @@ class CasePage(NamedTuple):
     last: int | None
 
 
+class IncidentPage(NamedTuple):
+    """One page of the incidents that a search found. ``total``, of all pages, is ``None`` if unknown."""
+
+    incidents: Members[Incident]
+    total: int | None
+
+
 @define
 class Resource:
     """Anything that has an id."""
@@ -223,7 +230,7 @@ def decode_links(body: bytes) -> Members[CaseLink]:
     try:
         return Members([_link(resource) for resource in _converter.structure(document, LinksDocument).data])
     except (ValueError, TypeError, KeyError):
-        return _without_flawed(document, LinksDocument, "link", _read_link)
+        return _without_flawed(document, LinksDocument, "link", _read_link, _dig(document, "data"))
 
 
 def decode_case(body: bytes) -> Case:
@@ -237,7 +244,7 @@ def decode_cases(body: bytes) -> CasePage:
     try:
         found = Members([_case(each) for each in _converter.structure(document, CasesDocument).data])
     except (ValueError, TypeError, KeyError):
-        found = _without_flawed(document, CasesDocument, "case", _read_case)
+        found = _without_flawed(document, CasesDocument, "case", _read_case, _dig(document, "data"))
     current, total = (_dig(document, "meta", "page", name) for name in ("current", "total"))
     return CasePage(found, current if type(current) is int else None, total if type(total) is int else None)
 
@@ -247,9 +254,17 @@ def decode_incident(body: bytes) -> Incident:
     return _incident(_decode(body, IncidentDocument).data)
 
 
-def decode_incidents(body: bytes) -> list[Incident]:
-    """Return the incidents that a search found. Raises ``ValueError`` that says what is wrong with them."""
-    return [_incident(found.data) for found in _decode(body, IncidentsDocument).data.attributes.incidents]
+def decode_incidents(body: bytes) -> IncidentPage:
+    """Return a page of incidents, without the members that are flawed. Raises as :func:`decode_links`."""
+    document = _load(body)
+    try:
+        decoded = _converter.structure(document, IncidentsDocument).data.attributes.incidents
+        found = Members([_incident(each.data) for each in decoded])
+    except (ValueError, TypeError, KeyError):
+        listed = _dig(document, "data", "attributes", "incidents")
+        found = _without_flawed(document, IncidentsDocument, "incidents", _read_incident, listed, "data")
+    total = _dig(document, "data", "attributes", "total")
+    return IncidentPage(found, total if type(total) is int else None)
 
 
 def decode_id(body: bytes) -> str | None:
@@ -270,6 +285,10 @@ def _link(resource: LinkResource) -> CaseLink:
 
 def _read_link(member: object) -> CaseLink:
     return _link(_link_reader(member, LinkResource))
+
+
+def _read_incident(member: object) -> Incident:
+    return _incident(_incident_reader(member, IncidentDocument).data)
 
 
 def _read_case(member: object) -> Case:
@@ -306,11 +325,13 @@ def _require_type(given: object, wanted: str) -> None:
 
 
 def _without_flawed(
-    document: object, kind: type[object], type_: str, read: Callable[[object], T]
+    document: object, kind: type[object], type_: str, read: Callable[[object], T], data: object, *path: str
 ) -> Members[T]:
-    """Return the members of a list of ``kind``, except those that ``read`` refuses."""
+    """Return the members of ``data``, the list of a ``kind``, except those that ``read`` refuses.
+
+    ``path`` leads from a member to its resource.
+    """
     first_flaw = _first_flaw(document, kind)
-    data = _dig(document, "data")
     if not isinstance(data, list):
         raise ValueError(first_flaw)
     members, skipped = list[T](), 0
@@ -319,12 +340,12 @@ def _without_flawed(
             members.append(read(each))
         except (ValueError, TypeError, KeyError) as error:
             # A list of something else must not pass for an empty list.
-            _require_type(_dig(each, "type"), type_)
+            _require_type(_dig(each, *path, "type"), type_)
             first_flaw = first_flaw or str(error)
             skipped += 1
             if skipped > MAX_SKIPPED:  # a hostile list has room for millions
                 raise ValueError(
-                    f"more than {MAX_SKIPPED} members that are not {type_}s: {first_flaw}"
+                    f"more than {MAX_SKIPPED} members that are not {type_.rstrip('s')}s: {first_flaw}"
                 ) from None
     return Members(members, skipped, first_flaw)
 
@@ -441,5 +462,6 @@ def _make_converter(*, tracing: bool) -> cattrs.Converter:
 _converter: Final = _make_converter(tracing=False)
 _tracing_converter: Final = _make_converter(tracing=True)
 _link_reader: Final = _converter.get_structure_hook(LinkResource)
+_incident_reader: Final = _converter.get_structure_hook(IncidentDocument)
 _case_reader: Final = _converter.get_structure_hook(CaseResource)
 _write_new_link: Final = _converter.get_unstructure_hook(NewLinkDocument)

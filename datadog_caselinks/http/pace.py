@@ -7,40 +7,49 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from datadog_caselinks.events import report_wait
-from datadog_caselinks.http.gate import MAX_BUCKETS, Permit
+from datadog_caselinks.http.gate import MAX_BUCKETS
 from datadog_caselinks.rate import Rate
+
+T = TypeVar("T")
 
 
 class Pace:
-    """Grants no more than ``rate.requests`` permits in any ``rate.seconds``, over all buckets together.
+    """Lets no more than ``rate.requests`` requests start in any ``rate.seconds``, over all buckets together.
 
-    It asks the gate for a permit only when the rate allows a request, since the permit would become stale.
+    It acquires what else a request needs only when the rate allows one, since a permit would become stale. A
+    request counts from when it has everything, so nothing may delay it then.
     """
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
-        self._sent: deque[float] = deque()  # when the requests of the last period were permitted
+        self._sent: deque[float] = deque()  # when the requests of the last period started
         self._closed = asyncio.Event()
         # One queue for each bucket, because calls that wait for one window must not hold up those of another.
         self._queue: Callable[[object], asyncio.Lock] = functools.lru_cache(MAX_BUCKETS)(
             lambda _: asyncio.Lock()
         )
 
-    async def acquire(self, bucket: object, acquire: Callable[[], Awaitable[Permit]]) -> Permit:
-        """Wait until the rate allows a request of ``bucket``, and return the result of ``acquire``."""
+    async def acquire(
+        self, bucket: object, acquire: Callable[[], Awaitable[T]], withdraw: Callable[[T], None]
+    ) -> T:
+        """Wait until the rate allows a request of ``bucket``, and return the result of ``acquire``.
+
+        ``withdraw`` gives a result back if the rate allows no request any more when it is acquired.
+        """
         queue = self._queue(bucket)
         wait = self._wait()
         with report_wait(wait) if wait or queue.locked() else contextlib.nullcontext():
             async with queue:  # in FIFO order
                 while True:
                     await self._until_allowed()
-                    permit = await acquire()
+                    acquired = await acquire()
                     if not self._wait():
                         self._sent.append(asyncio.get_running_loop().time())
-                        return permit
-                    permit.withdraw()  # a request of another bucket was permitted in the meantime
+                        return acquired
+                    withdraw(acquired)  # a request of another bucket started in the meantime
 
     def close(self) -> None:
         """Let all calls go on at once: the client is closed, and refuses them."""

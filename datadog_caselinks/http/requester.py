@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from datadog_caselinks.credentials import AuthHeaders
 from datadog_caselinks.errors import CaseLinksError, SessionError
 from datadog_caselinks.events import report_request
 from datadog_caselinks.http.gate import MAX_BUCKETS, Bucket, Gate, Permit
@@ -19,6 +20,9 @@ from datadog_caselinks.outage import Outage, mark_as_outage
 from datadog_caselinks.rate import Rate
 
 _CLOSED: Final = "this client is closed: create a new one"
+
+_FRESH: Final = 1.0
+"""Seconds of waiting after which the credentials are read again, since a token may have expired."""
 
 
 class Requester:
@@ -76,15 +80,43 @@ class Requester:
             if last_failure and self._outage.is_long:
                 mark_as_outage(last_failure)
                 raise last_failure
-            acquire = partial(self._gate.acquire, request.operation, max_wait=self._max_wait, slots=slots)
-            with await (self._pace.acquire(slots, acquire) if self._pace else acquire()) as permit:
-                async with self._in_flight:  # bounds the requests of all buckets together
+            if self._pace:
+                acquire = partial(self._acquire, request.operation, slots)
+                auth, permit = await self._pace.acquire(slots, acquire, self._withdraw)
+            else:
+                auth, permit = await self._acquire(request.operation, slots)
+            try:
+                with permit:
                     if self._is_closed:
                         raise SessionError(_CLOSED)
                     report_request(request.operation)
-                    response = await self._transport.send(request)
+                    response = await self._transport.send(request, auth)
                     _report_to_gate(permit, response)
                     return response
+            finally:
+                self._in_flight.release()
+
+    async def _acquire(self, operation: str, slots: asyncio.Semaphore) -> tuple[AuthHeaders, Permit]:
+        """Return all that a request needs, and count it in flight.
+
+        The credentials come first, since the refresh of a token may take so long that a permit becomes stale.
+        """
+        time = asyncio.get_running_loop().time
+        auth = await self._transport.authenticate()
+        began = time()
+        permit = await self._gate.acquire(operation, max_wait=self._max_wait, slots=slots)
+        try:
+            if time() - began > _FRESH:
+                auth = await self._transport.authenticate()
+            await self._in_flight.acquire()  # bounds the requests of all buckets together
+        except BaseException:
+            permit.withdraw()
+            raise
+        return auth, permit
+
+    def _withdraw(self, acquired: tuple[AuthHeaders, Permit]) -> None:
+        acquired[1].withdraw()
+        self._in_flight.release()
 
     def close(self) -> None:
         """Refuse further requests, also those that wait."""

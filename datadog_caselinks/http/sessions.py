@@ -14,7 +14,7 @@ import aiohttp
 
 from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.errors import ParameterError, SessionError
-from datadog_caselinks.http.compatibility import Connector, stop_unseen_resends
+from datadog_caselinks.http.compatibility import Connector, reports_resends, stop_resends
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.trust import Trust, require_verifying
 from datadog_caselinks.parameters import require
@@ -79,6 +79,7 @@ class SessionManager:
             with contextlib.suppress(RuntimeError):  # no loop is running yet: the first use decides
                 self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._may_resend = reports_resends()
 
     @property
     def max_connections(self) -> int | None:
@@ -129,6 +130,15 @@ class SessionManager:
         """
         return self._gates.setdefault((site, credentials), Gate())
 
+    def stop_resends(self) -> None:
+        """Keep the sessions that the manager opens from repeating requests by themselves.
+
+        A client with a limit of its own could not count them. Its retries take their place.
+        """
+        self._may_resend = False
+        for session in self._opened.values():
+            stop_resends(session)
+
     async def close(self) -> None:
         """Close the sessions that the manager opened. Requests in flight fail. A second call does nothing."""
         self._closed = True
@@ -145,7 +155,8 @@ class SessionManager:
             headers={"User-Agent": user_agent()},
             trace_configs=list(self._trace_configs),
         )
-        stop_unseen_resends(session)
+        if not self._may_resend:
+            stop_resends(session)
         return session
 
     def _connector(self) -> aiohttp.TCPConnector:

@@ -86,7 +86,7 @@ class Transport:
     ) -> None:
         require_seconds("timeout", timeout)
         self._site = site
-        self._credentials = credentials
+        self.authenticate: Final = credentials.authenticate
         self._sessions = sessions
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT_TIMEOUT))
         self._proxy, self._proxy_headers = split_proxy(proxy)
@@ -106,8 +106,10 @@ class Transport:
         """
         self._sessions.session(self._site)
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: Request, auth: AuthHeaders | None = None) -> Response:
         """Send ``request`` once, and return the response, whatever its status is.
+
+        ``auth`` is what :meth:`authenticate` returned; without it, the credentials are read first.
 
         Raises:
             TransportError: No complete response arrived. ``may_have_been_applied`` says whether anything was
@@ -115,7 +117,7 @@ class Transport:
             SessionError: The sessions are closed, or belong to another event loop.
             ConfigurationError: The credentials could not be read.
         """
-        auth = await self._credentials.authenticate()
+        auth = auth or await self.authenticate()
         session = self._sessions.session(self._site)
         upload = UploadTracker()
         try:

@@ -307,11 +307,11 @@ def read_case(response: Response) -> Case:
 def has_requested_key(case: Case, request: Request) -> bool:
     """Return whether ``case`` has the key that ``request`` names.
 
-    If it does not, its project may have been renamed, or the response may belong to another request. The
-    result is true if the key is not known, or the request names a UUID.
+    If it does not, its project may have been renamed, or the response may belong to another request; one
+    without a key may be about any case. The result is true if the request names a UUID.
     """
     name = str(request.subject)
-    return not case.key or is_uuid(name) or case.key.upper() == name.upper()
+    return is_uuid(name) or case.key.upper() == name.upper()
 
 
 def read_cases(response: Response) -> envelope.CasePage:
@@ -337,9 +337,17 @@ def read_incident(response: Response) -> Incident:
     return incident
 
 
-def read_incidents(response: Response) -> list[Incident]:
-    """Return the incidents that a search found, or raise the error that ``response`` reports."""
-    return _read(response, envelope.decode_incidents)
+def read_incidents(response: Response) -> envelope.IncidentPage:
+    """Return one page of the incidents that a search found, or raise the error that ``response`` reports.
+
+    What is not an incident is skipped, and logged.
+    """
+    page = _read(response, envelope.decode_incidents)
+    if page.incidents.skipped:
+        _log_skipped(
+            f"a page of the search for incident {response.request.subject}", "incidents", page.incidents
+        )
+    return page
 
 
 def read_deleted(response: Response) -> None:

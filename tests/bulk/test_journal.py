@@ -646,13 +646,13 @@ class TestRefused:
         """A journal with a newer file format is refused."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA user_version = 3")
+            db.execute("PRAGMA user_version = 4")
         for message in (await refusal(path), unreadable(path)):
             assert message == (
                 f"the journal {path} was written by a newer version of this program: update it"
             )
 
-    @pytest.mark.parametrize("version", [1, -1])
+    @pytest.mark.parametrize("version", [1, 2, -1])
     async def test_an_older_version(self, path: Path, version: int) -> None:
         """A journal with an older file format is refused, and not converted."""
         await link_all(path, 1)
@@ -689,6 +689,8 @@ class TestRefused:
             "at = 1e300",
             "at = 9e999",
             "at = 'soon'",
+            "found_by_lookup = 2",
+            "found_by_lookup = 'yes'",
         ],
     )
     async def test_a_damaged_row(self, path: Path, change: str) -> None:

@@ -29,9 +29,10 @@ from datadog_caselinks import (
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.sandbox import Sandbox
 from tests.bulk.polls import few_polls
+from tests.support.api import Api
 from tests.support.ids import case, some_id
-from tests.support.server import Server
-from tests.support.steps import answers, created, deleted, is_silent
+from tests.support.server import Server, Step
+from tests.support.steps import answers, created, deleted, drops, is_silent
 
 PARENT = case(some_id(1))
 A, B, C = (PARENT.blocks(case(some_id(number))) for number in (2, 3, 4))
@@ -231,6 +232,85 @@ async def _breaks(_: CaseLink) -> None:
     raise RuntimeError
 
 
+AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
+
+
+class TestFoundByLookup:
+    """A create whose response was lost, and an equal link that a lookup found."""
+
+    @staticmethod
+    def of_somebody_else(api: Api) -> Step:
+        """Return a step that loses a create, while another process creates an equal link."""
+        return api.applies(drops)
+
+    async def test_it_is_not_deleted(self, keys: Any, journal: Path) -> None:
+        """The link may be somebody else's, so undo names it with its id and deletes only what is certain."""
+        api = Api()
+        async with (
+            Server(self.of_somebody_else(api), api) as server,
+            CaseLinksClient(server.url, keys, retry=AT_ONCE) as client,
+        ):
+            found, made = await linked(client, journal, A, ensure=False) + await linked(
+                client, journal, B, ensure=False
+            )
+            assert (found.found_by_lookup, made.found_by_lookup) == (True, False)
+            assert {each.new: each.found_by_lookup for each in read_journal(journal)} == {A: True, B: False}
+            for expected in ((made.link,), ()):
+                async with client.undo(journal) as undo:
+                    assert undo.links == expected
+                    (ambiguous,) = undo.ambiguous
+                    assert ambiguous.startswith(
+                        f"{A} exists with the id {found.link.id}, and another process"
+                    )
+                    assert [type(each) async for each in undo.delete()] == [Deleted] * len(expected)
+        assert [link["id"] for link in api.links] == [found.link.id]
+
+    async def test_after_it_is_gone_it_is_not_named(self, keys: Any, journal: Path) -> None:
+        """Once somebody has deleted the link, nothing of the run is left."""
+        api = Api()
+        async with (
+            Server(self.of_somebody_else(api), api) as server,
+            CaseLinksClient(server.url, keys, retry=AT_ONCE) as client,
+        ):
+            await linked(client, journal, A, ensure=False)
+            api.links.clear()
+            async with client.undo(journal) as undo:
+                assert (undo.links, undo.ambiguous) == ((), ())
+
+    async def test_a_later_run_and_a_failed_undo_make_it_no_more_certain(
+        self, keys: Any, journal: Path
+    ) -> None:
+        """What a journal has recorded as found stays so, also if further runs with it find it again."""
+        api = Api()
+        async with (
+            Server(self.of_somebody_else(api), api) as server,
+            CaseLinksClient(server.url, keys, retry=AT_ONCE) as client,
+        ):
+            await linked(client, journal, A, ensure=False)
+            for ensure in (False, True):
+                (again,) = await linked(client, journal, A, ensure=ensure)
+                assert isinstance(again, AlreadyLinked)
+                assert await undone(client, journal) == []
+        assert "DELETE" not in server.methods
+
+    async def test_an_output_says_so(self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path) -> None:
+        """A line of an output that does not say for certain that the run created the link is kept."""
+        output = tmp_path / "run.jsonl"
+        sure, *unsure = [await client.create_link(new) for new in (A, B, C)]
+        lines = [json.loads(outcome_line(link)) for link in (sure, *unsure)]
+        for line, found in zip(lines, (False, True, "unknown"), strict=True):
+            line["found_by_lookup"] = found
+        output.write_text("\n".join(map(json.dumps, lines)))
+        async with client.undo(output) as undo:
+            assert undo.links == (sure,)
+            assert undo.ambiguous == tuple(
+                f"line 2 was found with the id {link.id}, and another process may have created it"
+                for link in unsure
+            )
+            assert len([each async for each in undo.delete()]) == 1
+        assert [each.id for each in sandbox.links] == [link.id for link in unsure]
+
+
 class TestOutput:
     async def test_what_the_output_calls_created_is_deleted(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
@@ -307,6 +387,45 @@ class TestOutput:
         with pytest.raises(JournalError, match=r"links\.jsonl is neither the journal of a run nor"):
             await undone(client, output)
         assert not sandbox.requests
+
+    @pytest.mark.parametrize("id", ["", "x", "../../users", "a" * 36, f"{some_id(1)}\n", some_id(1)[:-1]])
+    @pytest.mark.parametrize("end", ["", "\n"])
+    async def test_an_id_that_is_not_a_uuid_is_refused(
+        self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path, id: str, end: str
+    ) -> None:
+        """The server gives out UUIDs, so the file is damaged or altered, and nothing is deleted at all."""
+        output = tmp_path / "run.jsonl"
+        made = await client.create_link(A)
+        output.write_text(
+            outcome_line(made) + outcome_line(made).replace(made.id, json.dumps(id)[1:-1]).rstrip() + end
+        )
+        with pytest.raises(JournalError, match=r"line 2 is not an outcome \(.+ is not the id of a link\)"):
+            await undone(client, output)
+        assert [each.id for each in sandbox.links] == [made.id]
+
+    async def test_an_unknown_outcome_is_named_and_left(
+        self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        """A line of a later version may be about a link that the run created, so it is not passed over."""
+        output = tmp_path / "run.jsonl"
+        sure, other = [await client.create_link(new) for new in (A, B)]
+        names = {"line": 3, "parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-3"}
+        unknown = json.dumps(json.loads(outcome_line(other, "adopted")) | names) + "\n"
+        output.write_text(outcome_line(sure) + unknown)
+        async with client.undo(output) as undo:
+            assert undo.links == (sure,)
+            assert undo.ambiguous == (
+                "line 3 (SHOP-1 BLOCKS SHOP-3) may have been created: this version does not know the outcome "
+                "'adopted'",
+            )
+
+    async def test_outcomes_that_created_nothing(self, client: CaseLinksClient, tmp_path: Path) -> None:
+        """What bulk reports of links that it did not create, also with --dry-run, needs no undo."""
+        output = tmp_path / "run.jsonl"
+        outcomes = ("already_linked", "failed", "malformed", "would_create", "repeated")
+        output.write_text("".join(json.dumps({"outcome": outcome}) + "\n" for outcome in outcomes))
+        async with client.undo(output) as undo:
+            assert (undo.links, undo.ambiguous) == ((), ())
 
     async def test_a_number_is_not_an_id(self, client: CaseLinksClient, tmp_path: Path) -> None:
         """The message names the line."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datadog_caselinks import AuthenticationError, RateLimitError
-from datadog_caselinks.cli.again import longer_wait, to_continue
+from datadog_caselinks.cli.again import longer_wait, to_continue, to_undo
 
 
 def command(text: str) -> str:
@@ -48,6 +48,16 @@ def test_the_program_is_named_as_the_shell_finds_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/caselinks")
     monkeypatch.setattr(sys, "argv", ["/usr/bin/caselinks", "bulk", "links.csv"])
     assert command(to_continue()) == "caselinks bulk links.csv"
+
+
+def test_the_command_to_undo_a_run_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It names the program as the shell finds it, and the site of the run."""
+    beside = str(tmp_path / "caselinks")
+    monkeypatch.setattr(sys, "argv", [beside, "bulk", "links.csv"])
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert to_undo("my run.journal", None) == f"{beside} undo 'my run.journal'"
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/caselinks")
+    assert to_undo("run.journal", "EU1") == "caselinks undo --site EU1 run.journal"
 
 
 def test_only_a_wait_that_is_too_long_is_named() -> None:

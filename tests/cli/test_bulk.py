@@ -183,7 +183,7 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     assert command == f"  caselinks bulk --concurrency 5 {path}"
     assert summary.startswith("0 links created, ")
     assert re.fullmatch(
-        r"Stopped: lines [\d, -]+ failed for the same reason, and no later line was sent\.", stopped
+        r"Stopped: lines? [\d, -]+ failed for the same reason, and no later line was sent\.", stopped
     )
     assert len(sandbox.requests) <= 10
     assert done.status == 1
@@ -316,7 +316,7 @@ async def test_interrupting_says_what_is_under_way() -> None:
         process.send_signal(signal.SIGINT)
         err = await process.stderr.read()
         await process.communicate()
-    assert "In flight or about to be sent: lines 2." in err.decode()
+    assert "In flight or about to be sent: line 2." in err.decode()
     assert process.returncode == 130
 
 

@@ -180,7 +180,7 @@ async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> 
     assert done.status == 1
     assert len(sandbox.requests) == 1
     assert "The server asks to wait 1000 s" in done.err
-    assert "Stopped: lines " in done.err
+    assert "Stopped: line" in done.err
     assert len(done.err.splitlines()) == 5
 
 

@@ -75,6 +75,14 @@ def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFi
     assert "Stopped: lines 3-4 failed for the same reason, and no later line was sent." in err
 
 
+def test_a_single_line_is_named_in_the_singular(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """A list of one line says "line", and not "lines"."""
+    fail(report, *[ConnectError("no network")] * 2)
+    report.summarize()
+    err = capsys.readouterr().err
+    assert "Stopped: line 3 failed for the same reason, and no later line was sent." in err
+
+
 def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     """Another reason than the one that stopped the run is told as well."""
     fail(report, ConnectError("no network"), AuthenticationError("wrong keys", status=401))

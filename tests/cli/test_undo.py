@@ -18,9 +18,10 @@ from datadog_caselinks.cli import undo
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
 from tests.cli.waits import waiting_for_nothing
+from tests.support.api import LINKS_PATH, Api
 from tests.support.ids import case, some_id
-from tests.support.server import Server
-from tests.support.steps import answers, created, is_silent
+from tests.support.server import Exchange, Server
+from tests.support.steps import answers, created, drops, is_silent
 from tests.support.waiting import MAX_SECONDS
 
 LINKS = "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nSHOP-1,blocks,SHOP-3\n"
@@ -55,6 +56,36 @@ async def test_it_shows_and_deletes_what_the_run_created(sandbox: Sandbox, journ
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
     assert (done.status, done.out) == (0, "")
     assert done.err == "Nothing to undo: the run created none, or all were deleted.\n"
+
+
+async def test_bulk_says_how_to_undo_its_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With a journal it shows the command, with the site of the run, and without one how to be able to undo.
+
+    The output with ``--output jsonl`` is such a record itself. Nothing is left of a run with ``--sandbox``.
+    """
+    variables = {name: value for name, value in pointing_at(sandbox).items() if name != "DD_SITE"}
+    hint = "To be able to undo a run, add --journal FILE.\n"
+    lines = [
+        f"parent,relationship,child\nSHOP-1,{each},SHOP-2\n".encode()
+        for each in ("blocks", "causes", "duplicates")
+    ]
+    site, journal = ("--site", sandbox.url), str(tmp_path / "run.journal")
+    done = await caselinks(variables, "bulk", *site, "-", stdin=lines[0])
+    assert done.err.endswith(hint)
+    for options in (("--quiet",), ("--output", "jsonl")):
+        done = await caselinks(variables, "bulk", *site, *options, "-", stdin=lines[1])
+        assert (done.status, "undo" in done.err) == (0, False)
+    done = await caselinks(variables, "bulk", *site, "-", stdin=lines[0])
+    assert "undo" not in done.err  # nothing was created
+    done = await caselinks(
+        variables, "bulk", "--sandbox", "-", stdin=b"parent,relationship,child\nSHOP-1,relates-to,SHOP-34\n"
+    )
+    assert "undo" not in done.err
+    done = await caselinks(variables, "bulk", *site, "--journal", journal, "-", stdin=lines[2])
+    command = done.err.splitlines()[-1].removeprefix("To undo this run: ").split()
+    assert command == ["caselinks", "undo", *site, journal]
+    done = await caselinks(variables, *command[1:], "--yes")
+    assert (done.status, done.err) == (0, "1 deleted.\n")
 
 
 async def test_a_dry_run_deletes_nothing(sandbox: Sandbox, journal: str) -> None:
@@ -132,6 +163,46 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
     assert done.status == 1
     assert "the last line is incomplete" in done.err
+
+
+@pytest.mark.parametrize("record", ["journal", "jsonl", "json"])
+async def test_a_link_that_a_lookup_found_is_kept(tmp_path: Path, record: str) -> None:
+    """It may be somebody else's: undo names it with its id, deletes the others, and ends with status 1."""
+    api = Api(prefix=some_id(0)[:-1])
+    output = tmp_path / "run"
+    run = str(output)
+    text = "parent,relationship,child\n"
+    text += "".join(f"{some_id(1)},blocks,{some_id(number)}\n" for number in (2, 3))
+    options = ["--journal", run] if record == "journal" else ["--output", record]
+
+    async def serve(exchange: Exchange) -> None:
+        if exchange.seen.target.startswith(LINKS_PATH):
+            await api(exchange)
+        else:
+            await exchange.answer(404, b"{}")
+
+    async with Server(api.applies(drops), serve) as server:
+        variables = waiting_for_nothing(
+            environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        )
+        bulk = ["bulk", "--no-lookup", "--concurrency", "1", *options, "-"]
+        done = await caselinks(variables, *bulk, stdin=text.encode())
+        assert done.status == 0
+        theirs, _ = api.links
+        if record == "journal":
+            assert f"{theirs['id']}  found by a lookup\n" in done.out
+            shown = await caselinks(variables, "journal", "show", run, "--output", "jsonl")
+            assert [json.loads(line)["found_by_lookup"] for line in shown.out.splitlines()] == [True, False]
+        else:
+            output.write_text(done.out)
+        done = await caselinks(variables, "undo", "--yes", "--output", "jsonl", run)
+    assert done.status == 1
+    named, advice, summary = done.err.splitlines()
+    assert named.startswith("Not deleted: ")
+    assert f"with the id {theirs['id']}, and another process may have created it" in named
+    assert "run caselinks delete with its id" in advice
+    assert summary == "1 deleted."
+    assert api.links == [theirs]
 
 
 async def test_links_in_flight_that_do_not_exist_are_undone(sandbox: Sandbox, journal: str) -> None:

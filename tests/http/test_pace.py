@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from datadog_caselinks import (
+    BearerToken,
     CallWaiting,
     CaseLink,
     CaseLinksClient,
+    ConfigurationError,
     ParameterError,
     Rate,
     RateLimitError,
     RetryPolicy,
     SessionError,
-    case,
+    SessionManager,
 )
 from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock
-from tests.support.ids import some_id
+from tests.support.ids import case, some_id
+from tests.support.needs import needs_upload_tracker
+from tests.support.server import Exchange, Server
+from tests.support.steps import Held, answers, created, drops, link_json, listed
 from tests.support.waiting import settle
 
 PARENT = case(some_id(0))
@@ -141,10 +147,210 @@ async def test_buckets_share_the_rate(clock: Clock) -> None:
         permits.append(Permit())
         return permits[-1]
 
-    await pace.acquire("list", acquire)
-    calls = [asyncio.create_task(pace.acquire(bucket, acquire)) for bucket in ("list", "create")]
+    await pace.acquire("list", acquire, Permit.withdraw)
+    calls = [
+        asyncio.create_task(pace.acquire(bucket, acquire, Permit.withdraw)) for bucket in ("list", "create")
+    ]
     for done in range(3):
         await settle()
         assert [call.done() for call in calls].count(True) == done
         clock.advance(10)
     assert [permit.is_withdrawn for permit in permits] == [False, False, True, False]
+
+
+class Tokens:
+    """A token callable whose refresh takes as long as the test wants. It counts the refreshes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.is_valid = asyncio.Event()
+        self.is_valid.set()
+
+    async def __call__(self) -> str:
+        await self.is_valid.wait()
+        self.count += 1
+        return f"token-{self.count}"
+
+
+NO_WAIT = RetryPolicy(base=0, settle=0, max_wait=1000)
+
+
+@stopped
+async def test_the_refresh_of_a_token_does_not_gather_requests(clock: Clock) -> None:
+    """Requests count when they are sent, and not when they begin to wait for a token."""
+    tokens = Tokens()
+    async with (
+        Server(listed) as server,
+        CaseLinksClient(server.url, BearerToken(tokens), rate="1/10s", retry=NO_WAIT) as client,
+    ):
+        tokens.is_valid.clear()
+        lists = []
+        for _ in range(3):
+            lists.append(asyncio.create_task(client.list_links(PARENT)))
+            await settle(50)
+            clock.advance(10)
+        tokens.is_valid.set()
+        for count in (1, 2, 3):
+            await until_sent(server, count)
+            clock.advance(10)
+        await asyncio.gather(*lists)
+
+
+@stopped
+async def test_a_token_that_expires_during_a_wait_is_read_again(clock: Clock) -> None:
+    """The credentials are read before the permit, and again if the wait for it took more than a second."""
+    used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
+    tokens = Tokens()
+    async with (
+        Server(used_up) as server,
+        CaseLinksClient(server.url, BearerToken(tokens), retry=NO_WAIT) as client,
+    ):
+        await client.list_links(PARENT)
+        waiting = asyncio.create_task(client.list_links(PARENT))
+        await settle(50)
+        assert (len(server.seen), tokens.count) == (1, 2)
+        clock.advance(61)
+        await waiting
+    assert [seen.headers["Authorization"] for seen in server.seen] == ["Bearer token-1", "Bearer token-3"]
+
+
+@stopped
+async def test_a_token_that_cannot_be_read_again_takes_no_permit(clock: Clock) -> None:
+    """The call raises the error of the callable, and the next call gets its place."""
+    used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
+    one_left = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="1")
+    is_broken = False
+
+    async def token() -> str:
+        if is_broken:
+            raise OSError
+        return "a-token"
+
+    async with (
+        Server(used_up, one_left) as server,
+        CaseLinksClient(server.url, BearerToken(token), max_concurrency=1, retry=NO_WAIT) as client,
+    ):
+        await client.list_links(PARENT)
+        waiting = asyncio.create_task(client.list_links(PARENT))
+        await settle(50)
+        is_broken = True
+        clock.advance(61)
+        with pytest.raises(ConfigurationError):
+            await waiting
+        is_broken = False
+        assert await client.list_links(PARENT) == []
+    assert len(server.seen) == 2
+
+
+@stopped
+async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: Clock, keys: Any) -> None:
+    """A request that waits until another one is no longer in flight counts when it is sent."""
+    named, names = Held(created), {"POST": "a", "GET": "b"}
+
+    async def serve(exchange: Exchange) -> None:
+        method = exchange.seen.method
+        limit = {**RATE_LIMIT, "X_RateLimit_Name": names[method], "X_RateLimit_Remaining": "900"}
+        if method == "POST":
+            body = json.dumps({"data": link_json(exchange.seen.json["data"]["attributes"])}).encode()
+            if len(server.seen) > 2:
+                await named(exchange)
+            else:
+                await exchange.answer(201, body, **limit)
+        else:
+            await exchange.answer(200, b'{"data": []}', **limit)
+
+    async with (
+        Server(serve) as server,
+        CaseLinksClient(server.url, keys, rate="2/10s", max_concurrency=1, retry=NO_WAIT) as client,
+    ):
+        await client.create_link(PARENT.blocks(case(some_id(1))))
+        await client.list_links(PARENT)  # now each operation has a bucket of its own
+        clock.advance(10)
+        creating = asyncio.create_task(client.create_link(PARENT.blocks(case(some_id(2)))))
+        await until_sent(server, 3)
+        lists = [asyncio.create_task(client.list_links(PARENT)) for _ in range(3)]
+        await settle(50)
+        clock.advance(10)
+        named.release()
+        await creating
+        await until_sent(server, 5)
+        clock.advance(10)
+        await until_sent(server, 6)
+        await asyncio.gather(*lists)
+
+
+@stopped
+async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock) -> None:
+    """Where each operation has a bucket of its own, both may read credentials, and one gives all back."""
+
+    async def serve(exchange: Exchange) -> None:
+        is_create = exchange.seen.method == "POST"
+        limit = {**RATE_LIMIT, "X_RateLimit_Name": exchange.seen.method, "X_RateLimit_Remaining": "900"}
+        attributes = exchange.seen.json["data"]["attributes"] if is_create else {}
+        body = json.dumps({"data": link_json(attributes) if is_create else []}).encode()
+        await exchange.answer(201 if is_create else 200, body, **limit)
+
+    tokens, new = Tokens(), PARENT.blocks(case(some_id(1)))
+    async with (
+        Server(serve) as server,
+        CaseLinksClient(
+            server.url, BearerToken(tokens), rate="1/10s", max_concurrency=1, retry=NO_WAIT
+        ) as client,
+    ):
+        for call in (client.create_link(new), client.list_links(PARENT)):
+            await call
+            clock.advance(10)
+        tokens.is_valid.clear()
+        calls = [asyncio.create_task(client.create_link(new)), asyncio.create_task(client.list_links(PARENT))]
+        await settle(50)
+        tokens.is_valid.set()
+        for count in (3, 4):
+            await until_sent(server, count)
+            clock.advance(10)
+        await asyncio.gather(*calls)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@stopped
+async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_shared: bool) -> None:
+    """A GET or DELETE on a connection that dropped is repeated by the client, which counts it.
+
+    This holds for a shared pool too, also if other clients have used it before.
+    """
+    async with SessionManager() as sessions, Server(listed, drops, listed) as server:
+        if is_shared:
+            async with CaseLinksClient(server.url, keys, sessions=sessions) as other:
+                await other.list_links(PARENT)
+        options: Any = {"sessions": sessions} if is_shared else {}
+        async with CaseLinksClient(server.url, keys, rate="1/10s", retry=NO_WAIT, **options) as client:
+            if not is_shared:
+                await client.list_links(PARENT)
+                clock.advance(10)
+            listing = asyncio.create_task(client.list_links(PARENT))
+            await until_sent(server, 2)
+            clock.advance(10)
+            await until_sent(server, 3)
+            assert await listing == []
+
+
+@needs_upload_tracker
+async def test_without_a_rate_aiohttp_may_repeat_a_request(keys: Any) -> None:
+    """Only a rate needs the count of all requests, and aiohttp's own retry saves a wait and an attempt."""
+    once = RetryPolicy(max_attempts=1)
+    async with (
+        Server(listed, drops, listed) as server,
+        CaseLinksClient(server.url, keys, retry=once) as client,
+    ):
+        assert [await client.list_links(PARENT) for _ in range(2)] == [[], []]
+        assert len(server.seen) == 3
+
+
+RATE_LIMIT = {"X_RateLimit_Limit": "1000", "X_RateLimit_Period": "60", "X_RateLimit_Reset": "60"}
+
+
+async def until_sent(server: Server, count: int) -> None:
+    """Wait until the server has seen ``count`` requests, and check that it sees no more."""
+    while len(server.seen) < count:
+        await settle(1)
+    await settle(50)
+    assert len(server.seen) == count
