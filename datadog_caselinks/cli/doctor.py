@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import click
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -262,7 +262,7 @@ async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[
         yield Finding("keys", "bad", f"{' and '.join(names)} are swapped: exchange their values")
         return
     if read and not isinstance(read, PermissionDeniedError):
-        yield Finding("keys", "bad", str(read))
+        yield Finding("keys", "bad", _reason(read))
         return
     holder = names[-1] if names else "the application key"
     if not read:
@@ -270,15 +270,24 @@ async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[
     yield _scope("cases_read", read, holder, "list links and read cases")
     write = await _refusal(client.delete_link(str(uuid.uuid4())))  # a link that does not exist
     yield _scope("cases_write", write, holder, "create and delete links")
+    incident = await _refusal(client.get_incident(uuid.uuid4()))
+    finding = _scope("incident_read", incident, holder, "find incidents by their numbers")
+    yield evolve(finding, state="ok" if finding.state == "ok" else "note")  # links of cases do not need it
 
 
 def _scope(scope: str, refusal: CaseLinksError | None, holder: str, purpose: str) -> Finding:
     if refusal is None:
         return Finding(scope, "ok", f"may {purpose}")
     if not isinstance(refusal, PermissionDeniedError):
-        return Finding(scope, "bad", str(refusal))
+        return Finding(scope, "bad", _reason(refusal))
     said = "; ".join(refusal.errors) or str(refusal.status)
     return Finding(scope, "bad", f"{holder} lacks the scope {scope}, which it needs to {purpose} ({said})")
+
+
+def _reason(error: CaseLinksError) -> str:
+    """Return the message of ``error`` without its subject, a random id that nobody knows."""
+    message = str(error)
+    return message.partition(": ")[2] or message
 
 
 async def _refusal(request: Awaitable[object]) -> CaseLinksError | None:

@@ -21,7 +21,7 @@ from tests.support.tcp import unused_port
 
 KEYS = {"DD_API_KEY": "secret-api-key-0123456789", "DD_APP_KEY": "secret-app-key-0123456789"}
 
-ACCESS = ["keys", "cases_read", "cases_write"]
+ACCESS = ["keys", "cases_read", "cases_write", "incident_read"]
 
 
 def without_styles(line: str) -> str:
@@ -43,11 +43,11 @@ async def test_all_is_fine(sandbox: Sandbox) -> None:
     done, found = await doctor(pointing_at(sandbox))
     assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", *ACCESS, "rate limit"]
     assert {state for state, _ in found.values()} == {"ok"}
-    assert found["rate limit"][1].startswith("200 requests in 2 s, 198 remaining. ")
+    assert found["rate limit"][1].startswith("200 requests in 2 s, 19")
     assert "named case_links: the metrics datadog.apis.rate_limit.usage.*" in found["rate limit"][1]
     assert (done.status, done.err, sandbox.links) == (0, "", [])
     methods = [(request.method, request.status) for request in sandbox.requests[1:]]
-    assert methods == [("GET", 200), ("DELETE", 404)]  # of a case and a link that do not exist
+    assert methods == [("GET", 200), ("DELETE", 404), ("GET", 404)]  # of what does not exist
 
 
 async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
@@ -88,6 +88,18 @@ async def test_what_a_key_lacks(sandbox: Sandbox) -> None:
     )
 
 
+async def test_incidents_are_optional(sandbox: Sandbox) -> None:
+    """A key that cannot read incidents can still create links: the row says what it lacks."""
+    keys = sandbox.credentials_without_incidents
+    done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": keys.app_key})
+    assert found["incident_read"] == (
+        "note",
+        "DD_APP_KEY lacks the scope incident_read, which it needs to find incidents by their numbers "
+        "(the application key lacks the scope incident_read)",
+    )
+    assert (done.status, found["cases_write"][0]) == (0, "ok")
+
+
 async def test_keys_that_may_do_nothing() -> None:
     """A 403 is reported for each scope, and a failure of the server as it is."""
     date = answers(200, Date=formatdate(usegmt=True))
@@ -100,7 +112,7 @@ async def test_keys_that_may_do_nothing() -> None:
     async with Server(date, listed, answers(500)) as server:
         _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert found["cases_write"][0] == "bad"
-    assert ": 500 " in found["cases_write"][1]
+    assert found["cases_write"][1].startswith("500 ")  # without the id of a link that does not exist
 
 
 @pytest.mark.parametrize("prefix", ["DD", "DATADOG"])
@@ -255,6 +267,7 @@ async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authori
         Server(
             answers(200, Date=formatdate(usegmt=True)),
             listed,
+            answers(404),
             tls=authority.server("localhost"),
             host="localhost",
         ) as server,
