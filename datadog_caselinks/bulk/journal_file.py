@@ -42,19 +42,16 @@ _SCHEMA: Final = (
         status TEXT NOT NULL, link_id TEXT, error TEXT, at REAL NOT NULL, found_by_lookup INTEGER NOT NULL,
         PRIMARY KEY (parent, relationship, child)
     ) WITHOUT ROWID""",
+    # The keys of cases, as the source of the run named them.
+    "CREATE TABLE keys (entity TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {_VERSION}",
 )
-_KEYS: Final = "CREATE TABLE IF NOT EXISTS keys (entity TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
-"""The keys of cases, as the source of the run named them. Journals of earlier runs do not have the table."""
-
-_HAS_KEYS: Final = "SELECT count(*) FROM sqlite_master WHERE name = 'keys'"
 _KNOW: Final = "INSERT OR REPLACE INTO keys VALUES (?, ?)"
 _FIND: Final = "SELECT status, link_id FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _REMOVE: Final = "DELETE FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
-_KEY_OF: Final = "(SELECT key FROM keys WHERE entity = {})"
 _PAGE: Final = """SELECT parent, relationship, child, status, link_id, error, at, found_by_lookup,
-    {parent_key}, {child_key}
+    (SELECT key FROM keys WHERE entity = parent), (SELECT key FROM keys WHERE entity = child)
     FROM links WHERE (parent, relationship, child) > (?, ?, ?)
     ORDER BY parent, relationship, child LIMIT 1000"""
 
@@ -174,7 +171,6 @@ class Store:
             if not _version(self._db, file):
                 self._set_up()
             self._refuse_other_site()
-            self._db.execute(_KEYS)
             opened.enter_context(with_log_protected(file))
             self._opened = opened.pop_all()
         return True
@@ -299,9 +295,7 @@ def _remove_log(file: Path) -> None:
 def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
     # In pages: a run cannot reuse the write-ahead log during a SELECT, and the log would keep growing.
     last = ("", "", "")
-    (has_keys,) = db.execute(_HAS_KEYS).fetchone()
-    keys = {f"{end}_key": _KEY_OF.format(end) if has_keys else "NULL" for end in ("parent", "child")}
-    while page := db.execute(_PAGE.format(**keys), last).fetchall():
+    while page := db.execute(_PAGE, last).fetchall():
         yield from map(_record, page)
         last = page[-1][:3]
 

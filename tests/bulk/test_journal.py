@@ -969,17 +969,6 @@ class TestReading:
         }
         assert {record.new for record in read_journal(path)} == {new, page, link(1)}
 
-    async def test_a_journal_without_keys(self, path: Path) -> None:
-        """The journal of a version that recorded no keys can be read, and continued."""
-        await link_all(path, 1)
-        with contextlib.closing(sqlite3.connect(path)) as db:
-            db.execute("DROP TABLE keys")
-        assert [record.wanted for record in read_journal(path)] == [link(0)]
-        wanted = parse_link("A-1", "blocks", link(1).child)
-        async with Journal(path, site=SITE) as journal, journal.entry(link(1), wanted):
-            pass
-        assert [len(record.keys) for record in read_journal(path)] == [1, 1]
-
     async def test_damaged_keys(self, path: Path) -> None:
         """A key that is not text is reported as damage."""
         wanted = parse_link("A-1", "blocks", link(0).child)
