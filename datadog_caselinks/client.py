@@ -411,7 +411,7 @@ class CaseLinksClient:
                 kept, and so are links with a relationship that this version does not know.
             progress: Called after each response with the number of responses so far, and how many are
                 expected by now.
-            on_failure: Called with each link that is not allowed, or of which an end does not exist, and with
+            on_failure: Called with each link that is not allowed, or whose end does not exist, and with
                 the error. The link is left out, and nothing is pruned, since an existing link may be
                 meant. By default, the error is raised.
 

@@ -107,7 +107,7 @@ _WORDS: Final = {
 
 _FILLERS: Final = re.compile(r"(is|was|are|were) (an? |the )?|(an?|the) ")
 _MAX_WORD: Final = 40
-"""The length in characters up to which an unknown relationship is compared with the known ones."""
+"""The maximum length in characters of an unknown relationship that is compared with the known ones."""
 
 
 Details = Case | Incident

@@ -136,7 +136,7 @@ class Header:
     _line_end: str
     _has_reason: bool
     blanks: bytes = field(init=False)
-    """The characters of which an empty row without quotation marks consists."""
+    """The characters that an empty row without quotation marks may contain."""
 
     @blanks.default
     def _blanks(self) -> bytes:

@@ -29,7 +29,7 @@ _SYNONYMS: Final = {
 """Other names that people try, and the subcommand or option that they mean."""
 
 _MAX_NAME: Final = 40
-"""The length in characters up to which an unknown name is compared with the known ones."""
+"""The maximum length in characters of an unknown name that is compared with the known ones."""
 
 
 class Group(click.Group):

@@ -19,7 +19,7 @@ _LONGEST_DELAY: Final = 1.0
 """Seconds that a line waits at most for the lines before it."""
 
 _MAX_WIDTH: Final = 100
-"""The width in characters up to which links are aligned. Longer ones move their ids to the right."""
+"""The maximum width in characters of links that are aligned. Longer ones move their ids to the right."""
 
 _STYLES: Final = {"✓": "green", "+": "green"}
 

@@ -57,7 +57,7 @@ class Screen:
         self._held_until = 0.0
 
     def start(self, total: int | None, *, done: int = 0) -> None:
-        """Start the progress of ``total`` steps (``None`` if unknown), of which ``done`` are done already."""
+        """Start the progress of ``total`` steps (``None`` if unknown); ``done`` of them are already done."""
         self._began = self._reported_at = self._clock()
         self._total = total
         self._done_before = done

@@ -25,7 +25,7 @@ from datadog_caselinks.models import CaseLink
 from datadog_caselinks.references import name_of
 
 _MAX_CASES: Final = 100
-"""The number of cases up to which their keys are looked up, each with a request."""
+"""The maximum number of cases whose keys are looked up, each with a request."""
 
 _MAX_SHOWN: Final = 10
 """The number of links that may have been created which are shown."""

@@ -23,7 +23,7 @@ _MAX_PASSES: Final = 50
 
 L = TypeVar("L", bound=NewCaseLink | CaseLink)
 Outgoing = Mapping[Entity, list[L]]
-"""The links of which each entity is the parent."""
+"""The links of each entity to its children."""
 
 
 def find_cycles(

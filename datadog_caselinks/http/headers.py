@@ -107,7 +107,7 @@ def _parse_leniently(values: list[list[str]], headers: Headers) -> RateLimit | N
 
 
 def _numbers(values: list[str]) -> list[float]:
-    """Return every finite number of at least 0 among a header's values, each of which may be a list."""
+    """Return every finite number of at least 0 in a header's values. A value may be a list."""
     numbers = []
     for text in ",".join(values).split(","):
         try:

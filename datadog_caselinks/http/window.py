@@ -102,7 +102,7 @@ class Window:
         self._used_by_others = 0  # requests of others in this window before our first one
 
     def unknown(self) -> Window:
-        """Return a window of which only the requests in flight are known."""
+        """Return a window with the requests in flight, about which nothing else is known."""
         window = Window(self._uniform)
         window._in_flight, window._probes = self._in_flight, self._probes
         return window

@@ -64,7 +64,7 @@ MAX_LIST: Final = 16 * 2**20
 """Bytes that are read of a list: room for some 40,000 links."""
 
 MAX_BODY: Final = 2**20
-"""Bytes that are read of any other response, of which a hundred may be in flight."""
+"""Bytes that are read of any other response. A hundred of them may be in flight."""
 
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 

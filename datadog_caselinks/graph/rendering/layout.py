@@ -244,7 +244,7 @@ def _blocks(graph: LinkGraph, legs: Sequence[_Leg]) -> Iterator[tuple[Entity, ..
 
 
 def _stacks(graph: LinkGraph, legs: Sequence[_Leg], abreast: int) -> Iterator[Pair]:
-    """Yield pairs of leaves of the same entity, of which the first is in a column before the second."""
+    """Yield pairs of leaves of the same entity. The first of a pair is in a column before the second."""
     groups: dict[object, list[Entity]] = defaultdict(list)
     for leg, leaf, other in _leaves(graph, legs):
         groups[other, leaf == leg.pair[0]].append(leaf)
