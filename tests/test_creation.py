@@ -54,6 +54,7 @@ from tests.support.authority import Authority, counting_handshakes
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import case, some_id
 from tests.support.leftovers import leaving_nothing
+from tests.support.needs import needs_middlewares, needs_socket_factory
 from tests.support.proxy import Proxy
 from tests.support.server import Exchange, Server, Step, head
 from tests.support.steps import MALFORMED, UNCLEAR, Held, answers, drops, is_silent, listed, repeats
@@ -164,6 +165,7 @@ class TestNeverSent:
                 await links.create_link(NEW)
         assert (len(proxy.requests), server.methods) == (1, [])
 
+    @needs_middlewares
     async def test_time_that_ran_out_before_anything_was_sent(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
@@ -188,6 +190,7 @@ class TestNeverSent:
         assert len(attempts) == 2
         assert (server.methods, len(api.links)) == (["POST"], 1)
 
+    @needs_socket_factory
     async def test_a_connection_that_ends_as_it_is_taken(
         self, keys: ApiKeys, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -83,7 +83,8 @@ def test_without_metadata(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert (done.stderr, done.stdout) == ("", f"caselinks, version {datadog_caselinks.__version__}\n")
+    assert done.stdout == f"caselinks, version {datadog_caselinks.__version__}\n"
+    assert "datadog_caselinks" not in done.stderr  # opentelemetry-api 1.29 reports that it lacks its own
 
 
 def test_a_telemetry_that_cannot_be_loaded(

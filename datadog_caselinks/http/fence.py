@@ -49,9 +49,13 @@ class _FencedBody(BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body, immediately after the check."""
+        await self.write(writer)  # the body is the whole content
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write the body, immediately after the check. aiohttp 3.11 calls this method."""
         try:
             await self._check()
         except CaseLinksError as error:
             self.refusal = error
             raise
-        await super().write_with_length(writer, content_length)
+        await super().write(writer)

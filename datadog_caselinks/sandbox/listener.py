@@ -52,4 +52,6 @@ class Listener:
         await asyncio.sleep(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._page.respond(request) or await self._exchange.handle(request)
+        response = self._page.respond(request)
+        # Not by its truth value: a response of aiohttp 3.11 is false.
+        return await self._exchange.handle(request) if response is None else response
