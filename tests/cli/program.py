@@ -29,7 +29,7 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.cli import starter
 from tests.cli.waits import waits_of
 
-_starter: socket.socket  # while `starting` holds
+_starter: socket.socket  # True while a `starting` context is open
 _one_at_a_time = threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""The proxy of the command: which variables name it, which exempt a site, and what is wrong with a value."""
+"""The proxy of the command: which variables set it, which exempt a site, and which values are invalid."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestVariables:
         assert (choice.url, choice.reason) == (url, name)
 
     def test_none_is_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a variable there is no proxy, and HTTP_PROXY is said to be for other URLs."""
+        """Without a variable there is no proxy, and a reason says that HTTP_PROXY is for http only."""
         assert proxy_for(Site.US1).url is None
         assert proxy_for(Site.US1).reason is None
         monkeypatch.setenv("HTTP_PROXY", "http://a.example")
@@ -56,12 +56,12 @@ class TestVariables:
         assert proxy_for(Site.US1).reason == "HTTP_PROXY is for http only, and not used"
 
     def test_a_site_on_loopback(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server on loopback gets no proxy, whatever is set."""
+        """A server on loopback gets no proxy, even if a variable is set."""
         monkeypatch.setenv("HTTPS_PROXY", "socks5://a.example")
         assert proxy_for(Site.parse("http://127.0.0.1:8126")).url is None
 
     def test_the_settings_of_the_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On macOS and Windows, a proxy and its exceptions may be settings of the system."""
+        """On macOS and Windows, the system settings can define a proxy and its exceptions."""
         monkeypatch.setattr(proxies, "getproxies", lambda: {"https": "http://a.example:1"})
         monkeypatch.setattr(proxies, "proxy_bypass", lambda host: host.endswith(".eu"))
         choice = proxy_for(Site.US1)
@@ -100,7 +100,7 @@ class TestFlaws:
         assert proxy_for(Site.EU1).url is None
 
     def test_of_the_exceptions(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Quotation marks around NO_PROXY would keep all of it from matching."""
+        """Quotation marks around NO_PROXY are refused, because no entry would match."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", '"localhost,datadoghq.eu"')
         with pytest.raises(ParameterError, match=r"^NO_PROXY is in quotation marks: remove them$"):
@@ -128,7 +128,7 @@ class TestExceptions:
         ],
     )
     def test_match(self, monkeypatch: pytest.MonkeyPatch, exceptions: str, site: Site) -> None:
-        """As in curl: domains with their subdomains, addresses, blocks of addresses, or everything."""
+        """As in curl, NO_PROXY accepts domains, which include subdomains, addresses, networks and *."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", exceptions)
         choice = proxy_for(site)
@@ -152,7 +152,7 @@ class TestExceptions:
         ],
     )
     def test_do_not_match(self, monkeypatch: pytest.MonkeyPatch, exceptions: str, site: Site) -> None:
-        """Other domains, ports and blocks leave the proxy in use."""
+        """Entries of NO_PROXY for other domains, ports or networks do not exempt the site."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", exceptions)
         assert proxy_for(site).url == "http://a.example"
