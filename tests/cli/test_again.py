@@ -24,7 +24,7 @@ def test_the_command_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command is quoted for a shell and stays on one line without control characters."""
     monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "my links.csv", "--journal", "it's\x1b[1m\n"])
     assert command(to_continue()) == "caselinks bulk 'my links.csv' --journal 'it'\"'\"'s [1m '"
-    monkeypatch.setattr(shutil, "which", lambda name: name)  # which needs a module of Windows there
+    monkeypatch.setattr(shutil, "which", lambda name: name)  # needs a missing module on Windows
     monkeypatch.setattr(sys, "platform", "win32")
     assert command(to_continue()).startswith('caselinks bulk "my links.csv" --journal ')
 

@@ -47,7 +47,7 @@ async def test_all_is_fine(sandbox: Sandbox) -> None:
     assert "named case_links: the metrics datadog.apis.rate_limit.usage.*" in found["rate limit"][1]
     assert (done.status, done.err, sandbox.links) == (0, "", [])
     methods = [(request.method, request.status) for request in sandbox.requests[1:]]
-    assert methods == [("GET", 200), ("DELETE", 404), ("GET", 404)]  # of what does not exist
+    assert methods == [("GET", 200), ("DELETE", 404), ("GET", 404)]  # these do not exist
 
 
 async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
@@ -208,7 +208,7 @@ async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> Non
 
 
 async def test_an_unknown_case_is_no_flaw() -> None:
-    """A server may answer 404 where another has an empty list."""
+    """A 404 for the unknown case that doctor asks for is a success, as an empty list is."""
     async with Server(answers(404, Date=formatdate(usegmt=True)), answers(404)) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert (found["keys"][0], found["rate limit"]) == ("ok", ("ok", "the server sends none"))
@@ -288,7 +288,7 @@ async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authori
 
 
 async def reason_of_client(variables: dict[str, str]) -> str:
-    """Return the reason in the error of a client, without what it could not do and that nothing was sent."""
+    """Return only the reason from a client's error, without the failed operation and "nothing was sent"."""
     keys = ApiKeys(api_key=KEYS["DD_API_KEY"], app_key=KEYS["DD_APP_KEY"])
     once = RetryPolicy(max_attempts=1)
     url, proxy = variables["DD_SITE"], variables["HTTPS_PROXY"]

@@ -62,7 +62,7 @@ async def test_a_format_that_is_named_counts_before_the_name_of_the_file(
 
 
 async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
-    """Entities with their distance, links with their ids, cycles as ids of links."""
+    """JSON has the entities with their distances, the links with their ids, and the cycles as lists."""
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-23", "--output", "json")
     record = json.loads(done.out)
     async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
@@ -96,7 +96,7 @@ async def test_json_lines_are_its_links(sandbox: Sandbox, tmp_path: Path) -> Non
 
 
 async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
-    """It is drawn as far as it goes, and told how far that is; the status is 1."""
+    """A graph with more entities than --max-nodes is drawn in part, with a message and status 1."""
     arguments = ("--depth", "9", "--max-nodes", "15")
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments)
     assert "15 entities" in done.out

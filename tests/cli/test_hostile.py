@@ -14,7 +14,7 @@ from tests.cli.program import caselinks, environment
 from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import some_id
 
-HOSTILE: Final = "\x1b[2J\x1b]0;x\x07\r\n\u202e"  # clears the screen, names the window, turns letters round
+HOSTILE: Final = "\x1b[2J\x1b]0;x\x07\r\n\u202e"  # clears the screen, sets the title, reverses text
 PAGE: Final = f"page:{some_id(9)}"
 
 

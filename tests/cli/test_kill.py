@@ -204,7 +204,7 @@ async def test_nohup_is_respected(tmp_path: Path) -> None:
 
 
 async def test_a_journal_that_cannot_be_written_further_ends_the_run(tmp_path: Path) -> None:
-    """What was made by then is counted, the reason is told, and nothing more is sent; the status is 1."""
+    """If the journal cannot be written further, the run sends nothing more and ends with status 1."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     command = 'ulimit -f 512; exec "$0" -m datadog_caselinks bulk --concurrency 1 --journal "$1" "$2"'

@@ -32,7 +32,7 @@ class TestCreate:
     async def test_ends_are_named_as_people_do(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """By key, address, id, and by kind and id; the link is told in columns with tabs between."""
+        """An entity is given by key, URL, id, or type and id; the link is printed in columns with tabs."""
         url = f"{sandbox.url}/cases/{two.key}"
         for parent, relationship, child in (
             ("shop-1", "blocks", url),
@@ -286,7 +286,7 @@ class TestDelete:
     async def test_a_link_can_be_given_by_its_ends(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """Every equal link is deleted, in words for either direction; other links stay."""
+        """delete accepts the ends of a link in either direction, and deletes only links equal to it."""
         for relationship in ("blocks", "blocks", "causes"):
             await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
         await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
@@ -335,7 +335,7 @@ class TestDelete:
     async def test_what_is_not_an_id_is_refused_before_anything_is_sent(
         self, sandbox: Sandbox, given: str, says: str
     ) -> None:
-        """The other ids are not deleted either, and the message names the text, or the line."""
+        """One invalid id stops the whole delete before a request, and the message names the id or line."""
         done = await caselinks(pointing_at(sandbox), "delete", some_id(1), given)
         assert (done.status, done.err.count("\n"), sandbox.requests) == (2, 1, [])
         assert done.err.startswith(f"Error: nothing was deleted: '{given}' is not the id of a link: ")

@@ -112,7 +112,7 @@ class TestStandardError:
         assert (await process.wait(), len(sandbox.links)) == (1, len(LINES) - MALFORMED)
 
     async def test_a_reader_may_come_back(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Messages are dropped only while they cannot be shown: a restarted log collector gets the others."""
+        """Messages are dropped only while they cannot be shown: a restarted reader gets the later ones."""
         collector = tmp_path / "pipe"
         os.mkfifo(collector)
         reader = os.open(collector, os.O_RDONLY | os.O_NONBLOCK)

@@ -102,7 +102,7 @@ class FullDisk(Screen):
 
 
 async def test_no_id_is_lost_if_a_record_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
-    """JSON that standard output does not take becomes a line on standard error, if it has an id."""
+    """A JSON record that standard output does not accept appears on standard error, if it has an id."""
     screen = FullDisk()
     lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
     lines.add_record({"outcome": "malformed"})

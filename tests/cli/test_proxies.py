@@ -89,7 +89,7 @@ class TestFlaws:
     def test_are_told_by_the_name_of_the_variable(
         self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
     ) -> None:
-        """The message names the variable and what is wrong, shows no password, and says how to go without."""
+        """The error names the variable but no password, and says how to use no proxy."""
         monkeypatch.setenv(variable, value)
         with pytest.raises(ParameterError, match=rf"^{variable} must be a URL") as caught:
             proxy_for(Site.EU1)

@@ -113,7 +113,7 @@ async def test_rate_limit_and_faults_are_as_asked_for() -> None:
         "--port", "0", "--rate-limit", "1000/1h", "--fault", "504-applied@create", "--fault-seed", "1"
     )
     async with await exported(process) as client:
-        _, created = await client.ensure_link(NEW)  # answered by a 504, and found
+        _, created = await client.ensure_link(NEW)  # the lookup finds it after a 504
         limit = client.rate_limit
     assert created
     assert limit
