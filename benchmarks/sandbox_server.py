@@ -16,7 +16,7 @@ async def _main(options: dict[str, Any]) -> None:
     async with Sandbox(**options) as sandbox:
         await serve_until_stdin_ends(sandbox.url)
         if "db" in options:
-            return  # the file keeps what it holds
+            return  # the file has the links
         links = sandbox.links
         counted = {
             "rejected": sandbox.rejected,

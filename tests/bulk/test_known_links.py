@@ -235,7 +235,7 @@ class TestRefusedLists:
 
 class TestAge:
     async def test_a_list_is_used_for_five_minutes(self, clock: Clock) -> None:
-        """After that, the entity is listed again, since another process may have linked it."""
+        """A list is used for five minutes and then requested again, as another process may add links."""
         lists, (a, b) = Lists(), cases(2)
         async with KnownLinks(lists) as known:
             await known.find(HUB.causes(a), "parent")

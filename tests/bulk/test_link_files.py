@@ -180,7 +180,7 @@ class TestBothForms:
     async def test_a_link_that_the_api_refuses_is_malformed(
         self, change: dict[str, str], wrong: str, is_json: bool
     ) -> None:
-        """The reason is the one that :func:`parse_link` gives; the lines around it are links."""
+        """A link that the API would refuse is malformed with the reason of parse_link; others are read."""
         row = {"parent_type": "CASE", "child_type": "CASE", **OBJECT, **change}
         good = {"parent_type": "CASE", "child_type": "CASE", **OBJECT}
         encode = json.dumps if is_json else lambda row: ",".join(row.values())
@@ -304,7 +304,7 @@ class TestEnds:
 
     @pytest.mark.parametrize("is_json", [True, False])
     async def test_an_address_of_another_site(self, is_json: bool) -> None:
-        """The line is refused with both sites; without a site any of Datadog's will do."""
+        """A URL of another site is malformed, with both sites named; without a site, any is accepted."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         row = json.dumps({**OBJECT, "child": address}) if is_json else f"{HEADER}\n{A},BLOCKS,{address}"
         wanted = parse_link(A, "BLOCKS", "SHOP-1")
@@ -589,7 +589,7 @@ class TestWholeFiles:
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
     async def test_an_encoding_that_cannot_be_known(self, encoding: str) -> None:
-        """UTF-16 without a byte order mark, and UTF-32, are refused with the encodings that are read."""
+        """UTF-16 without a byte order mark and UTF-32 are refused, and the message says what is read."""
         message = await refusal(f"{HEADER}\n{GOOD}\n".encode(encoding))
         assert message == "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
 

@@ -107,7 +107,7 @@ class TestMapping:
         ],
     )
     async def test_a_duplicate_key_is_refused(self, content: str, key: str, first: int) -> None:
-        """The whole file is refused: most YAML readers would silently keep the last value only."""
+        """A duplicate key fails the whole file, because most YAML readers silently keep the last value."""
         assert await refusal(content) == f"{key} already appears in line {first}: combine both under one key"
 
     async def test_a_name_may_be_an_alias(self) -> None:
@@ -140,7 +140,7 @@ class TestMapping:
 
 class TestList:
     async def test_of_the_rows_that_json_lines_have(self) -> None:
-        """With the same names, in upper or lower case; others are ignored, and what is empty is missing."""
+        """A list has the rows of JSON Lines: names in any case, other keys ignored, empty values missing."""
         content = (
             "- parent: SHOP-1\n"
             "  relationship: blocks\n"
@@ -192,7 +192,7 @@ class TestWholeFiles:
 
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     async def test_numbers_are_those_that_an_editor_shows(self, end: str) -> None:
-        """Blank lines count, and so do neither the line ends that are YAML's alone."""
+        """Line numbers match those of an editor: blank lines count, and line ends of YAML alone do not."""
         lines = ["", "# \u2028 \x85", "SHOP-1:", "", " ", "  blocks: SHOP-2", ""]
         assert await numbers_and_links(end.join(lines)) == [(6, "SHOP-1 BLOCKS SHOP-2")]
 
@@ -243,7 +243,7 @@ class TestWholeFiles:
     async def test_it_is_read_up_to_a_size(
         self, line: str, size: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is held in memory as a whole, unlike CSV; blank lines count too."""
+        """A YAML file above the size limit is refused, because it is kept in memory; blank lines count."""
         monkeypatch.setattr(link_files, "MAX_YAML", size)
         fitting = "--- {}\n" + line * ((size - 14) // len(line)) + "# end\n"
         assert await read(fitting) == []

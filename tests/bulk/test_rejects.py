@@ -22,7 +22,7 @@ def sources(lines: list[LinkLine | MalformedLine]) -> list[LineSource]:
 
 
 async def rejected(content: str | bytes, *, format: str | None = None) -> bytes:
-    """Return the file of all lines of ``content``, each rejected."""
+    """Return the file of rejected lines for all lines of ``content``."""
     lines = sources(await read(content, format=format))
     return lines[0].head + b"".join(line.rejected("because") for line in lines)
 

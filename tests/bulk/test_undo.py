@@ -383,7 +383,7 @@ class TestOutput:
     async def test_any_other_file_is_refused(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path, content: bytes
     ) -> None:
-        """A file of links, or what ``list`` printed, does not say what a run created. Nothing is sent."""
+        """Any other file, such as a file of links or the output of list, is refused without a request."""
         output = tmp_path / "links.jsonl"
         output.write_bytes(content)
         with pytest.raises(JournalError, match=r"links\.jsonl is neither the journal of a run nor"):

@@ -41,7 +41,7 @@ class TestVariables:
     def test_the_first_that_is_set(
         self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, name: str
     ) -> None:
-        """As in curl: lower case first, ``ALL_PROXY`` last, empty ones do not count, http is the default."""
+        """As in curl, lower case goes first, ALL_PROXY last, empty values are skipped, http is default."""
         for variable, value in variables.items():
             monkeypatch.setenv(variable, value)
         choice = proxy_for(Site.US1)

@@ -137,7 +137,7 @@ async def test_a_run_in_use_is_refused(sandbox: Sandbox, journal: str) -> None:
 
 
 async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal: str, tmp_path: Path) -> None:
-    """The exit status is 1, because a link of the run may be left. What does not exist is not reported."""
+    """A link that may have been created is reported with status 1, unless a lookup finds none."""
     unknown, missing = (case(some_id(1)).blocks(case(some_id(number))) for number in (2, 3))
     async with Journal(journal, site=sandbox.url) as opened:
         for new in (unknown, missing):
@@ -255,7 +255,7 @@ async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) 
 
 
 async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -> None:
-    """Refused credentials are reported once, and no further delete is sent."""
+    """Refused credentials are reported once, and end the undo early."""
     output = tmp_path / "run.jsonl"
     parent, child = ({"type": "CASE", "id": some_id(number)} for number in (1, 2))
     links = [

@@ -1,4 +1,4 @@
-"""Contradictions: cycles and several parents are reported with names, unusual links are not."""
+"""Contradictions: cycles and several parents are reported with names, and unusual links are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cycles: each group of links has one reported, in linear time."""
+"""Cycles: one cycle of each connected group of links is reported, in linear time."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The project in this folder is not for this run of pytest: it is one of a user, with a run of its own."""
+"""This run of pytest ignores the project in this folder, which is tested in a run of its own."""
 
 collect_ignore = ["project"]
