@@ -56,8 +56,10 @@ def cost_rows(costs: dict[str, Cost]) -> list[Row]:
 def limited_rows(
     who: str, run: Limited, *, rejected: float | None = None, slack: float = 0, grace: float = 0
 ) -> list[Row]:
-    """A run under a rate limit; the marks are a share of the links that may be ``rejected``, and a time: the
-    floor by the factor ``slack``, and ``grace`` seconds.
+    """Return the rows of a run under a rate limit.
+
+    The targets are the share of links that may be ``rejected``, and a time: the floor by the factor ``slack``,
+    and ``grace`` seconds.
     """
     what = f"{run.links:,} at 200 per 2 s, {who}"
     outcome = f"{run.failed:,} failed, {run.rejected:,} rejected"

@@ -1,5 +1,7 @@
-"""A program: the sandbox, with its options as JSON. It prints its URL, and at its end what it counted,
-unless it keeps that in a file."""
+"""Run the sandbox with its options as JSON.
+
+The program prints its URL, and at its end its counts, unless it stores the links in a file.
+"""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Site:
             self.change.set()
 
     def leave(self, some: Iterable[Pair]) -> None:
-        """Record links of which it is unknown whether they exist."""
+        """Record links whose existence is unknown."""
         before = len(self.unclear)
         self.unclear.extend(some)
         self.left_unclear += len(self.unclear) - before

@@ -503,7 +503,7 @@ class TestKilled:
         known = {record.new: record for record in read_journal(path)}
         assert {link(number) for number in sent} <= known.keys()
         assert {record.status for record in known.values()} <= {LinkStatus.AMBIGUOUS, LinkStatus.CREATED}
-        # Ten whose outcome was not written yet, and ten that follow them, in the commit that goes on.
+        # ten without a written outcome, and ten more in the commit in progress
         assert sum(record.status is LinkStatus.AMBIGUOUS for record in known.values()) <= 20
         async with Journal(path, site=SITE) as journal:
             for number in sent:

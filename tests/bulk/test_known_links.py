@@ -185,7 +185,7 @@ class TestNoDuplicates:
         assert len(sandbox.links) == COUNT
 
     async def test_another_client_lists_by_itself(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """The lists of a plan are trusted only by the client that made the plan."""
+        """The lists of a plan are trusted only by the client that planned."""
         plan = await client.plan_links([HUB.causes(case(some_id(1)))])
         before = operations(sandbox)["list"]
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as other:

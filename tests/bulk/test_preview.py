@@ -85,7 +85,7 @@ async def test_a_journal_that_a_run_could_not_use_is_refused(client: CaseLinksCl
 
 
 async def test_wrong_arguments_are_refused(client: CaseLinksClient) -> None:
-    """Invalid arguments are refused as they are by ``create_links``."""
+    """Invalid arguments are refused for the same reasons as by ``create_links``."""
     for arguments in ({"concurrency": 0}, {"journal": 3}):
         with pytest.raises(ParameterError):
             await anext(client.preview_links([A], **arguments))  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ async def test_all_is_fine(sandbox: Sandbox) -> None:
 
 
 async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
-    """A terminal shows one aligned line per check, and JSON Lines if asked for."""
+    """A terminal shows one aligned line per check, and JSON Lines only with --output jsonl."""
     status, shown = await on_terminal(pointing_at(sandbox), "doctor")
     assert status == 0
     assert "\x1b[32m✓\x1b[0m  keys         accepted" in shown
@@ -208,7 +208,7 @@ async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> Non
 
 
 async def test_an_unknown_case_is_no_flaw() -> None:
-    """A 404 for the unknown case that doctor asks for is a success, as an empty list is."""
+    """A 404 for the unknown case that doctor requests is a success, as an empty list is."""
     async with Server(answers(404, Date=formatdate(usegmt=True)), answers(404)) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert (found["keys"][0], found["rate limit"]) == ("ok", ("ok", "the server sends none"))

@@ -39,7 +39,7 @@ def end(
         process = subprocess.Popen([sys.executable, "-c", program], stderr=write, start_new_session=True)
         os.close(write)
         try:
-            status = process.wait(MAX_SECONDS)  # the process must end although nobody reads its pipe
+            status = process.wait(MAX_SECONDS)  # the pipe is read only after the process has ended
         finally:
             process.kill()
         return status, stderr.read()

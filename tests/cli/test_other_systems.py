@@ -102,7 +102,7 @@ def test_the_fast_tests_can_be_collected() -> None:
 
 
 def test_control_break_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no SIGHUP, Ctrl-Break ends a run as SIGTERM does."""
+    """Ctrl-Break ends a run as SIGTERM does on a system without SIGHUP."""
     monkeypatch.delattr(signal, "SIGHUP")
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     assert run.ending_signals() == [signal.SIGTERM, signal.SIGUSR1]

@@ -265,7 +265,7 @@ async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str
 async def test_on_a_terminal_it_asks(
     sandbox: Sandbox, file: str, answer: bytes, status: int, expected: str, links: int
 ) -> None:
-    """On a terminal, only yes applies the plan; no, an empty answer and Ctrl-C change nothing."""
+    """On a terminal, only yes applies the plan; no, an empty line and Ctrl-C change nothing."""
     done, shown = await answered(sandbox, file, answer)
     assert expected in shown
     assert "2 links to create. Apply? [y/N]" in shown

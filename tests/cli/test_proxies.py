@@ -128,7 +128,7 @@ class TestExceptions:
         ],
     )
     def test_match(self, monkeypatch: pytest.MonkeyPatch, exceptions: str, site: Site) -> None:
-        """As in curl, NO_PROXY accepts domains, which include subdomains, addresses, networks and *."""
+        """NO_PROXY accepts domains with their subdomains, addresses, networks and *, as in curl."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", exceptions)
         choice = proxy_for(site)

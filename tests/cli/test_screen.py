@@ -68,7 +68,7 @@ def test_what_was_done_before_is_none_of_its_speed(
 def test_the_number_may_grow_on_the_way(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The total may grow during the work, as it does for a graph."""
+    """The total may grow during the work, as it does while a graph is read."""
     screen = Screen(clock=manual_clock)
     screen.start(None)
     for total in (10, 100):

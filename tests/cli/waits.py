@@ -25,7 +25,7 @@ def waiting_for_nothing(variables: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def waits_of(variables: Mapping[str, str]) -> Iterator[None]:
-    """Shorten the waits of this process's clients, if ``variables`` asks for it."""
+    """Shorten the waits of this process's clients, if ``variables`` request it."""
     if VARIABLE not in variables:
         yield
         return

@@ -180,7 +180,7 @@ class TestSlackBot:
     async def test_explains_itself_to_the_one_who_asks(
         self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox, text: str
     ) -> None:
-        """An incomplete command is answered with the usage, which only its sender sees."""
+        """The response to an incomplete command is the usage, which only its sender sees."""
         assert await self.dispatch(slack, client, text) == 200
         said = await slack.heard()
         assert said["text"] == slack_bot.USAGE
@@ -266,7 +266,7 @@ class TestDiscordBot:
         assert [choice["value"] for choice in options["relationship"]["choices"]] == list(Relationship)
 
     async def test_a_title_is_no_markup(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """A title is escaped, mentions nobody and is cut to the maximum length of Discord."""
+        """A title is escaped, mentions no one and is cut to the maximum length of Discord."""
         sandbox.add_case("SHOP-3", "@everyone **orders_db**" + "x" * 2000)
         _, said = await self.invoke(client, "SHOP-3", "SHOP-1")
         assert r"\*\*orders\_db\*\*" in said

@@ -257,7 +257,7 @@ class TestTwoWorkersWithOneJob:
     async def test_one_that_lost_its_connection_stops(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It sends nothing more, begins anew with the lock in hand, and makes nothing twice."""
+        """A worker that lost its connection stops, acquires the chunk again and creates no duplicate."""
         monkeypatch.setattr(tasks, "_FIRST_HOLD", 0.0)
         await submit(app, links(50), site=sandbox.site)
         sandbox.fail_next(Fault.DELAY, operation="create", count=5, seconds=1)

@@ -48,7 +48,7 @@ def is_acyclic(links: Sequence[NewCaseLink]) -> bool:
 class TestCycles:
     @pytest.mark.parametrize("relationship", Relationship)
     def test_relationships_that_must_not_form_a_cycle(self, relationship: Relationship) -> None:
-        """RELATES_TO and ESCALATES_TO may form a cycle; any relationship can be asked for by name."""
+        """RELATES_TO and ESCALATES_TO may form a cycle; any relationship can be requested by name."""
         ring = chain(A, B, C, A, relationship=relationship)
         assert find_cycles(ring) == ([tuple(ring)] if relationship in ACYCLIC else [])
         assert find_cycles(ring, relationships=[relationship]) == [tuple(ring)]
@@ -65,7 +65,7 @@ class TestCycles:
         assert find_cycles([A.blocks(C), *short, *chain(C, D, A)]) == [tuple(short)]
 
     def test_the_shortest_of_a_group(self) -> None:
-        """Of cycles that share a case, the shortest one is reported."""
+        """The shortest of several cycles that share a case is reported."""
         long, back = chain(A, B, C, D, A), D.blocks(C)
         assert find_cycles([*long, back]) == [(long[2], back)]
         assert find_cycles([back, *long]) == [(back, long[2])]

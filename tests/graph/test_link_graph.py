@@ -312,7 +312,7 @@ class TestCycles:
 
     @pytest.mark.parametrize("relationship", ["RELATES_TO", "ESCALATES_TO"])
     def test_are_of_what_has_an_order(self, relationship: str) -> None:
-        """RELATES_TO and ESCALATES_TO may form a cycle."""
+        """Links of RELATES_TO and ESCALATES_TO form no reported cycle."""
         assert graph(f"a {relationship} b", f"b {relationship} a").cycles == ()
 
     def test_the_shortest_of_those_that_meet(self) -> None:
@@ -377,7 +377,7 @@ class TestBlockersOf:
         assert made.blockers_of(entity("a")) == (entity("c"), entity("b"))
 
     def test_of_what_is_not_there(self) -> None:
-        """An entity outside the graph is an error; an empty result would mean that nothing blocks it."""
+        """An entity outside the graph is an error, as an empty result would mean that nothing blocks it."""
         with pytest.raises(
             ParameterError, match=f"^case must be in this graph, .* but INCIDENT {entity('z').id} is not$"
         ):

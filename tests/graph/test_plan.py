@@ -404,7 +404,7 @@ class TestCompare:
     def test_then_the_links_are_as_they_are_wanted(
         self, wanted: list[NewCaseLink], standing: list[NewCaseLink], prune: bool
     ) -> None:
-        """Afterwards the wanted links exist, with prune once and alone; a second plan is empty."""
+        """After applying, the wanted links exist, with prune once and alone; a second plan is empty."""
         before = [there(f"{number}", new) for number, new in enumerate(standing)]
         plan = compare(wanted, before, prune=prune, details={})
         now = after(plan, before)
@@ -422,7 +422,7 @@ class TestCompare:
     def test_whatever_the_order_of_the_lists_the_same_link_is_kept(
         self, wanted: list[NewCaseLink], standing: list[NewCaseLink], draw: Random
     ) -> None:
-        """Of equal links, plans keep the same one, regardless of the order of the lists."""
+        """Plans keep the same one of equal links, regardless of the order of the lists."""
         before = [there(f"{number}", new) for number, new in enumerate(standing * 2)]
         shuffled = draw.sample(before, len(before))
         one, other = (compare(wanted, each, prune=True, details={}) for each in (before, shuffled))

@@ -1,3 +1,3 @@
-"""This run of pytest ignores the project in this folder, which is tested in a run of its own."""
+"""Exclude the project in this folder from this run of pytest; it is tested in a run of its own."""
 
 collect_ignore = ["project"]

@@ -42,7 +42,7 @@ class TestPlain:
         ],
     )
     def test_keeps_what_can_be_seen(self, given: str, shown: str) -> None:
-        """Emoji with their joiners, every script; what turns the direction of writing is gone."""
+        """Emoji with joiners and all scripts are kept; characters that change the direction are removed."""
         assert plain(given) == shown
 
 
