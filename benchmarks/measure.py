@@ -26,8 +26,8 @@ _STARTUP: Final = 2.0
 
 _FAULTY: Final = 0.1
 _TIMEOUT: Final = 2.0
-# A delay and a drip are met twice: within the client's time and beyond it. A late apply comes within it:
-# what is applied after the client has left and looked, no client can know of.
+# A delay and a drip are each used twice: within the timeout of the client and beyond it. A late apply comes
+# within it, because no client can notice a link that is created after its lookup.
 _SECONDS: Final[dict[Fault, tuple[float | None, ...]]] = {
     Fault.DELAY: (0.3, 2 * _TIMEOUT),
     Fault.DRIP: (0.3, 2 * _TIMEOUT),

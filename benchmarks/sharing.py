@@ -45,11 +45,11 @@ class Simulation:
         self._count = itertools.count()
 
     def at(self, when: float, event: Callable[..., None], *arguments: object) -> None:
-        """Call ``event`` at the time ``when``."""
+        """Schedule ``event`` for the time ``when``."""
         heapq.heappush(self._events, (when, next(self._count), event, arguments))
 
     def later(self, event: Callable[..., None], *arguments: object) -> None:
-        """Call ``event`` after the time that a request or a response takes."""
+        """Schedule ``event`` after the time that a request or a response takes."""
         self.at(self.now + self.random.uniform(*self._one_way), event, *arguments)
 
     def run(self, *, until: float = math.inf, is_over: Callable[[], bool] = lambda: False) -> None:

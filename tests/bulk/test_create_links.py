@@ -177,7 +177,7 @@ class TestOutcomes:
         assert server.methods.count("POST") == 30
 
     async def test_in_the_order_of_completion(self, keys: ApiKeys) -> None:
-        """A slow link does not delay the links after it."""
+        """A slow link does not delay the outcomes of the links after it."""
         hold = Held()
         async with (
             Server(created, hold, created) as server,
@@ -416,7 +416,7 @@ class TestMapConcurrently:
         assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
 
     async def test_so_many_at_a_time(self) -> None:
-        """A call starts as soon as another one ends."""
+        """At most ``concurrency`` calls run at the same time, and a call starts as soon as another ends."""
         asked: list[int] = []
         may_answer = asyncio.Semaphore(0)
 
@@ -435,7 +435,7 @@ class TestMapConcurrently:
         await all_of_them
 
     async def test_progress_goes_on_from_round_to_round(self) -> None:
-        """Each completion is reported once, and a later round adds to both numbers."""
+        """Progress reports each completion once, and a later round adds to both numbers."""
         told: list[tuple[int, int]] = []
         progress = Progress(lambda answered, asked: told.append((answered, asked)))
 

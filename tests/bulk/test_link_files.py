@@ -153,7 +153,7 @@ class TestBothForms:
         assert line == LinkLine(1, case(A).escalates_to(page(B)))
 
     async def test_other_columns_are_ignored(self) -> None:
-        """Unknown columns and keys are ignored."""
+        """Unknown columns of CSV and unknown keys of JSON are ignored."""
         assert await read(f"note,{HEADER},\n1,{GOOD},\n") == [LinkLine(2, NEW)]
         assert await read(json.dumps({**OBJECT, "note": {"deep": [1]}})) == [LinkLine(1, NEW)]
 
@@ -449,7 +449,7 @@ class TestComments:
     async def test_they_are_skipped_and_reported_once(
         self, caplog: pytest.LogCaptureFixture, length: int
     ) -> None:
-        """A line that begins with # is not a row; the first such line is logged."""
+        """A CSV line that begins with # is skipped as a comment, and the first one is logged."""
         caplog.set_level("INFO", "datadog_caselinks")
         content = f'\n# "by hand\n{HEADER}\n#{GOOD}\n"# a, b",,\n{GOOD}\n'
         assert await read(content, length) == [LinkLine(6, NEW)]
@@ -499,7 +499,7 @@ class TestDelimiters:
         assert await read(JSON_LINE, delimiter=";", format="jsonl") == [LinkLine(1, NEW)]
 
     async def test_other_bytes_in_ignored_columns(self) -> None:
-        """Only the columns of a link must be UTF-8."""
+        """Other columns than those of a link may contain bytes that are not UTF-8."""
         content = f"{HEADER},Priorit\xe4t\n{GOOD},\xe9\n{GOOD}\xe9,\n{GOOD},".encode("latin-1")
         good, bad, last = await read(content)
         assert bad == MalformedLine(3, "is not UTF-8 text")

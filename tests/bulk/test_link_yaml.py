@@ -61,13 +61,13 @@ class TestMapping:
         ]
 
     async def test_a_tag_calls_nothing(self) -> None:
-        """Tags do not construct or call anything."""
+        """YAML tags do not construct or call anything."""
         (line,) = await read("SHOP-1: {blocks: !!python/object/apply:os.abort x}\n")
         assert isinstance(line, MalformedLine)
 
     @pytest.mark.parametrize("word", ["no", "on", "007", "1e9", "2024-01-01", "0x1F", "!!int 12"])
     async def test_a_scalar_is_what_is_written(self, word: str) -> None:
-        """A scalar is never converted to a boolean, number or date."""
+        """A YAML scalar is never converted to a boolean, a number or a date."""
         [(_, reason)] = await numbers_and_links(f"SHOP-1:\n  blocks: {word}\n")
         assert reason.startswith(f"{word.removeprefix('!!int ')!r} does not name an entity")
 
@@ -173,7 +173,7 @@ class TestWholeFiles:
         ]
 
     async def test_it_may_be_indented(self) -> None:
-        """Indented text, copied from another file, is read."""
+        """Indented YAML, as copied from another file, is read."""
         assert await numbers_and_links("  - {parent: SHOP-1, relationship: blocks, child: SHOP-2}\n") == [
             (1, "SHOP-1 BLOCKS SHOP-2")
         ]

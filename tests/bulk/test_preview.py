@@ -32,7 +32,7 @@ A, B, C = (PARENT.relates_to(case(some_id(number))) for number in (2, 3, 4))
 async def previewed(
     client: CaseLinksClient, *wanted: WantedLink, journal: Path | None = None
 ) -> list[Preview]:
-    """Return the outcomes in the order of ``wanted``."""
+    """Return the outcomes of a preview in the order of ``wanted``."""
     outcomes = [each async for each in client.preview_links(wanted, journal=journal, concurrency=1)]
     return sorted(outcomes, key=lambda outcome: outcome.index)
 

@@ -107,8 +107,8 @@ def report_number(reports: int, number: int) -> None:
 
 if __name__ == "__main__":
     for module in walk_packages(datadog_caselinks.__path__, "datadog_caselinks."):
-        if not module.name.endswith("__main__"):  # runs the command
-            with contextlib.suppress(ImportError):  # of an extra that is not installed
+        if not module.name.endswith("__main__"):  # this would run the command
+            with contextlib.suppress(ImportError):  # of an optional dependency
                 import_module(module.name)
     gc.freeze()  # so that the forks do not scan these objects when they end
     with socket.socket(fileno=os.dup(0)) as socket_of_requests:

@@ -438,7 +438,7 @@ async def test_what_the_shell_has_read_is_not_read_again(sandbox: Sandbox, tmp_p
 
 
 async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A terminal shows a bar with the count and a summary; with --verbose the links scroll above the bar."""
+    """A terminal shows a bar with the count; with --verbose, the links scroll above the bar."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 30)
     status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--no-lookup", str(path))
@@ -452,7 +452,7 @@ async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -
 
 
 async def test_a_terminal_of_a_ci_job_shows_lines(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With CI set there is no bar, so the links are shown, with their ids dim."""
+    """With CI set, a terminal shows the links with dim ids instead of a bar."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS)
     status, shown = await on_terminal(pointing_at(sandbox) | {"CI": "true"}, "bulk", str(path))
@@ -507,7 +507,7 @@ async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
 
 
 async def test_outcomes_are_lines_to_run_again(sandbox: Sandbox) -> None:
-    """The JSON Lines of a run name the links as its file does, so that they are the file of another run."""
+    """The JSON Lines of a run can be the input of another run, because they name links as its file does."""
     for number in (1, 2):
         sandbox.add_case(f"SHOP-{number}")
     text = b"parent,relationship,child\nshop-2,blocked by,SHOP-1\nSHOP-1,parent of,SHOP-3\n"
@@ -523,7 +523,7 @@ async def test_outcomes_are_lines_to_run_again(sandbox: Sandbox) -> None:
 
 
 async def test_an_ambiguous_outcome_has_the_status_that_left_it_open() -> None:
-    """The JSON of an ambiguous link has the class of its error, and the status of the response."""
+    """The JSON of an ambiguous link has the type of its error and the status of the response."""
     async with Server(answers(503), answers(403)) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         options = ("--no-lookup", "--attempts", "1", "--output", "jsonl")
@@ -547,7 +547,7 @@ async def test_errors_that_name_uuids_follow_the_keys(sandbox: Sandbox) -> None:
 
 
 async def test_a_repeated_line_names_the_first(sandbox: Sandbox) -> None:
-    """A line with an equal link names the line that created it, in JSON too."""
+    """A repeated line is reported with the number of the line that created the link, also in JSON."""
     text = (HEADER + BLOCKS * 2).encode()
     done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=text)
     (link,) = sandbox.links

@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_is_that_of_the_package() -> None:
-    """--version prints the version in version.py, also where the package has no metadata."""
+    """--version prints the version in version.py, even if the package has no metadata."""
     done = run("-c", f"import sys; sys.modules['importlib.metadata'] = None; {MAIN}", "--version")
     assert (done.stdout, done.stderr) == (f"caselinks, version {__version__}\n", "")
 
@@ -147,7 +147,7 @@ def _all(command: click.Command) -> Iterator[click.Command]:
     ],
 )
 async def test_an_unknown_command_gets_a_suggestion(command: str, expected: str) -> None:
-    """The error for a mistyped subcommand, or another word for one, names the subcommand; the status is 2."""
+    """A mistyped subcommand, or a common synonym of one, is refused with a suggestion and status 2."""
     done = await caselinks(environment(), *command.split())
     assert expected in done.err
     assert done.status == 2

@@ -68,7 +68,7 @@ async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
 
 
 async def test_it_ends_with_a_sentence(sandbox: Sandbox) -> None:
-    """The last line says whether links can be created, on standard error and not among JSON."""
+    """The last line, on standard error, says whether links can be created."""
     done = await caselinks(pointing_at(sandbox), "doctor")
     assert done.err == "Ready to create links.\n"
     assert done.out.splitlines()[0].startswith("ok\tsite\t")
@@ -117,7 +117,7 @@ async def test_keys_that_may_do_nothing() -> None:
 
 @pytest.mark.parametrize("prefix", ["DD", "DATADOG"])
 async def test_swapped_keys_are_noticed(sandbox: Sandbox, prefix: str) -> None:
-    """Two keys that are accepted in the other order are reported as swapped, by their variables."""
+    """Keys that are accepted in the other order are reported as swapped, with their variables."""
     keys = {
         f"{prefix}_API_KEY": sandbox.credentials.app_key,
         f"{prefix}_APP_KEY": sandbox.credentials.api_key,

@@ -19,9 +19,9 @@ FILE_LIMIT = 8  # blocks of 512 bytes or of 1 kB; a page is longer
 
 
 def run(program: str, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``program``, a shell script, which finds the command in ``$caselinks``.
+    """Run ``program``, a shell script that finds the command in ``$caselinks``.
 
-    The command is not measured for coverage, whose file might not fit on the disk either.
+    The command is not measured for coverage, because the limit of the disk applies to the coverage file too.
     """
     return subprocess.run(
         ["sh", "-c", program, "sh", str(file), *arguments],

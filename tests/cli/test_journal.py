@@ -19,7 +19,7 @@ CREATED, FAILED = (case(some_id(number)).blocks(case(some_id(number + 1))) for n
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> str:
-    """The journal of a run that created one link, while another one failed."""
+    """Return the journal of a run that created one link and failed to create another."""
     path = str(tmp_path / "run.journal")
     async with Journal(path, site="https://api.datadoghq.com") as journal:
         async with journal.entry(CREATED, parse_link("SHOP-1", "blocks", "SHOP-2")) as entry:

@@ -106,7 +106,7 @@ class TestCreate:
             assert expected in done.err
 
     async def test_an_ambiguous_result_ends_with_the_command(self) -> None:
-        """An error that leaves the result open ends with the command that creates only a missing link."""
+        """An ambiguous error ends with the ensure command, which creates the link only if it is missing."""
         async with Server(drops, answers(403)) as server:
             variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
             done = await caselinks(variables, "create", some_id(1), "blocks", some_id(2), "--output", "json")
@@ -118,7 +118,7 @@ class TestCreate:
         ]
 
     async def test_a_long_wait_names_the_option(self, sandbox: Sandbox) -> None:
-        """A rate limit that is used up for longer than --max-wait is an error that names this option."""
+        """A rate limit that lasts longer than --max-wait is an error that names this option."""
         sandbox.rate_limit = "1/1h"
         new = (some_id(1), "blocks", some_id(2))
         await caselinks(pointing_at(sandbox), "create", *new)
@@ -155,7 +155,7 @@ class TestEnsure:
     async def test_json_says_whether_the_link_was_created(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """The object has the member created: true the first time, then false."""
+        """The JSON of ensure has the member ``created``: true for the first call, then false."""
         for output, created in (("json", True), ("jsonl", False)):
             done = await caselinks(
                 pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2", "--output", output

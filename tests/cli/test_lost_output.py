@@ -56,7 +56,7 @@ def opened(*descriptors: int) -> Iterator[None]:
 
 
 async def start_with(out: int, err: int, variables: dict[str, str], *arguments: str) -> Started:
-    """Start the command on these streams, which it owns from now on, and on an empty standard input."""
+    """Start the command on these streams, which are closed here, and with an empty standard input."""
     empty = os.open(os.devnull, os.O_RDONLY)
     with opened(*{empty, out, err}):
         return await start_on((empty, out, err), variables, *arguments)
@@ -91,7 +91,7 @@ class TestStandardError:
     async def test_bulk_creates_every_link(
         self, sandbox: Sandbox, file: str, gone: Callable[[], int]
     ) -> None:
-        """A run whose standard error has gone away creates every link; its status reports the failures."""
+        """A run with a closed standard error creates every link, and its status reports the failures."""
         status = await status_with(null(), gone(), pointing_at(sandbox), "bulk", file, "--verbose")
         assert (status, len(sandbox.links)) == (1, len(LINES) - MALFORMED)
 

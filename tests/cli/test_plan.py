@@ -180,7 +180,7 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
 
 
 async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None:
-    """A cycle is reported by its path before anything is sent, including existing links."""
+    """A cycle that includes existing links is shown as a warning with its path."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
     done = await caselinks(pointing_at(sandbox), "plan", "--format", "yaml", "-", stdin=YAML.encode())
     assert "Warning: a cycle: " in done.err

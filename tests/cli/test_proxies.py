@@ -41,7 +41,7 @@ class TestVariables:
     def test_the_first_that_is_set(
         self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, name: str
     ) -> None:
-        """As in curl, lower case goes first, ALL_PROXY last, empty values are skipped, http is default."""
+        """Lower case goes first, ALL_PROXY last, and empty values are skipped, as in curl."""
         for variable, value in variables.items():
             monkeypatch.setenv(variable, value)
         choice = proxy_for(Site.US1)

@@ -76,7 +76,7 @@ def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFi
 
 
 def test_a_single_line_is_named_in_the_singular(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """A list of one line says "line", and not "lines"."""
+    """The report says "line" for a single line, and not "lines"."""
     fail(report, *[ConnectError("no network")] * 2)
     report.summarize()
     err = capsys.readouterr().err

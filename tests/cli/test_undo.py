@@ -37,7 +37,7 @@ def sandbox(sandbox: Sandbox) -> Sandbox:
 
 @pytest.fixture
 async def journal(sandbox: Sandbox, tmp_path: Path) -> str:
-    """The journal of a run that found one link and created another."""
+    """Return the journal of a run that found one link and created another."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
     file, journal = tmp_path / "links.csv", str(tmp_path / "run.journal")
     file.write_text(LINKS)
@@ -207,7 +207,7 @@ async def test_a_link_that_a_lookup_found_is_kept(tmp_path: Path, record: str) -
 
 
 async def test_links_in_flight_that_do_not_exist_are_undone(sandbox: Sandbox, journal: str) -> None:
-    """After an interrupted run whose links in flight were not created, undo ends with status 0."""
+    """Undo after an interrupted run ends with status 0 if none of the links in flight were created."""
     async with Journal(journal, site=sandbox.url) as opened:
         for number in range(20):
             async with opened.entry(case(some_id(1)).blocks(case(some_id(100 + number)))):

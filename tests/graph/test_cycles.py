@@ -54,11 +54,11 @@ class TestCycles:
         assert find_cycles(ring, relationships=[relationship]) == [tuple(ring)]
 
     def test_relationships_are_searched_separately(self) -> None:
-        """A case may cause the case that blocks it."""
+        """Links of different relationships form no cycle together."""
         assert find_cycles([A.blocks(B), B.causes(A)]) == []
 
     def test_a_cycle_starts_with_its_first_link(self) -> None:
-        """A cycle starts with the link that comes first in the input, so it reads like the file."""
+        """A cycle starts with its first link in the input, so that it reads like the file."""
         ring = chain(A, B, C, A)
         assert find_cycles([D.blocks(A), ring[1], ring[2], ring[0]]) == [(ring[1], ring[2], ring[0])]
         short = chain(B, A, B)

@@ -372,7 +372,7 @@ class TestBlockersOf:
             made.blockers_of("checkout")
 
     def test_in_a_cycle(self) -> None:
-        """In a cycle each blocker is returned once, without the case itself."""
+        """Each blocker in a cycle is returned once, without the case itself."""
         made = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a")
         assert made.blockers_of(entity("a")) == (entity("c"), entity("b"))
 

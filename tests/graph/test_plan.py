@@ -78,7 +78,7 @@ class TestPlanLinks:
     async def test_what_is_not_there_is_to_be_created(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Missing links are planned in order; nothing is written, and each key is looked up once."""
+        """Missing links are planned in order, nothing is written, and each key is looked up once."""
         wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted)
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
@@ -244,7 +244,7 @@ class TestWarnings:
 
 class TestText:
     async def test_it_is_the_difference(self, client: CaseLinksClient) -> None:
-        """``str()`` has one line for each created or deleted link, with keys where they are known."""
+        """The text of a plan has one line per created or deleted link, with keys if they are known."""
         await client.create_link(A.causes(B))
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted, prune=True)
@@ -257,7 +257,7 @@ class TestText:
         assert plan.cases[A].title == "Title 1"
 
     def test_without_a_difference_it_is_empty(self) -> None:
-        """A plan without changes is an empty string."""
+        """The text of a plan without changes is empty."""
         assert str(LinkPlan(keep=(there("x", A.blocks(B)),))) == ""
 
 
@@ -308,7 +308,7 @@ class TestApplyPlan:
         assert ids(sandbox) == [theirs.id]
 
     async def test_creates_come_before_deletes(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """All creates are finished before the first delete is sent."""
+        """All creates finish before the first delete is sent."""
         wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         for new in wanted[:10]:
             await client.create_link(new.parent.causes(new.child))
@@ -320,7 +320,7 @@ class TestApplyPlan:
         assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
 
     async def test_where_a_create_fails_nothing_is_deleted(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """After a failed create nothing is deleted, because a replacement may be missing."""
+        """If a create fails, nothing is deleted, because a replacement may be missing."""
         api = Api()
 
         async def meet(exchange: Exchange) -> None:

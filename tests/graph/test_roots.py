@@ -127,7 +127,7 @@ class TestIncidents:
         assert LinkGraph(a, (), incidents=known).address(a) is None
 
     def test_networkx_gets_what_is_known(self) -> None:
-        """The node of an incident has its key, title and status."""
+        """The networkx node of an incident has its key, title and status."""
         a = entity("i:a")
         made = LinkGraph(a, (), incidents={a: Incident(a.id, "7", "IR-7", "A title", "active")})
         assert made.to_networkx().nodes[a] == {
