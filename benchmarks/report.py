@@ -58,8 +58,8 @@ def limited_rows(
 ) -> list[Row]:
     """Return the rows of a run under a rate limit.
 
-    The targets are the share of links that may be ``rejected``, and a time: the floor by the factor ``slack``,
-    and ``grace`` seconds.
+    The targets are the share of links that may be ``rejected``, and a time: ``slack`` times the floor, plus
+    ``grace`` seconds.
     """
     what = f"{run.links:,} at 200 per 2 s, {who}"
     outcome = f"{run.failed:,} failed, {run.rejected:,} rejected"

@@ -792,7 +792,7 @@ class TestCannotBeWritten:
             f"the journal {path} cannot be written because the disk is full: free some space and run again"
         )
         assert [(type(error), str(error)) for error in errors] == [(JournalError, str(caught.value))] * 201
-        assert len(set(map(id, errors))) == 201  # each its own, as each gets the traceback of its task
+        assert len(set(map(id, errors))) == 201  # separate objects: each gets its own traceback
         assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_who_came_meanwhile_is_told_too(

@@ -34,7 +34,7 @@ READ_AT_START = ("PYTHONPATH", "SSL_CERT_FILE")  # read by Python itself, and by
 
 def serve(requests: socket.socket) -> None:
     """Start the requested processes until the socket is closed; then kill those that still run."""
-    running: dict[int, tuple[int, int]] = {}  # by descriptors that become readable when it ends
+    running: dict[int, tuple[int, int]] = {}  # keys become readable when the process ends
     with selectors.DefaultSelector() as events:
         events.register(requests, selectors.EVENT_READ)
         while True:
