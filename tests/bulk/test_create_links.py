@@ -447,7 +447,7 @@ class TestMapConcurrently:
         assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
-        """The first error is raised unchanged, and the other calls are cancelled."""
+        """The first error of concurrent calls is raised unchanged, and the other calls are cancelled."""
         told: list[int] = []
 
         async def ask(item: int) -> None:

@@ -163,7 +163,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int
 
 @pytest.fixture
 def connecting_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Start every later connection with a pragma that makes SQLite fail as in production."""
+    """Return a function that applies a pragma to later connections, so that SQLite fails."""
 
     def begin_with(pragma: str) -> None:
         connect = sqlite3.connect
@@ -418,7 +418,7 @@ class TestCommits:
     async def test_what_comes_meanwhile_is_the_next(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """Writes during a commit share the next commit."""
+        """Writes that arrive during a commit share the next commit."""
         async with Journal(path, site=SITE) as journal:
             with held(path):
                 commits.clear()
@@ -438,7 +438,7 @@ class TestCommits:
     async def test_by_one_thread_that_is_not_the_loops(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """One thread outside of the event loop commits, and syncs each commit to the disk."""
+        """A separate thread commits all writes, and syncs each commit to the disk."""
         await link_all(path, 3)
         assert len({thread for thread, _ in commits}) == 1
         assert threading.current_thread() not in {thread for thread, _ in commits}
@@ -832,7 +832,7 @@ class TestCannotBeWritten:
     async def test_the_error_of_the_body_comes_first(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """The error of the body is raised, and not the error of the journal."""
+        """An error of the body is raised instead of the journal's error."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:

@@ -333,7 +333,7 @@ class TestSystems:
 
 
 class TestReaders:
-    """Concurrent readers, one of which may remove the log of a killed run."""
+    """Several readers at the same time; one of them may remove the log of a killed run."""
 
     async def left_by_a_killed_run(self, path: Path) -> None:
         with run(path) as first:

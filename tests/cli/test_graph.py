@@ -273,7 +273,7 @@ async def test_a_file_whose_name_says_nothing_gets_a_tree(sandbox: Sandbox, tmp_
 
 
 async def test_ctrl_c_ends_it_while_it_draws(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Ctrl-C ends the command while the layout library runs, although the library turns it into an error."""
+    """Ctrl-C ends the command during the layout, although the library raises another error."""
     (tmp_path / "fast_sugiyama.py").write_text(
         "import os, signal\n"
         "def from_edges(*_, **__):\n"

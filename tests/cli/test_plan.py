@@ -230,7 +230,7 @@ async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: st
 
 
 async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str]:
-    """Run plan --apply on a terminal, answer its question, and return the status and the output."""
+    """Run plan --apply on a terminal, confirm or interrupt it, and return the status and the output."""
     ours, theirs = pty.openpty()
     variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
     process = await start_on((theirs, theirs, theirs), variables, "plan", file, "--apply")

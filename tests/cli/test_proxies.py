@@ -48,7 +48,7 @@ class TestVariables:
         assert (choice.url, choice.reason) == (url, name)
 
     def test_none_is_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a variable there is no proxy, and a reason says that HTTP_PROXY is for http only."""
+        """Without a variable there is no proxy; HTTP_PROXY is reported as not used, as it is for http."""
         assert proxy_for(Site.US1).url is None
         assert proxy_for(Site.US1).reason is None
         monkeypatch.setenv("HTTP_PROXY", "http://a.example")
@@ -89,7 +89,7 @@ class TestFlaws:
     def test_are_told_by_the_name_of_the_variable(
         self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
     ) -> None:
-        """The error names the variable but no password, and says how to use no proxy."""
+        """The error for an invalid proxy names its variable but no password, and says how to use no proxy."""
         monkeypatch.setenv(variable, value)
         with pytest.raises(ParameterError, match=rf"^{variable} must be a URL") as caught:
             proxy_for(Site.EU1)

@@ -285,7 +285,7 @@ async def test_keys_of_many_cases_are_not_looked_up(
 
 
 async def answered(sandbox: Sandbox, journal: str, answer: bytes, *options: str) -> tuple[int, str]:
-    """Run undo on a terminal, answer its question or press Ctrl-C, and return the status and the output."""
+    """Run undo on a terminal, confirm or interrupt it, and return the status and the output."""
     ours, theirs = pty.openpty()
     variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
     process = await start_on((theirs, theirs, theirs), variables, "undo", journal, *options)

@@ -42,7 +42,7 @@ async def slack() -> AsyncIterator[Slack]:
 
 class TestLinkCommand:
     async def test_tells_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """The message has the keys and titles of both cases and the direction of the link."""
+        """The message about a new link has the keys and titles of both cases and the direction."""
         assert await ensure_link(client, "shop-1", "blocks", "SHOP-2") == (
             "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
         )
@@ -56,7 +56,7 @@ class TestLinkCommand:
     async def test_a_second_time_makes_no_second_link(
         self, client: CaseLinksClient, sandbox: Sandbox
     ) -> None:
-        """The same command again creates no second link."""
+        """Repeating a command of the bot creates no second link."""
         await ensure_link(client, "SHOP-1", "relates-to", "SHOP-2")
         said = await ensure_link(client, "SHOP-2", "RELATES_TO", "SHOP-1")
         assert said.startswith("Already linked: ")

@@ -163,7 +163,7 @@ class TestGraphOfTheDemo:
 
 
 async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
-    """The first error is raised unchanged, without an exception group, and leaves no task behind."""
+    """An error while reading is raised unchanged, without an exception group, and leaves no task."""
     async with (
         Server(answers(500), is_silent) as server,
         CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
@@ -270,7 +270,7 @@ class TestWalk:
         assert (len(listed) > len(set(listed))) == (max_waiting < 400_000)
 
     async def test_each_entity_is_kept_once(self) -> None:
-        """Links share one object per entity."""
+        """The links of a graph share one object per entity."""
         world = World("a CAUSES b", "b CAUSES c", "c CAUSES a")
         links = (await world.graph()).links
         ends = [end for link in links for end in (link.parent, link.child)]
@@ -411,7 +411,7 @@ class TestTopologicalOrder:
             assert all(order.index(link.parent) < order.index(link.child) for link in made.links)
 
     def test_the_error_names_the_cycle(self) -> None:
-        """The error names the cycle by keys if they are known, and otherwise by ids."""
+        """The error about a cycle names its cases by key if it is known, and otherwise by id."""
         made = graph("a BLOCKS b", "b BLOCKS a", a="One")
         with pytest.raises(CycleError) as raised:
             made.topological_order()

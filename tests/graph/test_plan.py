@@ -175,7 +175,7 @@ class TestPlanLinks:
     async def test_keys_without_a_case_are_named_all_at_once(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """The error names every unknown key, and no list is requested."""
+        """The error about unknown keys names all of them, and no list is requested."""
         wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
         with pytest.raises(NotFoundError, match="SHOP-71") as caught:
             await client.plan_links(wanted)
@@ -198,7 +198,7 @@ class TestPlanLinks:
             await client.plan_links([parse_link("SHOP-1", "blocks", A)])
 
     async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-        """The first error cancels the requests in flight and leaves no task behind."""
+        """The first error while planning cancels the requests in flight and leaves no task behind."""
         async with (
             leaving_nothing(),
             Server(Held(), answers(401)) as server,

@@ -82,7 +82,7 @@ def test_any_graph_is_tidy(made: LinkGraph, form: Form) -> None:
 
 @given(graphs, st.sampled_from(FORMS))
 def test_labels_are_apart(made: LinkGraph, form: Form) -> None:
-    """Labels overlap neither each other nor a box."""
+    """The labels of links overlap neither each other nor a box."""
     plan = layout(made, form)
     named = {way.label: way for way in plan.ways if way.link.parent != way.link.child}
     labels = []
