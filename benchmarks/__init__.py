@@ -1,1 +1,1 @@
-"""What this SDK costs and what it keeps, measured beside its alternatives: ``nox -s bench``."""
+"""The costs and guarantees of this SDK, measured beside its alternatives: ``nox -s bench``."""

@@ -60,7 +60,7 @@ class _Run:
         return report.memory_rows(memory, scale.gathered_links, scale.few_links, scale.many_links)
 
     def parts(self) -> dict[str, Callable[[], list[Row]]]:
-        """What can be measured by itself."""
+        """Return the parts that can be measured separately."""
         return {
             "cpu": self.cpu,
             "limit": self.limit,
@@ -84,7 +84,7 @@ def _arguments(parts: list[str]) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, print the table, and write it and the picture: into ``docs`` after a whole run."""
+    """Measure, print the table, and write the table and the picture; a whole run writes to ``docs``."""
     arguments = _arguments(list(_Run(measure.QUICK, 0).parts()))
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     scale = measure.QUICK if arguments.quick else measure.FULL

@@ -1,8 +1,8 @@
-"""A program: which functions of the package one ``create_link`` passes, counted by ``sys.setprofile``.
+"""Count the functions of the package that one ``create_link`` calls, with ``sys.setprofile``.
 
-Prints the count of functions and files for a create that succeeds at once, and for one whose first attempt
-gets a 503; with ``--list`` the functions too. The client has created one link before, so that imports do not
-count.
+The program prints the number of functions and files for a create that succeeds at once, and for one whose
+first attempt gets a 503; with ``--list`` the functions too. The client has created one link before, so that
+imports do not count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POLICY = RetryPolicy(base=0, settle=0)
 
 
 async def passed(client: CaseLinksClient, new: WantedLink) -> set[CodeType]:
-    """Return the functions of the package that one call passes."""
+    """Return the functions of the package that one create calls."""
     seen: set[CodeType] = set()
 
     def profile(frame: Any, event: str, _: object) -> None:
@@ -39,8 +39,8 @@ async def passed(client: CaseLinksClient, new: WantedLink) -> set[CodeType]:
 
 
 async def main() -> None:
-    """Count both, and print."""
-    with Sandbox().in_thread() as sandbox:  # setprofile counts this thread only
+    """Count the functions for both creates, and print them."""
+    with Sandbox().in_thread() as sandbox:  # setprofile counts only this thread
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=POLICY) as client:
             await client.create_link(NEW)
             print_path("success", await passed(client, NEW))
@@ -49,7 +49,7 @@ async def main() -> None:
 
 
 def print_path(name: str, seen: set[CodeType]) -> None:
-    """Print the count, and with ``--list`` the functions."""
+    """Print the number of functions, and with ``--list`` their names."""
     files = {code.co_filename for code in seen}
     print(f"{name}: {len(seen)} functions in {len(files)} files")
     if "--list" in sys.argv:

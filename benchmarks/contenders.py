@@ -1,6 +1,6 @@
-"""The ways to create a link that are compared. Each knows one client, and how its users write.
+"""The compared ways to create a link, each with one client, written as its users would.
 
-Each imports what it needs by itself, so that a process holds one contender and nothing of the others.
+Each contender has its own imports, so that a process loads no other contender.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _payload(pair: Pair) -> dict[str, Any]:
 
 @asynccontextmanager
 async def bare(url: str) -> AsyncIterator[Create]:
-    """The least that aiohttp can do: the same bytes each time, and the answer's body is read and dropped."""
+    """Create links with the minimum that aiohttp can do: fixed bytes, and a response that is not parsed."""
     import json
 
     import aiohttp
@@ -65,7 +65,7 @@ async def bare(url: str) -> AsyncIterator[Create]:
 
 @asynccontextmanager
 async def by_hand(url: str) -> AsyncIterator[Create]:
-    """As a careful person writes it: a payload for each link, the status checked, the answer decoded."""
+    """Create links as a careful developer would: one payload per link, with a checked and parsed response."""
     import aiohttp
 
     slots = asyncio.Semaphore(CONCURRENCY)
@@ -82,7 +82,7 @@ async def by_hand(url: str) -> AsyncIterator[Create]:
 
 @asynccontextmanager
 async def sdk(url: str, timeout: float = 30.0) -> AsyncIterator[Create]:
-    """This SDK, with the extra ``speed``. ``timeout`` is in seconds."""
+    """Create links with this SDK and the extra ``speed``. ``timeout`` is in seconds."""
     async with sdk_client(url, timeout=timeout) as links:
         _require(orjson=True)
         link = sdk_link_maker()
@@ -91,7 +91,7 @@ async def sdk(url: str, timeout: float = 30.0) -> AsyncIterator[Create]:
 
 @asynccontextmanager
 async def sdk_plain(url: str) -> AsyncIterator[Create]:
-    """This SDK without the extra: orjson cannot be imported."""
+    """Create links with this SDK without the extra: orjson cannot be imported."""
     sys.modules["orjson"] = None  # type: ignore[assignment]
     async with sdk_client(url) as links:
         _require(orjson=False)
@@ -100,7 +100,7 @@ async def sdk_plain(url: str) -> AsyncIterator[Create]:
 
 
 def sdk_client(url: str, timeout: float = 30.0) -> CaseLinksClient:
-    """The SDK's client as its users make it."""
+    """Return the SDK's client, created as users create it."""
     from datadog_caselinks import ApiKeys, CaseLinksClient
 
     keys = ApiKeys(api_key=API_KEY, app_key=APP_KEY)
@@ -108,14 +108,14 @@ def sdk_client(url: str, timeout: float = 30.0) -> CaseLinksClient:
 
 
 def sdk_link_maker() -> Callable[[Pair], WantedLink]:
-    """What makes a link as the SDK's users write it."""
+    """Return a function that builds a link as users of the SDK do."""
     from datadog_caselinks import case
 
     return lambda pair: case(pair[0]).blocks(case(pair[1]))
 
 
 def _require(*, orjson: bool) -> None:
-    """Raise unless the SDK encodes with what it is measured with."""
+    """Raise an error unless the SDK uses the expected encoder."""
     import datadog_caselinks.http.envelope  # noqa: F401 - which the first link would import
 
     if ("cattrs.preconf.orjson" in sys.modules) is not orjson:
@@ -124,21 +124,21 @@ def _require(*, orjson: bool) -> None:
 
 @asynccontextmanager
 async def official(url: str) -> AsyncIterator[Create]:
-    """Datadog's own async client, 100 calls at once."""
+    """Create links with Datadog's own async client, 100 calls at once."""
     async with _official(url) as create:
         yield _at_once(create)
 
 
 @asynccontextmanager
 async def official_retrying(url: str) -> AsyncIterator[Create]:
-    """Datadog's own async client with its retry switched on."""
+    """Create links with Datadog's own async client and its retry enabled."""
     async with _official(url, enable_retry=True) as create:
         yield create
 
 
 @asynccontextmanager
 async def official_retrying_in_slots(url: str) -> AsyncIterator[Create]:
-    """Datadog's own async client with its retry switched on, 100 calls at once."""
+    """Create links with Datadog's own async client and its retry enabled, 100 calls at once."""
     async with _official(url, enable_retry=True) as create:
         yield _at_once(create)
 
@@ -193,5 +193,5 @@ CONTENDERS: Final[dict[str, Contender]] = {
 
 
 def official_is_installed() -> bool:
-    """Whether Datadog's client can be compared at all."""
+    """Return whether Datadog's client is installed."""
     return find_spec("datadog_api_client") is not None

@@ -1,8 +1,7 @@
-"""A program: the fastest server that asyncio has, so that the client is what is measured.
+"""A minimal asyncio server, so that a benchmark measures the client.
 
-It makes every link that it is asked for, and looks at no more of a request than it needs to answer. Like
-Datadog it tells its rate limit in every answer; the limit is one that nobody meets. It prints its URL and
-ends with its standard input.
+The server creates every requested link and parses only what the response needs. Like Datadog, it reports a
+rate limit in every response; the limit is never reached. It prints its URL and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class _Connection(asyncio.Protocol):
         length = _LENGTH.search(request, 0, end)
         if end == -1 or not length or len(request) < end + 4 + int(length[1]):
             return
-        self._buffer = b""  # a client sends the next request after the answer
+        self._buffer = b""  # a client sends its next request only after the response
         self._transport.write(_answer(request, next(self.numbers)))
 
 

@@ -1,6 +1,7 @@
-"""A program: how well the workers of a fleet share a rate limit. ``python -m benchmarks.fleet``.
+"""Measure how well the workers of a fleet share a rate limit: ``python -m benchmarks.fleet``.
 
-It takes five minutes, needs a PostgreSQL that ``CASELINKS_DATABASE`` names, and leaves its runs there.
+The program takes five minutes, needs the PostgreSQL database in ``CASELINKS_DATABASE``, and leaves its runs
+there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _STARTUP: Final = 1.5
 
 @frozen
 class Shared:
-    """Of one run: requests within the limit and over it, the seconds that they took, and had to take."""
+    """One run: accepted and rejected requests, the seconds taken, and the minimum (``floor``) in seconds."""
 
     admitted: int
     rejected: int
@@ -49,12 +50,12 @@ class Shared:
 
 
 def uuid(number: int) -> str:
-    """An id for each number."""
+    """Return the UUID for a number."""
     return f"00000000-0000-4000-8000-{number:012x}"
 
 
 async def shared(app: App, limit: int, period: int, skip: int) -> Shared:
-    """Let four workers create links, from a moment of a window's first half on that is drawn by chance."""
+    """Let four workers create links, starting at a random moment of a window's first half."""
     async with Sandbox(rate_limit=f"{limit}/{period}s") as sandbox:
         keys = {"DD_API_KEY": sandbox.credentials.api_key, "DD_APP_KEY": sandbox.credentials.app_key}
         wanted = [
@@ -81,7 +82,7 @@ async def shared(app: App, limit: int, period: int, skip: int) -> Shared:
 
 
 async def main() -> None:
-    """Measure each limit, round after round."""
+    """Measure each limit, in several rounds."""
     async with connected(os.environ["CASELINKS_DATABASE"]) as app:
         await create_tables(app)
         for run in range(RUNS):

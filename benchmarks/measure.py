@@ -1,4 +1,4 @@
-"""What is measured, how often, and what the numbers are: medians, counts, differences. Knows no marks."""
+"""The measurements and their results: medians, counts and differences. Targets are in ``report``."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _STARTUP: Final = 2.0
 
 _FAULTY: Final = 0.1
 _TIMEOUT: Final = 2.0
-# A delay and a drip are met twice: within the client's time and beyond it. A late apply comes within it:
-# what is applied after the client has left and looked, no client can know of.
+# A delay and a drip are each used twice: within the timeout of the client and beyond it. A late apply comes
+# within it, because no client can notice a link that is created after its lookup.
 _SECONDS: Final[dict[Fault, tuple[float | None, ...]]] = {
     Fault.DELAY: (0.3, 2 * _TIMEOUT),
     Fault.DRIP: (0.3, 2 * _TIMEOUT),
@@ -40,7 +40,7 @@ _SECONDS: Final[dict[Fault, tuple[float | None, ...]]] = {
 
 @frozen
 class Scale:
-    """How much is measured."""
+    """The size of the measurements."""
 
     rounds: int
     links: int
@@ -61,7 +61,7 @@ QUICK: Final = Scale(2, 300, 100, 400, 200, 100, 500, 500, 2_000, 200, 400)
 
 @frozen
 class Cost:
-    """Of one contender: microseconds of CPU for each link, and links in a second; medians over rounds."""
+    """The cost of one contender: CPU microseconds per link, and links per second; medians over rounds."""
 
     cpu: float
     rate: float
@@ -69,9 +69,9 @@ class Cost:
 
 @frozen
 class Limited:
-    """What became of the gathered links under a rate limit; ``floor`` and ``taken`` are seconds.
+    """The results of gathered links under a rate limit; ``floor`` and ``taken`` are seconds.
 
-    The floor is from the first request to the start of the last window that the limit forces.
+    The floor is the time from the first request to the start of the last window that the limit requires.
     """
 
     links: int
@@ -83,7 +83,7 @@ class Limited:
 
 @frozen
 class Faulty:
-    """What became of the gathered links where attempts fail: raised, wanted but not there, there twice."""
+    """The results of gathered links with failing attempts: errors raised, links lost, links created twice."""
 
     links: int
     failed: int
@@ -95,7 +95,7 @@ class Faulty:
 
 @frozen
 class Memory:
-    """Megabytes: growth by a gather, and what the many links took more than the few."""
+    """Memory in megabytes: growth by a gather, and the difference between many and few links."""
 
     gathered: float
     streamed: float
@@ -106,7 +106,7 @@ Tell = Callable[[str], None]
 
 
 def costs(scale: Scale, tell: Tell) -> dict[str, Cost]:
-    """The CPU of each contender, in rounds of one process each, so that all meet the same machine."""
+    """Measure the CPU cost of each contender, in interleaved rounds with one process each."""
     contenders = ["bare", "by_hand", "sdk", "sdk_plain"] + ["official"] * official_is_installed()
     runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in contenders}
     with serving("fast_server") as server:
@@ -131,10 +131,10 @@ def _cost(results: list[dict[str, float]], links: int) -> Cost:
 
 
 def limited(scale: Scale, tell: Tell, contender: str, processes: int, draw: random.Random) -> Limited:
-    """Gather links under a rate limit, from so many processes at once.
+    """Gather links under a rate limit, from several processes at once.
 
-    They begin at a random moment of a window's first three quarters, so that the limit can be used up in
-    the first window too.
+    The processes start at a random moment of a window's first three quarters, so that the limit can be used
+    up in the first window too.
     """
     tell(f"{scale.limited_links:,} links at {_LIMIT} per {_PERIOD} s: {contender}, {processes} at once")
     share = scale.limited_links // processes
@@ -157,13 +157,13 @@ def limited(scale: Scale, tell: Tell, contender: str, processes: int, draw: rand
 
 
 def floor(first: float, links: int) -> float:
-    """Seconds from the ``first`` request to the start of the last window that ``links`` need."""
+    """Return the seconds from the ``first`` request to the start of the last window that ``links`` need."""
     windows = -(-links // _LIMIT)
     return max(0.0, (first // _PERIOD + windows - 1) * _PERIOD - first)
 
 
 def faulty(tell: Tell, contender: str, links: int, seed: int) -> Faulty:
-    """Gather links where one attempt in ten meets one of all faults."""
+    """Gather links while one attempt in ten meets a fault of any kind."""
     tell(f"{links:,} links, {_FAULTY:.0%} of attempts faulty: {contender}")
     options = {"timeout": _TIMEOUT} if contender == "sdk" else {}
     with serving("sandbox_server", faults=fault_rules(), seed=seed) as server:
@@ -184,9 +184,9 @@ def faulty(tell: Tell, contender: str, links: int, seed: int) -> Faulty:
 
 
 def fault_rules(share: float = _FAULTY) -> list[str]:
-    """Rules by which each kind of fault strikes equally often, ``share`` of the requests in all.
+    """Return rules by which each kind of fault strikes equally often, in total a ``share`` of the requests.
 
-    The sandbox draws the rules one after the other, so a later one is drawn of what is left.
+    The sandbox draws the rules in order, so a later rule applies to the remaining requests only.
     """
     kinds = [(fault, seconds) for fault in Fault for seconds in _SECONDS.get(fault, (None,))]
     each = share / len(kinds)
@@ -197,7 +197,7 @@ def fault_rules(share: float = _FAULTY) -> list[str]:
 
 
 def stalls(scale: Scale, tell: Tell) -> dict[str, float]:
-    """For each kind of work the milliseconds of the longest callback, in which nothing else can run."""
+    """Return the milliseconds of the longest callback for each kind of work, which blocks the event loop."""
     tell("the longest callback")
     with serving("sandbox_server") as server:
         longest = measured("stall", url=server.url, links=scale.stalled_links, listed=scale.listed_links)
@@ -205,7 +205,7 @@ def stalls(scale: Scale, tell: Tell) -> dict[str, float]:
 
 
 def memory(scale: Scale, tell: Tell) -> Memory:
-    """The memory that a gather takes, and whether ``create_links`` takes more for more links."""
+    """Measure the memory of a gather, and whether ``create_links`` needs more memory for more links."""
     with serving("fast_server") as server:
         tell(f"memory of {scale.gathered_links:,} gathered calls")
         gathered = measured("gather_memory", url=server.url, links=scale.gathered_links, warmup=scale.warmup)

@@ -1,4 +1,4 @@
-"""The CPU of the contenders as a picture: SVG, drawn as text. Measures nothing."""
+"""The CPU cost of the contenders as an SVG picture. Measures nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STYLE: Final = """
 
 
 def svg(title: str, told: str, height: float, parts: list[str]) -> str:
-    """A picture of ``parts``, ``height`` units high; ``told`` says in words what it shows."""
+    """Return a picture of ``parts`` with the given ``height``; ``told`` describes it in words."""
     lines = "\n".join(f"  {part}" for part in parts)
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{_SHOWN}" role="img" \
@@ -56,7 +56,7 @@ aria-labelledby="title told">
 
 
 def picture(costs: dict[str, Cost]) -> str:
-    """Horizontal bars: microseconds of CPU for each link, and the ratio to bare aiohttp."""
+    """Draw horizontal bars: CPU microseconds per link, and the ratio to bare aiohttp."""
     scale = (WIDTH - 2 * _MARGIN) / max(cost.cpu for cost in costs.values())
     parts = [
         f'<text class="title" x="{_MARGIN}" y="32">CPU time of the client per link</text>',

@@ -1,4 +1,4 @@
-"""Programs of this folder in processes of their own, bounded in time. Knows nothing of what they do."""
+"""Programs of this folder in processes of their own, with a time limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SECONDS: Final = 900.0
 
 
 class Program:
-    """``python -m benchmarks.MODULE``, running; what it says on standard error is shown."""
+    """A running ``python -m benchmarks.MODULE``, whose standard error is shown."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -31,14 +31,14 @@ class Program:
         )
 
     def line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line that the program prints."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def result(self) -> Any:
-        """The JSON that it prints at its end, for which closing its standard input may be the sign.
+        """Close standard input, and return the JSON that the program prints at its end.
 
-        Raises :class:`RuntimeError` if it fails, and ends it if it does not end.
+        Raises :class:`RuntimeError` if the program fails, and kills the program after the time limit.
         """
         try:
             told, _ = self._process.communicate(timeout=MAX_SECONDS)
@@ -52,7 +52,7 @@ class Program:
 
 
 class Server:
-    """A server in another process: where it is, and once it has ended what it ``counted``."""
+    """A server in another process: its ``url``, and after its end what it ``counted``."""
 
     def __init__(self, module: str, **options: Any) -> None:
         self._program = Program(module, json.dumps(options))
@@ -60,13 +60,13 @@ class Server:
         self.counted: Any = None
 
     def end(self) -> None:
-        """End it."""
+        """End the server."""
         self.counted = self._program.result()
 
 
 @contextmanager
 def serving(module: str, **options: Any) -> Iterator[Server]:
-    """The server that ``module`` is, for as long as it is needed."""
+    """Run the server in ``module`` while the context lasts."""
     server = Server(module, **options)
     try:
         yield server
@@ -75,17 +75,17 @@ def serving(module: str, **options: Any) -> Iterator[Server]:
 
 
 def started(measurement: str, **parameters: Any) -> Program:
-    """A measurement of ``worker.py`` in a fresh process."""
+    """Start a measurement of ``worker.py`` in a new process."""
     return Program("worker", measurement, json.dumps(parameters))
 
 
 def measured(measurement: str, **parameters: Any) -> Any:
-    """What a measurement of ``worker.py`` in a fresh process gives."""
+    """Return the result of a measurement of ``worker.py`` in a new process."""
     return started(measurement, **parameters).result()
 
 
 async def serve_until_stdin_ends(url: str) -> None:
-    """In a server: print ``url``, and return once standard input ends, as it does if the parent dies."""
+    """Print the ``url`` of a server, and return when standard input ends, as it does if the parent dies."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The numbers beside the marks that they are to meet, as one Markdown table. Measures nothing."""
+"""The results and their targets as one Markdown table. Measures nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = {
 
 @frozen
 class Row:
-    """One line: what was measured, what came out, and the mark with whether it is met, if there is one."""
+    """One row: the measurement, its result, and the target with whether it is met, if there is one."""
 
     measured: str
     result: str
@@ -32,12 +32,12 @@ class Row:
     met: bool | None = None
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The line's cells, as text."""
+        """Return the cells of the row as text."""
         return self.measured, self.result, self.mark, {None: "", True: "yes", False: "**no**"}[self.met]
 
 
 def cost_rows(costs: dict[str, Cost]) -> list[Row]:
-    """What each contender costs, and the ratios that have marks."""
+    """Return the cost of each contender, and the ratios that have targets."""
     rows = [
         Row(f"CPU per link: {NAMES[name]}", f"{cost.cpu:.0f} µs, {cost.rate:,.0f} links/s")
         for name, cost in costs.items()
@@ -56,13 +56,15 @@ def cost_rows(costs: dict[str, Cost]) -> list[Row]:
 def limited_rows(
     who: str, run: Limited, *, rejected: float | None = None, slack: float = 0, grace: float = 0
 ) -> list[Row]:
-    """A run under a rate limit; the marks are a share of the links that may be ``rejected``, and a time: the
-    floor by the factor ``slack``, and ``grace`` seconds.
+    """Return the rows of a run under a rate limit.
+
+    The targets are the share of links that may be ``rejected``, and a time: ``slack`` times the floor, plus
+    ``grace`` seconds.
     """
     what = f"{run.links:,} at 200 per 2 s, {who}"
     outcome = f"{run.failed:,} failed, {run.rejected:,} rejected"
     over = f"{run.taken - run.floor:.1f} s over the floor of {run.floor:.1f} s"
-    if run.failed:  # those who give up are early
+    if run.failed:  # a run with failures ends early
         over = f"{run.taken:.1f} s, where all would need {run.floor:.1f} s"
     if rejected is None:
         return [Row(what, f"{outcome}, {over}")]
@@ -75,7 +77,7 @@ def limited_rows(
 
 
 def faulty_row(who: str, run: Faulty, *, has_mark: bool) -> Row:
-    """A run among faults."""
+    """Return the row of a run with faults."""
     what = f"{run.links:,} links, 10 % of attempts faulty, {who}"
     outcome = f"{run.failed:,} failed, {run.lost:,} lost, {run.twice:,} twice; {run.struck:,} faults struck"
     if not has_mark:
@@ -84,7 +86,7 @@ def faulty_row(who: str, run: Faulty, *, has_mark: bool) -> Row:
 
 
 def stall_rows(longest: dict[str, float]) -> list[Row]:
-    """For how long other work in the event loop has to wait for a callback of the client."""
+    """Return the longest callbacks of the client, for which other work in the event loop has to wait."""
     own = [
         Row(f"longest callback: {what}", f"{taken:.1f} ms", "≤ 5 ms", taken <= 5)
         for what, taken in longest.items()
@@ -94,7 +96,7 @@ def stall_rows(longest: dict[str, float]) -> list[Row]:
 
 
 def memory_rows(memory: Memory, gathered: int, few: int, many: int) -> list[Row]:
-    """What is held in memory."""
+    """Return the rows about memory."""
     return [
         Row(f"memory of {gathered:,} gathered calls", f"{memory.gathered:.1f} MB"),
         Row(
@@ -111,7 +113,7 @@ def _at_most(measured: str, ratio: float, mark: float) -> Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as Markdown that can be read as it stands, too."""
+    """Return the rows as Markdown with aligned columns."""
     lines = [("measured", "result", "mark", "met"), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     rule = tuple("-" * width for width in widths)
@@ -122,7 +124,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def surroundings(rounds: int, links: int) -> str:
-    """What the numbers were measured with."""
+    """Describe the software and the machine of the measurement."""
     packages = ["aiohttp", "attrs", "cattrs", "orjson", *["datadog-api-client"] * official_is_installed()]
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return (

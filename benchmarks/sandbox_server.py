@@ -1,5 +1,7 @@
-"""A program: the sandbox, with its options as JSON. It prints its URL, and at its end what it counted,
-unless it keeps that in a file."""
+"""Run the sandbox with its options as JSON.
+
+The program prints its URL, and at its end its counts, unless it stores the links in a file.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ async def _main(options: dict[str, Any]) -> None:
     async with Sandbox(**options) as sandbox:
         await serve_until_stdin_ends(sandbox.url)
         if "db" in options:
-            return  # the file keeps what it holds
+            return  # the file has the links
         links = sandbox.links
         counted = {
             "rejected": sandbox.rejected,

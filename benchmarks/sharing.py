@@ -1,4 +1,4 @@
-"""A simulation: processes that share one rate limit. ``python -m benchmarks.sharing`` prints and draws it.
+"""Simulate processes that share one rate limit: ``python -m benchmarks.sharing`` prints and draws it.
 
 Each process is a real :class:`Window`, in virtual time. Its requests take 2 to 20 ms each way. The server
 allows 200 requests in 2 s and reports the five headers, as Datadog does.
@@ -29,9 +29,9 @@ _ONE_WAY: Final = (0.002, 0.02)
 
 
 class Simulation:
-    """Processes of one server in virtual time, with the same random delays for each ``seed``.
+    """Processes and a server in virtual time, with the same random delays for each ``seed``.
 
-    At time 0, between half of a window and a whole one is left.
+    At time 0, between half of a window and a whole window is left.
     """
 
     def __init__(self, seed: int, *, one_way: tuple[float, float] = _ONE_WAY) -> None:
@@ -45,11 +45,11 @@ class Simulation:
         self._count = itertools.count()
 
     def at(self, when: float, event: Callable[..., None], *arguments: object) -> None:
-        """Call ``event`` at the time ``when``."""
+        """Schedule ``event`` for the time ``when``."""
         heapq.heappush(self._events, (when, next(self._count), event, arguments))
 
     def later(self, event: Callable[..., None], *arguments: object) -> None:
-        """Call ``event`` after the time that a request or a response takes."""
+        """Schedule ``event`` after the time that a request or a response takes."""
         self.at(self.now + self.random.uniform(*self._one_way), event, *arguments)
 
     def run(self, *, until: float = math.inf, is_over: Callable[[], bool] = lambda: False) -> None:
@@ -72,12 +72,12 @@ class Simulation:
         ), is_rejected
 
     def floor(self, requests: int) -> float:
-        """Return the time at which the last window begins that so many requests need."""
+        """Return the start of the last window that ``requests`` requests need."""
         return (math.ceil(requests / LIMIT) - 1) * PERIOD - self._ahead
 
 
 class Process:
-    """A process with ``todo`` requests, of which ``SLOTS`` may be in flight at once, from ``start`` on."""
+    """A process with ``todo`` requests from ``start`` on, with at most ``SLOTS`` in flight."""
 
     def __init__(self, simulation: Simulation, todo: int, start: float = 0.0) -> None:
         self.ended_at = 0.0
@@ -89,7 +89,7 @@ class Process:
 
     @property
     def is_done(self) -> bool:
-        """Whether every request was accepted."""
+        """Return whether every request was accepted."""
         return self._left == 0
 
     def _send(self) -> None:
@@ -119,7 +119,7 @@ class Process:
 def together(
     processes: int, requests: int = 2000, *, seed: int = 1, one_way: tuple[float, float] = _ONE_WAY
 ) -> tuple[float, float]:
-    """Return the rejected part of all requests, and the time taken as a multiple of the floor."""
+    """Return the share of rejected requests, and the time taken as a multiple of the floor."""
     simulation = Simulation(seed, one_way=one_way)
     each = requests // processes
     running = [Process(simulation, each, simulation.random.uniform(0, 0.15)) for _ in range(processes)]
@@ -130,7 +130,7 @@ def together(
 
 
 def beside_a_bulk_run(calls: int = 100, *, seed: int = 1) -> list[float]:
-    """Return how many windows each of ``calls`` new processes waits for its one request, sorted."""
+    """Return the sorted waiting times, in windows, of ``calls`` new processes with one request each."""
     simulation = Simulation(seed)
     Process(simulation, 10**9)
     waits = []
@@ -160,7 +160,7 @@ def main() -> None:
 
 
 def picture(rows: list[tuple[str, str, float]]) -> str:
-    """Draw each row as a bar: its name, the result in words, and its length."""
+    """Draw each row as a bar with its name and its result."""
     parts = [
         '<text class="title" x="20" y="32">Processes that share a limit of 200 in 2 s</text>',
         '<text class="quiet" x="20" y="54">simulated; the grey bar is three windows, or all requests</text>',

@@ -1,7 +1,8 @@
-"""A long day of a client in ten minutes: ``nox -s soak``, or ``nox -s soak -- --minutes 1`` to try it out.
+"""Ten minutes of continuous use: ``nox -s soak``, or ``nox -s soak -- --minutes 1`` to try it out.
 
-Two sites, each in a process of its own, with faults and limits that change, and a restart with each change in
-the middle of the work. Ends with exit status 1 if a link was lost or made twice, or if anything grew.
+The run has two sites, each in a process of its own, with faults and limits that change, and a restart during
+the work with each change. The exit status is 1 if a link was lost or created twice, or if memory, descriptors
+or tasks grew.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ _CALM: Final[dict[str, Any]] = {"rate_limit": None, "faults": []}
 
 @define
 class Site:
-    """A sandbox in another process, and the links that are wanted there: the first ``taken`` of its pairs.
+    """A sandbox in another process, and its wanted links: the first ``taken`` of its pairs.
 
-    Of the ``denied`` it was said that they are not there, of the ``unclear`` nothing is known.
+    The ``denied`` links were reported as not created; the state of the ``unclear`` links is unknown.
     """
 
     folder: Path
@@ -78,20 +79,20 @@ class Site:
 
     @property
     def database(self) -> Path:
-        """What is kept over restarts."""
+        """Return the path of the database, which outlives restarts."""
         return self.folder / f"site-{self.number}.db"
 
     @property
     def url(self) -> str:
-        """Where it is, also while it is not."""
+        """Return the URL of the site, which stays the same over restarts."""
         return f"http://127.0.0.1:{self.port}"
 
     def source(self) -> Iterator[Pair]:
-        """What is wanted here: the same pairs each time."""
+        """Return the wanted pairs of this site, which are the same each time."""
         return pairs(self.number)
 
     async def start(self, **weather: Any) -> None:
-        """Begin, or go on at the same place with what the file holds."""
+        """Start the process, after a restart on the same port with the stored links."""
         options = {"db": str(self.database), "port": self.port, **weather}
         self.server = await asyncio.to_thread(partial(Server, "sandbox_server", **options))
         self.port = int(self.server.url.rpartition(":")[2])
@@ -103,7 +104,7 @@ class Site:
             self.server = None
 
     async def change_with_the_work(self) -> None:
-        """Start again with other faults and another limit, whenever so many links are done."""
+        """Restart with other faults and another limit after every ``links_between_changes`` links."""
         while await self.change.wait() and not self.is_over:
             self.change.clear()
             await self.stop()
@@ -111,12 +112,12 @@ class Site:
             await self.start(**self.weather())
 
     def end_of_work(self) -> None:
-        """Change no more, after a change that is under way: cut short, it would leave a process behind."""
+        """End the changes after the one in progress; cancelling it would leave a process behind."""
         self.is_over = True
         self.change.set()
 
     def weather(self) -> dict[str, Any]:
-        """A limit and faults, drawn."""
+        """Return a random rate limit and random faults."""
         share = self.draw.choice(_FAULTY)
         return {
             "rate_limit": self.draw.choice(_LIMITS),
@@ -125,7 +126,7 @@ class Site:
         }
 
     def count(self, pair: Pair, error: CaseLinksError | None) -> None:
-        """What became of a link."""
+        """Count the outcome of a link."""
         self.done += 1
         if isinstance(error, AmbiguousResultError):
             self.leave([pair])
@@ -135,7 +136,7 @@ class Site:
             self.change.set()
 
     def leave(self, some: Iterable[Pair]) -> None:
-        """Nobody knows of these whether they are there."""
+        """Record links whose existence is unknown."""
         before = len(self.unclear)
         self.unclear.extend(some)
         self.left_unclear += len(self.unclear) - before
@@ -170,7 +171,7 @@ async def _gathered(site: Site, links: CaseLinksClient, some: list[Pair]) -> Non
 
 
 async def _broken_off(site: Site, links: CaseLinksClient, some: list[Pair]) -> None:
-    """In the middle: of the rest nobody is told what came of it."""
+    """Leave a run in the middle, so that the outcomes of the remaining links are unknown."""
     rest = dict.fromkeys(some)
     async with aclosing(links.create_links(map(_link, some))) as outcomes:
         async for outcome in outcomes:
@@ -182,9 +183,9 @@ async def _broken_off(site: Site, links: CaseLinksClient, some: list[Pair]) -> N
 
 
 async def _once_more(site: Site, links: CaseLinksClient) -> None:
-    """What was left unclear, so that it does not pile up; not before a server that is slow is done with it.
+    """Look up the unclear links again, after a slow server has applied its requests.
 
-    One that fails again stays unclear: by this error it was not made now, and may have been before.
+    A link that fails again stays unclear: it was not created now, but may have been created before.
     """
     some, site.unclear = site.unclear, []
     if some:
@@ -198,9 +199,9 @@ _Way = Callable[[Site, CaseLinksClient, list[Pair]], Coroutine[Any, Any, None]]
 
 
 class Soak:
-    """One run, with its files in ``folder``; the weather is drawn from ``seed``.
+    """One run with its files in ``folder``; faults and limits are drawn from ``seed``.
 
-    ``chunk`` links are made by one client, in one of four ways that follow each other.
+    Each client creates ``chunk`` links, in one of four ways in rotation.
     """
 
     def __init__(self, folder: Path, seed: int, *, chunk: int, links_between_changes: int) -> None:
@@ -214,7 +215,7 @@ class Soak:
         ]
 
     async def run(self, *, minutes: float, links: float) -> Soaked:
-        """Make links for so long, or so many; then, in calm weather, what is left."""
+        """Create links for the given time or number, then the remaining ones without faults."""
 
         def is_over() -> bool:
             return self._seconds() >= 60 * minutes or self._done() >= links
@@ -232,7 +233,7 @@ class Soak:
                 sampling.cancel()
                 for site in self._sites:
                     site.end_of_work()
-            await asyncio.sleep(0.1)  # what was closed lets go of its sockets
+            await asyncio.sleep(0.1)  # closed connections release their sockets
             after = self._sample()
             for site in self._sites:
                 await site.stop()
@@ -311,13 +312,13 @@ def _client(site: Site, sessions: SessionManager | None = None) -> CaseLinksClie
 
 
 def _resident() -> float:
-    """Megabytes of this process in memory."""
+    """Return the resident memory of this process in megabytes."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main() -> int:
-    """Run, print the counts, and write them and the picture; 1 if a rule is broken."""
+    """Run, print the counts, and write them with the picture; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--links", type=float, default=math.inf, help="end after so many, if that is earlier")

@@ -1,4 +1,4 @@
-"""What came out of a soak: its numbers beside the marks, as a table and as a picture. Measures nothing."""
+"""The results of a soak and their targets, as a table and as a picture. Measures nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.report import Row
 
 @frozen
 class Sample:
-    """The process at one moment: ``memory`` in megabytes, ``done`` links of which the outcome is known."""
+    """The state at one moment: ``memory`` in megabytes, and ``done`` links with a known outcome."""
 
     seconds: float
     done: int
@@ -27,10 +27,10 @@ class Sample:
 
 @frozen
 class Soaked:
-    """A run: samples of each second, one ``before`` and one ``after`` it, and what became of the links.
+    """A run: a sample per second, one ``before`` and one ``after`` it, and the counts of links.
 
-    ``denied`` links were told to have failed, ``denied_wrongly`` is how many of these were there;
-    ``unclear`` ones were ambiguous, or broken off. ``restarts`` are the seconds at which a site began anew.
+    ``denied`` links were reported as failed, and ``denied_wrongly`` of these existed. ``unclear`` links were
+    ambiguous or interrupted. ``restarts`` has the seconds at which a site restarted.
     """
 
     samples: list[Sample]
@@ -45,20 +45,20 @@ class Soaked:
     restarts: list[float]
 
     def growth(self, of: Callable[[Sample], float], extreme: Callable[[list[float]], float] = min) -> float:
-        """By how much the last quarter is above the second one, by the least of each; the first warms up.
+        """Return by how much the minimum of the last quarter exceeds the minimum of the second quarter.
 
-        By the least, since what is under way comes and goes, and only what is never let go stays in it. What
-        may be kept or not up to a bound, as pooled connections are, has its ``extreme`` in ``max``.
+        The first quarter is the warm-up. The minimum leaves out work in flight, so that only leaks remain.
+        For bounded resources, such as pooled connections, pass ``max`` as ``extreme``.
         """
         quarter = len(self.samples) // 4
-        if quarter < 15:  # in less than a minute there is nothing to compare
+        if quarter < 15:  # a run of less than a minute has too few samples
             return 0.0
         values = [of(sample) for sample in self.samples]
         return extreme(values[-quarter:]) - extreme(values[quarter : 2 * quarter])
 
 
 def rows(soaked: Soaked) -> list[Row]:
-    """The counts, and the rules of which none may be broken."""
+    """Return the counts with their targets."""
     memory, tasks = soaked.growth(lambda sample: sample.memory), soaked.growth(lambda sample: sample.tasks)
     descriptors = soaked.growth(lambda sample: sample.descriptors, max)
     opened = soaked.after.descriptors - soaked.before.descriptors
@@ -95,7 +95,7 @@ def rows(soaked: Soaked) -> list[Row]:
 
 
 def surroundings() -> str:
-    """What it was run with."""
+    """Describe the software and the machine of the run."""
     packages = ", ".join(f"{package} {version(package)}" for package in ("aiohttp", "attrs", "cattrs"))
     return f"Python {platform.python_version()}, {packages}; {platform.system()}, {os.cpu_count()} cores."
 
@@ -106,7 +106,7 @@ _COLUMNS: Final = 110
 
 
 def picture(soaked: Soaked) -> str:
-    """Links in each second, and the memory of the process, over the time of the run."""
+    """Draw links per second and the memory of the process over the time of the run."""
     ends = soaked.samples[-1].seconds or 1.0
     columns = _columns(soaked.samples, ends)
     rates = [done for done, _ in columns]
@@ -126,7 +126,7 @@ def picture(soaked: Soaked) -> str:
 
 
 def _columns(samples: list[Sample], ends: float) -> list[tuple[float, float]]:
-    """For each column links in a second, and the most memory; one without a sample is as the one before."""
+    """Return links per second and the maximum memory of each column; an empty one repeats the last."""
     columns = list[tuple[float, float]]()
     last = samples[0]
     for number in range(_COLUMNS):

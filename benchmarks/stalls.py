@@ -1,7 +1,7 @@
-"""How long one callback keeps the event loop from all else, while the client works. Knows no marks.
+"""Measure how long one callback blocks the event loop while the client works.
 
-Counted is the time of the loop's thread on the CPU, so that a busy machine makes no difference. Python's
-garbage collector comes in whichever callback it pleases, so its time is told by itself.
+The result is the CPU time of the event loop's thread, so that a busy machine makes no difference. Python's
+garbage collector runs in any callback, so its time is reported separately.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BESIDE: Final = (COLLECTOR, PARSER)
 
 
 async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -> dict[str, float]:
-    """The longest callback of each kind of work, in seconds, and what is to be told by itself."""
+    """Return the longest callback of each kind of work in seconds, and the separate times."""
 
     def wanted(count: int) -> list[NewCaseLink]:
         return [_blocks(case(UUID(parent)), case(UUID(child))) for parent, child in islice(source, count)]
@@ -45,7 +45,7 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
         async with CaseLinksClient(url, CREDENTIALS) as client:
 
             async def measure(what: str, work: Callable[[], Awaitable[Any]]) -> Any:
-                # In a task of its own, since what this one does is not the client's.
+                # in a separate task, because the work of this one is not the client's
                 watched.clear()
                 result = await asyncio.create_task(_awaited(work()))
                 longest[what] = max(watched)
@@ -54,7 +54,7 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
             run = partial(client.create_links, journal=Path(folder) / "journal")
             await _all(client.create_links(star))
             await _all(run(tree))
-            # What is imported when it is needed is imported by now.
+            # all lazy imports are done from here on
             await _all(client.apply_plan(await client.plan_links(tree)))
             await client.read_graph(tree[0].parent)
             gathered = [client.create_link(new) for new in wanted(links)]
@@ -78,14 +78,14 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
 
 
 class Watched(list[float]):
-    """What each callback took in seconds, without the collector's part; the longest of that is beside."""
+    """The seconds of each callback without garbage collection; ``collecting`` is the longest collection."""
 
     collecting = 0.0
 
 
 @contextmanager
 def watching() -> Iterator[Watched]:
-    """Measure every callback but those of the task that watches."""
+    """Measure every callback except those of the current task."""
     watched, run, clock, watcher = Watched(), events.Handle._run, time.thread_time, asyncio.current_task()
     collected = began = 0.0
 
@@ -118,12 +118,12 @@ def _blocks(parent: Entity, child: Entity) -> NewCaseLink:
 
 
 def _star(some: list[NewCaseLink]) -> list[NewCaseLink]:
-    """All of them from the first one's parent."""
+    """Return links from the parent of the first link to all children."""
     return [_blocks(some[0].parent, new.child) for new in some]
 
 
 def _tree(some: list[NewCaseLink]) -> list[NewCaseLink]:
-    """From each child of them to another one, which comes before it."""
+    """Return links that connect each child with an earlier one."""
     cases, draw = [new.child for new in some], Random(0)
     return [_blocks(cases[draw.randrange(place)], cases[place]) for place in range(1, len(cases))]
 
@@ -139,7 +139,7 @@ async def _all(outcomes: AsyncIterator[Any]) -> None:
 
 
 def _parsing(links: list[NewCaseLink]) -> float:
-    """Seconds that the parser takes for an answer of ``links``."""
+    """Return the seconds that parsing a response with ``links`` takes."""
     attributes = [
         decoded["data"] | {"id": str(uuid4())} for decoded in map(loads, map(encode_new_link, links))
     ]

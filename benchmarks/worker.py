@@ -1,6 +1,6 @@
-"""A program: one measurement in a fresh process, named by its function, with its parameters as JSON.
+"""Run one measurement in a new process, given by its function's name and its parameters as JSON.
 
-It prints what it measured as JSON. It knows the contenders; what the numbers mean is for others to say.
+The program prints the result as JSON. It knows the contenders, but not the meaning of the numbers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PROGRESS: Final = 100_000
 
 
 def pairs(seed: int) -> Iterator[Pair]:
-    """Pairs of random ids without end, the same ones for the same seed."""
+    """Yield endless pairs of random ids, which are the same for the same seed."""
     draw = random.Random(seed).getrandbits
     while True:
         yield str(UUID(int=draw(128), version=4)), str(UUID(int=draw(128), version=4))
 
 
 async def cost(*, contender: str, url: str, links: int, warmup: int) -> dict[str, float]:
-    """Seconds of CPU and of the clock for so many gathered links, after a warm-up."""
+    """Return the CPU and clock seconds for ``links`` gathered links, after a warm-up."""
     source = pairs(0)
     async with CONTENDERS[contender](url) as create:
         await _gather(create, islice(source, warmup))
@@ -49,10 +49,10 @@ async def cost(*, contender: str, url: str, links: int, warmup: int) -> dict[str
 async def flood(
     *, contender: str, url: str, links: int, skip: int = 0, seed: int = 0, start: float = 0, **options: Any
 ) -> dict[str, Any]:
-    """Gather ``links`` of the pairs of ``seed``, after the first ``skip``, at the time ``start``.
+    """Gather ``links`` pairs of ``seed`` after the first ``skip``, at the time ``start``.
 
-    Gives the number of those that raised by kind of error, and when the last was done. Times are in
-    seconds since the epoch.
+    Returns the number of errors by kind, and the time when the last call ended. Times are in seconds since
+    the epoch.
     """
     wanted = list(islice(pairs(seed), skip, skip + links))
     async with CONTENDERS[contender](url, **options) as create:
@@ -64,7 +64,7 @@ async def flood(
 
 
 async def gather_memory(*, url: str, links: int, warmup: int) -> float:
-    """Megabytes by which the peak of resident memory grows in a gather of so many calls of the SDK."""
+    """Return by how many megabytes the peak of resident memory grows in a gather of ``links`` calls."""
     source = pairs(0)
     async with CONTENDERS["sdk"](url) as create:
         await _gather(create, islice(source, warmup))
@@ -74,7 +74,7 @@ async def gather_memory(*, url: str, links: int, warmup: int) -> float:
 
 
 async def stream_memory(*, url: str, links: int) -> dict[str, float]:
-    """The peak of resident memory in megabytes after ``create_links`` over so many, and the seconds taken."""
+    """Return the peak of resident memory in megabytes after ``create_links``, and the seconds taken."""
     start = time.perf_counter()
     async with sdk_client(url) as client:
         done = 0
@@ -90,8 +90,8 @@ async def stream_memory(*, url: str, links: int) -> dict[str, float]:
 
 
 async def stall(*, url: str, links: int, listed: int) -> dict[str, float]:
-    """For each kind of work the longest callback in seconds."""
-    from benchmarks.stalls import stalls  # which imports the SDK: another contender must come first
+    """Return the longest callback in seconds for each kind of work."""
+    from benchmarks.stalls import stalls  # this imports the SDK, and another contender must come first
 
     return await stalls(url=url, links=links, listed=listed, source=pairs(0))
 
@@ -106,10 +106,10 @@ def _cpu() -> float:
 
 
 def _peak() -> float:
-    """The peak of resident memory in megabytes.
+    """Return the peak of resident memory in megabytes.
 
-    On Linux ``ru_maxrss`` is no less than what the parent held when it started this process, so the
-    kernel's own figure for this program is taken there.
+    On Linux, ``ru_maxrss`` is at least what the parent used when it started this process, so the kernel's own
+    figure for this program is used there.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("ascii", "replace"))

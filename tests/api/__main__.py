@@ -1,6 +1,7 @@
-"""``python -m tests.api``: what has changed since the last release so that users' programs would break.
+"""``python -m tests.api`` lists changes since the last release that break users' programs.
 
-The last release is the latest tag ``v…``. Exits with 1 if something broke, and the version does not say so.
+The last release is the latest tag ``v…``. The exit status is 1 if there is a breaking change that the version
+does not announce.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from tests.api.changes import breaking_changes, is_announced, last_release
 
 
 def main() -> int:
-    """Print each change, and return 1 if there is one that may not be."""
+    """Print each breaking change, and return 1 if the version does not announce them."""
     project = Path()
     release = last_release(project)
     if release is None:

@@ -1,4 +1,4 @@
-"""What of the public names is no more as a release had it, by griffe. Runs none of the code that it reads."""
+"""Breaking changes of the public names since a release, found by griffe without running the code."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PUBLIC: Final = frozenset(
 
 
 def last_release(project: Path) -> str | None:
-    """The latest tag ``v…`` that leads to what is checked out; ``None`` without one, or a repository."""
+    """Return the latest tag ``v…`` in the history; ``None`` without one or without a repository."""
     command = ["git", "-C", str(project), "describe", "--tags", "--abbrev=0", "--match=v[0-9]*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
 
 
 def breaking_changes(project: Path, *, since: str) -> list[str]:
-    """A line for each public name, parameter or attribute that is gone, or is not what it was.
+    """Return a line for each public name, parameter or attribute that was removed or changed.
 
-    Of a class by attrs the fields are compared, and not their order among its parameters.
+    For an attrs class, the fields are compared, but not their order as parameters.
     """
     old = griffe.load_git(NAME, ref=since, repo=project)
-    # By default a package in the working directory would come before the project's.
+    # By default, griffe prefers a package in the working directory to the project's.
     new = griffe.load(NAME, search_paths=[project], try_relative_path=False)
     _hide_modules(old)
     return [
@@ -39,7 +39,7 @@ def breaking_changes(project: Path, *, since: str) -> list[str]:
 
 
 def is_announced(project: Path, *, since: str) -> bool:
-    """Whether the version has a higher first number than the release ``since``."""
+    """Return whether the major version is higher than that of the release ``since``."""
     [version] = re.findall(
         r'^__version__ = "(.+)"$', (project / NAME / "version.py").read_text(), re.MULTILINE
     )

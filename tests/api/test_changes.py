@@ -1,4 +1,4 @@
-"""The check for changes that would break users' programs, on projects that are made for it."""
+"""The check for breaking changes, tested on generated projects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def git(project: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project without a release; its package has all that can change."""
+    """Create a project without a release, whose package has something of everything that can change."""
     for name, text in RELEASED.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -56,16 +56,16 @@ def change(project: Path, name: str, old: str, new: str) -> None:
 
 class TestLastRelease:
     def test_there_is_none(self, project: Path) -> None:
-        """Before the first release there is nothing to compare with, whatever else is tagged."""
+        """Without a release tag there is no last release, even if there are other tags."""
         git(project, "tag", "verified")
         assert last_release(project) is None
 
     def test_there_is_no_git(self, tmp_path: Path) -> None:
-        """In an unpacked sdist neither."""
+        """Outside of a repository, as in an unpacked sdist, there is no last release."""
         assert last_release(tmp_path) is None
 
     def test_the_latest_counts(self, project: Path) -> None:
-        """Of two releases it is the one before what is checked out."""
+        """The last release is the latest tag in the history."""
         git(project, "tag", "v1.0.0")
         git(project, "commit", "--quiet", "--allow-empty", "--message=second")
         git(project, "tag", "v1.1.0rc1")
@@ -89,7 +89,7 @@ class TestBreakingChanges:
         ],
     )
     def test_what_is_gone_is_told(self, project: Path, name: str, old: str, new: str, told: str) -> None:
-        """A parameter, a method or a name, of the package and of the sandbox, each in a line of its own."""
+        """A removed parameter, method or name is reported in one line."""
         change(project, f"datadog_caselinks/{name}", old, new)
         (line,) = breaking_changes(project, since="v1.1.0")
         assert told in line
@@ -104,12 +104,12 @@ class TestBreakingChanges:
         ],
     )
     def test_what_users_do_not_see_may_change(self, project: Path, name: str, old: str, new: str) -> None:
-        """Private names, modules that nothing is imported from, and what is new, break nothing."""
+        """Changes of private names, internal modules and additions are not breaking."""
         change(project, f"datadog_caselinks/{name}", old, new)
         assert breaking_changes(project, since="v1.1.0") == []
 
     def test_a_class_may_move(self, project: Path) -> None:
-        """Where a public name is defined is nobody's business."""
+        """A public name may be defined in another module."""
         (project / "datadog_caselinks/client.py").rename(project / "datadog_caselinks/moved.py")
         change(project, "datadog_caselinks/public.py", "datadog_caselinks.client", "datadog_caselinks.moved")
         assert breaking_changes(project, since="v1.1.0") == []
@@ -117,5 +117,5 @@ class TestBreakingChanges:
 
 @pytest.mark.parametrize(("since", "is_major"), [("v1.1.0", False), ("v0.9.3", True), ("v1.0.0rc1", False)])
 def test_what_breaks_is_announced_by_the_first_number(project: Path, since: str, is_major: bool) -> None:
-    """Semantic versioning: 2.0.0 may break what 1.9.0 had, 1.10.0 may not."""
+    """Only a new major version announces breaking changes."""
     assert is_announced(project, since=since) is is_major

@@ -1,4 +1,4 @@
-"""Journals in use, without the second for which a run waits in case another one is ending."""
+"""Faster tests of journals in use: a run normally waits up to a second for another one to end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from datadog_caselinks.bulk import journal
 
 @contextlib.contextmanager
 def few_polls() -> Iterator[None]:
-    """Let a run try just three times to open a file that another run is using."""
+    """Let a run try only three times to open a file that another run is using."""
     with patch.multiple(journal, _POLL=0, _MAX_POLLS=2):
         yield

@@ -45,7 +45,7 @@ async def refusal(
     delimiter: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the message of the error with which the whole file is refused."""
+    """Return the message of the error that refuses the whole file."""
     with pytest.raises(LinkFileError) as caught:
         await read(content, format=format, delimiter=delimiter, columns=columns)
     assert str(caught.value).isprintable()

@@ -74,7 +74,7 @@ MADE = CaseLink("the-id", link(1).parent, link(1).relationship, link(1).child)
     ],
 )
 def test_which_error_all_further_links_would_meet(error: CaseLinksError, at_first: bool, later: bool) -> None:
-    """Invalid keys, network errors and rate limits fail every link; a 403 only before the first creation."""
+    """Invalid keys, network errors and rate limits fail every link; a 403 does before the first create."""
     assert would_fail_all(error, has_created=False) is at_first
     assert would_fail_all(error, has_created=True) is later
     in_outage = copy.copy(error)
@@ -151,7 +151,7 @@ class TestOutcomes:
 
         async def every_third_fails(exchange: Exchange) -> None:
             if exchange.seen.method == "GET":
-                await answers(403)(exchange)  # so what was dropped cannot be looked for
+                await answers(403)(exchange)  # so the lookup after a lost response fails
                 return
             number = int(exchange.seen.json["data"]["attributes"]["child_entity_id"][-2:], 16) - 2
             await (created, answers(400), drops)[number % 3](exchange)
@@ -177,7 +177,7 @@ class TestOutcomes:
         assert server.methods.count("POST") == 30
 
     async def test_in_the_order_of_completion(self, keys: ApiKeys) -> None:
-        """A slow link does not delay the links after it."""
+        """A slow link does not delay the outcomes of the links after it."""
         hold = Held()
         async with (
             Server(created, hold, created) as server,
@@ -192,7 +192,7 @@ class TestOutcomes:
         assert got[4] == 0
 
     async def test_a_closed_client_fails_each(self, keys: ApiKeys) -> None:
-        """With a closed client, every link fails."""
+        """With a closed client, every link fails and nothing is sent."""
         async with Server(created) as server:
             links = CaseLinksClient(server.url, keys)
             await links.close()
@@ -203,7 +203,7 @@ class TestOutcomes:
 
 class TestReadingAhead:
     async def test_no_further_than_what_is_being_created(self, keys: ApiKeys) -> None:
-        """While no response arrives, only the links in progress are taken from the source."""
+        """While no response arrives, only the links in flight are taken from the source."""
         source, hold = Source(), Held()
         async with (
             Server(created, hold) as server,
@@ -219,7 +219,7 @@ class TestReadingAhead:
             await first
 
     async def test_a_slow_consumer_bounds_it(self, keys: ApiKeys) -> None:
-        """Links that are made and wait for the consumer count too: at most twice the concurrency in all."""
+        """Links whose outcomes wait for the consumer count too: at most twice the concurrency in all."""
         source = Source()
         async with (
             Server(created) as server,
@@ -250,7 +250,7 @@ class TestReadingAhead:
 
     @pytest.mark.parametrize("concurrency", [0, -1])
     async def test_no_concurrency_is_refused(self, concurrency: int, keys: ApiKeys) -> None:
-        """A concurrency below 1 could create nothing, so it is refused at once."""
+        """A concurrency below 1 is refused before anything is sent."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links, asyncio.timeout(5):
             with pytest.raises(ParameterError, match="concurrency must be at least 1"):
                 await anext(links.create_links(slowly(1), concurrency=concurrency))
@@ -261,7 +261,7 @@ class TestBreakingOff:
     @pytest.mark.slow
     @pytest.mark.parametrize("is_closed", [True, False], ids=["aclose", "break alone"])
     async def test_the_consumer_leaves(self, is_closed: bool, keys: ApiKeys) -> None:
-        """What is under way is cancelled, no task stays, and the client works on."""
+        """Leaving the loop cancels the links in flight, leaves no task, and the client remains usable."""
         hold = Held()
         async with (
             leaving_no_task(),
@@ -281,7 +281,7 @@ class TestBreakingOff:
             assert len(server.seen) == 5
 
     async def test_the_consumer_is_cancelled(self, keys: ApiKeys) -> None:
-        """As with a break: its tasks end with it."""
+        """Cancelling the consumer cancels the links in flight and leaves no task."""
         async with (
             leaving_no_task(),
             Server(created, Held()) as server,
@@ -300,7 +300,7 @@ class TestBreakingOff:
             del task
 
     async def test_it_was_never_begun(self, keys: ApiKeys) -> None:
-        """Until the first outcome is asked for, nothing is read or sent."""
+        """Nothing is read or sent before the first outcome is requested."""
         source = Source()
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             await links.create_links(source).aclose()
@@ -308,7 +308,7 @@ class TestBreakingOff:
 
     @pytest.mark.parametrize("is_async", [False, True])
     async def test_a_generator_that_somebody_holds(self, is_async: bool, keys: ApiKeys) -> None:
-        """It is closed all the same, so that what it has open does not wait for Python to collect it."""
+        """The source is closed at the end, even if the caller still holds a reference to it."""
         ended: list[bool] = []
 
         def endless() -> Iterator[NewCaseLink]:
@@ -333,7 +333,7 @@ class TestBreakingOff:
             del source
 
     async def test_an_async_source_is_left_at_once(self, keys: ApiKeys) -> None:
-        """A source that is waiting for its next link when the consumer leaves is cancelled in that."""
+        """An async source that waits for its next link when the consumer leaves is cancelled."""
         ended = asyncio.Event()
 
         async def endless() -> AsyncIterator[NewCaseLink]:
@@ -349,7 +349,7 @@ class TestBreakingOff:
             assert ended.is_set()
 
     async def test_what_is_under_way_has_ended_when_the_consumer_has_left(self) -> None:
-        """Also what takes its time to clean up."""
+        """Calls in flight have finished their cleanup when the consumer has left."""
         ended: list[int] = []
 
         async def do(index: int, _: object) -> None:
@@ -372,7 +372,7 @@ class TestSourceThatRaises:
     @pytest.mark.parametrize("is_async", [False, True])
     @pytest.mark.parametrize("concurrency", [1, 2, 10])
     async def test_after_the_links_before_it(self, concurrency: int, is_async: bool, keys: ApiKeys) -> None:
-        """The links before are done and told, then the source's own error comes out."""
+        """An error of the source is raised after the outcomes of all links before it."""
 
         def bad() -> Iterator[NewCaseLink]:
             yield from (link(0), link(1), link(2))
@@ -396,7 +396,7 @@ class TestSourceThatRaises:
         assert len(server.seen) == 3
 
     async def test_what_is_no_source_is_a_type_error(self, keys: ApiKeys) -> None:
-        """Nothing is sent."""
+        """An object that is not iterable raises TypeError, and nothing is sent."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(TypeError):
                 await anext(links.create_links(None))  # type: ignore[arg-type]
@@ -416,7 +416,7 @@ class TestMapConcurrently:
         assert list(found.items()) == [(3, "answer 3"), (1, "answer 1"), (2, "answer 2")]
 
     async def test_so_many_at_a_time(self) -> None:
-        """A call starts as soon as another one ends."""
+        """At most ``concurrency`` calls run at the same time, and a call starts as soon as another ends."""
         asked: list[int] = []
         may_answer = asyncio.Semaphore(0)
 
@@ -435,7 +435,7 @@ class TestMapConcurrently:
         await all_of_them
 
     async def test_progress_goes_on_from_round_to_round(self) -> None:
-        """Each completion is reported once, and a later round adds to both numbers."""
+        """Progress reports each completion once, and a later round adds to both numbers."""
         told: list[tuple[int, int]] = []
         progress = Progress(lambda answered, asked: told.append((answered, asked)))
 
@@ -447,7 +447,7 @@ class TestMapConcurrently:
         assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
-        """The first error is raised unchanged, and the other calls are cancelled."""
+        """The first error of concurrent calls is raised unchanged, and the other calls are cancelled."""
         told: list[int] = []
 
         async def ask(item: int) -> None:
@@ -469,7 +469,7 @@ async def outcomes_of(links: CaseLinksClient, source: object, **options: object)
 
 class TestEnsure:
     async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox) -> None:
-        """A link that is there before, or stands in the source twice, is told as such, with its id."""
+        """A link that exists, or appears twice in the source, is reported as already linked, with its id."""
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             there = await links.create_link(link(1))
             first, second, third = await outcomes_of(links, [link(1), link(2), link(2)], ensure=True)
@@ -483,7 +483,7 @@ class TestEnsure:
 
 @pytest.fixture
 def cases(sandbox: Sandbox) -> list[str]:
-    """The keys of four cases, whose UUIDs are ``some_id`` of their numbers."""
+    """Add four cases with the UUIDs ``some_id(1)`` to ``some_id(4)``, and return their keys."""
     return [sandbox.add_case(f"SHOP-{number}", id=some_id(number)).key for number in range(1, 5)]
 
 
@@ -492,7 +492,7 @@ def between(parent: str, child: str) -> WantedLink:
 
 
 def looked_up(sandbox: Sandbox) -> list[str]:
-    """The cases that were asked for."""
+    """Return the cases that were looked up."""
     return [request.path.rpartition("/")[2] for request in sandbox.requests if request.method == "GET"]
 
 
@@ -500,7 +500,7 @@ class TestKeys:
     @pytest.mark.parametrize("concurrency", [1, 3, 50])
     @pytest.mark.slow
     async def test_each_is_looked_up_once(self, sandbox: Sandbox, cases: list[str], concurrency: int) -> None:
-        """However many links it is in, and however many of them are under way."""
+        """Each case key is looked up once, regardless of how many links use it concurrently."""
         wanted = [between(*pair) for pair in itertools.permutations(cases, 2)] * 5
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             outcomes = await outcomes_of(links, wanted, concurrency=concurrency)
@@ -511,7 +511,7 @@ class TestKeys:
         assert made == dict.fromkeys(itertools.permutations([some_id(n) for n in range(1, 5)], 2), 5)
 
     async def test_among_links_that_need_none(self, sandbox: Sandbox, cases: list[str]) -> None:
-        """The outcome has the link as it was written, and as it was made."""
+        """The outcome has both the link as it was written and the link that was created."""
         wanted: list[WantedLink] = [link(7), between("shop-1", some_id(2)), case(some_id(9)).causes(OUTAGE)]
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             outcomes = await outcomes_of(links, wanted)
@@ -522,7 +522,7 @@ class TestKeys:
         assert looked_up(sandbox) == ["SHOP-1"]
 
     async def test_an_unknown_one_fails_its_links_alone(self, sandbox: Sandbox, cases: list[str]) -> None:
-        """Each is told with the link as it was written; nothing is sent of them."""
+        """An unknown case fails only its own links, which are not sent, and is looked up once."""
         wanted = [between("SHOP-1", "GONE-1"), between("SHOP-1", "SHOP-2"), between("gone-1", "SHOP-2")]
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             first, second, third = await outcomes_of(links, wanted)
@@ -535,7 +535,7 @@ class TestKeys:
         assert (len(sandbox.links), looked_up(sandbox).count("GONE-1")) == (1, 1)
 
     async def test_two_names_of_one_case(self, sandbox: Sandbox, cases: list[str]) -> None:
-        """That it would be linked to itself shows once it is found."""
+        """A link between the key and the UUID of one case fails after the lookup and is not sent."""
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             [failed] = await outcomes_of(links, [between("SHOP-1", some_id(1))])
         assert isinstance(failed, Failed)
@@ -545,7 +545,7 @@ class TestKeys:
     async def test_a_look_up_that_fails(
         self, sandbox: Sandbox, cases: list[str], at_once: RetryPolicy
     ) -> None:
-        """Its error is the outcome, after the retries that every request has; the next link asks again."""
+        """A lookup that fails after all retries fails its link, and the next link looks the case up again."""
         sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts)
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
             wanted = [between("SHOP-1", some_id(2)), between("SHOP-1", some_id(3))]
@@ -555,7 +555,7 @@ class TestKeys:
         assert isinstance(made, Created)
 
     async def test_a_slow_one_holds_up_its_own_links(self, keys: ApiKeys) -> None:
-        """The workers that need no answer of it go on."""
+        """A slow lookup delays only its own link."""
 
         async def all_but_the_case(exchange: Exchange) -> None:
             await (created if exchange.seen.method == "POST" else is_silent)(exchange)
@@ -571,7 +571,7 @@ class TestKeys:
                 assert [(await anext(outcomes)).index for _ in range(20)] == list(range(1, 21))
 
     async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox, cases: list[str]) -> None:
-        """With ``ensure`` the key and the UUID of a case are the same end."""
+        """With ``ensure``, the key and the UUID of a case are the same end."""
         wanted = [between("SHOP-1", "SHOP-2"), between(some_id(1), "shop-2"), between("SHOP-1", "SHOP-2")]
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             there = await links.create_link(case(some_id(1)).blocks(case(some_id(2))))
@@ -582,7 +582,7 @@ class TestKeys:
     async def test_a_journal_knows_links_by_their_uuids(
         self, sandbox: Sandbox, cases: list[str], tmp_path: Path
     ) -> None:
-        """A link is made once, whether its ends are written as keys or as UUIDs, in one run and the next."""
+        """The journal recognizes a link by key or by UUID, within a run and in the next one."""
         journal = tmp_path / "journal"
         ready = case(some_id(1)).blocks(case(some_id(2)))
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
@@ -598,7 +598,7 @@ class TestKeys:
     async def test_a_journal_keeps_nothing_of_an_unknown_one(
         self, sandbox: Sandbox, cases: list[str], tmp_path: Path
     ) -> None:
-        """Of what it would be a link of is not known; the next run looks it up again, and makes it."""
+        """A link with an unknown case is not recorded, and the next run looks the case up again."""
         journal = tmp_path / "journal"
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             [failed] = await outcomes_of(links, [between("SHOP-1", "SHOP-5")], journal=journal)
@@ -611,7 +611,7 @@ class TestKeys:
     async def test_a_journal_resumes(
         self, sandbox: Sandbox, cases: list[str], tmp_path: Path, at_once: RetryPolicy
     ) -> None:
-        """What may have been made is looked for by the next run, which names it by its keys as well."""
+        """An ambiguous link that is named by keys is looked up by the next run, and not created again."""
         journal, wanted = tmp_path / "journal", [between("SHOP-1", "SHOP-2")]
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
             sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
@@ -626,7 +626,7 @@ class TestKeys:
 
 class TestJournal:
     async def test_what_is_done_is_not_sent_again(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """The second run asks nothing, and tells the ids of the first."""
+        """A second run sends nothing for finished links, and returns the ids of the first run."""
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             first = await outcomes_of(links, slowly(5), journal=tmp_path / "journal")
             asked = len(sandbox.requests)
@@ -638,7 +638,7 @@ class TestJournal:
         assert len(sandbox.requests) == asked + 1
 
     async def test_what_was_not_made_is_made_by_the_next_run(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """A link that was refused is kept with the reason, and sent again."""
+        """A refused link is recorded with its error, and the next run sends it again."""
         journal = tmp_path / "journal"
         without_scope = sandbox.credentials_without_scope
         async with CaseLinksClient(sandbox.site, without_scope) as links:
@@ -654,7 +654,7 @@ class TestJournal:
     async def test_what_may_have_been_made_is_looked_for_by_the_next_run(
         self, sandbox: Sandbox, tmp_path: Path, at_once: RetryPolicy
     ) -> None:
-        """Nobody knew what came of it; it was made, and is found."""
+        """An ambiguous link is looked up by the next run, and not created again."""
         journal = tmp_path / "journal"
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
             sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
@@ -668,7 +668,7 @@ class TestJournal:
         assert [stored.id for stored in sandbox.links] == [found.link.id]
 
     async def test_what_is_no_link_is_refused_and_not_kept(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """It fails by itself, as without a journal."""
+        """A value that is not a link fails on its own and is not recorded."""
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             outcomes = await outcomes_of(links, ["no link", link(1)], journal=tmp_path / "journal")
         assert isinstance(outcomes[0], Failed)
@@ -677,7 +677,7 @@ class TestJournal:
         assert [record.new for record in read_journal(tmp_path / "journal")] == [link(1)]
 
     async def test_one_that_cannot_be_used_is_an_error(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Before anything is read or sent."""
+        """A journal that cannot be used is an error before anything is read or sent."""
         source = Source()
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             with pytest.raises(JournalError, match="name a file in an existing"):
@@ -687,12 +687,12 @@ class TestJournal:
     async def test_one_that_cannot_be_written_further_ends_it(
         self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is not kept is not sent: the error comes out once what is under way is done, and is told."""
+        """If the journal cannot be written, nothing more is sent, and the error follows the last outcome."""
         connect = sqlite3.connect
 
         def connected(*args: Any, **rest: Any) -> sqlite3.Connection:
             connection: sqlite3.Connection = connect(*args, **rest)
-            connection.execute("PRAGMA max_page_count = 5")  # of which SQLite says that the disk is full
+            connection.execute("PRAGMA max_page_count = 5")  # SQLite reports this as a full disk
             return connection
 
         monkeypatch.setattr(sqlite3, "connect", connected)

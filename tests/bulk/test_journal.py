@@ -127,7 +127,7 @@ def threads() -> list[threading.Thread]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """A path without a journal, alone in its directory. Every test must end the journal's thread."""
+    """Return a path without a journal in an empty directory; the test must end the journal's thread."""
     yield tmp_path / "links.journal"
     assert threads() == []
 
@@ -163,7 +163,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[threading.Thread, int
 
 @pytest.fixture
 def connecting_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Start every later connection with a pragma that makes SQLite fail as in production."""
+    """Return a function that applies a pragma to later connections, so that SQLite fails."""
 
     def begin_with(pragma: str) -> None:
         connect = sqlite3.connect
@@ -178,7 +178,7 @@ def connecting_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return begin_with
 
 
-DISK_FULL = "PRAGMA max_page_count = 4"  # SQLite says the same of a disk; three pages are a new journal
+DISK_FULL = "PRAGMA max_page_count = 4"  # a full disk gives the same error; a new journal has three pages
 READ_ONLY = "PRAGMA query_only = 1"
 
 
@@ -189,13 +189,13 @@ class TestEntry:
         assert (entry.previous, entry.link) == (None, None)
 
     async def test_sent_before_it_can_be_sent(self, path: Path) -> None:
-        """When the entry has begun, other processes can read its record."""
+        """The record of an entry is visible to other processes as soon as the entry has begun."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW):
             assert statuses(path) == {NEW: LinkStatus.AMBIGUOUS}
 
     @pytest.mark.parametrize("error", [None, LookupError, asyncio.CancelledError])
     async def test_left_without_an_outcome(self, path: Path, error: type[BaseException] | None) -> None:
-        """The link may have been created, so its record stays ambiguous for the next run."""
+        """A link without a recorded outcome stays ambiguous, because it may have been created."""
         async with Journal(path, site=SITE) as journal:
             with contextlib.suppress(LookupError, asyncio.CancelledError):
                 async with journal.entry(NEW):
@@ -205,14 +205,14 @@ class TestEntry:
         assert (entry.previous, entry.link) == (LinkStatus.AMBIGUOUS, None)
 
     async def test_linked(self, path: Path) -> None:
-        """The next run gets the link with its id."""
+        """The next run gets a created link with its id."""
         await link_all(path, 1)
         entry = await enter(path)
         assert (entry.previous, entry.link) == (LinkStatus.CREATED, made(NEW))
 
     @pytest.mark.parametrize("id", ["\0", "a\0b", "\x1b[0m\r\n", "\U0001f517 Größe", "x" * 1_000_000])
     async def test_any_id_of_a_link_is_kept(self, path: Path, id: str) -> None:
-        """The server chooses the ids, and a later run returns the link with the same id."""
+        """A link is returned with any id that a server may choose."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.linked(made(NEW, id), created=True)
         assert (await enter(path)).link == made(NEW, id)
@@ -220,14 +220,14 @@ class TestEntry:
         assert record.link_id == id
 
     async def test_a_linked_link_is_left_as_it_is(self, path: Path) -> None:
-        """An entry of a linked link does not change its record."""
+        """An entry of a created link does not change its record."""
         await link_all(path, 1)
         before = list(read_journal(path))
         await enter(path)
         assert list(read_journal(path)) == before
 
     async def test_failed(self, path: Path) -> None:
-        """A failed link can be sent again, and is ambiguous while it is."""
+        """A failed link can be sent again, and is ambiguous until its new outcome."""
         async with Journal(path, site=SITE) as journal:
             async with journal.entry(NEW) as entry:
                 entry.failed(ValueError("no such case"))
@@ -240,14 +240,14 @@ class TestEntry:
         [("", ""), ("x\0y\n\x1b", "x\0y\n\x1b"), ("\ud800", "?"), ("ä" * 999 + "bcd", "ä" * 999 + "b")],
     )
     async def test_the_text_of_an_error(self, path: Path, text: str, kept: str) -> None:
-        """The first 1,000 characters are stored, with characters that UTF-8 cannot encode replaced."""
+        """The first 1,000 characters of an error are stored, and characters outside of UTF-8 are replaced."""
         async with Journal(path, site=SITE) as journal, journal.entry(NEW) as entry:
             entry.failed(ValueError(text))
         (record,) = read_journal(path)
         assert record.error == kept
 
     async def test_an_outcome_waits_for_nobody(self, path: Path) -> None:
-        """An outcome is written without a further entry, while the journal is open."""
+        """An outcome is written while the journal is open, without waiting for another entry."""
         async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
             await link_one(journal, NEW)
             while statuses(path) != {NEW: LinkStatus.CREATED}:  # noqa: ASYNC110 # another thread's work
@@ -262,7 +262,7 @@ class TestEntry:
         assert (await enter(path)).link == made(NEW, "2")
 
     @pytest.mark.slow
-    @settings(max_examples=25)  # each with files of its own
+    @settings(max_examples=25)  # each example writes its own files
     @given(
         st.lists(new_links(), min_size=1, max_size=3),
         st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(STATUSES)), max_size=6), max_size=4),
@@ -412,13 +412,13 @@ class TestCommits:
             commits.clear()
             links = map(link, range(1000))
             await asyncio.gather(*(work(journal, links) for _ in range(100)))
-        assert len(commits) == 1000 / 100 + 1  # the last outcomes
+        assert len(commits) == 1000 / 100 + 1  # one more for the last outcomes
         assert len(list(read_journal(path))) == 1000
 
     async def test_what_comes_meanwhile_is_the_next(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """Writes during a commit share the next commit."""
+        """Writes that arrive during a commit share the next commit."""
         async with Journal(path, site=SITE) as journal:
             with held(path):
                 commits.clear()
@@ -438,7 +438,7 @@ class TestCommits:
     async def test_by_one_thread_that_is_not_the_loops(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
-        """One thread outside of the event loop commits, and syncs each commit to the disk."""
+        """A separate thread commits all writes, and syncs each commit to the disk."""
         await link_all(path, 3)
         assert len({thread for thread, _ in commits}) == 1
         assert threading.current_thread() not in {thread for thread, _ in commits}
@@ -472,7 +472,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def other_run(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that links endlessly, ten at a time, and prints the number of each link it sends."""
+    """Run a process that creates links endlessly, ten at a time, and prints the number of each."""
     command = [sys.executable, "-c", PROGRAM, str(path), SITE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         deadline = threading.Timer(60, process.kill)
@@ -490,7 +490,7 @@ def sent_until_killed(path: Path, count: int) -> set[int]:
         assert process.stdout
         sent = {int(next(process.stdout)) for _ in range(count)}
         process.send_signal(signal.SIGKILL)
-        # A last line may be cut off; its number was not sent.
+        # the last line may be incomplete; its link was not sent
         return sent | {int(line) for line in process.stdout if line.endswith("\n")}
 
 
@@ -503,7 +503,7 @@ class TestKilled:
         known = {record.new: record for record in read_journal(path)}
         assert {link(number) for number in sent} <= known.keys()
         assert {record.status for record in known.values()} <= {LinkStatus.AMBIGUOUS, LinkStatus.CREATED}
-        # Ten whose outcome was not written yet, and ten that follow them, in the commit that goes on.
+        # ten without a written outcome, and ten more in the commit in progress
         assert sum(record.status is LinkStatus.AMBIGUOUS for record in known.values()) <= 20
         async with Journal(path, site=SITE) as journal:
             for number in sent:
@@ -533,7 +533,7 @@ class TestKilled:
 class TestOneRun:
     @pytest.mark.slow
     async def test_another_process_is_refused(self, path: Path) -> None:
-        """A second process is refused while the first runs, but not after it was killed; reading works."""
+        """A second process is refused while the first one runs, and accepted after it was killed."""
         with other_run(path) as process:
             assert process.stdout
             next(process.stdout)
@@ -546,7 +546,7 @@ class TestOneRun:
             await enter(path)
 
     async def test_another_in_this_process_is_refused(self, path: Path) -> None:
-        """A second journal is refused under any name of the file, and the first continues."""
+        """A second run in the same process is refused under any name of the file, and the first continues."""
         other_name = path.parent / "link"
         other_name.symlink_to(path)
         async with Journal(path, site=SITE) as journal:
@@ -556,7 +556,7 @@ class TestOneRun:
         assert (await enter(other_name)).link == made(NEW)
 
     async def test_refused_whatever_the_file_looks_like(self, path: Path) -> None:
-        """Without a lock a file may look damaged during a write, so the lock is reported first."""
+        """The lock is checked first, because a file may look damaged while another run writes it."""
         await link_all(path, 200)
         cut_off(path)
         with locked(path):
@@ -575,7 +575,7 @@ class TestOneRun:
         assert content(Path(f"{path}-lock")) == b""
 
     async def test_a_journal_can_be_opened_again(self, path: Path) -> None:
-        """The same object can be entered again."""
+        """A journal object can be entered again after it was closed."""
         journal = Journal(path, site=SITE)
         for before in (None, LinkStatus.AMBIGUOUS):
             async with journal, journal.entry(NEW) as entry:
@@ -625,7 +625,7 @@ class TestRefused:
         assert (await enter(path)).previous is LinkStatus.AMBIGUOUS
 
     async def test_a_directory(self, path: Path) -> None:
-        """The message says that the path is a directory."""
+        """A directory is refused, and the message says that it is one."""
         os.mkdir(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == f"the journal {path} is a directory: name a file in it"
@@ -665,7 +665,7 @@ class TestRefused:
             )
 
     async def test_a_damaged_file(self, path: Path) -> None:
-        """The message says what a new file would lack."""
+        """A damaged file is refused, and the message says that a new file would not have its links."""
         await link_all(path, 200)
         cut_off(path)
         for message in (await refusal(path), unreadable(path)):
@@ -694,7 +694,7 @@ class TestRefused:
         ],
     )
     async def test_a_damaged_row(self, path: Path, change: str) -> None:
-        """Invalid values are reported as damage."""
+        """A row with an invalid value is reported as damage."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(f"UPDATE links SET {change}")
@@ -702,7 +702,7 @@ class TestRefused:
         assert "is damaged" in unreadable(path)
 
     async def test_a_damaged_schema(self, path: Path) -> None:
-        """SQLite's message quotes the damaged name, which may not be text at all."""
+        """A damaged schema is reported as damage, even if SQLite's message is not valid text."""
         await link_all(path, 1)
         damage(path, b"tablelinkslinks\x03CREATE", b"table\xffinkslinks\x03ABSENT")
         assert "is damaged" in unreadable(path)
@@ -718,7 +718,7 @@ class TestRefused:
             await link_all(path, 1)
 
     async def test_a_journal_of_no_site(self, path: Path) -> None:
-        """A journal without its site is damaged."""
+        """A journal without a site is damaged."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("DELETE FROM journal")
@@ -738,7 +738,7 @@ class TestRefused:
     async def test_a_name_that_is_none(self, path: Path) -> None:
         """A name that the system does not accept is refused with a JournalError.
 
-        The system's own words are in it only below Python 3.14, where `Path.exists` raises them.
+        The error has the text of the system only before Python 3.14, where ``Path.exists`` raises it.
         """
         wrong = path.parent / ("x" * 1000)
         assert (await refusal(wrong)).startswith(f"the journal {wrong} cannot be ")
@@ -755,7 +755,7 @@ class TestRefused:
     async def test_a_directory_that_may_not_be_written(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An extended error code gets the advice of its primary code."""
+        """An extended error code of SQLite gets the advice of its primary code."""
 
         def refuse(*_: object, **__: object) -> sqlite3.Connection:
             error = sqlite3.OperationalError("attempt to write a readonly database")
@@ -775,12 +775,12 @@ class TestRefused:
 
 class TestCannotBeWritten:
     async def test_whoever_waits_is_told(self, path: Path, connecting_with: Callable[[str], None]) -> None:
-        """Entries of the failed commit, later entries and the exit raise; earlier records stay."""
+        """If a commit fails, its entries, later entries and the exit raise; earlier records stay."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
                 await link_one(journal, NEW)
-                await settle()  # its outcome is in a commit of its own, with eager tasks too
+                await settle()  # so that the outcome has a commit of its own, with eager tasks too
                 errors.extend(await begun_all(journal, 200))
                 errors.extend(await begun_all(journal, 1))
 
@@ -792,13 +792,13 @@ class TestCannotBeWritten:
             f"the journal {path} cannot be written because the disk is full: free some space and run again"
         )
         assert [(type(error), str(error)) for error in errors] == [(JournalError, str(caught.value))] * 201
-        assert len(set(map(id, errors))) == 201  # each its own, as each gets the traceback of its task
+        assert len(set(map(id, errors))) == 201  # separate objects: each gets its own traceback
         assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_who_came_meanwhile_is_told_too(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """Entries that wait during the failed commit raise too, unless they were cancelled."""
+        """Entries that wait during a failed commit raise too, unless they were cancelled."""
         connecting_with(DISK_FULL)
         journal = await Journal(path, site=SITE).__aenter__()
         with held(path):
@@ -832,7 +832,7 @@ class TestCannotBeWritten:
     async def test_the_error_of_the_body_comes_first(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
-        """An error of the body is not replaced by the journal's error."""
+        """An error of the body is raised instead of the journal's error."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -846,7 +846,7 @@ class TestCannotBeWritten:
 
 class TestClosing:
     async def test_used_when_it_is_not_open(self, path: Path) -> None:
-        """Entries and outcomes of a journal that is not open are refused."""
+        """A journal that is not open refuses entries and outcomes."""
         journal = Journal(path, site=SITE)
         with pytest.raises(JournalError, match="is not open"):
             await begun(journal, NEW)
@@ -860,7 +860,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
     async def test_the_body_raises(self, path: Path, error: type[BaseException]) -> None:
-        """If the body raises, outcomes are written and the error is raised."""
+        """If the body raises, the outcomes are still written."""
 
         async def run() -> None:
             async with Journal(path, site=SITE) as journal:
@@ -896,7 +896,7 @@ class TestClosing:
         assert statuses(path) == {NEW: LinkStatus.CREATED}
 
     async def test_cancelled_while_it_opens(self, path: Path) -> None:
-        """Cancelling the opening releases the file."""
+        """Cancelling the start of a run releases the file."""
         _empty(path)
         with held(path, "BEGIN EXCLUSIVE"):
             task = asyncio.create_task(begun_run(path))
@@ -942,7 +942,7 @@ class TestReading:
             async with journal.entry(link(1)) as entry:
                 entry.failed(ValueError("no such case"))
             await begun(journal, link(2))
-        end = datetime.now(UTC) + timedelta(seconds=1)  # a float of seconds may be rounded up
+        end = datetime.now(UTC) + timedelta(seconds=1)  # a time stored as a float may be rounded up
         records = list(read_journal(path))
         assert records == [
             JournalRecord(link(0), LinkStatus.CREATED, "the-id", None, records[0].at),
@@ -954,7 +954,7 @@ class TestReading:
             assert begin <= record.at <= end
 
     async def test_keys(self, path: Path) -> None:
-        """A record names its link as the source did: each case by its key, if any line used it."""
+        """A record names each case by its key, if any line of the source used the key."""
         new, page = link(0), incident(some_id(9)).causes(link(0).parent)
         wanted: list[WantedLink] = [parse_link("SHOP-1", "blocks", new.child), page, link(1)]
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The locks of a journal: they last as long as the run, whatever its process does with the files."""
+"""The locks of a journal last as long as the run, even if its process opens and closes the files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ asyncio.run(main())
 
 
 class Run:
-    """A run in a process of its own, which links once after each line of Python that it is given."""
+    """A run in another process, which creates one link after each line of Python that it receives."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -80,7 +80,7 @@ class Run:
         return printed
 
     def end(self) -> None:
-        """End the run regularly."""
+        """End the run normally."""
         self._process.communicate("sys.exit()\n")
 
     def kill(self) -> None:
@@ -118,7 +118,7 @@ def created(count: int) -> dict[NewCaseLink, LinkStatus]:
 
 
 async def refusal(path: Path) -> str:
-    """Return why a run cannot use the journal."""
+    """Return the reason why a run cannot use the journal."""
     with few_polls(), pytest.raises(JournalError) as caught:
         await Journal(path, site=SITE).__aenter__()
     return str(caught.value)
@@ -130,7 +130,7 @@ async def enter(path: Path) -> None:
 
 
 def read_with_sqlite(path: Path) -> None:
-    """Read the file as any program with SQLite does, which removes the log if nobody else uses it."""
+    """Read the file with plain SQLite, which removes the log if nothing else uses it."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("SELECT * FROM links").fetchall()
 
@@ -150,10 +150,10 @@ def read_in_process(path: Path, suffix: str) -> str:
 
 
 class TestAfterTheProcessReadTheFiles:
-    """Each ``open(…).close()`` ends SQLite's own locks of that file."""
+    """Each ``open(…).close()`` releases SQLite's own locks on that file."""
 
     async def test_another_run_is_refused(self, path: Path) -> None:
-        """No file that the run's own process reads lets a second run in."""
+        """Reading any of the journal's files in the run's process does not let a second run start."""
         with run(path) as first:
             for suffix in FILES:
                 first.do(read_in_process(path, suffix))
@@ -166,7 +166,7 @@ class TestAfterTheProcessReadTheFiles:
     async def test_a_reader_leaves_the_log_of_the_run(
         self, path: Path, read: Callable[[Path], object]
     ) -> None:
-        """After a reader of another process came and went, nothing that the run records is lost."""
+        """A reader in another process removes no log of the run, so no record is lost."""
         with run(path) as first:
             for suffix in FILES:
                 first.do(read_in_process(path, suffix))
@@ -181,7 +181,7 @@ class TestAfterTheProcessReadTheFiles:
     async def test_a_reader_leaves_the_log_where_only_whole_files_can_be_locked(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """On macOS ``read_journal`` does not remove the log of a run either."""
+        """On systems that lock only whole files, ``read_journal`` does not remove the log of a run either."""
         monkeypatch.setattr(journal_lock, "_HAS_RANGE_LOCKS", False)
         with run(path, "journal_lock._HAS_RANGE_LOCKS = False") as first:
             for suffix in FILES:
@@ -194,7 +194,7 @@ class TestAfterTheProcessReadTheFiles:
         assert known(path) == created(6)
 
     async def test_the_process_reads_the_journal_itself(self, path: Path) -> None:
-        """``read_journal`` in the process of the run ends no lock, and removes nothing."""
+        """``read_journal`` in the process of the run releases no lock and removes no file."""
         with run(path) as first:
             before = files(path)
             first.do("assert len(list(read_journal(path))) == 1")
@@ -204,7 +204,7 @@ class TestAfterTheProcessReadTheFiles:
         assert known(path) == created(2)
 
     async def test_a_copy_of_all_files_is_a_journal(self, path: Path, tmp_path: Path) -> None:
-        """A backup from within the process is a journal that another run can use, beside the first one."""
+        """A copy of the journal's files is a separate journal that another run can use."""
         with run(path) as first:
             first.do(f"shutil.copytree({str(path.parent)!r}, {str(tmp_path / 'copy')!r})")
             copy = tmp_path / "copy" / path.name
@@ -213,7 +213,7 @@ class TestAfterTheProcessReadTheFiles:
             assert "is in use by another run" in await refusal(path)
 
     async def test_the_run_ends_with_one_file(self, path: Path) -> None:
-        """At its end the run merges its log, as if nothing had been read."""
+        """A run merges its log at the end, even if its process has read the files."""
         with run(path) as first:
             for suffix in FILES:
                 first.do(read_in_process(path, suffix))
@@ -225,7 +225,7 @@ class TestAfterTheProcessReadTheFiles:
 
 class TestNames:
     async def test_a_hard_link_is_refused(self, path: Path) -> None:
-        """SQLite stores the newest records next to one of the names, and the other one would lack them."""
+        """A hard link is refused, because SQLite stores the newest records next to only one of the names."""
         other = path.parent / "other"
         await enter(path)
         os.link(path, other)
@@ -238,7 +238,7 @@ class TestNames:
 
     @ON_LINUX
     async def test_a_run_without_its_lock_file_keeps_others_out(self, path: Path) -> None:
-        """The journal itself is locked too, since a bind mount has a lock file of its own."""
+        """The journal itself is locked too, because a bind mount has a separate lock file."""
         with run(path) as first:
             os.unlink(f"{path}-lock")
             assert "is in use by another run" in await refusal(path)
@@ -251,7 +251,7 @@ class TestNames:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 async def test_a_forked_child_does_not_keep_the_locks(path: Path) -> None:
-    """After ``kill -9`` the next run can begin, although a child of the process lives on."""
+    """After ``kill -9``, the next run can start although a forked child is still alive."""
     with run(path) as first:
         [child] = first.do("child = os.fork() or time.sleep(60); print(child, flush=True)")
         try:
@@ -263,7 +263,7 @@ async def test_a_forked_child_does_not_keep_the_locks(path: Path) -> None:
 
 
 async def test_a_child_closes_what_is_locked(path: Path) -> None:
-    """The child's part of a fork, in this process: no lock is left."""
+    """A forked child releases the locks that it inherited."""
     with journal_lock.locked(path):
         journal_lock._unlock_in_child()
         with journal_lock.locked_if_free(path) as is_free:
@@ -271,13 +271,13 @@ async def test_a_child_closes_what_is_locked(path: Path) -> None:
 
 
 class TestSystems:
-    """What the system offers decides which locks there are."""
+    """The locks depend on the operating system and the file system."""
 
     @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
     async def test_a_file_system_without_locks(
         self, path: Path, code: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without locks there is no run, and the message says what to do."""
+        """On a file system without locks, the run is refused and the message says what to do."""
 
         def refuse(*_: object) -> None:
             raise OSError(code, os.strerror(code))
@@ -289,7 +289,7 @@ class TestSystems:
     async def test_a_kernel_without_locks_of_ranges(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The lock file alone keeps other runs out."""
+        """Without locks of byte ranges, the lock file alone keeps other runs out."""
 
         def refuse(*_: object) -> None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -300,7 +300,7 @@ class TestSystems:
         await enter(path)
 
     async def test_windows(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without ``fcntl`` a transaction of SQLite, which belongs to the open file there, is the lock."""
+        """Without ``fcntl``, a SQLite transaction is the lock; on Windows it belongs to the open file."""
         monkeypatch.setitem(sys.modules, "fcntl", None)
         place = importlib.util.spec_from_file_location("journal_lock_of_windows", journal_lock.__file__)
         assert place
@@ -319,7 +319,7 @@ class TestSystems:
         assert sorted(files(path)) == ["links.journal", "links.journal-lock"]
 
     async def test_windows_without_permission(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A lock file that cannot be written is not taken for a run."""
+        """A lock file that cannot be written is reported as read-only, and not as a run in use."""
         monkeypatch.setattr(journal_lock, "fcntl", None)
         connect = sqlite3.connect
 
@@ -333,21 +333,21 @@ class TestSystems:
 
 
 class TestReaders:
-    """Readers at the same time, of which one may remove the log that a killed run has left."""
+    """Several readers at the same time; one of them may remove the log of a killed run."""
 
     async def left_by_a_killed_run(self, path: Path) -> None:
         with run(path) as first:
             first.kill()
 
     async def test_the_log_of_a_killed_run_is_merged(self, path: Path) -> None:
-        """Reading once leaves a file that is complete by itself."""
+        """Reading the journal of a killed run merges its log into the file."""
         await self.left_by_a_killed_run(path)
         assert f"{path.name}-wal" in files(path)
         assert known(path) == created(1)
         assert sorted(files(path)) == ["links.journal", "links.journal-lock"]
 
     async def test_a_reader_that_stops_early_merges_too(self, path: Path) -> None:
-        """Leaving the loop early is an end like any other."""
+        """A reader that stops early merges the log as well."""
         await self.left_by_a_killed_run(path)
         records = read_journal(path)
         assert next(records).new == link(0)
@@ -355,7 +355,7 @@ class TestReaders:
         assert sorted(files(path)) == ["links.journal", "links.journal-lock"]
 
     async def test_a_reader_keeps_no_run_out(self, path: Path) -> None:
-        """A run begins while a reader takes its time, and keeps its log when the reader ends."""
+        """A run can start during a slow reader, which then leaves the run's log in place."""
         await self.left_by_a_killed_run(path)
         records = read_journal(path)
         assert next(records).new == link(0)
@@ -365,7 +365,7 @@ class TestReaders:
             assert files(path) == before
 
     async def test_a_reader_waits_for_another_one(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """While another reader removes the log, there is neither a run nor a log to read."""
+        """A reader waits while another reader removes the log."""
         await enter(path)
         with contextlib.ExitStack() as other:
             other.enter_context(journal_lock.locked(path))
@@ -373,7 +373,7 @@ class TestReaders:
             assert known(path) == {link(0): LinkStatus.AMBIGUOUS}
 
     async def test_a_reader_does_not_wait_forever(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If the log stays away, the file cannot be read."""
+        """A reader fails if the lock is not released in time."""
         await enter(path)
         waits: list[float] = []
         monkeypatch.setattr("time.sleep", waits.append)

@@ -1,4 +1,4 @@
-"""Looking up the links of a run: few lists, no duplicates, bounded memory."""
+"""The lookups of a run: few list requests, no duplicates, bounded memory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def chain() -> list[NewCaseLink]:
 
 
 def pairs() -> list[NewCaseLink]:
-    """Return random links among a fifth as many cases."""
+    """Return random links between ``COUNT // 5`` cases."""
     draw, ends = random.Random(1), cases(COUNT // 5)
     chosen: dict[Identity, NewCaseLink] = {}
     while len(chosen) < COUNT:
@@ -86,7 +86,7 @@ class TestFewLists:
     async def test_one_list_answers_for_many_links(
         self, sandbox: Sandbox, client: CaseLinksClient, links: list[NewCaseLink], most: int
     ) -> None:
-        """Each link is looked up by the end that more of the links ahead share."""
+        """Each link is looked up by the end that more of the links read ahead share."""
         assert await statuses(client, links) == {LinkStatus.CREATED: COUNT}
         counts = operations(sandbox)
         assert counts["create"] == COUNT
@@ -123,7 +123,7 @@ class TestFewLists:
         assert [outcome async for outcome in run] == []
 
     async def test_an_error_of_the_source_is_raised(self, client: CaseLinksClient) -> None:
-        """The links before the error are created."""
+        """An error of the source is raised after the links before it are created."""
 
         def broken() -> Iterable[NewCaseLink]:
             yield HUB.causes(case(some_id(1)))
@@ -137,7 +137,7 @@ class TestFewLists:
     async def test_the_entities_that_are_remembered_are_bounded(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of an endless source, the entities chosen long ago are forgotten."""
+        """With an endless source, entities that were chosen long ago are forgotten."""
         monkeypatch.setattr(known_links, "_MAX_ENTITIES", 2)
         a, b, c, d, e = cases(5)
         links = [a.blocks(b), c.blocks(d), e.blocks(d), a.blocks(e)]
@@ -147,7 +147,7 @@ class TestFewLists:
 
 class TestNoDuplicates:
     async def test_a_run_can_be_repeated(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """The second run creates nothing, and a repeated line creates nothing either."""
+        """A repeated run creates nothing, and a repeated line creates nothing."""
         links = [*fan_in(), *fan_in()[:5]]
         assert await statuses(client, links) == {LinkStatus.CREATED: COUNT, LinkStatus.ALREADY_LINKED: 5}
         assert await statuses(client, links) == {LinkStatus.ALREADY_LINKED: COUNT + 5}
@@ -156,7 +156,7 @@ class TestNoDuplicates:
     async def test_a_link_without_direction_is_found_from_either_end(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """``RELATES_TO`` is equal in either direction."""
+        """A ``RELATES_TO`` link is found from either end."""
         a, b = cases(2)
         await client.create_link(a.relates_to(b))
         assert await statuses(client, [b.relates_to(a)]) == {LinkStatus.ALREADY_LINKED: 1}
@@ -164,7 +164,7 @@ class TestNoDuplicates:
     async def test_a_link_that_may_exist_is_looked_up_anew(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """After an ambiguous create, what was listed before says nothing about the link."""
+        """After an ambiguous create, the lists of both ends are requested again."""
         new = HUB.causes(case(some_id(1)))
         known = KnownLinks(client._operations.list_ids)
         async with known:
@@ -177,7 +177,7 @@ class TestNoDuplicates:
     async def test_applying_a_plan_twice_changes_nothing(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """The plan learns of the links that were created with it; a copy of the plan lists again."""
+        """Applying a plan again creates nothing, and neither does applying a copy of it."""
         plan = await client.plan_links(fan_in())
         for each in (plan, plan, copy.deepcopy(plan)):
             outcomes = [outcome async for outcome in client.apply_plan(each, trust_lists=True)]
@@ -185,7 +185,7 @@ class TestNoDuplicates:
         assert len(sandbox.links) == COUNT
 
     async def test_another_client_lists_by_itself(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """What a plan has listed is trusted by its own client alone."""
+        """The lists of a plan are trusted only by the client that planned."""
         plan = await client.plan_links([HUB.causes(case(some_id(1)))])
         before = operations(sandbox)["list"]
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as other:
@@ -195,7 +195,7 @@ class TestNoDuplicates:
 
 class TestRefusedLists:
     async def test_the_other_end_is_listed(self) -> None:
-        """An incident that the credentials may not list does not keep its links from being looked up."""
+        """If the parent cannot be listed, the links are looked up by the child."""
         lists = Lists({HUB: PermissionDeniedError("403", status=403)})
         a, b = cases(2)
         async with KnownLinks(lists) as known:
@@ -204,7 +204,7 @@ class TestRefusedLists:
         assert lists.requested == [HUB, a, b]
 
     async def test_the_error_is_raised_if_neither_can_be_listed(self) -> None:
-        """Then the link cannot be looked up, and is not created."""
+        """If neither end can be listed, the lookup raises the error."""
         a, b = cases(2)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
         async with KnownLinks(lists) as known:
@@ -213,7 +213,7 @@ class TestRefusedLists:
                     await known.find(a.blocks(b), "parent")
 
     async def test_refusals_are_remembered_within_bounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of too many entities that cannot be listed, all are forgotten and listed again."""
+        """The number of remembered refusals is limited, and a forgotten entity is listed again."""
         monkeypatch.setattr(known_links, "_MAX_ENTITIES", 1)
         a, b, *others = cases(5)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
@@ -223,7 +223,7 @@ class TestRefusedLists:
         assert lists.requested.count(a) == 2
 
     async def test_a_failed_list_fails_its_links(self) -> None:
-        """A link that cannot be looked up is not created; the next one is looked up anew."""
+        """A failed list fails the lookup, and the next lookup requests the list again."""
         lists = Lists({HUB: ServerError("500", status=500)})
         new = HUB.causes(case(some_id(1)))
         async with KnownLinks(lists) as known:
@@ -235,7 +235,7 @@ class TestRefusedLists:
 
 class TestAge:
     async def test_a_list_is_used_for_five_minutes(self, clock: Clock) -> None:
-        """After that, the entity is listed again, since another process may have linked it."""
+        """A list is used for five minutes and then requested again, as another process may add links."""
         lists, (a, b) = Lists(), cases(2)
         async with KnownLinks(lists) as known:
             await known.find(HUB.causes(a), "parent")
@@ -247,7 +247,7 @@ class TestAge:
             assert len(lists.requested) == 2
 
     async def test_a_fresh_list_of_the_other_end_is_used(self) -> None:
-        """What is known already costs nothing."""
+        """A known list of the other end is used instead of a new request."""
         lists, (a, b) = Lists(), cases(2)
         async with KnownLinks(lists) as known:
             await known.find(a.blocks(b), "child")
@@ -259,7 +259,7 @@ class TestMemory:
     async def test_lists_that_were_not_used_for_longest_are_dropped(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The links that are kept are bounded, whatever the lists hold."""
+        """The number of links kept in memory is limited."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists = Lists(links=4)
         async with KnownLinks(lists) as known:
@@ -268,7 +268,7 @@ class TestMemory:
             assert known._size <= 10
 
     async def test_one_list_may_be_longer_than_the_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A hub with more links than are kept otherwise is still listed once."""
+        """A list that is longer than the limit is still requested only once."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists = Lists(links=40)
         async with KnownLinks(lists) as known:
@@ -279,13 +279,13 @@ class TestMemory:
     async def test_the_entities_that_are_remembered_are_bounded(
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of more entities than are remembered, each link is still looked up and created."""
+        """A run with more entities than are remembered still creates each link once."""
         monkeypatch.setattr(known_links, "_MAX_ENTITIES", 2)
         assert await statuses(client, chain()) == {LinkStatus.CREATED: COUNT}
         assert len(sandbox.links) == COUNT
 
     async def test_a_list_that_fails_after_it_was_forgotten(self) -> None:
-        """The failure of a list that was dropped meanwhile leaves the newer list of the same entity."""
+        """The failure of a forgotten list does not affect the newer list of the same entity."""
         lists = Lists(hangs=True)
         async with KnownLinks(lists) as known:
             first = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
@@ -302,7 +302,7 @@ class TestMemory:
         await asyncio.wait([second])
 
     async def test_lists_in_flight_end_with_the_run(self) -> None:
-        """A run that ends early leaves no task behind."""
+        """Lists in flight are cancelled when the run ends."""
         lists = Lists(hangs=True)
         async with KnownLinks(lists) as known:
             found = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
@@ -313,7 +313,7 @@ class TestMemory:
 
 class TestProceed:
     async def test_no_further_link_is_sent(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Links that were only read ahead are not sent once ``proceed`` returns false."""
+        """Links that were only read ahead are not sent after ``proceed`` returns false."""
         for ensure in (True, False):
             before = len(sandbox.links)
             run = client.create_links(
@@ -324,7 +324,7 @@ class TestProceed:
 
 
 class Lists:
-    """Lists that show nothing, or ``links`` links each; those of some entities fail."""
+    """Lists with ``links`` links each; those of the entities in ``errors`` fail."""
 
     def __init__(
         self, errors: dict[Entity, Exception] | None = None, *, links: int = 0, hangs: bool = False

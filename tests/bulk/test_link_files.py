@@ -1,4 +1,4 @@
-"""Files of links: each line is a link or a reason, for any content."""
+"""Files of links: each line is a link or has a reason why it is malformed, for any content."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ JSON_LINE = json.dumps(OBJECT)
 
 
 class Broken(io.RawIOBase):
-    """A stream whose second reading fails."""
+    """A stream whose second read fails."""
 
     def __init__(self, first: bytes, error: Exception) -> None:
         self._first = first
@@ -109,7 +109,7 @@ class TestBothForms:
     async def test_what_was_written_is_read(
         self, wanted: list[NewCaseLink], form: str, length: int, has_bom: bool
     ) -> None:
-        """Every link is read, for any size of chunks, with or without a byte order mark."""
+        """Every written link is read, for any chunk size, with or without a byte order mark."""
         content = b"\xef\xbb\xbf" * has_bom + written(wanted, form)
         first = 1 if form == "json" else 2
         assert await read(content, length) == [
@@ -153,7 +153,7 @@ class TestBothForms:
         assert line == LinkLine(1, case(A).escalates_to(page(B)))
 
     async def test_other_columns_are_ignored(self) -> None:
-        """Unknown columns and keys are ignored."""
+        """Unknown columns of CSV and unknown keys of JSON are ignored."""
         assert await read(f"note,{HEADER},\n1,{GOOD},\n") == [LinkLine(2, NEW)]
         assert await read(json.dumps({**OBJECT, "note": {"deep": [1]}})) == [LinkLine(1, NEW)]
 
@@ -180,7 +180,7 @@ class TestBothForms:
     async def test_a_link_that_the_api_refuses_is_malformed(
         self, change: dict[str, str], wrong: str, is_json: bool
     ) -> None:
-        """The reason is the one that :func:`parse_link` gives; the lines around it are links."""
+        """A link that the API would refuse is malformed with the reason of parse_link; others are read."""
         row = {"parent_type": "CASE", "child_type": "CASE", **OBJECT, **change}
         good = {"parent_type": "CASE", "child_type": "CASE", **OBJECT}
         encode = json.dumps if is_json else lambda row: ",".join(row.values())
@@ -192,7 +192,7 @@ class TestBothForms:
 
     @pytest.mark.parametrize("missing", OBJECT)
     async def test_a_missing_value_is_named(self, missing: str) -> None:
-        """Absent from an object, or empty or cut off in a row."""
+        """A missing, empty or truncated value is named in the reason."""
         assert await reason(json.dumps({**OBJECT, missing: None})) == f"{missing} must be a string"
         rest = {name: value for name, value in OBJECT.items() if name != missing}
         assert await reason(json.dumps(rest)) == f"lacks {missing}"
@@ -202,7 +202,7 @@ class TestBothForms:
     @pytest.mark.parametrize("good", [f"{HEADER}\n{GOOD}", f"{JSON_LINE}\n{JSON_LINE}"])
     @pytest.mark.parametrize("length", [MAX_LINE, 7000, 1])
     async def test_a_line_that_is_no_utf8_is_alone_in_that(self, good: str, length: int) -> None:
-        """The lines around it are read."""
+        """A line that is not UTF-8 is malformed, and the lines around it are read."""
         *_, before, bad, after = await read(
             good.encode() + b"\n\xe9t\xe9\n" + good.splitlines()[-1].encode(), length
         )
@@ -229,7 +229,7 @@ class TestBothForms:
     @pytest.mark.parametrize("length", [MAX_LINE, 1000])
     @pytest.mark.parametrize("filler", ["x", "\u00e9", "\u20ac", "\U0001f600"])
     async def test_the_length_is_counted_in_bytes(self, filler: str, length: int) -> None:
-        """A line is a link or too long by its size in the file, wherever the chunks end."""
+        """The length limit of a line counts bytes, regardless of the chunk size."""
         start = f"{HEADER},note\n"
         room = MAX_LINE - len(f"{GOOD},")
         width = len(filler.encode())
@@ -270,7 +270,7 @@ ROWS = [
 class TestEnds:
     @pytest.mark.parametrize(("row", "wanted"), ROWS)
     async def test_whatever_people_write(self, row: str, wanted: WantedLink) -> None:
-        """Keys, UUIDs, addresses of cases and prefixes, in both forms of file."""
+        """An end may be a key, a UUID, a case URL or a prefixed id, in CSV and in JSON Lines."""
         names = HEADER.split(",")
         assert await read_one(f"{HEADER}\n{row}") == LinkLine(2, wanted)
         assert await read_one(json.dumps(dict(zip(names, row.split(","), strict=True)))) == LinkLine(
@@ -280,19 +280,19 @@ class TestEnds:
     @pytest.mark.parametrize("parent", ["parent", "parent_id"])
     @pytest.mark.parametrize("child", ["child", "child_id"])
     async def test_names_of_the_ends(self, parent: str, child: str) -> None:
-        """With ``_id`` at the end or without, for an id as for anything else."""
+        """The columns of the ends may have the suffix ``_id``."""
         assert await read_one(f"{parent},relationship,{child}\n{GOOD}") == LinkLine(2, NEW)
         assert await read_one(f"{parent.upper()},relationship,{child}\n{GOOD}") == LinkLine(2, NEW)
         assert await read_one(json.dumps({parent: A, "relationship": "BLOCKS", child: B})) == LinkLine(1, NEW)
 
     @pytest.mark.parametrize("end", ["parent", "child"])
     async def test_both_names_of_an_end(self, end: str) -> None:
-        """Which is meant cannot be known: a header with both ends the file, an object its line."""
+        """Two columns for one end are refused: in a header the whole file, in an object only its line."""
         assert await refusal(f"{HEADER},{end}_id\n{GOOD},{A}") == f"the header contains {end} twice"
         assert await reason(json.dumps({**OBJECT, f"{end}_id": A})) == f"contains {end} twice"
 
     async def test_a_type_in_a_column_of_its_own(self) -> None:
-        """It is that of a UUID; a prefix that says otherwise, and a key, are refused."""
+        """A type column applies to UUIDs; a conflicting prefix or a case key is refused."""
         header = f"{HEADER},child_type"
         good, *bad = await read(
             f"{header}\nSHOP-1,BLOCKS,{B},incident\nSHOP-1,BLOCKS,page:{B},incident\n{A},BLOCKS,SHOP-2,page"
@@ -304,7 +304,7 @@ class TestEnds:
 
     @pytest.mark.parametrize("is_json", [True, False])
     async def test_an_address_of_another_site(self, is_json: bool) -> None:
-        """The line is refused with both sites; without a site any of Datadog's will do."""
+        """A URL of another site is malformed, with both sites named; without a site, any is accepted."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         row = json.dumps({**OBJECT, "child": address}) if is_json else f"{HEADER}\n{A},BLOCKS,{address}"
         wanted = parse_link(A, "BLOCKS", "SHOP-1")
@@ -319,25 +319,25 @@ class TestEnds:
 
 class TestCsv:
     async def test_names_of_columns_in_any_letter_case_and_order(self) -> None:
-        """Spreadsheets and people write headers as they like."""
+        """Column names are read in any letter case and order, with blanks around them."""
         assert await read(f" Child ,RELATIONSHIP, parent\n {B} , blocks ,{A} \n") == [LinkLine(2, NEW)]
 
     async def test_an_empty_type_is_the_default(self) -> None:
-        """An empty cell is as good as none."""
+        """An empty type means the default."""
         assert await read(f"{','.join(COLUMNS)}\n{A},,BLOCKS,{B}, \n") == [LinkLine(2, NEW)]
 
     async def test_too_many_columns_are_refused(self) -> None:
-        """Something has slipped, and which value is which cannot be known."""
+        """A row with more cells than the header is malformed."""
         assert await reason(f"{HEADER}\n{GOOD},CASE\n") == "has 4 columns, but the header has 3"
 
     async def test_a_line_end_of_another_system_is_named(self) -> None:
-        """A carriage return alone ended lines once; the message says what to do."""
+        """A carriage return within a line is malformed, and the reason says how to save the file."""
         assert await reason(f"{HEADER}\n{GOOD}\r{GOOD}") == (
             "contains a carriage return: save the file with Unix or Windows line endings"
         )
 
     async def test_a_column_that_stands_twice_is_refused(self) -> None:
-        """Which of the two is meant cannot be known; of what is not read it does not matter."""
+        """A repeated column of a link is refused, and a repeated unknown column is ignored."""
         twice = json.dumps(OBJECT)[:-1]
         assert await reason(f'{twice}, "parent": "{B}"}}') == "contains parent twice"
         assert await read_one(f'{twice}, "note": {{"a": 1, "a": 2}}, "note": 3}}') == LinkLine(1, NEW)
@@ -345,12 +345,12 @@ class TestCsv:
         assert await read(f"note,{HEADER},note\n,{GOOD},\n") == [LinkLine(2, NEW)]
 
     async def test_quoted_values(self) -> None:
-        """With commas and doubled quotation marks in them, as RFC 4180 has it."""
+        """Quoted cells may contain commas and doubled quotation marks, as in RFC 4180."""
         assert await read(f'note,{HEADER}\n"a, ""b""",{GOOD}\n') == [LinkLine(2, NEW)]
 
     @pytest.mark.parametrize("bad", [f'"{GOOD}', f'{GOOD},"', f'"{A}"x,BLOCKS,{B}', '"'])
     async def test_an_unbalanced_quotation_mark_affects_its_line_alone(self, bad: str) -> None:
-        """It does not swallow the rest of the file."""
+        """An unbalanced quotation mark affects only its own line."""
         before, malformed, after = await read(f"{HEADER},note\n{GOOD}\n{bad}\n{GOOD}\n")
         assert isinstance(malformed, MalformedLine)
         assert malformed.number == 3
@@ -358,11 +358,11 @@ class TestCsv:
         assert [before, after] == [LinkLine(2, NEW), LinkLine(4, NEW)]
 
     async def test_an_object_among_rows_is_malformed(self) -> None:
-        """The first line tells what the file is."""
+        """A JSON object in a CSV file is malformed, because the first line decides the format."""
         assert await reason(f"{HEADER}\n{JSON_LINE}")
 
     async def test_a_header_alone_is_an_empty_list(self) -> None:
-        """An export without a result has one."""
+        """A file with only a header contains no links."""
         assert await read(f"{HEADER}\n") == []
 
 
@@ -374,23 +374,23 @@ class TestRowsOfSeveralLines:
     @pytest.mark.parametrize("length", [MAX_LINE, 1, 7])
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     async def test_a_line_break_in_an_ignored_column(self, length: int, end: str) -> None:
-        """A quoted cell may contain line breaks; the row has the number of its first line."""
+        """A quoted cell may contain line breaks, and the row has the number of its first line."""
         content = end.join([NOTES, f'{GOOD},"a', "", 'b ""c"", d', f'e",{end}{GOOD},x', ""])
         assert await read(content, length) == [LinkLine(2, NEW), LinkLine(6, NEW)]
 
     async def test_two_cells_with_line_breaks_in_a_row(self) -> None:
-        """The line that closes one cell may open the next."""
+        """The line that closes one quoted cell may open the next."""
         content = f'one,{HEADER},two\n"a\nb",{GOOD},"c\nd"\n,{GOOD},\n'
         assert await read(content) == [LinkLine(2, NEW), LinkLine(5, NEW)]
 
     async def test_a_carriage_return_in_an_ignored_cell(self) -> None:
-        """A quoted cell may contain any character."""
+        """A quoted cell may contain a carriage return."""
         assert await read(f'{NOTES}\n{GOOD},"a\rb"\n') == [LinkLine(2, NEW)]
         assert (await reason(f'{NOTES}\n{GOOD},"a"\n{GOOD}\r,"b"\r{GOOD}')).startswith("is not valid CSV")
         assert (await reason(f'{NOTES}\n{A},"BLOCKS",{B}\rx')).startswith("contains a carriage return")
 
     async def test_a_malformed_row_of_several_lines_is_one_line(self) -> None:
-        """A row whose link is wrong is reported once, not once for each of its lines."""
+        """A malformed row of several lines is reported once."""
         before, after = await read(f'{NOTES}\n{A},LIKES,{B},"a\nb\nc"\n{GOOD},\n')
         assert isinstance(before, MalformedLine)
         assert (before.number, before.reason.split(";")[0]) == (2, "unknown relationship 'LIKES'")
@@ -420,7 +420,7 @@ class TestRowsOfSeveralLines:
         assert count_links(raw_file(f"{NOTES}\n{rows}".encode())) == len(lines)
 
     async def test_links_after_a_forgotten_quotation_mark_do_not_wait(self, pipe: Pipe) -> None:
-        """The next link shows that the cell should have been closed, so no more of a pipe is read first."""
+        """A link after an unclosed quotation mark is yielded before more of the pipe is read."""
         file, writer = pipe
         async with aclosing(read_link_file(file)) as lines:
             writer.write(f'{NOTES}\n{GOOD},"x\n{GOOD},\n'.encode())
@@ -430,14 +430,14 @@ class TestRowsOfSeveralLines:
     @pytest.mark.parametrize("filler", ["x\n", '""\n', "\n", '","\n'])
     @pytest.mark.slow
     async def test_a_row_is_not_longer_than_a_line(self, filler: str) -> None:
-        """After 64 KiB without a closing quotation mark, the row is given up, and its lines are read."""
+        """A row that is not closed within 64 KiB is malformed, and its further lines are read as rows."""
         many = (MAX_LINE // len(filler) + 1) * filler
         lines = await read(f'{NOTES}\n{GOOD},"x\n{many}y"\n{GOOD},\n')
         assert lines[0] == MalformedLine(2, OPEN)
         assert lines[-1] == LinkLine(4 + many.count("\n"), NEW)
 
     async def test_a_header_of_several_lines(self) -> None:
-        """A name that is not read may contain a line break."""
+        """The name of an unknown column may contain a line break."""
         assert await read(f'{HEADER},"Notes\n(""optional"")"\n{GOOD},\n') == [LinkLine(3, NEW)]
         assert await refusal(f'{HEADER},"Notes\n{GOOD}\n') == f"the header {OPEN}"
         for line in ("x\n", '","\n'):
@@ -449,19 +449,19 @@ class TestComments:
     async def test_they_are_skipped_and_reported_once(
         self, caplog: pytest.LogCaptureFixture, length: int
     ) -> None:
-        """A line that begins with # is not a row; the first such line is logged."""
+        """A CSV line that begins with # is skipped as a comment, and the first one is logged."""
         caplog.set_level("INFO", "datadog_caselinks")
         content = f'\n# "by hand\n{HEADER}\n#{GOOD}\n"# a, b",,\n{GOOD}\n'
         assert await read(content, length) == [LinkLine(6, NEW)]
         assert caplog.messages == ["Line 2 is skipped as a comment. CSV has no comments of its own."]
 
     async def test_a_sign_in_an_ignored_column_is_a_value(self) -> None:
-        """The name of a channel in the first column begins no comment, unless a blank follows."""
+        """A # in an unknown first column is a value, unless a blank follows."""
         content = f"#,{HEADER}\n#inc-1,{GOOD}\n# 1,{GOOD}\n##,{GOOD}\n#,,,\n"
         assert await read(content) == [LinkLine(2, NEW)]
 
     async def test_only_comments(self) -> None:
-        """A file of comments is as good as empty."""
+        """A file of comments is refused as empty."""
         assert (await refusal("# a\n# b\n")).startswith("the file is empty")
 
     async def test_json_lines_after_a_comment(self) -> None:
@@ -472,7 +472,7 @@ class TestComments:
 class TestDelimiters:
     @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", ":", "~", " ", "§", "\\t"])
     async def test_one_that_is_given(self, delimiter: str) -> None:
-        """Any character that is not in a key separates cells, and backslash and t stand for a tab."""
+        """The delimiter may be any character that no key contains, and ``\t`` means a tab."""
         sign = delimiter.replace("\\t", "\t")
         row = sign.join([A, '"BLOCKS"', B, '"a, b"'])
         content = f"{NOTES.replace(',', sign)}\n{row}\n{sign * 4}\n"
@@ -481,12 +481,12 @@ class TestDelimiters:
 
     @pytest.mark.parametrize("delimiter", ["", ",,", "a", "7", '"', "\n", "\r", "\0"])
     async def test_one_that_cannot_separate(self, delimiter: str) -> None:
-        """A delimiter that may be a part of a value is refused."""
+        """A delimiter that can be part of a value is refused."""
         with pytest.raises(ParameterError, match="delimiter must be one character"):
             await read(HEADER, delimiter=delimiter)
 
     async def test_a_declared_one(self) -> None:
-        """A spreadsheet may declare the delimiter in a line before the header."""
+        """A file may declare its delimiter in a ``sep=`` line before the header."""
         row = GOOD.replace(",", "|")
         assert await read(f"sep=|\nparent|relationship|child\n{row}\n") == [LinkLine(3, NEW)]
         assert await read(f"SEP=;\n\n{HEADER}\n{GOOD}\n") == [LinkLine(4, NEW)]
@@ -494,12 +494,12 @@ class TestDelimiters:
         assert (await refusal(f"sep=x\n{HEADER}\n")).startswith("the header 'sep=x' lacks")
 
     async def test_a_delimiter_decides_the_format(self) -> None:
-        """A file for which a delimiter is given is CSV, unless its suffix says otherwise."""
+        """A given delimiter makes the file CSV, unless another format is given."""
         assert (await refusal(JSON_LINE, delimiter=";")).startswith("the header ")
         assert await read(JSON_LINE, delimiter=";", format="jsonl") == [LinkLine(1, NEW)]
 
     async def test_other_bytes_in_ignored_columns(self) -> None:
-        """Only the columns of a link must be UTF-8."""
+        """Other columns than those of a link may contain bytes that are not UTF-8."""
         content = f"{HEADER},Priorit\xe4t\n{GOOD},\xe9\n{GOOD}\xe9,\n{GOOD},".encode("latin-1")
         good, bad, last = await read(content)
         assert bad == MalformedLine(3, "is not UTF-8 text")
@@ -509,7 +509,7 @@ class TestDelimiters:
 class TestNamesOfColumns:
     @pytest.mark.parametrize("format", ["csv", "jsonl", "yaml"])
     async def test_names_that_are_given(self, format: str) -> None:
-        """A column may have any name in the file, in any letter case, in every format."""
+        """A column may have any given name, in any letter case and in every format."""
         content = {
             "csv": f"from,parent,Relationship, TO \n{A},x,BLOCKS,{B}\n",
             "jsonl": json.dumps({"from": A, "parent": "x", "RELATIONSHIP": "BLOCKS", "To": B}),
@@ -520,13 +520,13 @@ class TestNamesOfColumns:
         assert line.new == NEW
 
     async def test_a_name_that_is_not_in_the_file(self) -> None:
-        """The message has the name in the file and the column of a link."""
+        """The error for a missing column has the name in the file and the column of a link."""
         message = await refusal(f"{HEADER}\n{GOOD}\n", columns={"parent": "From"})
         assert message.startswith(f"the header {HEADER!r} lacks From (parent): ")
 
     @pytest.mark.parametrize("header", ["Parent ID,Relationship,Child-Id", "PARENT_ID,RELATIONSHIP,child id"])
     async def test_words_are_separated_as_people_like(self, header: str) -> None:
-        """Blanks, hyphens and underscores in a name are equal."""
+        """Blanks, hyphens and underscores in a column name are equal."""
         assert await read(f"{header}\n{GOOD}\n") == [LinkLine(2, NEW)]
 
     @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ class TestNamesOfColumns:
         [({"prnt": "From"}, "unknown column 'prnt' of a link"), ({"parent": "x", "child": "X"}, "same name")],
     )
     async def test_names_that_cannot_be(self, columns: dict[str, str], says: str) -> None:
-        """An unknown column, and one name for two columns, are refused before anything is read."""
+        """An unknown column, or one name for two columns, is refused before anything is read."""
         with pytest.raises(ParameterError, match=says):
             await read(HEADER, columns=columns)
 
@@ -544,7 +544,7 @@ class TestJsonLines:
         "bad", ["{", "{}x", "[1]", "7", "null", '"x"', HEADER, "[" * 60_000, "9" * 60_000, "NaN"]
     )
     async def test_what_is_no_object_affects_its_line_alone(self, bad: str) -> None:
-        """The lines around it are read."""
+        """A line that is not a JSON object is malformed, and the lines around it are read."""
         before, malformed, after = await read(f"{JSON_LINE}\n{bad}\n{JSON_LINE}\n")
         assert isinstance(malformed, MalformedLine)
         assert malformed.number == 2
@@ -552,7 +552,7 @@ class TestJsonLines:
         assert [before, after] == [LinkLine(1, NEW), LinkLine(3, NEW)]
 
     async def test_the_first_line_may_be_the_bad_one(self) -> None:
-        """It begins as an object does, so the file is JSON Lines."""
+        """A first line that begins with a brace makes the file JSON Lines, even if it is malformed."""
         bad, good = await read(f"{{\n{JSON_LINE}\n")
         assert isinstance(bad, MalformedLine)
         assert (bad.number, good) == (1, LinkLine(2, NEW))
@@ -560,13 +560,13 @@ class TestJsonLines:
     @pytest.mark.parametrize("name", COLUMNS)
     @pytest.mark.parametrize("value", [None, 7, True, [A], {"id": A}])
     async def test_a_value_that_is_no_string_is_refused(self, name: str, value: object) -> None:
-        """Neither guessed at nor turned into one."""
+        """A value that is not a string is malformed, and is not converted."""
         assert await reason(json.dumps({**OBJECT, name: value})) == f"{name} must be a string"
 
     @pytest.mark.slow
     @given(json_values)
     async def test_any_json_is_a_link_or_a_reason(self, value: object) -> None:
-        """No value of any key brings up anything else."""
+        """Any JSON value is read as a link or as a malformed line."""
         first, second = await read(f"{JSON_LINE}\n{json.dumps(value)}")
         assert first == LinkLine(1, NEW)
         assert isinstance(second, LinkLine | MalformedLine)
@@ -575,7 +575,7 @@ class TestJsonLines:
         st.fixed_dictionaries(dict.fromkeys(COLUMNS, st.sampled_from([A, B, "CASE", "blocks"]) | json_values))
     )
     async def test_any_values_are_a_link_or_a_reason(self, row: dict[str, Any]) -> None:
-        """With all of the keys there."""
+        """An object with any values for the known keys is a link or a malformed line."""
         line = await read_one(json.dumps(row))
         assert line.number == 1
         assert isinstance(line, LinkLine) or line.reason.isprintable()
@@ -589,7 +589,7 @@ class TestWholeFiles:
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
     async def test_an_encoding_that_cannot_be_known(self, encoding: str) -> None:
-        """UTF-16 without a byte order mark, and UTF-32, are refused with the encodings that are read."""
+        """UTF-16 without a byte order mark and UTF-32 are refused, and the message says what is read."""
         message = await refusal(f"{HEADER}\n{GOOD}\n".encode(encoding))
         assert message == "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
 
@@ -598,7 +598,7 @@ class TestWholeFiles:
     @pytest.mark.parametrize("start", [f"{HEADER}\n{GOOD}\n", f"{JSON_LINE}\n{JSON_LINE}\n"])
     @pytest.mark.slow
     async def test_utf16_with_a_byte_order_mark(self, encoding: str, length: int, start: str) -> None:
-        """A file in UTF-16, as spreadsheets write it, is read wherever the chunks end."""
+        """UTF-16 with a byte order mark is read, for any chunk size."""
         content = f"\ufeff{start}\u660e\U0001f600\u0a0a".encode(encoding)
         *links, last = await read(content, length)
         assert links == [LinkLine(2, NEW)] if start.startswith("p") else [LinkLine(1, NEW), LinkLine(2, NEW)]
@@ -606,12 +606,12 @@ class TestWholeFiles:
         assert last.number == 3
 
     async def test_a_second_byte_order_mark(self) -> None:
-        """A second mark, which some programs add, is not a part of the first name."""
+        """A second byte order mark, which some programs add, is not part of the first column name."""
         assert await read(f"\ufeff{HEADER}\n{GOOD}\n".encode("utf-16")) == [LinkLine(2, NEW)]
 
     @pytest.mark.parametrize("rest", [b"", b"\xd8", b"\x00\xd8", b"\x00\xd8x\x00"])
     async def test_utf16_that_is_damaged(self, rest: bytes) -> None:
-        """Half a character affects its line alone."""
+        """An incomplete UTF-16 character affects only its own line."""
         content = f"\ufeff{HEADER}\n{GOOD}\nbad".encode("utf-16-le") + rest
         good, bad = await read(content)
         assert good == LinkLine(2, NEW)
@@ -629,7 +629,7 @@ class TestWholeFiles:
         ],
     )
     async def test_a_binary_file(self, content: bytes) -> None:
-        """Such as a workbook with the wrong name."""
+        """A binary file, such as a workbook with the wrong suffix, is refused."""
         assert await refusal(content) == (
             "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
         )
@@ -637,7 +637,7 @@ class TestWholeFiles:
     @pytest.mark.parametrize("format", ["jsonl", "yaml"])
     @pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"a\0b\n"])
     async def test_a_binary_file_of_a_known_format(self, content: bytes, format: str) -> None:
-        """The format does not matter for a file that is not text."""
+        """A binary file is refused, also if the format is given."""
         assert (await refusal(content, format=format)).startswith("the file is binary, not text")
 
     @pytest.mark.parametrize(
@@ -660,7 +660,7 @@ class TestWholeFiles:
         ],
     )
     async def test_a_header_without_the_columns(self, header: str, missing: str, hint: str) -> None:
-        """The message names the columns that are missing and the likeliest reason."""
+        """The error for a header without required columns lists them and suggests a likely cause."""
         message = await refusal(f"{header}\n{GOOD}\n")
         assert message.startswith(f"the header {header!r} lacks {missing}: ")
         assert hint in message
@@ -668,7 +668,7 @@ class TestWholeFiles:
     @pytest.mark.parametrize("indent", [None, 2])
     @pytest.mark.parametrize("separators", [None, (",", ":")])
     async def test_a_json_array(self, indent: int | None, separators: tuple[str, str] | None) -> None:
-        """What many a program exports, on one line or on many: the message says what to write instead."""
+        """A JSON array is refused, and the message says to write one object per line."""
         message = await refusal(json.dumps([OBJECT], indent=indent, separators=separators))
         assert message.endswith("looks like a JSON array: write one object on each line instead")
 
@@ -676,7 +676,7 @@ class TestWholeFiles:
         "header", [f'"{HEADER}', f'{HEADER},"x"y', "x" * (MAX_LINE + 1), HEADER.replace(",", "\r")]
     )
     async def test_a_header_that_is_no_csv(self, header: str) -> None:
-        """The message says that it is about the header."""
+        """An error in the header is reported as such."""
         assert (await refusal(f"{header}\n{GOOD}\n")).startswith("the header ")
 
     @given(
@@ -691,7 +691,7 @@ class TestWholeFiles:
     @example(b'{"a":' * 13_000, MAX_LINE)
     @example(b'parent,relationship,child\n"', MAX_LINE)
     async def test_any_bytes_are_lines_or_refused(self, content: bytes, length: int) -> None:
-        """Nothing but :class:`LinkFileError`; and no line is told of twice or out of order."""
+        """Any bytes yield lines in ascending order without repetition, or raise LinkFileError."""
         try:
             lines = await read(content, length)
         except LinkFileError as error:
@@ -717,7 +717,7 @@ class TestFormat:
         ],
     )
     async def test_the_suffix_decides(self, name: object, expected: str | None) -> None:
-        """A known suffix sets the format; another name, or a file descriptor, does not."""
+        """A known suffix decides the format; any other name, or a file descriptor, does not."""
         contents = {"csv": f"{HEADER}\n{GOOD}", "jsonl": JSON_LINE, "yaml": f"{A}: {{blocks: {B}}}"}
         for format, text in contents.items():
             file = InPieces(text.encode(), MAX_LINE)
@@ -731,7 +731,7 @@ class TestFormat:
 
     @pytest.mark.parametrize("format", ["csv", LinkFileFormat.CSV])
     async def test_an_explicit_format_overrides_the_suffix(self, format: str) -> None:
-        """The caller knows better than the name of the file."""
+        """An explicit format overrides the suffix."""
         file = InPieces(f"{HEADER}\n{GOOD}".encode(), MAX_LINE)
         file.name = "links.yaml"  # type: ignore[attr-defined]
         assert [line async for line in read_link_file(file, format=format)] == [LinkLine(2, NEW)]
@@ -740,7 +740,7 @@ class TestFormat:
 
     @pytest.mark.parametrize("format", ["xml", "CSV", ""])
     async def test_an_unknown_format_is_refused(self, format: str) -> None:
-        """The message lists the formats."""
+        """An unknown format is refused, and the message lists the known ones."""
         message = f"format must be one of csv, jsonl, yaml, not {format!r}"
         with pytest.raises(ParameterError) as caught:
             await read(GOOD, format=format)
@@ -749,12 +749,12 @@ class TestFormat:
             count_links(raw_file(b""), format=format)
 
     async def test_yaml_without_a_name_needs_a_format(self) -> None:
-        """Without a name and a format it is read as CSV, and the message says what to do."""
+        """YAML without a name or a format is read as CSV, and the error says to specify the format."""
         message = await refusal("SHOP-1:\n  blocks: SHOP-2\n")
         assert message.endswith("if the file is not CSV, specify its format")
 
     def test_a_malformed_line_has_the_status_malformed(self) -> None:
-        """Every outcome of a line has a status."""
+        """A malformed line has the status MALFORMED."""
         assert MalformedLine(1, "x").status is LinkStatus.MALFORMED
 
 
@@ -771,17 +771,17 @@ class TestCountLinks:
     async def test_it_is_the_number_of_lines_that_reading_yields(
         self, lines: list[str], start: str, end: str, last_end: bool
     ) -> None:
-        """Links and malformed lines, without the header and the blank ones: a progress bar fills up."""
+        """``count_links`` returns the number of lines that reading yields, for a progress bar."""
         content = (end.join([start, *lines]) + end * last_end).encode()
         assert count_links(raw_file(content)) == len(await read(content))
 
     @pytest.mark.parametrize("content", [b"", b"\n\n", f"{HEADER}\n".encode()])
     def test_it_may_be_none(self, content: bytes) -> None:
-        """Of an empty file, blank lines, a header alone."""
+        """The count is 0 for an empty file, blank lines or a header alone."""
         assert count_links(raw_file(content)) == 0
 
     def test_it_leaves_the_file_at_its_beginning(self) -> None:
-        """So that the links can be read from it next."""
+        """Counting leaves the file at its beginning and open."""
         file = raw_file(f"{HEADER}\n{GOOD}\n".encode())
         assert count_links(file) == 1
         assert file.tell() == 0
@@ -792,7 +792,7 @@ class TestMemory:
     @pytest.mark.parametrize("start", [f"{HEADER}\n", f"{JSON_LINE}\n", "x"])
     @pytest.mark.slow
     async def test_it_is_bounded(self, start: str) -> None:
-        """A line of 20 MB takes less than 2 MB of memory."""
+        """Reading and counting a line of 20 MB takes less than 2 MB of memory."""
         content = start.encode() + b"x" * 20_000_000
         tracemalloc.start()
         try:
@@ -807,7 +807,7 @@ class TestMemory:
 
 class TestReading:
     async def test_a_file_from_disk(self, tmp_path: Any) -> None:
-        """As the docstring says to open it."""
+        """A file is read that is opened as the docstring says."""
         path = tmp_path / "links.csv"
         path.write_bytes(f"{HEADER}\n".encode() + f"{GOOD}\n".encode() * 3000)
         with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - opening it blocks nobody
@@ -815,7 +815,7 @@ class TestReading:
         assert lines == [LinkLine(number, NEW) for number in range(2, 3002)]
 
     async def test_the_loop_runs_on_while_a_pipe_is_waited_for(self, pipe: Pipe) -> None:
-        """The writer is a task of the same loop, so it could never write if reading blocked the loop."""
+        """Reading from a pipe does not block the event loop."""
         file, writer = pipe
 
         async def write() -> None:
@@ -831,7 +831,7 @@ class TestReading:
         assert lines == [LinkLine(number, NEW) for number in (2, 3, 4)]
 
     async def test_lines_are_yielded_as_they_come(self, pipe: Pipe) -> None:
-        """A link is there before the writer has written the next."""
+        """Each link is yielded before the writer has written the next one."""
         file, writer = pipe
         async with aclosing(read_link_file(file)) as lines:
             writer.write(f"{HEADER}\n".encode())
@@ -842,7 +842,7 @@ class TestReading:
             assert await anext(lines, None) is None
 
     async def test_cancelling_while_a_pipe_is_waited_for(self, pipe: Pipe) -> None:
-        """It returns at once: nothing is ever written, and this ends."""
+        """Cancelling a read from an idle pipe returns immediately."""
         file, writer = pipe
         writer.write(f"{HEADER}\n{GOOD}\n".encode())
         seen: list[LinkLine | MalformedLine] = []
@@ -877,7 +877,7 @@ class TestReading:
         assert complaints == []
 
     def test_a_loop_that_ends_is_not_missed_by_the_reader(self, pipe: Pipe) -> None:
-        """What comes when the loop is closed already is dropped without a word."""
+        """Data that arrives after the event loop was closed is dropped without an error."""
         file, writer = pipe
 
         async def give_up() -> None:
@@ -891,7 +891,7 @@ class TestReading:
             thread.join()
 
     async def test_no_thread_keeps_the_program(self, pipe: Pipe) -> None:
-        """Ctrl-C does not have to wait for the next line of a terminal."""
+        """The reading thread is a daemon, so that Ctrl-C ends the program without another line of input."""
         file, writer = pipe
         task = asyncio.ensure_future(anext(read_link_file(file)))
         await asyncio.sleep(0)
@@ -905,7 +905,7 @@ class TestReading:
         "error", [OSError(5, "gone"), ValueError("I/O operation on closed file"), MemoryError("x")]
     )
     async def test_a_read_that_fails_is_raised(self, error: Exception) -> None:
-        """As what it is, after the lines before it; and never waited for."""
+        """A failed read raises its own error, after the lines before it."""
         lines = read_link_file(Broken(f"{HEADER}\n{GOOD}\n{GOOD}".encode(), error))
         assert await anext(lines) == LinkLine(2, NEW)
         with pytest.raises(type(error)) as caught:
@@ -915,7 +915,7 @@ class TestReading:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
     async def test_a_pipe_that_does_not_block_is_no_short_file(self, pipe: Pipe) -> None:
-        """ "Nothing yet" is not the end: the links that were still to come would be lost in silence."""
+        """A non-blocking pipe without data raises an error, because ending would lose later links."""
         file, writer = pipe
         os.set_blocking(file.fileno(), False)
         writer.write(f"{HEADER}\n{GOOD}\n".encode())
@@ -928,11 +928,11 @@ class TestReading:
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """The reading end and the writing end of a pipe."""
+    """Yield both ends of a pipe."""
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0) as file, open(writer, "wb", buffering=0) as other:
         yield file, other
-        # Whoever still reads gets the end of this pipe, before another one has its file descriptor.
+        # Readers must see the end of this pipe before another pipe reuses its file descriptor.
         other.close()
         for thread in _readers():
             thread.join()

@@ -1,4 +1,4 @@
-"""YAML files of links: scalars are strings, and every reason has its line."""
+"""YAML files of links: scalars are strings, and every error has its line number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ refusal = partial(reading.refusal, format="yaml")
 
 
 async def numbers_and_links(content: str, length: int = MAX_LINE) -> list[tuple[int, str]]:
-    """Each line with its number: the link as people write it, or the reason why it is none."""
+    """Return each line's number with its link, or with the reason why it is malformed."""
     lines = await read(content, length)
     return [(line.number, str(line.new if isinstance(line, LinkLine) else line.reason)) for line in lines]
 
@@ -36,7 +36,7 @@ async def numbers_and_links(content: str, length: int = MAX_LINE) -> list[tuple[
 class TestMapping:
     @pytest.mark.parametrize("length", [MAX_LINE, 1, 7])
     async def test_of_parents_relationships_and_children(self, length: int) -> None:
-        """One child or a list of them, in any of YAML's ways to write it, each with its line."""
+        """A mapping of parents has one child or a list in any YAML notation, each with its line number."""
         content = (
             "# the links of the outage\n"
             "\n"
@@ -61,18 +61,18 @@ class TestMapping:
         ]
 
     async def test_a_tag_calls_nothing(self) -> None:
-        """Tags do not construct or call anything."""
+        """YAML tags do not construct or call anything."""
         (line,) = await read("SHOP-1: {blocks: !!python/object/apply:os.abort x}\n")
         assert isinstance(line, MalformedLine)
 
     @pytest.mark.parametrize("word", ["no", "on", "007", "1e9", "2024-01-01", "0x1F", "!!int 12"])
     async def test_a_scalar_is_what_is_written(self, word: str) -> None:
-        """A scalar is never converted to a boolean, number or date."""
+        """A YAML scalar is never converted to a boolean, a number or a date."""
         [(_, reason)] = await numbers_and_links(f"SHOP-1:\n  blocks: {word}\n")
         assert reason.startswith(f"{word.removeprefix('!!int ')!r} does not name an entity")
 
     async def test_what_is_no_link_is_alone_in_that(self) -> None:
-        """The links around it are read, and its line is told."""
+        """A malformed entry is reported with its line, and the links around it are read."""
         content = (
             "SHOP-1:\n"
             "  blocks: [SHOP-2, shop, SHOP-1]\n"
@@ -107,11 +107,11 @@ class TestMapping:
         ],
     )
     async def test_a_duplicate_key_is_refused(self, content: str, key: str, first: int) -> None:
-        """The whole file is refused: most YAML readers would silently keep the last value only."""
+        """A duplicate key fails the whole file, because most YAML readers silently keep the last value."""
         assert await refusal(content) == f"{key} already appears in line {first}: combine both under one key"
 
     async def test_a_name_may_be_an_alias(self) -> None:
-        """An incident has no key, and so its UUID is written once; that is the line which is told."""
+        """A name may be an alias, and the link has the line number of the anchor."""
         content = f"---\nSHOP-1: {{blocks: &outage 'incident:{INCIDENT}'}}\n"
         content += "SHOP-2: {blocks: *outage}\n"
         assert await numbers_and_links(content) == [
@@ -132,7 +132,7 @@ class TestMapping:
         assert await refusal(content) == (f"line {line}: an alias repeats this list or mapping: write it out")
 
     async def test_a_key_must_be_a_name(self) -> None:
-        """YAML would take a list as well."""
+        """A key that is a list or a mapping is refused."""
         assert await refusal("SHOP-1: {}\n? [SHOP-2]\n: {}\n") == (
             "line 2: a key must be a name, not a list or mapping"
         )
@@ -140,7 +140,7 @@ class TestMapping:
 
 class TestList:
     async def test_of_the_rows_that_json_lines_have(self) -> None:
-        """With the same names, in upper or lower case; others are ignored, and what is empty is missing."""
+        """A list has the rows of JSON Lines: names in any case, other keys ignored, empty values missing."""
         content = (
             "- parent: SHOP-1\n"
             "  relationship: blocks\n"
@@ -173,13 +173,13 @@ class TestWholeFiles:
         ]
 
     async def test_it_may_be_indented(self) -> None:
-        """Indented text, copied from another file, is read."""
+        """Indented YAML, as copied from another file, is read."""
         assert await numbers_and_links("  - {parent: SHOP-1, relationship: blocks, child: SHOP-2}\n") == [
             (1, "SHOP-1 BLOCKS SHOP-2")
         ]
 
     async def test_the_loop_runs_on_while_it_is_understood(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """YAML is parsed in another thread."""
+        """YAML is parsed in another thread, so that the event loop continues."""
         threads: list[threading.Thread] = []
 
         def read_elsewhere(text: str) -> list[YamlRow]:
@@ -192,7 +192,7 @@ class TestWholeFiles:
 
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     async def test_numbers_are_those_that_an_editor_shows(self, end: str) -> None:
-        """Blank lines count, and so do neither the line ends that are YAML's alone."""
+        """Line numbers match those of an editor: blank lines count, and line ends of YAML alone do not."""
         lines = ["", "# \u2028 \x85", "SHOP-1:", "", " ", "  blocks: SHOP-2", ""]
         assert await numbers_and_links(end.join(lines)) == [(6, "SHOP-1 BLOCKS SHOP-2")]
 
@@ -219,7 +219,7 @@ class TestWholeFiles:
         ],
     )
     async def test_what_is_no_yaml(self, content: str, reason: str) -> None:
-        """The message says where the syntax error is."""
+        """A syntax error fails the whole file, and the message has its position."""
         assert (await refusal(content)).startswith(f"the file is not valid YAML: {reason}")
 
     @pytest.mark.parametrize(
@@ -232,18 +232,18 @@ class TestWholeFiles:
         ],
     )
     async def test_what_is_no_list_of_links(self, content: str | bytes, message: str) -> None:
-        """The file as a whole is refused."""
+        """A file that is empty, is not a list of links, or has an invalid line is refused as a whole."""
         assert await refusal(content) == message
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("line", "size"),
-        [(f"#{'x' * 1000}\n", MAX_YAML), ("#\n", 20_000), ("\n", 20_000)],  # short lines take long
+        [(f"#{'x' * 1000}\n", MAX_YAML), ("#\n", 20_000), ("\n", 20_000)],  # short lines take long to parse
     )
     async def test_it_is_read_up_to_a_size(
         self, line: str, size: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is held in memory as a whole, unlike CSV; blank lines count too."""
+        """A YAML file above the size limit is refused, because it is kept in memory; blank lines count."""
         monkeypatch.setattr(link_files, "MAX_YAML", size)
         fitting = "--- {}\n" + line * ((size - 14) // len(line)) + "# end\n"
         assert await read(fitting) == []
@@ -252,7 +252,7 @@ class TestWholeFiles:
         )
 
     async def test_without_pyyaml(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The message says what to install."""
+        """Without PyYAML, the error says what to install."""
         monkeypatch.delitem(sys.modules, "datadog_caselinks.bulk.link_yaml")
         monkeypatch.setitem(sys.modules, "yaml", None)
         assert await refusal("SHOP-1: {}\n") == (
@@ -260,7 +260,7 @@ class TestWholeFiles:
         )
 
     def test_how_many_links_it_holds_is_not_known_before(self) -> None:
-        """Its lines are not its links; the file is left at its beginning."""
+        """The number of links in a YAML file is unknown before parsing, and the file position is kept."""
         file = raw_file(b"\n# x\nSHOP-1: {}\n")
         assert (count_links(file, format="yaml"), file.tell()) == (None, 0)
 
@@ -274,7 +274,7 @@ class TestWholeFiles:
         st.integers(1, 50),
     )
     async def test_any_text_is_links_or_refused(self, text: str, length: int) -> None:
-        """Nothing but :class:`LinkFileError`; every reason fits a line, every number is one of the file's."""
+        """Any text yields links with valid line numbers and printable reasons, or raises LinkFileError."""
         content = f"# x\n{text}"
         try:
             lines = [line async for line in read_link_file(InPieces(content.encode(), length), format="yaml")]
@@ -285,7 +285,7 @@ class TestWholeFiles:
         assert all(line.reason.isprintable() for line in lines if isinstance(line, MalformedLine))
 
     def test_every_link_that_json_can_write_is_read(self) -> None:
-        """YAML holds JSON, of which it is a superset."""
+        """YAML files may be written as JSON, which is a subset."""
         assert read_rows(json.dumps([{"parent": "a", "child": "b"}])) == [
             YamlRow(1, {"parent": "a", "child": "b"})
         ]

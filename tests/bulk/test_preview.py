@@ -1,4 +1,4 @@
-"""Previews: what a run would do with each link, without creating any."""
+"""Previews show what a run would do with each link, and create none."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ A, B, C = (PARENT.relates_to(case(some_id(number))) for number in (2, 3, 4))
 async def previewed(
     client: CaseLinksClient, *wanted: WantedLink, journal: Path | None = None
 ) -> list[Preview]:
-    """Return the outcomes in the order of ``wanted``."""
+    """Return the outcomes of a preview in the order of ``wanted``."""
     outcomes = [each async for each in client.preview_links(wanted, journal=journal, concurrency=1)]
     return sorted(outcomes, key=lambda outcome: outcome.index)
 
 
 async def test_each_link_has_the_outcome_of_a_run(client: CaseLinksClient, sandbox: Sandbox) -> None:
-    """A preview finds existing links, repeated ones in either direction, and unknown cases."""
+    """A preview reports existing links, repeated links in either direction, and unknown cases."""
     shop = sandbox.add_case("SHOP-1", "One")
     existing = await client.create_link(A)
     turned = NewCaseLink(B.child, Relationship.RELATES_TO, B.parent)
@@ -57,7 +57,7 @@ async def test_each_link_has_the_outcome_of_a_run(client: CaseLinksClient, sandb
 async def test_links_in_a_journal_need_no_lookup(
     client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """A run with this journal would not send them; the journal stays unchanged."""
+    """Links in the journal are reported without a lookup, and the journal stays unchanged."""
     journal = tmp_path / "run.journal"
     created = [each async for each in client.create_links([A], journal=journal)]
     before, content = len(sandbox.requests), journal.read_bytes()
@@ -68,7 +68,7 @@ async def test_links_in_a_journal_need_no_lookup(
 
 
 async def test_a_journal_is_not_created(client: CaseLinksClient, tmp_path: Path) -> None:
-    """A missing or empty journal contains no links."""
+    """A missing or empty journal counts as empty and is not created."""
     (tmp_path / "empty").touch()
     for name in ("missing", "empty"):
         (outcome,) = await previewed(client, A, journal=tmp_path / name)
@@ -77,7 +77,7 @@ async def test_a_journal_is_not_created(client: CaseLinksClient, tmp_path: Path)
 
 
 async def test_a_journal_that_a_run_could_not_use_is_refused(client: CaseLinksClient, tmp_path: Path) -> None:
-    """The error is the same as that of the run."""
+    """A journal that a run could not use is refused with the same error."""
     async with Journal(tmp_path / "other", site="https://api.datadoghq.eu"):
         pass
     with pytest.raises(JournalError, match=r"belongs to https://api\.datadoghq\.eu"):
@@ -85,7 +85,7 @@ async def test_a_journal_that_a_run_could_not_use_is_refused(client: CaseLinksCl
 
 
 async def test_wrong_arguments_are_refused(client: CaseLinksClient) -> None:
-    """The checks are those of ``create_links``."""
+    """Invalid arguments are refused for the same reasons as by ``create_links``."""
     for arguments in ({"concurrency": 0}, {"journal": 3}):
         with pytest.raises(ParameterError):
             await anext(client.preview_links([A], **arguments))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Files of rejected lines: in the form of the input, complete after each line, and read again as they are."""
+"""Files of rejected lines: in the format of the input, complete after each line, and readable again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sources(lines: list[LinkLine | MalformedLine]) -> list[LineSource]:
 
 
 async def rejected(content: str | bytes, *, format: str | None = None) -> bytes:
-    """Return the file of all lines of ``content``, each rejected."""
+    """Return the file of rejected lines for all lines of ``content``."""
     lines = sources(await read(content, format=format))
     return lines[0].head + b"".join(line.rejected("because") for line in lines)
 
@@ -30,14 +30,14 @@ async def rejected(content: str | bytes, *, format: str | None = None) -> bytes:
 class TestForms:
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     async def test_csv(self, end: str) -> None:
-        """The reason is the first column; header, delimiter, line ends and cells stay as they were."""
+        """In CSV, the reason is the first column; header, delimiter, line ends and cells stay unchanged."""
         content = end.join(["sep=;", "Parent;Relationship;Child;Note", 'a;b;c;"x;', 'y"', "é;2;3;4;5", ""])
         expected = ["sep=;", "rejected_because;Parent;Relationship;Child;Note"]
         expected += ['"because";a;b;c;"x;', 'y"', '"because";é;2;3;4;5', ""]
         assert await rejected(f"\ufeff{content}") == f"\ufeff{end.join(expected)}".encode()
 
     async def test_a_line_that_is_not_valid_csv(self) -> None:
-        """Such a line is written as it was, to be fixed."""
+        """A line that is not valid CSV is written unchanged."""
         content = b'parent,relationship,child\n"SHOP-1,blocks,SHOP-2\nSHOP-\xe9,,\n'
         head, first, second = (await rejected(content)).splitlines()
         assert head == b"rejected_because,parent,relationship,child"
@@ -45,7 +45,7 @@ class TestForms:
         assert second == b'"because",SHOP-\xe9,,'
 
     async def test_a_rejected_line_is_rejected_again(self) -> None:
-        """The new reason replaces the old one, also if a spreadsheet has saved the file in between."""
+        """A new reason replaces the old one, even if a spreadsheet has saved the file in between."""
         for old in ('"one, two"', "three"):
             content = f"rejected_because,parent,relationship,child\n{old},{ROW}\n"
             assert await rejected(content) == (
@@ -55,12 +55,12 @@ class TestForms:
         assert (await rejected(content)).endswith(b'\n"because","x"y,SHOP-1\n')
 
     async def test_utf16_becomes_utf8(self) -> None:
-        """With a byte order mark, without which a spreadsheet would not read UTF-8."""
+        """A file in UTF-16 is rejected as UTF-8 with a byte order mark, which spreadsheets need."""
         content = f"\ufeffparent\trelationship\tchild\n{ROW.replace(',', chr(9))}".encode("utf-16-le")
         assert (await rejected(content)).startswith(b"\xef\xbb\xbfrejected_because\tparent\t")
 
     async def test_json_lines(self) -> None:
-        """The reason is the first member of each object; the others stay as they were."""
+        """In JSON Lines, the reason is the first member of each object, and the others stay unchanged."""
         line = json.dumps(OBJECT, separators=(",", ":"))
         written = await rejected(f"{line}\n {line}\r\n{{}}\n{{broken\n{{")
         reason = '{"rejected_because": "because"'
@@ -75,12 +75,12 @@ class TestForms:
         assert again == written
 
     async def test_what_is_not_an_object(self) -> None:
-        """Such a line is kept as a string of an object, because JSON Lines have no comments."""
+        """A line that is not a JSON object is kept as a string in an object, because JSON has no comments."""
         (_, last) = sources(await read(f'{json.dumps(OBJECT)}\n[1, "x"]\n'))
         assert json.loads(last.rejected("because")) == {"rejected_because": "because", "line": '[1, "x"]'}
 
     async def test_yaml(self) -> None:
-        """Each link is an item of a list; what does not have the form of a link is a comment."""
+        """In YAML, each rejected link is a list item, and other content is a comment."""
         content = "SHOP-1:\n  blocks: [SHOP-2, shop]\n  causes:\n"
         written = (await rejected(content, format="yaml")).decode()
         start = '- {"rejected_because": "because", "parent": "SHOP-1", "relationship": "blocks", "child"'
@@ -88,7 +88,7 @@ class TestForms:
         assert len(await read(written, format="yaml")) == 2
 
     async def test_a_reason_is_one_line(self) -> None:
-        """A reason with line breaks and quotation marks does not break the form."""
+        """A reason with line breaks and quotation marks is written as one line."""
         (source,) = sources(await read(f"parent,relationship,child\n{ROW}\n"))
         assert source.rejected('a\n"b",\x1b c') == f'"a ""b"", c",{ROW}\n'.encode()
 
@@ -101,7 +101,7 @@ async def source() -> LineSource:
 
 class TestFile:
     async def test_each_line_is_in_the_file_at_once(self, tmp_path: Path, source: LineSource) -> None:
-        """A process that is killed loses no line that it reported."""
+        """Each rejected line is in the file immediately, so that a killed process loses none."""
         path = tmp_path / "bad.csv"
         with Rejects(path) as rejects:
             for count in range(1, 4):
@@ -110,13 +110,13 @@ class TestFile:
         assert len(await read(path.read_bytes())) == 3
 
     def test_nothing_rejected_leaves_no_file(self, tmp_path: Path) -> None:
-        """The file is there if and only if it has a line."""
+        """Without a rejected line, no file is created."""
         with Rejects(tmp_path / "bad.csv"):
             pass
         assert list(tmp_path.iterdir()) == []
 
     def test_an_earlier_file_is_kept(self, tmp_path: Path) -> None:
-        """Its lines may have been fixed by hand, so they are never overwritten at once."""
+        """An existing file is kept as a backup, because its lines may have been fixed by hand."""
         path = tmp_path / "bad.csv"
         path.write_text("by hand")
         with Rejects(path):
@@ -129,7 +129,7 @@ class TestFile:
 
     @pytest.mark.parametrize("name", ["bad.csv", "bad.csv~"])
     def test_a_file_of_the_run_is_not_overwritten(self, tmp_path: Path, name: str) -> None:
-        """Neither the file nor its backup may be the input, however the input was opened."""
+        """The input can be neither the file nor its backup, even if it was opened by another name."""
         used = tmp_path / "links.csv"
         used.write_text("x")
         (tmp_path / name).symlink_to(used)
@@ -139,7 +139,7 @@ class TestFile:
             rejects.require_not(file.fileno())
 
     def test_a_pipe_is_not_renamed(self, tmp_path: Path, source: LineSource) -> None:
-        """What is not a regular file is written to and left where it is."""
+        """A pipe is written to and not renamed."""
         path = tmp_path / "pipe"
         os.mkfifo(path)
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

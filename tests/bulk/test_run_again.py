@@ -1,4 +1,4 @@
-"""Leaving the loop of ``create_links`` early, in any way, and running again with the same journal."""
+"""Leaving the loop of ``create_links`` early in any way, and running again with the same journal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.ids import some_id
 from tests.support.waiting import settle
 
 COUNT = 30
-CONCURRENCY = 10  # each way leaves the loop before the last link begins
+CONCURRENCY = 10  # so that each way leaves the loop before the last link begins
 WANTED = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(COUNT)]
 
 Start = Callable[[], AsyncIterator[Outcome]]
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(client: CaseLinksClient, path: Path) -> Start:
-    """A function that starts a run."""
+    """Return a function that starts a run."""
     return lambda: client.create_links(WANTED, journal=path)
 
 
@@ -69,7 +69,7 @@ async def by_anext(start: Start) -> None:
 
 
 async def by_break_of_a_wrapper(start: Start) -> None:
-    """Leave a generator that goes through another one."""
+    """Leave a loop over nested generators by ``break``."""
 
     async def wrapped(times: int) -> AsyncIterator[Outcome]:
         async for outcome in wrapped(times - 1) if times else start():
@@ -80,7 +80,7 @@ async def by_break_of_a_wrapper(start: Start) -> None:
 
 
 async def by_a_cycle(start: Start) -> None:
-    """Leave a loop whose iterator only the garbage collection finds, as it may be with a traceback."""
+    """Leave a loop whose iterator is in a reference cycle, as it can be with a traceback."""
     cycle: list[object] = [start()]
     cycle.append(cycle)
     async for _ in cycle[0]:  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ async def by_a_cycle(start: Start) -> None:
 
 
 async def by_cancelling(start: Start) -> None:
-    """Cancel the task of the run, and do not wait for it."""
+    """Cancel the task of the run without waiting for it."""
 
     async def consume() -> None:
         async for _ in start():
@@ -114,7 +114,7 @@ async def by_not_starting(start: Start) -> None:
 
 
 async def by_closing(start: Start) -> None:
-    """Close the iterator, as the documentation says."""
+    """Close the iterator, as the documentation recommends."""
     outcomes = start()
     await anext(outcomes)
     await outcomes.aclose()  # type: ignore[attr-defined]
@@ -138,8 +138,8 @@ WAYS = [
 async def test_the_next_run_goes_on(
     leave: Callable[[Start], Awaitable[None]], start: Start, sandbox: Sandbox
 ) -> None:
-    """However a run was left, the next one waits for its end, and creates each link once."""
-    gc.disable()  # it must not depend on a collection that happens to come
+    """After any way of leaving a run, the next one waits for its end and creates each link once."""
+    gc.disable()  # the result must not depend on garbage collection
     try:
         for _ in range(3):
             await leave(start)
@@ -154,7 +154,7 @@ async def test_the_next_run_goes_on(
 async def test_the_next_run_waits_as_long_as_the_ending_takes(
     start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of a run may take longer than the moment for which another run waits."""
+    """The next run waits for the end of an earlier one in the same process, however long it takes."""
     monkeypatch.setattr(journal, "_POLL", 0)
     monkeypatch.setattr(journal, "_MAX_POLLS", 2)
     close, closing, go = Store.close, threading.Event(), threading.Event()
@@ -197,7 +197,7 @@ class TestInUse:
         monkeypatch.setattr(journal, "_MAX_POLLS", 5)
 
     async def test_within_the_loop(self, start: Start) -> None:
-        """A run that goes on is not disturbed by a second one, which is refused."""
+        """A second run during the loop is refused and does not disturb the first one."""
         count = 0
         async for _ in start():
             if not count:
@@ -207,7 +207,7 @@ class TestInUse:
         assert count == COUNT
 
     async def test_an_iterator_that_is_kept(self, start: Start) -> None:
-        """A run whose iterator is still held may go on, so a second one is refused until it is closed."""
+        """A second run is refused while the iterator of the first one is not closed."""
         outcomes = start()
         async for _ in outcomes:
             break
@@ -220,7 +220,7 @@ class TestInUse:
     async def test_a_run_that_ends_in_the_meantime(
         self, start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The moment is for any other run or reader, also of another process."""
+        """A run waits a moment for another process that ends its use of the journal."""
         monkeypatch.setattr(journal, "_MAX_POLLS", 10**9)
         tries = counted_tries(monkeypatch)
         with contextlib.ExitStack() as other:
@@ -234,7 +234,7 @@ class TestInUse:
     async def test_cancelled_while_it_waits(
         self, start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A run that waits for another one can be cancelled, and leaves nothing."""
+        """A run that waits for the journal can be cancelled, and leaves nothing behind."""
         monkeypatch.setattr(journal, "_MAX_POLLS", 10**9)
         tries = counted_tries(monkeypatch)
         with locked(path):

@@ -1,4 +1,4 @@
-"""Spreadsheets as programs and people save them: the files in spreadsheets/ have the same two links."""
+"""Spreadsheets from different programs: the files in spreadsheets/ contain the same two links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHERS: Final = {
 
 
 async def read(path: Path) -> list[LinkLine | MalformedLine]:
-    """Read the file with the options that it needs."""
+    """Read the file with the options that it needs, and compare the number of lines with count_links."""
     columns: Mapping[str, str] | None = COLUMNS.get(path.name)
     with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - opening it blocks nobody
         count = count_links(file, delimiter=DELIMITERS.get(path.name), columns=columns)
@@ -42,20 +42,20 @@ async def read(path: Path) -> list[LinkLine | MalformedLine]:
 
 
 def described(line: LinkLine | MalformedLine) -> str:
-    """Return the link, or the reason why it is none."""
+    """Return the link, or the reason why the line is malformed."""
     return line.reason if isinstance(line, MalformedLine) else str(line.new)
 
 
 @pytest.mark.parametrize("name", FILES)
 async def test_the_links_of_a_spreadsheet_are_read(name: str) -> None:
-    """Each file has its links, and nothing else, whatever program wrote it."""
+    """Each file yields its links and nothing else."""
     found = await read(FOLDER / name)
     assert list(map(described, found)) == OTHERS.get(name, LINKS)
 
 
 @pytest.mark.parametrize("name", FILES)
 async def test_each_link_has_the_number_of_its_first_line(name: str) -> None:
-    """The number of a row is that of the line with which an editor shows it."""
+    """A row has the number of its first line in an editor."""
     content = (FOLDER / name).read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16").encode()
@@ -67,7 +67,7 @@ async def test_each_link_has_the_number_of_its_first_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 async def test_rejected_lines_are_read_as_the_file_was(name: str, tmp_path: Path) -> None:
-    """A file of all lines, each with a reason, contains the same lines; so does a file of that file."""
+    """A file of rejected lines yields the same lines, also if it is rejected again."""
     expected = [described(line) for line in await read(FOLDER / name)]
     path = FOLDER / name
     for folder in (tmp_path / "once", tmp_path / "twice"):

@@ -1,4 +1,4 @@
-"""Undo: what a run created is deleted, and nothing else."""
+"""Undo deletes what a run created, and nothing else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def statuses(journal: Path) -> dict[NewCaseLink, LinkStatus]:
 
 
 def outcome_line(link: CaseLink, outcome: str = "created") -> str:
-    """Return a line that bulk writes with --output jsonl."""
+    """Return a line of the output of bulk with --output jsonl."""
     parent, child = ({"type": str(end.type), "id": end.id} for end in (link.parent, link.child))
     described = {"id": link.id, "parent": parent, "relationship": str(link.relationship), "child": child}
     return json.dumps({"line": 2, "outcome": outcome, "link": described}) + "\n"
@@ -71,7 +71,7 @@ class TestJournal:
     async def test_what_the_run_created_is_deleted_and_nothing_else(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """A link that existed before the run stays, also if the run found it."""
+        """A link that existed before the run is not deleted, even if the run found it."""
         await client.create_link(A)
         await client.create_link(C)
         await linked(client, journal, A, B)
@@ -84,7 +84,7 @@ class TestJournal:
     async def test_undo_twice_deletes_nothing_more(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """The second undo has no links, and sends nothing."""
+        """A second undo has no links and sends nothing."""
         await linked(client, journal, A, B)
         await undone(client, journal)
         before = len(sandbox.requests)
@@ -94,7 +94,7 @@ class TestJournal:
     async def test_the_same_run_creates_the_links_again_after_an_undo(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """The journal does not claim that a deleted link exists."""
+        """After an undo, the same run creates the links again."""
         await linked(client, journal, A, B)
         await undone(client, journal)
         assert [type(each) for each in await linked(client, journal, A, B)] == [Created, Created]
@@ -105,7 +105,7 @@ class TestJournal:
     async def test_a_link_that_is_gone_already_counts_as_deleted(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """A link that someone else created in its place has another id, and stays."""
+        """A deleted link counts as undone, and an equal link with another id is kept."""
         (outcome,) = await linked(client, journal, A)
         await client.delete_link(outcome.link)
         theirs = await client.create_link(A)
@@ -118,7 +118,7 @@ class TestJournal:
     async def test_a_journal_in_use_is_refused(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """Nothing is deleted while a run may create links; nor does a run begin during an undo."""
+        """Undo is refused while a run uses the journal, and a run is refused during an undo."""
         await linked(client, journal, A)
         async with Journal(journal, site=client.site.api_url):
             with few_polls(), pytest.raises(JournalError, match="is in use by another run"):
@@ -131,7 +131,7 @@ class TestJournal:
     async def test_a_journal_of_another_site_is_refused(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """Its links are not on this site."""
+        """A journal of another site is refused before anything is sent."""
         async with Journal(journal, site="https://api.datadoghq.eu"):
             pass
         before = len(sandbox.requests)
@@ -142,7 +142,7 @@ class TestJournal:
     async def test_a_link_that_cannot_be_looked_up(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """A link in flight whose lookup fails is named with the reason, and the others are still undone."""
+        """A link in flight whose lookup fails is reported with the reason."""
         async with Journal(journal, site=client.site.api_url) as opened, opened.entry(A):
             pass
         sandbox.fail_next("500", operation="list")
@@ -157,10 +157,10 @@ class TestJournal:
     async def test_a_link_of_unknown_outcome_is_named_and_left(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
     ) -> None:
-        """Without its id, it cannot be told from an equal link that someone else created."""
+        """A link of unknown outcome is reported and kept, because another process may have created it."""
         await client.create_link(A)
         async with Journal(journal, site=client.site.api_url) as opened, opened.entry(A):
-            pass  # as a run that was killed after it had sent the link
+            pass  # leaves the link as a killed run does
         async with client.undo(journal) as undo:
             (ambiguous,) = undo.ambiguous
             assert ambiguous.startswith(f"{A} exists with the id {sandbox.links[0].id}")
@@ -171,9 +171,10 @@ class TestJournal:
     async def test_after_a_failed_undo_the_link_is_looked_up(
         self, keys: Any, journal: Path, fails: Any
     ) -> None:
-        """The delete may have been applied, so a run does not believe that the link exists.
+        """After a failed undo, a run looks the link up, because the delete may have been applied.
 
-        If the run finds the link, it is still what an earlier run created, so a later undo deletes it.
+        If the run finds the link, it is still the one that an earlier run created, so a later undo deletes
+        it.
         """
 
         async def found(exchange: Any) -> None:
@@ -201,7 +202,7 @@ class TestJournal:
         assert [seen.method for seen in server.seen] == ["POST", "DELETE", "GET", "DELETE"]
 
     async def test_an_undo_that_was_cancelled_can_be_repeated(self, keys: Any, journal: Path) -> None:
-        """The link keeps its id in the journal until its delete has succeeded."""
+        """A cancelled undo can be repeated, because the journal keeps the id until the delete succeeds."""
         async with Server(created, is_silent, deleted) as server, CaseLinksClient(server.url, keys) as client:
             await anext(aiter(client.create_links([A], journal=journal)))
             async with client.undo(journal) as undo:
@@ -236,7 +237,7 @@ AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
 
 
 class TestFoundByLookup:
-    """A create whose response was lost, and an equal link that a lookup found."""
+    """A create whose response was lost, and an equal link that the lookup found."""
 
     @staticmethod
     def of_somebody_else(api: Api) -> Step:
@@ -244,7 +245,7 @@ class TestFoundByLookup:
         return api.applies(drops)
 
     async def test_it_is_not_deleted(self, keys: Any, journal: Path) -> None:
-        """The link may be somebody else's, so undo names it with its id and deletes only what is certain."""
+        """A link that the lookup found may belong to another process: undo reports its id and keeps it."""
         api = Api()
         async with (
             Server(self.of_somebody_else(api), api) as server,
@@ -266,7 +267,7 @@ class TestFoundByLookup:
         assert [link["id"] for link in api.links] == [found.link.id]
 
     async def test_after_it_is_gone_it_is_not_named(self, keys: Any, journal: Path) -> None:
-        """Once somebody has deleted the link, nothing of the run is left."""
+        """A found link that no longer exists is not reported."""
         api = Api()
         async with (
             Server(self.of_somebody_else(api), api) as server,
@@ -280,7 +281,7 @@ class TestFoundByLookup:
     async def test_a_later_run_and_a_failed_undo_make_it_no_more_certain(
         self, keys: Any, journal: Path
     ) -> None:
-        """What a journal has recorded as found stays so, also if further runs with it find it again."""
+        """A link recorded as found stays so, even if further runs with the journal find it again."""
         api = Api()
         async with (
             Server(self.of_somebody_else(api), api) as server,
@@ -294,7 +295,7 @@ class TestFoundByLookup:
         assert "DELETE" not in server.methods
 
     async def test_an_output_says_so(self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path) -> None:
-        """A line of an output that does not say for certain that the run created the link is kept."""
+        """A link is kept if the output does not state that the run created it."""
         output = tmp_path / "run.jsonl"
         sure, *unsure = [await client.create_link(new) for new in (A, B, C)]
         lines = [json.loads(outcome_line(link)) for link in (sure, *unsure)]
@@ -315,9 +316,10 @@ class TestOutput:
     async def test_what_the_output_calls_created_is_deleted(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        """The output may be JSON Lines or a list, in UTF-8 or, as PowerShell writes it, UTF-16.
+        """Undo deletes the links that the output reports as created.
 
-        Repeated lines count once.
+        The output may be JSON Lines or a list, in UTF-8 or in the UTF-16 of PowerShell. Repeated lines count
+        once.
         """
         output = tmp_path / "run.jsonl"
         kept = await client.create_link(C)
@@ -341,7 +343,7 @@ class TestOutput:
     async def test_undo_twice_finds_the_links_gone(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        """The output is not changed, so the second undo asks the server, and that is no error."""
+        """Undo does not change the output of bulk, so a second undo finds the links gone without an error."""
         output = tmp_path / "run.jsonl"
         output.write_text(outcome_line(await client.create_link(A)))
         for was_gone in (False, True):
@@ -350,7 +352,7 @@ class TestOutput:
             assert outcome.was_gone is was_gone
 
     async def test_what_is_not_certain_is_reported(self, client: CaseLinksClient, tmp_path: Path) -> None:
-        """An ambiguous line has no id, and neither has a last line that a killed run did not complete."""
+        """Undo reports an ambiguous line, which has no id, and an incomplete last line."""
         output = tmp_path / "run.jsonl"
         link = CaseLink(some_id(9), A.parent, A.relationship, A.child)
         ambiguous = '{"line": 7, "outcome": "ambiguous", "error": "lost"}\n'
@@ -381,7 +383,7 @@ class TestOutput:
     async def test_any_other_file_is_refused(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path, content: bytes
     ) -> None:
-        """A file of links, or what ``list`` printed, does not say what a run created. Nothing is sent."""
+        """Any other file, such as a file of links or the output of list, is refused without a request."""
         output = tmp_path / "links.jsonl"
         output.write_bytes(content)
         with pytest.raises(JournalError, match=r"links\.jsonl is neither the journal of a run nor"):
@@ -393,7 +395,7 @@ class TestOutput:
     async def test_an_id_that_is_not_a_uuid_is_refused(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path, id: str, end: str
     ) -> None:
-        """The server gives out UUIDs, so the file is damaged or altered, and nothing is deleted at all."""
+        """An id that is not a UUID means a damaged file, so nothing is deleted."""
         output = tmp_path / "run.jsonl"
         made = await client.create_link(A)
         output.write_text(
@@ -406,7 +408,7 @@ class TestOutput:
     async def test_an_unknown_outcome_is_named_and_left(
         self, client: CaseLinksClient, sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        """A line of a later version may be about a link that the run created, so it is not passed over."""
+        """A line with an unknown outcome, as of a later version, is reported and its link is kept."""
         output = tmp_path / "run.jsonl"
         sure, other = [await client.create_link(new) for new in (A, B)]
         names = {"line": 3, "parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-3"}
@@ -420,7 +422,7 @@ class TestOutput:
             )
 
     async def test_outcomes_that_created_nothing(self, client: CaseLinksClient, tmp_path: Path) -> None:
-        """What bulk reports of links that it did not create, also with --dry-run, needs no undo."""
+        """Outcomes of links that bulk did not create, also with --dry-run, need no undo."""
         output = tmp_path / "run.jsonl"
         outcomes = ("already_linked", "failed", "malformed", "would_create", "repeated")
         output.write_text("".join(json.dumps({"outcome": outcome}) + "\n" for outcome in outcomes))
@@ -428,7 +430,7 @@ class TestOutput:
             assert (undo.links, undo.ambiguous) == ((), ())
 
     async def test_a_number_is_not_an_id(self, client: CaseLinksClient, tmp_path: Path) -> None:
-        """The message names the line."""
+        """An id that is a number is refused, and the message names the line."""
         output = tmp_path / "run.jsonl"
         line = json.loads(outcome_line(CaseLink("1", A.parent, A.relationship, A.child)))
         line["link"]["id"] = 1
@@ -439,7 +441,7 @@ class TestOutput:
     async def test_a_file_that_cannot_be_read_is_refused(
         self, client: CaseLinksClient, tmp_path: Path
     ) -> None:
-        """No journal is created where there was none."""
+        """A missing file is an error, and no journal is created."""
         with pytest.raises(JournalError, match="cannot be read: No such file"):
             await undone(client, tmp_path / "missing")
         assert os.listdir(tmp_path) == []
@@ -447,7 +449,7 @@ class TestOutput:
             client.undo(3)  # type: ignore[arg-type]
 
     async def test_an_empty_file_has_nothing_to_undo(self, client: CaseLinksClient, tmp_path: Path) -> None:
-        """A run that ended before its first outcome created nothing."""
+        """An empty output has nothing to undo."""
         (tmp_path / "run.jsonl").touch()
         assert await undone(client, tmp_path / "run.jsonl") == []
 

@@ -29,7 +29,7 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.cli import starter
 from tests.cli.waits import waits_of
 
-_starter: socket.socket  # while `starting` holds
+_starter: socket.socket  # True while a `starting` context is open
 _one_at_a_time = threading.Lock()
 
 
@@ -83,7 +83,7 @@ class Program(Started):
     stderr: StreamReader
 
     async def communicate(self, data: bytes = b"") -> tuple[bytes, bytes]:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the process may not read it all
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the process may not read all of it
             self.stdin.write(data)
             await self.stdin.drain()
         self.stdin.close()
@@ -129,7 +129,7 @@ async def start_on(standard: tuple[int, int, int], variables: dict[str, str], *a
     reported, pipe = await _read_pipe(reports)
 
     async def status() -> int:
-        line = await reported.readline()  # not to the end: processes forked later keep the pipe open
+        line = await reported.readline()  # not until end of file: later forks keep the pipe open
         pipe.close()
         return int(line)
 

@@ -34,7 +34,7 @@ READ_AT_START = ("PYTHONPATH", "SSL_CERT_FILE")  # read by Python itself, and by
 
 def serve(requests: socket.socket) -> None:
     """Start the requested processes until the socket is closed; then kill those that still run."""
-    running: dict[int, tuple[int, int]] = {}  # by descriptors that become readable when it ends
+    running: dict[int, tuple[int, int]] = {}  # keys become readable when the process ends
     with selectors.DefaultSelector() as events:
         events.register(requests, selectors.EVENT_READ)
         while True:
@@ -107,8 +107,8 @@ def report_number(reports: int, number: int) -> None:
 
 if __name__ == "__main__":
     for module in walk_packages(datadog_caselinks.__path__, "datadog_caselinks."):
-        if not module.name.endswith("__main__"):  # runs the command
-            with contextlib.suppress(ImportError):  # of an extra that is not installed
+        if not module.name.endswith("__main__"):  # this would run the command
+            with contextlib.suppress(ImportError):  # of an optional dependency
                 import_module(module.name)
     gc.freeze()  # so that the forks do not scan these objects when they end
     with socket.socket(fileno=os.dup(0)) as socket_of_requests:

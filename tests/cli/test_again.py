@@ -1,4 +1,4 @@
-"""The command with which to go on, as the command shows it."""
+"""The message after an incomplete run: the command that continues the run or undoes it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from datadog_caselinks.cli.again import longer_wait, to_continue, to_undo
 
 
 def command(text: str) -> str:
-    """Return the command, which is on a line of its own."""
+    """Return the command that ``text`` shows on a line of its own."""
     _, line = text.split("\n")
     assert line.startswith("  ")
     return line[2:]
 
 
 def test_the_command_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The words are quoted for a shell, and the command stays on one line without control characters."""
+    """The command is quoted for a shell and stays on one line without control characters."""
     monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "my links.csv", "--journal", "it's\x1b[1m\n"])
     assert command(to_continue()) == "caselinks bulk 'my links.csv' --journal 'it'\"'\"'s [1m '"
-    monkeypatch.setattr(shutil, "which", lambda name: name)  # which needs a module of Windows there
+    monkeypatch.setattr(shutil, "which", lambda name: name)  # needs a missing module on Windows
     monkeypatch.setattr(sys, "platform", "win32")
     assert command(to_continue()).startswith('caselinks bulk "my links.csv" --journal ')
 
 
 @pytest.mark.parametrize("rejects", [["--rejects", "bad.csv"], ["--rejects=bad.csv"]])
 def test_words_are_replaced(monkeypatch: pytest.MonkeyPatch, rejects: list[str]) -> None:
-    """Words can be replaced or left out, and an option together with its value."""
+    """The shown command replaces or omits words, and omits an option together with its value."""
     monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "--no-lookup", *rejects, "links.csv"])
     replacing = {"--no-lookup": None, "links.csv": "bad.csv"}
     text = to_continue("why", first="fix it", replacing=replacing, option="--rejects")
@@ -39,7 +39,7 @@ def test_words_are_replaced(monkeypatch: pytest.MonkeyPatch, rejects: list[str])
 
 
 def test_the_program_is_named_as_the_shell_finds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A program that is not on the path is named with its folder; a module is named as the program."""
+    """A program that is not on the PATH is shown with its folder, and a module is shown as caselinks."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     beside = str(tmp_path / "caselinks")
     for path, name in ((beside, beside), ("/a/__main__.py", "caselinks")):
@@ -51,7 +51,7 @@ def test_the_program_is_named_as_the_shell_finds_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_command_to_undo_a_run_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It names the program as the shell finds it, and the site of the run."""
+    """The undo command names the program as the shell finds it, and the site of the run."""
     beside = str(tmp_path / "caselinks")
     monkeypatch.setattr(sys, "argv", [beside, "bulk", "links.csv"])
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -61,7 +61,7 @@ def test_the_command_to_undo_a_run_can_be_copied(monkeypatch: pytest.MonkeyPatch
 
 
 def test_only_a_wait_that_is_too_long_is_named() -> None:
-    """Seconds are rounded up, so that the option allows the wait."""
+    """The advice rounds seconds up, so that --max-wait allows the wait."""
     limited = RateLimitError("429", status=429, retry_after=120.2)
     assert longer_wait(limited, 120.0) == "wait 121 s or add --max-wait 121"
     assert longer_wait(limited, 121.0) == longer_wait(None, 0.0) == ""

@@ -1,4 +1,4 @@
-"""``caselinks bulk``, run as a program of its own against a sandbox or another real server."""
+"""``caselinks bulk``, run as a program against a sandbox or another real server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_each_link_of_a_file_is_made_and_told(sandbox: Sandbox, tmp_path: Path) -> None:
-    """One line on standard output for each link, the counts on standard error, status 0."""
+    """bulk writes one line per link to standard output and the counts to standard error, with status 0."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS + f"{A},CASE,CAUSES,{B},INCIDENT\n")
     done = await bulk(pointing_at(sandbox), str(path))
@@ -50,7 +50,7 @@ async def test_each_link_of_a_file_is_made_and_told(sandbox: Sandbox, tmp_path: 
 
 
 async def test_json_lines_come_from_standard_input(sandbox: Sandbox) -> None:
-    """With - the links are read from standard input, and the types default to CASE."""
+    """With -, bulk reads the links from standard input, and an omitted type defaults to CASE."""
     row = {"parent_id": A, "relationship": "blocks", "child_id": B}
     done = await bulk(pointing_at(sandbox), "-", stdin=json.dumps(row).encode())
     assert [(link.parent_entity_type, link.relationship) for link in sandbox.links] == [("CASE", "BLOCKS")]
@@ -58,7 +58,7 @@ async def test_json_lines_come_from_standard_input(sandbox: Sandbox) -> None:
 
 
 async def test_yaml_comes_from_standard_input(sandbox: Sandbox) -> None:
-    """Standard input has no suffix, so YAML needs --format; without it, the error says so."""
+    """YAML on standard input needs --format, because there is no suffix; the error says so."""
     text = f"{A}: {{blocks: {B}}}\n".encode()
     done = await bulk(pointing_at(sandbox), "--format", "yaml", "-", stdin=text)
     assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 BLOCKS)")
@@ -68,27 +68,27 @@ async def test_yaml_comes_from_standard_input(sandbox: Sandbox) -> None:
 
 
 async def test_a_header_alone_is_an_empty_list(sandbox: Sandbox) -> None:
-    """Nothing to do is done: status 0."""
+    """A file with only a header creates no links and ends with status 0."""
     done = await bulk(pointing_at(sandbox), "-", stdin=HEADER.encode())
     assert (done.status, done.out, done.err.split(",")[0]) == (0, "", "0 links created")
 
 
 async def test_quiet_leaves_out_what_went_well(sandbox: Sandbox, file: Path) -> None:
-    """Only the summary is left of a good run."""
+    """With --quiet, a successful run shows only its summary."""
     done = await bulk(pointing_at(sandbox), "--quiet", str(file))
     assert done.out == ""
     assert "1 link created" in done.err
 
 
 async def test_sandbox_needs_no_environment(file: Path) -> None:
-    """--sandbox starts a local Datadog for the run; nothing else has to be set."""
+    """With --sandbox, bulk starts a local Datadog for the run and needs no environment variables."""
     done = await bulk(environment(), "--sandbox", str(file))
     assert done.status == 0
     assert done.out.startswith("✓ ")
 
 
 async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> None:
-    """It is told with its number, the other links are made, and the status is 1."""
+    """A malformed line is reported with its number, the other links are created, and the status is 1."""
     text = f"{HEADER}{BLOCKS}DDFC-98813,PAGE,BLOCKS,{B},CASE\nhttps://app.datadoghq.eu/cases/A-1,,BLOCKS,{B},\n{BLOCKS}"
     done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
     problems = done.err.splitlines()
@@ -101,7 +101,7 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
 
 
 async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> None:
-    """Each malformed line is told before anything is sent, and the status is 2."""
+    """With --strict, bulk reports each malformed line, sends nothing, and ends with status 2."""
     done = await bulk(
         pointing_at(sandbox), "--strict", "-", stdin=f"{HEADER}{BLOCKS}x,,BLOCKS,{B},\n".encode()
     )
@@ -111,7 +111,7 @@ async def test_strict_sends_nothing_if_a_line_is_malformed(sandbox: Sandbox) -> 
 
 
 async def test_strict_makes_the_links_of_a_good_file(sandbox: Sandbox, file: Path) -> None:
-    """A file without a fault is linked as it would be without --strict."""
+    """With --strict, a file without malformed lines is linked as usual."""
     done = await bulk(pointing_at(sandbox), "--strict", str(file))
     assert (done.status, len(sandbox.links)) == (0, 1)
 
@@ -129,7 +129,7 @@ async def test_strict_makes_the_links_of_a_good_file(sandbox: Sandbox, file: Pat
 async def test_a_wrong_environment_is_told_in_a_line(
     file: Path, variables: dict[str, str], says: str
 ) -> None:
-    """What is missing or malformed is named, and the status is 2."""
+    """A missing or malformed variable is named in one line, and the status is 2."""
     done = await bulk(environment(**variables), str(file))
     assert says in done.err
     assert (done.status, len(done.err.splitlines())) == (2, 1)
@@ -144,7 +144,7 @@ async def test_a_wrong_environment_is_told_in_a_line(
     ],
 )
 async def test_a_file_of_no_links_is_told_in_a_line(tmp_path: Path, content: bytes, says: str) -> None:
-    """Nothing is sent of a file that is empty, has another header, or is binary; the status is 2."""
+    """An empty file, an unknown header or a binary file is reported in one line with status 2."""
     path = tmp_path / "links.csv"
     path.write_bytes(content)
     done = await bulk(environment(), "--sandbox", str(path))
@@ -154,7 +154,7 @@ async def test_a_file_of_no_links_is_told_in_a_line(tmp_path: Path, content: byt
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])
 async def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, name: str) -> None:
-    """A missing file and a folder are named; the status is 2."""
+    """A missing file or a directory is named in one line, and the status is 2."""
     done = await bulk(environment(), "--sandbox", str(tmp_path / name))
     assert str(tmp_path) in done.err
     assert (done.status, len(done.err.splitlines())) == (2, 1)
@@ -170,7 +170,7 @@ async def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, name: str
 async def test_refused_credentials_end_the_run_in_a_few_lines(
     sandbox: Sandbox, tmp_path: Path, api_key: str, app_key: str, says: str
 ) -> None:
-    """Every link would fail alike, so it is told once, no further line is sent, and the status is 1."""
+    """Refused credentials are reported once, no later line is sent, and the status is 1."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 1000)
     keys = sandbox.credentials_without_scope
@@ -190,7 +190,7 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
 
 
 async def test_an_unknown_host_is_told_once(file: Path) -> None:
-    """Without a network the message names the host and what to check; the status is 1."""
+    """An unknown host is reported once with what to check, and the status is 1."""
     variables = environment(DD_SITE="https://nowhere.invalid", DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
     done = await bulk(variables, "--attempts", "1", str(file))
     assert "https://nowhere.invalid: the host name was not found: check the site and the network" in done.err
@@ -199,7 +199,7 @@ async def test_an_unknown_host_is_told_once(file: Path) -> None:
 
 
 async def test_a_wait_above_the_maximum_names_the_option(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A run that --max-wait ends says how long to wait or which value allows the wait, and the command."""
+    """A run that --max-wait ends says how long to wait, which --max-wait allows the wait, and what to run."""
     sandbox.rate_limit = "2/1h"
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS + BLOCKS.replace("BLOCKS", "CAUSES"))
@@ -217,7 +217,7 @@ async def test_a_wait_above_the_maximum_names_the_option(sandbox: Sandbox, tmp_p
 
 
 async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: int) -> None:
-    """The message names the address; the status is 1."""
+    """A refused connection is reported with the address, and the status is 1."""
     site = f"http://127.0.0.1:{unused_tcp_port}"
     variables = environment(DD_SITE=site, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
     done = await bulk(variables, "--attempts", "1", str(file))
@@ -226,7 +226,7 @@ async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: in
 
 
 async def test_an_untrusted_certificate_is_told_once(file: Path) -> None:
-    """The message says that the certificate is not trusted; the status is 1, and nothing was sent."""
+    """An untrusted certificate is reported, nothing is sent, and the status is 1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(context)
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
@@ -240,11 +240,11 @@ async def test_an_untrusted_certificate_is_told_once(file: Path) -> None:
 
 
 async def test_each_failure_has_a_line_of_its_own() -> None:
-    """What fails for one link alone is told with its line number, and the others are made."""
+    """A failure of a single link is reported with its line number, and the other links are created."""
     answered = iter([drops, drops])
 
     async def lose_two(exchange: Exchange) -> None:
-        is_look = exchange.seen.method == "GET"  # which is refused, so it stays open what was made
+        is_look = exchange.seen.method == "GET"  # a refused lookup leaves the result of the create unknown
         await (answers(403) if is_look else next(answered, created))(exchange)
 
     async with Server(lose_two) as server:
@@ -267,7 +267,7 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
 
 
 async def test_a_case_that_may_not_be_linked_does_not_stop_the_run() -> None:
-    """Once a link was made, a 403 is about one case: the lines after it are sent."""
+    """After the first created link, a 403 concerns a single case, and the run continues."""
     async with Server(created, answers(403), created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(
@@ -278,7 +278,7 @@ async def test_a_case_that_may_not_be_linked_does_not_stop_the_run() -> None:
 
 
 async def test_what_is_not_there_is_told_for_its_line() -> None:
-    """An entity that the site does not know concerns its own line; the others are made."""
+    """An entity that does not exist fails its own line, and the other links are created."""
     gone = answers(404, b'{"errors": [{"code": "resource_not_found", "title": "case not found"}]}')
     async with Server(gone, created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
@@ -293,7 +293,7 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
 
 
 async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
-    """A run that takes longer says why, once."""
+    """A run explains the first wait for the rate limit, and hides further messages of this kind."""
     over = answers(429, Retry_After="0")
     async with Server(over, created, over, created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
@@ -306,7 +306,7 @@ async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
 
 
 async def test_interrupting_says_what_is_under_way() -> None:
-    """Ctrl-C names the lines that may or may not have been made, also while more input is waited for."""
+    """Ctrl-C reports the lines in flight, also while bulk waits for more input."""
     async with Server(is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "--no-lookup", "-")
@@ -322,7 +322,7 @@ async def test_interrupting_says_what_is_under_way() -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
 async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
-    """A service manager's signal gets the same report, with the lines as a range, and its own status."""
+    """SIGTERM and SIGHUP end a run with the same report as Ctrl-C and with their own status."""
     async with Server(created, is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "--no-lookup", "-")
@@ -336,7 +336,7 @@ async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
 
 
 async def test_interrupting_while_nothing_is_under_way() -> None:
-    """Then there is nothing to look after."""
+    """Ctrl-C reports that nothing was in flight if every link has an outcome."""
     async with Server(created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         process = await start(variables, "bulk", "--no-lookup", "-")
@@ -349,7 +349,7 @@ async def test_interrupting_while_nothing_is_under_way() -> None:
 
 
 async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) -> None:
-    """What was read is linked, the reason is told, and the status is 1."""
+    """If the input cannot be read further, the links read so far are created, and the status is 1."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.write(writing, (HEADER + BLOCKS).encode())
@@ -367,7 +367,7 @@ async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) 
 
 
 async def test_a_closed_pipe_does_not_keep_links_from_being_made(sandbox: Sandbox, tmp_path: Path) -> None:
-    """ "| head" has seen enough; the links are made all the same."""
+    """A closed standard output does not stop the run: every link is created."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 50)
     reading, writing = os.pipe()
@@ -385,7 +385,7 @@ async def test_a_closed_pipe_does_not_keep_links_from_being_made(sandbox: Sandbo
 
 
 async def test_a_full_disk_ends_the_run_and_loses_no_id(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What was made and cannot be written to standard output is told on standard error; the status is 1."""
+    """If the disk is full, ids that standard output lost appear on standard error, and the status is 1."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 1000)
     with open("/dev/full", "wb") as full:  # noqa: ASYNC230 - it does not block
@@ -414,7 +414,7 @@ async def test_a_full_disk_ends_the_run_and_loses_no_id(sandbox: Sandbox, tmp_pa
 
 
 async def test_no_standard_input_is_told_in_a_line(sandbox: Sandbox) -> None:
-    """A service manager may have closed it."""
+    """A closed standard input is reported in one line, with status 2."""
     program = 'exec "$0" -m datadog_caselinks bulk - <&-'
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", program, sys.executable), env=pointing_at(sandbox), stderr=PIPE
@@ -425,7 +425,7 @@ async def test_no_standard_input_is_told_in_a_line(sandbox: Sandbox) -> None:
 
 
 async def test_what_the_shell_has_read_is_not_read_again(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Standard input begins where it stands, also where it is a file."""
+    """bulk reads standard input from its current position, also if it is a file."""
     path = tmp_path / "links.csv"
     path.write_text(f"a title that is not ours\n{HEADER}{BLOCKS}")
     with open(path, "rb", buffering=0) as file:  # noqa: ASYNC230 - neither does this
@@ -438,7 +438,7 @@ async def test_what_the_shell_has_read_is_not_read_again(sandbox: Sandbox, tmp_p
 
 
 async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A terminal shows a bar with the count and a summary; with --verbose the links scroll above the bar."""
+    """A terminal shows a bar with the count; with --verbose, the links scroll above the bar."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 30)
     status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--no-lookup", str(path))
@@ -452,7 +452,7 @@ async def test_a_terminal_shows_the_progress(sandbox: Sandbox, tmp_path: Path) -
 
 
 async def test_a_terminal_of_a_ci_job_shows_lines(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With CI set there is no bar, so the links are shown, with their ids dim."""
+    """With CI set, a terminal shows the links with dim ids instead of a bar."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS)
     status, shown = await on_terminal(pointing_at(sandbox) | {"CI": "true"}, "bulk", str(path))
@@ -462,7 +462,7 @@ async def test_a_terminal_of_a_ci_job_shows_lines(sandbox: Sandbox, tmp_path: Pa
 
 
 async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
-    """Each is looked up once; one that is not there fails its own lines alone."""
+    """Each case key is looked up once, and an unknown key fails only the lines that use it."""
     known = [sandbox.add_case(f"SHOP-{number}") for number in (1, 2)]
     text = "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nshop-1,causes,SHOP-2\nSHOP-1,blocks,SHOP-3\n"
     done = await bulk(pointing_at(sandbox), "-", stdin=text.encode())
@@ -481,7 +481,7 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("output", ["json", "jsonl"])
 async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
-    """Of every line, malformed and failed ones too: a list, or an object a line."""
+    """JSON has a record for each line, including malformed and failed ones."""
     text = f"{HEADER}{BLOCKS}{A},,BLOCKS,X-1,\nnonsense,,BLOCKS,{B},\n"
     done = await bulk(pointing_at(sandbox), "--output", output, "-", stdin=text.encode())
     records = (
@@ -507,7 +507,7 @@ async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
 
 
 async def test_outcomes_are_lines_to_run_again(sandbox: Sandbox) -> None:
-    """The JSON Lines of a run name the links as its file does, so that they are the file of another run."""
+    """The JSON Lines of a run can be the input of another run, because they name links as its file does."""
     for number in (1, 2):
         sandbox.add_case(f"SHOP-{number}")
     text = b"parent,relationship,child\nshop-2,blocked by,SHOP-1\nSHOP-1,parent of,SHOP-3\n"
@@ -523,7 +523,7 @@ async def test_outcomes_are_lines_to_run_again(sandbox: Sandbox) -> None:
 
 
 async def test_an_ambiguous_outcome_has_the_status_that_left_it_open() -> None:
-    """The JSON of an ambiguous link has the class of its error, and the status of the response."""
+    """The JSON of an ambiguous link has the type of its error and the status of the response."""
     async with Server(answers(503), answers(403)) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         options = ("--no-lookup", "--attempts", "1", "--output", "jsonl")
@@ -537,7 +537,7 @@ async def test_an_ambiguous_outcome_has_the_status_that_left_it_open() -> None:
 
 
 async def test_errors_that_name_uuids_follow_the_keys(sandbox: Sandbox) -> None:
-    """A failure of a link that the file names by keys is shown with them, although the server knows UUIDs."""
+    """The failure of a link that the file names by keys is shown with these keys, and not only with UUIDs."""
     for number in (1, 2):
         sandbox.add_case(f"SHOP-{number}")
     may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
@@ -547,7 +547,7 @@ async def test_errors_that_name_uuids_follow_the_keys(sandbox: Sandbox) -> None:
 
 
 async def test_a_repeated_line_names_the_first(sandbox: Sandbox) -> None:
-    """A line with an equal link names the line that created it, in JSON too."""
+    """A repeated line is reported with the number of the line that created the link, also in JSON."""
     text = (HEADER + BLOCKS * 2).encode()
     done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=text)
     (link,) = sandbox.links
@@ -558,13 +558,13 @@ async def test_a_repeated_line_names_the_first(sandbox: Sandbox) -> None:
 
 
 async def test_an_empty_run_is_an_empty_list(sandbox: Sandbox) -> None:
-    """JSON is whole, whatever there is to tell."""
+    """With --output json, a run without links prints an empty list."""
     done = await bulk(pointing_at(sandbox), "--output", "json", "-", stdin=HEADER.encode())
     assert json.loads(done.out) == []
 
 
 async def test_verbose_tells_of_each_wait(sandbox: Sandbox, tmp_path: Path) -> None:
-    """And not of the first alone."""
+    """With --verbose, every retry and every wait for the rate limit is shown."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 4)
     sandbox.fail_next(Fault.HTTP_429, count=2, seconds=0)
@@ -586,7 +586,7 @@ SHOP-99,blocks,SHOP-1
 
 class TestDryRun:
     async def test_it_says_what_would_happen_to_each_line(self, sandbox: Sandbox) -> None:
-        """A malformed line does not stop the others, and nothing is created."""
+        """A dry run reports the outcome of every line, including malformed ones, and creates nothing."""
         for number in (1, 2):
             sandbox.add_case(f"SHOP-{number}", "A case")
         await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-1")
@@ -617,7 +617,7 @@ class TestDryRun:
         assert "--no-lookup" not in done.err
 
     async def test_the_options_of_the_run_can_stay(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """No file is written, and --strict says that such a run would send nothing."""
+        """A dry run writes no file, and with --strict it says that the run would send nothing."""
         file = tmp_path / "links.csv"
         file.write_bytes(MESSY)
         journal, rejects = str(tmp_path / "run.journal"), str(tmp_path / "rejects.csv")
@@ -628,13 +628,13 @@ class TestDryRun:
         assert os.listdir(tmp_path) == ["links.csv"]
 
     async def test_a_good_file_ends_with_status_0(self, sandbox: Sandbox, file: Path) -> None:
-        """A run after it can be expected to succeed."""
+        """A dry run ends with status 0 if every line could be created."""
         done = await bulk(pointing_at(sandbox), "--dry-run", str(file))
         assert done.status == 0
         assert not sandbox.links
 
     async def test_an_error_of_every_line_is_shown_once(self, file: Path, unused_tcp_port: int) -> None:
-        """Refused credentials or a refused connection concern all lines."""
+        """An error that concerns every line, such as a refused connection, is shown once."""
         variables = environment(
             DD_SITE=f"http://127.0.0.1:{unused_tcp_port}", DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key"
         )

@@ -1,4 +1,4 @@
-"""The command as a whole."""
+"""The ``caselinks`` command as a whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_is_that_of_the_package() -> None:
-    """--version prints the version in version.py, also where the package has no metadata."""
+    """--version prints the version in version.py, even if the package has no metadata."""
     done = run("-c", f"import sys; sys.modules['importlib.metadata'] = None; {MAIN}", "--version")
     assert (done.stdout, done.stderr) == (f"caselinks, version {__version__}\n", "")
 
@@ -47,7 +47,7 @@ GROUPS = {
     ],
 )
 async def test_help_has_an_example(command: list[str]) -> None:
-    """--help tells what a command does, by an example too."""
+    """The --help of each subcommand has an example."""
     done = await caselinks(environment(), *command, "--help")
     assert (done.status, done.err) == (0, "")
     assert ("Example" in done.out) == bool(command)
@@ -55,7 +55,7 @@ async def test_help_has_an_example(command: list[str]) -> None:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_extra_the_command_says_what_to_install(missing: str) -> None:
-    """Where a library of the command is missing there is a line that names the extra, and no traceback."""
+    """If a library of the command is missing, one line names the extra, and there is no traceback."""
     done = run("-c", f"import sys; sys.modules['{missing}'] = None; {MAIN}", "list", "SHOP-1")
     assert done.stderr == "caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'\n"
     assert done.returncode == 1
@@ -63,7 +63,7 @@ def test_without_its_extra_the_command_says_what_to_install(missing: str) -> Non
 
 @pytest.mark.parametrize("module", ["datadog_caselinks.cli.command", "datadog_caselinks.cli.link", "aiohttp"])
 def test_an_interrupt_while_it_starts_is_no_traceback(module: str) -> None:
-    """Ctrl-C is answered by a status, from the first moment that it can be."""
+    """Ctrl-C during startup ends the command with status 130 and without a traceback."""
     program = (
         "import sys\n"
         "class Interrupted:\n"
@@ -77,14 +77,14 @@ def test_an_interrupt_while_it_starts_is_no_traceback(module: str) -> None:
 
 
 def test_another_missing_module_is_not_taken_for_the_extra() -> None:
-    """A broken installation shows itself as what it is."""
+    """A missing module of the standard library is not reported as a missing extra."""
     done = run("-c", f"import sys; sys.modules['sqlite3'] = None; {MAIN}", "sandbox")
     assert "sqlite3" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_what_asks_nobody_imports_no_aiohttp(option: str) -> None:
-    """The version and the help come at once."""
+    """--version and --help start fast: they import neither aiohttp nor rich."""
     watch = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep='\\n', file=sys.stderr))"
     done = run("-c", f"{watch}; {MAIN}", option)
     assert done.returncode == 0
@@ -94,7 +94,7 @@ def test_what_asks_nobody_imports_no_aiohttp(option: str) -> None:
 
 @pytest.mark.parametrize("name", list(group._COMMANDS))
 def test_the_list_of_commands_is_what_they_say_themselves(name: str) -> None:
-    """Each is listed with the first paragraph of its own help."""
+    """The list of commands shows the first paragraph of each command's help."""
     command = group.caselinks.get_command(click.Context(group.caselinks), name)
     assert command is not None
     assert command.help is not None
@@ -102,14 +102,14 @@ def test_the_list_of_commands_is_what_they_say_themselves(name: str) -> None:
 
 
 async def test_an_unknown_command_is_a_usage_error() -> None:
-    """Status 2, and what is wrong."""
+    """An unknown command is reported as a usage error with status 2."""
     done = await caselinks(environment(), "lnk")
     assert done.status == 2
     assert "No such command 'lnk'" in done.err
 
 
 async def test_the_shell_can_complete_commands_and_options() -> None:
-    """By click's own means."""
+    """The completion of click works for commands."""
     for words, expected in (("caselinks d", "delete"), ("caselinks li", "list")):
         variables = {"_CASELINKS_COMPLETE": "bash_complete", "COMP_CWORD": "1", "COMP_WORDS": words}
         done = await caselinks(environment(**variables))
@@ -117,14 +117,14 @@ async def test_the_shell_can_complete_commands_and_options() -> None:
 
 
 def test_no_option_takes_a_secret() -> None:
-    """A command line is in the shell's history and in the list of processes, for all to read."""
+    """No option takes a secret, because the shell history and the process list show command lines."""
     named = {option for command in _all(group.caselinks) for each in command.params for option in each.opts}
     assert named >= {"--site", "--journal", "--status"}
     assert not [option for option in named if re.search("key|token|secret|password|proxy", option)]
 
 
 def _all(command: click.Command) -> Iterator[click.Command]:
-    """A command and those below it."""
+    """Yield ``command`` and all commands below it."""
     yield command
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -147,7 +147,7 @@ def _all(command: click.Command) -> Iterator[click.Command]:
     ],
 )
 async def test_an_unknown_command_gets_a_suggestion(command: str, expected: str) -> None:
-    """The error for a mistyped subcommand, or another word for one, names the subcommand; the status is 2."""
+    """A mistyped subcommand, or a common synonym of one, is refused with a suggestion and status 2."""
     done = await caselinks(environment(), *command.split())
     assert expected in done.err
     assert done.status == 2
@@ -172,7 +172,7 @@ async def test_help_and_version_have_short_forms(command: str, same: str) -> Non
 
 
 async def test_the_rate_is_an_option(sandbox: Sandbox) -> None:
-    """A run keeps to --rate, and what is not a rate is refused before anything is sent."""
+    """A run keeps to --rate, and an invalid rate is refused before anything is sent."""
     sandbox.add_case("SHOP-1")
     done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--rate", "1000/1s")
     assert (done.status, len(sandbox.requests)) == (0, 2)

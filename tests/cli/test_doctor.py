@@ -1,4 +1,4 @@
-"""``caselinks doctor``, run as a program: each check fine, and each with what it finds wrong."""
+"""``caselinks doctor``, run as a program: each check that succeeds, and each problem that it finds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def without_styles(line: str) -> str:
 
 
 async def doctor(variables: dict[str, str], *arguments: str) -> tuple[Finished, dict[str, tuple[str, str]]]:
-    """What it found: of each check the state, and what was told."""
+    """Run doctor; return the finished command, and the state and the message of each check."""
     done = await caselinks(variables, "doctor", "--output", "jsonl", *arguments)
     findings = [json.loads(line) for line in done.out.splitlines()]
     return done, {finding["check"]: (finding["state"], finding["message"]) for finding in findings}
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.sandbox(rate_limit="200/2s")
 
 
 async def test_all_is_fine(sandbox: Sandbox) -> None:
-    """Each check in order; nothing is created, and the status is 0."""
+    """doctor runs every check in order, creates nothing, and ends with status 0."""
     done, found = await doctor(pointing_at(sandbox))
     assert list(found) == ["site", "credentials", "DNS", "TLS", "clock", *ACCESS, "rate limit"]
     assert {state for state, _ in found.values()} == {"ok"}
@@ -47,11 +47,11 @@ async def test_all_is_fine(sandbox: Sandbox) -> None:
     assert "named case_links: the metrics datadog.apis.rate_limit.usage.*" in found["rate limit"][1]
     assert (done.status, done.err, sandbox.links) == (0, "", [])
     methods = [(request.method, request.status) for request in sandbox.requests[1:]]
-    assert methods == [("GET", 200), ("DELETE", 404), ("GET", 404)]  # of what does not exist
+    assert methods == [("GET", 200), ("DELETE", 404), ("GET", 404)]  # these do not exist
 
 
 async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
-    """As they are found, and not at the end."""
+    """A terminal shows one aligned line per check, and JSON Lines only with --output jsonl."""
     status, shown = await on_terminal(pointing_at(sandbox), "doctor")
     assert status == 0
     assert "\x1b[32m✓\x1b[0m  keys         accepted" in shown
@@ -68,7 +68,7 @@ async def test_a_terminal_shows_aligned_lines(sandbox: Sandbox) -> None:
 
 
 async def test_it_ends_with_a_sentence(sandbox: Sandbox) -> None:
-    """The last line says whether links can be created, on standard error and not among JSON."""
+    """The last line, on standard error, says whether links can be created."""
     done = await caselinks(pointing_at(sandbox), "doctor")
     assert done.err == "Ready to create links.\n"
     assert done.out.splitlines()[0].startswith("ok\tsite\t")
@@ -77,7 +77,7 @@ async def test_it_ends_with_a_sentence(sandbox: Sandbox) -> None:
 
 
 async def test_what_a_key_lacks(sandbox: Sandbox) -> None:
-    """A key without the scope to write is named with the scope, though it may list."""
+    """A key without the scope cases_write is reported with this scope, although it may list links."""
     variables = pointing_at(sandbox) | {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
     done, found = await doctor(variables)
     assert (found["keys"][0], found["cases_read"][0], done.status) == ("ok", "ok", 1)
@@ -89,7 +89,7 @@ async def test_what_a_key_lacks(sandbox: Sandbox) -> None:
 
 
 async def test_incidents_are_optional(sandbox: Sandbox) -> None:
-    """A key that cannot read incidents can still create links: the row says what it lacks."""
+    """A key that cannot read incidents is reported with the missing scope, but can still create links."""
     keys = sandbox.credentials_without_incidents
     done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": keys.app_key})
     assert found["incident_read"] == (
@@ -101,7 +101,7 @@ async def test_incidents_are_optional(sandbox: Sandbox) -> None:
 
 
 async def test_keys_that_may_do_nothing() -> None:
-    """A 403 is reported for each scope, and a failure of the server as it is."""
+    """A 403 is reported for each scope, and another failure of the server with its status."""
     date = answers(200, Date=formatdate(usegmt=True))
     async with Server(date, answers(403)) as server:
         _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
@@ -117,7 +117,7 @@ async def test_keys_that_may_do_nothing() -> None:
 
 @pytest.mark.parametrize("prefix", ["DD", "DATADOG"])
 async def test_swapped_keys_are_noticed(sandbox: Sandbox, prefix: str) -> None:
-    """Two keys that are accepted in the other order are reported as swapped, by their variables."""
+    """Keys that are accepted in the other order are reported as swapped, with their variables."""
     keys = {
         f"{prefix}_API_KEY": sandbox.credentials.app_key,
         f"{prefix}_APP_KEY": sandbox.credentials.api_key,
@@ -132,7 +132,7 @@ async def test_swapped_keys_are_noticed(sandbox: Sandbox, prefix: str) -> None:
 
 @pytest.mark.parametrize("name", ["DD_ACCESS_TOKEN", "DD_APP_KEY"])
 async def test_an_access_token_is_named(sandbox: Sandbox, name: str) -> None:
-    """A token is named by the variable that contains it, also where that is the one of a key."""
+    """A token is reported by the variable that contains it, also if this is a variable for a key."""
     variables = environment(DD_SITE=sandbox.url, **{name: str(sandbox.access_token.token)})
     done, found = await doctor(variables)
     assert found["credentials"] == ("ok", f"{name} set and well-formed")
@@ -142,7 +142,7 @@ async def test_an_access_token_is_named(sandbox: Sandbox, name: str) -> None:
 
 
 async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
-    """Of what is fine there is no line."""
+    """With --quiet, doctor shows only the checks that failed."""
     done = await caselinks(pointing_at(sandbox), "doctor", "--quiet")
     assert (done.status, done.out, done.err) == (0, "", "")
     done = await caselinks(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"}, "doctor", "--quiet")
@@ -168,7 +168,7 @@ async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
 async def test_the_first_flaw_is_told_and_ends_it(
     variables: dict[str, str], check: str, expected: str
 ) -> None:
-    """What comes after it could not be fine; the status is 1."""
+    """doctor ends with the first failed check that the later checks depend on, and the status is 1."""
     done, found = await doctor(environment(**variables))
     assert list(found)[-1] == check
     assert found[check][0] == "bad"
@@ -178,13 +178,13 @@ async def test_the_first_flaw_is_told_and_ends_it(
 
 
 async def test_a_site_may_be_given(sandbox: Sandbox) -> None:
-    """--site goes before DD_SITE."""
+    """The option --site overrides DD_SITE."""
     _, found = await doctor(pointing_at(sandbox) | {"DD_SITE": "nowhere"}, "--site", sandbox.url)
     assert found["site"] == ("ok", f"127.0.0.1, {sandbox.url}")
 
 
 async def test_a_bearer_token_is_named(sandbox: Sandbox) -> None:
-    """So that nobody looks for keys."""
+    """A bearer token is reported by its variable."""
     assert isinstance(sandbox.bearer_token.token, str)
     variables = environment(DD_SITE=sandbox.url, DD_BEARER_TOKEN=sandbox.bearer_token.token)
     _, found = await doctor(variables)
@@ -193,14 +193,14 @@ async def test_a_bearer_token_is_named(sandbox: Sandbox) -> None:
 
 
 async def test_in_a_sandbox_there_is_nothing_to_configure() -> None:
-    """The rest is checked as anywhere."""
+    """With --sandbox, doctor checks neither the site nor the credentials, and checks the rest as usual."""
     done, found = await doctor(environment(), "--sandbox")
     assert list(found) == ["DNS", "TLS", "clock", *ACCESS, "rate limit"]
     assert done.status == 0
 
 
 async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> None:
-    """As everywhere."""
+    """Refused keys are reported with the variables to check, and the status is 1."""
     done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})
     assert found["keys"][0] == "bad"
     assert "401 Unauthorized. Check DD_API_KEY and DD_APP_KEY" in found["keys"][1]
@@ -208,7 +208,7 @@ async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> Non
 
 
 async def test_an_unknown_case_is_no_flaw() -> None:
-    """A server may answer 404 where another has an empty list."""
+    """A 404 for the unknown case that doctor requests is a success, as an empty list is."""
     async with Server(answers(404, Date=formatdate(usegmt=True)), answers(404)) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert (found["keys"][0], found["rate limit"]) == ("ok", ("ok", "the server sends none"))
@@ -217,7 +217,7 @@ async def test_an_unknown_case_is_no_flaw() -> None:
 
 @pytest.mark.parametrize(("seconds", "expected"), [(-7200, "ahead of"), (7200, "behind")])
 async def test_a_wrong_clock_is_told(seconds: int, expected: str) -> None:
-    """By how much, and which way."""
+    """A wrong clock is reported with the difference and its direction, and the status is 1."""
     async with Server(answers(200, Date=formatdate(time() + seconds, usegmt=True)), listed) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert found["clock"][0] == "bad"
@@ -226,7 +226,7 @@ async def test_a_wrong_clock_is_told(seconds: int, expected: str) -> None:
 
 
 async def test_a_server_without_a_clock_is_noted() -> None:
-    """It cannot be compared, and need not."""
+    """A server without a Date header gets a note, because its clock cannot be compared."""
     async with Server(answers(200), listed) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert found["clock"] == ("note", "not checked: the server sends no Date header")
@@ -234,14 +234,14 @@ async def test_a_server_without_a_clock_is_noted() -> None:
 
 
 async def test_a_server_that_drops_the_connection_is_told() -> None:
-    """With what happened."""
+    """A server that drops the connection is reported with the reason."""
     async with Server(drops) as server:
         _, found = await doctor(environment(DD_SITE=server.url, **KEYS))
     assert found["server"] == ("bad", f"{server.url}: the connection was lost")
 
 
 async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, tmp_path: Path) -> None:
-    """SSL_CERT_FILE names it; without, the certificate is refused with what to do."""
+    """A certificate of a private authority is accepted with SSL_CERT_FILE and refused without it."""
     ca = tmp_path / "ca.pem"
     authority.ca.cert_pem.write_to_path(str(ca))
     tls = authority.server("localhost")
@@ -260,7 +260,7 @@ async def test_a_private_authority_is_trusted_by_its_file(authority: Authority, 
 
 
 async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authority, tmp_path: Path) -> None:
-    """Each check goes the way that the links will; its password is told to nobody else."""
+    """doctor sends each check through the proxy of the environment, and never shows the proxy's password."""
     ca = tmp_path / "ca.pem"
     authority.ca.cert_pem.write_to_path(str(ca))
     async with (
@@ -288,7 +288,7 @@ async def test_by_way_of_the_proxy_that_the_environment_names(authority: Authori
 
 
 async def reason_of_client(variables: dict[str, str]) -> str:
-    """Return the reason in the error of a client, without what it could not do and that nothing was sent."""
+    """Return only the reason from a client's error, without the failed operation and "nothing was sent"."""
     keys = ApiKeys(api_key=KEYS["DD_API_KEY"], app_key=KEYS["DD_APP_KEY"])
     once = RetryPolicy(max_attempts=1)
     url, proxy = variables["DD_SITE"], variables["HTTPS_PROXY"]
@@ -316,7 +316,7 @@ async def test_a_flaw_of_the_proxy_has_a_row_of_its_own(
     check: str,
     expected: str,
 ) -> None:
-    """The row has the words of the client's error and the name of the variable, and no password."""
+    """A problem of the proxy is reported with the client's reason and the variable, and no password."""
     ca = tmp_path / "ca.pem"
     authority.ca.cert_pem.write_to_path(str(ca))
     proxy = Proxy(
@@ -349,7 +349,7 @@ async def test_a_flaw_of_the_proxy_has_a_row_of_its_own(
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
 async def test_a_proxy_of_another_kind(sandbox: Sandbox, variable: str) -> None:
-    """It is refused in words, by doctor in the row of the proxy; a server on loopback needs none."""
+    """A SOCKS proxy is refused with the variable that names it, unless the server is on loopback."""
     variables = {variable: "socks5://127.0.0.1:1080"}
     done, found = await doctor(environment(**variables, **KEYS))
     assert list(found) == ["site", "credentials", "proxy"]

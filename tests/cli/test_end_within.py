@@ -1,4 +1,4 @@
-"""The end of a process whose work waits for something that cannot be cancelled."""
+"""The end of a process whose work is blocked by something that cannot be cancelled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def end(
         process = subprocess.Popen([sys.executable, "-c", program], stderr=write, start_new_session=True)
         os.close(write)
         try:
-            status = process.wait(MAX_SECONDS)  # its pipe is not read before it has ended
+            status = process.wait(MAX_SECONDS)  # the pipe is read only after the process has ended
         finally:
             process.kill()
         return status, stderr.read()
@@ -47,17 +47,17 @@ def end(
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_work_that_cannot_be_cancelled_is_ended(name: str, status: int) -> None:
-    """The process says its last words and ends with the status of the signal, although a thread hangs."""
+    """A process with a hanging thread prints its last message and ends with the status of the signal."""
     assert end(name) == (status, b"the end\nInterrupted.\n")
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_second_signal_ends_it_at_once(name: str, status: int) -> None:
-    """Nobody has to wait for the first one to have its effect."""
+    """A second signal ends the process immediately."""
     assert end(name, second=True, seconds=3 * MAX_SECONDS) == (status, b"the end\nInterrupted.\n")
 
 
 def test_last_words_that_nobody_reads_do_not_hold_it_up() -> None:
-    """A pipe that is full blocks whoever writes to it."""
+    """A last message that blocks, because the pipe is full, does not delay the end of the process."""
     status, _ = end("SIGTERM", words="'x' * 1_000_000")
     assert status == 143

@@ -19,9 +19,9 @@ FILE_LIMIT = 8  # blocks of 512 bytes or of 1 kB; a page is longer
 
 
 def run(program: str, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``program``, a shell script, which finds the command in ``$caselinks``.
+    """Run ``program``, a shell script that finds the command in ``$caselinks``.
 
-    The command is not measured for coverage, whose file might not fit on the disk either.
+    The command is not measured for coverage, because the limit of the disk applies to the coverage file too.
     """
     return subprocess.run(
         ["sh", "-c", program, "sh", str(file), *arguments],
@@ -39,7 +39,7 @@ FULL = f'ulimit -f {FILE_LIMIT}; exec $caselinks graph --sandbox SHOP-2 -o "$1"'
 
 @pytest.mark.parametrize("before", [None, "the earlier page"])
 def test_a_page_that_does_not_fit_is_not_written(tmp_path: Path, before: str | None) -> None:
-    """A page for which the disk has no space leaves the earlier page, or none, and no other file."""
+    """A page for which the disk has no space leaves the earlier file unchanged, and no other file."""
     file = tmp_path / "page.html"
     if before:
         file.write_text(before)
@@ -51,7 +51,7 @@ def test_a_page_that_does_not_fit_is_not_written(tmp_path: Path, before: str | N
 
 
 def test_the_mode_and_the_owner_stay(tmp_path: Path) -> None:
-    """A file that is replaced keeps its mode and its owner; a new one gets the usual ones."""
+    """A replaced file keeps its mode and its owner, and a new file gets the usual ones."""
     old, new = tmp_path / "old", tmp_path / "new"
     old.write_text("earlier")
     old.chmod(0o640)
@@ -75,7 +75,7 @@ def test_the_mode_and_the_owner_stay(tmp_path: Path) -> None:
 
 
 def test_an_owner_that_cannot_be_kept(tmp_path: Path) -> None:
-    """A file of another user in a directory of ours is replaced by one of ours."""
+    """A file whose owner cannot be kept is still replaced."""
     file = tmp_path / "page.html"
     file.write_text("earlier")
     with patch.object(os, "chown", side_effect=PermissionError):
@@ -85,7 +85,7 @@ def test_an_owner_that_cannot_be_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_symbolic_link_stays(tmp_path: Path, exists: bool) -> None:
-    """The file that a symbolic link names is replaced, and not the link."""
+    """Writing to a symbolic link replaces its target and keeps the link."""
     target, link = tmp_path / "elsewhere" / "page.html", tmp_path / "link.html"
     target.parent.mkdir()
     if exists:
@@ -99,7 +99,7 @@ def test_a_symbolic_link_stays(tmp_path: Path, exists: bool) -> None:
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY])
 def test_a_file_that_cannot_be_replaced_is_written_directly(tmp_path: Path, number: int) -> None:
-    """A file that is mounted, open in another program on Windows, or in a read-only directory is written."""
+    """A file that cannot be replaced, for example because it is mounted, is overwritten in place."""
     file = tmp_path / "page.html"
     file.write_text("the earlier and longer page")
     with patch.object(os, "replace", side_effect=OSError(number, "no")):
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_replaced_is_written_directly(tmp_path: Path, numb
 
 
 def test_standard_output_by_its_name_is_appended_to(tmp_path: Path) -> None:
-    """A graph for /dev/stdout goes where standard output goes, after what is there already."""
+    """A graph written to /dev/stdout is appended to what standard output already contains."""
     file = tmp_path / "notes"
     file.write_text("notes\n")
     done = run('$caselinks graph --sandbox SHOP-23 --depth 1 -o /dev/stdout >> "$1"', file)
@@ -123,6 +123,6 @@ def test_standard_output_by_its_name_is_appended_to(tmp_path: Path) -> None:
 
 
 def test_a_device_is_written() -> None:
-    """A device is written and stays what it is."""
+    """Writing to a device writes into the device and does not replace it."""
     write_file(os.devnull, "page")
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)

@@ -41,7 +41,7 @@ class TestFind:
         ]
 
     async def test_json(self, cases: Sandbox) -> None:
-        """JSON has what is known of each case, in a list or one on each line."""
+        """JSON has the known fields of each case, as a list or as one object per line."""
         expected = [
             {
                 "type": "CASE",
@@ -60,7 +60,7 @@ class TestFind:
         assert [json.loads(line) for line in done.out.splitlines()] == expected
 
     async def test_a_terminal(self, cases: Sandbox) -> None:
-        """On a terminal there is a table, whose titles are cut if there is no room."""
+        """On a terminal, find shows a table and shortens titles that do not fit."""
         status, shown = await seen_on_terminal(pointing_at(cases), "find", "payment", columns=60)
         lines = shown.splitlines()
         assert (status, lines[0].split()) == (0, ["case", "status", "priority", "title"])
@@ -69,12 +69,12 @@ class TestFind:
         assert (status, shown.strip()) == (0, "No cases match 'zzz'.")
 
     async def test_nothing_matches(self, cases: Sandbox) -> None:
-        """It is not an error if no case matches; JSON is an empty list."""
+        """A search without a match is not an error, and JSON is an empty list."""
         done = await caselinks(pointing_at(cases), "find", "zzz", "--output", "json")
         assert (done.status, json.loads(done.out), done.err) == (0, [], "No cases match 'zzz'.\n")
 
     async def test_more_than_the_limit(self, cases: Sandbox) -> None:
-        """If more cases match than are shown, a message says so; exactly as many are complete."""
+        """A message appears only if more cases match than are shown."""
         done = await caselinks(pointing_at(cases), "find", "payment", "--limit", "1")
         assert done.out.startswith("SHOP-2\t")
         assert (len(done.out.splitlines()), done.err) == (
@@ -85,13 +85,13 @@ class TestFind:
         assert (len(done.out.splitlines()), done.err) == (2, "")
 
     async def test_a_query_that_the_server_refuses(self, cases: Sandbox) -> None:
-        """The error quotes the query."""
+        """The error for an invalid query quotes the query."""
         done = await caselinks(pointing_at(cases), "find", "status:(")
         assert done.status == 1
         assert done.err.startswith("Error: cannot search cases for 'status:(': 400 ")
 
     async def test_a_query_that_begins_with_a_minus(self, cases: Sandbox) -> None:
-        """Behind -- a query may begin with the sign that excludes."""
+        """After --, a query may begin with a minus sign, which excludes cases."""
         done = await caselinks(pointing_at(cases), "find", "--", "-status:closed")
         assert done.out.startswith("SHOP-2\t")
 
@@ -105,7 +105,7 @@ class TestShow:
         return cases
 
     async def test_a_case(self, linked: Sandbox) -> None:
-        """Without a terminal there is a line for each value, then the links as list shows them."""
+        """Without a terminal, show prints one line per value, then the links in the format of list."""
         done = await caselinks(pointing_at(linked), "show", "shop-1")
         listed = await caselinks(pointing_at(linked), "list", "SHOP-1")
         assert (done.status, done.err) == (0, "")
@@ -119,7 +119,7 @@ class TestShow:
         "name", ["incident:123", "incident:IR-123", f"incident:{A}", "{url}/incidents/123"]
     )
     async def test_an_incident(self, linked: Sandbox, name: str) -> None:
-        """JSON is one object with the links."""
+        """An incident is shown as one JSON object that contains its links."""
         arguments = ("show", name.format(url=linked.url), "--output", "json")
         done = await caselinks(pointing_at(linked), *arguments)
         record = json.loads(done.out)
@@ -136,12 +136,12 @@ class TestShow:
         assert (link["parent"]["key"], link["child"]["key"]) == ("IR-123", "SHOP-1")
 
     async def test_a_page(self, cases: Sandbox) -> None:
-        """What Datadog does not describe is shown with its id and its links."""
+        """An entity that Datadog does not describe is shown with its id and its links."""
         done = await caselinks(pointing_at(cases), "show", f"page:{A}")
         assert (done.status, done.out, done.err) == (0, f"type\tPAGE\nid\t{A}\n", "No links.\n")
 
     async def test_a_terminal(self, linked: Sandbox) -> None:
-        """On a terminal the links are a table below the values, and the incident has its number."""
+        """On a terminal, show prints the links as a table below the values, with incidents by number."""
         status, shown = await seen_on_terminal(pointing_at(linked), "show", "SHOP-1", columns=100)
         lines = [line.split() for line in shown.splitlines()]
         assert status == 0
@@ -159,13 +159,13 @@ class TestShow:
         ],
     )
     async def test_what_does_not_exist(self, cases: Sandbox, name: str, wrong: str) -> None:
-        """An entity that does not exist is an error."""
+        """An entity that does not exist is reported as an error with status 1."""
         done = await caselinks(pointing_at(cases), "show", name)
         assert (done.status, done.out) == (1, "")
         assert wrong in done.err
 
     async def test_an_incident_without_the_permission(self, linked: Sandbox) -> None:
-        """The error names the permission; a case whose incident may not be read is shown."""
+        """Without incident_read, show reports the missing scope, and list still shows the links of a case."""
         keys = {"DD_APP_KEY": linked.credentials_without_incidents.app_key}
         done = await caselinks(pointing_at(linked) | keys, "show", "incident:123")
         assert (done.status, done.out) == (1, "")
@@ -176,6 +176,6 @@ class TestShow:
 
 
 async def test_an_address_needs_a_site_of_datadog(cases: Sandbox) -> None:
-    """The sandbox of --sandbox has no web interface, so no address."""
+    """The sandbox has no web interface, so JSON has no address."""
     done = await caselinks(environment(), "show", "--sandbox", "SHOP-1", "--output", "json")
     assert json.loads(done.out)["address"] is None

@@ -26,7 +26,7 @@ async def read(sandbox: Sandbox, depth: int = 2) -> LinkGraph:
 
 
 async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandbox: Sandbox) -> None:
-    """As text where there is no terminal, and nothing besides."""
+    """By default, graph prints a text tree of two links in each direction, and nothing else."""
     done = await caselinks(pointing_at(sandbox), "graph", "shop-2")
     assert (done.status, done.err) == (0, "")
     assert done.out == rendering.tree(await read(sandbox))
@@ -39,7 +39,7 @@ async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandb
 async def test_a_file_gets_what_its_name_says(
     sandbox: Sandbox, tmp_path: Path, format_: str, suffix: str
 ) -> None:
-    """In the place of what it held; what was written is told on standard error."""
+    """The suffix of the file selects the format, the file is replaced, and standard error has a summary."""
     file = tmp_path / f"outage.{suffix}"
     file.write_text("x" * 1_000_000)
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "--depth", "3", "-o", str(file))
@@ -52,7 +52,7 @@ async def test_a_file_gets_what_its_name_says(
 async def test_a_format_that_is_named_counts_before_the_name_of_the_file(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """And is what standard output gets without one; --quiet leaves the summary out."""
+    """The option --format overrides the suffix of the file, and --quiet omits the summary."""
     file = tmp_path / "outage.html"
     arguments = ("graph", "SHOP-2", "--format", "dot")
     shown = await caselinks(pointing_at(sandbox), *arguments)
@@ -62,7 +62,7 @@ async def test_a_format_that_is_named_counts_before_the_name_of_the_file(
 
 
 async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
-    """Entities with their distance, links with their ids, cycles as ids of links."""
+    """JSON has the entities with their distances, the links with their ids, and the cycles as lists."""
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-23", "--output", "json")
     record = json.loads(done.out)
     async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
@@ -85,7 +85,7 @@ async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
 
 
 async def test_json_lines_are_its_links(sandbox: Sandbox, tmp_path: Path) -> None:
-    """As list shows them, one on each line, also in a file, however that is called."""
+    """JSON Lines have the links in the format of list, also in a file with another suffix."""
     file = tmp_path / "links.svg"
     arguments = ("--depth", "1", "--output", "jsonl")
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments, "-o", str(file))
@@ -96,7 +96,7 @@ async def test_json_lines_are_its_links(sandbox: Sandbox, tmp_path: Path) -> Non
 
 
 async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
-    """It is drawn as far as it goes, and told how far that is; the status is 1."""
+    """A graph with more entities than --max-nodes is drawn in part, with a message and status 1."""
     arguments = ("--depth", "9", "--max-nodes", "15")
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments)
     assert "15 entities" in done.out
@@ -108,7 +108,7 @@ async def test_more_entities_than_max_nodes(sandbox: Sandbox) -> None:
 
 
 async def test_several_entities(sandbox: Sandbox) -> None:
-    """The graph starts at each entity that is named, whatever its type."""
+    """The graph starts at every given entity, of any type."""
     arguments = ("graph", "SHOP-24", "incident:101", "--depth", "1")
     done = await caselinks(pointing_at(sandbox), *arguments, "--output", "json")
     record = json.loads(done.out)
@@ -124,7 +124,7 @@ async def test_several_entities(sandbox: Sandbox) -> None:
 
 
 async def test_all_cases_that_match_a_query(sandbox: Sandbox) -> None:
-    """With --find the graph starts at each case that matches, besides those that are named."""
+    """With --find, the graph starts at each matching case and at the given entities."""
     arguments = ("graph", "SHOP-1", "--find", "pool status:open", "--depth", "0", "--output", "json")
     done = await caselinks(pointing_at(sandbox), *arguments)
     keys = [each["key"] for each in json.loads(done.out)["entities"]]
@@ -132,7 +132,7 @@ async def test_all_cases_that_match_a_query(sandbox: Sandbox) -> None:
 
 
 async def test_a_query_that_matches_nothing_or_too_much(sandbox: Sandbox) -> None:
-    """There is nothing to draw, or more than --max-nodes cases: the message says which, and what to do."""
+    """A query that matches no case, or more than --max-nodes, is an error that says what to do."""
     for arguments, wrong in (
         (("--find", "zzz"), "no cases match 'zzz'"),
         (
@@ -145,7 +145,7 @@ async def test_a_query_that_matches_nothing_or_too_much(sandbox: Sandbox) -> Non
 
 
 async def test_a_png_is_converted(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Before any request, the command says how to get a PNG."""
+    """For a PNG, the command shows how to convert an SVG, and sends no request."""
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / "outage.png"))
     svg = tmp_path / "outage.svg"
     assert f"use -o {svg}, then run: cairosvg -s 2 {svg} -o {tmp_path / 'outage.png'}" in done.err
@@ -154,7 +154,7 @@ async def test_a_png_is_converted(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 async def test_a_direction_and_a_width_can_be_chosen(sandbox: Sandbox) -> None:
-    """The command draws in the direction and the width that are asked for."""
+    """The options --direction and --width apply to the picture."""
     arguments = ("graph", "SHOP-24", "--format", "svg", "--direction", "lr", "--width", "1900")
     done = await caselinks(pointing_at(sandbox), *arguments)
     async with CaseLinksClient(sandbox.url, sandbox.credentials) as client:
@@ -163,7 +163,7 @@ async def test_a_direction_and_a_width_can_be_chosen(sandbox: Sandbox) -> None:
 
 
 async def test_a_graph_needs_a_start(sandbox: Sandbox) -> None:
-    """Without an entity and without a query, nothing is sent."""
+    """Without an entity or a query, graph is a usage error, and nothing is sent."""
     done = await caselinks(pointing_at(sandbox), "graph")
     assert (done.status, done.out) == (2, "")
     assert "Missing argument 'ENTITY', or --find." in done.err
@@ -171,7 +171,7 @@ async def test_a_graph_needs_a_start(sandbox: Sandbox) -> None:
 
 
 async def test_incidents_without_the_permission(sandbox: Sandbox) -> None:
-    """Incidents that may not be read are drawn by their ids, and one message says why."""
+    """Incidents that the key cannot read are drawn by id, and one message gives the reason."""
     keys = {"DD_APP_KEY": sandbox.credentials_without_incidents.app_key}
     done = await caselinks(pointing_at(sandbox) | keys, "graph", "SHOP-2", "--depth", "1")
     assert done.status == 0
@@ -181,7 +181,7 @@ async def test_incidents_without_the_permission(sandbox: Sandbox) -> None:
 
 
 async def test_a_case_without_links(sandbox: Sandbox) -> None:
-    """It is drawn alone, in every format."""
+    """A case without links is drawn alone, in every format."""
     sandbox.add_case("SHOP-99", "Nobody has linked this")
     for format_ in ("tree", "mermaid", "dot", "svg", "html"):
         done = await caselinks(pointing_at(sandbox), "graph", "SHOP-99", "--format", format_)
@@ -190,10 +190,10 @@ async def test_a_case_without_links(sandbox: Sandbox) -> None:
 
 
 async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> None:
-    """Titles give way where it is narrow, and not what stands after them; with NO_COLOR there are none."""
+    """A narrow terminal shortens titles but never statuses, and NO_COLOR removes the colours."""
     arguments = ("graph", "SHOP-2", "--depth", "3")
     status, shown = await on_terminal(pointing_at(sandbox), *arguments, columns=80)
-    lines = shown[shown.index("\x1b[1m■ SHOP-2") :].rstrip().splitlines()  # the progress comes before
+    lines = shown[shown.index("\x1b[1m■ SHOP-2") :].rstrip().splitlines()  # the progress comes first
     assert status == 0
     tree = rendering.tree(await read(sandbox, depth=3))
     assert len(lines) == tree.count("\n")
@@ -230,7 +230,7 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
 async def test_what_cannot_be_is_told(
     sandbox: Sandbox, arguments: tuple[str, ...], status: int, expected: str
 ) -> None:
-    """Status 1 if the server said so, else 2; an output that cannot be opened is told before it is asked."""
+    """An invalid option or output file is reported before any request with status 2, other errors with 1."""
     done = await caselinks(pointing_at(sandbox), "graph", *arguments)
     assert (done.status, done.out) == (status, "")
     assert expected in done.err
@@ -240,7 +240,7 @@ async def test_what_cannot_be_is_told(
 async def test_a_file_is_left_as_it_was_if_there_is_nothing_to_write(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """And one that was not there is not there afterwards."""
+    """If reading the graph fails, an existing file is unchanged, and no new file is created."""
     old, new = tmp_path / "old.svg", tmp_path / "new.svg"
     old.write_text("as it was")
     for file in (old, new):
@@ -250,7 +250,7 @@ async def test_a_file_is_left_as_it_was_if_there_is_nothing_to_write(
 
 
 async def test_a_pipe_is_a_file_too(sandbox: Sandbox, tmp_path: Path) -> None:
-    """As scripts have it, which name /dev/stdout, or write - for it, or make a pipe with a name."""
+    """A graph can be written to /dev/stdout, to - and to a named pipe."""
     arguments = ("graph", "SHOP-2", "--format", "dot", "--quiet", "-o")
     expected = rendering.dot(await read(sandbox))
     for name in ("/dev/stdout", "-"):
@@ -264,7 +264,7 @@ async def test_a_pipe_is_a_file_too(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 async def test_a_file_whose_name_says_nothing_gets_a_tree(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Without a suffix, or as a text; one that names something else gets no tree for it."""
+    """A file without a suffix, or with .txt, gets a text tree; an unknown suffix is refused."""
     for name in ("outage", "outage.txt"):
         await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / name))
         assert (tmp_path / name).read_text() == rendering.tree(await read(sandbox))
@@ -273,7 +273,7 @@ async def test_a_file_whose_name_says_nothing_gets_a_tree(sandbox: Sandbox, tmp_
 
 
 async def test_ctrl_c_ends_it_while_it_draws(sandbox: Sandbox, tmp_path: Path) -> None:
-    """At once, and not when the library that draws comes back, which makes an error of it."""
+    """Ctrl-C ends the command during the layout, although the library raises another error."""
     (tmp_path / "fast_sugiyama.py").write_text(
         "import os, signal\n"
         "def from_edges(*_, **__):\n"
@@ -290,7 +290,7 @@ async def test_ctrl_c_ends_it_while_it_draws(sandbox: Sandbox, tmp_path: Path) -
 
 
 def test_where_ctrl_c_is_ignored_it_draws_on(tmp_path: Path) -> None:
-    """As nohup and a script's background have it."""
+    """A process that ignores SIGINT, as a background job of a script does, continues to draw."""
     (tmp_path / "fast_sugiyama.py").write_text(
         "import os, signal\n"
         "def from_edges(*_, **__):\n"
@@ -309,7 +309,7 @@ def test_where_ctrl_c_is_ignored_it_draws_on(tmp_path: Path) -> None:
 
 
 async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What to install is told before anything is asked; the tree needs none."""
+    """Without the layout library, the error names the extra before any request, and the tree still works."""
     (tmp_path / "fast_sugiyama.py").write_text("raise ModuleNotFoundError(name=__name__)")
     variables = pointing_at(sandbox) | {"PYTHONPATH": str(tmp_path)}
     done = await caselinks(variables, "graph", "SHOP-2", "--format", "svg")
@@ -322,6 +322,6 @@ async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) 
 
 
 async def test_the_demo_needs_no_keys() -> None:
-    """And an incident may be the root."""
+    """The demo needs no keys, and an incident can be the root."""
     done = await caselinks(environment(), "graph", "--sandbox", f"incident:{some_id(1)}")
     assert (done.status, done.out) == (0, f"▲ incident:{some_id(1)}\n\n1 entity · 0 links\n")

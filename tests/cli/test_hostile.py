@@ -1,4 +1,4 @@
-"""A server that writes to the terminal of whoever asks it: what it says stays text, on one line."""
+"""A server whose responses contain terminal control characters: its text stays on one line, as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.program import caselinks, environment
 from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import some_id
 
-HOSTILE: Final = "\x1b[2J\x1b]0;x\x07\r\n\u202e"  # clears the screen, names the window, turns letters round
+HOSTILE: Final = "\x1b[2J\x1b]0;x\x07\r\n\u202e"  # clears the screen, sets the title, reverses text
 PAGE: Final = f"page:{some_id(9)}"
 
 
@@ -42,7 +42,7 @@ async def _refuse(_: web.Request) -> web.Response:
 
 @pytest.fixture
 async def hostile() -> AsyncIterator[dict[str, str]]:
-    """The environment that points at it."""
+    """Yield the environment for a server whose responses contain control characters."""
     app = web.Application()
     app.router.add_post("/api/v2/cases/link", _create)
     app.router.add_get("/api/v2/cases/link", _list)
@@ -72,7 +72,7 @@ async def hostile() -> AsyncIterator[dict[str, str]]:
 async def test_no_command_shows_what_moves_a_cursor(
     command: list[str], hostile: dict[str, str], tmp_path: Path
 ) -> None:
-    """Neither ids, keys and titles nor the words of an error."""
+    """No command prints a control character from ids, keys, titles or errors of a server."""
     file = tmp_path / "links.csv"
     file.write_text(f"parent,relationship,child\nSHOP-1,blocks,{PAGE}\n")
     done = await caselinks(hostile, *(word.format(file=file) for word in command))
@@ -80,7 +80,7 @@ async def test_no_command_shows_what_moves_a_cursor(
 
 
 async def test_nor_does_the_journal_of_a_run(hostile: dict[str, str], tmp_path: Path) -> None:
-    """It keeps the id as it came, and shows it as text."""
+    """The journal of a run stores a hostile id unchanged, and shows it without control characters."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     file.write_text(f"parent,relationship,child\nSHOP-1,blocks,{PAGE}\n")
     await caselinks(hostile, "bulk", "--no-lookup", "--journal", str(journal), str(file))

@@ -19,7 +19,7 @@ CREATED, FAILED = (case(some_id(number)).blocks(case(some_id(number + 1))) for n
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> str:
-    """The journal of a run that created one link, while another one failed."""
+    """Return the journal of a run that created one link and failed to create another."""
     path = str(tmp_path / "run.journal")
     async with Journal(path, site="https://api.datadoghq.com") as journal:
         async with journal.entry(CREATED, parse_link("SHOP-1", "blocks", "SHOP-2")) as entry:
@@ -30,7 +30,7 @@ async def journal(tmp_path: Path) -> str:
 
 
 async def test_it_shows_keys(journal: str) -> None:
-    """Cases appear by the keys that the file of the run used. No request is sent for them."""
+    """Cases appear by the keys that the file of the run used, and no request is sent for them."""
     done = await caselinks(environment(), "journal", "show", journal)
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert {(status, link) for status, _, link, _ in rows} == {
@@ -41,7 +41,7 @@ async def test_it_shows_keys(journal: str) -> None:
 
 
 async def test_it_takes_the_common_options(journal: str) -> None:
-    """JSON has the members that a line of a run has: names, link and error; --quiet hides the counts."""
+    """JSON has the fields of an outcome of bulk, and --quiet hides the counts."""
     for output in ("json", "jsonl"):
         options = ("--output", output, "--quiet", "--verbose", "--site", "EU1", "--sandbox")
         done = await caselinks(environment(), "journal", "show", *options, journal)
@@ -61,7 +61,7 @@ async def test_it_takes_the_common_options(journal: str) -> None:
 
 
 async def test_columns_are_aligned_on_a_terminal(journal: str) -> None:
-    """A terminal shows blanks instead of tabs."""
+    """On a terminal, the columns are aligned with blanks instead of tabs."""
     status, shown = await on_terminal(environment(), "journal", "show", journal)
     assert status == 0
     assert "created         20" in shown
@@ -69,7 +69,7 @@ async def test_columns_are_aligned_on_a_terminal(journal: str) -> None:
 
 
 async def test_undo_names_what_is_uncertain_by_its_keys(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A link that may have been created is shown as the file of the run named it."""
+    """undo names a link that may have been created by the keys in the file of the run."""
     for number in (1, 2):
         sandbox.add_case(f"SHOP-{number}")
     file, journal = tmp_path / "links.csv", str(tmp_path / "run.journal")

@@ -1,4 +1,4 @@
-"""A bulk run with a journal, killed at random moments: by the sandbox's count nothing is lost or twice."""
+"""Bulk runs with a journal that are killed at random moments: no link is lost or created twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.ids import some_id
 from tests.support.waiting import MAX_SECONDS
 
 LINKS = 400
-TWICE = 20  # lines that stand in the file once more
+TWICE = 20  # lines that appear twice in the file
 
 
 def wanted(number: int) -> tuple[str, str]:
@@ -42,7 +42,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def kill_at(process: Program, sandbox: Sandbox, requests: int) -> bool:
-    """Kill ``process`` once the sandbox has seen so many requests; whether it had not ended before."""
+    """Kill ``process`` after ``requests`` requests; return whether it was still running."""
     await until(lambda: len(sandbox.requests) >= requests or process.returncode is not None)
     if process.returncode is None:
         process.send_signal(signal.SIGKILL)
@@ -51,9 +51,9 @@ async def kill_at(process: Program, sandbox: Sandbox, requests: int) -> bool:
 
 
 async def test_twenty_kills(tmp_path: Path) -> None:
-    """After ``kill -9`` at any moment the same command makes the rest, and every link once.
+    """After ``kill -9`` at any moment, the same command creates the missing links, and no link twice.
 
-    Four files go through five kills each.
+    Four files are each killed five times.
     """
     await asyncio.gather(*(five_kills(tmp_path / str(number)) for number in range(4)))
 
@@ -84,7 +84,7 @@ async def five_kills(folder: Path) -> None:
 
 
 async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
-    """While one run has the journal, a second says so, sends nothing, and ends with status 2."""
+    """A second run with a journal in use is refused with status 2 and sends nothing."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox(faults=["delay=30"]) as sandbox:
@@ -102,7 +102,7 @@ async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
 
 
 async def test_what_the_journal_holds(tmp_path: Path) -> None:
-    """``journal show`` lists each link with its status, and what was under way when the run was killed."""
+    """``journal show`` lists each link with its status; links in flight at the kill are ambiguous."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox() as sandbox:
@@ -125,11 +125,11 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     assert shown.returncode == 0
     assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "ambiguous"]
     shown = await start(environment(), "journal", "show", "--status", "failed", str(journal))
-    assert await shown.communicate() == (b"", err)  # none failed, and all are counted
+    assert await shown.communicate() == (b"", err)  # no link failed, and the counts include all links
 
 
 async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
-    """A missing file, or one of another kind, is named; the status is 2, and the file is left as it is."""
+    """A missing file or another file is refused in one line with status 2, and is not changed."""
     (tmp_path / "other").write_text(str(case(some_id(1))))
     for name, expected in (
         ("missing", "does not exist"),
@@ -144,7 +144,7 @@ async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
 
 
 async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) -> None:
-    """When most requests fail no further line is sent, and the advice to run it again is good."""
+    """During an outage no later line is sent, and the run ends with the command that continues it."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file, 3000)
     async with Sandbox() as sandbox:
@@ -170,7 +170,7 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
 
 
 async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> None:
-    """Where the wait is longer than ``--max-wait`` the reason is told once, and no further line is sent."""
+    """A wait above --max-wait ends the run: the reason is reported once, and no later line is sent."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     async with Sandbox() as sandbox:
@@ -185,7 +185,7 @@ async def test_a_limit_that_is_used_up_for_long_ends_the_run(tmp_path: Path) -> 
 
 
 async def test_nohup_is_respected(tmp_path: Path) -> None:
-    """A run that was started to outlive its terminal does so."""
+    """A run under nohup survives SIGHUP and creates every link."""
     file = tmp_path / "links.csv"
     write_file(file)
     async with Sandbox() as sandbox:
@@ -204,7 +204,7 @@ async def test_nohup_is_respected(tmp_path: Path) -> None:
 
 
 async def test_a_journal_that_cannot_be_written_further_ends_the_run(tmp_path: Path) -> None:
-    """What was made by then is counted, the reason is told, and nothing more is sent; the status is 1."""
+    """If the journal cannot be written further, the run sends nothing more and ends with status 1."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
     command = 'ulimit -f 512; exec "$0" -m datadog_caselinks bulk --concurrency 1 --journal "$1" "$2"'

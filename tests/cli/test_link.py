@@ -32,7 +32,7 @@ class TestCreate:
     async def test_ends_are_named_as_people_do(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """By key, address, id, and by kind and id; the link is told in columns with tabs between."""
+        """An entity is given by key, URL, id, or type and id; the link is printed in columns with tabs."""
         url = f"{sandbox.url}/cases/{two.key}"
         for parent, relationship, child in (
             ("shop-1", "blocks", url),
@@ -54,7 +54,7 @@ class TestCreate:
     async def test_it_is_told_as_one_object_of_json(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """With keys, titles and statuses."""
+        """The JSON of a created link has the keys, titles and statuses of its cases."""
         for output in ("json", "jsonl"):
             done = await caselinks(
                 pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2", "--output", output, "--quiet"
@@ -88,14 +88,14 @@ class TestCreate:
     async def test_what_cannot_be_is_told_in_a_line(
         self, sandbox: Sandbox, one: StoredCase, arguments: tuple[str, ...], status: int, expected: str
     ) -> None:
-        """Status 1 if the server said so, 2 if nothing was sent."""
+        """An error from the server has status 1, and invalid arguments have status 2 and send nothing."""
         done = await caselinks(pointing_at(sandbox), "create", *arguments)
         assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
         assert expected in done.err
         assert not sandbox.links
 
     async def test_a_wrong_site_and_missing_keys_are_told_in_a_line(self) -> None:
-        """As for every subcommand: nothing is sent, status 2."""
+        """A wrong site or missing keys are reported in one line with status 2."""
         for variables, arguments, expected in (
             (environment(), (), "DD_API_KEY and DD_APP_KEY are not set"),
             (environment(), ("--site", "datadoghq.de"), "is not a Datadog site. Did you mean datadoghq.eu?"),
@@ -106,7 +106,7 @@ class TestCreate:
             assert expected in done.err
 
     async def test_an_ambiguous_result_ends_with_the_command(self) -> None:
-        """An error that leaves the result open ends with the command that creates only a missing link."""
+        """An ambiguous error ends with the ensure command, which creates the link only if it is missing."""
         async with Server(drops, answers(403)) as server:
             variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
             done = await caselinks(variables, "create", some_id(1), "blocks", some_id(2), "--output", "json")
@@ -118,7 +118,7 @@ class TestCreate:
         ]
 
     async def test_a_long_wait_names_the_option(self, sandbox: Sandbox) -> None:
-        """A rate limit that is used up for longer than --max-wait is an error that names this option."""
+        """A rate limit that lasts longer than --max-wait is an error that names this option."""
         sandbox.rate_limit = "1/1h"
         new = (some_id(1), "blocks", some_id(2))
         await caselinks(pointing_at(sandbox), "create", *new)
@@ -128,7 +128,7 @@ class TestCreate:
         assert "RetryPolicy" not in done.err
 
     async def test_interrupted_it_says_how_to_go_on(self) -> None:
-        """Whether the server carries it out nobody can know; ensure will."""
+        """Ctrl-C during a create says that the link may exist, and shows the ensure command."""
         async with Server(is_silent) as server:
             variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
             process = await start(variables, "create", some_id(1), "blocks", some_id(2))
@@ -145,7 +145,7 @@ class TestCreate:
 
 class TestEnsure:
     async def test_twice_makes_one_link(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
-        """The second time it is found, and told the same."""
+        """A second ensure finds the link of the first one, and prints the same line."""
         first = await caselinks(pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2")
         second = await caselinks(pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2")
         assert first.out == second.out
@@ -155,7 +155,7 @@ class TestEnsure:
     async def test_json_says_whether_the_link_was_created(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """The object has the member created: true the first time, then false."""
+        """The JSON of ensure has the member ``created``: true for the first call, then false."""
         for output, created in (("json", True), ("jsonl", False)):
             done = await caselinks(
                 pointing_at(sandbox), "ensure", "SHOP-1", "blocks", "SHOP-2", "--output", output
@@ -168,7 +168,7 @@ class TestList:
     async def test_each_link_is_shown_with_the_title_of_the_other_end(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """Either side; what a title holds cannot break out of its column."""
+        """list shows links of either direction, and a title cannot break out of its column."""
         for arguments in (("SHOP-1", "blocks", "SHOP-2"), (f"page:{INCIDENT}", "escalates-to", "SHOP-2")):
             await caselinks(pointing_at(sandbox), "create", *arguments)
         done = await caselinks(pointing_at(sandbox), "list", "SHOP-2")
@@ -179,7 +179,7 @@ class TestList:
         ]
 
     async def test_one_relationship_only(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
-        """Written as create takes it. Where there is none, that is said; it is no failure."""
+        """--relationship takes the same words as create, and an empty result is not an error."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         for relationship, count, err in (
             ("blocks", 1, ""),
@@ -195,7 +195,7 @@ class TestList:
         assert (await caselinks(pointing_at(sandbox), "list", some_id(1), "--quiet")).err == ""
 
     async def test_ids_asks_for_no_titles(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
-        """One request for the key that was given, and one for the list."""
+        """With --ids, list sends one request for the key and one for the links, and none for titles."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         before = len(sandbox.requests)
         done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--ids")
@@ -205,14 +205,14 @@ class TestList:
     async def test_a_case_that_may_not_be_seen_is_shown_by_its_id(
         self, sandbox: Sandbox, one: StoredCase
     ) -> None:
-        """The links are what was asked for; titles are for comfort."""
+        """A case that the credentials cannot access is shown by its id, and the status is 0."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", some_id(3))
         done = await caselinks(pointing_at(sandbox), "list", "SHOP-1")
         assert done.out.split("\t")[1:4] == ["SHOP-1", "BLOCKS", some_id(3)]
         assert done.status == 0
 
     async def test_a_terminal_shows_a_table(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
-        """With a header, and without any control character that came with a title."""
+        """A terminal shows a table with a header, without control characters from titles."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         status, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2")
         assert status == 0
@@ -226,7 +226,7 @@ class TestList:
     async def test_in_a_narrow_terminal_titles_give_way(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """The ids of links are left out, never shortened, and a line says how to see them."""
+        """In a narrow terminal, link ids are omitted and never shortened, and a line says how to see them."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "relates-to", "SHOP-2")
         _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2", columns=50)
         _, line, note = shown.splitlines()
@@ -238,7 +238,7 @@ class TestList:
 
     @pytest.mark.parametrize("columns", [40, 80, 119, 120])
     async def test_no_id_is_shortened(self, sandbox: Sandbox, one: StoredCase, columns: int) -> None:
-        """An id that is shown can be given to delete or list, on a terminal of any width."""
+        """The id of an entity or a link is never shortened, on a terminal of any width."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", some_id(3))
         await caselinks(pointing_at(sandbox), "create", f"incident:{INCIDENT}", "causes", "SHOP-1")
         for options in (("--ids",), ()):
@@ -253,7 +253,7 @@ class TestList:
         assert sandbox.links[-1].id in shown
 
     async def test_the_demo_needs_no_keys(self) -> None:
-        """--sandbox asks a local Datadog that holds a story to look at."""
+        """With --sandbox, list reads the demo of a local Datadog and needs no keys."""
         done = await caselinks(environment(), "list", "--sandbox", "SHOP-2", "--output", "jsonl")
         assert done.status == 0
         assert {json.loads(line)["relationship"] for line in done.out.splitlines()} >= {
@@ -264,7 +264,7 @@ class TestList:
 
 class TestDelete:
     async def test_all_are_deleted_and_told(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
-        """Any number of ids, in one run."""
+        """delete takes any number of ids, and prints each deleted one."""
         for relationship in ("blocks", "causes", "duplicates"):
             await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
         ids = [link.id for link in sandbox.links]
@@ -275,7 +275,7 @@ class TestDelete:
     async def test_one_that_fails_does_not_keep_the_others(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """It is told in a line, and the status is 1."""
+        """A failed delete is reported in one line with status 1, and the other links are deleted."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         (link,) = sandbox.links
         done = await caselinks(pointing_at(sandbox), "delete", some_id(1), link.id, "--output", "json")
@@ -286,7 +286,7 @@ class TestDelete:
     async def test_a_link_can_be_given_by_its_ends(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """Every equal link is deleted, in words for either direction; other links stay."""
+        """delete accepts the ends of a link in either direction, and deletes only links equal to it."""
         for relationship in ("blocks", "blocks", "causes"):
             await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
         await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
@@ -304,7 +304,7 @@ class TestDelete:
     async def test_ids_come_from_standard_input(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
-        """The first column of each line is an id, as list prints it; an id is deleted once."""
+        """With -, delete reads the first column of each line as an id, and deletes each id once."""
         for relationship in ("blocks", "causes", "duplicates"):
             await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")
         ids = [link.id for link in sandbox.links]
@@ -315,7 +315,7 @@ class TestDelete:
         assert not sandbox.links
 
     async def test_nothing_to_delete_is_no_error(self, sandbox: Sandbox) -> None:
-        """Scripts pass on what list has found, which may be nothing."""
+        """Without any id, delete succeeds and sends nothing, because list may have found nothing."""
         for arguments in ((), ("-",)):
             done = await caselinks(pointing_at(sandbox), "delete", *arguments)
             assert (done.status, done.out, done.err) == (0, "", "Nothing to delete.\n")
@@ -335,7 +335,7 @@ class TestDelete:
     async def test_what_is_not_an_id_is_refused_before_anything_is_sent(
         self, sandbox: Sandbox, given: str, says: str
     ) -> None:
-        """The other ids are not deleted either, and the message names the text, or the line."""
+        """One invalid id stops the whole delete before a request, and the message names the id or line."""
         done = await caselinks(pointing_at(sandbox), "delete", some_id(1), given)
         assert (done.status, done.err.count("\n"), sandbox.requests) == (2, 1, [])
         assert done.err.startswith(f"Error: nothing was deleted: '{given}' is not the id of a link: ")

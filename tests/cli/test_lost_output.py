@@ -56,7 +56,7 @@ def opened(*descriptors: int) -> Iterator[None]:
 
 
 async def start_with(out: int, err: int, variables: dict[str, str], *arguments: str) -> Started:
-    """Start the command on these streams, which it owns from now on, and on an empty standard input."""
+    """Start the command on these streams, which are closed here, and with an empty standard input."""
     empty = os.open(os.devnull, os.O_RDONLY)
     with opened(*{empty, out, err}):
         return await start_on((empty, out, err), variables, *arguments)
@@ -77,7 +77,7 @@ def same(path: Path, *lines: str) -> str:
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
-    """A file with malformed lines, which the command reports on standard error."""
+    """Write a file with malformed lines, which the command reports on standard error."""
     return same(tmp_path / "links.csv", *LINES)
 
 
@@ -91,7 +91,7 @@ class TestStandardError:
     async def test_bulk_creates_every_link(
         self, sandbox: Sandbox, file: str, gone: Callable[[], int]
     ) -> None:
-        """A run whose standard error has gone away creates every link; its status reports the failures."""
+        """A run with a closed standard error creates every link, and its status reports the failures."""
         status = await status_with(null(), gone(), pointing_at(sandbox), "bulk", file, "--verbose")
         assert (status, len(sandbox.links)) == (1, len(LINES) - MALFORMED)
 
@@ -99,12 +99,12 @@ class TestStandardError:
     async def test_a_lost_summary_is_not_a_failure(
         self, sandbox: Sandbox, good: str, gone: Callable[[], int]
     ) -> None:
-        """A run that loses nothing but its summary exits by the outcome of its links."""
+        """A run that loses only its summary has the exit status of its links."""
         status = await status_with(null(), gone(), pointing_at(sandbox), "bulk", good)
         assert (status, len(sandbox.links)) == (0, len(LINES) - MALFORMED)
 
     async def test_a_reader_may_go_away_during_the_run(self, sandbox: Sandbox, file: str) -> None:
-        """A run goes on after its reader has read the first lines of both streams and left: 2>&1 | head."""
+        """A run continues after the reader of both streams has left, as in ``2>&1 | head``."""
         reader, writer = os.pipe()
         process = await start_with(writer, writer, pointing_at(sandbox), "bulk", file)
         with opened(reader):
@@ -112,7 +112,7 @@ class TestStandardError:
         assert (await process.wait(), len(sandbox.links)) == (1, len(LINES) - MALFORMED)
 
     async def test_a_reader_may_come_back(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Messages are dropped only while they cannot be shown: a restarted log collector gets the others."""
+        """Messages are dropped only while they cannot be shown: a restarted reader gets the later ones."""
         collector = tmp_path / "pipe"
         os.mkfifo(collector)
         reader = os.open(collector, os.O_RDONLY | os.O_NONBLOCK)
@@ -134,7 +134,7 @@ class TestStandardError:
 
     @pytest.mark.parametrize("gone", GONE)
     async def test_a_plan_is_applied(self, sandbox: Sandbox, good: str, gone: Callable[[], int]) -> None:
-        """A plan is applied to its end, and the status is that of its changes."""
+        """A plan is applied completely without standard error, and the status is that of its changes."""
         arguments = ("plan", "--apply", "--yes", good)
         status = await status_with(null(), gone(), pointing_at(sandbox), *arguments)
         assert (status, len(sandbox.links)) == (0, len(LINES) - MALFORMED)
@@ -145,7 +145,7 @@ class TestStandardError:
         [
             (["list", "--sandbox", "SHOP-2"], 0),
             (["list", "--sandbox", "SHOP-999"], 1),
-            (["list", "SHOP-2"], 2),  # without keys
+            (["list", "SHOP-2"], 2),  # no keys are set
             (["lst"], 2),
             (["bulk"], 2),
             (["bulk", "/nowhere"], 2),
@@ -156,11 +156,11 @@ class TestStandardError:
     async def test_the_status_stays(
         self, arguments: list[str], expected: int, gone: Callable[[], int]
     ) -> None:
-        """An error that cannot be shown still has its exit status."""
+        """An error that cannot be shown keeps its exit status."""
         assert await status_with(null(), gone(), environment(), *arguments) == expected
 
     async def test_an_interruption_that_cannot_be_shown(self, sandbox: Sandbox) -> None:
-        """Ctrl-C ends a run with its usual status."""
+        """Ctrl-C ends a run with status 130 although the message cannot be shown."""
         sandbox.fail_next("delay", seconds=600)
         process = await start_with(
             null(), closed_pipe(), pointing_at(sandbox), "create", some_id(1), "blocks", some_id(2)
@@ -178,7 +178,7 @@ class TestStandardOutput:
     async def test_a_reader_that_has_read_enough(
         self, sandbox: Sandbox, good: str, output: str, gone: Callable[[], int]
     ) -> None:
-        """Nothing is wrong when the reader of the results goes away: every change is still applied."""
+        """A closed standard output is not an error: every change is still applied, and the status is 0."""
         variables, options = pointing_at(sandbox), ("--output", output)
         assert await status_with(gone(), null(), variables, "bulk", good, *options) == 0
         assert await status_with(gone(), null(), variables, "plan", good, "--apply", "--yes", *options) == 0
@@ -203,7 +203,7 @@ class TestStandardOutput:
     async def test_whoever_only_reads_succeeds_too(
         self, arguments: list[str], gone: Callable[[], int]
     ) -> None:
-        """A command that changes nothing succeeds as well, and never shows a traceback."""
+        """A command that only reads succeeds with a closed standard output, and shows no traceback."""
         reader, writer = os.pipe()
         status = await status_with(gone(), writer, environment(), *arguments)
         with open(reader, "rb") as shown:  # noqa: ASYNC230 - all is written
@@ -211,13 +211,13 @@ class TestStandardOutput:
         assert status == 0
 
     async def test_a_file_that_is_a_pipe_without_a_reader(self) -> None:
-        """A graph that is written to a pipe by its name succeeds as well."""
+        """A graph written to a pipe without a reader is not an error."""
         arguments = ("graph", "--sandbox", "SHOP-2", "--quiet", "-o", "/dev/stdout")
         assert await status_with(closed_pipe(), null(), environment(), *arguments) == 0
 
     @pytest.mark.parametrize("option", ["--help", "--version"])
     def test_results_that_are_lost_are_a_failure(self, option: str) -> None:
-        """A full disk is reported in one line, with status 1, whatever could not be written."""
+        """A full disk is reported in one line, with status 1."""
         with open("/dev/full", "wb") as full:
             done = subprocess.run(
                 [sys.executable, "-m", "datadog_caselinks", option],
@@ -232,14 +232,14 @@ class TestStandardOutput:
     async def test_every_link_is_deleted_though_none_can_be_reported(
         self, sandbox: Sandbox, good: str
     ) -> None:
-        """Deletions that cannot be reported are carried out to the last, and the status is 1."""
+        """If the deleted ids cannot be printed, every link is still deleted, and the status is 1."""
         assert await status_with(null(), null(), pointing_at(sandbox), "bulk", good) == 0
         ids = [link.id for link in sandbox.links]
         assert await status_with(full_disk(), null(), pointing_at(sandbox), "delete", *ids) == 1
         assert sandbox.links == []
 
     async def test_a_pipe_that_another_program_left_non_blocking(self) -> None:
-        """Output waits for the reader of a pipe that is full, even if another program set O_NONBLOCK."""
+        """Output waits for the reader of a full pipe, even if another program has set O_NONBLOCK."""
         program = (
             "import os\nfrom datadog_caselinks.cli import streams\nstreams.prepare()\n"
             "os.set_blocking(1, False)\nprint('x' * 1_000_000)"
@@ -254,7 +254,7 @@ class TestStandardOutput:
 class TestSandbox:
     @pytest.mark.parametrize("gone", [closed_pipe, hung_up_terminal])
     async def test_a_sandbox_serves_on(self, gone: Callable[[], int]) -> None:
-        """A sandbox serves until its signal, though nobody reads what it prints."""
+        """A sandbox continues to serve after its output is closed, until a signal ends it."""
         port = unused_port()
         process = await start_with(gone(), gone(), environment(), "sandbox", "--port", str(port))
         async with asyncio.timeout(MAX_SECONDS):

@@ -1,6 +1,6 @@
 """The command on systems that are not POSIX, such as Windows.
 
-These tests remove from Python what Windows lacks. They run everywhere, unlike a test on Windows itself.
+The tests remove from Python what Windows lacks. They run on every system, unlike a test on Windows itself.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COLLECTION = f"{WITHOUT_POSIX}\nimport pytest; raise SystemExit(pytest.main(sys.
 
 
 def without_posix(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command without what only POSIX has, and with a warning for each unspecified encoding."""
+    """Run the command without POSIX-only features, and with an error for each unspecified encoding."""
     options = ("-X", "warn_default_encoding", "-W", "error:'encoding' argument not specified:EncodingWarning")
     return subprocess.run(
         [sys.executable, *options, "-c", COMMAND, *arguments],
@@ -74,7 +74,7 @@ def without_posix(*arguments: str, stdin: str = "") -> subprocess.CompletedProce
     ],
 )
 def test_each_command_runs(tmp_path: Path, arguments: str, status: int) -> None:
-    """Each subcommand runs without what only POSIX has."""
+    """Each subcommand runs without POSIX-only features."""
     places = {"folder": tmp_path, "python": sys.executable, "port": unused_port()}
     done = without_posix(*arguments.format(**places).split())
     assert "Traceback" not in done.stderr
@@ -85,7 +85,7 @@ def test_each_command_runs(tmp_path: Path, arguments: str, status: int) -> None:
 
 
 def test_standard_input_is_read() -> None:
-    """A file on standard input is read without what only POSIX has."""
+    """A file on standard input is read without POSIX-only features."""
     lines = "parent,relationship,child\nSHOP-27,blocks,SHOP-32\n"
     done = without_posix("bulk", "--sandbox", "-", stdin=lines)
     assert (done.returncode, done.stdout.count("✓")) == (0, 1)
@@ -93,7 +93,7 @@ def test_standard_input_is_read() -> None:
 
 @pytest.mark.tools
 def test_the_fast_tests_can_be_collected() -> None:
-    """CI runs the fast tests on Windows, so they and what they import need nothing that only POSIX has."""
+    """The fast tests, which CI runs on Windows, can be imported without POSIX-only features."""
     options = ("--collect-only", "-q", "-pno:cacheprovider", "-pno:schemathesis", "-pno:xdist")
     done = subprocess.run(
         [sys.executable, "-c", COLLECTION, *options], capture_output=True, text=True, check=False
@@ -102,21 +102,21 @@ def test_the_fast_tests_can_be_collected() -> None:
 
 
 def test_control_break_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no SIGHUP, Ctrl-Break ends a run as SIGTERM does."""
+    """Ctrl-Break ends a run as SIGTERM does on a system without SIGHUP."""
     monkeypatch.delattr(signal, "SIGHUP")
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     assert run.ending_signals() == [signal.SIGTERM, signal.SIGUSR1]
 
 
 def test_powershell_can_run_what_the_sandbox_prints() -> None:
-    """On Windows, the sandbox prints its variables as a command of PowerShell."""
+    """On Windows, the sandbox prints its variables as a PowerShell command."""
     variables = {"DD_SITE": "http://127.0.0.1:8321", "DD_API_KEY": "key"}
     printed = sandbox._assignments(variables, is_windows=True)
     assert printed == '$env:DD_SITE = "http://127.0.0.1:8321"; $env:DD_API_KEY = "key"'
 
 
 def test_a_fleet_runs_in_the_loop_that_psycopg_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fleet runs in a selector event loop: psycopg refuses the default loop of Windows."""
+    """A fleet runs in a selector event loop, because psycopg refuses the default loop of Windows."""
 
     class Loop(asyncio.SelectorEventLoop):
         pass

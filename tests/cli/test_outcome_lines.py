@@ -1,4 +1,4 @@
-"""The lines of a bulk run for people: their order, and what happens if they cannot be written."""
+"""The lines that a bulk run shows for its outcomes: their order, and what happens if writing fails."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def add(lines: OutcomeLines, *numbers: int) -> None:
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[int]:
-    """Return the numbers of the links whose lines have been shown since the last call."""
+    """Return the numbers of the links whose lines appeared since the last call."""
     return [int(line.rpartition("id-")[2]) for line in capsys.readouterr().out.splitlines()]
 
 
 async def test_lines_are_in_the_order_of_the_file(
     lines: OutcomeLines, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line waits for those before it; a link that failed has none, and holds up no line."""
+    """Lines appear in the order of the file, and a failed link, which has no line, does not delay others."""
     add(lines, 2, 1)
     assert shown(capsys) == []
     add(lines, 0)
@@ -55,7 +55,7 @@ async def test_lines_are_in_the_order_of_the_file(
 async def test_no_line_waits_for_a_slow_one(
     lines: OutcomeLines, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines that have waited for the longest delay are shown without those before, which follow."""
+    """Lines that have waited for the longest delay appear before earlier ones that are still missing."""
     monkeypatch.setattr(outcome_lines, "_LONGEST_DELAY", 0.0)
     add(lines, 3, 1)
     await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def test_no_line_waits_for_a_slow_one(
 
 
 async def test_ids_are_aligned(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
-    """The ids of all links that were read are in one column, unless a link is very long."""
+    """The ids of all links are in one column, unless a link is very long."""
     short, long = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
     for new in (short, long):
         lines.expect(new)
@@ -82,7 +82,7 @@ async def test_ids_are_aligned(lines: OutcomeLines, capsys: pytest.CaptureFixtur
 async def test_no_id_is_lost_if_a_line_cannot_be_written(
     lines: OutcomeLines, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line that standard output does not take is shown on standard error, also if it had to wait."""
+    """A line that standard output does not accept appears on standard error, even if it was delayed."""
 
     def refuse(*_: object) -> None:
         raise OutputError("no space left")
@@ -95,14 +95,14 @@ async def test_no_id_is_lost_if_a_line_cannot_be_written(
 
 
 class FullDisk(Screen):
-    """A screen whose standard output cannot be written."""
+    """A screen whose standard output cannot be written to."""
 
     def data(self, line: object) -> None:
         raise OutputError("no space left")
 
 
 async def test_no_id_is_lost_if_a_record_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
-    """JSON that standard output does not take becomes a line on standard error, if it has an id."""
+    """A JSON record that standard output does not accept appears on standard error, if it has an id."""
     screen = FullDisk()
     lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
     lines.add_record({"outcome": "malformed"})
@@ -112,7 +112,7 @@ async def test_no_id_is_lost_if_a_record_cannot_be_written(capsys: pytest.Captur
 
 
 async def test_a_dry_run_that_cannot_be_shown_fails(sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """A dry run ends with the error of standard output, since showing is all that it does."""
+    """A dry run ends with the error of standard output, because it does nothing but print."""
     screen = FullDisk()
     lines = OutcomeLines(screen, Records(screen, "jsonl", ()), has_lines=False)
     trial = DryRun(screen, lines, False, looks_up=True)
@@ -125,7 +125,7 @@ async def test_a_dry_run_that_cannot_be_shown_fails(sandbox: Sandbox, client: Ca
 
 
 async def test_only_a_long_wait_gets_advice() -> None:
-    """An error about the rate limit whose wait --max-wait allows is left unchanged."""
+    """An error about a wait that --max-wait allows is left unchanged."""
     settings = Settings(None, in_sandbox=True, output="table", quiet=False, verbose=False)
     with pytest.raises(RateLimitError) as caught:
         async with open_client(settings):

@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> str:
 
 
 async def test_it_shows_and_changes_nothing(sandbox: Sandbox, file: str) -> None:
-    """A line for each link, and how to do it."""
+    """plan prints one line per change and says how to apply them, and changes nothing."""
     done = await caselinks(pointing_at(sandbox), "plan", file)
     assert done.out == "+ SHOP-1 BLOCKS SHOP-2\n+ SHOP-1 BLOCKS SHOP-3\n"
     assert done.err == "2 links to create. Nothing was changed; use --apply to apply the plan.\n"
@@ -60,7 +60,7 @@ async def test_it_shows_and_changes_nothing(sandbox: Sandbox, file: str) -> None
 
 
 async def test_a_terminal_shows_it_by_parents_and_with_titles(sandbox: Sandbox, file: str) -> None:
-    """What comes in green and what goes in red, one line each; a title cannot break out of its line."""
+    """A terminal groups changes by parent, shows creates in green and deletes in red, and cleans titles."""
     sandbox.add_case("SHOP-5", "One\nand\x1b[31m two")
     await caselinks(pointing_at(sandbox), "create", "SHOP-1", "causes", "SHOP-5")
     await asyncio.to_thread(Path(file).write_text, f"{YAML}SHOP-5:\n  blocks: SHOP-1\n")
@@ -80,7 +80,7 @@ async def test_a_terminal_shows_it_by_parents_and_with_titles(sandbox: Sandbox, 
 
 
 async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> None:
-    """The second time there is nothing to do."""
+    """A second plan --apply has nothing to do."""
     first = await caselinks(pointing_at(sandbox), "plan", file, "--apply", "--yes")
     assert (first.status, first.err) == (0, "2 created.\n")
     ids = {link.id for link in sandbox.links}
@@ -92,7 +92,7 @@ async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> No
 
 
 async def test_check_says_by_its_exit_status_whether_changes_are_pending(sandbox: Sandbox, file: str) -> None:
-    """With --check, the status is 3 for pending changes, 0 for none, and 1 or 2 for errors as ever."""
+    """With --check, the status is 3 for pending changes, 0 for none, and 1 or 2 for errors."""
     pending = await caselinks(pointing_at(sandbox), "plan", "--check", file)
     assert (pending.status, pending.out.count("+ "), sandbox.links) == (3, 2, [])
     await caselinks(pointing_at(sandbox), "plan", "--apply", "--yes", file)
@@ -110,7 +110,7 @@ async def test_check_says_by_its_exit_status_whether_changes_are_pending(sandbox
 
 
 async def test_prune_deletes_what_the_file_lacks(sandbox: Sandbox, file: str) -> None:
-    """Between the entities that it names, and no other; without --prune nothing is deleted."""
+    """With --prune, plan deletes only links between the entities in the file; without it, none."""
     for arguments in (("SHOP-3", "causes", "SHOP-2"), ("SHOP-3", "causes", "SHOP-4")):
         await caselinks(pointing_at(sandbox), "create", *arguments)
     assert "- " not in (await caselinks(pointing_at(sandbox), "plan", file)).out
@@ -122,7 +122,7 @@ async def test_prune_deletes_what_the_file_lacks(sandbox: Sandbox, file: str) ->
 
 
 async def test_json_tells_the_changes_and_then_the_outcomes(sandbox: Sandbox, file: str) -> None:
-    """With --apply what became of each link, else what is to be done."""
+    """JSON has the planned changes, and with --apply the outcomes."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--output", "json")
     assert [(each["action"], each["link"]["child"]["key"]) for each in json.loads(done.out)] == [
         ("create", "SHOP-2"),
@@ -135,7 +135,7 @@ async def test_json_tells_the_changes_and_then_the_outcomes(sandbox: Sandbox, fi
 
 
 async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> None:
-    """The status is 1, and nothing is deleted."""
+    """A failed create is reported with its link and status 1, and nothing is deleted."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-3", "causes", "SHOP-2")
     may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
     done = await caselinks(
@@ -151,7 +151,7 @@ async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> N
 
 
 class Applies:
-    """A client by which a plan comes to these outcomes."""
+    """A client whose ``apply_plan`` yields the given outcomes."""
 
     def __init__(self, *outcomes: PlanOutcome) -> None:
         self._outcomes = outcomes
@@ -162,7 +162,7 @@ class Applies:
 
 
 async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixture[str]) -> None:
-    """What may have been created is not told as what was not."""
+    """plan reports ambiguous outcomes as bulk does, and not as failed."""
     new = case(some_id(1)).blocks(case(some_id(2)))
     there = CaseLink("a-link", new.parent, new.relationship, new.child)
     unclear = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("no answer"))
@@ -180,7 +180,7 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
 
 
 async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None:
-    """By its path, also with links that are there already."""
+    """A cycle that includes existing links is shown as a warning with its path."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
     done = await caselinks(pointing_at(sandbox), "plan", "--format", "yaml", "-", stdin=YAML.encode())
     assert "Warning: a cycle: " in done.err
@@ -200,7 +200,7 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
 async def test_what_cannot_be_planned_is_told(
     sandbox: Sandbox, text: str, status: int, expected: str
 ) -> None:
-    """With --strict, one line that cannot be planned is an error, and nothing is changed."""
+    """With --strict, a line that cannot be planned is an error, and nothing is changed."""
     arguments = ("plan", "--strict", "--format", "yaml", "--apply", "--yes", "-")
     done = await caselinks(pointing_at(sandbox), *arguments, stdin=text.encode())
     assert expected in done.err
@@ -209,13 +209,13 @@ async def test_what_cannot_be_planned_is_told(
 
 
 async def test_a_file_that_states_nothing_is_nothing_to_do(sandbox: Sandbox) -> None:
-    """A header alone, as from a script."""
+    """A file with only a header results in nothing to do."""
     done = await caselinks(pointing_at(sandbox), "plan", "-", stdin=b"parent,relationship,child\n")
     assert (done.status, done.err) == (0, "Nothing to do: the file contains no links.\n")
 
 
 async def test_quiet_tells_changes_and_warnings_alone(sandbox: Sandbox, file: str) -> None:
-    """The diff is the result; what it comes to is not told."""
+    """With --quiet, plan shows the changes, but neither a summary nor hints."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--quiet")
     assert (done.status, done.out.count("+ "), done.err) == (0, 2, "")
     done = await caselinks(pointing_at(sandbox), "plan", file, "--quiet", "--apply", "--yes")
@@ -223,14 +223,14 @@ async def test_quiet_tells_changes_and_warnings_alone(sandbox: Sandbox, file: st
 
 
 async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: str) -> None:
-    """There is nobody to ask; nothing is sent."""
+    """Without a terminal, --apply needs --yes, and nothing is sent."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--apply")
     assert (done.status, done.err.count("\n"), len(sandbox.requests)) == (2, 1, 0)
     assert "add --yes" in done.err
 
 
 async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str]:
-    """The run on a terminal whose user answers so, once asked: its status, and what was shown."""
+    """Run plan --apply on a terminal, confirm or interrupt it, and return the status and the output."""
     ours, theirs = pty.openpty()
     variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
     process = await start_on((theirs, theirs, theirs), variables, "plan", file, "--apply")
@@ -265,7 +265,7 @@ async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str
 async def test_on_a_terminal_it_asks(
     sandbox: Sandbox, file: str, answer: bytes, status: int, expected: str, links: int
 ) -> None:
-    """Yes does it; no, nothing and Ctrl-C leave all as it is."""
+    """On a terminal, only yes applies the plan; no, an empty line and Ctrl-C change nothing."""
     done, shown = await answered(sandbox, file, answer)
     assert expected in shown
     assert "2 links to create. Apply? [y/N]" in shown
@@ -273,7 +273,7 @@ async def test_on_a_terminal_it_asks(
 
 
 async def test_interrupted_it_says_how_far_it_came() -> None:
-    """And that the same command goes on."""
+    """Ctrl-C during --apply reports the progress, and the command that plans the rest."""
     async with Server(listed, is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
         process = await start(variables, "plan", "-", "--apply", "--yes")
@@ -288,7 +288,7 @@ async def test_interrupted_it_says_how_far_it_came() -> None:
 
 
 async def test_changes_that_failed_end_with_the_command(tmp_path: Path) -> None:
-    """A plan that could not be applied as a whole ends with the command that plans the rest."""
+    """A plan with failed changes ends with the command that plans the rest."""
     file = tmp_path / "links.csv"
     file.write_text(f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n")
     async with Server(listed, answers(404)) as server:
@@ -302,7 +302,7 @@ async def test_changes_that_failed_end_with_the_command(tmp_path: Path) -> None:
 
 
 async def test_the_example_needs_no_keys() -> None:
-    """As it stands, in a sandbox."""
+    """The example file can be planned in a sandbox without keys."""
     done = await caselinks(environment(), "plan", "--sandbox", "--prune", "examples/links.yaml")
     assert (done.status, done.out.count("+ "), done.out.count("- ")) == (0, 3, 1)
 
@@ -317,7 +317,7 @@ SHOP-1,blocks,SHOP-2
 
 
 async def test_a_messy_file_is_planned_as_bulk_reads_it(sandbox: Sandbox) -> None:
-    """Lines that are malformed or name an unknown case are reported; the others are planned and applied."""
+    """Malformed lines and unknown cases are reported, and the other lines are planned and applied."""
     done = await caselinks(pointing_at(sandbox), "plan", "--check", "-", stdin=MESSY)
     assert (done.status, done.out) == (1, "+ SHOP-1 BLOCKS SHOP-2\n")
     malformed, first, second, summary = done.err.splitlines()
@@ -331,7 +331,7 @@ async def test_a_messy_file_is_planned_as_bulk_reads_it(sandbox: Sandbox) -> Non
 
 
 async def test_a_messy_file_prunes_nothing(sandbox: Sandbox) -> None:
-    """A line that is left out may mean a link that exists, so nothing is deleted, and a message says so."""
+    """If a line is left out, nothing is pruned, because the line may mean an existing link."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-1")
     for text in (MESSY.replace(b"SHOP-98", b"SHOP-3"), MESSY.replace(b"bloks", b"blocks")):
         arguments = ("plan", "--prune", "--apply", "--yes", "-")
@@ -342,7 +342,7 @@ async def test_a_messy_file_prunes_nothing(sandbox: Sandbox) -> None:
 
 
 async def test_an_entity_that_cannot_be_listed_concerns_its_lines(sandbox: Sandbox) -> None:
-    """A line whose list the server refuses as not found is left out, and the others are planned."""
+    """A line whose entity the server does not find is left out, and the others are planned."""
     gone = answers(404, b'{"errors": [{"title": "case not found"}]}')
     text = f"parent,relationship,child\n{some_id(1)},blocks,{some_id(2)}\n{some_id(3)},blocks,{some_id(4)}\n"
     async with Server(gone, listed) as server:
@@ -358,7 +358,7 @@ async def test_an_entity_that_cannot_be_listed_concerns_its_lines(sandbox: Sandb
 
 
 async def test_warnings_are_grouped_and_capped_and_in_keys(sandbox: Sandbox) -> None:
-    """Of each kind a few warnings are shown, with keys also for cases that the file gives by UUID."""
+    """Warnings are grouped by kind, limited in number, and name cases by key even if the file has UUIDs."""
     ids = {number: sandbox.add_case(f"MANY-{number}").id for number in range(24)}
     rows = [(ids[number], "blocks", ids[number + 1]) for number in range(0, 24, 2)]
     rows += [(child, relationship, parent) for parent, relationship, child in rows]

@@ -1,4 +1,4 @@
-"""The proxy of the command: which variables name it, which exempt a site, and what is wrong with a value."""
+"""The proxy of the command: which variables set it, which exempt a site, and which values are invalid."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class TestVariables:
     def test_the_first_that_is_set(
         self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, name: str
     ) -> None:
-        """As in curl: lower case first, ``ALL_PROXY`` last, empty ones do not count, http is the default."""
+        """Lower case goes first, ALL_PROXY last, and empty values are skipped, as in curl."""
         for variable, value in variables.items():
             monkeypatch.setenv(variable, value)
         choice = proxy_for(Site.US1)
         assert (choice.url, choice.reason) == (url, name)
 
     def test_none_is_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a variable there is no proxy, and HTTP_PROXY is said to be for other URLs."""
+        """Without a variable there is no proxy; HTTP_PROXY is reported as not used, as it is for http."""
         assert proxy_for(Site.US1).url is None
         assert proxy_for(Site.US1).reason is None
         monkeypatch.setenv("HTTP_PROXY", "http://a.example")
@@ -56,12 +56,12 @@ class TestVariables:
         assert proxy_for(Site.US1).reason == "HTTP_PROXY is for http only, and not used"
 
     def test_a_site_on_loopback(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server on loopback gets no proxy, whatever is set."""
+        """A server on loopback gets no proxy, even if a variable is set."""
         monkeypatch.setenv("HTTPS_PROXY", "socks5://a.example")
         assert proxy_for(Site.parse("http://127.0.0.1:8126")).url is None
 
     def test_the_settings_of_the_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On macOS and Windows, a proxy and its exceptions may be settings of the system."""
+        """On macOS and Windows, the system settings can define a proxy and its exceptions."""
         monkeypatch.setattr(proxies, "getproxies", lambda: {"https": "http://a.example:1"})
         monkeypatch.setattr(proxies, "proxy_bypass", lambda host: host.endswith(".eu"))
         choice = proxy_for(Site.US1)
@@ -89,7 +89,7 @@ class TestFlaws:
     def test_are_told_by_the_name_of_the_variable(
         self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
     ) -> None:
-        """The message names the variable and what is wrong, shows no password, and says how to go without."""
+        """The error for an invalid proxy names its variable but no password, and says how to use no proxy."""
         monkeypatch.setenv(variable, value)
         with pytest.raises(ParameterError, match=rf"^{variable} must be a URL") as caught:
             proxy_for(Site.EU1)
@@ -100,7 +100,7 @@ class TestFlaws:
         assert proxy_for(Site.EU1).url is None
 
     def test_of_the_exceptions(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Quotation marks around NO_PROXY would keep all of it from matching."""
+        """Quotation marks around NO_PROXY are refused, because no entry would match."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", '"localhost,datadoghq.eu"')
         with pytest.raises(ParameterError, match=r"^NO_PROXY is in quotation marks: remove them$"):
@@ -128,7 +128,7 @@ class TestExceptions:
         ],
     )
     def test_match(self, monkeypatch: pytest.MonkeyPatch, exceptions: str, site: Site) -> None:
-        """As in curl: domains with their subdomains, addresses, blocks of addresses, or everything."""
+        """NO_PROXY accepts domains with their subdomains, addresses, networks and *, as in curl."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", exceptions)
         choice = proxy_for(site)
@@ -152,7 +152,7 @@ class TestExceptions:
         ],
     )
     def test_do_not_match(self, monkeypatch: pytest.MonkeyPatch, exceptions: str, site: Site) -> None:
-        """Other domains, ports and blocks leave the proxy in use."""
+        """Entries of NO_PROXY for other domains, ports or networks do not exempt the site."""
         monkeypatch.setenv("HTTPS_PROXY", "http://a.example")
         monkeypatch.setenv("NO_PROXY", exceptions)
         assert proxy_for(site).url == "http://a.example"

@@ -1,4 +1,4 @@
-"""What is said of the outcomes of a run, without one."""
+"""Reports of the outcomes of a run, tested without a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def lines(count: int) -> AsyncIterator[LinkLine | MalformedLine]:
 
 @pytest.fixture
 async def report() -> Report:
-    """Of three lines, which are under way."""
+    """Return the report of a run with three lines in flight."""
     screen = Screen()
     report = Report(screen, OutcomeLines(screen, None, has_lines=True))
     assert [new async for new in report.links(lines(3))] == [NEW] * 3
@@ -56,7 +56,7 @@ def fail(report: Report, *errors: CaseLinksError, new: NewCaseLink = NEW) -> Non
 def test_the_lines_that_are_remembered_are_bounded(
     report: Report, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line of a link is forgotten for later ones, and a repeated line is then reported without it."""
+    """The report remembers a limited number of lines, and a repeat of a forgotten one has no line number."""
     monkeypatch.setattr("datadog_caselinks.cli.report._MAX_LINES", 1)
     links = [CaseLink(some_id(number), NEW.parent, NEW.relationship, NEW.child) for number in (1, 2)]
     report.add(Created(NEW, links[0], 0))
@@ -67,7 +67,7 @@ def test_the_lines_that_are_remembered_are_bounded(
 
 
 def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of the links that were under way when all turned out to fail, the lines are named."""
+    """If every link fails for one reason, it is shown once, with the line numbers of the others."""
     fail(report, *[ConnectError("no network")] * 3)
     report.summarize()
     err = capsys.readouterr().err
@@ -76,7 +76,7 @@ def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFi
 
 
 def test_a_single_line_is_named_in_the_singular(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """A list of one line says "line", and not "lines"."""
+    """The report says "line" for a single line, and not "lines"."""
     fail(report, *[ConnectError("no network")] * 2)
     report.summarize()
     err = capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_a_single_line_is_named_in_the_singular(report: Report, capsys: pytest.C
 
 
 def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another reason than the one that stopped the run is told as well."""
+    """A link in flight that fails for another reason than the one that stopped the run is reported."""
     fail(report, ConnectError("no network"), AuthenticationError("wrong keys", status=401))
     report.summarize()
     err = capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFix
 
 
 def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is perhaps made is named line by line; in an outage nothing more is sent after the first."""
+    """Each ambiguous link has a line of its own, and the first one during an outage stops the run."""
     fail(report, unclear(during_outage=False))
     assert report._stopped_by is None
     report.add(Failed(NEW, unclear(during_outage=True), 1))

@@ -1,4 +1,4 @@
-"""``caselinks sandbox``, run as a program of its own."""
+"""``caselinks sandbox``, run as a program."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def start(*arguments: str) -> Program:
 
 
 async def exported(process: Program) -> CaseLinksClient:
-    """A client for what the command tells to export."""
+    """Return a client with the variables that the sandbox prints."""
     while not (line := (await process.stdout.readline()).decode()).startswith("  export "):
         assert line, "the sandbox ended without telling its variables"
     variables = dict(re.findall(r"(DD_\w+)=(\S+)", line))
@@ -39,7 +39,7 @@ async def exported(process: Program) -> CaseLinksClient:
 
 
 async def ended(process: Program) -> str:
-    """What the command still says once Ctrl-C has reached it."""
+    """Send Ctrl-C, and return what the sandbox still prints."""
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
@@ -47,7 +47,7 @@ async def ended(process: Program) -> str:
 
 
 async def test_it_tells_what_to_export_and_ends_with_control_c() -> None:
-    """A client with the variables that it prints can link; Ctrl-C ends it in good order."""
+    """A client with the variables that the sandbox prints can create links, and Ctrl-C ends the sandbox."""
     process = await start("--port", "0")
     async with await exported(process) as client:
         assert str(await client.create_link(NEW)) == str(NEW)
@@ -55,7 +55,7 @@ async def test_it_tells_what_to_export_and_ends_with_control_c() -> None:
 
 
 async def test_a_file_keeps_the_links_over_a_restart(tmp_path: Path) -> None:
-    """With --db what one run linked, the next one lists."""
+    """With --db, a restarted sandbox has the links of the earlier one."""
     db = str(tmp_path / "links.db")
     first = await start("--port", "0", "--db", db)
     async with await exported(first) as client:
@@ -72,7 +72,7 @@ async def test_a_file_keeps_the_links_over_a_restart(tmp_path: Path) -> None:
 async def test_each_signal_that_ends_it_leaves_only_the_database(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The sandbox ends in good order on each of these signals, and closes its database.
+    """SIGINT, SIGTERM and SIGHUP end the sandbox and close its database.
 
     Process 1 of a container receives only the signals that it handles, so this includes "docker stop".
     """
@@ -88,7 +88,7 @@ async def test_each_signal_that_ends_it_leaves_only_the_database(
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs a container")
 def test_process_1_of_a_container_ends_on_sigterm(tmp_path: Path) -> None:
-    """As the first process of a container, which has no default reaction to signals, the sandbox ends too."""
+    """The sandbox handles SIGTERM as process 1 of a container, where signals have no default effect."""
     container = ("unshare", "--user", "--map-root-user", "--pid", "--fork")
     if subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system forbids namespaces")
@@ -108,12 +108,12 @@ def test_process_1_of_a_container_ends_on_sigterm(tmp_path: Path) -> None:
 
 
 async def test_rate_limit_and_faults_are_as_asked_for() -> None:
-    """--rate-limit sends the headers, and --fault strikes."""
+    """--rate-limit adds the rate limit headers, and --fault injects faults."""
     process = await start(
         "--port", "0", "--rate-limit", "1000/1h", "--fault", "504-applied@create", "--fault-seed", "1"
     )
     async with await exported(process) as client:
-        _, created = await client.ensure_link(NEW)  # answered by a 504, and found
+        _, created = await client.ensure_link(NEW)  # the lookup finds it after a 504
         limit = client.rate_limit
     assert created
     assert limit
@@ -122,7 +122,7 @@ async def test_rate_limit_and_faults_are_as_asked_for() -> None:
 
 
 async def test_what_is_open_is_as_asked_for() -> None:
-    """--duplicates, --list-lag, --buckets and --error-format say which way it is."""
+    """--duplicates, --list-lag, --buckets and --error-format set the behaviour that Datadog leaves open."""
     process = await start(
         *("--port", "0", "--rate-limit", "1000/1h", "--buckets", "separate", "--error-format", "strings"),
         *("--duplicates", "conflict", "--list-lag", "3600"),
@@ -140,7 +140,7 @@ async def test_what_is_open_is_as_asked_for() -> None:
 
 
 async def test_a_command_runs_in_it_and_lends_its_status() -> None:
-    """After -- a command runs with the variables of the sandbox alone, and its status is the result."""
+    """After --, a command runs with only the variables of the sandbox, and its status is the exit status."""
     listing = (
         "import os, asyncio; from datadog_caselinks import *\n"
         "assert 'DD_BEARER_TOKEN' not in os.environ\n"
@@ -155,7 +155,7 @@ async def test_a_command_runs_in_it_and_lends_its_status() -> None:
 
 
 async def test_control_c_is_for_the_command() -> None:
-    """It may take its time to end, with the sandbox still there; its status is the result."""
+    """Ctrl-C ends the command in the sandbox, which may take its time, and then the sandbox."""
     waiting = (
         "import time\n"
         "try:\n"
@@ -165,13 +165,13 @@ async def test_control_c_is_for_the_command() -> None:
     )
     process = await start("--", sys.executable, "-uc", waiting)
     assert await process.stdout.readline() == b"up\n"
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends Ctrl-C to the whole group
     assert await process.wait() == 9
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_ends_the_command_and_then_the_sandbox(tmp_path: Path, number: signal.Signals) -> None:
-    """The command gets SIGTERM, so that none is left behind; its status is as shells report it."""
+    """A signal to the sandbox ends its command with SIGTERM, and the status is that of the command."""
     waiting = "import time; print('up'); time.sleep(600)"
     process = await start("--db", str(tmp_path / "links.db"), "--", sys.executable, "-uc", waiting)
     assert await process.stdout.readline() == b"up\n"
@@ -181,7 +181,7 @@ async def test_a_signal_ends_the_command_and_then_the_sandbox(tmp_path: Path, nu
 
 
 async def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    """Under nohup the sandbox and its command outlive the terminal."""
+    """Under nohup, the sandbox and its command survive SIGHUP."""
     waiting = "import time; print('up'); time.sleep(600)"
     program = f'trap \'\' HUP; exec "$0" -m datadog_caselinks sandbox -- "$0" -uc "{waiting}"'
     process = await asyncio.create_subprocess_exec("sh", "-c", program, sys.executable, stdout=PIPE)
@@ -203,7 +203,7 @@ async def test_a_signal_that_is_ignored_stays_ignored() -> None:
     ],
 )
 async def test_what_makes_no_sense_is_told_in_a_line(arguments: list[str], says: str) -> None:
-    """An unknown fault, a malformed limit, an unusable file, a missing command: one line and status 2."""
+    """An invalid option is reported in one line, with status 2."""
     process = await start(*arguments)
     _, err = await process.communicate()
     assert says in err.decode()

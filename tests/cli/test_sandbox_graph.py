@@ -18,7 +18,7 @@ from tests.support.ids import some_id
 
 
 async def test_shows_the_graph_of_the_stored_links() -> None:
-    """The page shows the entities and links that a client reads, and drawing it sends no request."""
+    """The page shows the same entities and links that a client reads, and drawing sends no request."""
     async with Sandbox(seed="demo", draw_graph=sandbox_graph.draw) as sandbox:
         async with CaseLinksClient(sandbox.url, sandbox.credentials) as client:
             graph = await client.read_graph("SHOP-2", depth=3)
@@ -38,7 +38,7 @@ async def test_shows_the_graph_of_the_stored_links() -> None:
 
 
 def test_says_what_is_left_out() -> None:
-    """A large graph is cut, so that the sandbox soon responds to other requests."""
+    """A large graph is limited, so that the sandbox remains responsive."""
     with closing(Store(":memory:")) as store:
         for number in range(1, 301):
             store.add(Draft("CASE", some_id(0), "BLOCKS", "CASE", some_id(number)), 0)
@@ -48,6 +48,6 @@ def test_says_what_is_left_out() -> None:
 
 
 def test_needs_an_entity() -> None:
-    """An address without an entity is an error that the page reports."""
+    """A graph address without an entity is an error."""
     with closing(Store(":memory:")) as store, pytest.raises(InvalidLinkError):
         sandbox_graph.draw(store, "CASE", "")

@@ -1,4 +1,4 @@
-"""What is shown of a run's progress."""
+"""The progress that a run shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def manual_clock() -> ManualClock:
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the variables that say how to show things."""
+    """Remove the variables that control colours and the progress bar."""
     for name in ("CI", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -38,7 +38,7 @@ def terminal() -> Iterator[None]:
 def test_without_a_terminal_there_is_a_line_now_and_then(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every ten seconds: how many, how fast, and how long it takes on."""
+    """Without a terminal, a line every ten seconds shows the count, the rate and the time left."""
     screen = Screen(clock=manual_clock)
     screen.start(5000)
     for second in range(1, 26):
@@ -53,7 +53,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
 def test_what_was_done_before_is_none_of_its_speed(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who looks on from the middle is told how fast it goes now; and where it stands still, no time."""
+    """The rate excludes links done before the start, and a run without progress has no time left."""
     screen = Screen(clock=manual_clock)
     screen.start(1000, done=400)
     for done in (400, 500):
@@ -68,7 +68,7 @@ def test_what_was_done_before_is_none_of_its_speed(
 def test_the_number_may_grow_on_the_way(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As of a graph, where each answer may lead to further questions."""
+    """The total may grow during the work, as it does while a graph is read."""
     screen = Screen(clock=manual_clock)
     screen.start(None)
     for total in (10, 100):
@@ -83,7 +83,7 @@ def test_the_number_may_grow_on_the_way(
 def test_of_an_unknown_number_no_end_is_foretold(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As of what comes through a pipe."""
+    """Without a known total, the progress has no time left."""
     screen = Screen(clock=manual_clock)
     screen.start(None)
     manual_clock.now += 10
@@ -92,7 +92,7 @@ def test_of_an_unknown_number_no_end_is_foretold(
 
 
 def test_quiet_shows_no_progress(manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither by a bar nor in lines, and no waiting for the rate limit; what went wrong, and the end."""
+    """--quiet hides the progress and the rate limit messages, but not problems and the summary."""
     screen = Screen(quiet=True, clock=manual_clock)
     screen.start(10)
     manual_clock.now += 100
@@ -130,7 +130,7 @@ def test_a_terminal_that_is_not_watched_shows_lines(
     name: str,
     value: str,
 ) -> None:
-    """A terminal without a cursor, or of a CI job, which ends up in a log, shows lines and no bar."""
+    """A terminal without a cursor, or of a CI job, shows lines and no bar."""
     monkeypatch.setenv(name, value)
     with terminal():
         text = shown(manual_clock, capsys)
@@ -148,7 +148,7 @@ def test_only_a_terminal_shows_a_bar(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    """FORCE_COLOR asks for colours in a file, and gets no bar, which would fill the file."""
+    """FORCE_COLOR adds colours to a file, but no bar, which would fill the file."""
     monkeypatch.setenv(name, "1")
     text = shown(manual_clock, capsys)
     assert strip(text) == LINES
@@ -163,7 +163,7 @@ def test_a_terminal_without_colours_shows_a_bar(
     name: str,
     value: str,
 ) -> None:
-    """NO_COLOR removes the colours and not the bar. Empty variables count as unset."""
+    """NO_COLOR removes the colours and keeps the bar, and empty variables count as unset."""
     monkeypatch.setenv(name, value)
     with terminal():
         text = shown(manual_clock, capsys)
@@ -175,7 +175,7 @@ def test_a_terminal_without_colours_shows_a_bar(
 def test_a_terminal_shows_until_when_the_limit_holds(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the bar, until that time is over."""
+    """The bar shows until when the rate limit applies, and stops showing it afterwards."""
     with terminal():
         screen = Screen(clock=manual_clock)
         screen.start(10)

@@ -1,4 +1,4 @@
-"""``caselinks bulk`` with spreadsheets: how to read them, and the file of rejected lines."""
+"""``caselinks bulk`` with spreadsheets: the options for reading them, and the file of rejected lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_delimiter_and_columns(sandbox: Sandbox, tmp_path: Path) -> None:
-    """bulk and plan read a file whose delimiter and columns are given."""
+    """bulk and plan read a file with the given delimiter and column names."""
     path = tmp_path / "links.csv"
     path.write_text(f"{HEADER}{A}|blocked by|{B}|\n")
     planned = await caselinks(pointing_at(sandbox), "plan", *OPTIONS, str(path))
@@ -50,14 +50,14 @@ async def test_delimiter_and_columns(sandbox: Sandbox, tmp_path: Path) -> None:
     ],
 )
 async def test_options_that_cannot_be(file: Path, options: tuple[str, ...], says: str) -> None:
-    """What is wrong is one line, nothing is sent, and the status is 2."""
+    """An invalid option is reported in one line, nothing is sent, and the status is 2."""
     done = await bulk(environment(), "--sandbox", *options, str(file))
     assert says in done.err
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
 
 
 async def test_the_input_is_not_overwritten(file: Path) -> None:
-    """The file of rejected lines must not be the input, which would be lost."""
+    """The file of rejected lines must not be the input file."""
     before = file.read_bytes()  # noqa: ASYNC240 - it does not block
     done = await bulk(environment(), "--sandbox", "--rejects", str(file), str(file))
     assert "must not overwrite" in done.err
@@ -68,7 +68,7 @@ async def test_the_input_is_not_overwritten(file: Path) -> None:
 async def test_rejected_lines_are_fixed_and_run_again(
     sandbox: Sandbox, file: Path, tmp_path: Path, strict: tuple[str, ...]
 ) -> None:
-    """The failed lines are in the form of the input; fixed, the same command creates their links."""
+    """Rejected lines keep the format of the input, so the same command creates the fixed ones."""
     bad, again = tmp_path / "bad.csv", tmp_path / "again.csv"
     done = await bulk(pointing_at(sandbox), *OPTIONS, *strict, "--rejects", str(bad), str(file))
     assert done.status == (2 if strict else 1)
@@ -87,7 +87,7 @@ async def test_rejected_lines_are_fixed_and_run_again(
 
 
 async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> None:
-    """A failed link is rejected with its error, also in JSON Lines; the lookup is recommended."""
+    """A failed link is rejected with its error, and the suggested command uses the lookup again."""
     bad = tmp_path / "bad.jsonl"
     link = f'{{"parent":"{A}", "relationship": "blocks", "child":"{B}"}}'
     async with Server(created, answers(404), drops, answers(403)) as server:
@@ -103,7 +103,7 @@ async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> Non
 
 
 async def test_rejected_lines_that_cannot_be_written(file: Path) -> None:
-    """A full disk ends the run with a message and status 1."""
+    """A full disk for the rejected lines ends the run with a message and status 1."""
     done = await bulk(environment(), "--sandbox", *OPTIONS, "--rejects", "/dev/full", str(file))
     assert "cannot write the rejected lines: [Errno 28] No space left on device" in done.err
     assert "Stopped: no later line was sent." in done.err
@@ -111,7 +111,7 @@ async def test_rejected_lines_that_cannot_be_written(file: Path) -> None:
 
 
 async def test_a_kill_loses_no_rejected_line(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Each line is in the file when it is reported, before the run ends."""
+    """Each rejected line is in the file when it is reported, so a kill loses none."""
     bad = tmp_path / "bad.csv"
     process = await start(pointing_at(sandbox), "bulk", "--rejects", str(bad), "-")
     process.stdin.write(f"parent,relationship,child\n{A},bloks,{B}\n".encode())
@@ -123,7 +123,7 @@ async def test_a_kill_loses_no_rejected_line(sandbox: Sandbox, tmp_path: Path) -
 
 
 async def test_relationships_in_words(sandbox: Sandbox) -> None:
-    """create takes the words that a file may have, and so does the option of list."""
+    """create and list --relationship accept the same words as a file of links."""
     first, second = "SHOP-31", "SHOP-32"
     done = await caselinks(environment(), "create", "--sandbox", first, "is blocked by", second)
     assert done.out.split("\t")[1:4] == [second, "BLOCKS", first]

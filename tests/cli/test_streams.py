@@ -1,4 +1,4 @@
-"""The command with streams that are closed, or that know few letters."""
+"""The command with closed streams, or with streams of a limited encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINKS = Path(__file__).parents[2] / "examples/links.yaml"
 
 
 def run(arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a shell does that reads ``arguments``."""
+    """Run the command with a shell that interprets ``arguments``."""
     return subprocess.run(
         ["sh", "-c", f'exec "$0" -W error -m datadog_caselinks {arguments}', sys.executable],
         env={**os.environ, **variables},
@@ -28,7 +28,7 @@ def run(arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     "command", ["list --sandbox SHOP-2", "graph --sandbox SHOP-2", f"plan --sandbox {LINKS}"]
 )
 def test_what_goes_to_a_closed_stream_is_lost_and_nothing_else(command: str, closed: str) -> None:
-    """Nothing fails, and no socket is taken for the stream."""
+    """A closed stream is not an error, and no socket takes its place."""
     done = run(f"{command} {closed}")
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
@@ -36,7 +36,7 @@ def test_what_goes_to_a_closed_stream_is_lost_and_nothing_else(command: str, clo
 
 
 def test_closed_standard_input_cannot_be_read_or_asked() -> None:
-    """Both are told, with status 2."""
+    """A closed standard input cannot provide links or a confirmation, which is reported with status 2."""
     done = run("plan --sandbox - <&-")
     assert (done.returncode, done.stderr) == (2, "Error: standard input is closed\n")
     done = run(f"plan --sandbox --apply {LINKS} <&-")
@@ -45,7 +45,7 @@ def test_closed_standard_input_cannot_be_read_or_asked() -> None:
 
 
 def test_an_encoding_without_signs_shows_others_of_their_width() -> None:
-    """The tree stays one, with the direction of its links."""
+    """An ASCII stream shows the tree with characters of equal width, including the direction of links."""
     utf_8 = run("graph --sandbox SHOP-24").stdout
     done = run("graph --sandbox SHOP-24", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
@@ -55,7 +55,7 @@ def test_an_encoding_without_signs_shows_others_of_their_width() -> None:
 
 
 def test_any_other_letter_is_shown_by_its_number() -> None:
-    """Of an encoding that has some, the others."""
+    """A character that the encoding lacks is shown by its code point."""
     show = "from datadog_caselinks.cli import streams; streams.prepare(); print('é漢→')"
     done = subprocess.run(
         [sys.executable, "-c", show],
@@ -81,14 +81,14 @@ def test_any_other_letter_is_shown_by_its_number() -> None:
     ],
 )
 def test_a_full_disk_is_told_and_what_was_done_until_then(command: str, expected: str) -> None:
-    """The status is 1, and not that of a run that sent nothing."""
+    """A full disk is reported with what was done before, and the status is 1."""
     done = run(f"{command} --sandbox >/dev/full")
     error = "Error: cannot write to standard output: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, expected + error)
 
 
 def test_a_stream_that_is_no_file_is_left_as_it_is() -> None:
-    """As of a program that keeps what is printed."""
+    """A stream that is not a file, such as io.StringIO, is left unchanged."""
     program = (
         "import io, sys\n"
         "from datadog_caselinks.cli import streams\n"

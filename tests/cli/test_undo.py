@@ -37,7 +37,7 @@ def sandbox(sandbox: Sandbox) -> Sandbox:
 
 @pytest.fixture
 async def journal(sandbox: Sandbox, tmp_path: Path) -> str:
-    """The journal of a run that found one link and created another."""
+    """Return the journal of a run that found one link and created another."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
     file, journal = tmp_path / "links.csv", str(tmp_path / "run.journal")
     file.write_text(LINKS)
@@ -47,7 +47,7 @@ async def journal(sandbox: Sandbox, tmp_path: Path) -> str:
 
 
 async def test_it_shows_and_deletes_what_the_run_created(sandbox: Sandbox, journal: str) -> None:
-    """The link that existed before the run stays. Undoing twice is no error."""
+    """undo deletes only the link that the run created, and a second undo has nothing to do."""
     (kept, made) = sandbox.links
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
     assert (done.status, done.out) == (0, f"- SHOP-1 BLOCKS SHOP-3\t{made.id}\n")
@@ -59,9 +59,10 @@ async def test_it_shows_and_deletes_what_the_run_created(sandbox: Sandbox, journ
 
 
 async def test_bulk_says_how_to_undo_its_run(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With a journal it shows the command, with the site of the run, and without one how to be able to undo.
+    """bulk shows the undo command if it has a journal, and otherwise says how to be able to undo a run.
 
-    The output with ``--output jsonl`` is such a record itself. Nothing is left of a run with ``--sandbox``.
+    A run with --output jsonl needs no hint, because its output is a record, and neither does one with
+    --sandbox.
     """
     variables = {name: value for name, value in pointing_at(sandbox).items() if name != "DD_SITE"}
     hint = "To be able to undo a run, add --journal FILE.\n"
@@ -89,7 +90,7 @@ async def test_bulk_says_how_to_undo_its_run(sandbox: Sandbox, tmp_path: Path) -
 
 
 async def test_a_dry_run_deletes_nothing(sandbox: Sandbox, journal: str) -> None:
-    """It shows the links, and needs neither a terminal nor --yes."""
+    """undo --dry-run shows the links, and needs neither a terminal nor --yes."""
     done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", journal, "--output", "jsonl")
     record = json.loads(done.out)
     assert (record["action"], record["link"]["child"]["key"]) == ("delete", "SHOP-3")
@@ -100,7 +101,7 @@ async def test_a_dry_run_deletes_nothing(sandbox: Sandbox, journal: str) -> None
 
 
 async def test_without_a_terminal_it_needs_yes(sandbox: Sandbox, journal: str) -> None:
-    """There is nobody to ask, so nothing is sent."""
+    """Without a terminal, undo needs --yes, and nothing is sent."""
     before = len(sandbox.requests)
     done = await caselinks(pointing_at(sandbox), "undo", journal)
     assert (done.status, len(sandbox.requests)) == (2, before)
@@ -108,7 +109,7 @@ async def test_without_a_terminal_it_needs_yes(sandbox: Sandbox, journal: str) -
 
 
 async def test_the_output_of_bulk_can_be_undone(sandbox: Sandbox, tmp_path: Path) -> None:
-    """As JSON Lines; a second undo finds the links gone, and that is no error."""
+    """undo accepts the JSON Lines of bulk, and a second undo finds the links gone, which is not an error."""
     done = await caselinks(pointing_at(sandbox), "bulk", "--output", "jsonl", "-", stdin=LINKS.encode())
     output = tmp_path / "run.jsonl"
     output.write_text(done.out)
@@ -119,7 +120,7 @@ async def test_the_output_of_bulk_can_be_undone(sandbox: Sandbox, tmp_path: Path
 
 
 async def test_a_file_that_is_not_a_run_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A file of links names links that the run may not have created. Nothing is sent."""
+    """A file of links is refused without a request, because the run may not have created these links."""
     file = tmp_path / "links.csv"
     file.write_text(LINKS)
     for path in (file, tmp_path / "missing"):
@@ -128,7 +129,7 @@ async def test_a_file_that_is_not_a_run_is_refused(sandbox: Sandbox, tmp_path: P
 
 
 async def test_a_run_in_use_is_refused(sandbox: Sandbox, journal: str) -> None:
-    """The exit status is 2, and nothing is deleted."""
+    """A journal in use is refused with status 2, and nothing is deleted."""
     async with Journal(journal, site=sandbox.url):
         done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
     assert (done.status, len(sandbox.links)) == (2, 2)
@@ -136,7 +137,7 @@ async def test_a_run_in_use_is_refused(sandbox: Sandbox, journal: str) -> None:
 
 
 async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal: str, tmp_path: Path) -> None:
-    """The exit status is 1, because a link of the run may be left. What does not exist is not reported."""
+    """A link that may have been created is reported with status 1, unless a lookup finds none."""
     unknown, missing = (case(some_id(1)).blocks(case(some_id(number))) for number in (2, 3))
     async with Journal(journal, site=sandbox.url) as opened:
         for new in (unknown, missing):
@@ -167,7 +168,7 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
 
 @pytest.mark.parametrize("record", ["journal", "jsonl", "json"])
 async def test_a_link_that_a_lookup_found_is_kept(tmp_path: Path, record: str) -> None:
-    """It may be somebody else's: undo names it with its id, deletes the others, and ends with status 1."""
+    """A link found by a lookup may belong to another process: undo names it, keeps it, and ends with 1."""
     api = Api(prefix=some_id(0)[:-1])
     output = tmp_path / "run"
     run = str(output)
@@ -206,7 +207,7 @@ async def test_a_link_that_a_lookup_found_is_kept(tmp_path: Path, record: str) -
 
 
 async def test_links_in_flight_that_do_not_exist_are_undone(sandbox: Sandbox, journal: str) -> None:
-    """After an interrupted run whose links in flight were not created, undo ends with status 0."""
+    """Undo after an interrupted run ends with status 0 if none of the links in flight were created."""
     async with Journal(journal, site=sandbox.url) as opened:
         for number in range(20):
             async with opened.entry(case(some_id(1)).blocks(case(some_id(100 + number)))):
@@ -216,7 +217,7 @@ async def test_links_in_flight_that_do_not_exist_are_undone(sandbox: Sandbox, jo
 
 
 async def test_many_links_that_may_have_been_created(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Ten of them are shown, and how many more there are."""
+    """undo names ten links that may have been created, and counts the others."""
     output = tmp_path / "output.jsonl"
     output.write_text('{"outcome": "ambiguous"}\n' * 13)
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(output))
@@ -225,7 +226,7 @@ async def test_many_links_that_may_have_been_created(sandbox: Sandbox, tmp_path:
 
 
 async def test_a_run_of_another_site_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The links of an output are not looked for on another site, where none of them would be found."""
+    """undo refuses the output of a run on another site, and sends nothing."""
     done = await caselinks(pointing_at(sandbox), "bulk", "--output", "jsonl", "-", stdin=LINKS.encode())
     output = tmp_path / "run.jsonl"
     output.write_text(done.out)
@@ -237,7 +238,7 @@ async def test_a_run_of_another_site_is_refused(sandbox: Sandbox, tmp_path: Path
 
 
 async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) -> None:
-    """The exit status is 1. Undoing again with the right key deletes the link."""
+    """A failed delete is reported with its link and status 1, and undo can be repeated."""
     may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
     done = await caselinks(
         pointing_at(sandbox) | may_only_read, "undo", "--yes", journal, "--output", "jsonl"
@@ -254,7 +255,7 @@ async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) 
 
 
 async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -> None:
-    """Every further delete would fail for the same reason, so it is shown once."""
+    """Refused credentials are reported once, and end the undo early."""
     output = tmp_path / "run.jsonl"
     parent, child = ({"type": "CASE", "id": some_id(number)} for number in (1, 2))
     links = [
@@ -275,7 +276,7 @@ async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -
 async def test_keys_of_many_cases_are_not_looked_up(
     sandbox: Sandbox, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each takes a request, and requests are limited."""
+    """The keys of many cases are not looked up, because each lookup takes a request."""
     monkeypatch.setattr(undo, "_MAX_CASES", 1)
     before = len(sandbox.requests)
     done = await caselinks(pointing_at(sandbox), "undo", "--dry-run", journal)
@@ -284,7 +285,7 @@ async def test_keys_of_many_cases_are_not_looked_up(
 
 
 async def answered(sandbox: Sandbox, journal: str, answer: bytes, *options: str) -> tuple[int, str]:
-    """Undo on a terminal whose user answers so, or presses Ctrl-C; return the status and what was shown."""
+    """Run undo on a terminal, confirm or interrupt it, and return the status and the output."""
     ours, theirs = pty.openpty()
     variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
     process = await start_on((theirs, theirs, theirs), variables, "undo", journal, *options)
@@ -325,7 +326,7 @@ async def test_on_a_terminal_it_shows_the_links_and_asks(
     left: int,
     options: tuple[str, ...],
 ) -> None:
-    """Only yes deletes anything."""
+    """On a terminal, undo shows the links, and only yes deletes them."""
     done, shown = await answered(sandbox, journal, answer, *options)
     assert shown.index("- SHOP-1 BLOCKS SHOP-3") < shown.index("1 link to delete on ")
     assert "Delete? [y/N]" in shown
@@ -334,7 +335,7 @@ async def test_on_a_terminal_it_shows_the_links_and_asks(
 
 
 async def test_interrupted_it_says_how_far_it_came(tmp_path: Path) -> None:
-    """The same command deletes the rest."""
+    """Ctrl-C during undo reports the progress and the command that deletes the rest."""
     journal = str(tmp_path / "run.journal")
     async with Server(created, answers(404, b"{}"), answers(404, b"{}"), is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
@@ -349,7 +350,7 @@ async def test_interrupted_it_says_how_far_it_came(tmp_path: Path) -> None:
 
 
 async def test_results_that_cannot_be_written_are_an_error(sandbox: Sandbox, journal: str) -> None:
-    """The message says what was deleted before the disk was full."""
+    """If standard output cannot be written, the error says how many links were deleted."""
     full = os.open("/dev/full", os.O_WRONLY)
     reading, writing = os.pipe()
     process = await start_on(
@@ -365,7 +366,7 @@ async def test_results_that_cannot_be_written_are_an_error(sandbox: Sandbox, jou
 
 
 async def test_the_progress_is_shown_on_a_terminal(sandbox: Sandbox, journal: str) -> None:
-    """The bar goes away at the end."""
+    """On a terminal, undo deletes the links while it shows its progress."""
     status, shown = await on_terminal(pointing_at(sandbox), "undo", "--yes", journal)
     assert status == 0
     assert "1 deleted." in shown

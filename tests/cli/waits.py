@@ -1,7 +1,7 @@
-"""Retries and lookups of the command without their waits, for tests of what comes after them.
+"""Retries and lookups of the command without waits, for tests of what follows them.
 
-The command has no options for these waits. A lookup takes up to five seconds of real time, and where all
-responses are malformed ``bulk`` goes on for 150 s.
+The command has no options for these waits. A lookup takes up to five seconds, and if all responses are
+malformed, ``bulk`` continues for 150 s.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ VARIABLE = "CASELINKS_TESTS_WAIT_FOR_NOTHING"
 
 
 def waiting_for_nothing(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which the tests' command hardly waits before a retry or a lookup."""
+    """Return an environment in which the command waits only briefly before a retry or a lookup."""
     return {**variables, VARIABLE: "1"}
 
 
 @contextlib.contextmanager
 def waits_of(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let the clients of this process hardly wait, if the environment ``variables`` says so."""
+    """Shorten the waits of this process's clients, if ``variables`` request it."""
     if VARIABLE not in variables:
         yield
         return

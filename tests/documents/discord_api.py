@@ -1,4 +1,4 @@
-"""A stand-in for Discord's web API on loopback: a bot logs in there, and registers its commands."""
+"""A substitute for Discord's web API on loopback, with which a bot logs in and registers its commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _APPLICATION: Final = {
 
 
 class DiscordApi:
-    """Takes every token; ``commands`` are those that a bot has registered."""
+    """A server that accepts every token; ``commands`` has the commands that a bot registered."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ class DiscordApi:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """Return the base URL, without a trailing slash."""
         return str(self._server.make_url("/")).rstrip("/")
 
     async def _tell_who_asks(self, _: web.Request) -> web.Response:
@@ -60,5 +60,5 @@ class DiscordApi:
 
 
 def _answer(document: object) -> web.Response:
-    # Without a charset, or discord.py would not take it for JSON.
+    # discord.py does not parse JSON if the content type has a charset.
     return web.Response(body=json.dumps(document).encode(), content_type="application/json")

@@ -1,4 +1,4 @@
-"""Examples as processes of their own, with a sandbox in their environment."""
+"""Examples in processes of their own, with a sandbox in their environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def environment(sandbox: Sandbox) -> dict[str, str]:
-    """What ``caselinks sandbox -- COMMAND`` sets for the command."""
+    """Return the variables that ``caselinks sandbox -- COMMAND`` sets for its command."""
     keys = sandbox.credentials
     return {"DD_SITE": sandbox.url, "DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}
 
@@ -28,7 +28,7 @@ def environment(sandbox: Sandbox) -> dict[str, str]:
 async def running(
     sandbox: Sandbox, example: str, *arguments: str, **variables: str
 ) -> AsyncIterator[Process]:
-    """An example with the sandbox in its environment, as its docstring says."""
+    """Run an example as its docstring says, with the sandbox in its environment."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-W", "error", "-u", str(EXAMPLES / example), *arguments),
@@ -46,7 +46,7 @@ async def running(
 
 
 async def ended(process: Process, status: int = 0) -> str:
-    """What an example prints until its end, with ``status``, without a traceback, with nothing left open."""
+    """Return the output of an example; require ``status``, no traceback and no unclosed resource."""
     async with asyncio.timeout(MAX_SECONDS):
         printed = (await process.communicate())[0].decode()
     assert process.returncode == status, printed
@@ -56,20 +56,20 @@ async def ended(process: Process, status: int = 0) -> str:
 
 
 async def run(sandbox: Sandbox, example: str, *arguments: str, **variables: str) -> str:
-    """What an example prints that ends well."""
+    """Return the output of an example that ends with status 0."""
     async with running(sandbox, example, *arguments, **variables) as process:
         return await ended(process)
 
 
 async def fail(sandbox: Sandbox, example: str, *arguments: str, **variables: str) -> str:
-    """What an example prints that ends with status 1."""
+    """Return the output of an example that ends with status 1."""
     async with running(sandbox, example, *arguments, **variables) as process:
         return await ended(process, status=1)
 
 
 @contextlib.asynccontextmanager
 async def serving(sandbox: Sandbox, example: str, **variables: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """The URL of an example that serves HTTP, and its log, filled once Ctrl-C has ended it."""
+    """Run an example that serves HTTP; yield its URL, and its log, which is filled after Ctrl-C."""
     log: list[str] = []
     async with running(sandbox, example, PORT="0", **variables) as process:
         yield await _url(process), log

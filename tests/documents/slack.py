@@ -1,4 +1,4 @@
-"""A stand-in for Slack on loopback: what a bot with one command needs of its web API and Socket Mode."""
+"""A substitute for Slack on loopback: the parts of its web API and Socket Mode that a bot needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.waiting import MAX_SECONDS
 
 
 class Slack:
-    """Sends commands to the bot that is connected, and hears what bots say."""
+    """A server that sends commands to the connected bot and receives its messages."""
 
     def __init__(self) -> None:
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -38,11 +38,11 @@ class Slack:
 
     @property
     def api_url(self) -> str:
-        """The base URL of the web API."""
+        """Return the base URL of the web API."""
         return str(self._server.make_url("/api/"))
 
     def command(self, text: str) -> dict[str, str]:
-        """The payload of ``/link`` and ``text``, as Slack sends it."""
+        """Return the payload that Slack sends for ``/link`` with ``text``."""
         return {
             "command": "/link",
             "text": text,
@@ -53,7 +53,7 @@ class Slack:
         }
 
     async def send(self, text: str) -> None:
-        """Send a command to the bot, once it is connected, and return as soon as it acknowledges that."""
+        """Send a command to the bot after it has connected, and return when it acknowledges the command."""
         envelope = {"type": "slash_commands", "envelope_id": "E1", "payload": self.command(text)}
         async with asyncio.timeout(MAX_SECONDS):
             socket = await self._sockets.get()
@@ -62,11 +62,11 @@ class Slack:
 
     @property
     def is_silent(self) -> bool:
-        """Whether no bot has said anything that was not heard yet."""
+        """Return whether no message of a bot is waiting to be read."""
         return self._said.empty()
 
     async def heard(self) -> dict[str, Any]:
-        """The next message that a bot sends to the address which the command named for its answer."""
+        """Return the next message that a bot sends to the response URL of the command."""
         async with asyncio.timeout(MAX_SECONDS):
             return await self._said.get()
 

@@ -1,4 +1,4 @@
-"""The bots make links and talk to people, without a network to Slack or Discord."""
+"""The bots create links and send messages, without a network connection to Slack or Discord."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ async def slack() -> AsyncIterator[Slack]:
 
 class TestLinkCommand:
     async def test_tells_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """People know a case by its key and title, and read which way the link goes."""
+        """The message about a new link has the keys and titles of both cases and the direction."""
         assert await ensure_link(client, "shop-1", "blocks", "SHOP-2") == (
             "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
         )
         assert len(sandbox.links) == 1
 
     async def test_asks_for_no_title_twice(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """The look-up of a key has told the title."""
+        """A title that the lookup of the key returned is not requested again."""
         await ensure_link(client, "SHOP-1", "blocks", "SHOP-2")
-        assert len(sandbox.requests) == 2 + 1 + 1  # two cases, a look for the link, the link
+        assert len(sandbox.requests) == 2 + 1 + 1  # two cases, a lookup of the link, and the create
 
     async def test_a_second_time_makes_no_second_link(
         self, client: CaseLinksClient, sandbox: Sandbox
     ) -> None:
-        """Somebody else in the channel had the same thought."""
+        """Repeating a command of the bot creates no second link."""
         await ensure_link(client, "SHOP-1", "relates-to", "SHOP-2")
         said = await ensure_link(client, "SHOP-2", "RELATES_TO", "SHOP-1")
         assert said.startswith("Already linked: ")
@@ -64,13 +64,13 @@ class TestLinkCommand:
         assert len(sandbox.links) == 1
 
     async def test_an_incident_has_no_title(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """It is told by its id, which is all that is known of it here, and nothing is asked about it."""
+        """An incident is shown by its id, and no request is sent for it."""
         said = await ensure_link(client, f"incident:{INCIDENT}", "causes", "SHOP-1")
         assert said == f"Linked: INCIDENT {INCIDENT} → causes → SHOP-1 Checkout hangs"
-        assert len(sandbox.requests) == 1 + 1 + 1  # the case, a look for the link, the link
+        assert len(sandbox.requests) == 1 + 1 + 1  # the case, a lookup of the link, and the create
 
     async def test_a_title_that_cannot_be_had_is_no_failure(self, client: CaseLinksClient) -> None:
-        """The link is there, and that is what is told; a case without a title is told by its id."""
+        """A case whose title cannot be read is shown by its id, and the link is created."""
         said = await ensure_link(client, CASE, "causes", "SHOP-1")
         assert said == f"Linked: CASE {CASE} → causes → SHOP-1 Checkout hangs"
 
@@ -98,7 +98,7 @@ class TestLinkCommand:
         command: tuple[str, str, str],
         said: str,
     ) -> None:
-        """What a person got wrong is told to that person, and is no matter for the log."""
+        """A mistake in the command is reported to the user and not logged."""
         with pytest.raises(CaseLinksError) as refused:
             await ensure_link(client, *command)
         assert advice(refused.value).startswith(said)
@@ -123,7 +123,7 @@ class TestLinkCommand:
         seconds: float | None,
         said: str,
     ) -> None:
-        """Nobody in the channel needs the status; whoever runs the bot finds it in the log."""
+        """The user is advised whether to try again, and the log has the whole error."""
         sandbox.fail_next(fault, count=count, operation=operation, seconds=seconds)
         with pytest.raises(CaseLinksError) as failed:
             await ensure_link(client, "SHOP-1", "blocks", "SHOP-2")
@@ -141,7 +141,7 @@ class TestLinkCommand:
     async def test_sends_to_whoever_runs_it(
         self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, keys: ApiKeys, logged: str
     ) -> None:
-        """Nobody in the channel can give the bot a scope, or other keys."""
+        """Missing access is logged for the operators, and the user is referred to them."""
         async with CaseLinksClient(sandbox.site, keys) as client:
             with pytest.raises(CaseLinksError) as failed:
                 await ensure_link(client, "SHOP-1", "blocks", "SHOP-2")
@@ -151,13 +151,13 @@ class TestLinkCommand:
 
 class TestSlackBot:
     async def dispatch(self, slack: Slack, client: CaseLinksClient, text: str) -> int:
-        """The status with which the bot acknowledges the command ``text``."""
+        """Return the status with which the bot acknowledges the command ``text``."""
         app = slack_bot.bot(AsyncWebClient("xoxb-1", slack.api_url), client)
         request = AsyncBoltRequest(body=slack.command(text), mode="socket_mode")
         return (await app.async_dispatch(request)).status
 
     async def test_answers_the_channel(self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """All see what was linked."""
+        """A created link is announced in the channel."""
         assert await self.dispatch(slack, client, "SHOP-1 blocks  SHOP-2") == 200
         said = await slack.heard()
         assert said["text"].startswith("Linked: SHOP-1 Checkout hangs")
@@ -165,7 +165,7 @@ class TestSlackBot:
         assert len(sandbox.links) == 1
 
     async def test_acknowledges_before_datadog_answers(self, slack: Slack, at_once: RetryPolicy) -> None:
-        """Slack waits for 3 seconds only; Datadog may take longer."""
+        """The bot acknowledges before Datadog responds, because Slack waits for only 3 seconds."""
         held = Held(answers(404))
         async with Server(held) as server:
             credentials = Sandbox().credentials
@@ -180,7 +180,7 @@ class TestSlackBot:
     async def test_explains_itself_to_the_one_who_asks(
         self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox, text: str
     ) -> None:
-        """What it does not understand it answers with how to write it, and only that person sees it."""
+        """The response to an incomplete command is the usage, which only its sender sees."""
         assert await self.dispatch(slack, client, text) == 200
         said = await slack.heard()
         assert said["text"] == slack_bot.USAGE
@@ -188,14 +188,14 @@ class TestSlackBot:
         assert not sandbox.requests
 
     async def test_tells_an_error_to_the_one_who_asked(self, slack: Slack, client: CaseLinksClient) -> None:
-        """The rest of the channel is spared the typing errors of others."""
+        """An error is shown only to the sender of the command."""
         assert await self.dispatch(slack, client, "SHOP-1 blocks SHOP-99") == 200
         said = await slack.heard()
         assert said["text"].startswith("Not linked: cannot get case SHOP-99: 404")
         assert "response_type" not in said
 
     async def test_mentions_nobody(self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """A title that Slack would read as a mention of the whole channel is plain text."""
+        """A title that looks like a mention of the whole channel is shown as plain text."""
         sandbox.add_case("SHOP-3", "Tell <!channel> & co")
         await self.dispatch(slack, client, "SHOP-3 blocks SHOP-1")
         assert "Tell &lt;!channel&gt; &amp; co" in (await slack.heard())["text"]
@@ -206,7 +206,7 @@ class TestSlackBot:
     async def test_runs_in_socket_mode_until_it_is_ended(
         self, slack: Slack, sandbox: Sandbox, end: signal.Signals
     ) -> None:
-        """Run as it stands, it acknowledges and answers, and ends without leaving anything open."""
+        """The example runs in Socket Mode, responds, and leaves nothing open when a signal ends it."""
         tokens = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1"}
         async with running(sandbox, "slack_bot.py", SLACK_API_URL=slack.api_url, **tokens) as process:
             await slack.send("SHOP-1 blocks SHOP-2")
@@ -218,7 +218,7 @@ class TestSlackBot:
 
 class TestDiscordBot:
     async def invoke(self, client: CaseLinksClient, parent: str, child: str) -> list[str]:
-        """What a person sees in turn who says that ``parent`` blocks ``child``."""
+        """Return the messages to a user who links ``parent`` BLOCKS ``child``."""
         seen: list[str] = []
 
         async def defer(*, thinking: bool) -> None:
@@ -228,7 +228,7 @@ class TestDiscordBot:
         async def send(content: str) -> None:
             seen.append(content)
 
-        callback: Any = discord_bot.link.callback  # whose type asks for more than is used of an interaction
+        callback: Any = discord_bot.link.callback  # its type requires more of an interaction than is used
         await callback(
             SimpleNamespace(
                 client=discord_bot.LinkBot(client),
@@ -242,21 +242,21 @@ class TestDiscordBot:
         return seen
 
     async def test_links_and_tells(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """It says at once that it is at work, and then what came of it."""
+        """The bot defers its response, creates the link and describes it."""
         thinking, said = await self.invoke(client, "SHOP-1", "SHOP-2")
         assert thinking == "…"
         assert said.startswith("Linked: SHOP-1 Checkout hangs → blocks → SHOP-2")
         assert len(sandbox.links) == 1
 
     async def test_tells_an_error(self, client: CaseLinksClient) -> None:
-        """It does not go on thinking."""
+        """An error is sent as the response to the command."""
         _, said = await self.invoke(client, "SHOP-1", "SHOP-99")
         assert said.startswith("Not linked: cannot get case SHOP-99: 404")
 
     async def test_registers_its_command(
         self, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Once it has logged in Discord knows the command, with every relationship to choose from."""
+        """After login, the command is registered with every relationship as a choice."""
         async with DiscordApi() as discord_api, discord_bot.LinkBot(client) as bot:
             monkeypatch.setattr(discord.http.Route, "BASE", discord_api.url)
             await bot.login("a-token")
@@ -266,7 +266,7 @@ class TestDiscordBot:
         assert [choice["value"] for choice in options["relationship"]["choices"]] == list(Relationship)
 
     async def test_a_title_is_no_markup(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """Its stars and underscores are shown, it mentions nobody, and is cut to what Discord takes."""
+        """A title is escaped, mentions no one and is cut to the maximum length of Discord."""
         sandbox.add_case("SHOP-3", "@everyone **orders_db**" + "x" * 2000)
         _, said = await self.invoke(client, "SHOP-3", "SHOP-1")
         assert r"\*\*orders\_db\*\*" in said
@@ -276,7 +276,7 @@ class TestDiscordBot:
         assert bot.allowed_mentions.to_dict() == discord.AllowedMentions.none().to_dict()
 
     async def test_closes_the_client_at_its_end(self, client: CaseLinksClient) -> None:
-        """The one client lives as long as the bot."""
+        """The client is closed together with the bot."""
         async with discord_bot.LinkBot(client):
             await client.get_case("SHOP-1")
         with pytest.raises(SessionError, match="this client is closed"):

@@ -1,4 +1,4 @@
-"""Every code block of the README and the documentation runs as it stands."""
+"""Every code block of the README and the documentation runs unchanged."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = {"python", "sh"}
-# Output, transcripts of terminals, changes of code, Sphinx's own, and parts of programs that have tests.
+# output, terminal sessions, diffs, Sphinx directives, and parts of tested programs
 SHOWN = {"diff", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
 TESTED = {"../examples", "migrating", "testing"}
 
 
 def blocks(page: Path) -> list[tuple[str, int, str]]:
-    """The language, line number and text of each fenced block."""
+    """Return the language, line number and text of each fenced block."""
     text = page.read_text()
     fences = re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [(match[1], text.count("\n", 0, match.start()) + 1, match[2]) for match in fences]
 
 
 def included() -> list[object]:
-    """The path of each program of which a page shows a part."""
+    """Return the path of each program that a page includes in part."""
     return [
         pytest.param(page.parent, name, id=f"{page.name}:{text.count(chr(10), 0, match.start()) + 1}")
         for page in PAGES
@@ -42,7 +42,7 @@ def readme_commands() -> list[str]:
 
 
 def runnable() -> list[object]:
-    """All but the two commands of the README that set up an environment, which have tests of their own."""
+    """Return all runnable blocks except the two setup commands of the README, which are tested below."""
     return [
         pytest.param(page.name, language, text, id=f"{page.name}:{line}")
         for page in PAGES
@@ -58,7 +58,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> subpro
 
 
 def without_datadog() -> dict[str, str]:
-    """The environment, with the commands of this Python first and nothing that names a site or a key."""
+    """Return the environment with this Python's commands first and without a Datadog site or key."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DD_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return environment
@@ -68,7 +68,7 @@ def without_datadog() -> dict[str, str]:
 def test_a_block_runs_as_it_stands(
     page: str, language: str, text: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Saved to a file and run in a sandbox with the demo, each block ends with status 0."""
+    """Each block, saved to a file and run in a sandbox with the demo, ends with status 0."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     program = tmp_path / ("block.py" if language == "python" else "block.sh")
     program.write_text(text)
@@ -83,26 +83,26 @@ def test_a_block_runs_as_it_stands(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_block_escapes_the_check(page: Path) -> None:
-    """A block is run, or of a kind that is only shown; a misspelt language is neither."""
+    """Every block has a language that is either run or only shown."""
     assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN
 
 
 @pytest.mark.parametrize(("folder", "name"), included())
 def test_what_is_included_is_tested(folder: Path, name: str) -> None:
-    """A part of a program does not run by itself, so it is of one that is run as a whole."""
+    """An included part belongs to a program that is tested as a whole."""
     assert (folder / name).is_file()
     assert str(Path(name).parent) in TESTED
 
 
 def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
-    """They are a project of their own, with nothing of this one but what is installed."""
+    """The tests of the page on testing pass as a project of their own."""
     shutil.copytree(ROOT / "docs" / "testing", tmp_path, dirs_exist_ok=True)
     done = run([sys.executable, "-m", "pytest", "--quiet"], tmp_path, without_datadog())
     assert re.match(r"\.+ +\[100%\]\n", done.stdout), done.stdout + done.stderr
 
 
 def test_the_first_command_makes_the_links_of_the_example(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """From a copy of the project and a bare Python, the README's first line shows what was created."""
+    """The first command of the README creates the links of the example from a bare copy of the project."""
     copy = tmp_path_factory.mktemp("project") / "copy"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "_build", "dist", "mutants")
     shutil.copytree(ROOT, copy, ignore=left_out)
@@ -115,7 +115,7 @@ def test_the_first_command_makes_the_links_of_the_example(tmp_path_factory: pyte
 
 
 def test_ci_runs_the_second_command(tmp_path: Path) -> None:
-    """What CI runs is taken from the README, and is its second line and nothing else."""
+    """CI runs the second command of the README and nothing else."""
     first, second = readme_commands()
     readme = (ROOT / "README.md").read_text()
     readme = readme.replace(first, "echo first\n").replace(second, "echo second\n")
@@ -126,5 +126,5 @@ def test_ci_runs_the_second_command(tmp_path: Path) -> None:
 
 
 def test_both_commands_are_one_line_each() -> None:
-    """A newcomer copies one line, and then another one."""
+    """Both commands of the README are one line each, to be copied easily."""
     assert [command.count("\n") for command in readme_commands()] == [1, 1]

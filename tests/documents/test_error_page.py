@@ -25,5 +25,5 @@ def test_each_error_is_there() -> None:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_each_section_has_a_cause_and_a_solution(name: str) -> None:
-    """Each section says why the error is raised, and what to do."""
+    """Each section of the page says why the error is raised, and what to do."""
     assert re.fullmatch(r"- Cause: \S.*?\n- Solution: \S.*?\n+", SECTIONS[name], re.DOTALL)

@@ -1,4 +1,4 @@
-"""Every example but the bots runs as it stands, against a sandbox."""
+"""Every example except the bots runs unchanged against a sandbox."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ SERVICES = pytest.mark.parametrize("service", ["web_service.py", "fastapi_servic
 
 
 async def ask(method: str, url: str) -> tuple[int, dict[str, object]]:
-    """The status and the body of the answer."""
+    """Return the status and the body of the response."""
     async with aiohttp.request(method, url) as response:
         return response.status, await response.json()
 
 
 class TestGather:
     async def test_links_a_chain(self, sandbox: Sandbox) -> None:
-        """Ten made-up cases make a chain of nine links."""
+        """Without arguments, the example links ten generated cases in a chain of nine links."""
         output = await run(sandbox, "gather.py")
         assert "9 of 9 links created" in output
         assert len({link.id for link in sandbox.links if link.id in output}) == 9
 
     async def test_takes_keys_and_asks_for_each_once(self, sandbox: Sandbox) -> None:
-        """Two links want the case in the middle, and it is looked up for both of them."""
+        """A case that two links share is looked up once."""
         sandbox.add_case("SHOP-3")
         await run(sandbox, "gather.py", "SHOP-1", "SHOP-2", "SHOP-3")
         assert len(sandbox.links) == 2
         assert [request.method for request in sandbox.requests].count("GET") == 3
 
     async def test_says_what_was_not_made(self, sandbox: Sandbox) -> None:
-        """A link with an unknown case is told with the reason, the other is made, and the status is 1."""
+        """A link with an unknown case is reported with the reason and status 1, and the other is created."""
         output = await fail(sandbox, "gather.py", "SHOP-1", "SHOP-2", "SHOP-99")
         assert "not created: SHOP-2 blocks SHOP-99\n  cannot get case SHOP-99: 404" in output
         assert "1 of 2 links created" in output
 
     async def test_a_single_case_makes_no_chain(self, sandbox: Sandbox) -> None:
-        """It is refused before anything is sent."""
+        """A single case is refused before anything is sent."""
         assert await fail(sandbox, "gather.py", "SHOP-1") == "name at least two cases\n"
         assert not sandbox.requests
 
@@ -70,16 +70,16 @@ class TestHttpErrors:
         ],
     )
     def test_a_status_is_handed_on_if_it_is_for_the_caller(self, of_datadog: int, told: int) -> None:
-        """What Datadog thinks of the credentials, or of itself, is a bad gateway to the caller."""
+        """An error of the caller keeps its status; an error of the credentials or of Datadog becomes 502."""
         assert http_errors.status(ResponseError("", status=of_datadog)) == told
 
     def test_what_was_never_answered(self) -> None:
-        """A link that is refused before it is sent is the caller's; no answer is a bad gateway."""
+        """An invalid link becomes 400, and a missing response of Datadog becomes 502."""
         assert http_errors.status(InvalidLinkError()) == 400
         assert http_errors.status(ConnectError()) == 502
 
     def test_retry_after_is_whole_seconds(self) -> None:
-        """Rounded up, so that nobody comes too early; none where nobody said when."""
+        """Retry-After is rounded up to whole seconds, and omitted without a known wait."""
         assert http_errors.headers(ResponseError("", status=429, retry_after=0.2)) == {"Retry-After": "1"}
         assert http_errors.headers(ResponseError("", status=429)) == {}
         assert http_errors.headers(InvalidLinkError()) == {}
@@ -99,7 +99,7 @@ async def test_the_client_lives_as_long_as_the_application(
     app: web.Application,
     key: web.AppKey[CaseLinksClient],
 ) -> None:
-    """It is open while requests are served, and closed when the application is."""
+    """The client is open while requests are served, and closed with the application."""
     for name, value in environment(sandbox).items():
         monkeypatch.setenv(name, value)
     runner = web.AppRunner(app)
@@ -113,7 +113,7 @@ async def test_the_client_lives_as_long_as_the_application(
 @SERVICES
 class TestServices:
     async def test_put_makes_a_link_once(self, sandbox: Sandbox, service: str) -> None:
-        """The first PUT creates it, the second finds it, and the case tells of it."""
+        """The first PUT creates the link, the second finds it, and GET lists it."""
         async with serving(sandbox, service) as (url, _):
             first = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
             second = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
@@ -126,14 +126,14 @@ class TestServices:
         assert told == (200, {"id": parent, "title": "Checkout hangs", "links": [told_link]})
 
     async def test_an_end_may_be_an_incident(self, sandbox: Sandbox, service: str) -> None:
-        """It is written with what it is."""
+        """An end of a link may be an incident."""
         async with serving(sandbox, service) as (url, _):
             status, _body = await ask("PUT", f"{url}/links/SHOP-1/causes/incident:{INCIDENT}")
         assert status == 201
         assert [link.child_entity_type for link in sandbox.links] == ["INCIDENT"]
 
     async def test_what_the_caller_can_mend_is_4xx(self, sandbox: Sandbox, service: str) -> None:
-        """The answer says what is wrong, and the log is silent."""
+        """A mistake of the caller has a 4xx status with an explanation and is not logged."""
         mistakes = {
             "SHOP-1/likes/SHOP-2": (400, "unknown relationship 'likes'"),
             "SHOP-1/blocks/everything": (400, "'everything' does not name an entity"),
@@ -148,7 +148,7 @@ class TestServices:
         assert not sandbox.links
 
     async def test_429_says_when_to_come_back(self, sandbox: Sandbox, service: str) -> None:
-        """A wait of Datadog's that is too long for this service is handed on to its caller."""
+        """A rate limit that is too long to wait for is passed on with Retry-After."""
         sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
         async with (
             serving(sandbox, service) as (url, _),
@@ -158,7 +158,7 @@ class TestServices:
             assert response.headers["Retry-After"] == "1000"
 
     async def test_what_the_service_must_mend_is_502_and_logged(self, sandbox: Sandbox, service: str) -> None:
-        """Credentials that may not write are the fault of nobody who calls it."""
+        """Missing permissions of the service become 502 and are logged without a key."""
         app_key = sandbox.credentials_without_scope.app_key
         async with serving(sandbox, service, DD_APP_KEY=app_key) as (url, log):
             status, body = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
@@ -179,7 +179,7 @@ class TestIncidentHook:
             return response.status, await (response.json() if is_json else response.text())
 
     async def test_links_the_cases_that_are_named_once(self, sandbox: Sandbox) -> None:
-        """However often a case is named and the webhook comes, there is one link; other words do no harm."""
+        """Each named case is linked once, even if the webhook is repeated, and other words are ignored."""
         payload = {"incident": INCIDENT, "text": "SHOP-1, SHOP-2 (see SHOP-1) got UTF-8 wrong"}
         async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, log):
             status, first = await self.post(url, payload)
@@ -197,7 +197,7 @@ class TestIncidentHook:
         ]
 
     async def test_without_the_secret_nothing_is_linked(self, sandbox: Sandbox) -> None:
-        """A wrong secret is refused before the payload is read, and nothing tells the right one."""
+        """A wrong secret is refused before the payload is read, and the right one is never shown."""
         payload = {"incident": INCIDENT, "text": "SHOP-1"}
         async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, log):
             for wrong in ("", "s3cre", "s3cret2", "S3CRET", "s3crét"):
@@ -210,7 +210,7 @@ class TestIncidentHook:
         assert not sandbox.requests
 
     async def test_an_odd_payload_is_400(self, sandbox: Sandbox) -> None:
-        """Datadog does not send that again; whoever wrote the payload reads in the answer what is odd."""
+        """An invalid payload gets a 400 with the reason, because Datadog does not resend after it."""
         async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, _):
             for odd in (
                 {"incident": "42", "text": "SHOP-1"},
@@ -224,7 +224,7 @@ class TestIncidentHook:
         assert not sandbox.requests
 
     async def test_what_may_yet_succeed_is_503(self, sandbox: Sandbox) -> None:
-        """Datadog sends it again, and then the rest is linked."""
+        """A temporary failure gets a 503, so that Datadog resends the webhook and the rest is linked."""
         payload = {"incident": INCIDENT, "text": "SHOP-1 SHOP-2"}
         sandbox.fail_next(Fault.HTTP_503_RETRY_AFTER, operation="create", seconds=1000)
         async with serving(sandbox, "incident_hook.py", HOOK_SECRET="s3cret") as (url, log):
@@ -236,7 +236,7 @@ class TestIncidentHook:
         assert any(f"INCIDENT {INCIDENT}: " in line for line in log)
 
     async def test_it_does_not_start_without_a_secret(self, sandbox: Sandbox) -> None:
-        """An empty one would let everybody in."""
+        """Without a secret the hook does not start, because anyone could call it."""
         printed = await fail(sandbox, "incident_hook.py", HOOK_SECRET="")
         assert printed == "HOOK_SECRET is not set: set it to a long random string\n"
 
@@ -259,7 +259,7 @@ class TestManySites:
         }
 
     async def test_each_organisation_gets_its_own_links(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """The links of each file are made on the site of its organisation, and the summary counts them."""
+        """The links of each file are created on the site of its organisation, and the summary counts them."""
         shop, bank = tmp_path / "shop.csv", tmp_path / "bank.csv"
         shop.write_text(
             "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nSHOP-1,causes,SHOP-99\nSHOP-1,?,?\n"
@@ -278,7 +278,7 @@ class TestManySites:
         assert "SHOP: line 4: " in printed
 
     async def test_a_second_run_makes_nothing(self, demo: Sandbox) -> None:
-        """What is there already is counted as that, and is no failure."""
+        """A second run counts the links as already linked, and is not a failure."""
         before = len(demo.links)
         file, variables = EXAMPLES / "postmortem.csv", self.variables(SHOP=demo)
         await run(demo, "many_sites.py", f"SHOP={file}", **variables)
@@ -288,7 +288,7 @@ class TestManySites:
         )
 
     async def test_a_bad_file_stops_no_other_organisation(self, demo: Sandbox, tmp_path: Path) -> None:
-        """The other one is linked, and the summary tells of both."""
+        """An invalid file is reported, and the other organisation is still linked."""
         before = len(demo.links)
         empty = tmp_path / "empty.csv"
         empty.touch()
@@ -299,7 +299,7 @@ class TestManySites:
         assert f"SHOP ({demo.url}): {len(demo.links) - before} created," in printed
 
     async def test_nothing_is_taken_from_elsewhere(self, sandbox: Sandbox) -> None:
-        """An organisation without a variable of its own stops the run, though DD_APP_KEY is set."""
+        """An organisation without its own variable stops the run, even if DD_APP_KEY is set."""
         variables = self.variables(SHOP=sandbox, BANK=sandbox)
         del variables["BANK_DD_APP_KEY"]
         file = EXAMPLES / "postmortem.csv"
@@ -308,7 +308,7 @@ class TestManySites:
         assert not sandbox.requests
 
     async def test_a_wrong_variable_is_told_with_its_organisation(self, sandbox: Sandbox) -> None:
-        """Of several organisations, the message says whose site or key it is about; and it shows no key."""
+        """An invalid variable is reported with its organisation, and without its value."""
         variables = self.variables(SHOP=sandbox) | {"SHOP_DD_API_KEY": "two words"}
         printed = await fail(sandbox, "many_sites.py", "SHOP=links.csv", **variables)
         assert printed.startswith("SHOP: api_key contains white space")
@@ -319,13 +319,13 @@ class TestManySites:
         [([], "name organisations and their files"), (["SHOP=no.csv"], "such file or directory: 'no.csv'")],
     )
     async def test_says_what_is_missing(self, sandbox: Sandbox, arguments: list[str], message: str) -> None:
-        """Without arguments it says what to write, and a file that is not there is named."""
+        """Missing arguments and missing files are reported."""
         variables = self.variables(SHOP=sandbox)
         assert message in await fail(sandbox, "many_sites.py", *arguments, **variables)
 
 
 async def test_the_post_mortem_is_believable() -> None:
-    """Some forty links, all valid, each once, among the demo's cases and others, with every relationship."""
+    """The post-mortem has about forty valid links without repeats, with every relationship."""
     with (EXAMPLES / "postmortem.csv").open("rb", buffering=0) as file:
         lines = [line async for line in read_link_file(file)]
     wanted = [line.new for line in lines if isinstance(line, LinkLine)]

@@ -1,4 +1,4 @@
-"""What the page on migrating shows of both clients does the same, and differs where the page says so."""
+"""The programs on the migration page behave equally with both clients, except where the page says so."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestBoth:
         return PROGRAMS[name]
 
     async def test_make_list_and_delete(self, program: Any, client: Any, sandbox: Sandbox) -> None:
-        """A link is made, found on the side of its parent alone, and deleted."""
+        """A link can be created, found from its parent only, and deleted."""
         link_id = await program.block(client, A, B)
         assert [(link.id, link.relationship) for link in sandbox.links] == [(link_id, "BLOCKS")]
         assert await program.blocked_by(client, A) == {B: link_id}
@@ -62,28 +62,28 @@ class TestBoth:
         assert sandbox.links == []
 
     async def test_ensure(self, program: Any, client: Any, sandbox: Sandbox) -> None:
-        """A second time the link that is there is found."""
+        """Ensuring a link again finds the existing one."""
         assert await program.ensure_blocked(client, A, B) == await program.ensure_blocked(client, A, B)
         assert len(sandbox.links) == 1
 
     async def test_make_many(self, program: Any, client: Any, sandbox: Sandbox) -> None:
-        """Each pair has its id or its error, in the order of the pairs."""
+        """Each pair results in an id or an error, in the order of the pairs."""
         pairs = [(A, B), (A, A), (A, C)]
         first, second, third = await program.block_all(client, pairs)
         assert [link.id for link in sandbox.links] == [first, third]
         assert isinstance(second, Exception)
 
     async def test_a_case_by_its_key(self, program: Any, client: Any) -> None:
-        """Both know ``get_case``."""
+        """Both programs read the title of a case by its key."""
         assert await program.title(client, "SHOP-1") == "Checkout hangs"
 
     async def test_what_was_refused_is_told(self, program: Any, client: Any, sandbox: Sandbox) -> None:
-        """A link of a case to itself is not made, and the reason is told."""
+        """A link of a case to itself is refused with a reason."""
         assert (await program.try_to_block(client, A, A)).startswith("not linked: ")
         assert sandbox.links == []
 
     async def test_wrong_keys(self, program: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-        """That is told by itself, since trying again does not help."""
+        """Invalid keys are reported as such."""
         monkeypatch.setenv("DD_API_KEY", "another")
         async with program.opened(sandbox.url) as client:
             assert await program.try_to_block(client, A, B) == "not linked: check the keys"
@@ -95,14 +95,14 @@ class TestBoth:
 )
 class TestNoAnswer:
     async def test_theirs(self, theirs: Any, sandbox: Sandbox, fault: Fault, made: int) -> None:
-        """It is an exception, whether the link was made or not, and nothing is repeated."""
+        """The official client raises an error and does not retry, whether or not the link was created."""
         sandbox.fail_next(fault)
         with pytest.raises((AiosonicError, EOFError, ApiTypeError)):
             await official.block(theirs, A, B)
         assert (len(sandbox.requests), len(sandbox.links)) == (1, made)
 
     async def test_ours(self, ours: Any, sandbox: Sandbox, clock: Clock, fault: Fault, made: int) -> None:
-        """The link is there, once; it is made again only where it was not made."""
+        """This SDK creates the link exactly once, and sends it again only if it was not created."""
         sandbox.fail_next(fault)
         assert await in_no_time(clock, caselinks.try_to_block(ours, A, B)) == "linked"
         assert len(sandbox.links) == 1
@@ -110,12 +110,12 @@ class TestNoAnswer:
 
 
 async def test_what_they_leave_open_is_told(theirs: Any, sandbox: Sandbox, clock: Clock) -> None:
-    """A lost connection and a 5xx may both have made the link."""
+    """With the official client, a lost connection and a 5xx leave open whether the link was created."""
     for fault, count in (
         (Fault.LOST_RESPONSE, 1),
         (Fault.RESET, 1),
         (Fault.TRUNCATED, 1),
-        (Fault.HTTP_503, 6),  # one more than they repeat it
+        (Fault.HTTP_503, 6),  # one more than the client retries
     ):
         sandbox.fail_next(fault, count=count)
         said = await in_no_time(clock, official.try_to_block(theirs, A, B))
@@ -123,14 +123,14 @@ async def test_what_they_leave_open_is_told(theirs: Any, sandbox: Sandbox, clock
 
 
 async def test_what_we_leave_open_is_told(ours: Any, sandbox: Sandbox, clock: Clock) -> None:
-    """Only where looking for the link failed too."""
+    """With this SDK, the result is open only if the lookup fails too."""
     sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
     sandbox.fail_next(Fault.HTTP_503, operation="list", count=6)
     assert await in_no_time(clock, caselinks.try_to_block(ours, A, B)) == "perhaps linked"
 
 
 async def test_a_delete_that_was_carried_out(theirs: Any, ours: Any, sandbox: Sandbox, clock: Clock) -> None:
-    """Repeated it meets a 404, which is an error of theirs, and to ours what was wanted."""
+    """A retried delete that was applied raises a 404 in the official client, and succeeds in this SDK."""
     await official.block(theirs, A, B)
     sandbox.fail_next(Fault.HTTP_504_APPLIED, operation="delete")
     with pytest.raises(NotFoundException):
@@ -143,7 +143,7 @@ async def test_a_delete_that_was_carried_out(theirs: Any, ours: Any, sandbox: Sa
 
 @pytest.mark.parametrize(("name", "made"), [("official", 2), ("caselinks", 1)])
 async def test_a_5xx_that_made_the_link(name: str, made: int, sandbox: Sandbox, clock: Clock) -> None:
-    """Their retry sends it again and makes a second one; ours looks for it first."""
+    """After a 5xx, the official client creates a second link, and this SDK looks up the first."""
     program: Any = PROGRAMS[name]
     sandbox.fail_next(Fault.HTTP_504_APPLIED)
     async with program.opened(sandbox.url) as client:
@@ -153,7 +153,7 @@ async def test_a_5xx_that_made_the_link(name: str, made: int, sandbox: Sandbox, 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_the_page_shows_each_function(program: ModuleType) -> None:
-    """And shows none that is not there, which Sphinx would not build."""
+    """The page shows each function of both programs, in their order."""
     path = inspect.getsourcefile(program)
     assert path
     shown = re.findall(rf"{{literalinclude}} migrating/{Path(path).name}\n:pyobject: (\w+)", PAGE.read_text())

@@ -1,4 +1,4 @@
-"""The built pages, on a phone, on a small window and on a wide one, light and dark."""
+"""The built pages on a phone, in a small and in a wide window, in light and in dark mode."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_they_are_built_without_a_warning(built: Path) -> None:
-    """Each page, and each link between them."""
+    """Sphinx builds every page without a warning."""
     assert {path.stem for path in built.glob("*.html")} >= set(PAGES)
 
 
 @in_a_browser
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1100, True), (1440, False)])
 async def test_no_page_scrolls_sideways(built: Path, tmp_path: Path, width: int, dark: bool) -> None:
-    """Code may scroll within its block, nothing else; and each picture is there."""
+    """No page scrolls sideways, except for code within its block, and every picture is found."""
     async with browsing(tmp_path) as tab:
         for page in PAGES:
             await tab.open((built / f"{page}.html").as_uri(), width=width, height=800, dark=dark)
@@ -47,7 +47,7 @@ async def test_no_page_scrolls_sideways(built: Path, tmp_path: Path, width: int,
 
 @in_a_browser
 async def test_a_phone_shows_tables_whole(built: Path, tmp_path: Path) -> None:
-    """Nobody scrolls a table sideways to read it."""
+    """On a phone, no table scrolls sideways."""
     too_wide = "[...document.querySelectorAll('.table-wrapper')].some(it => it.scrollWidth > it.clientWidth)"
     async with browsing(tmp_path) as tab:
         for page in PAGES:

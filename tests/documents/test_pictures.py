@@ -1,4 +1,4 @@
-"""The pictures of the documentation are current, and describe in words what they show."""
+"""The pictures of the documentation are current and have a text description."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def drawn() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["lost-response.svg", "lost-request.svg", "gate.svg"])
 def test_a_picture_is_current(drawn: dict[str, str], name: str) -> None:
-    """Drawing a picture again gives the same file; ``python -m docs.pictures`` writes it."""
+    """Drawing a picture again results in the same file; ``python -m docs.pictures`` writes it."""
     assert (DOCS / name).read_text("utf-8") == drawn[name]
 
 
 def test_no_picture_is_left_over(drawn: dict[str, str]) -> None:
-    """Each picture in the folder is one of these, or has tests of its own."""
+    """Each picture in the folder is drawn here or has tests of its own."""
     others = {"benchmark.svg", "graph.svg", "sharing.svg", "soak.svg"}
     assert {path.name for path in DOCS.glob("*.svg")} == {*drawn, *others}
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.svg")), ids=lambda path: path.name)
 def test_each_has_a_title_and_a_description(path: Path) -> None:
-    """A screen reader gets the title and a description of each picture."""
+    """Each picture has a title and a description for screen readers."""
     root = ElementTree.fromstring(path.read_text("utf-8"))
     title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
     assert title is not None

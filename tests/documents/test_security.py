@@ -1,4 +1,4 @@
-"""What SECURITY.md claims is held by tests that are there."""
+"""The tests that SECURITY.md refers to exist."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "SECU
 
 
 def test_claims_name_tests() -> None:
-    """Else the check below would have nothing to check."""
+    """SECURITY.md refers to tests."""
     assert len(NAMED) > 15
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_each_is_there(file: str, name: str) -> None:
-    """A test that is renamed takes the page along, and a claim does not outlive its test."""
+    """Each test that SECURITY.md refers to exists."""
     tree = ast.parse((ROOT / file).read_text())
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.AsyncFunctionDef)}
     defined |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

@@ -1,4 +1,4 @@
-"""The workflows and the documents call what is there, and a workflow may do no more than it must."""
+"""The workflows and documents refer to existing sessions, and workflows have minimal permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = [*WORKFLOWS, *ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def sessions() -> set[str]:
-    """The names of the sessions in noxfile.py, which need not be able to run here."""
+    """Return the names of the sessions in noxfile.py, without running it."""
     return {
         node.name
         for node in ast.parse((ROOT / "noxfile.py").read_text()).body
@@ -32,20 +32,20 @@ def workflow(name: str) -> dict[str, Any]:
 
 
 def steps(name: str, *jobs: str) -> list[str]:
-    """Return the commands of these jobs of a workflow, or of all."""
+    """Return the commands of the given jobs of a workflow, or of all jobs."""
     found = workflow(name)["jobs"]
     return [step["run"] for job in jobs or found for step in found[job]["steps"] if "run" in step]
 
 
 @pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
 def test_each_session_that_is_named_is_there(file: Path) -> None:
-    """A session that is renamed takes along what calls it."""
+    """Each nox session that a workflow or document refers to exists."""
     named = re.findall(r"\bnox -s ((?:[a-z_]+(?:-3\.\d+)?\b ?)+)", file.read_text())
     assert {word.partition("-")[0] for words in named for word in words.split()} <= sessions()
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    """And nothing beside it on Linux, so that who runs that command has run what CI runs there."""
+    """On Linux, CI runs exactly what the README says."""
     assert steps("ci", "checks") == [".ci/run"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
@@ -62,7 +62,7 @@ def test_ci_runs_the_fast_tests_on_other_systems() -> None:
 
 
 def test_a_release_is_checked_before_it_is_published() -> None:
-    """By all that CI runs, and by the sessions that take too long for it."""
+    """A release runs the checks of CI and the slow sessions before it is published."""
     assert ".ci/run" in steps("release")
     assert ".venv-checks/bin/nox -s lowest audit release" in steps("release")
     assert workflow("release")["jobs"]["publish"]["needs"] == "build"
@@ -70,7 +70,7 @@ def test_a_release_is_checked_before_it_is_published() -> None:
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
 def test_a_job_may_no_more_than_it_must(file: Path) -> None:
-    """Only what publishes can say who it is, runs nothing of the project, and knows no password."""
+    """Only the job that publishes has an identity, it runs no project code, and no job uses a secret."""
     text = file.read_text()
     assert "secrets." not in text
     assert yaml.safe_load(text)["permissions"] == {}

@@ -20,7 +20,7 @@ def starter() -> Iterator[None]:
 
 @pytest.fixture
 async def app(database: str) -> AsyncIterator[App]:
-    """An app that is connected to a database with the tables."""
+    """Yield an app that is connected to a database with the tables."""
     async with connected(database) as app:
         await create_tables(app)
         yield app

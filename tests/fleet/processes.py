@@ -1,4 +1,4 @@
-"""A sandbox as a process of its own, and how a process is killed."""
+"""A sandbox in a process of its own, and killing processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SECONDS = 240
 
 @contextlib.asynccontextmanager
 async def sandbox_process(db: Path, *options: str) -> AsyncIterator[dict[str, str]]:
-    """The environment that points at a sandbox, which keeps its links in ``db``."""
+    """Yield the environment for a sandbox process that keeps its links in ``db``."""
     process = await asyncio.create_subprocess_exec(
         *(
             sys.executable,
@@ -49,13 +49,13 @@ async def sandbox_process(db: Path, *options: str) -> AsyncIterator[dict[str, st
 
 
 def stored(db: Path) -> list[StoredLink]:
-    """The links that a sandbox kept in ``db``."""
+    """Return the links that a sandbox stored in ``db``."""
     with contextlib.closing(Store(db)) as store:
         return store.all()
 
 
 async def killed(process: Program) -> None:
-    """``kill -9``, of a process that must be alive."""
+    """Kill a running process with ``kill -9``."""
     assert process.returncode is None
     process.send_signal(signal.SIGKILL)
     await process.communicate()

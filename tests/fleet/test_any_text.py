@@ -1,4 +1,4 @@
-"""Whatever a server, a submitter or a callback does to one link, the others of its chunk get outcomes."""
+"""A single link with unusual text or a failing callback does not affect the other links of its chunk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXTS = ["a\0b", "\0", "half \ud800", "\x1b[0m\r\n", "\U0001f517 Größe", "x" *
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if "\ud800" not in text])
 async def test_a_link_may_have_any_id(app: App, keys: ApiKeys, at_once: RetryPolicy, text: str) -> None:
-    """The server chooses the ids. The link is created, once, and so are the others of its chunk."""
+    """Links with any id that a server may choose are created once."""
     api = Api(prefix=text)
     async with Server(api) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
         await submit(app, links(3), site=client.site)
@@ -36,7 +36,7 @@ async def test_a_link_may_have_any_id(app: App, keys: ApiKeys, at_once: RetryPol
 
 @pytest.mark.parametrize("text", TEXTS)
 async def test_an_error_may_have_any_text(app: App, keys: ApiKeys, at_once: RetryPolicy, text: str) -> None:
-    """The refused links fail with what can be stored of it."""
+    """Links that are refused with any text fail with as much of the text as can be stored."""
 
     async def refuses(exchange: Exchange) -> None:
         if exchange.seen.method == "GET":
@@ -56,7 +56,7 @@ async def test_an_error_may_have_any_text(app: App, keys: ApiKeys, at_once: Retr
 async def test_a_row_that_is_not_a_link_fails_alone(
     app: App, sandbox: Sandbox, client: CaseLinksClient
 ) -> None:
-    """A hand-made key or a changed row would otherwise hold up its chunk for ever."""
+    """A row that is not a valid link fails on its own and does not block its chunk."""
     wanted = links(3)
     nobody = LinkReference(CaseKey("no \ud800\0key"), Relationship.BLOCKS, wanted[0].child)
     await submit(app, [*wanted, nobody], site=client.site)
@@ -72,7 +72,7 @@ async def test_a_row_that_is_not_a_link_fails_alone(
 
 
 async def test_only_rows_that_are_not_links_fail(app: App, client: CaseLinksClient) -> None:
-    """A chunk with nothing else ends too."""
+    """A chunk with only invalid rows ends."""
     await submit(app, [LinkReference(CaseKey("?"), Relationship.BLOCKS, links(1)[0].child)], site=client.site)
     add_link_tasks(app, client)
     await all_done(app)
@@ -82,7 +82,7 @@ async def test_only_rows_that_are_not_links_fail(app: App, client: CaseLinksClie
 async def test_a_callback_that_raises_holds_up_no_link(
     app: App, sandbox: Sandbox, client: CaseLinksClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The error of the callback is logged, and every link gets its outcome."""
+    """An error of the callback is logged, and every link gets its outcome."""
 
     def fails(run: int, number: int, outcome: Outcome) -> None:
         raise ZeroDivisionError("a mistake")

@@ -1,4 +1,4 @@
-"""``caselinks fleet``, run as a program of its own, with a real database and a sandbox."""
+"""``caselinks fleet``, run as a program with a real database and a sandbox."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILE = HEADER + b"".join(f"{some_id(1)},blocks,{some_id(n)}\n".encode() for n in
 
 @pytest.fixture
 async def variables(sandbox: Sandbox, database: str) -> dict[str, str]:
-    """The environment that points at the sandbox and a database with the tables."""
+    """Return an environment for the sandbox and a database with the tables."""
     variables = pointing_at(sandbox) | {"CASELINKS_DATABASE": database}
     done = Finished(0, "", "The database is ready.\n")
     assert await fleet(variables, "init") == done
@@ -54,15 +54,15 @@ async def until_linked(sandbox: Sandbox) -> None:
 
 
 async def until_looked_at(database: str) -> None:
-    """Wait until a command has asked for the runs, and looks at what it got."""
+    """Wait until a command has read the runs from the database."""
     looks = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%held_up_by%'"
     async with asyncio.timeout(MAX_SECONDS), await psycopg.AsyncConnection.connect(database) as connection:
         while (await connection.execute(looks + " AND pid <> pg_backend_pid()")).rowcount == 0:
-            await connection.rollback()  # or what it sees would stay the same
+            await connection.rollback()  # otherwise the query would return the same snapshot
 
 
 async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: Sandbox) -> None:
-    """Submitted by one, made by others, and anyone can see what became of them."""
+    """submit stores the links of a file, a worker creates them, and status shows the result."""
     submitted = await fleet(variables, "submit", "-", stdin=FILE)
     assert submitted == Finished(0, "1\n", "4 links submitted as run 1.\n")
     assert (await fleet(variables, "status")).out == (
@@ -80,7 +80,7 @@ async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: 
 
 
 async def test_whoever_submits_needs_no_keys(variables: dict[str, str], database: str) -> None:
-    """But a worker does, and says which."""
+    """submit needs no keys, and a worker without keys names the missing variables."""
     without = environment(CASELINKS_DATABASE=database)
     assert (await fleet(without, "submit", "--quiet", "-", stdin=FILE)) == Finished(0, "1\n", "")
     done = await fleet(without, "worker")
@@ -89,7 +89,7 @@ async def test_whoever_submits_needs_no_keys(variables: dict[str, str], database
 
 
 async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[str, str]) -> None:
-    """Each is told with its number, and the status is 2."""
+    """A malformed line is reported with its number, nothing is submitted, and the status is 2."""
     done = await fleet(variables, "submit", "-", stdin=FILE + b"x,blocks,y\n")
     assert done.status == 2
     assert done.err.splitlines()[0].startswith("line 6: 'x' does not name an entity")
@@ -98,7 +98,7 @@ async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[s
 
 
 async def test_a_terminal_shows_a_header_and_times(variables: dict[str, str], sandbox: Sandbox) -> None:
-    """Runs and failed links are drawn as tables with a header and local times, failures in red."""
+    """A terminal shows runs and failed links as tables, with local times and failures in red."""
     status, shown = await on_terminal(variables, "fleet", "status", columns=120)
     assert (status, shown) == (0, "")
     unknown = "".join(f"SHOP-{number},blocks,{some_id(2)}\n" for number in (1, 2))
@@ -123,7 +123,7 @@ async def test_a_terminal_shows_a_header_and_times(variables: dict[str, str], sa
 
 @pytest.mark.parametrize("arguments", [["--help"], ["submit", "--help"], ["worker", "--help"]])
 def test_help_needs_no_extra(arguments: list[str]) -> None:
-    """The help of each command is shown without the extra, and the command itself names the extra."""
+    """The help of each command works without the extra, and the command itself names the extra."""
     program = (
         "import sys; sys.modules['procrastinate'] = None\nfrom datadog_caselinks.cli import main\nmain()"
     )
@@ -143,7 +143,7 @@ def test_help_needs_no_extra(arguments: list[str]) -> None:
 
 
 async def test_a_database_that_is_not_named(tmp_path: Path) -> None:
-    """Without a database the error says how to name one, and with one it does not."""
+    """An error says how to specify a database only if none is specified."""
     names = {"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGPORT", "PGDATABASE", "CASELINKS_DATABASE"}
     variables = {name: value for name, value in environment().items() if name not in names}
     done = await fleet(variables, "status")
@@ -158,7 +158,7 @@ async def test_a_database_that_is_not_named(tmp_path: Path) -> None:
 
 
 async def test_lines_that_repeat_a_link_are_told(variables: dict[str, str]) -> None:
-    """They are left out."""
+    """Repeated lines are skipped and counted."""
     done = await fleet(variables, "submit", "-", stdin=FILE + FILE.splitlines(keepends=True)[1])
     assert done.err.splitlines() == [
         "Skipped 1 line that repeats another line.",
@@ -169,7 +169,7 @@ async def test_lines_that_repeat_a_link_are_told(variables: dict[str, str]) -> N
 async def test_links_that_failed_are_listed_and_tried_again(
     variables: dict[str, str], sandbox: Sandbox
 ) -> None:
-    """Each with its line and its error; the status is 1 until they are made."""
+    """Failed links are listed with line and error, and retry-failed submits them again."""
     await fleet(variables, "submit", "-", stdin=HEADER + f"SHOP-1,blocks,{some_id(2)}\n".encode())
     done = await fleet(variables, "worker", "--until-done")
     assert done.status == 1
@@ -194,7 +194,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
 
 
 def test_a_link_that_may_have_been_made_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it could not be looked for, it is perhaps created."""
+    """A link that may have been created is reported as ambiguous, and not as failed."""
     new = case(some_id(1)).blocks(case(some_id(2)))
     report = _WorkerReport(Screen())
     error = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("lost"))
@@ -204,14 +204,14 @@ def test_a_link_that_may_have_been_made_is_told_apart(capsys: pytest.CaptureFixt
 
 
 async def test_a_run_that_is_not_there_is_told(variables: dict[str, str]) -> None:
-    """A number that was mistyped is no run without links."""
+    """An unknown run number is an error with status 2."""
     done = await fleet(variables, "status", "--run", "7")
     assert done.status == 2
     assert done.err.endswith("Error: there is no run 7\n")
 
 
 async def test_status_as_json(variables: dict[str, str]) -> None:
-    """All that is known of a run, for programs."""
+    """JSON contains every known detail of a run."""
     await fleet(variables, "submit", "--site", "datadoghq.eu", "-", stdin=FILE)
     record = json.loads((await fleet(variables, "status", "--output", "jsonl")).out)
     assert record["site"] == "https://api.datadoghq.eu"
@@ -219,7 +219,7 @@ async def test_status_as_json(variables: dict[str, str]) -> None:
 
 
 async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], sandbox: Sandbox) -> None:
-    """By SIGTERM, with its status; it says how to go on, and what it did is done."""
+    """SIGTERM ends a worker after its links in flight, with status 143 and a summary."""
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     sandbox.fail_next(Fault.DELAY, operation="create", count=4, seconds=0.5)
     worker = await start(variables, "fleet", "worker")
@@ -235,8 +235,8 @@ async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], 
 
 
 async def test_a_worker_goes_on_without_a_reader(variables: dict[str, str], sandbox: Sandbox) -> None:
-    """A worker whose log collector has gone away creates every link that it can, and ends with its status."""
-    sandbox.fail_next(Fault.TRUNCATED, operation="create")  # it logs the lookup
+    """A worker whose output is closed still creates every link and ends with its usual status."""
+    sandbox.fail_next(Fault.TRUNCATED, operation="create")  # this logs a lookup
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     reader, writer = os.pipe()
     os.close(reader)
@@ -251,7 +251,7 @@ async def test_a_worker_goes_on_without_a_reader(variables: dict[str, str], sand
 
 
 async def test_a_run_that_cannot_print_its_number(variables: dict[str, str]) -> None:
-    """A submission whose number cannot be printed still shows it on standard error."""
+    """A submission whose number cannot be printed shows it on standard error."""
     (stdin, ours), (shown, err) = os.pipe(), os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
     submission = await start_on((stdin, full, err), variables, "fleet", "submit", "-")
@@ -265,7 +265,7 @@ async def test_a_run_that_cannot_print_its_number(variables: dict[str, str]) -> 
 
 
 async def test_progress_is_shown_live(variables: dict[str, str]) -> None:
-    """On a terminal as a bar, until every link has an outcome; then all is told once more."""
+    """On a terminal, status --follow shows a progress bar until every link has an outcome."""
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     following = asyncio.ensure_future(on_terminal(variables, "fleet", "status", "--follow"))
     await until_looked_at(variables["CASELINKS_DATABASE"])
@@ -277,7 +277,7 @@ async def test_progress_is_shown_live(variables: dict[str, str]) -> None:
 
 
 async def test_why_the_links_have_to_wait_is_shown(variables: dict[str, str], sandbox: Sandbox) -> None:
-    """Refused keys are told by the worker and by the status, which goes on to follow."""
+    """Refused keys are reported by the worker and by status, and no link is created."""
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     refused = variables | {"DD_API_KEY": "another-key-0123456789", "DD_APP_KEY": "another-key-9876543210"}
     worker = await start(refused, "fleet", "worker", "--verbose", "--quiet")
@@ -297,7 +297,7 @@ async def test_why_the_links_have_to_wait_is_shown(variables: dict[str, str], sa
 
 @pytest.mark.parametrize("command", [["init"], ["status"], ["worker"], ["retry-failed"], ["submit", "-"]])
 async def test_a_database_that_is_not_there_is_told(sandbox: Sandbox, command: list[str]) -> None:
-    """In a line, with status 2."""
+    """An unreachable database is reported in one line, with status 2."""
     url = f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/fleet"
     done = await fleet(pointing_at(sandbox), *command, "--database", url)
     assert done.status == 2
@@ -306,7 +306,7 @@ async def test_a_database_that_is_not_there_is_told(sandbox: Sandbox, command: l
 
 
 def test_without_its_extra_it_says_what_to_install() -> None:
-    """A line that names the extra, with status 2; the other commands do without."""
+    """Without its extra, fleet names the extra in one line with status 2."""
     program = "import sys; sys.modules['psycopg'] = None; from datadog_caselinks.cli import main; main()"
     command = [sys.executable, "-c", program, "fleet", "status"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -318,7 +318,7 @@ def test_without_its_extra_it_says_what_to_install() -> None:
 
 
 async def test_the_database_is_named_as_libpq_does(variables: dict[str, str], database: str) -> None:
-    """``PGHOST`` and the like are enough; the password need not stand in a URL."""
+    """The database can be specified by ``PGHOST`` and the other variables of libpq."""
     host, port = database.partition("@")[2].partition("/")[0].split(":")
     name = database.rpartition("/")[2]
     named = environment(PGHOST=host, PGPORT=port, PGUSER="fleet", PGDATABASE=name, PGPASSWORD=PASSWORD)
@@ -328,7 +328,7 @@ async def test_the_database_is_named_as_libpq_does(variables: dict[str, str], da
 async def test_keys_are_nowhere_in_the_database(
     variables: dict[str, str], sandbox: Sandbox, database: str, tmp_path: Path
 ) -> None:
-    """Neither in the jobs nor in the errors that are kept."""
+    """The keys are stored nowhere in the database, neither in jobs nor in errors."""
     keys = ApiKeys(api_key="a-secret-api-key-0123456789", app_key="a-secret-app-key-0123456789")
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     refused = variables | {"DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}
@@ -347,7 +347,7 @@ async def test_keys_are_nowhere_in_the_database(
 
 
 class TestADatabaseThatHangs:
-    """A database that accepts connections and bytes, and does not respond, as over a broken network."""
+    """A database that accepts connections but does not respond, as over a broken network."""
 
     @pytest.fixture
     async def hanging(self, database: str) -> AsyncIterator[Forwarder]:
@@ -356,7 +356,7 @@ class TestADatabaseThatHangs:
 
     @pytest.fixture
     def through(self, variables: dict[str, str], hanging: Forwarder) -> dict[str, str]:
-        """The environment of a command that reaches the database through the forwarder."""
+        """Return an environment that reaches the database through the forwarder."""
         url = urlsplit(variables["CASELINKS_DATABASE"])
         address = url.netloc.replace(f":{url.port}", f":{hanging.port}")
         return variables | {"CASELINKS_DATABASE": url._replace(netloc=address).geturl()}
@@ -365,7 +365,7 @@ class TestADatabaseThatHangs:
     async def test_a_worker_ends_within_ten_seconds(
         self, through: dict[str, str], hanging: Forwarder, sandbox: Sandbox, is_busy: bool
     ) -> None:
-        """The status is that of the signal, and the summary is shown."""
+        """SIGTERM ends a worker within ten seconds, with the status of the signal and a summary."""
         sandbox.fail_next(Fault.DELAY, operation="create", count=1, seconds=MAX_SECONDS)
         if is_busy:
             await fleet(through, "submit", "--quiet", "-", stdin=FILE)
@@ -387,9 +387,10 @@ class TestADatabaseThatHangs:
     async def test_a_second_signal_ends_any_command_at_once(
         self, through: dict[str, str], hanging: Forwarder, command: list[str]
     ) -> None:
-        """Also while it connects. Whatever it did with the database is complete or undone.
+        """A second signal ends any command immediately, even while it connects to the database.
 
-        If the first signal has ended the work already, the second one has its default effect, without words.
+        If the first signal has already ended the work, the second one has its default effect, without a
+        message.
         """
         hanging.hang()
         before = hanging.connections

@@ -1,4 +1,4 @@
-"""How the database of a fleet is reached, and what its errors say."""
+"""The connection to the database of a fleet, and its errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.support.tcp import unused_port
     ],
 )
 async def test_a_malformed_database_is_refused_and_not_quoted(database: Any) -> None:
-    """What is no connection string may hold a password all the same, of which nothing is shown."""
+    """An invalid connection string is refused and never shown, because it may contain a password."""
     with pytest.raises(ParameterError) as caught:
         async with connected(database):
             pass
@@ -52,7 +52,7 @@ async def test_a_malformed_database_is_refused_and_not_quoted(database: Any) -> 
 
 
 async def test_nobody_there_is_told() -> None:
-    """The error names what libpq says, and not the password."""
+    """An unreachable server is reported with the reason of libpq, and without the password."""
     with pytest.raises(FleetError, match=r"cannot use the database: .*refused") as caught:
         async with connected(f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/postgres"):
             pass
@@ -60,7 +60,7 @@ async def test_nobody_there_is_told() -> None:
 
 
 async def test_a_wrong_password_is_told(database: str) -> None:
-    """It is told that it is wrong, and not what it is."""
+    """A wrong password is reported as wrong, and is not shown."""
     other = PASSWORD[::-1]
     with pytest.raises(FleetError, match="password authentication failed") as caught:
         async with connected(database.replace(PASSWORD, other)):
@@ -69,14 +69,14 @@ async def test_a_wrong_password_is_told(database: str) -> None:
 
 
 async def test_missing_tables_are_told_with_what_to_do(database: str) -> None:
-    """Before ``init`` an error names it."""
+    """Missing tables are reported with the command that creates them."""
     async with connected(database) as app:
         with pytest.raises(FleetError, match="caselinks fleet init"):
             await list_runs(app)
 
 
 async def test_the_tables_are_created_once(database: str) -> None:
-    """Whoever comes second, even at the same moment, finds them there and leaves them alone."""
+    """Creating the tables again, even concurrently, changes nothing."""
     async with connected(database) as app:
         await asyncio.gather(create_tables(app), create_tables(app))
         await create_tables(app)
@@ -84,7 +84,7 @@ async def test_the_tables_are_created_once(database: str) -> None:
 
 
 async def test_tables_of_procrastinate_are_left_as_they_are(database: str) -> None:
-    """Who has an app of procrastinate already keeps its jobs."""
+    """An existing schema of procrastinate, with its jobs, is kept."""
     async with connected(database) as app:
         await app.schema_manager.apply_schema_async()
         await app.configure_task("theirs", allow_unknown=True).defer_async()
@@ -93,13 +93,13 @@ async def test_tables_of_procrastinate_are_left_as_they_are(database: str) -> No
 
 
 async def test_an_app_without_postgres_is_refused() -> None:
-    """Links are kept in tables, so another connector than psycopg's will not do."""
+    """An app without a PsycopgConnector is refused, because links are stored in tables."""
     with pytest.raises(ParameterError, match="PsycopgConnector"):
         await list_runs(App(connector=InMemoryConnector()))
 
 
 async def test_rights_that_lack_are_told(database: str) -> None:
-    """What PostgreSQL refuses is told in its words."""
+    """An error of PostgreSQL, such as missing rights, is reported with its own text."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on".encode()
@@ -111,14 +111,14 @@ async def test_rights_that_lack_are_told(database: str) -> None:
 
 class TestWithoutTheExtra:
     def test_what_to_install_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where procrastinate is missing, the error is how to get it."""
+        """Without procrastinate, the error says what to install."""
         self._forget(monkeypatch)
         monkeypatch.setitem(sys.modules, "procrastinate", None)
         with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[distributed\]'"):
             importlib.import_module("datadog_caselinks.fleet")
 
     def test_another_missing_module_is_no_matter_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A broken installation is not told to install the extra."""
+        """Another missing module is not reported as a missing extra."""
         self._forget(monkeypatch)
         monkeypatch.setitem(sys.modules, "datadog_caselinks.fleet.runs", None)
         with pytest.raises(ModuleNotFoundError):
@@ -141,7 +141,7 @@ class TestWithoutTheExtra:
     ],
 )
 async def test_an_argument_that_cannot_work_is_refused_by_name(name: str, arguments: dict[str, Any]) -> None:
-    """Such an argument of ``submit`` is refused before the database is used, also in the number of a run."""
+    """An invalid argument is refused by name before the database is used."""
     given = {"wanted": [], **arguments}
     with pytest.raises(ParameterError, match=f"^{name} must be "):
         await submit(App(connector=InMemoryConnector()), **given)
@@ -154,7 +154,7 @@ async def test_an_argument_that_cannot_work_is_refused_by_name(name: str, argume
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 async def test_a_database_that_cannot_store_every_text_is_refused(postgres: Postgres, encoding: str) -> None:
-    """A server's error may have any character, and must not hold up its link for ever."""
+    """A database with an encoding other than UTF8 is refused, because errors may have any character."""
     async with connected(postgres.new_database(encoding=encoding)) as app:
         with pytest.raises(FleetError, match=f"the database has the encoding {encoding}.* UTF8"):
             await create_tables(app)
@@ -163,7 +163,7 @@ async def test_a_database_that_cannot_store_every_text_is_refused(postgres: Post
 async def test_any_character_can_be_stored_with_any_encoding_of_the_environment(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`PGCLIENTENCODING` is for other programs; our texts have any character."""
+    """Any character can be stored, regardless of ``PGCLIENTENCODING``."""
     monkeypatch.setenv("PGCLIENTENCODING", "latin1")
     async with connected(database) as app:
         await create_tables(app)

@@ -1,4 +1,4 @@
-"""The compose file and the systemd unit of the examples, as far as they can be checked without either."""
+"""The compose file and the systemd unit of the examples, checked without Docker and systemd."""
 
 from __future__ import annotations
 
@@ -32,50 +32,50 @@ def unit() -> configparser.ConfigParser:
 
 
 def is_a_command(words: list[str]) -> bool:
-    """Whether the words after the program's name are a command that there is, with its options."""
+    """Return whether the words are an existing caselinks command with valid options."""
     done = CliRunner().invoke(caselinks, [*words[1:], "--help"])
     return Path(words[0]).name == "caselinks" and done.exit_code == 0 and "Usage:" in done.output
 
 
 def commands_told(text: str) -> list[list[str]]:
-    """The commands of ours that comments tell."""
+    """Return the caselinks commands in the comments of a text."""
     lines = [line[line.index("caselinks fleet") :] for line in text.splitlines() if "caselinks fleet" in line]
     return [shlex.split(line) for line in lines if "[" not in line]
 
 
 class TestCompose:
     def test_runs_commands_that_there_are(self, services: dict[str, Any]) -> None:
-        """The tables are created before the first of four workers starts."""
+        """The compose file runs existing commands, and creates the tables before its four workers start."""
         assert is_a_command(services["tables"]["command"])
         assert is_a_command(services["worker"]["command"])
         assert services["worker"]["depends_on"] == {"tables": {"condition": "service_completed_successfully"}}
         assert services["worker"]["deploy"]["replicas"] == 4
 
     def test_comes_from_one_image(self, services: dict[str, Any]) -> None:
-        """Which has the extras, and no key: those come from the environment."""
+        """All services use one image with the extras, and take the keys from the environment."""
         recipe = services["worker"]["build"]["dockerfile_inline"]
         assert recipe == services["tables"]["build"]["dockerfile_inline"]
         assert "datadog_caselinks[cli,distributed,speed]" in recipe
         assert services["worker"]["environment"]["DD_API_KEY"] is None
 
     def test_tells_commands_that_there_are(self) -> None:
-        """What its first lines tell to type."""
+        """The commands in the comments of the compose file exist."""
         told = commands_told((EXAMPLES / "compose.yaml").read_text())
         assert len(told) == 2
         assert all(map(is_a_command, told))
 
     def test_leaves_a_worker_the_time_to_end(self, services: dict[str, Any]) -> None:
-        """More than the worker itself takes."""
+        """The stop grace period is longer than a worker takes to end."""
         assert float(services["worker"]["stop_grace_period"].removesuffix("s")) > worker._END
 
 
 class TestUnit:
     def test_runs_a_command_that_there_is(self, unit: configparser.ConfigParser) -> None:
-        """With its keys from a file that only root reads."""
+        """The unit runs an existing command, with keys from a separate environment file."""
         assert is_a_command(shlex.split(unit["Service"]["ExecStart"]))
         assert unit["Service"]["EnvironmentFile"] == "/etc/caselinks/worker.env"
 
     def test_takes_a_worker_that_was_stopped_for_one(self, unit: configparser.ConfigParser) -> None:
-        """143 is what SIGTERM ends it with, and there is time for it."""
+        """The unit treats status 143 as success and gives a worker enough time to end."""
         assert unit["Service"]["SuccessExitStatus"] == "143"
         assert float(unit["Service"]["TimeoutStopSec"]) > worker._END

@@ -1,4 +1,4 @@
-"""A fleet whose workers are killed and whose database is restarted: nothing is lost, and nothing is twice."""
+"""A fleet with killed workers and a restarted database: no link is lost or created twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ends(number: int) -> tuple[str, str]:
 
 
 async def until_done(app: App, links: int) -> None:
-    """Wait until so many links have an outcome, by the database, which may be away for a while."""
+    """Wait until ``links`` links have an outcome; the database may be unavailable for a while."""
     while (await list_runs(app))[0].done < links:  # noqa: ASYNC110 - other processes do it
         await asyncio.sleep(0.05)
 
@@ -35,7 +35,7 @@ async def until_done(app: App, links: int) -> None:
 async def test_a_worker_that_was_frozen_sends_nothing_after_another_took_over(
     app: App, database: str, tmp_path: Path
 ) -> None:
-    """It freezes with creates that wait for the rate limit, and thaws when another worker has made them."""
+    """A worker that is frozen while its creates wait sends none after another worker has created them."""
     db = tmp_path / "sandbox.db"
     wanted = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(60)]
     async with asyncio.timeout(MAX_SECONDS), sandbox_process(db, "--rate-limit", "10/1s") as variables:
@@ -65,7 +65,7 @@ async def test_a_worker_that_was_frozen_sends_nothing_after_another_took_over(
 async def test_two_workers_killed_and_the_database_restarted(
     app: App, database: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """Two of four workers end by ``kill -9``, and the database is restarted: each link is there, and once."""
+    """If two of four workers are killed and the database restarts, each link is created exactly once."""
     db = tmp_path / "sandbox.db"
     async with asyncio.timeout(MAX_SECONDS), sandbox_process(db, "--rate-limit", "2000/1s") as variables:
         wanted = (case(parent).blocks(case(child)) for parent, child in map(ends, range(LINKS)))

@@ -1,4 +1,4 @@
-"""The right to work on a chunk: one at a time has it, for as long as its connection lives."""
+"""The lease of a chunk: one worker at a time holds it, while its connection lives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def run(app: App) -> None:
 
 
 async def test_a_chunk_has_one_worker(app: App) -> None:
-    """While one has it no other gets it, though another chunk; afterwards it is free."""
+    """Only one worker can hold a chunk, another chunk is free, and a released chunk is free again."""
     async with Lease.acquire(app, 1, 0):
         with pytest.raises(ChunkTakenError):
             async with Lease.acquire(app, 1, 0):
@@ -37,7 +37,7 @@ async def test_a_chunk_has_one_worker(app: App) -> None:
 
 
 async def test_it_ends_with_the_connection(app: App) -> None:
-    """Whoever lost the connection is told, and the chunk is free."""
+    """A lost connection releases the chunk and raises an error in the holder."""
     async with Lease.acquire(app, 1, 0) as lease:
         await end_leases(app)
         async with Lease.acquire(app, 1, 0):
@@ -47,13 +47,13 @@ async def test_it_ends_with_the_connection(app: App) -> None:
 
 
 async def test_a_holder_that_was_cut_off_does_not_hold_it_for_long(app: App) -> None:
-    """PostgreSQL asks for a sign of life after a quarter of a minute, and not after two hours."""
+    """PostgreSQL checks an idle connection after 15 seconds, so that a lost holder is noticed soon."""
     async with Lease.acquire(app, 1, 0) as lease:
         assert await lease._rows("SHOW tcp_keepalives_idle") == [("15",)]
 
 
 async def test_keeping_it_writes_what_came(app: App) -> None:
-    """Outcomes are in the database a moment later, while the work goes on."""
+    """Outcomes are written to the database while the work continues."""
     async with Lease.acquire(app, 1, 0) as lease:
         keeping = asyncio.ensure_future(lease.keep())
         lease.failed(1, CaseLinksError("refused"), is_ambiguous=False)
@@ -65,7 +65,7 @@ async def test_keeping_it_writes_what_came(app: App) -> None:
 
 
 async def test_an_error_that_ends_it_is_kept(app: App) -> None:
-    """The links that wait for another try say why; those with an outcome do not."""
+    """An error that ends the work is stored for the pending links only."""
 
     async def work() -> None:
         async with Lease.acquire(app, 1, 0) as lease:
@@ -81,7 +81,7 @@ async def test_an_error_that_ends_it_is_kept(app: App) -> None:
 
 
 async def test_any_text_can_be_kept(app: App) -> None:
-    """A server's error may hold what PostgreSQL cannot keep, and be as long as it likes."""
+    """Any error text can be stored: invalid characters are replaced, and the length is limited."""
     async with Lease.acquire(app, 1, 0) as lease:
         lease.failed(1, CaseLinksError("half \ud800 and \0 none" + 2000 * "!"), is_ambiguous=False)
         await lease.write()
@@ -105,7 +105,7 @@ class TestConfirm:
     async def test_it_is_certain_for_a_while_after_each_renewal(
         self, app: App, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No statement is needed for each create: none would succeed on the connection that was lost."""
+        """A lease counts as valid for a while after each renewal, without a query for each create."""
         clocks = Clocks(monkeypatch)
         async with Lease.acquire(app, 1, 0) as lease:
             await end_leases(app)
@@ -116,7 +116,7 @@ class TestConfirm:
     async def test_after_a_pause_of_either_clock_a_lost_lease_is_noticed(
         self, app: App, monkeypatch: pytest.MonkeyPatch, pause: tuple[float, float]
     ) -> None:
-        """The monotonic clock may stop while a machine is suspended, and the wall clock may be set back."""
+        """A lost lease is noticed after a pause, by the monotonic clock or the wall clock."""
         clocks = Clocks(monkeypatch)
         async with Lease.acquire(app, 1, 0) as lease:
             await end_leases(app)
@@ -129,7 +129,7 @@ class TestConfirm:
     async def test_after_a_pause_a_lease_that_still_holds_is_renewed(
         self, app: App, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A worker that kept its lock goes on, since no other worker can have begun."""
+        """A lease that was kept through a pause is renewed, because no other worker can have started."""
         clocks = Clocks(monkeypatch)
         async with Lease.acquire(app, 1, 0) as lease:
             clocks.advance(0, 3600)
@@ -138,7 +138,7 @@ class TestConfirm:
             await lease.confirm()
 
     async def test_a_pause_during_the_renewal_counts(self, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A renewal counts from before its statement was sent, so one that took too long is repeated."""
+        """A renewal counts from before its query was sent, so a slow one is repeated."""
         clocks = Clocks(monkeypatch)
         async with Lease.acquire(app, 1, 0) as lease:
             rows, renewals = lease._rows, 0
@@ -159,7 +159,7 @@ class TestConfirm:
 async def test_the_next_worker_waits_until_a_lost_lease_has_expired(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The previous worker may not have noticed yet that it lost the lock."""
+    """The next worker waits until a lost lease has expired, as its holder may still be sending."""
     monkeypatch.setattr(lease_module, "_LEASE", 1.0)
     async with Lease.acquire(app, 1, 0):
         await end_leases(app)
@@ -173,7 +173,7 @@ async def test_the_next_worker_waits_until_a_lost_lease_has_expired(
 async def test_a_lease_that_ended_with_nothing_in_flight_is_free_at_once(
     app: App, nothing_in_flight: bool
 ) -> None:
-    """Otherwise the server may still apply a request, so the lease remains until it expires."""
+    """A lease that ends with nothing in flight is free immediately, and otherwise when it expires."""
     async with Lease.acquire(app, 1, 0) as lease:
         lease.nothing_in_flight = nothing_in_flight
     async with pool_of(app).connection() as connection:
@@ -182,7 +182,7 @@ async def test_a_lease_that_ended_with_nothing_in_flight_is_free_at_once(
 
 
 async def test_without_the_table_of_leases_the_error_says_what_to_do(app: App) -> None:
-    """A database of an older version lacks it; `fleet init` adds it, and keeps everything else."""
+    """A missing table of leases is reported with the command that adds it and keeps everything else."""
     async with pool_of(app).connection() as connection:
         await connection.execute("DROP TABLE caselinks_leases")
     with pytest.raises(FleetError, match="run: caselinks fleet init"):

@@ -1,4 +1,4 @@
-"""Submitting links, and looking at what became of them."""
+"""Submitting links, and reading the state of the runs."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ async def jobs(app: App) -> list[dict[str, object]]:
 
 class TestSubmit:
     async def test_links_are_divided_into_chunks(self, app: App) -> None:
-        """Each job is of so many links, and names no more than its run and its chunk."""
+        """Links are divided into chunks of the given size, with one job per chunk."""
         assert await submit(app, links(5), site=SITE, chunk=2) == Submission(run=1, links=5, repeated=0)
         assert await jobs(app) == [{"run": 1, "chunk": chunk} for chunk in range(3)]
         async with Lease.acquire(app, 1, 1) as lease:
             assert await lease.pending() == list(enumerate(links(5), 1))[2:4]
 
     async def test_what_was_written_is_what_is_read(self, app: App) -> None:
-        """Keys and entities of all types come out of the database as they went in."""
+        """Keys and entities of all types are read from the database as they were submitted."""
         wanted = [
             parse_link("SHOP-1", "causes", incident(some_id(2))),
             parse_link(f"page:{some_id(1)}", "relates-to", "SHOP-1"),
@@ -48,20 +48,20 @@ class TestSubmit:
             assert await lease.site() == SITE.api_url
 
     async def test_a_link_that_stands_there_twice_counts_once(self, app: App) -> None:
-        """Also in another chunk; for ``RELATES_TO`` also the other way round, for others not."""
+        """A repeated link counts once, even in another chunk, and RELATES_TO in either direction."""
         a, b = case(some_id(1)), case(some_id(2))
         wanted = [a.blocks(b), b.blocks(a), a.relates_to(b), b.relates_to(a), a.blocks(b)]
         assert await submit(app, wanted, site=SITE, chunk=1) == Submission(run=1, links=3, repeated=2)
 
     async def test_nothing_is_nothing(self, app: App) -> None:
-        """A run without links needs no job, and is done."""
+        """A run without links has no job and is done."""
         assert await submit(app, [], site=SITE) == Submission(run=1, links=0, repeated=0)
         assert await jobs(app) == []
         (run,) = await list_runs(app)
         assert (run.links, run.done, run.rate) == (0, 0, 0)
 
     async def test_an_error_of_the_source_leaves_nothing_behind(self, app: App) -> None:
-        """All of it is submitted, or nothing."""
+        """An error of the source submits nothing."""
 
         async def broken() -> AsyncIterator[NewCaseLink]:
             for new in links(3):
@@ -73,9 +73,9 @@ class TestSubmit:
         assert (await list_runs(app), await jobs(app)) == ([], [])
 
     async def test_an_app_of_ones_own_needs_no_tasks(self, app: App, database: str) -> None:
-        """Whoever submits, a web service say, need not know how links are created, and has no keys.
+        """An app without our tasks, such as a web service, can submit links.
 
-        One connection is enough: links and jobs are of one transaction.
+        One connection is enough, because links and jobs are in one transaction.
         """
         connector = PsycopgConnector(
             conninfo=database, min_size=1, max_size=1, timeout=5, kwargs={"autocommit": True}
@@ -89,7 +89,7 @@ class TestSubmit:
 
 class TestListRuns:
     async def test_each_state_is_counted(self, app: App) -> None:
-        """What has an outcome is done, and what surely or perhaps was not made is counted for that."""
+        """A run counts its links by state, and the time left follows from the rate."""
         await submit(app, links(6), site=SITE)
         async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
@@ -107,7 +107,7 @@ class TestListRuns:
         assert run.seconds_left == run.pending / run.rate
 
     async def test_one_run_can_be_asked_for(self, app: App) -> None:
-        """By its number; of one that does not move, no time is told."""
+        """A run can be listed by its number, and without progress it has no time left."""
         for count in (1, 2):
             await submit(app, links(count), site=SITE)
         (run,) = await list_runs(app, 2)
@@ -116,7 +116,7 @@ class TestListRuns:
 
 class TestFailedLinks:
     async def test_they_are_told_with_their_errors(self, app: App) -> None:
-        """Each with its place in the source, and whether it may have been made."""
+        """Failed and ambiguous links are listed with their numbers and errors."""
         await submit(app, links(6), site=SITE)
         async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
@@ -130,7 +130,7 @@ class TestFailedLinks:
         assert [link async for link in failed_links(app, 2)] == []
 
     async def test_they_can_be_submitted_anew(self, app: App) -> None:
-        """With a job for each chunk that holds some; what was made stays as it is."""
+        """Failed links can be submitted again, with one job for each chunk that has some."""
         await submit(app, links(6), site=SITE, chunk=4)
         async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
@@ -143,7 +143,7 @@ class TestFailedLinks:
 
 
 async def test_a_database_that_goes_away_is_told(database: str) -> None:
-    """By the one error that all of this raises."""
+    """A database that is lost raises a FleetError from every function."""
     async with connected(database) as app:
         for call in (submit(app, links(1), site=SITE), retry_failed(app), anext(failed_links(app))):
             with pytest.raises(FleetError):
@@ -151,7 +151,7 @@ async def test_a_database_that_goes_away_is_told(database: str) -> None:
 
 
 async def _finish(lease: Lease) -> None:
-    """Give the first links of a chunk an outcome of each kind."""
+    """Give the first links of a chunk one outcome of each kind."""
     new = links(1)[0]
     link = CaseLink("an-id", new.parent, new.relationship, new.child)
     lease.linked(1, link, is_new=True)

@@ -1,4 +1,4 @@
-"""What a worker does with its jobs: in this process, with a real database and a real sandbox."""
+"""A worker and its jobs: in this process, with a real database and a real sandbox."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ AT_ONCE = RetryPolicy(base=0, settle=0)
 
 @pytest.fixture
 def again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs are tried again without a wait, where nothing is under way that it would be for."""
+    """Retry jobs without a delay."""
     monkeypatch.setattr(tasks, "_RETRY_AFTER", 0)
 
 
 class Waits(list[float]):
-    """What a worker waited for after errors that all links would meet; here it takes no time."""
+    """The waits of a worker after errors that affect all links; here they take no time."""
 
     async def sleep(self, seconds: float) -> None:
         self.append(seconds)
@@ -60,7 +60,7 @@ async def the_job(app: App) -> int:
 
 
 async def has_run(app: App, job_id: int) -> bool:
-    """Whether the job was taken, and given back."""
+    """Return whether the job was started and put back into the queue."""
     return [job.attempts > 0 for job in await app.job_manager.list_jobs_async(id=job_id)] == [True]
 
 
@@ -74,7 +74,7 @@ async def is_done(app: App) -> bool:
 
 @contextlib.asynccontextmanager
 async def working(app: App) -> AsyncIterator[None]:
-    """A worker, which is told to end as by SIGTERM."""
+    """Run a worker, and end it at the end as SIGTERM does."""
     task = asyncio.ensure_future(work(app))
     try:
         yield
@@ -83,7 +83,7 @@ async def working(app: App) -> AsyncIterator[None]:
 
 
 async def test_every_link_gets_an_outcome(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """Created, there already, or failed with its error; and each is told as it comes."""
+    """Every link gets an outcome, created, already linked or failed, and the callback receives each."""
     outcomes: list[tuple[int, int, Outcome]] = []
     wanted = [*links(5), parse_link("NONE-1", "blocks", some_id(1))]
     await client.create_link(links(1)[0])
@@ -101,13 +101,13 @@ async def test_every_link_gets_an_outcome(app: App, sandbox: Sandbox, client: Ca
 
 
 async def test_nothing_to_do_is_done(app: App, client: CaseLinksClient) -> None:
-    """A worker that is to end when all is done ends at once."""
+    """A worker that runs until all is done ends immediately if there are no links."""
     add_link_tasks(app, client)
     await all_done(app)
 
 
 async def test_a_run_that_is_deleted_is_given_up(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """Its jobs end, and nothing is sent."""
+    """The jobs of a deleted run end without a request."""
     submitted = await submit(app, links(3), site=client.site)
     async with pool_of(app).connection() as connection:
         await connection.execute("DELETE FROM caselinks_runs WHERE run = %s", [submitted.run])
@@ -118,7 +118,7 @@ async def test_a_run_that_is_deleted_is_given_up(app: App, sandbox: Sandbox, cli
 
 
 async def test_a_link_that_is_ambiguous_is_told_apart(app: App, sandbox: Sandbox) -> None:
-    """The link may have been created; submitted anew it is looked for, and found."""
+    """A link of unknown outcome is ambiguous, and when submitted again it is looked up and found."""
     await submit(app, links(1), site=sandbox.site)
     policy = RetryPolicy(max_attempts=1, settle=0.5)
     async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as client:
@@ -140,7 +140,7 @@ class TestAnErrorThatAllWouldMeet:
     async def test_the_links_wait_for_another_try(
         self, app: App, sandbox: Sandbox, again_at_once: None
     ) -> None:
-        """Refused keys fail no link; the worker tries again, later each time, and says meanwhile why."""
+        """Refused keys fail no link: the worker retries with growing waits, and the run shows the reason."""
         waits = Waits()
         reasons: set[str] = set()
         refused = 3
@@ -168,7 +168,7 @@ class TestAnErrorThatAllWouldMeet:
     async def test_the_server_is_not_asked_before_it_said(
         self, app: App, sandbox: Sandbox, again_at_once: None
     ) -> None:
-        """A limit that leaves nothing for longer than the client waits is waited for by the worker."""
+        """The worker waits for a rate limit that lasts longer than the client would wait."""
         waits = Waits()
         await submit(app, links(2), site=sandbox.site)
         sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
@@ -181,7 +181,7 @@ class TestAnErrorThatAllWouldMeet:
     async def test_links_of_another_site_are_left_alone(
         self, app: App, client: CaseLinksClient, sandbox: Sandbox
     ) -> None:
-        """They are for other workers; nothing is sent."""
+        """The links of another site are left for other workers, and nothing is sent."""
         waits = Waits()
         await submit(app, links(2), site=Site.parse("datadoghq.eu"))
         add_link_tasks(app, client, sleep=waits.sleep)
@@ -194,7 +194,7 @@ class TestAnErrorThatAllWouldMeet:
 
 class TestTheEndOfAWorker:
     async def test_what_is_under_way_is_waited_for(self, app: App, sandbox: Sandbox) -> None:
-        """What was sent has its outcome, what was not stays, and its job goes back into the queue."""
+        """A worker that ends waits for its links in flight and puts its job back into the queue."""
         await submit(app, links(100), site=sandbox.site)
         sandbox.fail_next(Fault.DELAY, operation="create", count=50, seconds=0.05)
         async with CaseLinksClient(sandbox.site, sandbox.credentials, max_concurrency=3) as client:
@@ -212,7 +212,7 @@ class TestTheEndOfAWorker:
     async def test_it_does_not_wait_for_ever(
         self, app: App, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """A server that is slow to answer does not hold it up."""
+        """A worker that ends does not wait indefinitely for a slow server."""
         monkeypatch.setattr(tasks, "_DRAIN", 0.1)
         monkeypatch.setattr(worker, "_END", MAX_SECONDS)
         await submit(app, links(2), site=sandbox.site)
@@ -226,7 +226,7 @@ class TestTheEndOfAWorker:
     async def test_a_job_that_is_aborted_stays_so(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Whoever aborts a job by procrastinate's own means does not want it to be tried again."""
+        """A job that was aborted through procrastinate is not retried."""
         await submit(app, links(2), site=sandbox.site)
         sandbox.fail_next(Fault.DELAY, operation="create", count=2, seconds=0.2)
         add_link_tasks(app, client)
@@ -241,7 +241,7 @@ class TestTwoWorkersWithOneJob:
     async def test_the_second_waits_for_the_first(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """A worker that was taken to be dead, and is not, has its chunk to itself; then the rest is done."""
+        """A worker waits while another one holds the chunk, and then creates the rest."""
         waits = Waits()
         await submit(app, links(2), site=sandbox.site)
         add_link_tasks(app, client, sleep=waits.sleep)
@@ -257,7 +257,7 @@ class TestTwoWorkersWithOneJob:
     async def test_one_that_lost_its_connection_stops(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It sends nothing more, begins anew with the lock in hand, and makes nothing twice."""
+        """A worker that lost its connection stops, acquires the chunk again and creates no duplicate."""
         monkeypatch.setattr(tasks, "_FIRST_HOLD", 0.0)
         await submit(app, links(50), site=sandbox.site)
         sandbox.fail_next(Fault.DELAY, operation="create", count=5, seconds=1)
@@ -273,7 +273,7 @@ class TestTakingUp:
     async def test_the_jobs_of_a_dead_worker(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Whoever is alive does them, without help; also if it died while it took up those of another."""
+        """The jobs of a dead worker are taken over, even if it died while it took over others."""
         add_link_tasks(app, client)
         await submit(app, links(2), site=sandbox.site)
         take_up = app.tasks["caselinks:take_up"]
@@ -292,7 +292,7 @@ class TestTakingUp:
     async def test_a_job_that_another_one_took_up_already(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Is left to that one, and keeps no other from being taken up."""
+        """A job that another worker has taken over is skipped, and the other jobs are taken over."""
         await submit(app, links(2), site=sandbox.site)
         dead = await app.job_manager.register_worker()
         job = await app.job_manager.fetch_job(queues=None, worker_id=dead)
@@ -310,7 +310,7 @@ class TestTakingUp:
 async def test_the_jobs_of_a_worker_that_does_not_know_them_are_taken_up(
     app: App, database: str, sandbox: Sandbox, client: CaseLinksClient
 ) -> None:
-    """Such as one of an app to which the tasks were not added, and which takes whatever there is."""
+    """A job that failed in a worker without our tasks is taken over by a worker with them."""
     await submit(app, links(2), site=sandbox.site)
     theirs = App(connector=PsycopgConnector(conninfo=database))
     async with theirs.open_async():
@@ -324,7 +324,7 @@ async def test_the_jobs_of_a_worker_that_does_not_know_them_are_taken_up(
 async def test_an_app_of_ones_own_does_its_own_jobs_too(
     app: App, sandbox: Sandbox, client: CaseLinksClient
 ) -> None:
-    """Links are created by the workers of an app that has other tasks, in another queue."""
+    """Workers of an app with other tasks in another queue create links too."""
     done = asyncio.Event()
 
     @app.task(name="theirs")
@@ -340,7 +340,7 @@ async def test_an_app_of_ones_own_does_its_own_jobs_too(
 
 
 async def test_a_closed_client_fails_no_link(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """It is a mistake of the program, and the links wait until it is mended."""
+    """A closed client, which is a mistake of the program, fails no link."""
     waits = Waits()
     await client.close()
     await submit(app, links(2), site=sandbox.site)

@@ -1,4 +1,4 @@
-"""A worker that outlives its database, and one that does not outlive a mistake."""
+"""A worker survives errors of the database, and ends with any other error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_the_database_may_be_away_for_a_while(
     sandbox: Sandbox,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The worker looks for it, goes on when it is back, and makes nothing twice."""
+    """A worker reconnects after the database was stopped, and creates each link exactly once."""
     wanted = links(50)
     await submit(app, wanted, site=sandbox.site, chunk=10)
     sandbox.fail_next(Fault.DELAY, operation="create", count=5, seconds=1)
@@ -46,7 +46,7 @@ async def test_the_database_may_be_away_for_a_while(
 async def test_an_error_that_is_not_the_databases_ends_it(
     app: App, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins anew after an error of the database; what that would not mend is raised."""
+    """A worker restarts after a database error, and raises any other error."""
     errors = iter([ConnectorException("away"), ZeroDivisionError("a mistake")])
 
     async def broken(**_: object) -> None:
@@ -61,7 +61,7 @@ async def test_an_error_that_is_not_the_databases_ends_it(
 async def test_whether_all_is_done_may_be_unknown_for_a_while(
     app: App, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that does not answer once is asked again, and the work goes on meanwhile."""
+    """If the database does not respond to the check for pending links, the check is repeated."""
     answers: Iterator[bool | FleetError] = iter([True, FleetError("away"), False])
 
     async def has_pending(_: App) -> bool:

@@ -50,6 +50,6 @@ async def all_done(app: App) -> None:
 
 
 async def end_leases(app: App) -> None:
-    """Close the connections that hold a chunk, as a restart of the database would."""
+    """Close the connections that hold a chunk, as a restart of the database does."""
     async with pool_of(app).connection() as connection:
         await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")

@@ -1,4 +1,4 @@
-"""Fuzzes the targets guided by coverage: ``python -m tests.fuzz [SECONDS] [TARGET ...]``. Needs atheris."""
+"""Coverage-guided fuzzing: ``python -m tests.fuzz [SECONDS] [TARGET ...]``. Needs atheris."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS = 120
 
 
 def main(arguments: list[str]) -> int:
-    """Fuzz each target for its part of the time, and tell how many inputs were tried."""
+    """Fuzz each target for its share of the time, and print the number of inputs."""
     seconds = int(arguments.pop(0)) if arguments and arguments[0].isdecimal() else SECONDS
     names = arguments or list(TARGETS)
     tried = {name: fuzzed(name, max(1, seconds // len(names))) for name in names}
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
 
 
 def fuzzed(name: str, seconds: int) -> int:
-    """How many inputs were tried in ``seconds``; 0 if one failed, which is told and kept in a file."""
+    """Return the number of inputs tried in ``seconds``; 0 after a failure, which is printed and saved."""
     with tempfile.TemporaryDirectory() as found:
         command = [sys.executable, "-m", "tests.fuzz.guided", name, found, str(CORPUS / name)]
         bounds = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=1024"]

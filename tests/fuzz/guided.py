@@ -1,4 +1,4 @@
-"""Fuzzes the one target that the command line names. A process of its own, since atheris ends it."""
+"""Fuzz the one target that the command line names, in a process of its own, because atheris ends it."""
 
 from __future__ import annotations
 

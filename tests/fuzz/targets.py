@@ -1,4 +1,4 @@
-"""What is fuzzed: each reads bytes that anybody could have written, and fails by any exception but ours."""
+"""The fuzz targets: each reads arbitrary bytes, and fails with any exception except our own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _STATUSES: Final = (200, 201, 204, 302, 400, 401, 404, 409, 429, 500, 503)
 
 
 def answers(data: bytes) -> None:
-    """The first byte says how it is read, and the second its status; the rest is the body."""
+    """Read a response: the first byte selects the reader, the second the status, the rest is the body."""
     read, status = (*data[:2], 0, 0)[:2]
     redact = AuthHeaders({}, (KEY,)).redact
     told = wire.Response(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
@@ -63,7 +63,7 @@ def answers(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """A header on each line."""
+    """Read rate limit headers, one per line."""
     lines = [line.partition(":") for line in data.decode("latin-1").splitlines()]
     found = CIMultiDict[str]([(name, value.strip()) for name, _, value in lines])
     limit = read_rate_limit(found) or RateLimit()
@@ -72,7 +72,7 @@ def headers(data: bytes) -> None:
 
 
 def sites(data: bytes) -> None:
-    """What stands in ``DD_SITE``."""
+    """Parse a value of ``DD_SITE``."""
     text = _text(data)
     try:
         site = Site.parse(text)
@@ -89,7 +89,7 @@ def sites(data: bytes) -> None:
 
 
 def references(data: bytes) -> None:
-    """What people write for an entity."""
+    """Parse a reference to an entity."""
     try:
         reference = parse_reference(_text(data))
     except InvalidLinkError as error:
@@ -99,7 +99,7 @@ def references(data: bytes) -> None:
 
 
 def links(data: bytes) -> None:
-    """What people write for a link: both ends and the relationship, on a line each."""
+    """Parse a link: parent, relationship and child, one per line."""
     parent, relationship, child = (*_text(data).split("\n"), "", "", "")[:3]
     try:
         wanted = parse_link(parent, relationship, child)
@@ -110,7 +110,7 @@ def links(data: bytes) -> None:
 
 
 def files(data: bytes) -> None:
-    """A file of links, of whatever kind."""
+    """Read a file of links in every format."""
 
     async def read(format: str | None) -> int:
         return len([line async for line in read_link_file(_Raw(data), format=format)])
@@ -126,13 +126,13 @@ def files(data: bytes) -> None:
 
 
 def yaml(data: bytes) -> None:
-    """A file of links in YAML, as text."""
+    """Read a YAML file of links."""
     with contextlib.suppress(LinkFileError):
         read_rows(_text(data))
 
 
 def journals(data: bytes) -> None:
-    """A file that is given for a journal: it is read, and then it is written."""
+    """Read and write a file that is used as a journal."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal"
         path.write_bytes(data)

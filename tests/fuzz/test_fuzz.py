@@ -1,6 +1,6 @@
-"""Whatever anybody could have written ends in a value or an error of ours, and no error shows a key.
+"""Any input results in a value or in one of our errors, and no error shows a key.
 
-``nox -s fuzz`` tries some hundred thousand inputs more, guided by what they reach in the code.
+``nox -s fuzz`` tries several hundred thousand further inputs, guided by coverage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _EDITS: Final = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 20), _PIECES)
 
 
 def edited(seed: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """``seed`` with each piece in the place of so many bytes, somewhere between its beginning and its end."""
+    """Return ``seed`` with each piece inserted in place of ``length`` bytes at a relative position."""
     for place, length, piece in edits:
         at = int(place * len(seed))
         seed = seed[:at] + piece + seed[at + length :]
@@ -64,7 +64,7 @@ def seeds(name: str) -> list[Path]:
 
 
 def test_each_target_has_a_corpus() -> None:
-    """And each folder of the corpus a target."""
+    """Each target has a folder in the corpus, and each folder a target."""
     assert sorted(path.name for path in CORPUS.iterdir()) == sorted(TARGETS)
 
 
@@ -73,13 +73,13 @@ def test_each_target_has_a_corpus() -> None:
     [pytest.param(name, seed, id=f"{name}-{seed.name}") for name in TARGETS for seed in seeds(name)],
 )
 def test_what_is_known(name: str, seed: Path) -> None:
-    """Each input that was ever of interest, those that failed once among them."""
+    """Each input of the corpus, including those that once failed, passes."""
     TARGETS[name](seed.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @given(st.data())
 def test_what_is_near_it(name: str, data: st.DataObject) -> None:
-    """The same, changed here and there, or bytes of no meaning."""
+    """Edited inputs of the corpus and random bytes pass."""
     near = st.builds(edited, st.sampled_from([path.read_bytes() for path in seeds(name)]), _EDITS)
     TARGETS[name](data.draw(near | st.binary(max_size=100)))

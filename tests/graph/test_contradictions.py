@@ -1,4 +1,4 @@
-"""Contradictions: cycles and several parents are reported with names, unusual links are not."""
+"""Contradictions: cycles and several parents are reported with names, and unusual links are not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def only_contradiction(*links: NewCaseLink | CaseLink) -> Contradiction:
 class TestCycle:
     @pytest.mark.parametrize("relationship", ACYCLIC)
     def test_message_is_the_whole_path(self, relationship: Relationship) -> None:
-        """The message names every entity of the cycle, back to the first one."""
+        """The message of a cycle names every entity, back to the first one."""
         links = [
             NewCaseLink(*ends) for ends in ((A, relationship, B), (B, relationship, C), (C, relationship, A))
         ]
@@ -62,13 +62,13 @@ class TestCycle:
 
 class TestSeveralParents:
     def test_child_of_two(self) -> None:
-        """A child of two parents is reported with both."""
+        """A child with two parents is reported with both."""
         links = (A.parent_of(C), CaseLink("x", B, Relationship.PARENT_OF, C))
         message = "X-2 has 2 parents: X-0, X-1"
         assert only_contradiction(*links) == Contradiction(ContradictionKind.SEVERAL_PARENTS, links, message)
 
     def test_message_of_many_parents_is_shortened(self) -> None:
-        """The message names ten parents and counts the others."""
+        """The message about many parents names ten of them and counts the others."""
         message = only_contradiction(*(parent.parent_of(A) for parent in CASES[1:13])).message
         assert message.startswith("X-0 has 12 parents: X-1, X-2, ")
         assert message.endswith(" X-10, … (2 more)")
@@ -83,7 +83,7 @@ class TestSeveralParents:
 
 
 def test_unusual_links_are_not_reported() -> None:
-    """A child may block its parent, and two cases may escalate to each other."""
+    """A child that blocks its parent, and two cases that escalate to each other, are not reported."""
     links = [A.parent_of(B), B.blocks(A), A.causes(C), C.blocks(A), C.successor_of(A), A.duplicates(B)]
     assert find_contradictions([*links, A.escalates_to(B), B.escalates_to(A), A.relates_to(B)]) == []
 

@@ -1,4 +1,4 @@
-"""Cycles: each group of links has one reported, in linear time."""
+"""Cycles: one cycle of each connected group of links is reported, in linear time."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ def is_acyclic(links: Sequence[NewCaseLink]) -> bool:
 class TestCycles:
     @pytest.mark.parametrize("relationship", Relationship)
     def test_relationships_that_must_not_form_a_cycle(self, relationship: Relationship) -> None:
-        """RELATES_TO and ESCALATES_TO may form a cycle; any relationship can be asked for by name."""
+        """RELATES_TO and ESCALATES_TO may form a cycle; any relationship can be requested by name."""
         ring = chain(A, B, C, A, relationship=relationship)
         assert find_cycles(ring) == ([tuple(ring)] if relationship in ACYCLIC else [])
         assert find_cycles(ring, relationships=[relationship]) == [tuple(ring)]
 
     def test_relationships_are_searched_separately(self) -> None:
-        """A case may cause the case that blocks it."""
+        """Links of different relationships form no cycle together."""
         assert find_cycles([A.blocks(B), B.causes(A)]) == []
 
     def test_a_cycle_starts_with_its_first_link(self) -> None:
-        """A cycle starts with the link that comes first in the input, so it reads like the file."""
+        """A cycle starts with its first link in the input, so that it reads like the file."""
         ring = chain(A, B, C, A)
         assert find_cycles([D.blocks(A), ring[1], ring[2], ring[0]]) == [(ring[1], ring[2], ring[0])]
         short = chain(B, A, B)
         assert find_cycles([A.blocks(C), *short, *chain(C, D, A)]) == [tuple(short)]
 
     def test_the_shortest_of_a_group(self) -> None:
-        """Of cycles that share a case, the shortest one is reported."""
+        """The shortest of several cycles that share a case is reported."""
         long, back = chain(A, B, C, D, A), D.blocks(C)
         assert find_cycles([*long, back]) == [(long[2], back)]
         assert find_cycles([back, *long]) == [(back, long[2])]

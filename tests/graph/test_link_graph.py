@@ -1,4 +1,4 @@
-"""LinkGraph, and the walk that reads one."""
+"""LinkGraph, and reading one from a server."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class TestGraphOfTheDemo:
         assert await client.read_graph("SHOP-2", depth=2, max_nodes=len(whole.entities)) == whole
 
     async def test_the_cycle_that_nobody_has_noticed(self, client: CaseLinksClient) -> None:
-        """Three remedies wait for each other; each link of the cycle begins where the one before ends."""
+        """A cycle of three cases is found, and each of its links starts where the previous one ends."""
         graph = await client.read_graph("SHOP-23", depth=2)
 
         (cycle,) = graph.cycles
@@ -134,7 +134,7 @@ class TestGraphOfTheDemo:
         assert [link.child for link in cycle] == [link.parent for link in (*cycle[1:], cycle[0])]
 
     async def test_refuses_what_makes_no_sense(self, client: CaseLinksClient) -> None:
-        """The message names the parameter and what was given."""
+        """The error for an invalid argument names the parameter and the value."""
         with pytest.raises(ParameterError, match="depth must be at least 0, not -1"):
             await client.read_graph("SHOP-2", depth=-1)
         with pytest.raises(ParameterError, match="max_nodes must be at least 1, not 0"):
@@ -146,7 +146,7 @@ class TestGraphOfTheDemo:
             await client.read_graph("SHOP-999")
 
     async def test_a_case_that_has_no_title(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Links to cases that are not there, or not to be seen, are in the graph without a title."""
+        """A case that does not exist, or cannot be accessed, is in the graph without a title."""
         root, other = (entity(name) for name in "ab")
         await client.create_link(root.blocks(other))
 
@@ -155,7 +155,7 @@ class TestGraphOfTheDemo:
         assert graph.is_complete
 
     async def test_wrong_keys_raise(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Wrong credentials raise instead of giving an incomplete graph."""
+        """Invalid credentials raise an error instead of yielding an incomplete graph."""
         root = (await client.get_case("SHOP-2")).entity
         async with CaseLinksClient(sandbox.url, ApiKeys(api_key="wrong", app_key="wrong")) as stranger:
             with pytest.raises(AuthenticationError):
@@ -163,7 +163,7 @@ class TestGraphOfTheDemo:
 
 
 async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
-    """The first error is raised unchanged, without an exception group, and leaves no task behind."""
+    """An error while reading is raised unchanged, without an exception group, and leaves no task."""
     async with (
         Server(answers(500), is_silent) as server,
         CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
@@ -174,7 +174,7 @@ async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
 
 
 class World:
-    """What a walk can ask, without a server; ``refuses`` are entities whose links are not to be seen."""
+    """A source of links and cases without a server; ``refuses`` has entities whose links are refused."""
 
     def __init__(self, *texts: str, refuses: Iterable[Entity] = ()) -> None:
         self.links = links(*texts)
@@ -208,7 +208,7 @@ class World:
 
 class TestWalk:
     async def test_what_may_not_be_seen(self) -> None:
-        """An entity whose links are refused is in the graph, which says so and is not complete."""
+        """An entity whose links are refused is in the graph as unread, and the graph is incomplete."""
         graph = await World("a CAUSES b", "b CAUSES c", "a CAUSES d", refuses=[entity("b")]).graph()
 
         assert graph.unread == (entity("b"),)
@@ -216,7 +216,7 @@ class TestWalk:
         assert not graph.is_complete
 
     async def test_a_type_of_tomorrow(self) -> None:
-        """What this version does not know cannot be asked about, and does not end the walk."""
+        """An entity of an unknown type is in the graph as unread, and reading continues."""
         world = World("a CAUSES b")
         strange = Entity("x", "ROCKET")
         world.links += (CaseLink("new", entity("a"), "ORBITS", strange),)
@@ -225,12 +225,12 @@ class TestWalk:
         assert (graph.unread, graph.entities) == ((strange,), (entity("a"), entity("b"), strange))
 
     async def test_a_root_that_may_not_be_seen(self) -> None:
-        """Else every mistake in a permission would look like a case without links."""
+        """A root whose links are refused raises an error, because the graph would seem to have no links."""
         with pytest.raises(PermissionDeniedError):
             await World("a CAUSES b", refuses=[entity("a")]).graph()
 
     async def test_links_between_entities_equally_far(self) -> None:
-        """They are read one step later than both their ends, and belong to the deeper graph."""
+        """Links between entities at equal distance belong to the graph that is one step deeper."""
         world = World("a CAUSES b", "a CAUSES c", "b BLOCKS c")
 
         assert len((await world.graph(depth=1)).links) == 2
@@ -241,7 +241,7 @@ class TestWalk:
     async def test_is_the_same_in_whatever_order_the_responses_come(
         self, max_waiting: int, max_nodes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A list is added when all earlier ones are; one that cannot wait is requested again."""
+        """The graph does not depend on the order of responses, even if lists are requested again."""
         texts = (
             "a CAUSES b",
             "a CAUSES c",
@@ -270,14 +270,14 @@ class TestWalk:
         assert (len(listed) > len(set(listed))) == (max_waiting < 400_000)
 
     async def test_each_entity_is_kept_once(self) -> None:
-        """The links share their ends, of which each response has its own."""
+        """The links of a graph share one object per entity."""
         world = World("a CAUSES b", "b CAUSES c", "c CAUSES a")
         links = (await world.graph()).links
         ends = [end for link in links for end in (link.parent, link.child)]
         assert len({id(end) for end in ends}) == len(set(ends)) == 3
 
     async def test_more_than_a_graph_may_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """When the graph is full, further entities are unread, and the graph says that it is not complete."""
+        """A graph that reaches the memory limit leaves further entities unread and is incomplete."""
         monkeypatch.setattr(reading, "_MEMORY", 2000)
         graph = await World("a CAUSES b", "a CAUSES c", "a CAUSES d", "b CAUSES e", "c CAUSES f").graph()
         assert len(graph.links) == 4
@@ -285,7 +285,7 @@ class TestWalk:
         assert not graph.is_complete
 
     async def test_long_texts_count_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An id may be as long as a response, so a graph of few links may be full."""
+        """The memory limit counts the length of ids too."""
         monkeypatch.setattr(reading, "_MEMORY", 100_000)
         world = World("a CAUSES b", "b CAUSES c")
         world.links = (CaseLink("x" * 100_000, entity("a"), "CAUSES", entity("b")), world.links[1])
@@ -303,7 +303,7 @@ class TestWalk:
 class TestCycles:
     @pytest.mark.parametrize("relationship", ["BLOCKS", "CAUSES", "PARENT_OF", "SUCCESSOR_OF", "DUPLICATES"])
     def test_are_of_one_relationship(self, relationship: str) -> None:
-        """What blocks its own cause is no cycle; what blocks itself by way of another is."""
+        """A cycle has links of one relationship only."""
         mixed = graph(f"a {relationship} b", "b ESCALATES_TO a", "b RELATES_TO a")
         round_ = graph(f"a {relationship} b", f"b {relationship} a")
 
@@ -312,22 +312,22 @@ class TestCycles:
 
     @pytest.mark.parametrize("relationship", ["RELATES_TO", "ESCALATES_TO"])
     def test_are_of_what_has_an_order(self, relationship: str) -> None:
-        """RELATES_TO and ESCALATES_TO may form a cycle."""
+        """Links of RELATES_TO and ESCALATES_TO form no reported cycle."""
         assert graph(f"a {relationship} b", f"b {relationship} a").cycles == ()
 
     def test_the_shortest_of_those_that_meet(self) -> None:
-        """One for each knot; the others come to light when that one is untied."""
+        """The shortest cycle of each connected group is reported."""
         knot = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a", "b BLOCKS a", "x BLOCKS y", "y BLOCKS x")
 
         assert knot.cycles == ((knot.links[0], knot.links[3]), (knot.links[4], knot.links[5]))
 
     def test_to_itself(self) -> None:
-        """A server may know such a link, though none can be made here."""
+        """A link from an entity to itself, which a server may return, is a cycle."""
         own = graph("a BLOCKS a")
         assert own.cycles == (own.links,)
 
     def test_a_long_chain(self) -> None:
-        """The search does not recurse, so no depth is too much for it."""
+        """A chain of thousands of links can be searched, because the search does not recurse."""
         count = 3000
         chain = [f"{'a' if number == 0 else number} BLOCKS {number + 1}" for number in range(count)]
 
@@ -336,7 +336,7 @@ class TestCycles:
 
     @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
     def test_as_networkx_finds_them(self, pairs: list[tuple[int, int]]) -> None:
-        """One for each strongly connected component, and as short as the shortest in it."""
+        """Each strongly connected component has one reported cycle, which is as short as possible."""
         made = graph(*(f"{parent} BLOCKS {child}" for parent, child in pairs))
         whole = networkx.DiGraph([(link.parent, link.child) for link in made.links])
         expected = {}
@@ -352,17 +352,17 @@ class TestCycles:
 
 class TestBlockersOf:
     def test_the_nearest_first(self) -> None:
-        """By way of others too, whichever relationships there are besides."""
+        """Direct and indirect blockers are returned, nearest first, and other relationships are ignored."""
         made = graph("c BLOCKS b", "b BLOCKS a", "d BLOCKS a", "e CAUSES a", "a BLOCKS f")
         assert made.blockers_of(entity("a")) == tuple(entity(name) for name in "bdc")
 
     def test_of_a_case(self) -> None:
-        """A case stands for its entity."""
+        """A ``Case`` object can be passed instead of its entity."""
         made = graph("b BLOCKS a", a="The case")
         assert made.blockers_of(made.cases[entity("a")]) == (entity("b"),)
 
     def test_by_its_name(self) -> None:
-        """As a person writes it: by its key, or by its id."""
+        """A case can be passed by key or by id, and an unknown one is an error."""
         known = Case(entity("a").id, "SHOP-1", "The case", "OPEN", "P3")
         made = LinkGraph(entity("a"), links("b BLOCKS a"), {known.entity: known})
         assert made.blockers_of("shop-1") == made.blockers_of(known.id) == (entity("b"),)
@@ -372,12 +372,12 @@ class TestBlockersOf:
             made.blockers_of("checkout")
 
     def test_in_a_cycle(self) -> None:
-        """In a cycle each blocker is returned once, without the case itself."""
+        """Each blocker in a cycle is returned once, without the case itself."""
         made = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a")
         assert made.blockers_of(entity("a")) == (entity("c"), entity("b"))
 
     def test_of_what_is_not_there(self) -> None:
-        """An entity outside the graph is an error; an empty result would mean that nothing blocks it."""
+        """An entity outside the graph is an error, as an empty result would mean that nothing blocks it."""
         with pytest.raises(
             ParameterError, match=f"^case must be in this graph, .* but INCIDENT {entity('z').id} is not$"
         ):
@@ -386,18 +386,18 @@ class TestBlockersOf:
 
 class TestTopologicalOrder:
     def test_of_a_relationship_that_is_none(self) -> None:
-        """An unknown relationship is an error; an empty order would mean that nothing is linked."""
+        """An unknown relationship is an error, because an empty order would mean that nothing is linked."""
         with pytest.raises(InvalidLinkError, match="unknown relationship 'blocks'"):
             graph("a BLOCKS b").topological_order("blocks")  # type: ignore[arg-type]
 
     def test_parents_come_first(self) -> None:
-        """Of what takes part, by this relationship alone."""
+        """The order has only entities with links of the relationship, parents first."""
         made = graph("a BLOCKS b", "c BLOCKS a", "c BLOCKS b", "b CAUSES c", "b CAUSES d")
         assert made.topological_order() == tuple(entity(name) for name in "cab")
 
     @given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
     def test_of_any_graph(self, pairs: set[tuple[int, int]]) -> None:
-        """Each entity once, after all its parents; or an error with a cycle, where there is one."""
+        """Any graph has an order with parents first, or raises an error with one of its cycles."""
         made = graph(*(f"{parent} CAUSES {child}" for parent, child in sorted(pairs)))
         if made.cycles:
             with pytest.raises(CycleError) as raised:
@@ -411,7 +411,7 @@ class TestTopologicalOrder:
             assert all(order.index(link.parent) < order.index(link.child) for link in made.links)
 
     def test_the_error_names_the_cycle(self) -> None:
-        """By keys where they are known, else as they can be written in a file of links."""
+        """The error about a cycle names its cases by key if it is known, and otherwise by id."""
         made = graph("a BLOCKS b", "b BLOCKS a", a="One")
         with pytest.raises(CycleError) as raised:
             made.topological_order()
@@ -428,7 +428,7 @@ class TestTopologicalOrder:
 
 class TestToNetworkx:
     def test_has_everything(self) -> None:
-        """Nodes with what is known of them, and each link as an edge of its own."""
+        """The networkx graph has all known details of the nodes, and one edge for each link."""
         made = graph("a BLOCKS b", "a BLOCKS b", "x CAUSES i:y", a="One")
         whole = made.to_networkx()
 
@@ -444,14 +444,14 @@ class TestToNetworkx:
         ]
 
     def test_without_networkx(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without networkx the error says what to install."""
+        """Without networkx, the error says what to install."""
         monkeypatch.setitem(sys.modules, "networkx", None)
         with pytest.raises(ConfigurationError, match="pip install networkx"):
             graph("a BLOCKS b").to_networkx()
 
 
 def test_ends_that_nothing_links_to_the_root() -> None:
-    """A graph that somebody made may hold them: they come last, and are at no distance."""
+    """Entities without a path to the root come last and have no distance."""
     made = graph("x BLOCKS y", "a BLOCKS b")
 
     assert made.entities == tuple(entity(name) for name in "abxy")
@@ -470,7 +470,7 @@ def test_incident_and_case_of_one_id_are_two() -> None:
 
 class TestAddress:
     def test_of_a_case_on_a_site_of_datadog(self) -> None:
-        """As the browser has it; a key is text that a server sent, and stays one segment of the path."""
+        """On a Datadog site, a case has a URL, and its key is escaped as one path segment."""
         known = Case(entity("a").id, "SHOP-1", "One", "OPEN", "P3")
         odd = Case(entity("b").id, "../x?y", "Two", "OPEN", "P3")
         cases = {entity("a"): known, entity("b"): odd}
@@ -480,7 +480,7 @@ class TestAddress:
         assert made.address(entity("c")) is None
 
     async def test_elsewhere_there_is_none(self, client: CaseLinksClient) -> None:
-        """A server of one's own need have no pages for cases."""
+        """On any other server, cases have no URL."""
         made = await client.read_graph("SHOP-2", depth=0)
         assert made.site == client.site
         assert made.address(made.root) is None

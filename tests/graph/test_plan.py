@@ -1,4 +1,4 @@
-"""Plans: the wanted links exist afterwards, and applying a plan twice changes nothing."""
+"""Plans: the wanted links exist after applying, and applying a plan again changes nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestPlanLinks:
     async def test_what_is_not_there_is_to_be_created(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Missing links are planned in order; nothing is written, and each key is looked up once."""
+        """Missing links are planned in order, nothing is written, and each key is looked up once."""
         wanted = [parse_link("SHOP-1", "blocks", "shop-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted)
         assert plan == LinkPlan(create=(A.blocks(B), A.causes(OUTAGE)))
@@ -93,7 +93,7 @@ class TestPlanLinks:
         assert asked(sandbox) == {"GET": 6}
 
     async def test_what_is_there_is_kept(self, client: CaseLinksClient) -> None:
-        """An existing link is kept; for ``RELATES_TO`` in either direction."""
+        """An existing link is kept, and a ``RELATES_TO`` link in either direction."""
         made = [await client.create_link(new) for new in (A.blocks(B), C.relates_to(A))]
         plan = await client.plan_links([A.relates_to(C), A.blocks(B), B.blocks(C)])
         assert plan == LinkPlan(create=(B.blocks(C),), keep=(made[1], made[0]))
@@ -119,7 +119,7 @@ class TestPlanLinks:
         assert await client.plan_links([A.blocks(B)]) == LinkPlan(keep=(first,))
 
     async def test_prune_deletes_among_the_entities_that_are_named(self, client: CaseLinksClient) -> None:
-        """Prune keeps links to entities that the wanted links do not name."""
+        """Prune deletes links only between entities that the wanted links name."""
         kept, unwanted, other = [
             await client.create_link(new) for new in (A.blocks(B), C.causes(B), A.blocks(D))
         ]
@@ -147,7 +147,7 @@ class TestPlanLinks:
     async def test_one_list_tells_of_all_links_of_a_hub(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Whichever end the hub stands at; with prune each entity is listed, since any two may be linked."""
+        """Each link is looked up by the list of its hub, and prune lists every entity."""
         spokes = [case(some_id(number)) for number in range(100, 120)]
         wanted = [A.blocks(spoke) for spoke in spokes[:10]] + [spoke.blocks(A) for spoke in spokes[10:]]
         await client.plan_links(wanted)
@@ -158,7 +158,7 @@ class TestPlanLinks:
     async def test_links_that_cannot_be_planned_are_left_out(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """With ``on_failure``, each such link is passed to it; the others are planned, and none is pruned."""
+        """With ``on_failure``, failing links are reported, the others are planned, and nothing is pruned."""
         failures: list[tuple[WantedLink, CaseLinksError]] = []
         await client.create_link(A.causes(B))
         itself = parse_link("SHOP-1", "blocks", A)
@@ -175,7 +175,7 @@ class TestPlanLinks:
     async def test_keys_without_a_case_are_named_all_at_once(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """The error names every unknown key, and no links are listed."""
+        """The error about unknown keys names all of them, and no list is requested."""
         wanted = [parse_link(f"SHOP-{number}", "blocks", "SHOP-1") for number in (71, 2, 72, 73)]
         with pytest.raises(NotFoundError, match="SHOP-71") as caught:
             await client.plan_links(wanted)
@@ -193,12 +193,12 @@ class TestPlanLinks:
         assert asked(sandbox) == {}
 
     async def test_two_names_of_one_case(self, client: CaseLinksClient) -> None:
-        """A key and an id of one case are detected after the lookup; a case cannot be linked to itself."""
+        """A link between the key and the id of one case is refused after the lookup."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
             await client.plan_links([parse_link("SHOP-1", "blocks", A)])
 
     async def test_the_first_error_ends_it(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-        """The first error cancels the requests in flight and leaves no task behind."""
+        """The first error while planning cancels the requests in flight and leaves no task behind."""
         async with (
             leaving_nothing(),
             Server(Held(), answers(401)) as server,
@@ -226,7 +226,7 @@ class TestWarnings:
         assert (await client.plan_links([B.blocks(A)], prune=True)).warnings == ()
 
     async def test_only_of_what_the_file_touches(self, client: CaseLinksClient) -> None:
-        """Contradictions of existing links alone are not reported, though their links are listed."""
+        """Contradictions among existing links alone are not reported."""
         for new in (A.blocks(B), B.blocks(A), C.parent_of(A), D.parent_of(A)):
             await client.create_link(new)
         assert (await client.plan_links([A.causes(B)])).warnings == ()
@@ -244,7 +244,7 @@ class TestWarnings:
 
 class TestText:
     async def test_it_is_the_difference(self, client: CaseLinksClient) -> None:
-        """``str()`` has one line for each created or deleted link, with keys where they are known."""
+        """The text of a plan has one line per created or deleted link, with keys if they are known."""
         await client.create_link(A.causes(B))
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted, prune=True)
@@ -257,7 +257,7 @@ class TestText:
         assert plan.cases[A].title == "Title 1"
 
     def test_without_a_difference_it_is_empty(self) -> None:
-        """A plan without changes is an empty string."""
+        """The text of a plan without changes is empty."""
         assert str(LinkPlan(keep=(there("x", A.blocks(B)),))) == ""
 
 
@@ -299,7 +299,7 @@ class TestApplyPlan:
         assert ids(sandbox) == after
 
     async def test_another_writer_in_between(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """A link created by someone else is not created again, and one they deleted counts as deleted."""
+        """A link that another process created is kept, and one that it deleted counts as deleted."""
         old = await client.create_link(A.causes(B))
         plan = await client.plan_links([A.blocks(B)], prune=True)
         theirs = await client.create_link(A.blocks(B))
@@ -308,7 +308,7 @@ class TestApplyPlan:
         assert ids(sandbox) == [theirs.id]
 
     async def test_creates_come_before_deletes(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """All creates are finished before the first delete is sent."""
+        """All creates finish before the first delete is sent."""
         wanted = [A.blocks(case(some_id(number))) for number in range(20, 40)]
         for new in wanted[:10]:
             await client.create_link(new.parent.causes(new.child))
@@ -320,7 +320,7 @@ class TestApplyPlan:
         assert (methods.count("POST"), methods.count("DELETE")) == (20, 10)
 
     async def test_where_a_create_fails_nothing_is_deleted(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """After a failed create nothing is deleted, because a replacement may be missing."""
+        """If a create fails, nothing is deleted, because a replacement may be missing."""
         api = Api()
 
         async def meet(exchange: Exchange) -> None:
@@ -404,7 +404,7 @@ class TestCompare:
     def test_then_the_links_are_as_they_are_wanted(
         self, wanted: list[NewCaseLink], standing: list[NewCaseLink], prune: bool
     ) -> None:
-        """Afterwards the wanted links exist, with prune once and alone; a second plan is empty."""
+        """After applying, the wanted links exist, with prune once and alone; a second plan is empty."""
         before = [there(f"{number}", new) for number, new in enumerate(standing)]
         plan = compare(wanted, before, prune=prune, details={})
         now = after(plan, before)
@@ -422,7 +422,7 @@ class TestCompare:
     def test_whatever_the_order_of_the_lists_the_same_link_is_kept(
         self, wanted: list[NewCaseLink], standing: list[NewCaseLink], draw: Random
     ) -> None:
-        """Plans keep the same one of equal links, in whatever order the server lists them."""
+        """Plans keep the same one of equal links, regardless of the order of the lists."""
         before = [there(f"{number}", new) for number, new in enumerate(standing * 2)]
         shuffled = draw.sample(before, len(before))
         one, other = (compare(wanted, each, prune=True, details={}) for each in (before, shuffled))

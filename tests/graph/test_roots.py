@@ -31,14 +31,14 @@ pytestmark = pytest.mark.sandbox(seed="demo")
 
 @pytest.fixture
 async def demo(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
-    """A client of the demo."""
+    """Yield a client of the demo."""
     async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
         yield client
 
 
 class TestReading:
     async def test_the_graph_is_that_around_each_root(self, demo: CaseLinksClient) -> None:
-        """A graph of two roots has what the graphs of each have, and no other entity."""
+        """A graph of two roots has the entities and links of both single graphs, and nothing else."""
         both = await demo.read_graph("SHOP-24", "SHOP-1", depth=1)
         one, other = [await demo.read_graph(key, depth=1) for key in ("SHOP-24", "SHOP-1")]
         assert both.roots == (one.root, other.root)
@@ -47,25 +47,25 @@ class TestReading:
         assert [each for each in both.entities if both.distances[each] == 0] == list(both.roots)
 
     async def test_the_distance_is_that_to_the_nearest_root(self, demo: CaseLinksClient) -> None:
-        """An entity between two roots is as far away as the nearer one."""
+        """The distance of an entity is the distance to the nearest root."""
         both = await demo.read_graph("SHOP-6", "SHOP-2", depth=3)
         keys = {known.key: both.distances[entity] for entity, known in both.cases.items()}
         assert (keys["SHOP-6"], keys["SHOP-5"], keys["SHOP-2"], keys["SHOP-7"]) == (0, 1, 0, 1)
 
     async def test_a_root_that_is_named_twice_is_one(self, sandbox: Sandbox, demo: CaseLinksClient) -> None:
-        """Names of one entity are one root, and cost one request."""
+        """Several names of one entity count as one root."""
         root = (await demo.get_case("SHOP-24")).entity
         made = await demo.read_graph("SHOP-24", "shop-24", root, depth=0)
         assert (made.roots, len(made.entities)) == ((root,), 1)
 
     async def test_more_roots_than_nodes(self, demo: CaseLinksClient) -> None:
-        """Roots that do not fit are counted, as other entities are."""
+        """Roots above ``max_nodes`` are counted as left out."""
         made = await demo.read_graph("SHOP-1", "SHOP-2", "SHOP-3", max_nodes=2)
         assert (len(made.roots), made.left_out, made.depth, made.links) == (2, 1, 0, ())
         assert not made.is_complete
 
     async def test_one_root_that_does_not_exist(self, demo: CaseLinksClient) -> None:
-        """A root that does not exist is an error, whatever the others are."""
+        """A root that does not exist is an error, even among other roots."""
         with pytest.raises(NotFoundError, match="SHOP-999"):
             await demo.read_graph("SHOP-1", "SHOP-999")
         with pytest.raises(NotFoundError, match="incident 999"):
@@ -74,7 +74,7 @@ class TestReading:
             await demo.read_graph("SHOP-1", "x")
 
     async def test_a_graph_needs_a_root(self, demo: CaseLinksClient) -> None:
-        """Without a root there is nothing to read."""
+        """Reading a graph without a root is an error."""
         with pytest.raises(ParameterError, match=r"^read_graph needs at least one root"):
             await demo.read_graph()
 
@@ -97,7 +97,7 @@ class TestIncidents:
             assert found.id not in text
 
     async def test_an_incident_that_may_not_be_read(self, sandbox: Sandbox) -> None:
-        """An incident without number and title is in the graph, with its links."""
+        """An incident whose details cannot be read is in the graph without number and title."""
         keys = sandbox.credentials_without_incidents
         async with CaseLinksClient(sandbox.site, keys) as client:
             made = await client.read_graph("SHOP-2", depth=1)
@@ -106,7 +106,7 @@ class TestIncidents:
         assert any(each.type == "INCIDENT" for each in made.entities)
 
     async def test_blockers_of_an_incident(self) -> None:
-        """An incident of the graph is named by its number."""
+        """``blockers_of`` accepts an incident by its number."""
         a, b = entity("i:a"), entity("b")
         known = Incident(a.id, "7", "IR-7", "", "")
         made = LinkGraph(b, (CaseLink("l", b, Relationship.BLOCKS, a),), incidents={a: known})
@@ -115,7 +115,7 @@ class TestIncidents:
             made.blockers_of("incident:8")
 
     def test_the_address(self) -> None:
-        """On a site of Datadog, an incident with a number has an address."""
+        """On a Datadog site, an incident with a number has a URL."""
         a, b = incident(entity("a").id), incident(entity("b").id)
         known: dict[Entity, Incident] = {
             a: Incident(a.id, "7", "IR-7", "", ""),
@@ -127,7 +127,7 @@ class TestIncidents:
         assert LinkGraph(a, (), incidents=known).address(a) is None
 
     def test_networkx_gets_what_is_known(self) -> None:
-        """The node of an incident has its key, title and status."""
+        """The networkx node of an incident has its key, title and status."""
         a = entity("i:a")
         made = LinkGraph(a, (), incidents={a: Incident(a.id, "7", "IR-7", "A title", "active")})
         assert made.to_networkx().nodes[a] == {
@@ -139,7 +139,7 @@ class TestIncidents:
         }
 
     def test_an_incident_without_a_key_is_named_by_its_number(self) -> None:
-        """The number is enough to name it."""
+        """An incident without a key is shown by its number."""
         a = entity("i:a")
         made = LinkGraph(a, (), incidents={a: Incident(a.id, "7", "", "A title", "")})
         assert tree(made).splitlines()[0] == "▲ incident:7  A title"
@@ -148,7 +148,7 @@ class TestIncidents:
 
 
 def test_trees_of_several_roots_refer_to_each_other() -> None:
-    """What is drawn below one root is not drawn again below another: an arrow points to its place."""
+    """An entity below several roots is drawn once, and the other trees refer to it."""
     made = LinkGraph(
         entity("a"),
         links("a BLOCKS x", "c BLOCKS x", "c BLOCKS y", "x CAUSES y", "x CAUSES c"),
@@ -196,7 +196,7 @@ class TestHeading:
 
 
 async def test_plans_know_incidents(sandbox: Sandbox, demo: CaseLinksClient) -> None:
-    """A plan looks up the number of an incident once, and describes the incident by its key."""
+    """A plan looks up each incident number once and names the incident by its key."""
     wanted = [parse_link("incident:102", "causes", key) for key in ("SHOP-31", "SHOP-32")]
     planned = await demo.plan_links(wanted)
     assert str(planned).splitlines() == [
@@ -212,7 +212,7 @@ async def test_plans_know_incidents(sandbox: Sandbox, demo: CaseLinksClient) -> 
 
 
 async def test_an_entity_of_a_case_is_a_root(demo: CaseLinksClient) -> None:
-    """What a search yields can be drawn."""
+    """The entities of a search result can be roots."""
     roots = [found.entity async for found in demo.search_cases("pool status:open")]
     made = await demo.read_graph(*roots, depth=0)
     assert {known.key for known in made.cases.values()} == {"SHOP-31", "SHOP-27", "SHOP-25"}

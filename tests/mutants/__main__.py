@@ -1,6 +1,6 @@
-"""``python -m tests.mutants``, after ``mutmut run``: who survived, against who may; into ``docs/mutants.md``.
+"""``python -m tests.mutants``, after ``mutmut run``, compares the surviving mutants with the expected ones.
 
-Who may, and why, is in ``survivors.toml``.
+``survivors.toml`` has the expected ones with reasons. The result is written to ``docs/mutants.md``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).parents[2]
 KNOWN: Final = Path(__file__).with_name("survivors.toml")
 PAGE: Final = ROOT / "docs" / "mutants.md"
 
-# One that never ends has changed what the code does, as a failing test tells of others.
+# A mutant that never ends is detected as well as one that fails a test.
 _KILLED: Final = frozenset({"killed", "timeout"})
 
 _ABOUT: Final = """\
@@ -39,7 +39,7 @@ and other functions with decorators.
 
 @frozen(order=True)
 class Mutant:
-    """One small change of a module: a statement, and what it was made."""
+    """One small change of a module: a statement before and after."""
 
     module: str
     before: str
@@ -50,13 +50,13 @@ class Mutant:
 
 
 def read_statuses(results: str) -> dict[str, str]:
-    """What ``mutmut results`` tells: of each mutant, by its name, what became of it."""
+    """Parse the output of ``mutmut results``: the status of each mutant by name."""
     pairs = (line.strip().rpartition(": ") for line in results.splitlines())
     return {name: status for name, _, status in pairs}
 
 
 def read_diff(name: str, diff: str) -> Mutant:
-    """What ``mutmut show`` tells of the mutant of this name, without comments."""
+    """Parse the output of ``mutmut show`` for a mutant, without comments."""
     lines = [line.partition("  #")[0] for line in diff.splitlines() if not line.startswith(("---", "+++"))]
     before, after = (
         " ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in ("-", "+")
@@ -65,12 +65,12 @@ def read_diff(name: str, diff: str) -> Mutant:
 
 
 def module_of(name: str) -> str:
-    """The module of a mutant by its name, such as ``datadog_caselinks.http.wire.x__read__mutmut_1``."""
+    """Return the module of a mutant with a name such as ``datadog_caselinks.http.wire.x__read__mutmut_1``."""
     return name.split(".")[-2]
 
 
 def read_known(text: str) -> dict[Mutant, str]:
-    """Who may survive, and why."""
+    """Parse the expected survivors with their reasons."""
     return {
         Mutant(entry["module"], before, after): entry["why"]
         for entry in tomllib.loads(text)["survivors"]
@@ -79,7 +79,7 @@ def read_known(text: str) -> dict[Mutant, str]:
 
 
 def page(statuses: Mapping[str, str], reasons: Mapping[Mutant, str]) -> str:
-    """The page of the documentation: how many of each module, then each that survived, with its reason."""
+    """Return the documentation page: the counts of each module, then each survivor with its reason."""
     return "\n".join([_ABOUT, *_table(statuses), *_survivors(reasons)]) + "\n"
 
 
@@ -107,7 +107,7 @@ def _survivors(reasons: Mapping[Mutant, str]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Compare, write the page, and return 1 unless exactly those survived who may."""
+    """Compare, write the page, and return 1 unless exactly the expected mutants survived."""
     statuses = read_statuses(_mutmut("results", "--all", "true"))
     survived = {
         read_diff(name, _mutmut("show", name)) for name, status in statuses.items() if status not in _KILLED

@@ -1,4 +1,4 @@
-"""What is made of mutmut's results: who survived, against who may."""
+"""The comparison of surviving mutants with the expected ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ changes = [["{SURVIVOR.before}", "{SURVIVOR.after}"]]
 
 
 class Run:
-    """A run of mutmut, and the reasons that are known."""
+    """A run of mutmut with expected survivors."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.page = folder / "mutants.md"
@@ -64,7 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_all_killed_is_a_success(run: Run) -> None:
-    """Also those that never end; the page counts each module's."""
+    """A run in which all mutants were killed or timed out succeeds, and the page counts them by module."""
     assert run.ends(zero="killed", one="timeout", two="killed") == 0
     assert run.page.read_text().endswith(
         "| module | mutants | killed | survivors |\n| --- | --- | --- | --- |\n"
@@ -75,7 +75,7 @@ def test_all_killed_is_a_success(run: Run) -> None:
 
 
 def test_a_survivor_with_a_reason_is_a_success(run: Run) -> None:
-    """It is shown with it."""
+    """An expected survivor is a success and is shown with its reason."""
     assert run.ends(reasons=REASON, zero="survived", one="killed") == 0
     assert run.page.read_text().endswith(
         "| `wire.py` | 2 | 1 (50.0%) | 1 |\n"
@@ -89,20 +89,20 @@ def test_a_survivor_with_a_reason_is_a_success(run: Run) -> None:
 def test_a_survivor_without_one_is_an_error(
     run: Run, capsys: pytest.CaptureFixture[str], status: str
 ) -> None:
-    """So is one that no test reaches, or of which it is not known; the page has it nevertheless."""
+    """A survivor without a reason, or a mutant of unknown status, is an error and is on the page."""
     assert run.ends(zero=status, two="killed") == 1
     assert f"say why in survivors.toml: {SURVIVOR}" in capsys.readouterr().out
     assert "**Not known yet.**" in run.page.read_text()
 
 
 def test_a_reason_without_a_survivor_is_an_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """A test was written meanwhile, or the code changed, and the list is to stay true."""
+    """A reason without a survivor is an error, so that the list stays correct."""
     assert run.ends(reasons=REASON, zero="killed") == 1
     assert f"delete it from survivors.toml: {SURVIVOR}" in capsys.readouterr().out
 
 
 def test_the_page_shows_who_is_known() -> None:
-    """It was written with the list as it is."""
+    """The page shows every expected survivor with its reason."""
     page = command.PAGE.read_text("utf-8")
     for mutant, reason in read_known(KNOWN.read_text("utf-8")).items():
         assert f"- {mutant.before}\n+ {mutant.after}\n" in page

@@ -1,3 +1,3 @@
-"""The project in this folder is not for this run of pytest: it is one of a user, with a run of its own."""
+"""Exclude the project in this folder from this run of pytest; it is tested in a run of its own."""
 
 collect_ignore = ["project"]

@@ -1,4 +1,4 @@
-"""A user's project, tested with the fixtures that the installed wheel brings."""
+"""A user's project, tested with the fixtures of the installed wheel."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def run(*command: str | Path, folder: Path, **variables: str) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but what the wheel installs."""
+    """Return a folder with only the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     built = run("-m", "hatchling", "build", "-t", "wheel", "-d", folder, folder=ROOT)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
     target = folder / "site-packages"
-    shutil.unpack_archive(wheel, target, "zip")  # which is all that installing this one comes to
+    shutil.unpack_archive(wheel, target, "zip")  # the same as installing it
     return target
 
 
 class Project:
-    """A copy of the project, whose tests run with the wheel and the plugins of this environment."""
+    """A copy of the project, whose tests use the wheel and the plugins of this environment."""
 
     def __init__(self, folder: Path, installed: Path) -> None:
         self._folder = shutil.copytree(PROJECT, folder)
         self._installed = installed
 
     def pytest(self, *arguments: str, plugin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run it with one async ``plugin`` or with none."""
+        """Run pytest in the project with one async ``plugin`` or with none."""
         others = [f"-pno:{name}" for name in (*ASYNC_PLUGINS, *OTHER_PLUGINS) if name != plugin]
-        # In development mode whatever is left open warns, and warnings are errors.
+        # In development mode, unclosed resources cause warnings, and warnings are errors.
         return run(
             *("-X", "dev", "-m", "pytest", "--quiet", "--color=no", *others, *arguments),
             folder=self._folder,
@@ -78,7 +78,7 @@ def project(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Projec
 def test_works_with_any_async_plugin_and_with_none(
     plugin: str | None, module: str, options: list[str], project: Project
 ) -> None:
-    """The fixtures are sync, so whatever runs the test may use them; nothing is left open by any."""
+    """The fixtures work with each async plugin and with none, and leave nothing open."""
     done = project.pytest(module, *options, plugin=plugin)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     summary = re.fullmatch(r"\.+ +\[100%\]\n(\d+) passed in .*\n", done.stdout)
@@ -87,13 +87,13 @@ def test_works_with_any_async_plugin_and_with_none(
 
 
 def test_costs_nothing_until_it_is_used(project: Project) -> None:
-    """A run that uses no fixture imports neither the client nor what it needs."""
+    """A run that uses no fixture imports neither the client nor its dependencies."""
     done = project.pytest("unused.py")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_pytest_tells_of_it(project: Project) -> None:
-    """``--fixtures`` and ``--markers`` show what there is."""
+    """pytest lists the fixtures with ``--fixtures`` and the marker with ``--markers``."""
     told = project.pytest("--fixtures", "unused.py").stdout + project.pytest("--markers").stdout
     assert re.findall(r"^(caselinks_\w+) -- |^(@pytest\.mark\.caselinks_\w+)", told, re.MULTILINE) == [
         ("caselinks_sandbox", ""),
@@ -105,7 +105,7 @@ def test_pytest_tells_of_it(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def told(project: Project) -> dict[str, str]:
-    """What is told of each test of which anything is told, by its name."""
+    """Return the report of each test that has one, by test name."""
     done = project.pytest("failing.py", "-rP")
     parts = re.split(r"^_+ (?:ERROR at setup of )?(test_\w+) _+$", done.stdout, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -113,7 +113,7 @@ def told(project: Project) -> dict[str, str]:
 
 class TestWhatAFailureTells:
     def test_the_requests_and_the_links(self, told: dict[str, str]) -> None:
-        """Why there is one link and not two is there to be read, a line for each."""
+        """The report of a failed test lists the requests and the links of its sandbox."""
         entity = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
         reason, _, section = told["test_two_links"].partition(" caselinks_sandbox -")
         assert "where 1 = len([<link " in reason
@@ -126,24 +126,24 @@ class TestWhatAFailureTells:
         ]
 
     def test_the_latest_of_many(self, told: dict[str, str]) -> None:
-        """A screen can hold them, and they are the ones before the failure."""
+        """The report lists only the latest 20 requests, which come before the failure."""
         section = told["test_many_requests"]
         assert "requests: 21\n  the latest 20:\n" in section
         assert section.count("  <GET ") == 20
 
     def test_why_nothing_is_known(self, told: dict[str, str]) -> None:
-        """An error in telling it is told, and ends no other test."""
+        """If the sandbox cannot be read, the report says so, and the other tests continue."""
         assert "not available: the sandbox is not running; " in told["test_with_a_sandbox_that_is_gone"]
 
     def test_nothing_without_a_sandbox(self, told: dict[str, str]) -> None:
-        """The report of any other test is what it would be."""
+        """The report of a test without a sandbox has no section about one."""
         assert "caselinks_sandbox" not in told["test_without_sandbox"]
 
     def test_nothing_of_a_test_that_passes(self, told: dict[str, str]) -> None:
-        """Not even where what passing tests print is asked for."""
+        """A test that passes has no section about its sandbox, even with ``-rP``."""
         assert "test_two_links" in told
         assert "test_that_passes" not in told
 
     def test_a_marker_that_cannot_be_read(self, told: dict[str, str]) -> None:
-        """An option without its name is an error of the test, and not left out."""
+        """A marker with a positional argument is an error of the test."""
         assert "TypeError: Sandbox.__init__() takes 1 positional" in told["test_with_a_wrong_marker"]

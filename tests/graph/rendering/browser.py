@@ -1,4 +1,4 @@
-"""Chromium without a window, spoken to by its own protocol: for what only a browser can tell of a page."""
+"""Headless Chromium, controlled by the DevTools protocol, for tests that need a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SECONDS = 60.0
 
 
 class Tab:
-    """A page in the browser. ``problems`` is what it has logged: errors, and what its policy forbade."""
+    """A page in the browser. ``problems`` has its logged errors, including policy violations."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -27,7 +27,7 @@ class Tab:
         self.requests: list[str] = []
 
     async def send(self, method: str, **parameters: Any) -> Any:
-        """Call a method of the protocol, and hand back its result."""
+        """Call a method of the protocol and return its result."""
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
@@ -37,7 +37,7 @@ class Tab:
                 return answer["result"]
 
     async def open(self, address: str, *, width: int, height: int, dark: bool = False) -> None:
-        """Show a page, in a window of so many pixels."""
+        """Open a page in a window of the given size in pixels."""
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.send(f"{domain}.enable")
         await self.send(
@@ -56,7 +56,7 @@ class Tab:
             pass
 
     async def value(self, expression: str) -> Any:
-        """What a JavaScript expression comes to, once the page has been drawn with it."""
+        """Return the value of a JavaScript expression after the page has been drawn with its effects."""
         two_frames = "requestAnimationFrame(() => requestAnimationFrame(() => done(made)))"
         drawn = f"new Promise(done => {{ const made = {expression}; {two_frames}; }})"
         answer = await self.send("Runtime.evaluate", expression=drawn, awaitPromise=True, returnByValue=True)
@@ -64,7 +64,7 @@ class Tab:
         return answer["result"].get("value")
 
     async def click(self, selector: str) -> None:
-        """Click into the middle of an element."""
+        """Click the middle of an element."""
         at = await self.middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
             await self.send(
@@ -72,7 +72,7 @@ class Tab:
             )
 
     async def drag(self, selector: str, x: float, y: float) -> None:
-        """Take an element and move it so far."""
+        """Drag an element by the given distance."""
         at = await self.middle(selector)
         to = {"x": at["x"] + x, "y": at["y"] + y}
         for kind, where in (("mousePressed", at), ("mouseMoved", to), ("mouseReleased", to)):
@@ -81,14 +81,14 @@ class Tab:
             )
 
     async def middle(self, selector: str) -> dict[str, float]:
-        """Where the middle of an element is in the window."""
+        """Return the position of an element's middle in the window."""
         box = await self.value(
             f"(e => e.getBoundingClientRect().toJSON())(document.querySelector({json.dumps(selector)}))"
         )
         return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
 
     async def press(self, key: str) -> None:
-        """Press a key where the focus is."""
+        """Press a key on the focused element."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             await self.send("Input.dispatchKeyEvent", type=kind, key=key, **text)
@@ -108,7 +108,7 @@ class Tab:
 
 @contextlib.asynccontextmanager
 async def browsing(profile: Path) -> AsyncIterator[Tab]:
-    """A tab of a browser that has just been started, with nothing in its profile, and ends with it."""
+    """Start a browser with an empty profile, yield its tab, and close it."""
     assert FOUND
     process = await asyncio.create_subprocess_exec(
         FOUND,
@@ -131,7 +131,7 @@ async def browsing(profile: Path) -> AsyncIterator[Tab]:
                 tab = Tab(socket)
                 yield tab
                 await tab.send("Browser.close")
-                await process.wait()  # ended in another way, it leaves folders behind
+                await process.wait()  # any other end leaves folders behind
     finally:
         if process.returncode is None:
             process.terminate()

@@ -12,14 +12,14 @@ from tests.support.graphs import entity, graph, large
 
 @pytest.fixture
 async def demo() -> LinkGraph:
-    """The demonstration of the sandbox, with its cycle."""
+    """Return the graph of the demo, which has a cycle."""
     async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
         return await links.read_graph("SHOP-2", depth=4)
 
 
 @pytest.fixture
 def hostile() -> LinkGraph:
-    """Titles, ids, types and relationships that would be markup, and links of every kind and shape."""
+    """Return a graph whose texts contain markup, with links of every kind and shape."""
     made = graph(
         *("a BLOCKS b", "b BLOCKS a", "a BLOCKS b", "a RELATES_TO p:c", "i:d CAUSES a", "a PARENT_OF g:e"),
         *("a DUPLICATES a", "b SUCCESSOR_OF a", "b ESCALATES_TO a", "x CAUSES y"),
@@ -32,5 +32,5 @@ def hostile() -> LinkGraph:
 
 @pytest.fixture(scope="session")
 def many() -> LinkGraph:
-    """Five hundred entities."""
+    """Return a graph of five hundred entities."""
     return large(500)

@@ -1,4 +1,4 @@
-"""Reads pictures back, with the standard library alone."""
+"""Parsers of pictures and pages that use only the standard library."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def read_svg(text: str) -> ElementTree.Element:
-    """The root of an SVG document; raises if it is not well-formed."""
+    """Return the root of an SVG document; raise an error if it is not well-formed."""
     return ElementTree.fromstring(text)
 
 
 def numbered(root: ElementTree.Element, name: str) -> list[int]:
-    """The numbers that elements carry in ``data-…``, in their order."""
+    """Return the numbers in the attribute ``name`` of all elements, in document order."""
     return [int(element.attrib[name]) for element in root.iter() if name in element.attrib]
 
 
 def texts(element: ElementTree.Element) -> str:
-    """All text in an element."""
+    """Return all text in an element."""
     return "".join(element.itertext())
 
 
 @define
 class Page(HTMLParser):
-    """An HTML page as a browser reads it: its elements, and the content of each script and style."""
+    """A parsed HTML page: its elements, and the content of each script and style."""
 
     elements: list[tuple[str, dict[str, str | None]]] = Factory(list)
     contents: dict[str, list[str]] = Factory(dict)
@@ -51,12 +51,12 @@ class Page(HTMLParser):
             self.contents[self._within][-1] += data
 
     def with_tag(self, tag: str) -> list[dict[str, str | None]]:
-        """The attributes of each element of this name."""
+        """Return the attributes of each element with this tag."""
         return [attributes for name, attributes in self.elements if name == tag]
 
 
 def read_page(text: str) -> Page:
-    """A page, read to its end."""
+    """Parse a page completely."""
     page = Page()
     page.feed(text)
     page.close()
@@ -64,6 +64,6 @@ def read_page(text: str) -> Page:
 
 
 def addresses(text: str) -> list[str]:
-    """Whatever looks like an address on a network, but for the name of the vocabulary of SVG."""
+    """Return all network addresses in a text, except the namespace of SVG."""
     found = re.findall(r"""https?://[\w./-]+|(?<=["'(=\s])//\w[\w./-]*""", text)
     return [each for each in found if each != "http://www.w3.org/2000/svg"]

@@ -1,4 +1,4 @@
-"""DOT: quoted strings that hold whatever titles hold."""
+"""DOT: titles are quoted so that Graphviz shows them unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUOTED = r'"((?:[^"\\]|\\.)*)"'
 
 
 def shown(quoted: str) -> list[str]:
-    """The lines that Graphviz shows of what stands between quotes."""
+    """Return the lines that Graphviz shows for a quoted string."""
     lines = re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], quoted).split("\n")
     return [unescape(line) for line in lines]
 
@@ -30,7 +30,7 @@ def shown(quoted: str) -> list[str]:
 @example("ends with \\")
 @example("&lt;")
 def test_titles_stay_as_they_are(title: str) -> None:
-    """Quotes, backslashes and HTML's entities are shown as they were written."""
+    """Quotes, backslashes and HTML entities in titles are shown unchanged."""
     line = dot(graph("a BLOCKS b", a=title)).splitlines()[4]
 
     form = r'shape=box, color="#\w{6}", fillcolor="#\w{6}"'
@@ -40,7 +40,7 @@ def test_titles_stay_as_they_are(title: str) -> None:
 
 
 def test_everything_is_there(hostile: LinkGraph) -> None:
-    """Each entity and each link on a line of its own, in their order."""
+    """Each entity and each link has a line of its own, in their order."""
     text = dot(hostile)
     number = {each: index for index, each in enumerate(hostile.entities)}
 
@@ -53,7 +53,7 @@ def test_everything_is_there(hostile: LinkGraph) -> None:
 
 
 def test_forms_and_lines() -> None:
-    """A form for each type, a line for each kind; cycles are thick, and say so."""
+    """Each entity type has a shape, each relationship a line style, and cycles are thick and labelled."""
     text = dot(
         graph("a CAUSES i:b", "a RELATES_TO p:c", "a DUPLICATES g:d", "a BLOCKS e", "e BLOCKS a", "a X f")
     )
@@ -65,7 +65,7 @@ def test_forms_and_lines() -> None:
 
 
 def test_colours_tell_types() -> None:
-    """Each type, also an unknown one, has a colour of its own."""
+    """Each entity type, including an unknown one, has a colour of its own."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
     strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))
     colours = re.findall(
@@ -78,7 +78,7 @@ def test_colours_tell_types() -> None:
 
 
 def test_blocks_and_causes_differ() -> None:
-    """A link that blocks ends at a bar."""
+    """A BLOCKS link ends at a bar, and a CAUSES link does not."""
     text = dot(graph("a BLOCKS b", "a CAUSES b", "a PARENT_OF b", "a RELATES_TO b"))
     heads = re.findall(r"style=\w+(?:, (arrowhead=\w+|dir=none))?\]", text)
     assert heads[-4:] == ["arrowhead=teenormal", "", "arrowhead=empty", "dir=none"]
@@ -86,12 +86,12 @@ def test_blocks_and_causes_differ() -> None:
 
 @pytest.mark.parametrize(("direction", "expected"), [("auto", "LR"), ("LR", "LR"), ("TB", "TB")])
 def test_a_direction_can_be_chosen(direction: Direction, expected: str) -> None:
-    """DOT leads from left to right, or in the direction that is asked for."""
+    """DOT is drawn from left to right, or in the given direction."""
     assert f"rankdir={expected}," in dot(graph("a BLOCKS b"), direction=direction)
 
 
 def test_a_case_can_be_opened(demo: LinkGraph) -> None:
-    """What Graphviz makes of it leads to Datadog."""
+    """With a Datadog site, each case has its URL."""
     text = dot(evolve(demo, site=Site.US1))
     assert text.count('URL="https://app.datadoghq.com/cases/SHOP-') == len(demo.cases)
     assert "URL=" not in dot(demo)

@@ -1,4 +1,4 @@
-"""Where things are: nothing on top of anything else, parents at the left, lines past the boxes."""
+"""The layout: boxes and labels do not overlap, parents come first, and lines avoid boxes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FORMS = [
 
 
 def overlap(one: Box, other: Box, distance: float) -> bool:
-    """Whether two boxes are nearer to each other than ``distance``."""
+    """Return whether two boxes are closer to each other than ``distance``."""
     return (
         one.x < other.x + other.width + distance
         and other.x < one.x + one.width + distance
@@ -58,7 +58,7 @@ def overlap(one: Box, other: Box, distance: float) -> bool:
 
 
 def assert_is_tidy(made: LinkGraph, plan: Layout) -> None:
-    """No two boxes overlap, no line crosses a box, and all of it is within the plane."""
+    """Require that no boxes overlap, no line crosses a box, and everything is within the picture."""
     assert set(plan.boxes) == set(made.entities)
     assert [way.link for way in plan.ways] == list(made.links)
     for box in plan.boxes.values():
@@ -76,13 +76,13 @@ def assert_is_tidy(made: LinkGraph, plan: Layout) -> None:
 
 @given(graphs, st.sampled_from(FORMS))
 def test_any_graph_is_tidy(made: LinkGraph, form: Form) -> None:
-    """Cycles, loops, several parts and unlinked entities are tidy in every form of layout."""
+    """Graphs with cycles, loops, several parts or unlinked entities are tidy in every layout form."""
     assert_is_tidy(made, layout(made, form))
 
 
 @given(graphs, st.sampled_from(FORMS))
 def test_labels_are_apart(made: LinkGraph, form: Form) -> None:
-    """No two labels overlap, and none is on a box."""
+    """The labels of links overlap neither each other nor a box."""
     plan = layout(made, form)
     named = {way.label: way for way in plan.ways if way.link.parent != way.link.child}
     labels = []
@@ -94,7 +94,7 @@ def test_labels_are_apart(made: LinkGraph, form: Form) -> None:
 
 
 def test_a_large_graph_is_tidy(many: LinkGraph) -> None:
-    """And neither much higher nor wider than its boxes need."""
+    """A large graph is tidy, and not much higher than its boxes need."""
     plan = layout(many)
 
     assert_is_tidy(many, plan)
@@ -104,7 +104,7 @@ def test_a_large_graph_is_tidy(many: LinkGraph) -> None:
 
 
 def test_parents_stand_at_the_left() -> None:
-    """Also of what is read later, and where they are far away."""
+    """Parents are at the left of their children, even if they are read later or far away."""
     plan = layout(graph("b BLOCKS a", "c BLOCKS b", "c CAUSES a", "d RELATES_TO c"))
 
     assert of(plan, "d") < of(plan, "c") < of(plan, "b") < of(plan, "a")
@@ -112,7 +112,7 @@ def test_parents_stand_at_the_left() -> None:
 
 
 def test_a_cycle_goes_back_once() -> None:
-    """One link of it has its parent at the right, and all of them are marked."""
+    """One link of a cycle leads backward, and all of its links are marked."""
     plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a", "a CAUSES c"))
 
     assert [way.is_backward for way in plan.ways] == [False, False, True, False]
@@ -121,7 +121,7 @@ def test_a_cycle_goes_back_once() -> None:
 
 @pytest.mark.parametrize("is_down", [False, True])
 def test_a_label_is_next_to_the_parent(is_down: bool) -> None:
-    """The label of a link is at its source, also where the link leads backward."""
+    """The label of a link is next to its parent, even if the link leads backward."""
     plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS a", "a CAUSES c"), Form(is_down=is_down))
 
     for way in plan.ways:
@@ -135,7 +135,7 @@ def test_a_label_is_next_to_the_parent(is_down: bool) -> None:
 
 
 def test_from_top_to_bottom() -> None:
-    """Parents are above their children."""
+    """With ``is_down``, parents are above their children."""
     plan = layout(graph("a BLOCKS b", "a BLOCKS c", "b CAUSES d"), Form(is_down=True))
 
     tops = [plan.boxes[entity(name)].y for name in "abcd"]
@@ -153,7 +153,7 @@ def test_leaves_are_below_each_other() -> None:
 
 
 def test_leaves_are_folded() -> None:
-    """Three or more leaves with links of one kind are rows of a block, in as few columns as they need."""
+    """Three or more leaves with one relationship form a block of rows, in as few columns as possible."""
     many = [f"a BLOCKS n{number}" for number in range(30)]
     plan = layout(graph(*many, "a CAUSES b", "a CAUSES c", "a BLOCKS d", "d BLOCKS e"), Form(fold_columns=3))
 
@@ -165,12 +165,12 @@ def test_leaves_are_folded() -> None:
 
 @pytest.mark.parametrize("direction", ["LR", "TB"])
 def test_a_direction_can_be_chosen(direction: Literal["LR", "TB"]) -> None:
-    """The best layout keeps to the direction that is asked for."""
+    """The best layout uses the given direction."""
     assert best_layout(graph("a BLOCKS b", "b BLOCKS c"), direction, 800).is_down is (direction == "TB")
 
 
 def test_a_wide_graph_fits() -> None:
-    """Twenty children are drawn from top to bottom, or below each other, so that they fit into a README."""
+    """A parent with twenty children fits into a README at a readable size."""
     plan = best_layout(graph(*(f"a BLOCKS n{number}" for number in range(20))), "auto", 806)
     assert 806 / plan.width >= READABLE
 
@@ -187,13 +187,13 @@ def test_one_column_of_many_is_broken_up(children: int) -> None:
 
 
 def test_a_chain_is_level() -> None:
-    """Nothing pulls it up or down."""
+    """The boxes of a chain are at the same height."""
     plan = layout(graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS d"))
     assert len({round(box.middle, 3) for box in plan.boxes.values()}) == 1
 
 
 def test_neighbours_are_level() -> None:
-    """Where nothing else is in the way, a line is straight, whatever stands beside it."""
+    """A line without obstacles is straight, regardless of its neighbours."""
     plan = layout(graph("a BLOCKS b", "a BLOCKS c", "c BLOCKS d", "b BLOCKS e", "e BLOCKS f"))
 
     assert abs(of(plan, "c")[1] - of(plan, "d")[1]) < 1
@@ -202,12 +202,12 @@ def test_neighbours_are_level() -> None:
 
 
 def test_a_link_to_itself_is_within_the_plane() -> None:
-    """It goes out at the right, also where nothing stands there."""
+    """A link from an entity to itself lies within the picture."""
     assert layout(graph("a BLOCKS a")).width > Form().box_width
 
 
 def test_links_of_a_kind_begin_together() -> None:
-    """So the name stands there once; another kind has a port of its own."""
+    """Links of one relationship start at one port with one label, and other relationships at another."""
     plan = layout(graph("a PARENT_OF b", "a PARENT_OF c", "a BLOCKS c"))
     parent_b, parent_c, blocks_c = plan.ways
 
@@ -216,7 +216,7 @@ def test_links_of_a_kind_begin_together() -> None:
 
 
 def test_equal_links_are_two_lines() -> None:
-    """A server may hold the same link twice, and a picture that shows one would be wrong."""
+    """Equal links are drawn as two lines, because a server may store a link twice."""
     one, other = layout(graph("a BLOCKS b", "a BLOCKS b")).ways
 
     assert one.label == other.label
@@ -224,7 +224,7 @@ def test_equal_links_are_two_lines() -> None:
 
 
 def test_a_box_has_room_for_its_ports() -> None:
-    """As high as is needed, so that no two names meet."""
+    """A box is high enough for all of its ports."""
     names = ["BLOCKS", "CAUSES", "DUPLICATES", "PARENT_OF", "SUCCESSOR_OF", "ESCALATES_TO", "RELATES_TO"]
     plan = layout(graph(*(f"a {name} b" for name in names)))
 
@@ -235,7 +235,7 @@ def test_a_box_has_room_for_its_ports() -> None:
 
 
 def test_parts_stand_side_by_side() -> None:
-    """The root's first; when a line is full the next begins below."""
+    """Unconnected parts are side by side, the root's part first, and wrap into further rows."""
     plan = layout(graph("a BLOCKS b", "c BLOCKS d", "e BLOCKS f"))
     tops = [(plan.boxes[entity(name)].x, plan.boxes[entity(name)].y) for name in "ace"]
 
@@ -257,7 +257,7 @@ def test_the_root_alone() -> None:
 
 
 def test_a_title_that_is_too_long() -> None:
-    """It has two lines, and an ellipsis at the end of them."""
+    """A long title is cut to two lines and ends with an ellipsis."""
     plan = layout(graph("a BLOCKS b", a="many words " * 20))
 
     title = plan.boxes[entity("a")].title
@@ -266,7 +266,7 @@ def test_a_title_that_is_too_long() -> None:
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the extra."""
+    """Without the layout library, the error names the extra."""
     monkeypatch.setitem(sys.modules, "fast_sugiyama", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[pictures\]'"):
         layout(LinkGraph(Entity("a", "CASE"), ()))
@@ -274,7 +274,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(st.tuples(st.floats(-99, 99), st.integers(1, 9), st.floats(0, 20)), min_size=1, max_size=9))
 def test_as_near_as_can_be(items: list[tuple[float, int, float]]) -> None:
-    """Levels keep their distances, and a nudge to any run of them brings nothing nearer to its wish."""
+    """Levels keep their distances, and moving any group of them does not improve the positions."""
     wishes = [wish for wish, _, _ in items]
     forces = [float(force) for _, force, _ in items]
     gaps = [0.0, *(gap for _, _, gap in items[1:])]
@@ -298,7 +298,7 @@ def test_as_near_as_can_be(items: list[tuple[float, int, float]]) -> None:
 
 
 def test_ports_are_in_the_order_of_what_they_lead_to() -> None:
-    """So that lines do not cross right where they begin."""
+    """Ports are in the order of the entities at the other ends, so that lines do not cross."""
     plan = layout(graph("a BLOCKS b", "a CAUSES c", "a PARENT_OF d", "a ESCALATES_TO e"))
 
     begins = [way.label[1] for way in plan.ways]
@@ -307,7 +307,7 @@ def test_ports_are_in_the_order_of_what_they_lead_to() -> None:
 
 
 def test_links_of_two_kinds_pass_side_by_side() -> None:
-    """Where they lead past other columns on the same way, each has a lane."""
+    """Links of two relationships over the same distance run in separate lanes."""
     plan = layout(graph("a BLOCKS b", "b BLOCKS c", "a CAUSES c", "a PARENT_OF c"))
 
     _, _, one, other = (way.points[2:4] for way in plan.ways)

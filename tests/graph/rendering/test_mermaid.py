@@ -1,4 +1,4 @@
-"""Mermaid: lines that its parser reads as they are meant, whatever titles hold."""
+"""Mermaid: titles are escaped so that Mermaid shows them unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def decoded(text: str) -> str:
 @example("- a list")
 @example("style x:a#b;")
 def test_titles_stay_as_they_are(title: str) -> None:
-    """Nothing in them is read as Mermaid, Markdown or HTML, and what is shown is what was written."""
+    """Nothing in a title is parsed as Mermaid, Markdown or HTML, and it is shown unchanged."""
     line = mermaid(graph("a BLOCKS b", a=title)).splitlines()[1]
 
     match = NODE.fullmatch(line)
@@ -41,7 +41,7 @@ def test_titles_stay_as_they_are(title: str) -> None:
 
 
 def test_everything_is_there(hostile: LinkGraph) -> None:
-    """Each entity and each link on a line of its own, in their order."""
+    """Each entity and each link has a line of its own, in their order."""
     lines = mermaid(hostile).splitlines()
     nodes = [match for line in lines if (match := NODE.fullmatch(line))]
     links = [match for line in lines if (match := LINK.fullmatch(line))]
@@ -57,7 +57,7 @@ def test_everything_is_there(hostile: LinkGraph) -> None:
 
 
 def test_forms_tell_types_and_lines_tell_cycles() -> None:
-    """No colour is needed for either."""
+    """Shapes show the entity types and lines show cycles, so that no colour is needed."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a RELATES_TO e", "a BLOCKS e", "e BLOCKS a")
     text = mermaid(made)
 
@@ -68,7 +68,7 @@ def test_forms_tell_types_and_lines_tell_cycles() -> None:
 
 
 def test_colours_tell_types() -> None:
-    """Each type that occurs, also an unknown one, has one class with a colour of its own."""
+    """Each entity type, including an unknown one, has a class with a colour of its own."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
     strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))
     text = mermaid(LinkGraph(made.root, (*made.links, strange)))
@@ -87,10 +87,10 @@ def test_colours_tell_types() -> None:
 
 @pytest.mark.parametrize(("direction", "expected"), [("auto", "LR"), ("LR", "LR"), ("TB", "TB")])
 def test_a_direction_can_be_chosen(direction: Direction, expected: str) -> None:
-    """Mermaid draws from left to right, or in the direction that is asked for."""
+    """Mermaid is drawn from left to right, or in the given direction."""
     assert mermaid(graph("a BLOCKS b"), direction=direction).startswith(f"flowchart {expected}\n")
 
 
 def test_without_a_cycle() -> None:
-    """A linkStyle of no link would be an error of syntax."""
+    """Without a cycle there is no linkStyle, which would be a syntax error."""
     assert "linkStyle" not in mermaid(graph("a BLOCKS b"))

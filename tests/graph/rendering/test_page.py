@@ -1,4 +1,4 @@
-"""The page: whole, inert where it holds others' text, strict about what may run, and alive in a browser."""
+"""The page: complete, safe with untrusted text, strict about scripts, and usable in a browser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn(text: str, name: str) -> list[int]:
 
 
 def test_everything_is_there(demo: LinkGraph) -> None:
-    """Each entity and each link is drawn once and told once, at the same number."""
+    """Each entity and each link is drawn once and in the data once, with the same number."""
     text = page(demo)
     told = data(text)
     entities, links = demo.entities, demo.links
@@ -50,7 +50,7 @@ def test_everything_is_there(demo: LinkGraph) -> None:
 
 
 def test_nothing_becomes_markup(hostile: LinkGraph) -> None:
-    """Titles and relationships are others' text: no more elements, scripts or placeholders come of them."""
+    """Untrusted titles and relationships add no elements, scripts or placeholders to the page."""
     text = page(hostile)
     found = read_page(text)
 
@@ -63,7 +63,7 @@ def test_nothing_becomes_markup(hostile: LinkGraph) -> None:
 
 
 def test_fetches_nothing(demo: LinkGraph) -> None:
-    """No address in it but the name of a vocabulary, and none in an attribute but that of its own icon."""
+    """The page contains no network address and refers only to its own icon."""
     text = page(demo)
     attributes = [its for _, its in read_page(text).elements]
     found = [
@@ -78,7 +78,7 @@ def test_fetches_nothing(demo: LinkGraph) -> None:
 
 
 def test_runs_nothing_but_its_own(hostile: LinkGraph) -> None:
-    """The policy allows one script and one style, by their hashes, and no request at all."""
+    """The policy allows one script and one style by their hashes, and no request."""
     found = read_page(page(hostile))
     policy = next(its["content"] for its in found.with_tag("meta") if its.get("http-equiv")) or ""
 
@@ -96,12 +96,12 @@ def test_runs_nothing_but_its_own(hostile: LinkGraph) -> None:
 
 
 def test_is_the_same_each_time(hostile: LinkGraph) -> None:
-    """A page under version control changes when the graph does."""
+    """The same graph always results in the same page, so it can be under version control."""
     assert page(hostile) == page(hostile)
 
 
 def test_says_what_is_missing() -> None:
-    """What was left out stands beside the heading; what could not be read, with the entity."""
+    """The page says how many entities were left out, and which could not be read."""
     made = LinkGraph(entity("a"), (), {}, depth=2, left_out=7, unread=(entity("a"),))
 
     assert "7 more at distance 2 left out · links of 1 could not be read" in page(made)
@@ -115,14 +115,14 @@ TEXT_OUTSIDE_ITS_BOX = """\
 }).map(text => text.textContent)
 """
 
-# The size in pixels of the smallest key that is shown.
+# the size in pixels of the smallest key that is shown
 LEAST_KEY = """\
 Math.min(...[...document.querySelectorAll(".entity .key, .entity .far-key")]
   .filter(text => getComputedStyle(text).display !== "none")
   .map(text => parseFloat(getComputedStyle(text).fontSize) * scale))
 """
 
-# The least contrast of any text with what is behind it, and how bright the ground is.
+# the lowest contrast of a text with its background, and the brightness of the page
 CONTRASTS = """\
 (() => {
   const brightness = color => {
@@ -163,7 +163,7 @@ def shown(tab: Tab, tmp_path: Path) -> Show:
 
 
 def box(made: LinkGraph, key: str) -> str:
-    """The selector of the box of a case."""
+    """Return the selector of the box of a case."""
     (number,) = (
         n for n, each in enumerate(made.entities) if each in made.cases and made.cases[each].key == key
     )
@@ -176,10 +176,10 @@ async def lit(tab: Tab) -> int:
 
 
 class TestInABrowser:
-    """Skipped where there is none."""
+    """Behaviour of the page in Chromium; skipped without it."""
 
     async def test_a_click_tells_all_links(self, shown: Show, demo: LinkGraph) -> None:
-        """The neighbours stay lit, and the panel has each with its relationship; one more click lets go."""
+        """A click on a case highlights its neighbours and lists its links, and Escape closes the list."""
         tab = await shown(demo)
         await tab.click(box(demo, "SHOP-8"))
 
@@ -197,7 +197,7 @@ class TestInABrowser:
         assert await lit(tab) == 0
 
     async def test_search_finds_and_goes_there(self, shown: Show, demo: LinkGraph) -> None:
-        """By words of a title, in any order; Enter shows the first in the middle of the view."""
+        """The search finds words of a title in any order, and Enter moves the view to the first match."""
         tab = await shown(demo)
         await tab.press("/")
         await tab.value("document.activeElement.value = 'payment hangs'")
@@ -214,7 +214,7 @@ class TestInABrowser:
         assert abs(view["y"] - found["y"]) < 2
 
     async def test_a_case_can_be_opened(self, shown: Show, demo: LinkGraph) -> None:
-        """In Datadog, in a tab of its own, which is not told where it was opened from."""
+        """A case opens in Datadog in a new tab, without a referrer."""
         tab = await shown(evolve(demo, site=Site.US5))
         await tab.click(box(demo, "SHOP-8"))
         link = "document.querySelector('#details a')"
@@ -222,7 +222,7 @@ class TestInABrowser:
         assert await tab.value(f"{link}.rel + {link}.target") == "noreferrer_blank"
 
     async def test_cycles_can_be_clicked(self, shown: Show, demo: LinkGraph) -> None:
-        """What waits for each other is all to be seen, and nothing else is lit."""
+        """A click on a cycle highlights exactly its entities and links."""
         tab = await shown(demo)
         await tab.click("#cycles button")
 
@@ -230,7 +230,7 @@ class TestInABrowser:
         assert await tab.value("document.querySelectorAll('.link.lit').length") == 3
 
     async def test_moves_and_zooms(self, shown: Show, demo: LinkGraph) -> None:
-        """By dragging, which is no click and changes no choice; by keys; and all of it fits."""
+        """Dragging moves the view without changing the selection, and the key 0 fits the whole graph."""
         tab = await shown(demo)
         await tab.click(box(demo, "SHOP-8"))
         before = await tab.middle(box(demo, "SHOP-2"))
@@ -246,7 +246,7 @@ class TestInABrowser:
         assert await tab.value("view.classList.contains('far')")
 
     async def test_keys_go_from_box_to_box(self, shown: Show, demo: LinkGraph) -> None:
-        """One box can be reached by the tabulator, the others by arrows from there; Enter chooses."""
+        """One box is reachable by Tab, the others by arrow keys, and Enter selects a box."""
         tab = await shown(demo)
         assert await tab.value("document.querySelectorAll('.entity[tabindex=\"0\"]').length") == 1
         await tab.value("document.querySelector('.entity[tabindex=\"0\"]').focus()")
@@ -257,7 +257,7 @@ class TestInABrowser:
         assert await tab.value("document.querySelector('.chosen').dataset.entity") != "0"
 
     async def test_hostile_titles_stay_text(self, shown: Show, hostile: LinkGraph) -> None:
-        """The page shows them, and nothing that they hold is run or fetched."""
+        """Hostile titles are shown as text, and nothing in them is run or fetched."""
         tab = await shown(hostile)
         await tab.click(box(hostile, "A"))
 
@@ -266,7 +266,7 @@ class TestInABrowser:
 
     @pytest.mark.parametrize("width", [400, 1400])
     async def test_nothing_is_wider_than_the_window(self, shown: Show, demo: LinkGraph, width: int) -> None:
-        """On a telephone and on a screen; and no title is wider than its box."""
+        """On a phone and on a desktop, the page fits the window, and each title fits its box."""
         tab = await shown(demo, width=width)
 
         assert await tab.value("document.documentElement.scrollWidth") == width
@@ -274,7 +274,7 @@ class TestInABrowser:
 
     @pytest.mark.parametrize("dark", [False, True])
     async def test_text_stands_out(self, shown: Show, demo: LinkGraph, dark: bool) -> None:
-        """By the contrast that WCAG wants of small text, in light and in dark."""
+        """The contrast of all text meets WCAG for small text, in light and in dark mode."""
         tab = await shown(demo, dark=dark)
 
         least, ground = await tab.value(CONTRASTS)
@@ -283,7 +283,7 @@ class TestInABrowser:
 
     @pytest.mark.parametrize("depth", [1, 2, 4])
     async def test_everything_is_fitted_where_it_is_readable(self, shown: Show, depth: int) -> None:
-        """The page of up to forty entities opens with all of them, and with keys of 9 pixels or more."""
+        """A page of up to forty entities opens with all of them in view and keys of at least 9 pixels."""
         async with (
             Sandbox(seed="demo") as sandbox,
             CaseLinksClient(sandbox.url, sandbox.credentials) as links,
@@ -299,18 +299,18 @@ class TestInABrowser:
         assert await tab.value(LEAST_KEY) >= 9
 
     async def test_an_incident_has_its_number(self, shown: Show, demo: LinkGraph) -> None:
-        """From afar, in the search and in lists, an incident is named by its number if that is known."""
+        """An incident with a known number is named by it at a low zoom level."""
         tab = await shown(demo)
         far = await tab.value("[...document.querySelectorAll('.INCIDENT .far-key')].map(e => e.textContent)")
         assert sorted(each.split()[0] for each in far) == ["IR-101", "IR-102", "IR-103"]
 
     async def test_a_small_graph_is_larger(self, shown: Show) -> None:
-        """Two entities are drawn larger than many."""
+        """A graph of two entities is drawn larger than a big one."""
         tab = await shown(graph("a BLOCKS b"))
         assert await tab.value("scale") > 1.2
 
     async def test_five_hundred(self, shown: Show, many: LinkGraph) -> None:
-        """They open, and it begins where the root is to be seen at a size that can be read."""
+        """A page of five hundred entities opens with the root in the middle at a readable size."""
         tab = await shown(many)
 
         view, root = await tab.middle("#view"), await tab.middle('[data-entity="0"]')

@@ -1,4 +1,4 @@
-"""The SVG: well-formed, complete, and nothing from elsewhere."""
+"""The SVG: well-formed, complete, and without external resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.graphs import entity, graph
 
 
 def test_everything_is_there(demo: LinkGraph) -> None:
-    """Each entity and each link once, by its number; titles, keys and statuses as text."""
+    """Each entity and each link appears once with its number, and titles, keys and statuses as text."""
     root = read_svg(svg(demo))
 
     assert numbered(root, "data-entity") == list(range(len(demo.entities)))
@@ -34,7 +34,7 @@ def test_everything_is_there(demo: LinkGraph) -> None:
 
 
 def test_each_line_has_its_name(demo: LinkGraph) -> None:
-    """Links of a kind that begin together share one, and no link is without."""
+    """Each link has a label, which links of one relationship from one entity share."""
     root = read_svg(svg(demo))
     named: dict[int, str] = {}
     for element in root.iter():
@@ -47,7 +47,7 @@ def test_each_line_has_its_name(demo: LinkGraph) -> None:
 
 
 def test_names_are_written_out() -> None:
-    """The longest too, on a cycle and in either direction."""
+    """Every relationship is written out in full, on a cycle and in either direction."""
     made = [f"{one} {name} {other}" for name in Relationship for one, other in ("ab", "ba")]
     text = svg(graph(*made))
     for name in ACYCLIC:
@@ -56,7 +56,7 @@ def test_names_are_written_out() -> None:
 
 
 def test_types_are_told_by_form() -> None:
-    """Without colour too: each has a sign of its own, and so has one that this version does not know."""
+    """Each entity type, including an unknown one, has a symbol of its own, so that no colour is needed."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
     strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))
     made = LinkGraph(made.root, (*made.links, strange))
@@ -73,7 +73,7 @@ def test_types_are_told_by_form() -> None:
 
 
 def test_statuses_are_told_by_form(demo: LinkGraph) -> None:
-    """Open is a circle, in progress half a one, closed a mark."""
+    """Each status has a symbol of its own: a circle, a half circle or a check mark."""
     root = read_svg(svg(demo))
     signs: dict[str, set[str]] = {}
     for box in root.iter(f"{SVG}g"):
@@ -89,7 +89,7 @@ def test_statuses_are_told_by_form(demo: LinkGraph) -> None:
 
 
 def test_cycles_are_marked(demo: LinkGraph) -> None:
-    """The lines are thick, and their names carry a sign; no others do."""
+    """Only links of a cycle are thick and have a sign in their labels."""
     root = read_svg(svg(demo))
     on_cycle = {link.id for cycle in demo.cycles for link in cycle}
     marked = {
@@ -98,7 +98,7 @@ def test_cycles_are_marked(demo: LinkGraph) -> None:
         if "data-link" in each.attrib and "cycle" in each.attrib["class"].split()
     }
     assert marked == on_cycle
-    assert texts(root).count("↻ blocks") == 2 * len(on_cycle)  # its name, and what it says when pointed at
+    assert texts(root).count("↻ blocks") == 2 * len(on_cycle)  # the label and the tooltip
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_cycles_are_marked(demo: LinkGraph) -> None:
 def test_no_line_has_a_head_without_a_direction(
     direction: Literal["LR", "TB"], expected: list[str | None]
 ) -> None:
-    """Only RELATES_TO has no head. A backward link points back, and a link to itself at its own box."""
+    """Only RELATES_TO has no arrowhead; a backward link points back, and a loop at its own box."""
     made = graph("a CAUSES b", "b CAUSES a", "a RELATES_TO b", "a CAUSES a")
     drawn = [
         each
@@ -125,7 +125,7 @@ def test_no_line_has_a_head_without_a_direction(
 
 
 def test_blocks_and_causes_differ() -> None:
-    """A link that blocks ends at a bar, in the picture and in its legend, also on a cycle."""
+    """A BLOCKS link ends at a bar, in the picture and in the legend, also on a cycle."""
     made = graph("a BLOCKS b", "b BLOCKS a", "a CAUSES c", "c BLOCKS c")
     root = read_svg(svg(made))
     heads = [
@@ -155,7 +155,7 @@ async def test_a_readme_is_readable() -> None:
 
 @pytest.mark.parametrize("width", [400, 838, 1600])
 def test_a_width_can_be_chosen(width: int) -> None:
-    """A chain takes the width that is asked for, and no more. A small graph has larger text."""
+    """A small graph uses at most the given width and has larger text."""
     chain = graph("a BLOCKS b", "b BLOCKS c", "c BLOCKS d", a="A title", b="Another", c="A third", d="Last")
     wide, _, scale = shown_size(svg(chain, width=width))
     assert wide <= width
@@ -164,14 +164,14 @@ def test_a_width_can_be_chosen(width: int) -> None:
 
 
 def test_what_cannot_fit_is_wider(many: LinkGraph) -> None:
-    """A graph that would be too small at this width keeps letters of 11 pixels."""
+    """A graph that would be too small at the given width is wider and keeps letters of 11 pixels."""
     wide, _, scale = shown_size(svg(many))
     assert wide > 838
     assert scale == 1
 
 
 def test_texts_are_within_the_picture() -> None:
-    """A long heading and a long legend are broken into lines."""
+    """A long heading and a long legend are wrapped within the picture."""
     made = LinkGraph(entity("a"), (), {}, other_roots=(entity("i:b"), entity("p:c")), depth=2, left_out=7)
     text = svg(made, width=300)
     wide = shown_size(text)[0] / shown_size(text)[2]
@@ -182,7 +182,7 @@ def test_texts_are_within_the_picture() -> None:
 
 
 def test_nothing_becomes_markup(hostile: LinkGraph) -> None:
-    """Titles and relationships are others' text; the document stays well-formed and holds no script."""
+    """Untrusted titles and relationships keep the SVG well-formed and add no script."""
     root = read_svg(svg(hostile))
 
     assert not list(root.iter(f"{SVG}script"))
@@ -191,40 +191,40 @@ def test_nothing_becomes_markup(hostile: LinkGraph) -> None:
 
 
 def test_fetches_nothing(demo: LinkGraph, hostile: LinkGraph) -> None:
-    """It may be shown by a page that must not give away who looks at it."""
+    """The SVG refers to no external resource, which could reveal its readers."""
     for text in (svg(demo), svg(hostile)):
         assert addresses(re.sub(r"&lt;.*?&gt;", "", text)) == []
         assert not re.findall(r"url\(|@import|href", text)
 
 
 def test_converters_know_its_style() -> None:
-    """The colours need no variables, which converters to PNG do not know, and differ in dark mode."""
+    """The colours use no CSS variables, which PNG converters do not support, and differ in dark mode."""
     light, dark = svg(graph("a BLOCKS b")).partition("</style>")[0].split("@media")
     assert "var(" not in light + dark
     assert set(re.findall(r"#\w+;", light)).isdisjoint(re.findall(r"#\w+;", dark))
 
 
 def test_is_the_same_each_time(hostile: LinkGraph) -> None:
-    """A picture under version control changes when the graph does."""
+    """The same graph always results in the same SVG, so it can be under version control."""
     assert svg(hostile) == svg(hostile)
 
 
 async def test_the_documentation_shows_it() -> None:
-    """As it is drawn today: ``caselinks graph --sandbox SHOP-24 -o docs/graph.svg``."""
+    """docs/graph.svg is current: ``caselinks graph --sandbox SHOP-24 -o docs/graph.svg``."""
     async with Sandbox(seed="demo") as sandbox, CaseLinksClient(sandbox.url, sandbox.credentials) as links:
         made = await links.read_graph("SHOP-24")
     assert (Path(__file__).parents[3] / "docs" / "graph.svg").read_text("utf-8") == svg(made)
 
 
 def test_says_what_is_missing() -> None:
-    """Whoever sees the picture alone is not to take it for the whole."""
+    """The picture says how many entities were left out."""
     assert "7 more at distance 2 left out" in texts(
         read_svg(svg(LinkGraph(entity("a"), (), {}, depth=2, left_out=7)))
     )
 
 
 def test_the_legend_holds_what_occurs(demo: LinkGraph) -> None:
-    """No more and no less."""
+    """The legend has exactly the types, statuses, relationships and marks in the picture."""
 
     def said(made: LinkGraph) -> list[str]:
         return [
@@ -239,12 +239,12 @@ def test_the_legend_holds_what_occurs(demo: LinkGraph) -> None:
 
 
 def test_a_large_one(many: LinkGraph) -> None:
-    """Five hundred entities, each with its place."""
+    """A picture of five hundred entities contains all of them."""
     assert len(numbered(read_svg(svg(many)), "data-entity")) == 500
 
 
 def test_folded_leaves_have_keys_and_titles() -> None:
-    """A row shows the key, and the title beside it where a part of it that means something fits."""
+    """A folded leaf shows its key, and its title if a meaningful part of it fits."""
     short, long = entity("n0"), entity("n1")
     made = graph(*(f"a BLOCKS n{number}" for number in range(200)))
     cases = {

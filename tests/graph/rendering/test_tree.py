@@ -1,4 +1,4 @@
-"""The tree: every link on one line, every entity at home in one place."""
+"""The tree: each link is on one line, and each entity is described in one place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.graphs import entity, graph, links
 
 
 def test_a_whole_one() -> None:
-    """Arrows tell the direction, signs the type and the status; repeats say where to look."""
+    """Arrows show directions, signs show types and statuses, and repeated entities refer to the first."""
     made = graph(
         "a BLOCKS b",
         "b BLOCKS c",
@@ -39,7 +39,7 @@ def test_a_whole_one() -> None:
 
 
 def test_looks_below_too() -> None:
-    """What is nearer to the root by another way is at home there."""
+    """An entity is described where it is nearest to the root, even if that is further below."""
     made = graph("a BLOCKS b", "a BLOCKS c", "b CAUSES c", "b BLOCKS d", "d BLOCKS c")
 
     assert [line.rsplit("  ", 1)[-1] for line in tree(made).splitlines() if "see" in line] == [
@@ -49,7 +49,7 @@ def test_looks_below_too() -> None:
 
 
 def test_cycles() -> None:
-    """Each link of one is marked, and it is told in full at the end."""
+    """Each link of a cycle is marked, and the cycle is listed at the end."""
     lines = tree(graph("a BLOCKS b", "b BLOCKS a", a="One", b="Two")).splitlines()
 
     assert lines[:3] == [
@@ -61,7 +61,7 @@ def test_cycles() -> None:
 
 
 def test_each_link_once(demo: LinkGraph, hostile: LinkGraph, many: LinkGraph) -> None:
-    """However they go round, and to whatever they lead."""
+    """Each link is drawn exactly once, and each entity is described exactly once."""
     for made in (demo, hostile, many):
         drawn = [line for line in tree_lines(made) if line and line[0].style == Style.BRANCH]
         assert len(drawn) == len(made.links)
@@ -74,25 +74,25 @@ def test_each_link_once(demo: LinkGraph, hostile: LinkGraph, many: LinkGraph) ->
 
 
 def test_a_long_chain() -> None:
-    """No depth is too much: it does not recurse."""
+    """A long chain can be drawn, because drawing does not recurse."""
     chain = links("a BLOCKS 0", *(f"{number} BLOCKS {number + 1}" for number in range(2000)))
     assert len(tree(LinkGraph(entity("a"), chain)).splitlines()) == 2004
 
 
 def test_what_nothing_links_to_the_root() -> None:
-    """It has a tree of its own."""
+    """Entities without a path to the root have a tree of their own."""
     assert tree(graph("a BLOCKS b", "x BLOCKS y")).count("── blocks →") == 2
 
 
 def test_one_line_each(hostile: LinkGraph) -> None:
-    """A title with line breaks or a terminal's control sequences changes nothing but its own line."""
+    """A title with line breaks or control sequences stays on its own line."""
     text = tree(hostile)
     assert all(line.isprintable() for line in text.splitlines())
     assert text == "".join("".join(piece.text for piece in line) + "\n" for line in tree_lines(hostile))
 
 
 def test_starts_that_are_linked_to_the_same() -> None:
-    """An entity below two starts is listed below one of them, and the other line points there."""
+    """An entity below two roots is described below one of them, and the other tree refers to it."""
     made = evolve(graph("a BLOCKS b", "b BLOCKS c", "x BLOCKS c", "c BLOCKS d"), other_roots=(entity("x"),))
     text = tree(made)
 

@@ -1,4 +1,4 @@
-"""Tests that fail, and one that does not, for what is told of them; collected only where they are named."""
+"""Tests that fail, and one that passes, for their reports; collected only when named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With anyio, on asyncio, which is what aiohttp runs on."""
+"""The fixtures with anyio on asyncio, which aiohttp requires."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def anyio_backend() -> str:
 
 
 async def test_links(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """What was created is there."""
+    """A created link is in the sandbox."""
     link = await caselinks_client.create_link(NEW)
     assert [stored.id for stored in caselinks_sandbox.links] == [link.id]
 
 
 async def test_begins_empty(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """Each test has a sandbox of its own."""
+    """Each test starts with an empty sandbox."""
     assert await caselinks_client.list_links(NEW.parent) == []
     assert caselinks_sandbox.links == []
 
 
 async def test_many_at_once(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """In a task group."""
+    """Many creates can run concurrently in a task group."""
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(caselinks_client.create_link, NEW)
@@ -42,7 +42,7 @@ async def test_many_at_once(caselinks_client: CaseLinksClient, caselinks_sandbox
 async def test_a_fault_and_the_rate_limit(
     caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
 ) -> None:
-    """Both are set while the sandbox runs."""
+    """Faults and the rate limit can be set while the sandbox runs."""
     caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     await caselinks_client.create_link(NEW)
     caselinks_sandbox.rate_limit = "1/1h"
@@ -53,7 +53,7 @@ async def test_a_fault_and_the_rate_limit(
 
 
 async def test_cancelled(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """A call that is broken off leaves nothing open."""
+    """A cancelled call leaves nothing open."""
     caselinks_sandbox.fail_next(Fault.DELAY, seconds=1e6)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(caselinks_client.create_link, NEW)

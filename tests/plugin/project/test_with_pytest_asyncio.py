@@ -1,4 +1,4 @@
-"""With pytest-asyncio, in a loop for each test and in one for all."""
+"""The fixtures with pytest-asyncio, with one event loop per test and with a shared one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_links(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """What was created is there, and what was asked is told."""
+    """A created link and its request are in the sandbox."""
     link = await caselinks_client.create_link(NEW)
     assert [stored.id for stored in caselinks_sandbox.links] == [link.id]
     assert [str(stored) for stored in caselinks_sandbox.links] == [str(NEW)]
@@ -23,26 +23,26 @@ async def test_links(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandb
 
 
 async def test_begins_empty(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """Each test has a sandbox of its own."""
+    """Each test starts with an empty sandbox."""
     assert await caselinks_client.list_links(NEW.parent) == []
     assert caselinks_sandbox.links == []
 
 
 async def test_many_at_once(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """By gather."""
+    """Many creates can run concurrently with ``asyncio.gather``."""
     await asyncio.gather(*(caselinks_client.create_link(NEW) for _ in range(20)))
     assert len(caselinks_sandbox.links) == 20
 
 
 async def test_a_fault(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """A lost answer makes no second link, and no test wait."""
+    """A lost response causes neither a second link nor a delay of the test."""
     caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     await caselinks_client.create_link(NEW)
     assert len(caselinks_sandbox.links) == 1
 
 
 async def test_the_rate_limit(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """What would have to wait raises."""
+    """A create that would have to wait for the rate limit raises an error."""
     caselinks_sandbox.rate_limit = "1/1h"
     await caselinks_client.create_link(NEW)
     with pytest.raises(RateLimitError):
@@ -50,14 +50,14 @@ async def test_the_rate_limit(caselinks_client: CaseLinksClient, caselinks_sandb
 
 
 async def test_an_outage(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """As many attempts as in production, one after the other."""
+    """The client retries as often as in production."""
     caselinks_sandbox.fail_next(Fault.RESET, count=5, operation="list")
     assert await caselinks_client.list_links(NEW.parent) == []
     assert len(caselinks_sandbox.requests) == 6
 
 
 async def test_cancelled(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """A call that is broken off leaves nothing open."""
+    """A cancelled call leaves nothing open."""
     caselinks_sandbox.fail_next(Fault.DELAY, seconds=1e6)
     call = asyncio.create_task(caselinks_client.create_link(NEW))
     while not caselinks_sandbox.requests:  # noqa: ASYNC110 - of another thread
@@ -73,13 +73,13 @@ class TestInOneLoop:
     async def test_each_has_a_client_of_its_own(
         self, time: int, caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox
     ) -> None:
-        """Nothing of one test is left in the loop for the next."""
+        """In a shared event loop, a test leaves no task for the next one."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await caselinks_client.create_link(NEW)
         assert len(caselinks_sandbox.links) == 1
         assert asyncio.all_tasks() - {asyncio.current_task()} == others
 
     async def test_closed_by_the_test(self, caselinks_client: CaseLinksClient) -> None:
-        """It may be closed, as any client."""
+        """A test may close the client."""
         async with caselinks_client as links:
             await links.create_link(NEW)

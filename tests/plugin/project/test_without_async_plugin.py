@@ -1,4 +1,4 @@
-"""With no async plugin: sync tests of code that is async inside, or not at all."""
+"""The fixtures without an async plugin, in sync tests."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a
 
 
 def test_links(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """The client is used in the loop that the code under test runs."""
+    """The client is used in the event loop of the code under test."""
     link = asyncio.run(caselinks_client.create_link(NEW))
     assert [stored.id for stored in caselinks_sandbox.links] == [link.id]
 
 
 def test_in_two_loops(caselinks_client: CaseLinksClient) -> None:
-    """It belongs to the first, as a client does elsewhere."""
+    """A client cannot be used in a second event loop."""
     asyncio.run(caselinks_client.create_link(NEW))
     with pytest.raises(SessionError, match="event loop"):
         asyncio.run(caselinks_client.create_link(NEW))
 
 
 def test_not_used(caselinks_client: CaseLinksClient) -> None:
-    """A client that did nothing leaves nothing."""
+    """A client that is not used leaves nothing behind."""
 
 
 def test_fails_on_demand(caselinks_client: CaseLinksClient, caselinks_sandbox: Sandbox) -> None:
-    """A fault is set before the loop runs."""
+    """A fault can be set before the event loop runs."""
     caselinks_sandbox.fail_next(Fault.LOST_RESPONSE)
     asyncio.run(caselinks_client.create_link(NEW))
     assert len(caselinks_sandbox.links) == 1
@@ -42,7 +42,7 @@ def test_fails_on_demand(caselinks_client: CaseLinksClient, caselinks_sandbox: S
 
 @pytest.mark.usefixtures("caselinks_environment")
 def test_from_the_environment(caselinks_sandbox: Sandbox) -> None:
-    """Code that makes its own client finds the sandbox."""
+    """Code that creates its own client from the environment uses the sandbox."""
 
     async def main() -> None:
         async with CaseLinksClient.from_env() as links:
@@ -53,7 +53,7 @@ def test_from_the_environment(caselinks_sandbox: Sandbox) -> None:
 
 
 def test_the_environment_as_it_was() -> None:
-    """The variables are gone after a test that had them."""
+    """The variables are removed after a test that used them."""
     assert not {"DD_SITE", "DD_API_KEY", "DD_APP_KEY"} & set(os.environ)
 
 
@@ -64,14 +64,14 @@ class TestWithToken:
 
     @pytest.mark.usefixtures("token", "caselinks_environment")
     def test_no_other_credentials_are_used(self) -> None:
-        """A token in the environment neither reaches the sandbox nor makes two of one."""
+        """A token in the environment is hidden from the code under test."""
         assert "DD_BEARER_TOKEN" not in os.environ
 
 
 @pytest.mark.usefixtures("caselinks_environment")
 @pytest.mark.caselinks_sandbox(seed="demo")
 def test_another_process(caselinks_sandbox: Sandbox) -> None:
-    """A program in a process of its own does so too, and finds what the marker filled the sandbox with."""
+    """Another process uses the sandbox through the environment and finds the cases of the marker."""
     program = (
         "import asyncio; from datadog_caselinks import CaseLinksClient\n"
         "async def main():\n"
@@ -87,7 +87,7 @@ def test_another_process(caselinks_sandbox: Sandbox) -> None:
 class TestMarkers:
     @pytest.mark.caselinks_sandbox(rate_limit="1/1h")
     def test_the_closest_counts(self, caselinks_sandbox: Sandbox) -> None:
-        """That of the test before that of its class."""
+        """The marker of a test overrides the marker of its class."""
         assert caselinks_sandbox.links == []
         assert str(caselinks_sandbox.rate_limit) == "1 request in 3600 seconds"
 
@@ -98,6 +98,6 @@ class TestUnittest(unittest.IsolatedAsyncioTestCase):
         self.links, self.sandbox = caselinks_client, caselinks_sandbox
 
     async def test_links(self) -> None:
-        """The loop is unittest's."""
+        """The fixtures work in the event loop of unittest."""
         await self.links.create_link(NEW)
         self.assertEqual(len(self.sandbox.links), 1)  # noqa: PT009
