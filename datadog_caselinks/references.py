@@ -229,6 +229,16 @@ def in_words(name: str) -> str:
     return " ".join(re.sub(r"[-_]", " ", name).lower().split())
 
 
+def relationship_in_words(relationship: str, *, from_child: bool = False) -> str:
+    """Return the words for ``relationship``, such as "blocks", or "blocked by" as seen from the child.
+
+    :func:`parse_link` accepts them. A relationship that this version does not know has an arrow instead.
+    """
+    words = {**_FORWARD, **_BACKWARD} if from_child else _FORWARD
+    known = {str(each): first for each, (first, *_) in words.items()}
+    return known.get(relationship) or f"{'← ' * from_child}{in_words(relationship)}"
+
+
 @functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships
 def _relationship(given: str) -> tuple[Relationship, bool]:
     """Return the relationship, and whether its ends must be swapped."""
