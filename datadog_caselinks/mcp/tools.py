@@ -22,8 +22,11 @@ from datadog_caselinks.errors import (
     InvalidLinkError,
     NotFoundError,
     ParameterError,
+    PermissionDeniedError,
 )
 from datadog_caselinks.graph import rendering
+from datadog_caselinks.graph.contradictions import find_contradictions
+from datadog_caselinks.graph.cycles import ACYCLIC
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.mcp import views
@@ -34,11 +37,13 @@ from datadog_caselinks.models import (
     Entity,
     EntityType,
     LinkStatus,
+    NewCaseLink,
     Relationship,
     WantedLink,
     identity,
     is_case_key,
     is_incident_number,
+    named,
 )
 from datadog_caselinks.references import Details, Resolver, address_of, parse_link
 
@@ -52,6 +57,9 @@ _MAX_SEARCHED: Final = 1000
 
 _CONCURRENCY: Final = 20
 """Requests at once for the titles of a page, and for the blockers of one distance."""
+
+_MAX_CHECKED: Final = 200
+"""Entities whose links a plan reads to find contradictions."""
 
 _MAX_BLOCKERS: Final = 200
 _MAX_BLOCKER_DEPTH: Final = 25
@@ -264,13 +272,18 @@ class Tools:
 
         async with _reporting(context) as on_progress:
             plan = await self._client.plan_links(wanted.values(), progress=on_progress, on_failure=leave_out)
+            ahead, is_complete = await self._links_ahead(plan.create, Progress(on_progress))
+        created = frozenset(map(identity, plan.create))
+        contradictions = find_contradictions(
+            [*plan.create, *ahead], name=named, about=lambda link: identity(link) in created
+        )
+        ends = [end for each in contradictions for link in each.links for end in (link.parent, link.child)]
+        known = await _details_of(self._client.resolver(), ends)
         return views.Plan(
             would_create=[views.sentence(link, plan.details) for link in plan.create],
             already_linked=[views.sentence(link, plan.details) for link in plan.keep],
-            contradictions=[
-                views.Contradiction(kind=each.kind, message=one_line(each.message, limit=1000))
-                for each in plan.warnings
-            ],
+            contradictions=[views.contradiction(each, known) for each in contradictions],
+            is_checked=is_complete,
             left_out=sorted(left_out, key=lambda each: each.index),
         )
 
@@ -369,6 +382,38 @@ class Tools:
             except InvalidLinkError as error:
                 malformed.append(views.LeftOut(index=index, error=views.error_text(error)))
         return wanted, malformed
+
+    async def _links_ahead(
+        self, new: Sequence[NewCaseLink], progress: Progress
+    ) -> tuple[list[CaseLink], bool]:
+        """Return the existing links that could contradict ``new``, and whether these are all.
+
+        They are those of the same relationships to and from the children of ``new``, and what these lead to.
+        """
+        relationships = {each.relationship for each in new if each.relationship in ACYCLIC}
+        due = list(dict.fromkeys(each.child for each in new if each.relationship in ACYCLIC))
+        seen = set[Entity]()
+        found: dict[str, CaseLink] = {}
+        unreadable = False
+
+        async def list_links(entity: Entity) -> list[CaseLink]:
+            nonlocal unreadable
+            try:
+                return await self._client.list_links(entity)
+            except (NotFoundError, PermissionDeniedError):
+                unreadable = True
+                return []
+
+        while due and len(seen) < _MAX_CHECKED:
+            now = due[: _MAX_CHECKED - len(seen)]
+            due = due[len(now) :]
+            seen.update(now)
+            lists = await map_concurrently(list_links, now, concurrency=_CONCURRENCY, progress=progress)
+            links = [each for listed in lists.values() for each in listed]
+            found |= {each.id: each for each in links if each.relationship in relationships}
+            reached = (each.child for each in found.values() if each.parent in seen)
+            due = [each for each in dict.fromkeys([*due, *reached]) if each not in seen]
+        return list(found.values()), not due and not unreadable
 
     async def _links_page(
         self,

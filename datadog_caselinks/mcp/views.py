@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from datadog_caselinks.errors import CaseLinksError
+from datadog_caselinks.graph.contradictions import Contradiction
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, Incident, NewCaseLink
 from datadog_caselinks.references import Details, in_words, name_of, relationship_in_words, status_of
@@ -155,7 +156,7 @@ class LeftOut(View):
     error: str
 
 
-class Contradiction(View):
+class ContradictionView(View):
     """Links that cannot all be right."""
 
     kind: str
@@ -168,7 +169,11 @@ class Plan(View):
     would_create: list[str]
     already_linked: list[str]
     contradictions: Annotated[
-        list[Contradiction], Field(description="Cycles and several parents. Solve them before you link.")
+        list[ContradictionView],
+        Field(description="Of would_create, with each other and with existing links: solve them first."),
+    ]
+    is_checked: Annotated[
+        bool, Field(description="False: there may be more contradictions, not all links could be read.")
     ]
     left_out: list[LeftOut]
 
@@ -270,6 +275,12 @@ def found_incident(incident: Incident) -> FoundIncident:
     """Return the view of an incident."""
     name = named_by(incident.entity, {incident.entity: incident})
     return FoundIncident(name=name, title=quoted_title(incident), status=status(incident))
+
+
+def contradiction(found: Contradiction, known: Mapping[Entity, Details]) -> ContradictionView:
+    """Return the view of a contradiction."""
+    message = found.describe(lambda entity: named_by(entity, known))
+    return ContradictionView(kind=found.kind, message=one_line(message, limit=_MAX_ERROR))
 
 
 def link_view(link: CaseLink, around: Entity, known: Mapping[Entity, Details]) -> LinkView:
