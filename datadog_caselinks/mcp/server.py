@@ -196,8 +196,8 @@ class AgentServer(MCPServer[Any]):
     def _require_usable(self, name: str, arguments: dict[str, Any]) -> None:
         if refused := self._refused.get(name):
             raise ToolError(
-                f"{name} is not allowed, and nothing was changed: whoever runs this server can allow it with "
-                f"{_OPTIONS[refused.access]}"
+                f"{name} is not allowed, and nothing was changed: the person who runs this server can "
+                f"allow it with {_OPTIONS[refused.access]}"
             )
         if name not in self._parameters:
             raise ToolError(f"there is no tool {quoted(name)}; use one of {', '.join(self._parameters)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -65,5 +66,5 @@ class Writes:
             raise CaseLinksError(f"{allowed}, and {count} were asked for: ask for fewer. Nothing was written")
         now = self._clock()
         if wait := self._count.wait(now, count):
-            raise CaseLinksError(f"{allowed}: call again in {wait:.0f} s. Nothing was written")
+            raise CaseLinksError(f"{allowed}: call again in {math.ceil(wait)} s. Nothing was written")
         self._count.add(now, count)

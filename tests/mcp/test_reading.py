@@ -109,9 +109,7 @@ class TestShowEntity:
     async def test_it_shows_a_case_with_its_links(self, server: AgentServer) -> None:
         """A case has its facts, and each link as seen from it."""
         async with connected(server) as agent:
-            shown = await agent.call(
-                "show_entity", entity="https://app.datadoghq.com/cases/SHOP-20".split("/")[-1]
-            )
+            shown = await agent.call("show_entity", entity="shop-20")
         assert {
             name: shown[name] for name in ("name", "type", "title", "status", "priority", "total_links")
         } == {
