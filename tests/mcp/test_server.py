@@ -15,7 +15,7 @@ from datadog_caselinks.mcp.server import Access
 from datadog_caselinks.sandbox import Sandbox
 from tests.mcp.agents import connected
 from tests.support.ids import some_id
-from tests.support.server import Exchange, Server
+from tests.support.server import Exchange, Server, head
 from tests.support.waiting import settle
 
 READING = {"find_cases", "find_incidents", "show_entity", "list_links", "what_blocks", "graph", "plan_links"}
@@ -250,6 +250,14 @@ class TestProgress:
         assert seen[-1][0] == seen[-1][1]
 
 
+async def drips(exchange: Exchange) -> None:
+    """Respond without end, for as long as the client reads."""
+    await exchange.send(head(200, Content_Length="100000"))
+    while not exchange.writer.is_closing():
+        await exchange.send(b" ")
+        await asyncio.sleep(0.001)
+
+
 class TestCancellation:
     @ERAS
     @pytest.mark.parametrize(
@@ -280,11 +288,8 @@ class TestCancellation:
         """A cancelled call leaves no request, and the server goes on; a write in flight is in the log."""
         caplog.set_level(logging.INFO)
 
-        async def hangs(_: Exchange) -> None:
-            await asyncio.Event().wait()
-
         async with (
-            Server(hangs) as datadog,
+            Server(drips) as datadog,
             CaseLinksClient(datadog.url, keys) as client,
             connected(AgentServer(client, access=Access.WRITE), mode=mode) as agent,
         ):
