@@ -83,15 +83,15 @@ def mcp(
     CASELINKS_MCP_TOKEN contains; without it, a new token is printed to standard error.
     Each write is logged to standard error.
     """
+    if allow_delete and not allow_write:
+        raise ParameterError("--allow-delete needs --allow-write too")
+    token, is_new = (None, False) if port is None else _token()
     from datadog_caselinks.mcp import serve_http, serve_stdio
     from datadog_caselinks.mcp.server import Access, AgentServer
 
-    if allow_delete and not allow_write:
-        raise ParameterError("--allow-delete needs --allow-write too")
     access = Access.DELETE if allow_delete else Access.WRITE if allow_write else Access.READ
     settings = Settings(site, in_sandbox, "table", False, verbose, max_wait, rate)
     screen = Screen()
-    token, is_new = (None, False) if port is None else _token()
 
     async def serve() -> None:
         async with open_client(settings) as client:
