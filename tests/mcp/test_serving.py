@@ -167,7 +167,7 @@ class TestCommand:
         assert started.stdout
         started.stdin.write(json.dumps(HELLO).encode() + b"\n")
         response = json.loads(await started.stdout.readline())
-        assert response["result"]["serverInfo"]["name"] == "caselinks"
+        assert response["result"]["instructions"].endswith("no tool that creates or deletes links.")
         started.send_signal(signal.SIGTERM)
         assert await started.wait() == 143
 
