@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import OrderedDict
 from enum import IntEnum
 from typing import Annotated, Any, Final
@@ -16,12 +17,15 @@ from pydantic_core import to_json
 
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
+from datadog_caselinks.isolation import log
 from datadog_caselinks.mcp.tools import Tools
 from datadog_caselinks.mcp.views import error_text
 from datadog_caselinks.mcp.writes import Writes
 from datadog_caselinks.messages import one_line, quoted
 from datadog_caselinks.rate import Rate
 from datadog_caselinks.version import __version__
+
+_logger: Final = logging.getLogger(__name__)
 
 DEFAULT_WRITE_RATE: Final = Rate(100, 60)
 """The most links that agents may create and delete, unless it is set."""
@@ -157,7 +161,9 @@ class AgentServer(MCPServer[Any]):
                 raise ToolError(_unusable(name, error.__cause__)) from None
             if isinstance(error.__cause__, CaseLinksError):
                 raise ToolError(error_text(error.__cause__)) from None
-            raise
+            # Earlier versions of the SDK show an agent the text of any exception.
+            log(_logger, logging.ERROR, "%s failed unexpectedly", name, exc_info=True)
+            raise ToolError(f"{name} failed because of a defect in this server; its log has more") from None
         assert isinstance(result, CallToolResult)  # no tool here asks for input
         # The text is for hosts that do not read structured content: the same, without blanks.
         text = to_json(result.structured_content).decode()

@@ -271,8 +271,9 @@ class Tools:
                     left_out.append(views.LeftOut(index=index, error=views.error_text(error)))
 
         async with _reporting(context) as on_progress:
-            plan = await self._client.plan_links(wanted.values(), progress=on_progress, on_failure=leave_out)
-            ahead, is_complete = await self._links_ahead(plan.create, Progress(on_progress))
+            first, then = _in_two_parts(on_progress)
+            plan = await self._client.plan_links(wanted.values(), progress=first, on_failure=leave_out)
+            ahead, is_complete = await self._links_ahead(plan.create, Progress(then))
         created = frozenset(map(identity, plan.create))
         contradictions = find_contradictions(
             [*plan.create, *ahead], name=named, about=lambda link: identity(link) in created
@@ -573,6 +574,18 @@ async def _details_of(resolver: Resolver, entities: Sequence[Entity]) -> dict[En
         resolver.details, list(dict.fromkeys(entities)), concurrency=_CONCURRENCY, progress=Progress(None)
     )
     return {entity: details for entity, details in found.items() if details}
+
+
+def _in_two_parts(on_progress: OnProgress) -> tuple[OnProgress, OnProgress]:
+    """Return the callbacks of two pieces of work that follow each other."""
+    before = 0
+
+    def first(done: int, expected: int) -> None:
+        nonlocal before
+        before = done
+        on_progress(done, expected)
+
+    return first, lambda done, expected: on_progress(before + done, before + expected)
 
 
 @contextlib.asynccontextmanager

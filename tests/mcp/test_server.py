@@ -203,7 +203,7 @@ class TestErrors:
         monkeypatch.setattr(client, "list_links", fail)
         async with connected(server) as agent:
             error = await agent.refused("list_links", entity=some_id(1))
-        assert error == "Error executing tool list_links"
+        assert error == "list_links failed because of a defect in this server; its log has more"
         assert "RuntimeError: internals" in caplog.text
 
 
