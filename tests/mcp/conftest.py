@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient
+from datadog_caselinks import ApiKeys, CaseLinksClient
 
 
 @pytest.fixture
@@ -15,10 +15,23 @@ def sandbox_options() -> dict[str, Any]:
     return {"seed": "demo"}
 
 
-@pytest.fixture
-def server(client: CaseLinksClient) -> Any:
-    """A server that allows everything."""
+@pytest.fixture(scope="session")
+def shared_server() -> Any:
+    """A server that allows everything, whose schemas take longer to build than most tests take."""
     from datadog_caselinks.mcp import AgentServer
     from datadog_caselinks.mcp.server import Access
 
-    return AgentServer(client, access=Access.DELETE)
+    unused = CaseLinksClient("http://127.0.0.1:9", ApiKeys(api_key="unused", app_key="unused"))
+    return AgentServer(unused, access=Access.DELETE)
+
+
+@pytest.fixture
+def server(shared_server: Any, client: CaseLinksClient) -> Any:
+    """A server for ``client`` that allows everything, in its first state."""
+    from datadog_caselinks.mcp import DEFAULT_WRITE_RATE
+    from datadog_caselinks.mcp.writes import Writes
+
+    shared_server._graphs.clear()
+    shared_server._tools._client = client
+    shared_server._tools._writes = Writes(DEFAULT_WRITE_RATE)
+    return shared_server

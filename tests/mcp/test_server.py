@@ -220,18 +220,14 @@ class TestPrompt:
         assert all(name in content for name in ("find_cases", "find_incidents", "plan_links", "link_many"))
 
 
-ERAS = pytest.mark.parametrize("mode", ["auto", "legacy"])
-
-
 class TestProgress:
-    @ERAS
     @pytest.mark.parametrize(
-        ("name", "arguments"),
+        ("mode", "name", "arguments"),
         [
-            ("graph", {"entities": ["SHOP-2"]}),
-            ("what_blocks", {"entity": "SHOP-22"}),
-            ("plan_links", {"links": [A_LINK]}),
-            ("link_many", {"links": [A_LINK]}),
+            ("auto", "graph", {"entities": ["SHOP-2"]}),
+            ("legacy", "what_blocks", {"entity": "SHOP-22"}),
+            ("auto", "plan_links", {"links": [A_LINK]}),
+            ("legacy", "link_many", {"links": [A_LINK]}),
         ],
     )
     async def test_long_work_reports_it(
@@ -258,28 +254,19 @@ async def drips(exchange: Exchange) -> None:
         await asyncio.sleep(0.001)
 
 
+THREE = [{"entity": some_id(1), "relationship": "blocks", "other": some_id(number)} for number in (2, 3, 4)]
+
+
 class TestCancellation:
-    @ERAS
     @pytest.mark.parametrize(
-        ("name", "arguments"),
+        ("mode", "name", "arguments"),
         [
-            ("find_cases", {"query": "a"}),
-            ("graph", {"entities": [some_id(1)]}),
-            ("what_blocks", {"entity": some_id(1)}),
-            (
-                "plan_links",
-                {"links": [{"entity": some_id(1), "relationship": "blocks", "other": some_id(2)}]},
-            ),
-            ("link", {"entity": some_id(1), "relationship": "blocks", "other": some_id(2)}),
-            (
-                "link_many",
-                {
-                    "links": [
-                        {"entity": some_id(1), "relationship": "blocks", "other": some_id(number)}
-                        for number in range(2, 9)
-                    ]
-                },
-            ),
+            ("legacy", "find_cases", {"query": "a"}),
+            ("legacy", "graph", {"entities": [some_id(1)]}),
+            ("auto", "what_blocks", {"entity": some_id(1)}),
+            ("legacy", "plan_links", {"links": THREE}),
+            ("auto", "link", THREE[0]),
+            ("legacy", "link_many", {"links": THREE}),
         ],
     )
     async def test_it_stops_the_work(

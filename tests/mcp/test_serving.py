@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import importlib
 import os
 import signal
 import socket
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from click.testing import CliRunner
-from mcp import StdioServerParameters, stdio_client
+from mcp import MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from datadog_caselinks import ApiKeys, CaseLinksClient
@@ -101,40 +101,60 @@ def environment(sandbox: Sandbox | None = None) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def program(log: Path, variables: dict[str, str], *options: str) -> AsyncIterator[Agent]:
-    """Start the command as a host does, and connect to it."""
-    arguments = ["-W", "error", "-m", "datadog_caselinks", "mcp", *options]
-    parameters = StdioServerParameters(command=sys.executable, args=arguments, env=variables)
-    with log.open("w") as errors:
+async def program(folder: Path, variables: dict[str, str], *options: str) -> AsyncIterator[Agent]:
+    """Start the command as a host does, and connect to it. Its process id and its log are in ``folder``."""
+    start = (
+        "import os, pathlib, runpy, sys\n"
+        f"pathlib.Path({str(folder / 'pid')!r}).write_text(str(os.getpid()))\n"
+        f"sys.argv = ['caselinks', 'mcp', *{options!r}]\n"
+        "runpy.run_module('datadog_caselinks', run_name='__main__')\n"
+    )
+    parameters = StdioServerParameters(command=sys.executable, args=["-c", start], env=variables)
+    with (folder / "log").open("w") as errors:
         async with connected(stdio_client(parameters, errlog=errors)) as agent:
             yield agent
 
 
+async def call_forever(agent: Agent) -> None:
+    while True:
+        await agent.refused("nothing")
+
+
 @pytest.mark.program
 class TestCommand:
-    async def test_it_uses_the_environment_and_logs_writes(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Site and credentials are those of the command, and each write is in the log, without keys."""
-        log = tmp_path / "log"
+    async def test_it_serves_a_host_until_a_signal(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Site and keys are those of the environment, each write is in the log, and a signal ends it.
+
+        It ends although standard input is open, on which a thread waits that cannot be cancelled.
+        """
         options = ("--allow-write", "--allow-delete", "--write-rate", "2/1h", "--rate", "50/1s")
-        async with program(log, environment(sandbox), *options) as agent:
+        log = tmp_path / "log"
+        async with program(tmp_path, environment(sandbox), *options) as agent:
             done = await agent.call("link", **A_LINK)
             await agent.call("unlink", **A_LINK)
             assert "allows 2 writes in 3600 s" in await agent.refused("link", **A_LINK)
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+            with pytest.raises(MCPError, match="Connection closed"):
+                await call_forever(agent)
         assert {each.method for each in sandbox.requests} == {"GET", "POST", "DELETE"}
-        lines = log.read_text().splitlines()
-        assert lines[0] == f"Serving {sandbox.url} on standard input and output."
-        assert [line.split(" INFO ")[1] for line in lines[1:]] == [
+        first, *lines, last = log.read_text().splitlines()
+        assert first == f"Serving {sandbox.url} on standard input and output."
+        assert [line.split(" INFO ")[1] for line in lines] == [
             "asked to link: MAIL-1 blocks MAIL-2",
             f"link: MAIL-1 blocks MAIL-2: created as {done['link_id']}",
             "asked to unlink: MAIL-1 blocks MAIL-2",
             f"unlink: MAIL-1 blocks MAIL-2: deleted {done['link_id']}",
         ]
+        assert last == "Interrupted."
 
-    async def test_it_serves_http_until_a_signal(self, sandbox: Sandbox) -> None:
-        """It prints the address and a new token to standard error, and ends soon after SIGTERM."""
+    async def test_it_serves_http_until_a_signal(self) -> None:
+        """It prints the address and a new token to standard error, and ends soon after SIGTERM.
+
+        By default it is read-only, and the sandbox needs no keys.
+        """
         started = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "datadog_caselinks", "mcp", "--port", "0", "-v"),
-            env=environment(sandbox),
+            *(sys.executable, "-m", "datadog_caselinks", "mcp", "--port", "0", "--sandbox"),
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -148,28 +168,12 @@ class TestCommand:
             connected(streamable_http_client(url, http_client=http)) as agent,
         ):
             assert (await agent.call("find_cases", query="SHOP-2"))["cases"]
+            assert "link" not in await agent.tools()
         started.send_signal(signal.SIGTERM)
         out, err = await started.communicate()
         assert (started.returncode, out) == (143, b"")
         assert "Traceback" not in err.decode()
         assert err.decode().endswith("Interrupted.\n")
-
-    async def test_it_ends_on_a_signal_although_input_is_open(self) -> None:
-        """A thread that waits for standard input does not keep the process."""
-        started = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "datadog_caselinks", "mcp", "--sandbox"),
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert started.stdin
-        assert started.stdout
-        started.stdin.write(json.dumps(HELLO).encode() + b"\n")
-        response = json.loads(await started.stdout.readline())
-        assert response["result"]["instructions"].endswith("no tool that creates or deletes links.")
-        started.send_signal(signal.SIGTERM)
-        assert await started.wait() == 143
 
 
 class TestOptions:
@@ -224,3 +228,12 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     result = CliRunner().invoke(caselinks, ["mcp", "--sandbox"])
     assert result.exit_code == 2
     assert result.output.endswith("needs an extra: pip install 'datadog_caselinks[mcp]'\n")
+
+
+def test_another_missing_module_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the package itself that is missing is a defect, and no advice to install an extra."""
+    for name in [name for name in sys.modules if name.startswith("datadog_caselinks.mcp")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "datadog_caselinks.mcp.server", None)
+    with pytest.raises(ModuleNotFoundError, match="datadog_caselinks"):
+        importlib.import_module("datadog_caselinks.mcp")
