@@ -99,12 +99,12 @@ def mcp(
             if token is None:
                 screen.note(f"Serving {client.site.api_url} on standard input and output.")
                 await serve_stdio(server)
-                return
-            with socket.create_server(("127.0.0.1", port or 0)) as listener:
-                screen.note(f"Serving {client.site.api_url} on {_address(listener)}")
-                if is_new:
-                    screen.note(f"Authorization: Bearer {token}")
-                await serve_http(server, listener, token)
+            else:
+                with socket.create_server(("127.0.0.1", port or 0)) as listener:
+                    screen.note(f"Serving {client.site.api_url} on {_address(listener)}")
+                    if is_new:
+                        screen.note(f"Authorization: Bearer {token}")
+                    await serve_http(server, listener, token)
 
     with _logging(verbose=verbose):
         run(end_within(_END, serve(), lambda: None))

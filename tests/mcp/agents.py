@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx2
@@ -19,8 +19,6 @@ from datadog_caselinks.mcp import AgentServer, serve_http
 
 TOKEN: Final = "a-token-for-tests-only"
 
-OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
-
 
 @frozen
 class Agent:
@@ -28,9 +26,9 @@ class Agent:
 
     client: Client
 
-    async def call(self, name: str, on_progress: OnProgress | None = None, **arguments: Any) -> Any:
+    async def call(self, name: str, **arguments: Any) -> Any:
         """Call a tool that has to succeed, and return its structured content, which its text repeats."""
-        result = await self.client.call_tool(name, arguments, progress_callback=on_progress)
+        result = await self.client.call_tool(name, arguments)
         assert not result.is_error, result.content
         assert json.loads(text_of(result)) == result.structured_content
         return result.structured_content

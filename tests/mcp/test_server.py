@@ -236,11 +236,11 @@ class TestProgress:
         """Progress goes up to the last step."""
         seen: list[tuple[float, float | None]] = []
 
-        async def on_progress(done: float, expected: float | None, _: str | None) -> None:
-            seen.append((done, expected))
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            seen.append((progress, total))
 
         async with connected(server, mode=mode) as agent:
-            await agent.call(name, on_progress, **arguments)
+            await agent.client.call_tool(name, arguments, progress_callback=on_progress)
             await settle()
         assert seen == sorted(seen)
         assert seen[-1][0] == seen[-1][1]

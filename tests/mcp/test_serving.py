@@ -76,13 +76,14 @@ class TestHTTP:
         async with serving(server) as url, httpx2.AsyncClient() as http:
             here = urlsplit(url).netloc
 
-            async def status(**headers: str | bytes) -> int:
-                return (await http.post(url, json=HELLO, headers=headers)).status_code
+            async def status(**headers: str) -> int:
+                encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+                return (await http.post(url, json=HELLO, headers=encoded)).status_code
 
             assert await status(**right) == 200
             assert await status(**right | {"Authorization": f"bearer  {TOKEN}"}) == 200
             assert await status(**right | {"Origin": f"http://{here}"}) == 200
-            for wrong in ("", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", b"Bearer \xe4"):
+            for wrong in ("", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer \xe4"):
                 assert await status(**right | {"Authorization": wrong}) == 401, wrong
             assert await status(**right | {"Host": "evil.example"}) == 421
             assert await status(**right | {"Host": f"evil.example:{here.split(':')[1]}"}) == 421
@@ -201,6 +202,11 @@ class TestOptions:
         assert result.exit_code == 2
         assert result.stdout == ""
         assert error in result.stderr
+
+    def test_it_ends_with_its_input(self) -> None:
+        """A host that closes standard input ends the server, which has written nothing but the protocol."""
+        result = CliRunner().invoke(caselinks, ["mcp", "--sandbox"], input="")
+        assert (result.exit_code, result.stdout) == (0, "")
 
     def test_a_given_token_is_used_and_not_printed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a token in the environment, the log does not have it."""
