@@ -96,14 +96,13 @@ async def recorded() -> AsyncIterator[Recorder]:
 
 
 async def _table(recorder: Recorder) -> str:
-    rows = ["| tool | arguments | what it does | needs |", "| --- | --- | --- | --- |"]
+    rows = ["| tool | what it does |", "| --- | --- |"]
     for name, tool in (await recorder.agent.tools()).items():
         required = tool.input_schema.get("required", [])
-        arguments = [
-            f"`{each}`" if each in required else f"`{each}`?" for each in tool.input_schema["properties"]
-        ]
+        given = [f"`{each}`" + "?" * (each not in required) for each in tool.input_schema["properties"]]
         does = tool.description.split("\n\n")[0].replace("\n", " ")
-        rows.append(f"| `{name}` | {', '.join(arguments)} | {does} | {_OPTIONS.get(name, '')} |")
+        needs = f" Needs {_OPTIONS[name]}." if name in _OPTIONS else ""
+        rows.append(f"| `{name}` | {does}{needs} Arguments: {', '.join(given)}. |")
     return "\n".join(rows) + "\n"
 
 
