@@ -67,15 +67,15 @@ _MAX_BLOCKER_DEPTH: Final = 25
 EntityText = Annotated[
     str,
     Field(
-        description="A case key such as SHOP-1, an incident such as incident:123, the URL of a case or "
-        "incident, a UUID, page:UUID or conversation:UUID.",
+        description="A case key such as SHOP-1, an incident with this prefix such as incident:123, the URL of "
+        "a case or incident, a UUID, page:UUID or conversation:UUID.",
         max_length=500,
     ),
 ]
 RelationshipText = Annotated[
     str,
     Field(
-        description="How entity relates to other: blocks, blocked by, causes, caused by, duplicates, "
+        description="How entity relates to other, in one of these words: blocks, blocked by, causes, caused by, duplicates, "
         "duplicated by, parent of, child of, relates to, escalates to, escalated from, successor of or "
         "predecessor of.",
         max_length=50,
@@ -113,9 +113,9 @@ class Tools:
         query: Annotated[
             str,
             Field(
-                description="Words of the title or description, such as payment timeout, and filters such as "
-                "status:open, -status:closed or priority:(P1 OR P2). A case key finds that case. Empty finds "
-                "all.",
+                description="One to three distinctive words of the title, such as payment timeout, and no "
+                "sentence: every word must occur. Alternatives and filters: (timeout OR hangs) -status:closed "
+                "priority:(P1 OR P2). A case key finds that case. Empty finds all.",
                 max_length=1000,
             ),
         ],
@@ -130,15 +130,18 @@ class Tools:
             with contextlib.suppress(NotFoundError):
                 return views.FoundCases(cases=[views.found_case(await self._client.get_case(query.strip()))])
         found, next_cursor = await _page(self._client.search_cases(query), limit, cursor)
-        return views.FoundCases(cases=list(map(views.found_case, found)), next_cursor=next_cursor)
+        return views.FoundCases(
+            cases=list(map(views.found_case, found)), next_cursor=next_cursor, hint=_hint(found, query)
+        )
 
     async def find_incidents(
         self,
         query: Annotated[
             str,
             Field(
-                description="A number such as 123 or IR-123, filters such as state:active or "
-                "state:(active OR stable), or words of the title. Empty finds all.",
+                description="A number such as 123 or IR-123, a filter such as state:active or "
+                "state:(active OR stable), or one or two words of the title, all of which must occur. Empty "
+                "finds all.",
                 max_length=1000,
             ),
         ],
@@ -147,7 +150,7 @@ class Tools:
     ) -> views.FoundIncidents:
         """Find incidents by number, filters or words, newest first.
 
-        If words find nothing, use a filter and choose by the titles.
+        If words find nothing, use a filter, or an empty query, and choose by the titles.
         """
         number = query.strip().removeprefix("incident:").removeprefix("#")
         if is_incident_number(number):
@@ -155,7 +158,11 @@ class Tools:
                 incident = await self._client.get_incident(number)
                 return views.FoundIncidents(incidents=[views.found_incident(incident)])
         found, next_cursor = await _page(self._client.search_incidents(query), limit, cursor)
-        return views.FoundIncidents(incidents=list(map(views.found_incident, found)), next_cursor=next_cursor)
+        return views.FoundIncidents(
+            incidents=list(map(views.found_incident, found)),
+            next_cursor=next_cursor,
+            hint=_hint(found, query),
+        )
 
     async def show_entity(self, entity: EntityText) -> views.ShownEntity:
         """Show one case or incident (title, status, address) with its first 20 links.
@@ -561,6 +568,13 @@ async def _page(
             if index > start:
                 page.append(each)
     return page, None
+
+
+def _hint(found: Sequence[object], query: str) -> str | None:
+    """Return what to try if a search with several words has found nothing."""
+    if found or len(query.split()) < 2:
+        return None
+    return "nothing has all of these words: use fewer, other ones, or (one OR another)"
 
 
 async def _required_details(resolver: Resolver, entity: Entity) -> Details | None:

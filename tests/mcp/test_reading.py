@@ -71,6 +71,17 @@ class TestFindCases:
             error = await agent.refused("find_cases", query="", cursor="1000")
         assert error == "a search shows its first 1000 results: use a narrower query"
 
+    async def test_a_sentence_that_finds_nothing_gets_a_hint(self, server: AgentServer) -> None:
+        """A search needs every word to occur, which an agent that asks in sentences has to know."""
+        async with connected(server) as agent:
+            sentence = await agent.call("find_cases", query="parcel labels are printed twice")
+            word = await agent.call("find_cases", query="nothingness")
+            incident = await agent.call("find_incidents", query="checkout incident")
+        hint = "nothing has all of these words: use fewer, other ones, or (one OR another)"
+        assert sentence == {"cases": [], "hint": hint}
+        assert word == {"cases": []}
+        assert incident == {"incidents": [], "hint": hint}
+
     async def test_it_leaves_out_what_is_not_known(self, sandbox: Sandbox, server: AgentServer) -> None:
         """A case without a priority has no priority in the result."""
         sandbox.add_case("WEB-1", "Slow page")
