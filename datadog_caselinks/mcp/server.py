@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.isolation import log
-from datadog_caselinks.mcp.tools import Tools
+from datadog_caselinks.mcp.tools import MAX_ENTITIES, Tools
 from datadog_caselinks.mcp.views import error_text
 from datadog_caselinks.mcp.writes import Writes
 from datadog_caselinks.messages import one_line, quoted
@@ -132,11 +132,11 @@ class AgentServer(MCPServer[Any]):
             if kind.access <= access:
                 self._offer(kind)
         self.resource(
-            "caselinks://graph/{entity}{?depth}",
+            "caselinks://graph/{entities}{?depth,max_entities}",
             name="graph",
             title="Graph of links",
-            description="The links around a case or incident as a Mermaid flowchart, such as "
-            "caselinks://graph/SHOP-1?depth=2.",
+            description="The links around cases and incidents as a Mermaid flowchart, such as "
+            "caselinks://graph/SHOP-1%2CSHOP-2?depth=2.",
             mime_type="text/plain",
         )(self._read_graph)
         self.prompt(
@@ -217,9 +217,14 @@ class AgentServer(MCPServer[Any]):
         if len(self._graphs) > _MAX_GRAPHS:
             self._graphs.popitem(last=False)
 
-    async def _read_graph(self, entity: str, depth: Annotated[int, Field(ge=1, le=5)] = _GRAPH_DEPTH) -> str:
+    async def _read_graph(
+        self,
+        entities: str,
+        depth: Annotated[int, Field(ge=1, le=5)] = _GRAPH_DEPTH,
+        max_entities: Annotated[int, Field(ge=1, le=200)] = MAX_ENTITIES,
+    ) -> str:
         try:
-            return await self._tools.read_drawn_graph(entity, depth)
+            return await self._tools.read_drawn_graph(entities.split(","), depth, max_entities)
         except (InvalidLinkError, NotFoundError) as error:
             raise ResourceNotFoundError(error_text(error)) from None
         except CaseLinksError as error:

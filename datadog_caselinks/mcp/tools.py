@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -58,6 +58,9 @@ _MAX_SEARCHED: Final = 1000
 _CONCURRENCY: Final = 20
 """Requests at once for the titles of a page, and for the blockers of one distance."""
 
+MAX_ENTITIES: Final = 50
+"""Entities of a graph, unless an agent asks for another number."""
+
 _MAX_CHECKED: Final = 200
 """Entities whose links a plan reads to find contradictions."""
 
@@ -67,17 +70,17 @@ _MAX_BLOCKER_DEPTH: Final = 25
 EntityText = Annotated[
     str,
     Field(
-        description="A case key such as SHOP-1, an incident with this prefix such as incident:123, the URL of "
-        "a case or incident, a UUID, page:UUID or conversation:UUID.",
+        description="A case key such as SHOP-1, an incident with this prefix such as incident:123, the URL "
+        "of a case or incident, a UUID, page:UUID or conversation:UUID.",
         max_length=500,
     ),
 ]
 RelationshipText = Annotated[
     str,
     Field(
-        description="How entity relates to other, in one of these words: blocks, blocked by, causes, caused by, duplicates, "
-        "duplicated by, parent of, child of, relates to, escalates to, escalated from, successor of or "
-        "predecessor of.",
+        description="How entity relates to other, in one of these words: blocks, blocked by, causes, "
+        "caused by, duplicates, duplicated by, parent of, child of, relates to, escalates to, escalated "
+        "from, successor of or predecessor of.",
         max_length=50,
     ),
 ]
@@ -114,8 +117,8 @@ class Tools:
             str,
             Field(
                 description="One to three distinctive words of the title, such as payment timeout, and no "
-                "sentence: every word must occur. Alternatives and filters: (timeout OR hangs) -status:closed "
-                "priority:(P1 OR P2). A case key finds that case. Empty finds all.",
+                "sentence: every word must occur. Alternatives and filters: (timeout OR hangs) "
+                "-status:closed priority:(P1 OR P2). A case key finds that case. Empty finds all.",
                 max_length=1000,
             ),
         ],
@@ -241,7 +244,9 @@ class Tools:
         ],
         context: Context[Any, Any],
         depth: Annotated[int, Field(description="How many links away to go.", ge=1, le=5)] = 2,
-        max_entities: Annotated[int, Field(description="Cut off a larger graph.", ge=1, le=200)] = 50,
+        max_entities: Annotated[
+            int, Field(description="Cut off a larger graph.", ge=1, le=200)
+        ] = MAX_ENTITIES,
     ) -> views.Graph:
         """Draw the links around one or more entities as a Mermaid flowchart, with cycles marked.
 
@@ -251,7 +256,7 @@ class Tools:
             graph = await self._client.read_graph(
                 *entities, depth=depth, max_nodes=max_entities, progress=on_progress
             )
-        uri = graph_uri(graph.root, graph.details, depth)
+        uri = graph_uri(graph, depth, max_entities)
         self._on_graph(uri)
         return views.Graph(
             mermaid=drawn(graph),
@@ -307,7 +312,7 @@ class Tools:
         with self._writes.asked("link", [wanted]) as report:
             result = await self._client.ensure_link(wanted)
             outcome = LinkStatus.CREATED if result.created else LinkStatus.ALREADY_LINKED
-            report(wanted, f"{outcome} as {result.link.id}")
+            report(wanted, f"{outcome}: {result.link.id}")
         return views.Linked(link=as_asked(wanted), created=result.created, link_id=views.fact(result.link.id))
 
     async def link_many(self, links: WantedLinks, context: Context[Any, Any]) -> views.LinkedMany:
@@ -336,7 +341,8 @@ class Tools:
                     outcomes[index] = views.LinkOutcome(
                         index=index, status=outcome.status, link=as_asked(outcome.new), error=error
                     )
-                    report(outcome.new, f"{outcome.status}: {error}" if error else outcome.status)
+                    done = error if isinstance(outcome, Failed) else outcome.link.id
+                    report(outcome.new, f"{outcome.status}: {done}")
                     await context.report_progress(len(outcomes), len(links))
         statuses = [each.status for each in outcomes.values()]
         created, kept = map(statuses.count, (LinkStatus.CREATED, LinkStatus.ALREADY_LINKED))
@@ -376,9 +382,9 @@ class Tools:
             link=as_asked(wanted), deleted=len(equal), link_ids=list(map(views.fact, equal))
         )
 
-    async def read_drawn_graph(self, entity: str, depth: int) -> str:
-        """Return the graph around ``entity`` as Mermaid, with as many entities as the tool draws."""
-        return drawn(await self._client.read_graph(entity, depth=depth, max_nodes=50))
+    async def read_drawn_graph(self, entities: Sequence[str], depth: int, max_entities: int) -> str:
+        """Return the graph around ``entities`` as Mermaid."""
+        return drawn(await self._client.read_graph(*entities, depth=depth, max_nodes=max_entities))
 
     def _parsed(self, links: Sequence[Wanted]) -> tuple[dict[int, WantedLink], list[views.LeftOut]]:
         """Return the links by their index, and those that cannot be parsed."""
@@ -449,9 +455,11 @@ class Tools:
         )
 
 
-def graph_uri(root: Entity, known: Mapping[Entity, Details], depth: int) -> str:
-    """Return the URI of the resource that draws the graph around ``root``."""
-    return f"caselinks://graph/{quote(views.named_by(root, known), safe='')}?depth={depth}"
+def graph_uri(graph: LinkGraph, depth: int, max_entities: int) -> str:
+    """Return the URI of the resource that draws ``graph``."""
+    roots = quote(",".join(views.named_by(each, graph.details) for each in graph.roots), safe="")
+    limit = "" if max_entities == MAX_ENTITIES else f"&max_entities={max_entities}"
+    return f"caselinks://graph/{roots}?depth={depth}{limit}"
 
 
 def drawn(graph: LinkGraph) -> str:

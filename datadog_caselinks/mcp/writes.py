@@ -12,7 +12,7 @@ from typing import Final
 
 from datadog_caselinks.errors import CaseLinksError
 from datadog_caselinks.isolation import log
-from datadog_caselinks.messages import counted
+from datadog_caselinks.messages import MAX_STORED, counted, one_line
 from datadog_caselinks.models import WantedLink, named
 from datadog_caselinks.rate import Rate, RateCount
 from datadog_caselinks.references import relationship_in_words
@@ -43,7 +43,7 @@ class Writes:
         Raises:
             CaseLinksError: The limit does not allow that many now. Nothing was written.
         """
-        self._admit(len(links))
+        self._admit(action, len(links))
         for link in links:
             log(_logger, logging.INFO, "asked to %s: %s", action, as_asked(link))
         pending = dict.fromkeys(links)
@@ -57,14 +57,30 @@ class Writes:
         except (CaseLinksError, asyncio.CancelledError) as error:
             is_error = isinstance(error, CaseLinksError)
             for link in list(pending):
-                report(link, str(error) if is_error else "cancelled, it may have been carried out")
+                report(
+                    link,
+                    one_line(str(error), limit=MAX_STORED)
+                    if is_error
+                    else "cancelled, it may have been carried out",
+                )
             raise
 
-    def _admit(self, count: int) -> None:
-        allowed = f"this server allows {counted(self._rate.requests, 'write')} in {self._rate.seconds:g} s"
-        if count > self._rate.requests:
-            raise CaseLinksError(f"{allowed}, and {count} were asked for: ask for fewer. Nothing was written")
+    def _admit(self, action: str, count: int) -> None:
         now = self._clock()
-        if wait := self._count.wait(now, count):
-            raise CaseLinksError(f"{allowed}: call again in {math.ceil(wait)} s. Nothing was written")
-        self._count.add(now, count)
+        if count > self._rate.requests:
+            problem = f", and {count} were asked for: ask for fewer"
+        elif wait := self._count.wait(now, count):
+            problem = f": call again in {math.ceil(wait)} s"
+        else:
+            self._count.add(now, count)
+            return
+        allowed = f"{counted(self._rate.requests, 'write')} in {self._rate.seconds:g} s"
+        log(
+            _logger,
+            logging.WARNING,
+            "refused to %s %s: more than %s",
+            action,
+            counted(count, "link"),
+            allowed,
+        )
+        raise CaseLinksError(f"this server allows {allowed}{problem}. Nothing was written")

@@ -270,6 +270,9 @@ class TestGraph:
             graph = await agent.call("graph", entities=["incident:103"], depth=1)
             assert graph["uri"] == "caselinks://graph/incident%3AIR-103?depth=1"
             assert await agent.read(graph["uri"]) == graph["mermaid"]
+            several = await agent.call("graph", entities=["SHOP-2", "SHOP-24"], depth=1, max_entities=9)
+            assert several["uri"] == "caselinks://graph/SHOP-2%2CSHOP-24?depth=1&max_entities=9"
+            assert await agent.read(several["uri"]) == several["mermaid"]
             for depth in (1, 2, 3, 4, 5):
                 for number in range(1, 6):
                     await agent.call("graph", entities=[f"MAIL-{number}"], depth=depth)
@@ -285,6 +288,7 @@ class TestGraph:
             assert (await agent.unreadable("caselinks://graph/WEB-9")).startswith(
                 "cannot get case WEB-9: 404 case not found. It does not exist"
             )
+            assert await agent.unreadable("caselinks://graph/SHOP-2?depth=9")
             assert "does not name an entity" in await agent.unreadable("caselinks://graph/nothing")
             sandbox.fail_next("500", count=3, operation="list")
             assert "500" in await agent.unreadable("caselinks://graph/SHOP-2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -140,11 +141,12 @@ class TestCommand:
         assert {each.method for each in sandbox.requests} == {"GET", "POST", "DELETE"}
         first, *lines, last = log.read_text().splitlines()
         assert first == f"Serving {sandbox.url} on standard input and output."
-        assert [line.split(" INFO ")[1] for line in lines] == [
+        assert [re.split(" INFO | WARNING ", line)[1] for line in lines] == [
             "asked to link: MAIL-1 blocks MAIL-2",
-            f"link: MAIL-1 blocks MAIL-2: created as {done['link_id']}",
+            f"link: MAIL-1 blocks MAIL-2: created: {done['link_id']}",
             "asked to unlink: MAIL-1 blocks MAIL-2",
             f"unlink: MAIL-1 blocks MAIL-2: deleted {done['link_id']}",
+            "refused to link 1 link: more than 2 writes in 3600 s",
         ]
         assert last == "Interrupted."
 

@@ -118,9 +118,9 @@ class TestLink:
         assert again == first | {"created": False}
         assert logged(caplog) == [
             "asked to link: MAIL-2 blocks MAIL-1",
-            f"link: MAIL-2 blocks MAIL-1: created as {first['link_id']}",
+            f"link: MAIL-2 blocks MAIL-1: created: {first['link_id']}",
             "asked to link: MAIL-2 blocks MAIL-1",
-            f"link: MAIL-2 blocks MAIL-1: already_linked as {first['link_id']}",
+            f"link: MAIL-2 blocks MAIL-1: already_linked: {first['link_id']}",
         ]
 
     async def test_a_lost_response_creates_no_second_link(
@@ -219,7 +219,9 @@ class TestUnlink:
 
 
 class TestLimit:
-    async def test_writes_beyond_it_are_refused(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+    async def test_writes_beyond_it_are_refused(
+        self, sandbox: Sandbox, client: CaseLinksClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Agents together write no more than the limit, and are told when they can go on."""
         server = AgentServer(client, access=Access.DELETE, write_rate=Rate(3, 600))
         before = len(sandbox.links)
@@ -234,6 +236,7 @@ class TestLimit:
         assert re.fullmatch(
             r"this server allows 3 writes in 600 s: call again in \d+ s\. Nothing was written", error
         )
+        assert "refused to link 2 links: more than 3 writes in 600 s" in logged(caplog)
         assert many == (
             "this server allows 3 writes in 600 s, and 4 were asked for: ask for fewer. Nothing was written"
         )
