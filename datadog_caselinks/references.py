@@ -93,7 +93,7 @@ _BACKWARD: Final = {
     Relationship.CAUSES: ("caused by",),
     Relationship.BLOCKS: ("blocked by",),
     Relationship.DUPLICATES: ("duplicated by",),
-    Relationship.PARENT_OF: ("child of", "has parent"),
+    Relationship.PARENT_OF: ("child of", "part of", "has parent"),
     Relationship.SUCCESSOR_OF: ("predecessor of", "precedes", "succeeded by"),
     Relationship.ESCALATES_TO: ("escalated from",),
 }
@@ -192,8 +192,8 @@ def parse_link(
         parent: The parent, or a text that :func:`parse_reference` accepts.
         relationship: A relationship in words, such as ``blocks``, ``relates to``, ``relates-to`` or
             ``RELATES_TO``. Words for the other direction swap the ends: with ``blocked by``, ``caused by``,
-            ``duplicated by``, ``child of``, ``predecessor of`` or ``escalated from``, the first end becomes
-            the child.
+            ``duplicated by``, ``child of``, ``part of``, ``predecessor of`` or ``escalated from``, the first
+            end becomes the child.
         child: The child, or a text that :func:`parse_reference` accepts.
         site: The site that URLs must belong to. By default, any site.
 

@@ -480,6 +480,8 @@ class TestParseLink:
             ("CAUSED_BY", Relationship.CAUSES),
             ("was caused by", Relationship.CAUSES),
             ("child of", Relationship.PARENT_OF),
+            ("part of", Relationship.PARENT_OF),
+            ("is a part of", Relationship.PARENT_OF),
             ("is a child of", Relationship.PARENT_OF),
             ("has parent", Relationship.PARENT_OF),
             ("is duplicated by", Relationship.DUPLICATES),
