@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from attrs import evolve
 from mcp.server.mcpserver import Context
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from datadog_caselinks.bulk.create_links import Failed
 from datadog_caselinks.client import CaseLinksClient
@@ -88,10 +88,8 @@ Cursor = Annotated[str | None, Field(description="next_cursor of the page before
 Limit = Annotated[int, Field(description="The most results of this page.", ge=1, le=50)]
 
 
-class Wanted(BaseModel):
+class Wanted(BaseModel, extra="forbid"):
     """A link, read as a sentence: entity, relationship, other."""
-
-    model_config = ConfigDict(extra="forbid")
 
     entity: EntityText
     relationship: RelationshipText
