@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = {"python", "sh"}
-# Output, transcripts of terminals, configurations that tests/mcp reads, changes of code, Sphinx's own, and parts of programs that have tests.
+# Output, transcripts of terminals, configurations that tests/mcp reads, changes of code, Sphinx's own, and
+# parts of programs that have tests.
 SHOWN = {"diff", "json", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
 TESTED = {"../examples", "migrating", "testing"}
 
