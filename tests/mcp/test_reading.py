@@ -233,6 +233,19 @@ class TestWhatBlocks:
             found = await agent.call("what_blocks", entity="SHOP-22")
         assert (found["is_blocked"], found["order"], len(found["blockers"])) == (False, [], 2)
 
+    async def test_what_a_case_blocks_itself_is_not_read(
+        self, sandbox: Sandbox, client: CaseLinksClient, server: AgentServer
+    ) -> None:
+        """Only the links towards the case are followed, so that few requests answer the question."""
+        for parent, child in (("SHOP-32", "SHOP-31"), ("SHOP-31", "SHOP-33"), ("SHOP-32", "SHOP-34")):
+            await client.create_link(case(parent).blocks(case(child)))
+        before = len(sandbox.requests)
+        async with connected(server) as agent:
+            found = await agent.call("what_blocks", entity="SHOP-31")
+        lists = [each for each in sandbox.requests[before:] if "/cases/link" in each.path]
+        assert [each["name"] for each in found["blockers"]] == ["SHOP-32"]
+        assert len(lists) == 2
+
     async def test_it_says_what_it_has_not_read(
         self, client: CaseLinksClient, server: AgentServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
