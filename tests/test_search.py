@@ -288,7 +288,7 @@ class TestIncidents:
         assert len(await numbers_of(client, "state:active")) == 125
         assert await numbers_of(client, "nothing") == []
 
-    async def test_a_repeated_page_is_the_end(self, keys: ApiKeys) -> None:
+    async def test_repeated_pages_are_the_end(self, keys: ApiKeys, caplog: pytest.LogCaptureFixture) -> None:
         """A server that ignores the number of the page does not make the search endless."""
         incidents = [
             {"data": {"id": some_id(number), "type": "incidents", "attributes": {"public_id": number}}}
@@ -300,7 +300,32 @@ class TestIncidents:
             CaseLinksClient(server.url, keys) as client,
         ):
             assert len(await numbers_of(client, "")) == 100
-        assert len(server.seen) == 2
+        assert len(server.seen) == 11
+        assert "the search for '' ends: 10 pages in a row have no new incident" in caplog.text
+
+    async def test_a_server_that_counts_says_which_page_is_the_last(self, keys: ApiKeys) -> None:
+        """A short page is followed by another one if the server has counted more incidents."""
+        pages = [
+            {
+                "data": {
+                    "type": "incidents_search_results",
+                    "attributes": {
+                        "total": 2,
+                        "incidents": [
+                            {"data": {"id": some_id(number), "type": "incidents", "attributes": {}}}
+                        ],
+                    },
+                }
+            }
+            for number in (1, 2)
+        ]
+        steps = [answers(200, json.dumps(page).encode()) for page in pages]
+        async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
+            assert len(await numbers_of(client, "")) == 2
+        assert [parse_qs(urlsplit(each.target).query)["page[offset]"] for each in server.seen] == [
+            ["0"],
+            ["1"],
+        ]
 
     async def test_a_refusal_says_what_was_searched_for(
         self, sandbox: Sandbox, client: CaseLinksClient
