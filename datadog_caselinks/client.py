@@ -33,6 +33,7 @@ from datadog_caselinks.http.fence import Check, FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
+from datadog_caselinks.http.wire import PAGE_SIZE
 from datadog_caselinks.isolation import isolated, log
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
@@ -580,9 +581,7 @@ class CaseLinksClient:
             ParameterError: ``query`` is not a text.
             BadRequestError: The server does not understand the query.
         """
-        require("query", query, str, "a text such as 'payment timeout'")
-        if any("\ud800" <= character <= "\udfff" for character in query):
-            raise ParameterError(f"query must be valid Unicode, not {quoted(query)}")
+        _require_query(query)
         seen = set[str]()
         page, repeated = 1, 0
         while True:
@@ -615,6 +614,46 @@ class CaseLinksClient:
             InvalidLinkError: ``number_or_id`` is neither a number nor a UUID.
         """
         return await _get_incident(self._operations, self._observer, number_or_id)
+
+    async def search_incidents(self, query: str) -> AsyncGenerator[Incident, None]:
+        """Search for incidents, and yield each that matches, newest first.
+
+        A page of up to 100 incidents is one request, as for :meth:`search_cases`.
+
+        Args:
+            query: A filter such as ``state:active`` or ``state:(active OR stable)``, or a text. Datadog
+                documents filters only. For a number use :meth:`get_incident`.
+
+        Yields:
+            Each :class:`Incident`.
+
+        Raises:
+            ParameterError: ``query`` is not a text.
+            BadRequestError: The server does not understand the query.
+            PermissionDeniedError: These credentials lack the permission ``incident_read``.
+        """
+        _require_query(query)
+        seen = set[str]()
+        offset, repeated = 0, 0
+        while True:
+            with self._observer.call("search_incidents", query) as call:
+                (incidents, skipped, _), total = await self._operations.search_incidents(query, offset)
+                call.result = incidents
+            repeated += 1
+            for incident in incidents:
+                if incident.id not in seen:
+                    repeated = 0
+                    seen.add(incident.id)
+                    yield incident
+            size = len(incidents) + skipped
+            offset += size or PAGE_SIZE
+            has_more = bool(size) if total is None else offset < total
+            if not (has_more or size >= PAGE_SIZE):  # a full page may be followed by another one
+                return
+            if repeated == _MAX_REPEATED:
+                message = "the search for %s ends: %d pages in a row have no new incident"
+                log(_logger, logging.WARNING, message, quoted(query), repeated)
+                return
 
     def resolver(self) -> Resolver:
         """Return a :class:`Resolver`, which finds entities by what people write, and caches them."""
@@ -675,6 +714,12 @@ class CaseLinksClient:
                 return result
 
         return create_observed
+
+
+def _require_query(query: str) -> None:
+    require("query", query, str, "a text such as 'payment timeout'")
+    if any("\ud800" <= character <= "\udfff" for character in query):
+        raise ParameterError(f"query must be valid Unicode, not {quoted(query)}")
 
 
 async def _get_case(operations: Operations, observer: Observer, key_or_id: str | UUID) -> Case:

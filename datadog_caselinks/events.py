@@ -45,7 +45,7 @@ class Call(_Observed):
         ``search_incidents``, or ``bulk`` for a run.
     ``subject``
         What the call is about: a :class:`NewCaseLink`, an :class:`Entity`, the id of a link, the key or id of
-        a case, a query, the number or id of an incident; ``None`` for a run.
+        a case, a query of cases or incidents, the number or id of an incident; ``None`` for a run.
     ``parent``
         The run that it belongs to.
     ``attempts``

@@ -15,10 +15,11 @@ from datadog_caselinks.errors import (
 )
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.bounded_reader import BoundedReader
-from datadog_caselinks.http.envelope import CasePage
+from datadog_caselinks.http.envelope import CasePage, IncidentPage
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.isolation import log
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -134,6 +135,11 @@ class Operations:
             "cannot access it",
             status=200,
         )
+
+    async def search_incidents(self, query: str, offset: int) -> IncidentPage:
+        """Return one page of the incidents that match ``query``, without the first ``offset`` of them."""
+        request = wire.incident_search_request(f"that matches {quoted(query)}", query, offset)
+        return await self._fetch(request, wire.read_incidents, self._attempts())
 
     async def _search_incident(self, number: str, query: str) -> Incident | None:
         """Return the incident that a query finds, after all pages: another incident may have its number."""

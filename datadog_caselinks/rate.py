@@ -1,8 +1,9 @@
-"""A limit of one's own on the requests of a client, as a value. ``http/pace.py`` keeps to it."""
+"""A limit of one's own on the requests of a client, as a value and a count. ``http/pace.py`` keeps to it."""
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import Final
 
 from attrs import frozen
@@ -46,6 +47,25 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.requests}/{self.seconds:g}s"
+
+
+class RateCount:
+    """A count of what happened in the last period of a :class:`Rate`. Times are in seconds, of one clock."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._times: deque[float] = deque()
+
+    def add(self, now: float, count: int = 1) -> None:
+        """Count ``count`` that happen at ``now``."""
+        self._times.extend([now] * count)
+
+    def wait(self, now: float, count: int = 1) -> float:
+        """Return the seconds until the rate allows ``count`` more, which is at most ``rate.requests``."""
+        while self._times and self._times[0] + self._rate.seconds <= now:
+            self._times.popleft()
+        excess = len(self._times) + count - self._rate.requests
+        return self._times[excess - 1] + self._rate.seconds - now if excess > 0 else 0.0
 
 
 def parsed_rate(given: Rate | str | None) -> Rate | None:

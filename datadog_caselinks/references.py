@@ -93,7 +93,7 @@ _BACKWARD: Final = {
     Relationship.CAUSES: ("caused by",),
     Relationship.BLOCKS: ("blocked by",),
     Relationship.DUPLICATES: ("duplicated by",),
-    Relationship.PARENT_OF: ("child of", "has parent"),
+    Relationship.PARENT_OF: ("child of", "part of", "has parent"),
     Relationship.SUCCESSOR_OF: ("predecessor of", "precedes", "succeeded by"),
     Relationship.ESCALATES_TO: ("escalated from",),
 }
@@ -192,8 +192,8 @@ def parse_link(
         parent: The parent, or a text that :func:`parse_reference` accepts.
         relationship: A relationship in words, such as ``blocks``, ``relates to``, ``relates-to`` or
             ``RELATES_TO``. Words for the other direction swap the ends: with ``blocked by``, ``caused by``,
-            ``duplicated by``, ``child of``, ``predecessor of`` or ``escalated from``, the first end becomes
-            the child.
+            ``duplicated by``, ``child of``, ``part of``, ``predecessor of`` or ``escalated from``, the first
+            end becomes the child.
         child: The child, or a text that :func:`parse_reference` accepts.
         site: The site that URLs must belong to. By default, any site.
 
@@ -227,6 +227,16 @@ def _require_site(site: Site | None) -> None:
 def in_words(name: str) -> str:
     """Return ``name`` in lower case, with single spaces for hyphens, underscores and other blanks."""
     return " ".join(re.sub(r"[-_]", " ", name).lower().split())
+
+
+def relationship_in_words(relationship: str, *, from_child: bool = False) -> str:
+    """Return the words for ``relationship``, such as "blocks", or "blocked by" as seen from the child.
+
+    :func:`parse_link` accepts them. A relationship that this version does not know has an arrow instead.
+    """
+    words = {**_FORWARD, **_BACKWARD} if from_child else _FORWARD
+    known = {str(each): first for each, (first, *_) in words.items()}
+    return known.get(relationship) or f"{'← ' * from_child}{in_words(relationship)}"
 
 
 @functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships

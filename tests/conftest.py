@@ -37,6 +37,7 @@ MARKERS: Final = {
     "http/test_sharing.py": "tools",
     "hostile": "hostile",
     "live": "tools",
+    "mcp": "agents",
     "mutants": "tools",
     "plugin": "program",
     "test_benchmarks.py": "tools",

@@ -33,6 +33,7 @@ THIRD_PARTY = {
     "graph": {"attrs", "networkx", "fast_sugiyama"},
     "fleet": {"attrs", "procrastinate", "psycopg", "psycopg_pool"},
     "sandbox": {"aiohttp", "attrs"},
+    "mcp": {"attrs", "mcp", "mcp_types", "pydantic", "pydantic_core", "starlette", "uvicorn"},
     "testing": {"aiohttp", "pluggy", "pytest"},
     "cli": {"aiohttp", "attrs", "click", "rich"},
     "__main__": set(),

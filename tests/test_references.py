@@ -27,8 +27,8 @@ from datadog_caselinks import (
     parse_link,
     parse_reference,
 )
-from datadog_caselinks.models import named
-from datadog_caselinks.references import FORMS
+from datadog_caselinks.models import identity, named
+from datadog_caselinks.references import FORMS, relationship_in_words
 from datadog_caselinks.sites import SITES
 from tests.support.ids import case, incident
 from tests.support.strategies import entity_types, ids, new_links, relationships
@@ -480,6 +480,8 @@ class TestParseLink:
             ("CAUSED_BY", Relationship.CAUSES),
             ("was caused by", Relationship.CAUSES),
             ("child of", Relationship.PARENT_OF),
+            ("part of", Relationship.PARENT_OF),
+            ("is a part of", Relationship.PARENT_OF),
             ("is a child of", Relationship.PARENT_OF),
             ("has parent", Relationship.PARENT_OF),
             ("is duplicated by", Relationship.DUPLICATES),
@@ -503,6 +505,19 @@ class TestParseLink:
     def test_duplicate_of_reads_as_the_method_does(self) -> None:
         """The parent of DUPLICATES is the duplicate, so "duplicate of" does not swap the ends."""
         assert parse_link(A, "duplicate of", B) == case(A).duplicates(case(B))
+
+    @pytest.mark.parametrize("relationship", Relationship)
+    def test_words_that_are_shown_are_read_again(self, relationship: Relationship) -> None:
+        """The words for a link, as seen from either end, name this link."""
+        link = NewCaseLink(case(A), relationship, case(B))
+        assert parse_link(A, relationship_in_words(relationship), B) == link
+        seen_from_child = parse_link(B, relationship_in_words(relationship, from_child=True), A)
+        assert identity(seen_from_child) == identity(link)  # type: ignore[arg-type]
+
+    def test_an_unknown_relationship_is_shown_with_its_direction(self) -> None:
+        """A relationship that a later version of the API adds is still readable."""
+        assert relationship_in_words("MADE_OF") == "made of"
+        assert relationship_in_words("MADE_OF", from_child=True) == "← made of"
 
     @pytest.mark.parametrize("child", ["SHOP-2", B])
     @pytest.mark.parametrize("written", ["LIKES", "", "depends on", "is", "x" * 50])

@@ -36,6 +36,10 @@ def found(*numbers: int, **meta: Any) -> Step:
     return answers(200, json.dumps({"data": resources, "meta": {"page": meta}}).encode())
 
 
+async def numbers_of(client: CaseLinksClient, query: str) -> list[str]:
+    return [incident.key async for incident in client.search_incidents(query)]
+
+
 async def keys_of(client: CaseLinksClient, query: str = "a") -> list[str]:
     return [case.key async for case in client.search_cases(query)]
 
@@ -270,3 +274,64 @@ async def test_a_list_of_no_links_is_no_page_of_cases(keys: ApiKeys) -> None:
     """An empty list has no members that could be wrong, and no cases."""
     async with Server(listed) as server, CaseLinksClient(server.url, keys) as client:
         assert await keys_of(client) == []
+
+
+class TestIncidents:
+    async def test_every_match_is_yielded_newest_first(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """A search yields each incident that matches once, over all pages, and requests each page once."""
+        for number in range(1, 251):
+            sandbox.add_incident(number, f"Outage {number}", state="stable" if number % 2 else "active")
+        assert await numbers_of(client, "outage") == [f"IR-{number}" for number in range(250, 0, -1)]
+        assert len(sandbox.requests) == 3
+        assert len(await numbers_of(client, "state:active")) == 125
+        assert await numbers_of(client, "nothing") == []
+
+    async def test_repeated_pages_are_the_end(self, keys: ApiKeys, caplog: pytest.LogCaptureFixture) -> None:
+        """A server that ignores the number of the page does not make the search endless."""
+        incidents = [
+            {"data": {"id": some_id(number), "type": "incidents", "attributes": {"public_id": number}}}
+            for number in range(1, 101)
+        ]
+        page = {"data": {"type": "incidents_search_results", "attributes": {"incidents": incidents}}}
+        async with (
+            Server(answers(200, json.dumps(page).encode())) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            assert len(await numbers_of(client, "")) == 100
+        assert len(server.seen) == 11
+        assert "the search for '' ends: 10 pages in a row have no new incident" in caplog.text
+
+    async def test_a_server_that_counts_says_which_page_is_the_last(self, keys: ApiKeys) -> None:
+        """A short page is followed by another one if the server has counted more incidents."""
+        pages = [
+            {
+                "data": {
+                    "type": "incidents_search_results",
+                    "attributes": {
+                        "total": 2,
+                        "incidents": [
+                            {"data": {"id": some_id(number), "type": "incidents", "attributes": {}}}
+                        ],
+                    },
+                }
+            }
+            for number in (1, 2)
+        ]
+        steps = [answers(200, json.dumps(page).encode()) for page in pages]
+        async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
+            assert len(await numbers_of(client, "")) == 2
+        assert [parse_qs(urlsplit(each.target).query)["page[offset]"] for each in server.seen] == [
+            ["0"],
+            ["1"],
+        ]
+
+    async def test_a_refusal_says_what_was_searched_for(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """An error names the query."""
+        with pytest.raises(BadRequestError, match=r"^cannot find incident that matches '\(': 400"):
+            await numbers_of(client, "(")
+        with pytest.raises(ParameterError, match="query must be"):
+            await numbers_of(client, None)  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     ),
     "journal": ("journal", "Show the journal of a bulk run."),
     "fleet": ("fleet", "Create the links in a file on many machines that share a PostgreSQL database."),
+    "mcp": ("mcp", "Serve tools for agents over the Model Context Protocol (MCP)."),
     "doctor": ("doctor", "Check step by step whether this machine can create links."),
     "sandbox": (
         "sandbox",

@@ -51,6 +51,12 @@ class Settings:
 site_option: Final[Callable[[Any], Any]] = click.option(
     "--site", metavar="SITE", help="Such as datadoghq.eu or EU1. Default: DD_SITE, or US1."
 )
+sandbox_option: Final[Callable[[Any], Any]] = click.option(
+    "--sandbox",
+    "in_sandbox",
+    is_flag=True,
+    help="Use a temporary local server with demo data instead of Datadog. Needs no keys.",
+)
 output_option: Final[Callable[[Any], Any]] = click.option(
     "--output",
     type=click.Choice(["table", "json", "jsonl"]),
@@ -92,12 +98,7 @@ def with_settings(
 
     def decorate(function: Callable[..., T]) -> Any:
         @site_option
-        @click.option(
-            "--sandbox",
-            "in_sandbox",
-            is_flag=True,
-            help="Use a temporary local server with demo data instead of Datadog. Needs no keys.",
-        )
+        @sandbox_option
         @output_option
         @rate_option
         @max_wait_option

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from datadog_caselinks.events import report_wait
 from datadog_caselinks.http.gate import MAX_BUCKETS
-from datadog_caselinks.rate import Rate
+from datadog_caselinks.rate import Rate, RateCount
 
 T = TypeVar("T")
 
@@ -24,8 +23,7 @@ class Pace:
     """
 
     def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self._sent: deque[float] = deque()  # when the requests of the last period started
+        self._started = RateCount(rate)
         self._closed = asyncio.Event()
         # One queue for each bucket, because calls that wait for one window must not hold up those of another.
         self._queue: Callable[[object], asyncio.Lock] = functools.lru_cache(MAX_BUCKETS)(
@@ -47,7 +45,7 @@ class Pace:
                     await self._until_allowed()
                     acquired = await acquire()
                     if not self._wait():
-                        self._sent.append(asyncio.get_running_loop().time())
+                        self._started.add(asyncio.get_running_loop().time())
                         return acquired
                     withdraw(acquired)  # a request of another bucket started in the meantime
 
@@ -63,9 +61,4 @@ class Pace:
 
     def _wait(self) -> float:
         """Return the seconds until the rate allows a request."""
-        now = asyncio.get_running_loop().time()
-        while self._sent and self._sent[0] + self._rate.seconds <= now:
-            self._sent.popleft()
-        if len(self._sent) < self._rate.requests or self._closed.is_set():
-            return 0.0
-        return self._sent[0] + self._rate.seconds - now
+        return 0.0 if self._closed.is_set() else self._started.wait(asyncio.get_running_loop().time())

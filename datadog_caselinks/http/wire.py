@@ -246,11 +246,11 @@ def incident_request(incident_id: str) -> Request:
     return Request("get_incident", "GET", f"{_INCIDENTS_PATH}/{incident_id}", None, incident_id)
 
 
-def incident_search_request(number: str, query: str, offset: int) -> Request:
-    """Return ``GET /api/v2/incidents/search`` for incidents that may have ``number``, newest first."""
+def incident_search_request(subject: str, query: str, offset: int) -> Request:
+    """Return ``GET /api/v2/incidents/search``, newest first. ``subject`` says what is searched for."""
     parameters = {"query": query, "sort": "-created", "page[size]": PAGE_SIZE, "page[offset]": offset}
     target = f"{_INCIDENTS_PATH}/search?{urlencode(parameters)}"
-    return Request("search_incidents", "GET", target, None, number, MAX_LIST)
+    return Request("search_incidents", "GET", target, None, subject, MAX_LIST)
 
 
 def read_link(response: Response) -> CaseLink:

@@ -1,0 +1,143 @@
+"""``caselinks mcp``: serve tools for agents over the Model Context Protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from datadog_caselinks.cli.run import (
+    Settings,
+    end_within,
+    max_wait_option,
+    open_client,
+    rate_option,
+    run,
+    sandbox_option,
+    site_option,
+    verbose_option,
+)
+from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.errors import ConfigurationError, ParameterError
+from datadog_caselinks.rate import Rate
+
+_TOKEN: Final = "CASELINKS_MCP_TOKEN"
+_MIN_TOKEN: Final = 16
+"""Characters of a token that cannot be guessed in time."""
+
+_END: Final = 1.5
+"""Seconds that the server has to end after a signal: standard input cannot be cancelled."""
+
+
+def _parsed_rate(context: click.Context, parameter: click.Parameter, given: str) -> Rate:
+    return Rate.parse(given)
+
+
+@click.command(epilog="Example: caselinks mcp --sandbox --allow-write")
+@click.option("--allow-write", is_flag=True, help="Offer tools that create links. Default: read only.")
+@click.option("--allow-delete", is_flag=True, help="With --allow-write: also offer to delete links.")
+@click.option(
+    "--write-rate",
+    metavar="WRITES/PERIOD",
+    default="100/1m",
+    show_default=True,
+    callback=_parsed_rate,
+    help="Let agents create and delete no more links than this.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Serve streamable HTTP on this port of 127.0.0.1, 0 for any free one. Default: standard input and "
+    "output.",
+)
+@site_option
+@sandbox_option
+@rate_option
+@max_wait_option
+@verbose_option
+def mcp(
+    allow_write: bool,
+    allow_delete: bool,
+    write_rate: Rate,
+    port: int | None,
+    site: str | None,
+    in_sandbox: bool,
+    rate: Rate | None,
+    max_wait: float,
+    verbose: bool,
+) -> None:
+    """Serve tools for agents over the Model Context Protocol (MCP).
+
+    An agent can find cases and incidents, read and draw their links, and plan new
+    ones. With --allow-write it can create links, each at most once. Needs the extra
+    "mcp". The documentation has the configuration for the usual hosts.
+
+    With --port, an agent has to send the token that the environment variable
+    CASELINKS_MCP_TOKEN contains; without it, a new token is printed to standard error.
+    Each write is logged to standard error.
+    """
+    if allow_delete and not allow_write:
+        raise ParameterError("--allow-delete needs --allow-write too")
+    token, is_new = (None, False) if port is None else _token()
+    from datadog_caselinks.mcp import serve_http, serve_stdio
+    from datadog_caselinks.mcp.server import Access, AgentServer
+
+    access = Access.DELETE if allow_delete else Access.WRITE if allow_write else Access.READ
+    settings = Settings(site, in_sandbox, "table", False, verbose, max_wait, rate)
+    screen = Screen()
+
+    async def serve() -> None:
+        async with open_client(settings) as client:
+            server = AgentServer(client, access=access, write_rate=write_rate)
+            if token is None:
+                screen.note(f"Serving {client.site.api_url} on standard input and output.")
+                await serve_stdio(server)
+            else:
+                with socket.create_server(("127.0.0.1", port or 0)) as listener:
+                    screen.note(f"Serving {client.site.api_url} on {_address(listener)}")
+                    if is_new:
+                        screen.note(f"Authorization: Bearer {token}")
+                    await serve_http(server, listener, token)
+
+    with _logging(verbose=verbose):
+        run(end_within(_END, serve(), lambda: None))
+
+
+def _address(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+
+
+def _token() -> tuple[str, bool]:
+    """Return the token of agents, and whether it is a new one.
+
+    Raises:
+        ConfigurationError: The environment has one that is too short, or cannot be sent in a header.
+    """
+    if not (token := os.environ.get(_TOKEN, "").strip()):
+        return secrets.token_urlsafe(32), True
+    if len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(
+            f"{_TOKEN} must have at least {_MIN_TOKEN} characters, in ASCII and without spaces"
+        )
+    return token, False
+
+
+@contextlib.contextmanager
+def _logging(*, verbose: bool) -> Iterator[None]:
+    """Write the log of this package, and warnings of others, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    own, root = logging.getLogger("datadog_caselinks"), logging.getLogger()
+    own.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.addHandler(handler)  # the SDK adds its own if there is none
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)

@@ -1,0 +1,18 @@
+"""Tools for agents: a server of the Model Context Protocol (MCP) on top of a client.
+
+Needs the extra ``mcp``.
+"""
+
+from datadog_caselinks.errors import ConfigurationError
+
+try:
+    from datadog_caselinks.mcp.server import DEFAULT_WRITE_RATE, AgentServer
+    from datadog_caselinks.mcp.serving import serve_http, serve_stdio
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "pydantic", "starlette", "uvicorn"):
+        raise
+    raise ConfigurationError(
+        "datadog_caselinks.mcp needs an extra: pip install 'datadog_caselinks[mcp]'"
+    ) from None
+
+__all__ = ["DEFAULT_WRITE_RATE", "AgentServer", "serve_http", "serve_stdio"]
