@@ -102,7 +102,7 @@ def types(session: nox.Session) -> None:
 
     Also what such a program would miss since the last release. It is a part of the session ``tests``.
     """
-    install(session, "types", "examples", extras="[cli,distributed,pictures,speed]")
+    install(session, "types", "examples", extras="[cli,distributed,mcp,pictures,speed]")
     check_types(session)
 
 

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = {"python", "sh"}
-# output, terminal sessions, diffs, configurations that tests/mcp reads, Sphinx directives, and parts of tested
-# programs
+# Output, terminal sessions, diffs, configurations that tests/mcp reads, Sphinx directives, and parts of
+# tested programs.
 SHOWN = {"diff", "json", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
 TESTED = {"../examples", "migrating", "testing"}
 
