@@ -304,7 +304,7 @@ class TestClientsOfOneLimit:
     @pytest.mark.parametrize("seed", range(10))
     @pytest.mark.slow
     def test_four_share_a_limit(self, seed: int) -> None:
-        """Of four clients' requests at most 10 % are rejected, and the time is at most 10 % above the minimum."""
+        """At most 10 % of four clients' requests are rejected, and nearly all of each window is used."""
         four = simulated(4, 2000, seed=seed)
         assert four.rejected <= 0.1 * 2000
         assert four.done_at <= 1.1 * four.floor(2000) + GRAIN
@@ -1003,7 +1003,7 @@ class TestAbsentAndOddValues:
 
 class TestCurrent:
     def test_from_nothing_to_the_end(self) -> None:
-        """``current`` is ``None`` before the first response and after the end; lost requests are subtracted."""
+        """``current`` is ``None`` before the first response and after the end; it subtracts lost requests."""
         window = Window()
         assert window.current(0.0) is None
         request = window.count(0.0)
