@@ -32,7 +32,7 @@ AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
 
 @pytest.fixture(autouse=True)
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the tracker away from the client."""
+    """Replace the tracker of the client by one that sees nothing."""
     monkeypatch.setattr(transport, "UploadTracker", BlindTracker)
     monkeypatch.setattr(compatibility, "UploadTracker", BlindTracker)
 
@@ -101,7 +101,7 @@ async def test_a_delete_whose_response_is_lost() -> None:
 
 
 async def test_a_connector_without_a_socket_factory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before aiohttp 3.12 a connector takes no ``socket_factory``, and gets none."""
+    """A connector of aiohttp before 3.12 is created without ``socket_factory``, which it does not accept."""
     monkeypatch.delattr(aiohttp, "AddrInfoType", raising=False)
     async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
         await client.create_link(NEW)

@@ -37,7 +37,7 @@ AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
 
 
 class ForeignError(Exception):
-    """An error of nobody's that the package knows."""
+    """An error that the package does not know."""
 
 
 class UnprintableError(Exception):
@@ -66,7 +66,7 @@ each_error = pytest.mark.parametrize("error", ERRORS.values(), ids=list(ERRORS))
 
 
 class FailingConnector(aiohttp.TCPConnector):
-    """A connector that cannot connect, and says so in its own way."""
+    """A connector that cannot connect and raises an error of its own."""
 
     def __init__(self, error: Callable[[], BaseException]) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class TestBeforeSending:
         assert [outcome.status for outcome in outcomes] == [LinkStatus.FAILED] * 3
 
     async def test_is_retried(self) -> None:
-        """A connector that fails once is asked again, and the link is created without a lookup."""
+        """A connection that failed once is tried again, and the link is created without a lookup."""
         failures = iter([ForeignError])
 
         class Recovering(aiohttp.TCPConnector):
@@ -306,7 +306,7 @@ class TestMiddleware:
 class TestCancellation:
     @pytest.mark.parametrize("ending", ["cancel", "timeout"])
     async def test_of_the_caller(self, ending: str) -> None:
-        """A cancellation of the caller's is not taken for a failure, also within a foreign connector."""
+        """A cancellation by the caller is not a failure, also within a foreign connector."""
         is_connecting = asyncio.Event()
 
         class Hanging(aiohttp.TCPConnector):

@@ -1,4 +1,4 @@
-"""A limit of the client's own: no more requests than it allows, in any period."""
+"""The client's own rate: no more requests than allowed in any period."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_rate_can_be_written(text: str, rate: Rate) -> None:
     "text", ["", "50", "50/", "/1s", "0/1s", "5/0s", "-1/1s", "1.5/1s", "50/1d", "a/b", None, 7]
 )
 def test_anything_else_is_refused(text: object) -> None:
-    """A rate without a number of requests and a period above zero is a ParameterError."""
+    """A rate without a positive number of requests and a positive period is a ``ParameterError``."""
     with pytest.raises(ParameterError):
         Rate.parse(text)  # type: ignore[arg-type]
 
@@ -129,7 +129,7 @@ async def test_a_cancelled_call_holds_up_no_other(sandbox: Sandbox, clock: Clock
 
 
 class Permit:
-    """A permit of the gate that was or was not given back."""
+    """A permit of the gate that may have been released."""
 
     is_withdrawn = False
 
@@ -216,7 +216,7 @@ async def test_a_token_that_expires_during_a_wait_is_read_again(clock: Clock) ->
 
 @stopped
 async def test_a_token_that_cannot_be_read_again_takes_no_permit(clock: Clock) -> None:
-    """The call raises the error of the callable, and the next call gets its place."""
+    """A call whose token callable fails raises that error and releases its place to the next call."""
     used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
     one_left = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="1")
     is_broken = False
@@ -281,7 +281,7 @@ async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: C
 
 @stopped
 async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock) -> None:
-    """Where each operation has a bucket of its own, both may read credentials, and one gives all back."""
+    """One of two operations that read the credentials at the same time gives its permit back."""
 
     async def serve(exchange: Exchange) -> None:
         is_create = exchange.seen.method == "POST"
@@ -335,7 +335,7 @@ async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_
 
 @needs_upload_tracker
 async def test_without_a_rate_aiohttp_may_repeat_a_request(keys: Any) -> None:
-    """Only a rate needs the count of all requests, and aiohttp's own retry saves a wait and an attempt."""
+    """Without a rate, aiohttp may repeat a request, which saves a wait and an attempt."""
     once = RetryPolicy(max_attempts=1)
     async with (
         Server(listed, drops, listed) as server,

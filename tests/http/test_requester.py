@@ -1,4 +1,4 @@
-"""Slots: how many requests are in flight, and that calls of one bucket do not hold up those of another."""
+"""The rules of slots: the number of requests in flight, and buckets that do not block each other."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Named:
         await exchange.answer(status, body, X_RateLimit_Name=name, X_RateLimit_Remaining=str(left), **rest)
 
     def go_on(self, method: str) -> None:
-        """Respond to this method again."""
+        """Respond to this method from now on."""
         self.held.discard(method)
         self.changed.set()
         self.changed = asyncio.Event()
@@ -153,7 +153,7 @@ async def test_waiting_for_the_requests_of_another_bucket_takes_no_time(
 async def test_a_call_that_waits_for_a_connection_ends_with_its_client(
     client: CaseLinksClient, server: Server, named: Named
 ) -> None:
-    """It raises an error, and neither it nor a cancelled call is sent."""
+    """A waiting call raises an error when its client is closed, and sends nothing."""
     named.held.add("POST")
     creates = [asyncio.create_task(client.create_link(new)) for new in new_links(SLOTS)]
     await server.until(lambda: server.busy == SLOTS)

@@ -40,7 +40,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ca(authority: Authority, tmp_path: Path) -> Path:
-    """The file of the authority."""
+    """Return the file of the authority."""
     path = tmp_path / "ca.pem"
     authority.ca.cert_pem.write_to_path(str(path))
     return path
@@ -131,7 +131,7 @@ class TestVariable:
         name: str,
         problem: str,
     ) -> None:
-        """A missing file, a directory, and a name in quotation marks are told apart."""
+        """The message says whether the file is missing, is a directory, or has a name in quotation marks."""
         monkeypatch.chdir(tmp_path)
         path = name or str(tmp_path)
         monkeypatch.setenv("SSL_CERT_FILE", path)
@@ -159,7 +159,7 @@ class TestVariable:
     async def test_the_variables_of_other_programs(
         self, authority: Authority, ca: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without the variable the message names it, and says which other one is not read."""
+        """The message names ``SSL_CERT_FILE`` if it is not set, and a variable that is not read."""
         assert "set SSL_CERT_FILE to your CA file;" in await refusal(authority, default)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca))
         expected = "set SSL_CERT_FILE to your CA file, because REQUESTS_CA_BUNDLE is not read;"
@@ -168,7 +168,7 @@ class TestVariable:
 
 class TestSource:
     async def test_a_context_of_the_user(self, authority: Authority) -> None:
-        """Where ``ssl`` is given, the message says that this context needs the CA."""
+        """The message says that the context passed as ``ssl`` needs the CA."""
 
         def with_context(url: str) -> CaseLinksClient:
             return CaseLinksClient(url, KEYS, retry=ONCE, ssl=ssl.create_default_context())
@@ -177,7 +177,7 @@ class TestSource:
         assert "add its CA to the ssl.SSLContext that was passed as ssl;" in message
 
     async def test_a_session_of_the_user(self, authority: Authority) -> None:
-        """A session trusts what its connector does, and without settings what aiohttp read when imported."""
+        """A session trusts what its connector trusts, or what aiohttp read when it was imported."""
         for settings, advice in (
             (ssl.create_default_context(), "add its CA to the ssl.SSLContext of the session's connector;"),
             (True, "or pass ssl=, since aiohttp reads the variable only when it is imported;"),
@@ -192,7 +192,7 @@ class TestSource:
 
 
 class RefusedError(Exception):
-    """The error of a handshake, with OpenSSL's code."""
+    """An error of a handshake with OpenSSL's code."""
 
     def __init__(self, code: int) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class RefusedError(Exception):
     ],
 )
 def test_what_no_ca_file_solves(code: int, advice: str, monkeypatch: pytest.MonkeyPatch, ca: Path) -> None:
-    """Where trusting a CA does not help, the message does not ask for one."""
+    """The message does not ask for a CA file if that would not help."""
     monkeypatch.setenv("SSL_CERT_FILE", str(ca))
     given = Trust.of_environment().advice(RefusedError(code))
     assert advice in given
