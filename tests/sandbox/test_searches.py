@@ -25,7 +25,7 @@ words = st.sampled_from(
 
 
 def keys(reply: Reply) -> list[str]:
-    """The keys of a page of cases."""
+    """Return the keys of a page of cases."""
     assert reply.status == 200, reply.body
     return [each["attributes"]["key"] for each in reply.json["data"]]
 
@@ -76,13 +76,13 @@ class TestQueries:
         ],
     )
     def test_is_refused(self, query: str) -> None:
-        """What cannot be a query is refused, however deep it is nested."""
+        """An invalid query is refused, however deeply it is nested."""
         with pytest.raises(InvalidQueryError):
             parse_query(query)
 
     @given(st.lists(words, max_size=12).map(" ".join) | st.lists(words, max_size=12).map("".join))
     def test_any_text_is_a_query_or_refused(self, query: str) -> None:
-        """No text makes the parser fail in another way."""
+        """Any text is parsed or raises ``InvalidQueryError``."""
         try:
             parsed = parse_query(query)
         except InvalidQueryError:
@@ -102,7 +102,7 @@ class TestCases:
         assert reply.json["meta"] == {"total_cases": 2, "page": {"current": 2, "size": 1, "total": 2}}
 
     async def test_a_page_behind_the_last_is_empty(self, caller: Caller, cases: Sandbox) -> None:
-        """Pages without cases are no error."""
+        """A page after the last one is empty, and not an error."""
         reply = await caller.send("GET", "/api/v2/cases", params={"page[number]": "9"})
         assert reply.json == {
             "data": [],
@@ -140,7 +140,7 @@ class TestCases:
         ],
     )
     async def test_a_wrong_parameter_is_refused(self, caller: Caller, query: str, details: list[str]) -> None:
-        """400 names each parameter that is wrong."""
+        """A search with wrong parameters gets a 400 that names each of them."""
         reply = await caller.send("GET", f"/api/v2/cases?{query}")
         assert (reply.status, reply.details) == (400, details)
 
@@ -178,7 +178,7 @@ class TestIncidents:
         assert "incident_id" in str(reply.json)
 
     async def test_an_unknown_incident(self, caller: Caller) -> None:
-        """404, as for a case."""
+        """A lookup of an unknown incident gets a 404, as for a case."""
         reply = await caller.send("GET", f"/api/v2/incidents/{A}")
         assert (reply.status, reply.json) == (
             404,
@@ -197,7 +197,7 @@ class TestIncidents:
         assert [each["data"]["attributes"]["public_id"] for each in attributes["incidents"]] == expected
 
     async def test_a_search_needs_a_query(self, caller: Caller) -> None:
-        """400 names the missing parameter."""
+        """A search without a query gets a 400 that names the missing parameter."""
         reply = await caller.send("GET", "/api/v2/incidents/search")
         assert (reply.status, reply.details) == (400, ["query parameter query is missing"])
 
