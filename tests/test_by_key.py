@@ -1,4 +1,4 @@
-"""Cases named by their keys: each call of a client looks up what it needs, and no more."""
+"""Cases that are named by their keys: each call looks up the keys that it needs, and no more."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ class TestEachCall:
     async def test_each_way_to_write_a_link(
         self, wanted: WantedLink, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Keys and UUIDs can be mixed, and a link of ``parse_link`` is accepted as it is."""
+        """Keys and UUIDs can be combined, and a link of ``parse_link`` is accepted unchanged."""
         link = await client.create_link(wanted)
         assert (link.parent, link.child) == (case(UUID_6), case(UUID_5))
 
     async def test_a_link_between_entities_needs_no_lookup(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Only the create is sent."""
+        """A link between entities needs no lookup: only the create is sent."""
         await client.create_link(case(UUID_6).causes(case(UUID_5)))
         assert requests(sandbox) == ["POST"]
 
@@ -230,14 +230,14 @@ class TestAKeyThatDoesNotExist:
     async def test_it_fails_the_call_before_the_rest_is_sent(
         self, name: str, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """The error names the key. Nothing but lookups of keys was sent."""
+        """An unknown key fails the call with an error that names it, before anything but lookups is sent."""
         with pytest.raises(NotFoundError, match="cannot get case SHOP-99: 404 case not found"):
             await CALLS[name](client)
         assert set(requests(sandbox)) <= {"GET SHOP-6", "GET SHOP-99"}
 
     @pytest.mark.parametrize("name", CALLS)
     async def test_it_is_not_remembered(self, name: str, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Once the case exists, the same call of the same client finds it."""
+        """An unknown key is not remembered: once the case exists, the same call finds it."""
         with pytest.raises(NotFoundError):
             await CALLS[name](client)
         sandbox.add_case("SHOP-99", id=some_id(99))
@@ -283,7 +283,7 @@ class TestCache:
     async def test_a_case_is_looked_up_again_after_five_minutes(
         self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock
     ) -> None:
-        """A key may name another case later, so a client that lives long does not keep it for ever."""
+        """A case is looked up again after five minutes, since its key may name another case by then."""
         for seconds, lookups in ((0, 1), (299, 1), (2, 2), (299, 2)):
             clock.advance(seconds)
             await client.list_links(case("SHOP-6"))
@@ -303,7 +303,7 @@ class TestCache:
         assert gets == ["1", "2", "1", "3", "2"]
 
     async def test_the_first_of_several_calls_is_cancelled(self, keys: ApiKeys) -> None:
-        """The next call that waits for the same key looks it up, and all others use its result."""
+        """If the first call for a key is cancelled, the next one looks it up for all others."""
         steps = found(9), NO_LINKS, is_silent, found(6), *[NO_LINKS] * 4
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
             await client.list_links(case("SHOP-9"))
@@ -317,7 +317,7 @@ class TestCache:
 
     @pytest.mark.parametrize("step", [answers(403), answers(500), answers(200, b"{}"), answers(429)])
     async def test_a_lookup_that_failed_is_not_remembered(self, step: Step, keys: ApiKeys) -> None:
-        """Any other error than 404 says nothing about the case, so the next call looks it up again."""
+        """A failed lookup is not remembered, so the next call looks the case up again."""
         async with (
             Server(step, found(6), NO_LINKS) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -327,7 +327,7 @@ class TestCache:
             assert await client.list_links(case("SHOP-6")) == []
 
     async def test_a_case_without_a_uuid_is_not_remembered(self, keys: ApiKeys) -> None:
-        """A response whose id is not a UUID fails the call, and only this one."""
+        """A response whose id is not a UUID fails only its own call."""
         odd = answers(200, b'{"data": {"id": "1", "attributes": {"key": "SHOP-6"}}}')
         async with (
             Server(odd, found(6), NO_LINKS) as server,
@@ -338,7 +338,7 @@ class TestCache:
             assert await client.list_links(case("SHOP-6")) == []
 
     async def test_clients_share_nothing(self, sandbox: Sandbox) -> None:
-        """What another client may see is not known to this one."""
+        """Clients do not share their lookups."""
         for _ in range(2):
             async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
                 await client.list_links(case("SHOP-6"))
@@ -346,7 +346,7 @@ class TestCache:
 
 
 async def test_a_client_is_freed_at_once(sandbox: Sandbox) -> None:
-    """Looking keys up leaves no reference cycle, which would keep a client until the garbage is collected."""
+    """Lookups leave no reference cycle, so that a client is freed without a garbage collection."""
     gc.disable()
     try:
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
@@ -367,7 +367,7 @@ async def test_a_key_and_the_uuid_of_the_same_case(sandbox: Sandbox, client: Cas
 
 @pytest.mark.parametrize("wanted", ["SHOP-6", None, ("SHOP-6", "causes", "SHOP-5"), case("SHOP-6")])
 async def test_what_is_not_a_link(wanted: object, sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """``create_link`` and ``ensure_link`` say what a link is, and send nothing."""
+    """The message for an object that is not a link says what a link is, and nothing is sent."""
     for call in (client.create_link, client.ensure_link):
         with pytest.raises(InvalidLinkError, match=r"a link to create must be .* such as case\(a\)\.blocks"):
             await call(wanted)  # type: ignore[arg-type]

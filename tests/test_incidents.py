@@ -1,4 +1,4 @@
-"""Finding incidents by their numbers: a search, of which only an exact match is believed."""
+"""The rules of finding incidents by number: a search, whose results must match exactly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def resource(id: str = A, number: object = 123, slug: object = "IR-123", **more:
 
 
 def found(*resources: dict[str, Any], total: object = ...) -> Step:
-    """A step that responds to a search with these incidents; by default, it reports their number."""
+    """Return a step that responds to a search with these incidents and, by default, their number."""
     attributes = {"total": len(resources), "incidents": [{"data": each} for each in resources]}
     if total is not ...:
         attributes["total"] = total
@@ -56,7 +56,7 @@ def found(*resources: dict[str, Any], total: object = ...) -> Step:
 
 
 def queries(server: Server) -> list[str]:
-    """The queries that the server was asked."""
+    """Return the queries that the server received."""
     return [parse_qs(urlsplit(seen.target).query)["query"][0] for seen in server.seen]
 
 
@@ -68,7 +68,7 @@ class TestGetIncident:
             assert await client.get_incident(name) == Incident(A, "123", "IR-123", "Checkout fails", "stable")
 
     async def test_the_recorded_response(self, keys: ApiKeys) -> None:
-        """An incident as Datadog sends it is read, whatever else it contains."""
+        """An incident is read in the form that Datadog sends, with any other members."""
         more: dict[str, Any] = {
             "severity": "UNKNOWN",
             "resolved": None,
@@ -102,7 +102,7 @@ class TestGetIncident:
             assert await client.get_incident(A) == Incident(A, *expected)
 
     async def test_an_incident_without_a_key_is_shown_by_its_number_or_id(self) -> None:
-        """The text for people has what is known."""
+        """The ``str`` of an incident is its key, or else its number or its id."""
         assert str(Incident(A, "7", "", "", "")) == "7"
         assert str(Incident(A, "", "", "", "")) == A
 
@@ -127,7 +127,7 @@ class TestGetIncident:
     async def test_a_response_about_something_else_is_refused(
         self, keys: ApiKeys, body: Any, reason: str
     ) -> None:
-        """A response is compared with its request."""
+        """A response about something else than the request is refused."""
         async with (
             Server(answers(200, json.dumps(body).encode())) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -136,7 +136,7 @@ class TestGetIncident:
                 await client.get_incident(A)
 
     async def test_a_response_about_an_incident_is_not_a_case(self, keys: ApiKeys) -> None:
-        """An incident never passes for a case whose key is not reported."""
+        """A response about an incident is never accepted as a case without a key."""
         async with (
             Server(answers(200, json.dumps({"data": resource()}).encode())) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -155,7 +155,7 @@ class TestGetIncident:
         assert f"incident {name}: 403 " in str(caught.value)
 
     async def test_a_failed_attempt_is_retried(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Both requests are safe to repeat."""
+        """A failed search or lookup of an incident is retried."""
         sandbox.add_incident(123, id=A)
         sandbox.fail_next(Fault.HTTP_503, operation="search_incidents")
         sandbox.fail_next(Fault.HTTP_503, operation="get_incident")
@@ -206,7 +206,7 @@ class TestExactMatch:
     async def test_a_result_with_another_number_is_not_believed(
         self, keys: ApiKeys, name: str, other: dict[str, Any]
     ) -> None:
-        """What a search finds counts only if it reports exactly the number that was asked for."""
+        """An incident of a search counts only if it has exactly the requested number."""
         async with Server(found(other)) as server, CaseLinksClient(server.url, keys) as client:
             with pytest.raises(NotFoundError) as caught:
                 await client.get_incident(name)
@@ -218,7 +218,7 @@ class TestExactMatch:
         )
 
     async def test_a_key_is_compared_with_the_key_and_a_number_with_the_number(self, keys: ApiKeys) -> None:
-        """An organisation may choose another prefix than IR for a number."""
+        """A key is compared with keys and a number with numbers, since a key may have any prefix."""
         server = Server(found(resource(slug="OPS-123"), resource(some_id(1), 9, "IR-123")))
         async with server, CaseLinksClient(server.url, keys) as client:
             assert (await client.get_incident("123")).id == A
@@ -226,7 +226,7 @@ class TestExactMatch:
             assert (await client.get_incident("IR-123")).id == some_id(1)
 
     async def test_two_incidents_with_one_number(self, keys: ApiKeys) -> None:
-        """Which of two is meant cannot be known, so neither is returned."""
+        """An ambiguous number is an error, and neither incident is returned."""
         async with (
             Server(found(resource(), resource(some_id(1)))) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -237,7 +237,7 @@ class TestExactMatch:
                 await client.get_incident("123")
 
     async def test_an_incident_that_is_found_twice_is_one(self, keys: ApiKeys) -> None:
-        """A search may repeat an incident."""
+        """An incident that a search repeats counts once."""
         server = Server(found(resource(), resource()))
         async with server, CaseLinksClient(server.url, keys) as client:
             assert (await client.get_incident("123")).id == A
@@ -299,7 +299,7 @@ class TestExactMatch:
     async def test_a_search_without_an_end_that_has_found_the_incident(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The incident of the first five pages is returned."""
+        """An incident on the first five pages is returned, even if the search has no end."""
         server = Server(found(resource(), total=10**6))
         async with server, CaseLinksClient(server.url, keys) as client:
             with caplog.at_level(logging.WARNING):
@@ -353,7 +353,7 @@ class TestExactMatch:
             assert queries(server) == QUERIES_OF_A_NUMBER[:2]
 
     async def test_a_server_that_refuses_all_queries(self, keys: ApiKeys) -> None:
-        """Only if the server refuses every query, its refusal is raised."""
+        """The refusal of the server is raised only if it refuses every query."""
         async with Server(answers(400)) as server, CaseLinksClient(server.url, keys) as client:
             with pytest.raises(BadRequestError, match=r"^cannot find incident 123: 400 "):
                 await client.get_incident("123")
@@ -396,7 +396,7 @@ class TestResolver:
     async def test_an_unknown_incident_is_searched_once(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """That there is no such incident is remembered too."""
+        """An unknown incident is remembered too, and searched for only once."""
         resolver = client.resolver()
         for _ in range(2):
             with pytest.raises(NotFoundError, match=r"^cannot find incident 9: "):
@@ -416,7 +416,7 @@ class TestResolver:
     async def test_an_incident_and_a_case_with_one_key(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """A project may have the key IR: with the prefix an incident is meant, without it a case."""
+        """A key with the prefix ``incident:`` names an incident, and without it a case."""
         sandbox.add_incident(1, id=A)
         sandbox.add_case("IR-1", id=some_id(1))
         resolver = client.resolver()
@@ -432,7 +432,7 @@ class TestResolver:
             await client.resolver().entity("IR-1")
 
     async def test_an_id_that_is_not_a_uuid(self, keys: ApiKeys) -> None:
-        """Such an id cannot be linked; it is not shown, since it may echo a key."""
+        """The id of an incident that is not a UUID is an error, which does not show the id."""
         async with (
             Server(found(resource("the-key"))) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -450,7 +450,7 @@ class TestResolver:
 
 class TestDetails:
     async def test_of_each_type(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Cases and incidents have details; pages and what is not there have none."""
+        """Cases and incidents have details; pages and unknown entities have none."""
         sandbox.add_incident(123, "Checkout fails", id=A)
         sandbox.add_case("SHOP-1", id=some_id(1))
         resolver = client.resolver()
@@ -464,7 +464,7 @@ class TestDetails:
     async def test_an_incident_that_cannot_be_read_does_not_hide_the_rest(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, status: int
     ) -> None:
-        """Such an incident has no details, and the log says why, once for all of them."""
+        """An incident that cannot be read has no details, and the log says so once for all."""
         async with (
             Server(answers(status)) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -489,7 +489,7 @@ class TestDetails:
                 await resolver.details(case(A))
 
     async def test_any_other_error_of_an_incident_raises(self, keys: ApiKeys) -> None:
-        """Wrong credentials are not passed over."""
+        """Any other error of an incident, such as wrong credentials, is raised."""
         async with (
             Server(answers(401)) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -499,7 +499,7 @@ class TestDetails:
 
 
 async def test_a_malicious_number_stays_in_the_query(keys: ApiKeys) -> None:
-    """The number of an incident is a value of the query, and nothing else of the request."""
+    """A number changes nothing in the request but the query."""
 
     async def step(exchange: Exchange) -> None:
         assert urlsplit(exchange.seen.target).path == "/api/v2/incidents/search"

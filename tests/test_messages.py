@@ -1,4 +1,4 @@
-"""Text in messages is printable, on one line and of bounded length."""
+"""The rules of text in messages: printable, on one line and of bounded length."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestQuoted:
 
     @pytest.mark.parametrize("value", ["x" * 1000, b"x" * 1000, ["x" * 1000], Named("x" * 1000)])
     def test_a_long_value_is_cut(self, value: object) -> None:
-        """An ellipsis shows that the value continues."""
+        """A long value is shortened with an ellipsis."""
         assert quoted(value) == f"{repr(value)[:MAX_QUOTED]}…"
 
     @pytest.mark.parametrize("length", range(95, 104))
@@ -64,7 +64,7 @@ class TestQuoted:
         assert quoted(Named(failure)) == "<Named, whose repr fails>"
 
     def test_control_characters_become_spaces(self) -> None:
-        """A ``repr`` by someone else cannot break the line or change the colours of a terminal."""
+        """A ``repr`` cannot break the line or change the colors of a terminal."""
         assert quoted(Named("a\nb\x1b[31mc  d")) == "a b [31mc  d"
 
 
@@ -76,7 +76,7 @@ class TestOneLine:
         assert len(one_line(text, limit=5)) <= 6
 
     def test_white_space_and_control_characters_become_one_space(self) -> None:
-        """Lines are joined, and nothing is quoted or escaped."""
+        """White space and control characters become one space, and nothing else is escaped."""
         assert one_line(' It\'s\n\ta "test"\x1b[0m\\ \0') == 'It\'s a "test" [0m\\'
 
 
@@ -102,5 +102,5 @@ class TestStorable:
     ],
 )
 def test_a_count_has_its_noun(count: int, nouns: tuple[str, ...], text: str) -> None:
-    """The noun is in the singular for one, else in the plural."""
+    """A count has its noun in the singular for one, and in the plural otherwise."""
     assert counted(count, *nouns) == text
