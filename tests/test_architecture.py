@@ -21,7 +21,7 @@ FIRST_CELLS = re.findall(r"^\| (`\w+(?:\.py|/)`.*?) \|", CONTRIBUTING.read_text(
 ORDER = [name for cell in FIRST_CELLS for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)]
 CORE = ORDER[ORDER.index("public") :]
 
-# The sandbox decodes requests on its own, or it could not prove the client wrong.
+# The sandbox decodes requests independently: shared code would hide errors of the client.
 SANDBOX_MAY_KNOW = {"messages", "parameters", "rate_limit", "errors", "base_errors", "sites", "credentials"}
 
 THIRD_PARTY = {
@@ -93,7 +93,7 @@ class TestEveryModule:
         assert foreign <= THIRD_PARTY[part(module)]
 
     def test_its_first_line_says_what_it_is_for(self, module: str) -> None:
-        """A module begins with a docstring whose first line is a whole sentence."""
+        """Each module begins with a docstring whose first line is a sentence."""
         docstring = ast.get_docstring(ast.parse(MODULES[module].read_text()))
         assert docstring
         assert docstring.splitlines()[0].endswith(".")

@@ -1,4 +1,4 @@
-"""Cases that are named by their keys: each call looks up the keys that it needs, and no more."""
+"""The rules of cases that are named by keys: each call looks up only the keys that it needs."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class TestEachCall:
         assert await client.list_links(case("SHOP-6"), relationship=Relationship.BLOCKS) == []
 
     async def test_read_graph(self, client: CaseLinksClient) -> None:
-        """The graph around a key has the case as its root, and its title."""
+        """The graph around a key has the case as its root, with its title."""
         link = await client.create_link(LINK)
         graph = await client.read_graph(case("SHOP-6"))
         assert (graph.root, graph.links) == (case(UUID_6), (link,))
@@ -196,7 +196,7 @@ class TestDelete:
     async def test_a_link_that_does_not_exist(
         self, by: WantedLink, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """``NotFoundError`` names the link as it was given, and no delete is sent."""
+        """``delete_link`` without a matching link raises ``NotFoundError``, and sends no delete."""
         with pytest.raises(NotFoundError) as caught:
             await client.delete_link(by)
         assert str(caught.value) == f"cannot delete {by}: there is no such link"
@@ -245,7 +245,7 @@ class TestAKeyThatDoesNotExist:
         await CALLS[name](client)
 
     async def test_it_fails_only_its_own_link(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """In a ``gather``, all other links are created, and the unknown key is looked up once for all."""
+        """An unknown key in a ``gather`` is looked up once, and all other links are created."""
         wanted = [case("SHOP-6").blocks(case(f"SHOP-{number}")) for number in (1, 99, 2, 99, 3, 99)]
         results = await asyncio.gather(*map(client.create_link, wanted), return_exceptions=True)
         assert [type(result) for result in results] == [CaseLink, NotFoundError] * 3
@@ -255,7 +255,7 @@ class TestAKeyThatDoesNotExist:
 
 class TestCache:
     async def test_each_key_once_for_many_calls(self, clock: Clock) -> None:
-        """Two hundred calls at once look three keys up once each, and keep to the rate limit."""
+        """Two hundred simultaneous calls look up each of three keys once, and keep to the rate limit."""
         async with (
             leaving_nothing(),
             Sandbox(rate_limit="20/10s", clock=clock.time) as sandbox,
@@ -272,7 +272,7 @@ class TestCache:
             assert 429 not in {each.status for each in sandbox.requests}
 
     async def test_calls_one_after_the_other(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Every kind of call uses what an earlier call has found."""
+        """Every operation uses the lookups of earlier calls."""
         await client.create_link(LINK)
         await client.ensure_link(LINK)
         await client.list_links(case("shop-5"))
@@ -292,7 +292,7 @@ class TestCache:
     async def test_the_cache_is_bounded(
         self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The case that was looked up longest ago is dropped first. Each is kept by its key and its UUID."""
+        """The cache is bounded, and drops the case whose lookup is the oldest, by key and by UUID."""
         monkeypatch.setattr(references, "_MAX_RESULTS", 4)
         for key in ("SHOP-1", "SHOP-2"):
             await client.list_links(case(key))
@@ -359,7 +359,7 @@ async def test_a_client_is_freed_at_once(sandbox: Sandbox) -> None:
 
 
 async def test_a_key_and_the_uuid_of_the_same_case(sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """A link of a case to itself shows after the lookup, and is refused before it is sent."""
+    """A link of a case to itself is detected by the lookup, and not sent."""
     with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
         await client.create_link(case("SHOP-6").blocks(case(UUID_6)))
     assert requests(sandbox) == ["GET SHOP-6"]

@@ -124,7 +124,7 @@ async def reads_a_graph(run: Run) -> None:
 
 
 async def plans_and_applies(run: Run) -> None:
-    await run.links.create_link(run.wanted[0].child.blocks(run.wanted[0].parent))  # is to go
+    await run.links.create_link(run.wanted[0].child.blocks(run.wanted[0].parent))  # to be deleted by the plan
     plan = await run.links.plan_links(run.wanted, prune=True)
     await require_none_failed(run.links.apply_plan(plan))
 
@@ -172,7 +172,7 @@ async def running(
         journal = run.journal if run.journal.exists() else None
         if journal:
             require_true(run)
-        # A journal is free again, and each link is made unless it is there.
+        # The journal is unlocked again, and each missing link can be created.
         await require_none_failed(after.create_links(wanted, ensure=True, journal=journal))
         assert [stored(sandbox)[key_of(new)] for new in wanted] == [1] * len(wanted)
     await settle()
@@ -316,7 +316,7 @@ class TestCancelling:
 
     @whichever_call
     async def test_within_a_group(self, call: Call, keys: ApiKeys, tmp_path: Path) -> None:
-        """The group raises the error of the call that failed, of its own type, and cancels the others."""
+        """A task group raises the error of the failed call in its own type, and cancels the other call."""
         async with (
             leaving_nothing(),
             unanswering() as sandbox,

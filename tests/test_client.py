@@ -740,7 +740,7 @@ class TestConcurrency:
                 first, second, third = (asyncio.create_task(links.create_link(NEW)) for _ in range(3))
                 await server.until_seen(1)
                 second.cancel()  # in the queue
-                first.cancel()  # under way
+                first.cancel()  # in flight
                 await settle()
                 assert first.cancelled()
                 assert second.cancelled()
@@ -812,7 +812,7 @@ class TestFromEnv:
         assert CaseLinksClient.from_env().site is Site.US5
         environ.setenv("DD_SITE", "ap1.datadoghq.com")
         assert CaseLinksClient.from_env().site is Site.AP1
-        for given in (Site.EU1, "datadoghq.eu"):  # which goes before the environment
+        for given in (Site.EU1, "datadoghq.eu"):  # overrides the environment
             assert CaseLinksClient.from_env(given).site is Site.EU1
 
     @pytest.mark.parametrize(
@@ -954,7 +954,7 @@ class TestRateLimit:
             Server(limited(500, remaining=4), answers(502)) as server,
             CaseLinksClient(server.url, keys, retry=once) as links,
         ):
-            for remaining in (4, 3):  # the 502 may have been counted
+            for remaining in (4, 3):  # the 502 may have been counted too
                 with pytest.raises(ServerError):
                     await links.list_links(NEW.parent)
                 assert links.rate_limit

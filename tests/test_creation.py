@@ -221,7 +221,7 @@ class TestNeverSent:
                 await in_no_time(clock, links.create_link(NEW))
             seen.append(server.methods)
             assert len(api.links) == 2
-        # From Python 3.12 on the write is begun at once, so that something may have been sent in one moment.
+        # Since Python 3.12 the write begins at once, so something may have been sent at one moment.
         assert set(map(tuple, seen)) <= {("POST", "POST"), ("POST", "GET", "POST")}
         assert ["POST", "POST"] in seen
         stale = [text for text in caplog.messages if "the server had closed the connection" in text]
@@ -374,7 +374,7 @@ class TestUnclear:
     async def test_the_wait_before_the_lookup(
         self, name: str, waits: int, api: Api, keys: ApiKeys, clock: Clock
     ) -> None:
-        """The lookup waits five times as long where the server may still be at work on the request."""
+        """The lookup waits five times as long if the server may still be processing the request."""
         policy = RetryPolicy(base=0, settle=10)
         async with (
             Server((UNCLEAR | MALFORMED)[name], api) as server,
@@ -386,7 +386,7 @@ class TestUnclear:
             clock.advance(10 * waits - 1)
             await settle()
             assert server.methods == ["POST"]
-            api.make(attributes(NEW))  # the server behind the gateway gets to it now
+            api.make(attributes(NEW))  # now the server behind the gateway creates the link
             clock.advance(1)
             await task
         assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
@@ -407,7 +407,7 @@ class TestUnclear:
     async def test_a_connection_that_is_one_response_behind(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Each create gets its own link, though a proxy repeats the response before on the connection."""
+        """Each create returns its own link, even if a proxy repeats the previous response."""
         late: dict[int, bytes] = {}
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(10, 20)]
 
@@ -487,7 +487,7 @@ def methods(sandbox: Sandbox) -> list[str]:
 
 
 class TestSandbox:
-    """The rules of creates hold for each variant of the API that its documentation permits."""
+    """The rules of creates apply to each documented variant of the API."""
 
     @pytest.mark.parametrize(
         ("fault", "sequence"),
@@ -541,7 +541,7 @@ class TestSandbox:
 
 class TestLook:
     async def test_it_waits_until_things_have_settled(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """The parent is listed five times ``settle`` after a lost response, and not before."""
+        """The lookup after a lost response waits exactly five times ``settle``."""
         policy = RetryPolicy(base=0, settle=5)
         async with (
             Server(api.applies(drops), api) as server,
@@ -979,7 +979,7 @@ class TestEnsure:
 
     @pytest.mark.parametrize("status", [400, 409, 422])
     async def test_another_writer_was_faster(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """``ensure_link`` looks a refused create up, and returns the link of a faster writer."""
+        """``ensure_link`` looks up a refused create, and returns the link of a faster writer."""
         async with (
             Server(listed, answers(status), holding(NEW)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -1053,7 +1053,7 @@ class TestEnsure:
 
     @pytest.mark.parametrize("wanted", [[NEW] * 20, [RELATED, RELATED_BACK] * 10], ids=["blocks", "relates"])
     async def test_equal_calls_at_once(self, wanted: list[NewCaseLink], api: Api, keys: ApiKeys) -> None:
-        """Of equal ``ensure_link`` calls at the same time, one creates the link and the others return it."""
+        """One of several equal ``ensure_link`` calls creates the link, and the others return it."""
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             results = await asyncio.gather(*(links.ensure_link(new) for new in wanted))
         assert {link.id for link, _ in results} == {"link-0"}

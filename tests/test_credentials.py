@@ -41,7 +41,7 @@ MALFORMED = [
     f"\u201c{SECRET}\u201d",
     f"{SECRET}\u00e9",
     f"{SECRET}\ud800",
-    f"{SECRET}\udce9",  # what os.environ makes of a byte that is no UTF-8
+    f"{SECRET}\udce9",  # how os.environ decodes a byte that is not UTF-8
     " ",
 ]
 

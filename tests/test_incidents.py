@@ -40,7 +40,7 @@ QUERIES_OF_A_KEY = ["slug:IR-123", '"IR-123"']
 
 
 def resource(id: str = A, number: object = 123, slug: object = "IR-123", **more: Any) -> dict[str, Any]:
-    """An incident as the API formats it."""
+    """Return an incident in the form of the API."""
     attributes = {"public_id": number, "title": "Checkout fails", "state": "active"}
     fields = {"slug": {"type": "textbox", "value": slug}}
     return {"id": id, "type": "incidents", "attributes": {**attributes, "fields": fields, **more}}
@@ -96,7 +96,7 @@ class TestGetIncident:
     async def test_what_is_missing_is_empty(
         self, keys: ApiKeys, attributes: object, expected: tuple[str, ...]
     ) -> None:
-        """Attributes that are missing or of another type are empty."""
+        """An attribute of an incident that is missing or of another type is empty."""
         body = json.dumps({"data": {"id": A, "attributes": attributes}}).encode()
         async with Server(answers(200, body)) as server, CaseLinksClient(server.url, keys) as client:
             assert await client.get_incident(A) == Incident(A, *expected)
@@ -110,7 +110,7 @@ class TestGetIncident:
     async def test_what_is_neither_number_nor_uuid_is_refused(
         self, sandbox: Sandbox, client: CaseLinksClient, name: Any
     ) -> None:
-        """A name that cannot be an incident's is refused before anything is sent."""
+        """A text that cannot name an incident is refused before anything is sent."""
         with pytest.raises(InvalidLinkError, match="is neither the number of an incident nor a UUID"):
             await client.get_incident(name)
         assert not sandbox.requests
@@ -146,7 +146,7 @@ class TestGetIncident:
 
     @pytest.mark.parametrize("name", ["123", "IR-123", A])
     async def test_without_the_permission(self, sandbox: Sandbox, name: str) -> None:
-        """The error names the permission that the credentials lack."""
+        """The error for missing permissions names the permission."""
         sandbox.add_incident(123, id=A)
         async with CaseLinksClient(sandbox.site, sandbox.credentials_without_incidents) as client:
             with pytest.raises(PermissionDeniedError) as caught:
@@ -163,7 +163,7 @@ class TestGetIncident:
         assert (await client.get_incident(A)).id == A
 
     async def test_observers_see_what_was_requested(self, sandbox: Sandbox) -> None:
-        """A call has the operation of its requests, and the name as its subject."""
+        """Observers see the operation of each request, with the name of the incident as its subject."""
         sandbox.add_incident(123, id=A)
         events: list[CallEvent] = []
         async with CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as client:
@@ -178,7 +178,7 @@ class TestGetIncident:
 class TestExactMatch:
     @pytest.mark.parametrize("way", ["slug", "public-id", "text", "all"])
     async def test_whatever_query_finds_a_number(self, way: Any) -> None:
-        """The incident is found by any query that the server may understand, among similar ones."""
+        """An incident is found by any query that the server may support, among similar numbers."""
         async with (
             Sandbox(incident_search=way) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=NEVER) as client,
@@ -243,7 +243,7 @@ class TestExactMatch:
             assert (await client.get_incident("123")).id == A
 
     async def test_a_later_page(self, keys: ApiKeys) -> None:
-        """If a server ignores the query, a few pages of its incidents are searched, not all."""
+        """A server that ignores the query is searched for a few pages."""
         others = [resource(some_id(number), number, f"IR-{number}") for number in range(1000, 1100)]
         server = Server(found(*others), found(resource()))
         async with server, CaseLinksClient(server.url, keys) as client:
@@ -257,7 +257,7 @@ class TestExactMatch:
             assert len(server.seen) == 10
 
     async def test_two_incidents_with_one_number_on_different_pages(self, keys: ApiKeys) -> None:
-        """All pages are read, so the second incident is noticed anywhere. A repeated one counts once."""
+        """A second incident with the number is noticed on any page, and a repeated incident counts once."""
         twice = found(resource(some_id(1)), total=3), found(resource(some_id(1)), total=3)
         server = Server(*twice, found(resource(some_id(2)), total=3))
         async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
@@ -272,7 +272,7 @@ class TestExactMatch:
 
     @pytest.mark.parametrize("total", [3, None, "3", True])
     async def test_a_short_page_is_not_the_last_one(self, keys: ApiKeys, total: object) -> None:
-        """A server may send fewer incidents than requested; the total or an empty page ends the search."""
+        """A short page does not end a search: only the total or an empty page does."""
         other = resource(some_id(1), 9, "IR-9")
         server = Server(found(other, total=total), found(other, total=total), found(resource(), total=total))
         if total != 3:
@@ -287,7 +287,7 @@ class TestExactMatch:
     async def test_a_search_without_an_end_is_bounded(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, page: list[dict[str, Any]]
     ) -> None:
-        """After five pages a query has failed, and the log says that there may be more."""
+        """A query ends after five pages, and the log says that there may be more."""
         server = Server(found(*page, total=10**6))
         async with server, CaseLinksClient(server.url, keys) as client:
             with caplog.at_level(logging.WARNING), pytest.raises(NotFoundError):
@@ -313,7 +313,7 @@ class TestExactMatch:
     async def test_what_is_not_an_incident_is_left_out(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, flawed: object
     ) -> None:
-        """One flawed member says nothing about the others. The log says how many there are, and why."""
+        """A flawed member is left out, and the log has the number of flawed members and the reason."""
         body = {"data": {"attributes": {"total": 2, "incidents": [flawed, {"data": resource()}]}}}
         server = Server(answers(200, json.dumps(body).encode()))
         async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
@@ -336,7 +336,7 @@ class TestExactMatch:
     async def test_a_list_of_something_else_is_refused(
         self, keys: ApiKeys, members: list[Any], reason: str
     ) -> None:
-        """Members of another type, or too many flawed ones, never pass for a search without results."""
+        """Members of another type, or too many flawed ones, are an error and not an empty result."""
         body = json.dumps({"data": {"attributes": {"incidents": members}}}).encode()
         server = Server(answers(200, body))
         async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
@@ -344,7 +344,7 @@ class TestExactMatch:
                 await client.get_incident("123")
 
     async def test_a_query_that_the_server_refuses(self, keys: ApiKeys) -> None:
-        """If the server does not understand one query, the next one is tried."""
+        """A query that the server does not support is followed by the next one."""
         async with (
             Server(answers(400), found(resource())) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -366,7 +366,7 @@ class TestExactMatch:
         "body", [{}, {"data": []}, {"data": {"attributes": {}}}, {"data": {"attributes": {"incidents": {}}}}]
     )
     async def test_a_response_that_is_not_a_search_result(self, keys: ApiKeys, body: Any) -> None:
-        """A response without results never passes for a search that found nothing."""
+        """A response without results is an error and not an empty result."""
         async with (
             Server(answers(200, json.dumps(body).encode())) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -404,7 +404,7 @@ class TestResolver:
         assert len(sandbox.requests) == len(QUERIES_OF_A_NUMBER)
 
     async def test_a_link_with_an_incident(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """A link is created between a case and an incident that are named by people."""
+        """A link can be created between a case and an incident by key and number."""
         sandbox.add_incident(123, id=A)
         sandbox.add_case("SHOP-1", id=some_id(1))
         wanted = parse_link("incident:123", "causes", "SHOP-1", site=client.site)
@@ -478,7 +478,7 @@ class TestDetails:
         )
 
     async def test_a_case_that_fails_raises(self, keys: ApiKeys) -> None:
-        """The error of a case is raised, unless these credentials cannot access it."""
+        """An error of a case is raised, unless the credentials cannot access the case."""
         async with (
             Server(answers(403), answers(500)) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,

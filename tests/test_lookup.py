@@ -1,4 +1,4 @@
-"""The rules of looking links up: one list for many callers, begun after their call, and no leftovers."""
+"""The rules of lookups of links: one list for many callers, begun after their calls, and no leftovers."""
 
 from __future__ import annotations
 

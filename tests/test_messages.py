@@ -43,12 +43,12 @@ class TestQuoted:
 
     @pytest.mark.parametrize("length", range(95, 104))
     def test_no_value_is_cut_without_an_ellipsis(self, length: int) -> None:
-        """A text just over the limit is not mistaken for a shorter one."""
+        """A text just over the limit is not shortened without an ellipsis."""
         text = "x" * length
         assert quoted(text) == (f"'{text}'" if length <= MAX_QUOTED - 2 else f"'{text[: MAX_QUOTED - 1]}…")
 
     def test_a_huge_text_takes_no_memory(self) -> None:
-        """Only the beginning of a long text is converted."""
+        """A long text is converted only at its beginning, which saves memory."""
         text = "\0" * 10_000_000
         tracemalloc.start()
         try:
@@ -83,7 +83,7 @@ class TestOneLine:
 class TestStorable:
     @given(st.text(st.characters(codec=None)))
     def test_it_is_the_beginning_in_utf_8(self, text: str) -> None:
-        """A stored message can be encoded, and equals the original except for lone surrogates."""
+        """A stored message is encodable, and differs from the original only in lone surrogates."""
         stored = storable(text)
         assert stored.encode().decode() == stored
         assert [a for a, b in zip(stored, text, strict=False) if a != b] == [

@@ -377,7 +377,7 @@ class TestLinkReference:
             )
 
     def test_an_entity_at_an_end_is_checked(self) -> None:
-        """An entity of an unknown type cannot be linked to a key either."""
+        """An entity of an unknown type is refused in a link to a key too."""
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
             CaseKey("SHOP-1").blocks(Entity(A, "WIDGET"))
 

@@ -78,7 +78,7 @@ class Site:
             await asyncio.sleep(0.001)
             return self._fail(request)
         await asyncio.sleep(0.05)
-        if self._is_away:  # it went away with the request
+        if self._is_away:  # the server failed during the request
             return self._fail(request)
         return Response(request, *self._respond(request))
 
@@ -103,7 +103,7 @@ class Site:
 
 
 async def in_virtual_time(clock: Clock, call: Awaitable[Any]) -> Any:
-    """Return the result of ``call``, with the clock set to the next timer whenever nothing else can run."""
+    """Return the result of ``call``; the clock jumps to the next timer when nothing else can run."""
     loop = cast("Any", asyncio.get_running_loop())
 
     async def advance() -> None:
@@ -201,7 +201,7 @@ class TestLong:
     async def test_a_refused_connection_ends_as_one(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A call that waited in vain fails with the error of its own attempt, which says why it ended."""
+        """A call that waited in vain raises the error of its own last attempt."""
         site = Site(clock, refused, away_from=0, back_at=600)
         [error] = await gathered(clock, site, monkeypatch, 1)
         assert isinstance(error, ConnectError)
@@ -234,7 +234,7 @@ class TestLong:
     async def test_an_old_one_says_nothing_of_a_new_one(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A failure long after the last one begins another outage, in which calls are retried again."""
+        """A failure long after an outage begins another one, in which calls are retried."""
         site = Site(clock, refused, away_from=0, back_at=600)
         monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
@@ -332,7 +332,7 @@ class TestClosing:
     async def test_what_waits_ends_with_the_client(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A call that an outage holds back fails when the client is closed."""
+        """A call that waits for the end of an outage fails when its client is closed."""
         site = Site(clock, refused, away_from=0, back_at=600)
         monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         client = CaseLinksClient(f"http://{HOST}:9", ApiKeys(api_key="the-api-key", app_key="the-app-key"))

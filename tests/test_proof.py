@@ -35,7 +35,7 @@ from tests.support.variants import VARIANTS
 LINKS = 100
 FAULTY = 0.15  # of all attempts
 TIMEOUT = 3
-# Longer than the time-out, where a client that gave up is overtaken by what it had asked for.
+# Longer than the timeout, so that a create can be applied after its client gave up.
 LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.5 * TIMEOUT}
 SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.5)
 POLICY = RetryPolicy(base=0.5, settle=7, max_attempts=8)
@@ -120,7 +120,7 @@ async def test_gathered(run: Run) -> None:
 
 @whichever_way_the_api_is
 async def test_ensured(run: Run) -> None:
-    """Of several equal ``ensure_link`` calls, one reports that it created the link."""
+    """One of several equal ``ensure_link`` calls reports that it created the link."""
     told = await asyncio.gather(*(run.links.ensure_link(new) for new in run.wanted for _ in range(3)))
     assert run.made() == Counter(map(identity, run.wanted))
     assert Counter(identity(link) for link, is_new in told if is_new) == run.made()
@@ -136,7 +136,7 @@ async def test_in_bulk_with_a_journal(run: Run, tmp_path: Path) -> None:
     assert Counter(map(type, first)) == {Created: LINKS, AlreadyLinked: LINKS}
     assert run.made() == Counter(map(identity, run.wanted))
     refused = ApiKeys(api_key="another-api-key", app_key="another-app-key")
-    async with CaseLinksClient(run.sandbox.site, refused) as links:  # whose every request would be a 401
+    async with CaseLinksClient(run.sandbox.site, refused) as links:  # each of its requests would get a 401
         second = [outcome async for outcome in links.create_links(source, journal=journal)]
     assert Counter(map(type, second)) == {AlreadyLinked: 2 * LINKS}
 
@@ -155,7 +155,7 @@ async def test_planned(run: Run) -> None:
     parents = [new.parent for new in wanted]
     strangers = [first.blocks(second) for first, second in pairwise(parents) if first != second]
     there, by_others = wanted[:10], wanted[20:25]
-    # In doubt an equal link that is found passes for the one that was sent, so not all are there twice.
+    # An ambiguous create may return the equal link that its lookup found, so not all links exist twice.
     written = map(run.links.create_link, [*there, *there, *strangers])
     told = await asyncio.gather(*written, return_exceptions=True)
     assert {type(each) for each in told} <= {CaseLink, ConflictError}

@@ -30,7 +30,7 @@ HOMES = {
 
 
 def test_the_list_has_each_name_as_itself() -> None:
-    """Each public name is imported ``as`` itself, by which type checkers know that it is public."""
+    """Each public name is imported ``as`` itself, which marks it as public for type checkers."""
     assert sorted(HOMES) == NAMES
     for node in TREE.body:
         if isinstance(node, ast.ImportFrom):
@@ -89,7 +89,7 @@ def test_without_metadata(tmp_path: Path) -> None:
 def test_a_telemetry_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client is created although OpenTelemetry fails, as old versions do without metadata."""
+    """A client is created even if OpenTelemetry cannot be loaded."""
     telemetry = pytest.importorskip("datadog_caselinks.telemetry")
 
     def fail() -> None:
@@ -179,7 +179,7 @@ def _is_error(value: object) -> bool:
     return inspect.isclass(value) and issubclass(value, CaseLinksError)
 
 
-# With --strict an ignored error that is none is an error: were the package untyped, each "ignore" would be.
+# With --strict an unused "ignore" is an error, as all of these would be if the package were untyped.
 PROGRAM = """
 import asyncio
 import uuid

@@ -38,7 +38,7 @@ B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 
 PREFIXES = {"case": case, "incident": incident, "page": page, "conversation": agent_conversation}
 
-# Of each site the host that its users see, and the subdomain of an organisation.
+# The host of each site in the browser, and a subdomain of an organisation.
 HOSTS = [
     *((f"app.{domain}", site) for domain, site in SITES.items()),
     *((domain, site) for domain, site in SITES.items()),
@@ -62,7 +62,7 @@ def refusal(text: str, **options: Any) -> str:
 class TestForms:
     @given(references)
     def test_what_is_named_is_read_again(self, reference: Reference) -> None:
-        """``named`` and ``parse_reference`` are each other's inverse."""
+        """``parse_reference`` reads every text that ``named`` returns."""
         assert parse_reference(named(reference)) == reference
 
     @given(case_keys)
@@ -265,7 +265,7 @@ class TestAddresses:
             assert parse_reference(f"{host}{path}") == expected
 
     def test_of_several_cases(self) -> None:
-        """A query with two different keys is refused, since only a guess could choose one."""
+        """A query with two different keys is refused as ambiguous."""
         text = "https://app.datadoghq.com/work?from=SHOP-1&to=SHOP-2"
         assert refusal(text) == f"{text!r} names several cases: write one of 'SHOP-1, SHOP-2'"
 
@@ -466,7 +466,7 @@ class TestParseLink:
         ],
     )
     def test_a_relationship_is_written_in_words(self, written: str, relationship: Relationship) -> None:
-        """Letter case, blanks, hyphens and a leading "is" do not matter; the result is a member."""
+        """Letter case, blanks, hyphens and a leading "is" do not change a relationship."""
         assert parse_link("SHOP-1", written, "SHOP-2") == parse_link("SHOP-1", relationship, "SHOP-2")
         assert parse_link(A, written, B) == NewCaseLink(case(A), relationship, case(B))
         assert parse_link(A, written, B).relationship is relationship
@@ -492,16 +492,16 @@ class TestParseLink:
     def test_words_for_the_other_direction_swap_the_ends(
         self, written: str, relationship: Relationship
     ) -> None:
-        """SHOP-1 is blocked by SHOP-2 if SHOP-2 blocks SHOP-1, for keys and for UUIDs."""
+        """Words for the other direction, such as "blocked by", exchange the ends."""
         assert parse_link("SHOP-1", written, "SHOP-2") == parse_link("SHOP-2", relationship, "SHOP-1")
         assert parse_link(A, written, B) == NewCaseLink(case(B), relationship, case(A))
 
     def test_two_reversals_cancel_out(self) -> None:
-        """An arrow to the left before words for the other direction leaves the ends as they are."""
+        """An arrow to the left before words for the other direction leaves the ends unchanged."""
         assert parse_link("SHOP-1", "← blocked by", "SHOP-2") == parse_link("SHOP-1", "BLOCKS", "SHOP-2")
 
     def test_duplicate_of_reads_as_the_method_does(self) -> None:
-        """The parent of DUPLICATES is the duplicate, so "duplicate of" does not swap the ends."""
+        """The words "duplicate of" leave the ends unchanged: the parent of DUPLICATES is the duplicate."""
         assert parse_link(A, "duplicate of", B) == case(A).duplicates(case(B))
 
     @pytest.mark.parametrize("child", ["SHOP-2", B])
@@ -527,7 +527,7 @@ class TestParseLink:
         ],
     )
     def test_a_near_miss_is_suggested(self, written: str, near: str) -> None:
-        """A word that may mean either direction is not guessed: the message suggests words for both."""
+        """A word for either direction is refused, and the message suggests words for both."""
         with pytest.raises(InvalidLinkError) as caught:
             parse_link("SHOP-1", written, "SHOP-2")
         assert str(caught.value).startswith(

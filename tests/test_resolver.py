@@ -58,7 +58,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
 
 
 def asked(sandbox: Sandbox) -> list[str]:
-    """Return the names by which the sandbox was requested for cases."""
+    """Return the keys and ids of the requested cases."""
     assert {request.method for request in sandbox.requests} <= {"GET"}
     return [request.path.rpartition("/")[2] for request in sandbox.requests]
 
@@ -143,7 +143,7 @@ class TestCase:
         assert asked(sandbox) == ["SHOP-1", some_id(2)]
 
     async def test_a_case_that_has_another_key_now(self, keys: ApiKeys) -> None:
-        """A case in a renamed project is known by both keys, since a second response confirms the new one."""
+        """A case in a renamed project is known by both keys after a second response."""
         async with (
             Server(told(some_id(1), "NEW-1"), told(some_id(1), "NEW-1"), drops) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -242,7 +242,7 @@ class TestAskingOnce:
 
     @pytest.mark.parametrize("step", [answers(403), answers(500), answers(200, b"{}"), answers(429)])
     async def test_other_failures_are_not_remembered(self, step: Step, keys: ApiKeys, clock: Clock) -> None:
-        """The calls that wait for a failed lookup fail with it; the next call looks the case up again."""
+        """A failed lookup fails all calls that wait for it, and the next call looks the case up again."""
         async with (
             Server(step, told(some_id(1), "SHOP-1")) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as links,
@@ -329,7 +329,7 @@ async def test_an_unknown_one_keeps_nobody_who_asked() -> None:
 
 
 async def test_a_server_that_writes_ids_in_upper_case() -> None:
-    """A case is remembered by the id that an entity has, in lower case."""
+    """A case is cached by its UUID in lower case."""
     asked = []
 
     async def get(name: str) -> Case:

@@ -54,7 +54,7 @@ from tests.support.waiting import settle
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 
-# Each with: is it worth repeating, and may it have been applied?
+# Each error, whether it is retried, and whether it may have been applied.
 TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (CaseLinksError("x"), False, False),
     (InvalidLinkError("x"), False, False),
@@ -112,7 +112,7 @@ def shortest(start: float, _: float) -> float:
 
 
 class Started:
-    """The decisions of one call: ``send`` takes an error, and returns the wait or raises the error."""
+    """The decisions of one call: ``send`` takes an error, and returns the wait or raises an error."""
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
@@ -200,7 +200,7 @@ class TestTable:
 
 class TestWaits:
     def test_the_range_doubles_up_to_the_cap(self) -> None:
-        """Full jitter: each wait is drawn from 0 to ``base``, then to twice that, up to ``cap``."""
+        """Each wait is random between 0 and ``base``, which doubles with each attempt up to ``cap``."""
         ranges: list[tuple[float, float]] = []
 
         def uniform(start: float, end: float) -> float:
@@ -230,7 +230,7 @@ class TestWaits:
 
     @pytest.mark.parametrize("attempts", [1, 2, 6])
     def test_the_last_attempt_is_not_followed_by_a_wait(self, attempts: int) -> None:
-        """``max_attempts`` counts the first one, and the error of the last one is raised."""
+        """The number of attempts includes the first one, and the error of the last one is raised."""
         generator = started(RetryPolicy(max_attempts=attempts))
         for _ in range(attempts - 1):
             generator.send(TransportError("x"))
@@ -291,7 +291,7 @@ class TestWaits:
             generator.send(TransportError("3"))
 
     def test_an_allowance_of_none_raises_the_first(self) -> None:
-        """``max_rate_limited=0`` leaves 429 to the caller."""
+        """A 429 is raised to the caller if ``max_rate_limited`` is 0."""
         with pytest.raises(RateLimitError):
             started(RetryPolicy(max_rate_limited=0)).send(limited(0))
 
@@ -357,7 +357,7 @@ class TestRetryPolicy:
 
 
 class Flaky:
-    """A callable that raises each of ``errors`` in turn, then returns its argument, and counts attempts."""
+    """A callable that raises each of ``errors`` in turn, then returns its argument."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)

@@ -85,7 +85,7 @@ class TestPages:
     async def test_what_was_created_meanwhile_shifts_no_case_into_view_twice(
         self, many: Sandbox, client: CaseLinksClient
     ) -> None:
-        """A case that a later page repeats, because new cases shifted the pages, is yielded once."""
+        """A case that new cases have shifted to a later page is yielded once."""
         seen: list[str] = []
         async for each in client.search_cases("payment"):
             if len(seen) == 50:
@@ -119,7 +119,7 @@ class TestPages:
     async def test_pages_without_a_new_case_do_not_end_a_search(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, total: int | None
     ) -> None:
-        """New cases may shift many pages, so a search goes on until the server has no more pages."""
+        """A search continues past pages without new cases, until the server has no more pages."""
         steps = [found(1, 2, total=total), *[found(1, 2, total=total)] * 9, found(3, total=total)]
         steps += [found(3, total=total), found(4, total=total), found(total=total)]
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
@@ -182,7 +182,7 @@ class TestResponses:
     async def test_what_is_not_a_case_is_left_out(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A member without an id is left out, and the log says so."""
+        """A member without an id is left out and logged."""
         body = b'{"data": [{"type": "case"}, {"id": "%s"}], "meta": {"page": {"total": 1}}}'
         step = answers(200, body % some_id(1).encode())
         async with Server(step) as server, CaseLinksClient(server.url, keys) as client:

@@ -157,7 +157,7 @@ class TestLogs:
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
     def test_what_ends_the_program_passes(self, package_logger: logging.Logger, error: BaseException) -> None:
-        """A handler may end the program, as Ctrl-C does while it runs."""
+        """An exception that ends the program, such as ``KeyboardInterrupt``, passes through a handler."""
         package_logger.addHandler(Failing(error))
         with pytest.raises(type(error)):
             log(package_logger, logging.INFO, "a message")

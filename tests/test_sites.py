@@ -131,7 +131,7 @@ class TestUnknownSites:
             "evil.example\uff0fdatadoghq.com",
             "datadoghq\u3002com",
             "data\u0501oghq.com",  # a Cyrillic letter
-            "\u24d3atadoghq.com",  # a circled one, which IDNA makes plain
+            "\u24d3atadoghq.com",  # a circled letter, which IDNA converts to a plain one
         ],
     )
     @pytest.mark.parametrize("form", ["{}", "https://{}", "https://{}:8443/cases"])

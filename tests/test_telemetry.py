@@ -202,7 +202,7 @@ class TestSpans:
         assert f"{call.context.trace_id:032x}" in sent
 
     async def test_no_span_shows_a_key(self, spans: InMemorySpanExporter, keys: ApiKeys) -> None:
-        """No span contains a key, whatever the server echoes."""
+        """No span contains a key, even if the server echoes the keys."""
         assert isinstance(keys.api_key, str)
         echo = f'{{"errors": ["{keys.api_key} {keys.app_key}"]}}'.encode()
         async with Server(answers(400, echo)) as server, CaseLinksClient(server.url, keys) as links:

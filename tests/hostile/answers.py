@@ -25,7 +25,7 @@ CASE: Final = Case(some_id(3), "SHOP-1", "A title", "OPEN", "P1")
 Call = Callable[[CaseLinksClient], Any]
 
 OPERATIONS: Final[dict[str, tuple[Call, object]]] = {
-    # name: (the call, what it gives where the server is good)
+    # name: (the call, its result from a correct server)
     "create": (lambda links: links.create_link(NEW), LINK),
     "ensure": (lambda links: links.ensure_link(NEW), (LINK, True)),
     "list": (lambda links: links.list_links(NEW.parent), []),

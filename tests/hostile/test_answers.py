@@ -89,7 +89,7 @@ async def world(clock: Clock, caplog: pytest.LogCaptureFixture) -> AsyncIterator
     ):
         made = World(server, other, links, clock, events=events)
         yield made
-        # Whatever a test is about, these hold.
+        # These conditions apply to every test.
         assert other.connections == 0
         assert not any("Cookie" in seen.headers for seen in server.seen)
         assert_nothing_of(KEYS, map(repr, events))
@@ -215,7 +215,7 @@ async def test_what_never_ends(world: World, begin: bytes, again: bytes, operati
     world.hostile = endless(begin, again, world.clock)
     before = world.clock.time()
     require_error(await world.outcome(operation), TransportError, AmbiguousResultError)
-    assert world.clock.time() - before < 5 * 20 + HOUR / 60  # attempts and looks, of 20 s each
+    assert world.clock.time() - before < 5 * 20 + HOUR / 60  # attempts and lookups, of 20 s each
     await require_good_again(world, operation)
 
 

@@ -28,7 +28,7 @@ POLICY = RetryPolicy(max_attempts=2, max_rate_limited=1, base=0, settle=0)
 TOKEN: Final = "token/with+0123<&>==" + "x" * 2000
 SECRETS: Final = [*KEYS, TOKEN]
 
-# Each makes of the keys what a body holds.
+# Each function encodes the keys for a body.
 SPELLINGS: Final[dict[str, Callable[[str], bytes]]] = {
     "as text": str.encode,
     "in JSON": lambda told: json.dumps({"errors": [told]}).encode(),

@@ -43,7 +43,7 @@ def test_a_response_without_a_connection() -> None:
 
 
 async def test_a_success() -> None:
-    """Creates, lists and deletes work."""
+    """Creates, lists and deletes succeed with any aiohttp."""
     async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
         link = await client.create_link(NEW)
         assert await client.list_links(NEW.parent) == [link]
@@ -52,7 +52,7 @@ async def test_a_success() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://caselinks.invalid"])
 async def test_no_connection(url: str) -> None:
-    """A request without a connection was never sent."""
+    """A request without a connection is reported as never sent."""
     async with CaseLinksClient(url, KEYS, retry=RetryPolicy(max_attempts=1)) as client:
         with pytest.raises(ConnectError, match="nothing was sent"):
             await client.create_link(NEW)
@@ -69,7 +69,7 @@ async def test_after_connecting(step: Step) -> None:
 
 
 async def test_an_error_of_a_hook() -> None:
-    """An error that is not aiohttp's may come after sending, so the create is ambiguous."""
+    """An error that is not aiohttp's makes a create ambiguous, since the request may have been sent."""
 
     async def fail(*_: object) -> None:
         raise RuntimeError

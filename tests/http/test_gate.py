@@ -59,7 +59,7 @@ async def timers(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.
 
 
 def pending(timers: list[asyncio.TimerHandle], now: float) -> list[float]:
-    """Return the seconds until each timer that has not fired."""
+    """Return the seconds until each active timer."""
     return [timer.when() - now for timer in timers if not timer.cancelled() and timer.when() > now]
 
 
@@ -142,7 +142,7 @@ class TestOrder:
             for caller in permitted:
                 left -= 1
                 await caller.hear(told(left))
-            if not permitted:  # the last request of a window is left to others
+            if not permitted:  # the last request of a window is reserved for others
                 clock.advance(60)
                 left = 10
                 await settle()
@@ -168,7 +168,7 @@ class TestOrder:
         leftover[:] = callers(gate, 1)
         await settle()
         clock.advance(60)
-        leftover.append(Caller(gate))  # runs before the timer does
+        leftover.append(Caller(gate))  # runs before the timer fires
         await settle()
         assert turns(leftover) == [True, False]
 
@@ -222,7 +222,7 @@ class TestCancelling:
         first, second, third = leftover[:] = callers(gate, 3)
         await settle()
         first.outcome.set_exception(ConnectError("refused"))
-        await asyncio.sleep(0)  # now the second has its turn, and has not run
+        await asyncio.sleep(0)  # now the second has a permit, and has not run
         second.task.cancel()
         await settle()
         assert turns([second, third]) == [False, True]
@@ -586,7 +586,7 @@ class TestBuckets:
             await ask(gate, told(9, name=f"name {number}"))
             counts.add(gate.assign_bucket("create", f"name {number}"))
         gc.collect()
-        assert len(counts) == 17  # with the one in which all began
+        assert len(counts) == 17  # includes the unnamed bucket
         await ask(gate, told(5, name="name 98"), "list")
         assert gate.rate_limit("list") == told(5, name="name 98")
 
@@ -624,7 +624,7 @@ class TestBuckets:
         clock.advance(60)
         leftover.extend(callers(gate, 2, operation="list"))
         await settle()
-        assert turns(leftover) == [True, True, False]  # one probe, as ever
+        assert turns(leftover) == [True, True, False]  # one probe, as usual
         await leftover[1].fail(ConnectError("refused"))
         assert leftover[2].has_turn
 
@@ -661,7 +661,7 @@ class TestFailures:
         caplog: pytest.LogCaptureFixture,
         broken: str,
     ) -> None:
-        """The error is logged, the window is forgotten, and all calls get their permits in order."""
+        """An internal error is logged and resets the window, and all calls get their permits in order."""
         order: list[Caller] = []
         await ask(gate, told(9))
         leftover[:] = callers(gate, 12, order=order)
@@ -808,7 +808,7 @@ def test_no_answer_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]
         patch.setattr(clock, "_real", lambda: NOON)
         patch.setattr(loop, "time", clock.time)
         task = loop.create_task(Story(clock).tell(steps))
-        # Time stands still: a story that hangs would do so for ever.
+        # The clock is stopped, so a story that hangs would never end.
         for _ in range(100_000):
             if task.done():
                 break

@@ -50,7 +50,7 @@ def client_of(sandbox: Sandbox, rate: Rate | str | None, **options: object) -> C
     ],
 )
 def test_a_rate_can_be_written(text: str, rate: Rate) -> None:
-    """A text names the number of requests, and the period with its unit or in seconds."""
+    """The text of a rate has the number of requests and the period, in seconds or with a unit."""
     assert Rate.parse(text) == rate
     assert Rate.parse(str(rate)) == rate
 
@@ -73,7 +73,7 @@ async def test_the_parameter_is_checked(sandbox: Sandbox) -> None:
 
 @stopped
 async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: Clock) -> None:
-    """All operations count, and the next requests wait until the first ones are a period old."""
+    """A rate counts all operations, and each further request waits until an earlier one is a period old."""
     events: list[object] = []
     async with client_of(sandbox, "3/10s", on_event=events.append) as client:
         new = [PARENT.blocks(case(some_id(number))) for number in range(1, 5)]
@@ -94,7 +94,7 @@ async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: C
 
 
 async def test_the_lower_limit_counts(sandbox: Sandbox) -> None:
-    """With a rate above the limit of the server, no more requests are sent than the server allows."""
+    """A rate above the limit of the server sends no more requests than the server allows."""
     sandbox.rate_limit = "5/24h"
     async with client_of(sandbox, "1000/1s", retry=RetryPolicy(max_wait=1)) as client:
         new = [PARENT.blocks(case(some_id(number))) for number in range(1, 21)]
@@ -117,7 +117,7 @@ async def test_a_closed_client_does_not_wait(sandbox: Sandbox, clock: Clock) -> 
 
 @stopped
 async def test_a_cancelled_call_holds_up_no_other(sandbox: Sandbox, clock: Clock) -> None:
-    """The next call in the queue takes the place of one that is cancelled while it waits."""
+    """A cancelled call in the queue passes its place to the next one."""
     async with client_of(sandbox, "1/10s") as client:
         await client.list_links(PARENT)
         first, second = (asyncio.create_task(client.list_links(PARENT)) for _ in range(2))
@@ -139,7 +139,7 @@ class Permit:
 
 @stopped
 async def test_buckets_share_the_rate(clock: Clock) -> None:
-    """Calls of different buckets wait in queues of their own, and together keep to the rate."""
+    """Calls of different buckets wait in separate queues, and keep to the rate together."""
     pace, permits = Pace(Rate(1, 10)), list[Permit]()
 
     async def acquire() -> Any:
@@ -177,7 +177,7 @@ NO_WAIT = RetryPolicy(base=0, settle=0, max_wait=1000)
 
 @stopped
 async def test_the_refresh_of_a_token_does_not_gather_requests(clock: Clock) -> None:
-    """Requests count when they are sent, and not when they begin to wait for a token."""
+    """Requests count towards the rate when they are sent, not when they wait for a token."""
     tokens = Tokens()
     async with (
         Server(listed) as server,
@@ -198,7 +198,7 @@ async def test_the_refresh_of_a_token_does_not_gather_requests(clock: Clock) -> 
 
 @stopped
 async def test_a_token_that_expires_during_a_wait_is_read_again(clock: Clock) -> None:
-    """The credentials are read before the permit, and again if the wait for it took more than a second."""
+    """Credentials are read before the permit, and again if the wait for it took more than a second."""
     used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
     tokens = Tokens()
     async with (
@@ -244,7 +244,7 @@ async def test_a_token_that_cannot_be_read_again_takes_no_permit(clock: Clock) -
 
 @stopped
 async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: Clock, keys: Any) -> None:
-    """A request that waits until another one is no longer in flight counts when it is sent."""
+    """A request that waits for a slot counts towards the rate when it is sent."""
     named, names = Held(created), {"POST": "a", "GET": "b"}
 
     async def serve(exchange: Exchange) -> None:
@@ -313,9 +313,9 @@ async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock)
 @pytest.mark.parametrize("is_shared", [False, True])
 @stopped
 async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_shared: bool) -> None:
-    """A GET or DELETE on a connection that dropped is repeated by the client, which counts it.
+    """A rate makes the client, and not aiohttp, repeat a GET or DELETE on a dropped connection.
 
-    This holds for a shared pool too, also if other clients have used it before.
+    The rule also holds for a shared pool that other clients have used before.
     """
     async with SessionManager() as sessions, Server(listed, drops, listed) as server:
         if is_shared:

@@ -141,8 +141,8 @@ class TestTunnel:
 
 
 FAILURES: Final[dict[str, tuple[tuple[bytes, ...], type[CaseLinksError], str]]] = {
-    # name: (what the proxy answers, the error, what is said of it)
-    # aiohttp asks once more itself where nothing is created, so that the error is of the second time.
+    # name: (the response of the proxy, the error, its text)
+    # aiohttp itself retries requests that create nothing, so the error is that of its second attempt.
     "closes": ((b"",), TransportError, "the connection was lost"),
     "wants a login": (
         (b'HTTP/1.1 407 %s\r\nProxy-Authenticate: Basic realm="%s"\r\nContent-Length: 0\r\n\r\n',),

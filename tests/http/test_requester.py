@@ -35,7 +35,7 @@ def new_links(count: int) -> list[NewCaseLink]:
 
 
 class Named:
-    """A server that counts each operation in a bucket of its own. Creates have ``creates`` requests left.
+    """A server that counts each operation in its own bucket; creates have ``creates`` requests left.
 
     Methods in ``held`` get no response before the test removes them and calls :meth:`go_on`.
     """
@@ -87,7 +87,7 @@ async def client(server: Server, keys: Any) -> AsyncIterator[CaseLinksClient]:
     """A client that has learned the bucket of each operation."""
     patient = RetryPolicy(max_wait=7200)
     async with CaseLinksClient(server.url, keys, max_concurrency=SLOTS, retry=patient) as client:
-        for new in new_links(SLOTS):  # the first window is opened step by step
+        for new in new_links(SLOTS):  # a first window is opened step by step
             await client.create_link(new)
             for call in OTHERS.values():
                 await call(client)
@@ -118,7 +118,7 @@ async def test_calls_that_wait_for_one_bucket_hold_up_no_other(
 async def test_no_more_are_in_flight_than_slots_over_all_buckets(
     client: CaseLinksClient, server: Server, named: Named
 ) -> None:
-    """Each bucket has slots of its own to wait in, but all of them share the requests in flight."""
+    """Each bucket has its own slots, but all buckets share the maximum of requests in flight."""
     named.held |= {"POST", "GET", "DELETE"}
     calls: list[Awaitable[object]] = [client.create_link(new) for new in new_links(12)]
     calls += [call(client) for call in OTHERS.values() for _ in range(12)]

@@ -127,7 +127,7 @@ class TestPool:
             runner.run(server.__aexit__())
 
     async def test_an_unsolicited_response_ends_its_connection(self, keys: ApiKeys) -> None:
-        """A response that no request asked for is not read as the response to the next request."""
+        """An unsolicited response is not read as the response to the next request."""
 
         held: list[Exchange] = []
 
@@ -300,7 +300,7 @@ class TestClose:
             await fetching.wait()
             await links.close()
             with pytest.raises(SessionError):
-                await links.create_link(NEW)  # at once, though the one before holds the only slot
+                await links.create_link(NEW)  # at once, although the first call has the only slot
             go.set()
             with pytest.raises(SessionError):
                 await task

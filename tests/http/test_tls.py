@@ -196,12 +196,12 @@ class TestClientCertificate:
         ):
             with pytest.raises(TransportError) as raised:
                 await links.list_links(NEW.parent)
-        assert "connectionreset" not in str(raised.value).lower()  # which is no word
+        assert "connectionreset" not in str(raised.value).lower()  # which would be a class and not words
 
     async def test_that_is_missed_too_late(
         self, authority: Authority, wanting: Callable[[ssl.TLSVersion], ssl.SSLContext]
     ) -> None:
-        """A missing client certificate with TLS 1.3 makes a create ambiguous, since it was already sent."""
+        """A missing client certificate with TLS 1.3 makes a create ambiguous, as it is noticed late."""
         api = Api()
         async with (
             Server(api, tls=wanting(ssl.TLSVersion.TLSv1_3), host="localhost") as server,

@@ -58,7 +58,7 @@ BREAKS: Final[dict[str, Callable[[str], bytes]]] = {
 
 
 def echoes(place: str, rest: str, then: Callable[[Exchange], None]) -> Step:
-    """Return a step that sends the keys back in ``place``, and then does ``then``."""
+    """Return a step that sends the keys back in ``place``, and then calls ``then``."""
 
     async def step(exchange: Exchange) -> None:
         headers = exchange.seen.headers
@@ -81,7 +81,7 @@ def frames_of(error: BaseException | None) -> Iterator[FrameType]:
 
 
 def require_clean(error: BaseException) -> None:
-    """Fail if a report of ``error`` shows a key, or if one of its frames holds a response of aiohttp."""
+    """Fail if a report of ``error`` shows a key, or a frame has a response of aiohttp."""
     values = (value for frame in frames_of(error) for value in frame.f_locals.values())
     held = list({id(value): value for value in values}.values())  # each once, as many frames share one
     assert_nothing_of(SECRETS, map(pretty_repr, held))  # as rich shows them: also the fields of attrs classes

@@ -423,7 +423,7 @@ UNKNOWN_WITHOUT_A_TRACKER = {"proxy closes", "proxy talks no HTTP", "proxy hangs
 
 Errors = type[TransportError] | tuple[type[TransportError], ...]
 NEVER_SENT: dict[str, tuple[Setting, Errors, int]] = {
-    # name: (setting, error, attempts of three)
+    # name: (setting, error, number of attempts of at most three)
     "refused": (refused, ConnectError, 3),
     "unknown host": (unknown_host, ConnectError, 3),
     "handshake hangs": (tcp("https", hangs=(1,) * 32), ConnectError, 3),
@@ -633,7 +633,7 @@ class TestStaleConnection:
             await links.create_link(NEW)
         assert server.methods in (["POST", "POST"], *[["POST", "GET", "POST"]] * (turns < 20))
         assert [seen.connection for seen in server.seen] == [0, 1, 1][: len(server.seen)]
-        assert len(api.links) == 1  # and the first, which was made elsewhere
+        assert len(api.links) == 1  # the first link was created elsewhere
 
 
 CREDENTIALS = [
@@ -695,7 +695,7 @@ class TestSecrets:
             (name, method)
             for name in ALL
             for method in ("create", "list", "delete")
-            if not (method == "delete" and name.startswith("201"))  # whatever its body, that is a success
+            if not (method == "delete" and name.startswith("201"))  # a success with any body
         ],
     )
     @pytest.mark.slow
@@ -780,7 +780,7 @@ class TestRetries:
             assert place.posts() == (3 if kind is RateLimitError else 1)
             looks = {AmbiguousResultError: 3, ConflictError: 1}.get(kind, 0) if place.proxy is None else 0
             if name == "201 without an end":
-                looks = 1  # it would be as large again
+                looks = 1  # a retry would be as large
             assert place.attempts
             assert place.attempts() == place.posts() + looks
 

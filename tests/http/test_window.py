@@ -273,7 +273,7 @@ class Simulation:
         return max(client.served_at for client in self.clients)
 
     def floor(self, requests: int) -> float:
-        """Return the start of the last window that the limit makes necessary."""
+        """Return the start of the last window that this number of requests needs."""
         return self.server.start(self.server.window(0.0) + math.ceil(requests / self.server.limit) - 1)
 
 
@@ -402,7 +402,7 @@ class TestProbes:
             assert window.may_send(0.0)
 
     def test_one_of_two_that_was_not_sent_does_not_make_room(self) -> None:
-        """A released probe does not make room while another probe is in flight."""
+        """A released probe allows no other request while a second probe is in flight."""
         window = Window()
         first, _ = window.count(0.0), window.count(1.0)
         window.release(first)
@@ -471,7 +471,7 @@ class TestRemaining:
         late = window.count(101.0)
         hear(window, 160.0, window.count(160.0), told(9))
         hear(window, 161.0, late, told(0, reset=59.0))
-        assert remaining(window, 161.0) == 8  # it may have been counted in either
+        assert remaining(window, 161.0) == 8  # the request may have been counted in either window
         assert window.may_send(161.0)
 
     def test_an_older_windows_answer_opens_nothing(self) -> None:
@@ -733,7 +733,7 @@ class TestLostRequests:
 
     @pytest.mark.parametrize("is_lost", [True, False])
     def test_where_there_is_no_limit_they_do_not_pile_up(self, is_lost: bool) -> None:
-        """A server without a limit makes no lost requests accumulate."""
+        """Lost requests do not accumulate if the server has no limit."""
         window = Window()
         sizes = []
         for count in (1, 10_000):
@@ -743,7 +743,7 @@ class TestLostRequests:
         assert sizes[1] < sizes[0] + 50
 
     def test_where_there_is_no_limit_any_more_they_do_not_pile_up(self) -> None:
-        """A limit that has ended makes no lost requests accumulate, even while an old probe is in flight."""
+        """Lost requests do not accumulate after a limit has ended, even while an old probe is in flight."""
         window = opened(told(9))
         window.count(160.0)
         hear(window, 161.0, window.count(161.0))
@@ -932,7 +932,7 @@ class TestNoLimit:
         assert burst(window, 162.0) == []
 
     def test_a_429_closes(self) -> None:
-        """A 429 from a server without a limit makes the next request a probe, whose success lifts it."""
+        """A 429 from a server without a limit is followed by a probe, whose success lifts the restriction."""
         window = opened(None)
         reject(window, 100.0)
         assert window.current(100.5) is None

@@ -101,7 +101,7 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
     return datadog_caselinks.http.wire
 
 
-# The fixture is a module, which no example can change.
+# The fixture is a module, which examples do not change.
 any_wire = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -520,7 +520,7 @@ class TestReadLinks:
 
     @pytest.mark.parametrize("count", [0, 1, 3])
     def test_what_has_no_flaw_is_read_the_same_way(self, wire: ModuleType, count: int) -> None:
-        """A flawed document is read again, keeping track of places; both ways accept the same documents."""
+        """A document without flaws is read equally by the fast and by the tracing converter."""
         document = {"data": [ANSWER["data"]] * count}
         kind = wire.envelope.LinksDocument
         found = wire.envelope._tracing_converter.structure(document, kind)
@@ -538,7 +538,7 @@ class TestReadLinks:
     def test_what_is_not_a_link_is_skipped(
         self, wire: ModuleType, odd: object, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One flawed member does not hide the other links of a list; the log says where it is."""
+        """A flawed member does not hide the other links of a list, and the log has its place."""
         assert wire.read_links(a_list(ANSWER["data"], odd, ANSWER["data"])) == [LINK, LINK]
         [message] = caplog.messages
         assert message.startswith(f"the list of the links of {case(A)}")
@@ -566,7 +566,7 @@ class TestReadLinks:
             wire.read_links(answer(ANSWER))
 
 
-# As it was recorded, cut down to a few of its members.
+# A recorded case, reduced to a few members.
 CASE = {
     "data": {
         "attributes": {
@@ -824,7 +824,7 @@ class TestErrors:
         assert refused(wire, "\u00e9".encode() * 100_000).body == "\u00e9" * 1000
 
     def test_errors_of_any_depth_can_be_shown(self, wire: ModuleType) -> None:
-        """Errors so deep that Python can read, but neither print nor pickle them, are quoted as text."""
+        """Errors that are nested too deeply to be printed or pickled are quoted as text."""
         for levels in (19, 20, 50, *range(200, 1000, 7)):
             body = b'{"errors":[' + b"[" * (levels - 1) + b'"odd"' + b"]" * (levels - 1) + b"]}"
             error = refused(wire, body)
@@ -990,7 +990,7 @@ class TestHints:
     def test_a_429_says_how_long(
         self, wire: ModuleType, status: int, headers: dict[str, str], advice: str
     ) -> None:
-        """A 429 says how long the server asks to wait, and if it names the limit, who can raise it."""
+        """The message of a 429 has the wait that the server requests, and who can raise a named limit."""
         message = str(refused(wire, {"errors": ["because"]}, status, headers))
         assert message == f"cannot create CASE {A} BLOCKS CASE {B}: {status} because. {advice}"
 

@@ -131,7 +131,7 @@ class Probe:
             try:
                 self.left |= {link.id for link in await self.links(entity) if self._is_ours(link)}
             except CaseLinksError:
-                continue  # an id of no case, of which there may be no list, or no answer
+                continue  # not a case, so there may be no list; or no response
         for link_id in sorted(self.left):
             try:
                 wire.read_deleted((await self.send(wire.delete_request(link_id))).answer)

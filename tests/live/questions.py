@@ -19,7 +19,7 @@ _PATIENCE: Final = 30.0
 """Seconds in which a list may come to show a new link."""
 
 _OPERATIONS: Final = ("create", "list", "delete", "get")
-# Differ from answer to answer, and are known to tell of something else.
+# These headers differ in each response, and are known not to be request ids.
 _NO_REQUEST_ID: Final = frozenset(
     {"age", "content-length", "content-security-policy", "date", "etag", "retry-after", "set-cookie"}
 )

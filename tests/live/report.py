@@ -9,7 +9,7 @@ from tests.live.probe import Exchange
 from tests.live.questions import Finding
 
 _SHOWN: Final = 1000
-# Of a session, so as good as a key.
+# A session cookie is as secret as a key.
 _HIDDEN: Final = frozenset({"set-cookie"})
 
 

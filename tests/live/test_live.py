@@ -34,13 +34,13 @@ from tests.support.ids import case
 
 CASES = ("SHOP-1", "SHOP-36")
 MANY = 1000
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 ROOT = Path(__file__).parents[2]
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 REQUEST = Request("get", "GET", "/api/v2/cases/X-1", None, "X-1")
 
-# What the sandbox can be, and what is learned of it then; each new choice of the sandbox has its lines here.
+# Each variant of the sandbox, with the answers that the suite must find.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "as it is": (
         {},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CallerOf = Callable[[Sandbox], "Caller"]
 
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 
 
@@ -99,7 +99,7 @@ class TestCutConnections:
         link_id = (await caller.create()).json["data"]["id"]
         sandbox.fail_next(Fault.LOST_RESPONSE, operation="delete")
 
-        # On a connection that was in use before, aiohttp itself sends a DELETE again.
+        # aiohttp itself retries a DELETE on a reused connection.
         reply = await caller.delete(link_id)
 
         assert [request.status for request in sandbox.requests] == [201, None, 404]
@@ -354,7 +354,7 @@ class TestFailNext:
         ],
     )
     def test_refuses_what_makes_no_sense(self, fault: Fault, options: dict[str, Any]) -> None:
-        """A queued fault that makes no sense is refused when it is queued."""
+        """Invalid arguments for a queued fault are refused at once."""
         with pytest.raises(ParameterError):
             Sandbox().fail_next(fault, **options)
 

@@ -67,7 +67,7 @@ async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
     sandbox.fail_next(Fault.LOST_RESPONSE, operation="delete")
     await caller.create()
     await caller.create(relationship="CAUSES")
-    # On a connection that was in use before, aiohttp itself sends a DELETE again: here above the limit.
+    # aiohttp itself retries a DELETE on a reused connection, here above the limit.
     await caller.delete("unknown")
 
     state = (await caller.send("GET", "/_sandbox/state")).json
@@ -201,7 +201,7 @@ async def test_state_is_never_sniffed_or_cached(caller: Caller) -> None:
 
 
 async def test_script_writes_text_only() -> None:
-    """The script of the page does not turn any string into markup."""
+    """The script of the page uses no function that parses a string as markup."""
     from importlib import resources
 
     page = resources.files("datadog_caselinks.sandbox").joinpath("page.html").read_text("utf-8")

@@ -52,7 +52,7 @@ class TestQueries:
         ],
     )
     def test_matches(self, query: str) -> None:
-        """A query is a text, a filter, or a combination of them."""
+        """A query can be a text, a filter, or a combination of both."""
         assert parse_query(query)(CLOSED)
 
     @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ class TestCases:
     async def test_the_order(
         self, caller: Caller, cases: Sandbox, sort: dict[str, str], expected: list[str]
     ) -> None:
-        """By default the newest case is first."""
+        """Cases are sorted by creation, newest first, or as ``sort`` requests."""
         assert keys(await caller.send("GET", "/api/v2/cases", params=sort)) == expected
 
     @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ class TestIncidents:
         assert (got.status, got.json) == (200, found)
 
     async def test_a_malformed_incident_id(self, caller: Caller) -> None:
-        """An id that is not a UUID is refused with 400, as for a case."""
+        """A lookup of an incident by an id that is not a UUID gets a 400, as for a case."""
         reply = await caller.send("GET", "/api/v2/incidents/123")
         assert reply.status == 400
         assert "incident_id" in str(reply.json)
@@ -203,7 +203,7 @@ class TestIncidents:
 
     @pytest.mark.parametrize("path", ["/api/v2/incidents/search?query=a", f"/api/v2/incidents/{A}"])
     async def test_the_permission(self, caller: Caller, sandbox: Sandbox, path: str) -> None:
-        """Keys without the permission are refused, and only for incidents."""
+        """Keys without the permission for incidents get a 403 for them, and can read cases."""
         headers = (await sandbox.credentials_without_incidents.authenticate()).headers
         reply = await caller.send("GET", path, headers=headers)
         assert (reply.status, reply.json) == (
@@ -214,7 +214,7 @@ class TestIncidents:
         assert (await caller.create(headers=headers)).status == 201
 
     async def test_an_incident_is_replaced_by_its_id(self, caller: Caller, sandbox: Sandbox) -> None:
-        """An incident that is added again with its id changes; a number belongs to one incident."""
+        """An incident that is added again with its id is replaced, and a number belongs to one incident."""
         sandbox.add_incident(1, id=A)
         sandbox.add_incident(2, "Resolved now", state="resolved", id=A)
         got = await caller.send("GET", f"/api/v2/incidents/{A}")
@@ -224,7 +224,7 @@ class TestIncidents:
 
     @pytest.mark.parametrize("number", [0, -1, "1", 1.5, None])
     def test_a_number_is_a_whole_number(self, sandbox: Sandbox, number: Any) -> None:
-        """An incident has a whole number above zero."""
+        """The number of an incident must be an integer above zero."""
         with pytest.raises(ParameterError, match=r"^number must be "):
             sandbox.add_incident(number)
 

@@ -30,7 +30,7 @@ CallerOf = Callable[[Sandbox], "Caller"]
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 HALF_A_REQUEST = (
     b"POST /api/v2/cases/link HTTP/1.1\r\nHost: sandbox\r\nAuthorization: Bearer sandbox-token\r\n"
@@ -128,7 +128,7 @@ class TestLifecycle:
         """A client that has sent half a request does not delay a stop."""
         reader, writer = await asyncio.open_connection(*address(sandbox))
         writer.write(HALF_A_REQUEST)
-        # Once this one is answered, the server has read what came before it.
+        # After this response, the server has read the bytes that were sent before.
         await caller.list()
 
         await sandbox.stop()
@@ -150,7 +150,7 @@ class TestLifecycle:
                 await caller.send("GET", "/" + "x" * 8000)
             for connection in open_sockets(port):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            # The state tells of the 200 requests, which is more than the buffers on the way take up.
+            # The state contains the 200 requests, which is more than the buffers can store.
             await loop.sock_sendall(client, b"GET /_sandbox/state HTTP/1.1\r\nHost: sandbox\r\n\r\n")
             assert await loop.sock_recv(client, 8) == b"HTTP/1.1"
 

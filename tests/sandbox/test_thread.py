@@ -14,7 +14,7 @@ from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, thread
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 
 ACTS: dict[str, Callable[[Sandbox], object]] = {
