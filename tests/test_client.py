@@ -969,7 +969,7 @@ class TestClient:
 
     @pytest.mark.parametrize("count", [0, -1])
     def test_no_slot_is_refused(self, count: int, keys: ApiKeys) -> None:
-        """A client without slots is refused, since every call would wait for ever."""
+        """A client without slots is refused, since every call would wait forever."""
         with pytest.raises(ParameterError, match="max_concurrency must be at least 1"):
             CaseLinksClient("EU1", keys, max_concurrency=count)
 
