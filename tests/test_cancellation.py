@@ -239,7 +239,7 @@ pytestmark = pytest.mark.sandbox(rate_limit="1000000/1h")
 
 @define
 class Closer:
-    """Closes a client in tasks of its own."""
+    """An action that closes a client in tasks of its own."""
 
     links: CaseLinksClient = field(init=False)
     tasks: list[asyncio.Task[None]] = Factory(list)

@@ -1,4 +1,4 @@
-"""Sends single requests to a server, and records the responses and the links to delete again."""
+"""A probe that sends single requests, and records the responses and the links to delete again."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Exchange:
 
 
 class Probe:
-    """Sends one request at a time, and records all responses and the created links.
+    """A client that sends one request at a time, and records all responses and the created links.
 
     ``sleep`` and ``now`` use the same clock, in seconds.
     """
