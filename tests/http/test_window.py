@@ -34,8 +34,8 @@ class Server:
 
     The server also checks a client that is alone. Two kinds of request may be rejected although the client
     does its best: probes, and requests that were sent in one window and are counted in a later one. The end
-    of a window is known up to a second too late, so a probe may also be counted in the window before it and
-    take the place of a request that was sent there. Any other rejection is ``overdrawn``.
+    of a window is known up to a second too late, so a probe may also be sent into a window after other
+    requests, and take the place of one of them. Any other rejection is ``overdrawn``.
     """
 
     limit: int
