@@ -73,7 +73,7 @@ def folder_marker(path: Path) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Run all tests of the paths on the command line, and not only the fast ones among them."""
+    """Run all tests of the paths on the command line, not only the fast ones."""
     is_worker = hasattr(config, "workerinput")  # gets the paths as arguments even if nobody named them
     is_default = config.option.markexpr in config.getini("addopts")
     if is_default and not is_worker and config.args_source is pytest.Config.ArgsSource.ARGS:
@@ -81,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import tests that are not selected: what they import may not be installed."""
+    """Do not import tests that are not selected, since the packages that they import may be missing."""
     marker, selected = folder_marker(collection_path), config.option.markexpr
     if marker is None or not selected:
         return None
@@ -94,14 +94,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests as MARKERS says; before pytest deselects by marker."""
+    """Mark the tests with MARKERS before pytest selects by marker."""
     for item in items:
         if marker := folder_marker(item.path):
             item.add_marker(marker)
 
 
 def pytest_collection_finish() -> None:
-    """Keep collections of garbage fast: they skip the modules and the tests, which last until the end."""
+    """Keep garbage collections fast: they skip modules and tests, which exist until the end."""
     gc.freeze()
 
 
@@ -156,7 +156,7 @@ def keys() -> ApiKeys:
 
 @pytest.fixture
 def at_once() -> RetryPolicy:
-    """Three attempts without a wait between them or before a lookup."""
+    """A policy of three attempts without waits, also before lookups."""
     return RetryPolicy(max_attempts=3, base=0, settle=0)
 
 

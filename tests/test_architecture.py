@@ -1,4 +1,4 @@
-"""Each module imports only from those below it, and from few libraries."""
+"""Each module imports only from modules below it, and only from the permitted libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST_CELLS = re.findall(r"^\| (`\w+(?:\.py|/)`.*?) \|", CONTRIBUTING.read_text(
 ORDER = [name for cell in FIRST_CELLS for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)]
 CORE = ORDER[ORDER.index("public") :]
 
-# The sandbox decodes requests on its own, or it could not prove the client wrong.
+# The sandbox decodes requests independently: shared code would hide errors of the client.
 SANDBOX_MAY_KNOW = {"messages", "parameters", "rate_limit", "errors", "base_errors", "sites", "credentials"}
 
 THIRD_PARTY = {
@@ -49,12 +49,12 @@ MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def part(module: str) -> str:
-    """The entry of ``ORDER`` that a module belongs to; of the package itself its own name."""
+    """Return the entry of ``ORDER`` that a module belongs to; for the package its name."""
     return module.split(".")[1] if "." in module else module
 
 
 def imports(module: str) -> Iterator[str]:
-    """What ``module`` imports, also for the type checker, its own package's modules by full name."""
+    """Yield what ``module`` imports, also for type checkers, with full names."""
     yield from _imports_in(module, ast.parse(MODULES[module].read_text()))
 
 
@@ -89,36 +89,36 @@ class TestEveryModule:
             )
 
     def test_imports_no_other_library_than_it_may(self, module: str) -> None:
-        """The core needs what is declared as its dependencies, the command its extra besides."""
+        """The core imports only the declared dependencies, and the command those of its extra too."""
         foreign = {name.partition(".")[0] for name in imports(module)} - sys.stdlib_module_names - {PACKAGE}
         assert foreign <= THIRD_PARTY[part(module)]
 
     def test_its_first_line_says_what_it_is_for(self, module: str) -> None:
-        """A module begins with a docstring whose first line is a whole sentence."""
+        """Each module begins with a docstring whose first line is a sentence."""
         docstring = ast.get_docstring(ast.parse(MODULES[module].read_text()))
         assert docstring
         assert docstring.splitlines()[0].endswith(".")
 
 
 def test_what_has_a_place_is_there() -> None:
-    """The table names no module that is gone."""
+    """The table contains no module that does not exist."""
     assert set(ORDER) == {part(module) for module in MODULES if module != PACKAGE}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if part(module) == "sandbox"])
 def test_the_sandbox_decodes_on_its_own(module: str) -> None:
-    """It shares no encoder, no model and no transport with the client that it stands against."""
+    """The sandbox shares no encoder, model or transport with the client that it tests."""
     assert {part(name) for name in own_imports(module)} <= {*SANDBOX_MAY_KNOW, "sandbox"}
 
 
 def test_only_the_command_knows_the_command() -> None:
-    """A library user needs neither click nor rich."""
+    """Only the command imports the command, so that library users need neither click nor rich."""
     users = {part(module) for module in MODULES for name in own_imports(module) if part(name) == "cli"}
     assert users <= {"cli", "__main__"}
 
 
 def test_nobody_imports_in_a_circle() -> None:
-    """Not even within the sandbox or the command."""
+    """No module is part of an import cycle, not even within the sandbox or the command."""
     graph = {module: own_imports(module) for module in MODULES}
     done: set[str] = set()
 
@@ -134,5 +134,5 @@ def test_nobody_imports_in_a_circle() -> None:
 
 
 def test_the_package_itself_needs_no_extra() -> None:
-    """``import datadog_caselinks`` is the core: no command, no sandbox."""
+    """``import datadog_caselinks`` imports only the core: no command and no sandbox."""
     assert {part(name) for name in own_imports(PACKAGE)} <= set(CORE)

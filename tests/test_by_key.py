@@ -1,4 +1,4 @@
-"""Cases named by their keys: each call of a client looks up what it needs, and no more."""
+"""The rules of cases that are named by keys: each call looks up only the keys that it needs."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ class TestEachCall:
     async def test_each_way_to_write_a_link(
         self, wanted: WantedLink, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Keys and UUIDs can be mixed, and a link of ``parse_link`` is accepted as it is."""
+        """Keys and UUIDs can be combined, and a link of ``parse_link`` is accepted unchanged."""
         link = await client.create_link(wanted)
         assert (link.parent, link.child) == (case(UUID_6), case(UUID_5))
 
     async def test_a_link_between_entities_needs_no_lookup(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Only the create is sent."""
+        """A link between entities needs no lookup: only the create is sent."""
         await client.create_link(case(UUID_6).causes(case(UUID_5)))
         assert requests(sandbox) == ["POST"]
 
@@ -139,7 +139,7 @@ class TestEachCall:
         assert await client.list_links(case("SHOP-6"), relationship=Relationship.BLOCKS) == []
 
     async def test_read_graph(self, client: CaseLinksClient) -> None:
-        """The graph around a key has the case as its root, and its title."""
+        """The graph around a key has the case as its root, with its title."""
         link = await client.create_link(LINK)
         graph = await client.read_graph(case("SHOP-6"))
         assert (graph.root, graph.links) == (case(UUID_6), (link,))
@@ -196,7 +196,7 @@ class TestDelete:
     async def test_a_link_that_does_not_exist(
         self, by: WantedLink, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """``NotFoundError`` names the link as it was given, and no delete is sent."""
+        """``delete_link`` without a matching link raises ``NotFoundError``, and sends no delete."""
         with pytest.raises(NotFoundError) as caught:
             await client.delete_link(by)
         assert str(caught.value) == f"cannot delete {by}: there is no such link"
@@ -230,14 +230,14 @@ class TestAKeyThatDoesNotExist:
     async def test_it_fails_the_call_before_the_rest_is_sent(
         self, name: str, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """The error names the key. Nothing but lookups of keys was sent."""
+        """An unknown key fails the call with an error that names it, before anything but lookups is sent."""
         with pytest.raises(NotFoundError, match="cannot get case SHOP-99: 404 case not found"):
             await CALLS[name](client)
         assert set(requests(sandbox)) <= {"GET SHOP-6", "GET SHOP-99"}
 
     @pytest.mark.parametrize("name", CALLS)
     async def test_it_is_not_remembered(self, name: str, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Once the case exists, the same call of the same client finds it."""
+        """An unknown key is not remembered: once the case exists, the same call finds it."""
         with pytest.raises(NotFoundError):
             await CALLS[name](client)
         sandbox.add_case("SHOP-99", id=some_id(99))
@@ -245,7 +245,7 @@ class TestAKeyThatDoesNotExist:
         await CALLS[name](client)
 
     async def test_it_fails_only_its_own_link(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """In a ``gather``, all other links are created, and the unknown key is looked up once for all."""
+        """An unknown key in a ``gather`` is looked up once, and all other links are created."""
         wanted = [case("SHOP-6").blocks(case(f"SHOP-{number}")) for number in (1, 99, 2, 99, 3, 99)]
         results = await asyncio.gather(*map(client.create_link, wanted), return_exceptions=True)
         assert [type(result) for result in results] == [CaseLink, NotFoundError] * 3
@@ -255,7 +255,7 @@ class TestAKeyThatDoesNotExist:
 
 class TestCache:
     async def test_each_key_once_for_many_calls(self, clock: Clock) -> None:
-        """Two hundred calls at once look three keys up once each, and keep to the rate limit."""
+        """Two hundred simultaneous calls look up each of three keys once, and keep to the rate limit."""
         async with (
             leaving_nothing(),
             Sandbox(rate_limit="20/10s", clock=clock.time) as sandbox,
@@ -272,7 +272,7 @@ class TestCache:
             assert 429 not in {each.status for each in sandbox.requests}
 
     async def test_calls_one_after_the_other(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Every kind of call uses what an earlier call has found."""
+        """Every operation uses the lookups of earlier calls."""
         await client.create_link(LINK)
         await client.ensure_link(LINK)
         await client.list_links(case("shop-5"))
@@ -283,7 +283,7 @@ class TestCache:
     async def test_a_case_is_looked_up_again_after_five_minutes(
         self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock
     ) -> None:
-        """A key may name another case later, so a client that lives long does not keep it for ever."""
+        """A case is looked up again after five minutes, since its key may name another case by then."""
         for seconds, lookups in ((0, 1), (299, 1), (2, 2), (299, 2)):
             clock.advance(seconds)
             await client.list_links(case("SHOP-6"))
@@ -292,7 +292,7 @@ class TestCache:
     async def test_the_cache_is_bounded(
         self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The case that was looked up longest ago is dropped first. Each is kept by its key and its UUID."""
+        """The cache is bounded, and drops the case whose lookup is the oldest, by key and by UUID."""
         monkeypatch.setattr(references, "_MAX_RESULTS", 4)
         for key in ("SHOP-1", "SHOP-2"):
             await client.list_links(case(key))
@@ -303,7 +303,7 @@ class TestCache:
         assert gets == ["1", "2", "1", "3", "2"]
 
     async def test_the_first_of_several_calls_is_cancelled(self, keys: ApiKeys) -> None:
-        """The next call that waits for the same key looks it up, and all others use its result."""
+        """If the first call for a key is cancelled, the next one looks it up for all others."""
         steps = found(9), NO_LINKS, is_silent, found(6), *[NO_LINKS] * 4
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
             await client.list_links(case("SHOP-9"))
@@ -317,7 +317,7 @@ class TestCache:
 
     @pytest.mark.parametrize("step", [answers(403), answers(500), answers(200, b"{}"), answers(429)])
     async def test_a_lookup_that_failed_is_not_remembered(self, step: Step, keys: ApiKeys) -> None:
-        """Any other error than 404 says nothing about the case, so the next call looks it up again."""
+        """A failed lookup is not remembered, so the next call looks the case up again."""
         async with (
             Server(step, found(6), NO_LINKS) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -327,7 +327,7 @@ class TestCache:
             assert await client.list_links(case("SHOP-6")) == []
 
     async def test_a_case_without_a_uuid_is_not_remembered(self, keys: ApiKeys) -> None:
-        """A response whose id is not a UUID fails the call, and only this one."""
+        """A response whose id is not a UUID fails only its own call."""
         odd = answers(200, b'{"data": {"id": "1", "attributes": {"key": "SHOP-6"}}}')
         async with (
             Server(odd, found(6), NO_LINKS) as server,
@@ -338,7 +338,7 @@ class TestCache:
             assert await client.list_links(case("SHOP-6")) == []
 
     async def test_clients_share_nothing(self, sandbox: Sandbox) -> None:
-        """What another client may see is not known to this one."""
+        """Clients do not share their lookups."""
         for _ in range(2):
             async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
                 await client.list_links(case("SHOP-6"))
@@ -346,7 +346,7 @@ class TestCache:
 
 
 async def test_a_client_is_freed_at_once(sandbox: Sandbox) -> None:
-    """Looking keys up leaves no reference cycle, which would keep a client until the garbage is collected."""
+    """Lookups leave no reference cycle, so that a client is freed without a garbage collection."""
     gc.disable()
     try:
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
@@ -359,7 +359,7 @@ async def test_a_client_is_freed_at_once(sandbox: Sandbox) -> None:
 
 
 async def test_a_key_and_the_uuid_of_the_same_case(sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """A link of a case to itself shows after the lookup, and is refused before it is sent."""
+    """A link of a case to itself is detected by the lookup, and not sent."""
     with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
         await client.create_link(case("SHOP-6").blocks(case(UUID_6)))
     assert requests(sandbox) == ["GET SHOP-6"]
@@ -367,7 +367,7 @@ async def test_a_key_and_the_uuid_of_the_same_case(sandbox: Sandbox, client: Cas
 
 @pytest.mark.parametrize("wanted", ["SHOP-6", None, ("SHOP-6", "causes", "SHOP-5"), case("SHOP-6")])
 async def test_what_is_not_a_link(wanted: object, sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """``create_link`` and ``ensure_link`` say what a link is, and send nothing."""
+    """The message for an object that is not a link says what a link is, and nothing is sent."""
     for call in (client.create_link, client.ensure_link):
         with pytest.raises(InvalidLinkError, match=r"a link to create must be .* such as case\(a\)\.blocks"):
             await call(wanted)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The rules of being cancelled: at whichever wait it comes, nothing is held, left or made twice."""
+"""The rules of cancellation: at any wait, no resource stays in use and no link is created twice."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _numbers = itertools.count(1)
 
 
 def chain() -> list[NewCaseLink]:
-    """Three links of four new cases, one after the other."""
+    """Return three links between four new cases, in a chain."""
     cases = [case(some_id(next(_numbers))) for _ in range(4)]
     return [parent.blocks(child) for parent, child in itertools.pairwise(cases)]
 
 
 @frozen
 class Run:
-    """One call on new entities: what it wants to be linked, and where its journal is."""
+    """One call on new entities, with the wanted links and the path of its journal."""
 
     sandbox: Sandbox
     links: CaseLinksClient
@@ -58,7 +58,7 @@ class Run:
     reading: list[str] = Factory(list)
 
     async def source(self) -> AsyncIterator[NewCaseLink]:
-        """What is wanted, and ``reading`` holds something as long as anybody reads it."""
+        """Yield the wanted links; ``reading`` is not empty while the source is open."""
         self.reading.append("the source")
         try:
             for new in self.wanted:
@@ -124,7 +124,7 @@ async def reads_a_graph(run: Run) -> None:
 
 
 async def plans_and_applies(run: Run) -> None:
-    await run.links.create_link(run.wanted[0].child.blocks(run.wanted[0].parent))  # is to go
+    await run.links.create_link(run.wanted[0].child.blocks(run.wanted[0].parent))  # to be deleted by the plan
     plan = await run.links.plan_links(run.wanted, prune=True)
     await require_none_failed(run.links.apply_plan(plan))
 
@@ -148,7 +148,7 @@ CALLS: dict[str, Call] = {
 
 
 def new_client(sandbox: Sandbox, credentials: ApiKeys | None = None) -> CaseLinksClient:
-    """A client that waits for nothing, with few slots."""
+    """Return a client that never waits between attempts and has few slots."""
     policy = RetryPolicy(max_attempts=3, base=0, settle=0)
     return CaseLinksClient(sandbox.site, credentials or sandbox.credentials, retry=policy, max_concurrency=2)
 
@@ -157,9 +157,9 @@ def new_client(sandbox: Sandbox, credentials: ApiKeys | None = None) -> CaseLink
 async def running(
     sandbox: Sandbox, folder: Path, waits: Waits, *, is_closed: bool = False
 ) -> AsyncIterator[Run]:
-    """A run on a new client; at its end nothing may be held or left, and every link must come to be once.
+    """Run a call on a new client, and check that nothing is left and each link can be created once.
 
-    ``is_closed`` says that the client is closed by then, so that another one makes the links.
+    ``is_closed`` says that the client is closed at the end, so that another client creates the links.
     """
     tasks, descriptors = asyncio.all_tasks(), open_descriptors()
     links, wanted = new_client(sandbox), chain()
@@ -172,7 +172,7 @@ async def running(
         journal = run.journal if run.journal.exists() else None
         if journal:
             require_true(run)
-        # A journal is free again, and each link is made unless it is there.
+        # The journal is unlocked again, and each missing link can be created.
         await require_none_failed(after.create_links(wanted, ensure=True, journal=journal))
         assert [stored(sandbox)[key_of(new)] for new in wanted] == [1] * len(wanted)
     await settle()
@@ -184,7 +184,7 @@ NOTHING = {"slots": 0, "waiting": 0, "under way": 0, "looks": 0, "connections": 
 
 
 def held(links: CaseLinksClient) -> dict[str, int]:
-    """What the calls of ``links`` hold, of which nothing can be seen from outside until it runs out."""
+    """Return what the calls of ``links`` occupy, which is not visible from outside until it runs out."""
     bucket, lookup, requester = links._gate._first, links._creator._lookup, links._requester
     connectors = [session.connector for session in links._sessions._opened.values()]
     return {
@@ -197,14 +197,14 @@ def held(links: CaseLinksClient) -> dict[str, int]:
 
 
 def open_descriptors() -> int:
-    """How many files and sockets this process has open; none where the system does not tell."""
+    """Return the number of open files and sockets, or 0 if the system does not report it."""
     with contextlib.suppress(FileNotFoundError):
         return len(os.listdir("/proc/self/fd"))
     return 0
 
 
 def stored(sandbox: Sandbox) -> Counter[Any]:
-    """How often each link is there, by its key in a journal."""
+    """Return how often each link exists, by its key in a journal."""
     return Counter(
         (
             f"{link.parent_entity_type} {link.parent_entity_id}",
@@ -216,7 +216,7 @@ def stored(sandbox: Sandbox) -> Counter[Any]:
 
 
 def require_true(run: Run) -> None:
-    """A journal says of no link that it is there unless it is, and knows of each that is."""
+    """Fail if the journal reports a link that does not exist, or omits one that does."""
     there = stored(run.sandbox)
     said = {key_of(record.new): record.status for record in read_journal(run.journal)}
     for new in run.wanted:
@@ -229,7 +229,7 @@ def require_true(run: Run) -> None:
 
 
 def unanswering() -> Sandbox:
-    """A sandbox that does what it is asked for, and does not say so."""
+    """Return a sandbox that applies requests and does not respond."""
     return Sandbox(faults=["delay=60"])
 
 
@@ -239,7 +239,7 @@ pytestmark = pytest.mark.sandbox(rate_limit="1000000/1h")
 
 @define
 class Closer:
-    """Closes a client, which goes on in tasks of its own."""
+    """An action that closes a client in tasks of its own."""
 
     links: CaseLinksClient = field(init=False)
     tasks: list[asyncio.Task[None]] = Factory(list)
@@ -249,7 +249,7 @@ class Closer:
 
 
 def ours(error: BaseException) -> bool:
-    """Whether it is an error that the documents tell of, or a group of such."""
+    """Return whether an error is a documented one, or a group of such errors."""
     if isinstance(error, ExceptionGroup):
         return all(map(ours, error.exceptions))
     return isinstance(error, CaseLinksError)
@@ -265,7 +265,7 @@ class TestCancelling:
     async def test_at_every_wait(
         self, call: Call, as_they_end: bool, sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        """Cancelled at a wait, whichever of its tasks waits there, a call is cancelled, and held nothing."""
+        """A call that is cancelled at any wait of any of its tasks ends as cancelled and occupies nothing."""
         async with leaving_nothing():
             for number in itertools.count():
                 waits = Waits([number], as_they_end=as_they_end)
@@ -285,7 +285,7 @@ class TestCancelling:
         as_they_end=st.booleans(),
     )
     async def test_over_and_over(self, call: Call, first: int, later: list[int], as_they_end: bool) -> None:
-        """Cancelled once more, or twice, while it cleans up after the first time, it holds nothing either."""
+        """A call that is cancelled again while it cleans up occupies nothing."""
         waits = Waits(list(itertools.accumulate([first, *later])), as_they_end=as_they_end)
         with tempfile.TemporaryDirectory() as folder:
             async with (
@@ -299,7 +299,7 @@ class TestCancelling:
 
     @whichever_call
     async def test_a_timeout_around_it(self, call: Call, tmp_path: Path) -> None:
-        """What runs out is the caller's own time, so it is TimeoutError that they get."""
+        """A timeout of the caller around a call raises ``TimeoutError``."""
         async with leaving_nothing(), unanswering() as sandbox, new_client(sandbox) as links:
             run = Run(sandbox, links, chain(), tmp_path / "a.journal")
             deadline = asyncio.timeout(None)
@@ -316,7 +316,7 @@ class TestCancelling:
 
     @whichever_call
     async def test_within_a_group(self, call: Call, keys: ApiKeys, tmp_path: Path) -> None:
-        """The group raises the error of the call that failed, of its own type, and cancels the others."""
+        """A task group raises the error of the failed call in its own type, and cancels the other call."""
         async with (
             leaving_nothing(),
             unanswering() as sandbox,
@@ -349,7 +349,7 @@ class TestClosing:
     async def test_at_every_wait(
         self, call: Call, as_they_end: bool, sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        """A client that is closed at a wait ends the call, well or with errors of ours, and holds nothing."""
+        """A call whose client is closed at any wait ends with a result or a documented error."""
         async with leaving_nothing():
             for number in itertools.count():
                 closer = Closer()

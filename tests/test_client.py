@@ -1,4 +1,4 @@
-"""The rules of the client: what each operation asks, repeats, refuses and tells, over real connections."""
+"""The rules of the client's operations over real connections: requests, retries, refusals and results."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def error_body(text: str) -> bytes:
 
 class TestCreate:
     async def test_a_compressed_answer_over_a_session_that_leaves_it_so(self, keys: ApiKeys) -> None:
-        """How a session of the caller's own is set up for its other uses does not matter."""
+        """A compressed response is read although the caller's session does not decompress."""
 
         async def created_compressed(exchange: Exchange) -> None:
             body = json.dumps({"data": link_json(exchange.seen.json["data"]["attributes"])}).encode()
@@ -91,7 +91,7 @@ class TestCreate:
             assert (await links.create_link(NEW)).parent == NEW.parent
 
     async def test_the_link_that_was_made(self, keys: ApiKeys) -> None:
-        """The answer's link comes back, with the id that the server gave it."""
+        """``create_link`` returns the link of the response, with the id that the server assigned."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             link = await links.create_link(NEW)
         assert link == CaseLink(f"link-{some_id(2)}", NEW.parent, Relationship.CAUSES, NEW.child)
@@ -107,7 +107,7 @@ class TestCreate:
     async def test_rate_limited_then_made(
         self, step: Step, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """A 429 is sat out as often as it takes, beyond the number of attempts."""
+        """A 429 is waited out any number of times, beyond the number of attempts."""
         steps = [step] * (at_once.max_attempts + 2)
         async with (
             Server(*steps, created) as server,
@@ -117,7 +117,7 @@ class TestCreate:
         assert len(server.seen) == len(steps) + 1
 
     async def test_the_wait_that_the_server_asks_for(self, keys: ApiKeys, clock: Clock) -> None:
-        """It is kept to the second, and by all calls: those that come meanwhile do not ask in vain."""
+        """Every call, also one that starts during the wait, waits exactly as long as ``Retry-After`` says."""
         async with (
             Server(answers(429, Retry_After="60"), created) as server,
             CaseLinksClient(server.url, keys, retry=RetryPolicy(base=0)) as links,
@@ -136,7 +136,7 @@ class TestCreate:
         assert server.methods == ["POST"] * 5
 
     async def test_the_first_request_goes_alone(self, keys: ApiKeys) -> None:
-        """Until its answer tells what is left of the rate limit, it would be too early to send more."""
+        """The first request is sent alone, because only its response shows what is left of the rate limit."""
         hold = Held()
         async with Server(hold) as server, CaseLinksClient(server.url, keys) as links:
             calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(10)]
@@ -149,7 +149,7 @@ class TestCreate:
             await asyncio.gather(*calls)
 
     async def test_a_first_request_without_an_answer(self, keys: ApiKeys, clock: Clock) -> None:
-        """It holds up the others for a second, and no longer."""
+        """A first request without a response delays the other calls for one second."""
         async with (
             Server(is_silent, created) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -176,7 +176,7 @@ class TestCreate:
     async def test_refusals_are_not_repeated(
         self, status: int, kind: type[CaseLinksError], advice: str, keys: ApiKeys
     ) -> None:
-        """What the server refused it would refuse again: one request, and its own words in the error."""
+        """A refused create is sent once, and the error quotes the server's reason."""
         step = answers(status, error_body("so there"))
         async with Server(step) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(kind, match="so there") as caught:
@@ -186,7 +186,7 @@ class TestCreate:
         assert str(NEW) in str(caught.value)
 
     async def test_what_may_have_been_made_is_looked_for(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """It is not sent again before a look; how each failure is met, the rules of ``Creator`` tell."""
+        """A create that may have been applied is looked up before it is sent again."""
         api = Api()
         async with (
             Server(api.applies(drops), api) as server,
@@ -196,7 +196,7 @@ class TestCreate:
         assert (server.methods, [held["id"] for held in api.links]) == (["POST", "GET"], [link.id])
 
     async def test_the_look_of_one_call_and_the_other_calls(self, keys: ApiKeys, clock: Clock) -> None:
-        """By default it comes five seconds after a lost response, in which other calls go on."""
+        """By default, a lost response is looked up after five seconds, in which other calls continue."""
         api = Api()
         async with (
             Server(api.applies(drops), created, api) as server,
@@ -214,7 +214,7 @@ class TestCreate:
         assert server.methods == ["POST", "POST", "GET"]
 
     async def test_a_wait_too_long_is_an_error(self, keys: ApiKeys) -> None:
-        """Above ``max_wait`` the 429 comes out at once, with the seconds."""
+        """A 429 with a wait above ``max_wait`` is raised at once, with the seconds to wait."""
         step = answers(429, Retry_After="121")
         async with Server(step) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(RateLimitError) as caught:
@@ -225,7 +225,7 @@ class TestCreate:
 
 class TestList:
     async def test_the_links_of_an_entity(self, keys: ApiKeys) -> None:
-        """All links that the server tells, in its order."""
+        """``list_links`` returns all links of the response in the same order."""
         attributes = {
             "parent_entity_id": some_id(1),
             "parent_entity_type": "CASE",
@@ -244,7 +244,7 @@ class TestList:
 
     @pytest.mark.parametrize("relationship", [None, Relationship.ESCALATES_TO])
     async def test_the_query(self, relationship: Relationship | None, keys: ApiKeys) -> None:
-        """Entity type and id always, the relationship only where one is asked for, and no body."""
+        """The query of a list has the entity's type and id, and the relationship only if one is given."""
         async with Server(listed) as server, CaseLinksClient(server.url, keys) as links:
             assert await links.list_links(NEW.child, relationship=relationship) == []
         [seen] = server.seen
@@ -255,7 +255,7 @@ class TestList:
         assert parse_qs(urlsplit(seen.target).query, strict_parsing=True) == expected
 
     async def test_it_is_repeated(self, keys: ApiKeys) -> None:
-        """Reading twice does no harm: server errors and lost connections are tried again."""
+        """A list is retried after server errors and lost connections, since reading is idempotent."""
         steps = [answers(503), answers(500), answers(408), drops, resets, sends(b"nonsense\r\n\r\n"), listed]
         policy = RetryPolicy(max_attempts=len(steps), base=0)
         async with Server(*steps) as server, CaseLinksClient(server.url, keys, retry=policy) as links:
@@ -263,7 +263,7 @@ class TestList:
         assert len(server.seen) == len(steps)
 
     async def test_not_for_ever(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """After the last attempt its error comes out."""
+        """A list raises the error of its last attempt."""
         async with (
             Server(answers(503)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -274,7 +274,7 @@ class TestList:
 
     @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
     async def test_each_failure_by_itself(self, name: str, keys: ApiKeys) -> None:
-        """One more GET makes good for it."""
+        """One more GET recovers from each failure of a list."""
         twice = RetryPolicy(max_attempts=2, base=0)
         async with (
             Server((UNCLEAR | MALFORMED)[name], listed) as server,
@@ -284,7 +284,7 @@ class TestList:
         assert server.methods == ["GET", "GET"]
 
     async def test_no_answer_in_time(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-        """It is asked for again."""
+        """A list that timed out is requested again."""
         async with (
             Server(is_silent, listed) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -293,7 +293,7 @@ class TestList:
         assert server.methods == ["GET", "GET"]
 
     async def test_over_the_rate_limit(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-        """It is asked for as often as it takes."""
+        """A list that was rate limited is requested again any number of times."""
         steps = [answers(429, Retry_After="7")] * 5
         async with (
             Server(*steps, listed) as server,
@@ -304,7 +304,7 @@ class TestList:
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 409, 422])
     async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """What the server refused it would refuse again: one GET, and no other request beside it."""
+        """A refused list is requested once, and no other request is sent."""
         async with (
             Server(answers(status), listed) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -330,7 +330,7 @@ class TestList:
     async def test_each_fault_of_the_sandbox(
         self, fault: Fault, requests: int, variant: Any, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """The list is whole after so many requests."""
+        """A list that meets a fault of the sandbox is complete after this number of requests."""
         async with (
             Sandbox(clock=clock.time, **variant) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
@@ -345,7 +345,7 @@ class TestList:
     async def test_a_malformed_list_is_an_error(
         self, body: bytes, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """It is asked for again, and never taken for "no links"."""
+        """A malformed list is requested again, and is never read as "no links"."""
         async with (
             Server(answers(200, body)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -355,7 +355,7 @@ class TestList:
         assert len(server.seen) == at_once.max_attempts
 
     async def test_too_large_a_list_is_an_error(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """It would be as large the next time: one GET."""
+        """A list that is too large is not requested again, because it would be as large the next time."""
         async with (
             Server(repeats(head(200), bytes(2**20))) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -367,7 +367,7 @@ class TestList:
 
 class TestDelete:
     async def test_by_link_and_by_id(self, keys: ApiKeys) -> None:
-        """A link is deleted by its id, which is quoted whatever is in it."""
+        """A link is deleted by its id, which is percent-encoded."""
         link = CaseLink("a/b?c=d&e#f%20 ../é", NEW.parent, Relationship.CAUSES, NEW.child)
         async with Server(deleted) as server, CaseLinksClient(server.url, keys) as links:
             await links.delete_link(link)
@@ -379,14 +379,14 @@ class TestDelete:
 
     @pytest.mark.parametrize("link_id", ["", ".", "..", "a\nb", None, 7])
     async def test_what_is_no_id_is_not_sent(self, link_id: Any, keys: ApiKeys) -> None:
-        """It would name another resource, such as all links."""
+        """A delete with an invalid id is not sent, because its path could name another resource."""
         async with Server(deleted) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(InvalidLinkError):
                 await links.delete_link(link_id)
         assert server.connections == 0
 
     async def test_a_link_that_is_not_there(self, keys: ApiKeys) -> None:
-        """A plain 404 is an error."""
+        """A delete raises ``NotFoundError`` if its first attempt gets a 404."""
         async with Server(answers(404)) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(NotFoundError):
                 await links.delete_link("x")
@@ -402,7 +402,7 @@ class TestDelete:
     async def test_gone_after_an_unclear_attempt(
         self, steps: list[Step], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """A 404 then means that the attempt before has deleted it, which is what was asked for."""
+        """A 404 after an ambiguous attempt means that this attempt has deleted the link."""
         async with (
             Server(*steps, answers(404)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -414,7 +414,7 @@ class TestDelete:
     async def test_there_after_an_unclear_attempt(
         self, name: str, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """It is deleted by the next, and nothing else is asked."""
+        """A delete is sent again after an ambiguous attempt, without a lookup."""
         async with (
             Server(UNCLEAR[name], deleted) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -426,7 +426,7 @@ class TestDelete:
     async def test_the_body_of_a_success_does_not_matter(
         self, name: str, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The status says that the link is gone, unless the body is about another one."""
+        """The status of a delete proves that the link is gone, unless the body is about another link."""
         async with (
             Server(MALFORMED[name], answers(404)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -436,7 +436,7 @@ class TestDelete:
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 409, 422])
     async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """What the server refused it would refuse again: one DELETE."""
+        """A refused delete is sent once."""
         async with (
             Server(answers(status), deleted) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -461,7 +461,7 @@ class TestDelete:
     async def test_each_fault_of_the_sandbox(
         self, fault: Fault, requests: int, variant: Any, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """After so many requests the link is gone, and no other."""
+        """A delete that meets a fault deletes its link, and no other, with this number of requests."""
         async with (
             Sandbox(**variant) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
@@ -478,7 +478,7 @@ class TestDelete:
     async def test_gone_after_a_429(
         self, steps: list[Step], keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """It deleted nothing, so the 404 behind it is an error, unless an attempt before may have."""
+        """A 429 deletes nothing, so a 404 after it is an error unless an attempt before it was ambiguous."""
         async with (
             Server(*steps, answers(404)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -488,7 +488,7 @@ class TestDelete:
         assert server.methods == ["DELETE"] * (len(steps) + 1)
 
     async def test_gone_after_a_time_out(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-        """A time-out leaves open whether it was deleted."""
+        """A delete that timed out is ambiguous, so a 404 after it is a success."""
 
         async def too_late(exchange: Exchange) -> None:
             clock.advance(31)
@@ -502,7 +502,7 @@ class TestDelete:
         assert len(server.seen) == 2
 
     async def test_one_unclear_call_excuses_no_other(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """What an attempt left open counts for its own call alone."""
+        """An ambiguous attempt of one delete does not turn the 404 of another delete into a success."""
         async with (
             Server(answers(500), answers(404)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -519,7 +519,7 @@ got = answers(200, json.dumps({"data": {"type": "case", "id": some_id(1), "attri
 class TestGetCase:
     @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", some_id(1), some_id(1).upper(), UUID(int=1)])
     async def test_by_key_and_by_uuid(self, name: str | UUID) -> None:
-        """Whatever it is asked for by, the case has its UUID, its key and what people read."""
+        """A case that is requested by its key or UUID has its UUID, its key and its attributes."""
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=some_id(1))
             found = await links.get_case(name)
@@ -528,7 +528,7 @@ class TestGetCase:
         assert (seen.method, seen.path, seen.body) == ("GET", f"/api/v2/cases/{name}", "")
 
     async def test_what_was_found_can_be_linked(self) -> None:
-        """Its entity is the end of a link."""
+        """The entity of a case that was found can be an end of a link."""
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             sandbox.add_case("SHOP-1")
             found = await links.get_case("SHOP-1")
@@ -540,7 +540,7 @@ class TestGetCase:
         ["", "x", "link", "..", "SHOP-1/..", "SHOP-1?x", "SHOP-1\n", f" {some_id(1)}", None, 7, b"A-1"],
     )
     async def test_what_is_neither_is_not_sent(self, name: Any, keys: ApiKeys) -> None:
-        """It would name another resource."""
+        """A name that is neither a key nor a UUID is not sent: its path could name another resource."""
         async with Server(got) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(InvalidLinkError, match="is neither the key of a case nor a UUID"):
                 await links.get_case(name)
@@ -548,7 +548,7 @@ class TestGetCase:
 
     @pytest.mark.parametrize("name", ["SHOP-2", some_id(2)])
     async def test_a_case_that_is_not_there(self, name: str) -> None:
-        """It is said by the name that was asked for, once, and with the likeliest reasons."""
+        """The error for an unknown case has the requested name once, and the most likely reasons."""
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             with pytest.raises(NotFoundError) as caught:
                 await links.get_case(name)
@@ -573,7 +573,7 @@ class TestGetCase:
             assert await links.list_links(by_key.entity) == [link]
 
     async def test_links_of_cases_that_are_not_there(self) -> None:
-        """Where the API refuses links and lists of unknown cases, each call says so and creates nothing."""
+        """If the API refuses links and lists of unknown cases, each call says so and creates nothing."""
         async with (
             Sandbox(unknown_cases="not-found") as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials) as links,
@@ -596,7 +596,7 @@ class TestGetCase:
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 409, 422])
     async def test_refusals_are_not_repeated(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """What the server refused it would refuse again: one GET; a 403 names the scope that is missing."""
+        """A refused lookup of a case is sent once, and the error of a 403 names the missing scope."""
         async with (
             Server(answers(status), got) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -608,7 +608,7 @@ class TestGetCase:
 
     @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
     async def test_each_failure_by_itself(self, name: str, keys: ApiKeys) -> None:
-        """Reading twice does no harm: one more GET makes good for it."""
+        """One more GET recovers from each failure of a lookup of a case."""
         twice = RetryPolicy(max_attempts=2, base=0)
         async with (
             Server((UNCLEAR | MALFORMED)[name], got) as server,
@@ -634,7 +634,7 @@ class TestGetCase:
     async def test_each_fault_of_the_sandbox(
         self, fault: Fault, variant: Any, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """The case is there after two requests; a fault of its own strikes no other operation."""
+        """A lookup of a case succeeds on the second request after a fault of its own operation."""
         async with (
             Sandbox(**variant) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links,
@@ -646,14 +646,14 @@ class TestGetCase:
         assert len(sandbox.requests) == 3
 
     async def test_not_for_ever(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """After the last attempt its error comes out."""
+        """A lookup of a case raises the error of its last attempt."""
         async with Server(answers(503)) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
             with pytest.raises(ServerError, match="cannot get case SHOP-1: 503"):
                 await links.get_case("SHOP-1")
         assert len(server.seen) == at_once.max_attempts
 
     async def test_the_read_only_key_may(self) -> None:
-        """It is a read."""
+        """A key without ``cases_write`` can read a case."""
         async with Sandbox() as sandbox:
             case_id = sandbox.add_case("SHOP-1").id
             async with CaseLinksClient(sandbox.site, sandbox.credentials_without_scope) as links:
@@ -662,7 +662,7 @@ class TestGetCase:
 
 class TestCredentials:
     async def test_a_token_is_fetched_for_each_attempt(self, at_once: RetryPolicy) -> None:
-        """One that ran out is replaced by the next try."""
+        """A token is fetched for each attempt, so that an expired token is replaced."""
         fetched: list[str] = []
 
         async def fetch() -> str:
@@ -681,7 +681,7 @@ class TestCredentials:
         ]
 
     async def test_a_fetch_that_fails(self, at_once: RetryPolicy) -> None:
-        """Its error is the cause, and nothing is sent or repeated."""
+        """The error of a failed token fetch is the cause of the raised error, and nothing is sent."""
         calls: list[None] = []
 
         async def fetch() -> str:
@@ -700,7 +700,7 @@ class TestCredentials:
 
 class TestConcurrency:
     async def test_no_more_at_once_than_asked_for(self, keys: ApiKeys) -> None:
-        """The server never sees more requests under way than there are slots, nor fewer while some wait."""
+        """The number of requests in flight equals the number of slots as long as calls are waiting."""
         hold = Held()
         async with (
             Server(created, hold) as server,
@@ -716,7 +716,7 @@ class TestConcurrency:
         assert (server.most_busy, server.connections) == (7, 7)
 
     async def test_waiting_for_a_turn_takes_no_time(self, keys: ApiKeys, clock: Clock) -> None:
-        """The time-out counts from the slot: calls that wait longer than it in the queue all succeed."""
+        """The timeout starts when a call gets its slot, so calls that wait longer in the queue succeed."""
         hold = Held()
         async with (
             Server(hold) as server,
@@ -732,7 +732,7 @@ class TestConcurrency:
         assert len(server.seen) == 4
 
     async def test_cancelling_frees_the_slot_at_once(self, keys: ApiKeys) -> None:
-        """A cancelled call ends and its connection with it; the next in the queue goes on."""
+        """A cancelled call closes its connection, and the next call in the queue continues."""
         hold = Held()
         async with Server(hold) as server:
             before = asyncio.all_tasks()
@@ -740,7 +740,7 @@ class TestConcurrency:
                 first, second, third = (asyncio.create_task(links.create_link(NEW)) for _ in range(3))
                 await server.until_seen(1)
                 second.cancel()  # in the queue
-                first.cancel()  # under way
+                first.cancel()  # in flight
                 await settle()
                 assert first.cancelled()
                 assert second.cancelled()
@@ -756,7 +756,7 @@ class TestConcurrency:
     async def test_cancelling_in_the_wait_between_attempts(
         self, status: int, keys: ApiKeys, clock: Clock
     ) -> None:
-        """A call that waits for its next attempt is cancelled at once, makes none, and holds up nobody."""
+        """A call that is cancelled between two attempts ends at once, sends nothing and blocks no call."""
         async with (
             Server(answers(status, Retry_After="60"), created) as server,
             CaseLinksClient(server.url, keys, max_concurrency=1) as links,
@@ -772,7 +772,7 @@ class TestConcurrency:
 
     @pytest.mark.slow
     async def test_ten_thousand_at_once(self, keys: ApiKeys) -> None:
-        """Ten thousand calls in one gather: each link is created once, and none is lost."""
+        """Ten thousand calls in one ``gather`` create each link once and lose none."""
         wanted = [case(some_id(1)).relates_to(case(some_id(number))) for number in range(2, 10_002)]
         # The timeout is not what is tested: a machine may stand still for longer than the default.
         async with PlainServer() as server, CaseLinksClient(server.url, keys, timeout=3600) as client:
@@ -784,7 +784,7 @@ class TestConcurrency:
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without Datadog."""
+    """Remove all Datadog variables from the environment."""
     for name in os.environ:
         if name.startswith(("DD_", "DATADOG_")):
             monkeypatch.delenv(name)
@@ -793,7 +793,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 class TestFromEnv:
     async def test_site_and_credentials(self, environ: pytest.MonkeyPatch, at_once: RetryPolicy) -> None:
-        """They are read from the environment, and the options are those of the class."""
+        """``from_env`` reads the site and the credentials from the environment, and passes the options on."""
         async with Server(answers(500), listed) as server:
             environ.setenv("DD_SITE", server.url)
             environ.setenv("DD_BEARER_TOKEN", "the-token")
@@ -803,7 +803,7 @@ class TestFromEnv:
 
     @pytest.mark.parametrize("site", [None, ""])
     def test_the_site_by_default(self, site: str | None, environ: pytest.MonkeyPatch) -> None:
-        """Without DD_SITE it is US1, as in Datadog's own clients."""
+        """The site is US1 if ``DD_SITE`` is not set, as in Datadog's own clients."""
         environ.setenv("DD_BEARER_TOKEN", "the-token")
         if site is not None:
             environ.setenv("DD_SITE", site)
@@ -812,7 +812,7 @@ class TestFromEnv:
         assert CaseLinksClient.from_env().site is Site.US5
         environ.setenv("DD_SITE", "ap1.datadoghq.com")
         assert CaseLinksClient.from_env().site is Site.AP1
-        for given in (Site.EU1, "datadoghq.eu"):  # which goes before the environment
+        for given in (Site.EU1, "datadoghq.eu"):  # overrides the environment
             assert CaseLinksClient.from_env(given).site is Site.EU1
 
     @pytest.mark.parametrize(
@@ -831,7 +831,7 @@ class TestFromEnv:
     def test_what_is_missing_is_named_and_no_secret_told(
         self, variables: dict[str, str], told: str, environ: pytest.MonkeyPatch
     ) -> None:
-        """The variable stands in the message, and no value in it or in the traceback's local variables."""
+        """The message names the variable, and neither the message nor a local variable contains its value."""
         for name in variables:
             environ.setenv(name, variables[name])
         with pytest.raises(ConfigurationError, match=told) as caught:
@@ -841,14 +841,14 @@ class TestFromEnv:
         assert not [frame for frame in frames for value in variables.values() if value.strip() in frame]
 
     def test_a_site_that_is_none_names_the_variable(self, environ: pytest.MonkeyPatch) -> None:
-        """Whoever reads it knows where to look."""
+        """The message for an invalid site begins with ``DD_SITE``, so that the reader knows what to fix."""
         environ.setenv("DD_SITE", "datadog.eu")
         with pytest.raises(ConfigurationError, match=r"^DD_SITE: 'datadog\.eu' is not a Datadog site"):
             CaseLinksClient.from_env()
 
 
 def limited(status: int, body: bytes = b"", *, remaining: int) -> Step:
-    """A step that tells of a window of 60 s and what is left of it."""
+    """Return a step that reports a window of 60 s and what is left of it."""
     return answers(
         status,
         body,
@@ -863,7 +863,7 @@ def limited(status: int, body: bytes = b"", *, remaining: int) -> Step:
 class TestRateLimit:
     @pytest.mark.parametrize("status", [400, 403, 404])
     async def test_an_error_without_headers_opens_nothing(self, status: int, keys: ApiKeys) -> None:
-        """It may come from in front of what counts: the next request still goes alone."""
+        """An error without rate limit headers may be a proxy's, so the next request is still sent alone."""
         hold = Held()
         async with Server(answers(status), hold) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(CaseLinksError):
@@ -876,7 +876,7 @@ class TestRateLimit:
             await asyncio.gather(*calls)
 
     async def test_wrong_keys_hold_nobody_up(self, keys: ApiKeys) -> None:
-        """A 401 meets all alike, so those who wait are told as soon as they can be."""
+        """A 401 does not hold back the calls that wait: each gets its own 401 as soon as possible."""
         hold = Held(answers(401))
         async with Server(answers(401), hold) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(AuthenticationError):
@@ -888,7 +888,7 @@ class TestRateLimit:
         assert {type(error) for error in told} == {AuthenticationError}
 
     async def test_the_window_as_it_was_told(self, keys: ApiKeys, clock: Clock) -> None:
-        """Nothing before the first answer; then what is left, in requests and seconds, until it is over."""
+        """``rate_limit`` is ``None`` before the first response, then has what is left of the window."""
         async with (
             Server(limited(403, remaining=7), limited(403, remaining=6)) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -911,13 +911,13 @@ class TestRateLimit:
             assert links.rate_limit is None
 
     async def test_none_is_told(self, keys: ApiKeys) -> None:
-        """Where the answers tell of no limit there is none to show."""
+        """``rate_limit`` is ``None`` if the responses report no limit."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             await links.create_link(NEW)
             assert links.rate_limit is None
 
     async def test_a_window_that_is_used_up(self, keys: ApiKeys, clock: Clock) -> None:
-        """Nothing is sent in vain: the next call waits for the window's end."""
+        """A call waits for the end of a window that is used up, and sends nothing before."""
         async with (
             Server(limited(403, remaining=0), created) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -934,7 +934,7 @@ class TestRateLimit:
         assert len(server.seen) == 2
 
     async def test_a_window_that_is_used_up_for_too_long(self, keys: ApiKeys) -> None:
-        """Above ``max_wait`` it is an error at once, with the seconds and without a request."""
+        """A call that would wait longer than ``max_wait`` for a window fails at once, with the seconds."""
         async with (
             Server(limited(403, remaining=0)) as server,
             CaseLinksClient(server.url, keys, retry=RetryPolicy(max_wait=29, max_rate_limited=0)) as links,
@@ -948,13 +948,13 @@ class TestRateLimit:
         assert len(server.seen) == 1
 
     async def test_a_server_error_tells_what_it_can(self, keys: ApiKeys, clock: Clock) -> None:
-        """One with the headers is of the server that counts; one without may come from in front of it."""
+        """A server error with rate limit headers updates ``rate_limit``; without, it counts as a request."""
         once = RetryPolicy(max_attempts=1)
         async with (
             Server(limited(500, remaining=4), answers(502)) as server,
             CaseLinksClient(server.url, keys, retry=once) as links,
         ):
-            for remaining in (4, 3):  # the 502 may have been counted
+            for remaining in (4, 3):  # the 502 may have been counted too
                 with pytest.raises(ServerError):
                     await links.list_links(NEW.parent)
                 assert links.rate_limit
@@ -963,17 +963,17 @@ class TestRateLimit:
 
 class TestClient:
     def test_its_repr_has_no_secret(self, keys: ApiKeys) -> None:
-        """It shows the site alone."""
+        """The ``repr`` of a client shows only the site."""
         links = CaseLinksClient("EU1", keys, proxy="http://user:password@proxy.example:3128")
         assert repr(links) == f"CaseLinksClient({Site.EU1!r})"
 
     @pytest.mark.parametrize("count", [0, -1])
     def test_no_slot_is_refused(self, count: int, keys: ApiKeys) -> None:
-        """Without a slot every call would wait for ever."""
+        """A client without slots is refused, since every call would wait forever."""
         with pytest.raises(ParameterError, match="max_concurrency must be at least 1"):
             CaseLinksClient("EU1", keys, max_concurrency=count)
 
     def test_a_site_is_taken_as_it_is_or_parsed(self, keys: ApiKeys) -> None:
-        """A Site, or what Site.parse understands."""
+        """The site of a client is a ``Site`` or a text for ``Site.parse``."""
         assert CaseLinksClient(Site.AP1, keys).site is Site.AP1
         assert CaseLinksClient("https://app.datadoghq.eu/cases", keys).site is Site.EU1

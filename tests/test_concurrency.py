@@ -1,4 +1,4 @@
-"""The rules of many items at once: bounded, and ended by the first error."""
+"""The rules of concurrent work: bounded, and ended by the first error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from datadog_caselinks.concurrency import for_each
 
 
 async def collect(generator: AsyncGenerator[int, None], results: list[int]) -> None:
-    """Append to ``results`` what ``generator`` yields, also if it raises in the end."""
+    """Append the results of ``generator`` to ``results``, even if the generator raises at the end."""
     async for result in generator:
         results.append(result)
 
 
 class TestForEach:
     async def test_no_item_is_taken_after_an_error(self) -> None:
-        """The running calls end, their results are yielded, and then the error is raised."""
+        """After an error no item is started; the running calls end and yield their results first."""
         all_run, has_failed = asyncio.Event(), asyncio.Event()
         taken: list[int] = []
         results: list[int] = []
@@ -41,7 +41,7 @@ class TestForEach:
         assert (sorted(results), taken) == ([1, 2], [0, 1, 2])
 
     async def test_an_error_of_the_source(self) -> None:
-        """What was taken before the error is yielded first."""
+        """An error of the source is raised after the results of the items before it."""
         results: list[int] = []
         source = itertools.chain([1, 2], (1 // zero for zero in [0]))
 

@@ -1,6 +1,6 @@
-"""The rules of making one link once: each way in which it can fail by itself, and what is asked then.
+"""The rules of creating one link exactly once: each failure by itself, and the requests that follow it.
 
-The sequences of requests are those that the server saw; what was made is what the server holds.
+Each test compares the requests that the server received and the links that the server stores.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def attributes(new: NewCaseLink) -> dict[str, str]:
 
 
 def holding(*held: NewCaseLink) -> Api:
-    """An API that has these links."""
+    """Return an API that stores these links."""
     api = Api()
     for new in held:
         api.make(attributes(new))
@@ -96,7 +96,7 @@ class TestNeverSent:
     async def test_no_connection(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, authority: Authority
     ) -> None:
-        """Where the name was not found or the connection refused it is sent once there is one."""
+        """A create whose host was not resolved or refused the connection is sent once a connection opens."""
 
         class Resolver(AbstractResolver):
             asked = 0
@@ -127,7 +127,7 @@ class TestNeverSent:
         assert (server.methods, len(api.links)) == (["POST"], 1)
 
     async def test_no_connection_for_good(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """There is nothing to look for, and the error is that of the last attempt."""
+        """A create that never gets a connection is not looked up, and raises the last error."""
         async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=at_once) as links:
             with pytest.raises(ConnectError, match="nothing was sent"):
                 await links.create_link(NEW)
@@ -135,7 +135,7 @@ class TestNeverSent:
     async def test_a_certificate_that_is_not_trusted(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, authority: Authority
     ) -> None:
-        """It would not be trusted the next time either: one handshake."""
+        """A create stops after one handshake with a server whose certificate is not trusted."""
         tls = authority.server("localhost")
         with counting_handshakes(tls) as handshakes:
             async with (
@@ -149,7 +149,7 @@ class TestNeverSent:
     async def test_a_proxy_that_wants_a_login(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, authority: Authority
     ) -> None:
-        """It would want it the next time too: the proxy is asked once."""
+        """A create stops after one request to a proxy that requires a login."""
         async with (
             Server(api, tls=authority.server("localhost"), host="localhost") as server,
             Proxy("user:password").running() as proxy,
@@ -169,7 +169,7 @@ class TestNeverSent:
     async def test_time_that_ran_out_before_anything_was_sent(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """It is sent again without a look."""
+        """A create that timed out before anything was sent is sent again without a lookup."""
         attempts: list[None] = []
 
         async def dawdle_once(
@@ -194,10 +194,10 @@ class TestNeverSent:
     async def test_a_connection_that_ends_as_it_is_taken(
         self, keys: ApiKeys, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nothing was written to it, so the link is sent on a new one without a look.
+        """A create is sent on a new connection, without a lookup, if the old one closed before the write.
 
-        In one of the moments between taking and writing it is found to be closing, which is no fault of the
-        server: then there is no wait either.
+        At one of these moments the client itself finds the connection closing. The server is not at fault
+        then, so the client does not wait either.
         """
         caplog.set_level(logging.INFO, "datadog_caselinks.retry")
         seen: list[list[str]] = []
@@ -224,7 +224,7 @@ class TestNeverSent:
                 await in_no_time(clock, links.create_link(NEW))
             seen.append(server.methods)
             assert len(api.links) == 2
-        # From Python 3.12 on the write is begun at once, so that something may have been sent in one moment.
+        # Since Python 3.12 the write begins at once, so something may have been sent at one moment.
         assert set(map(tuple, seen)) <= {("POST", "POST"), ("POST", "GET", "POST")}
         assert ["POST", "POST"] in seen
         stale = [text for text in caplog.messages if "the server had closed the connection" in text]
@@ -247,7 +247,7 @@ class TestRefused:
     async def test_what_is_refused_is_neither_repeated_nor_looked_for(
         self, status: int, kind: type[ResponseError], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """One POST and no more, also where such a link is there."""
+        """A refused create is sent once and not looked up, even if an equal link exists."""
         async with (
             Server(answers(status, Location="/"), holding(NEW)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -261,7 +261,7 @@ class TestRefused:
     async def test_over_the_rate_limit(
         self, count: int, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """A 429 says that nothing was made: it is sent again without a look, as often as it takes."""
+        """A 429 means that no link was created: the create is sent again without a lookup, at any count."""
         async with (
             Server(*[answers(429, Retry_After="7")] * count, api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -270,7 +270,7 @@ class TestRefused:
         assert (server.methods, len(api.links)) == (["POST"] * (count + 1), 1)
 
     async def test_over_the_rate_limit_for_good(self, keys: ApiKeys, clock: Clock) -> None:
-        """After ``max_rate_limited`` of them the error comes out, without a look."""
+        """After ``max_rate_limited`` responses with 429 the create raises the error, without a lookup."""
         policy = RetryPolicy(max_rate_limited=2, settle=0)
         async with (
             Server(answers(429, Retry_After="7")) as server,
@@ -281,7 +281,7 @@ class TestRefused:
         assert server.methods == ["POST"] * 3
 
     async def test_what_is_no_new_link(self, api: Api, keys: ApiKeys) -> None:
-        """It is an error of its own, and nothing is sent or listed."""
+        """A create of an object that is not a new link raises ``InvalidLinkError`` and sends nothing."""
         link = CaseLink("x", NEW.parent, "BLOCKS", NEW.child)
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             for call in (links.create_link, links.ensure_link):
@@ -295,7 +295,7 @@ class TestUnclear:
     async def test_it_is_found_where_it_was_made(
         self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The link that a look finds is the result, and nothing is sent again."""
+        """The link that a lookup finds is the result of the create, and no other create is sent."""
         step = api.applies((UNCLEAR | MALFORMED)[name])
         async with (
             Server(step, api) as server,
@@ -308,7 +308,7 @@ class TestUnclear:
     async def test_it_is_sent_again_where_it_was_not_made(
         self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The look comes first."""
+        """A create whose link was not created is sent again only after the lookup."""
         async with (
             Server((UNCLEAR | MALFORMED)[name], api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -320,7 +320,7 @@ class TestUnclear:
     async def test_no_answer_in_time(
         self, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """After the time-out it is looked for, and sent again only if it is not there."""
+        """A create that timed out is looked up, and sent again only if the link does not exist."""
         step = api.applies(is_silent) if is_made else is_silent
         async with (
             Server(step, api) as server,
@@ -336,7 +336,7 @@ class TestUnclear:
         assert (server.methods, len(api.links)) == (["POST", "GET"] + ["POST"] * (not is_made), 1)
 
     async def test_too_large_an_answer(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """It is looked for, and where it is not there the error comes out: it would be as large again."""
+        """A create whose response is too large is looked up, and fails if the lookup finds no link."""
         async with (
             Server(api.applies(TOO_LARGE), api, TOO_LARGE, api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -351,7 +351,7 @@ class TestUnclear:
     async def test_the_wait_that_the_server_asks_for(
         self, status: int, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """``Retry-After`` of a server error is kept to the second before anything else is asked."""
+        """The lookup after a server error waits exactly as long as ``Retry-After`` requests."""
         step = answers(status, Retry_After="30")
         async with (
             Server(api.applies(step) if is_made else step, api) as server,
@@ -377,7 +377,7 @@ class TestUnclear:
     async def test_the_wait_before_the_lookup(
         self, name: str, waits: int, api: Api, keys: ApiKeys, clock: Clock
     ) -> None:
-        """The lookup waits five times as long where the server may still be at work on the request."""
+        """The lookup waits five times as long if the server may still be processing the request."""
         policy = RetryPolicy(base=0, settle=10)
         async with (
             Server((UNCLEAR | MALFORMED)[name], api) as server,
@@ -389,7 +389,7 @@ class TestUnclear:
             clock.advance(10 * waits - 1)
             await settle()
             assert server.methods == ["POST"]
-            api.make(attributes(NEW))  # the server behind the gateway gets to it now
+            api.make(attributes(NEW))  # now the server behind the gateway creates the link
             clock.advance(1)
             await task
         assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
@@ -398,7 +398,7 @@ class TestUnclear:
     async def test_its_connection_is_not_used_again(
         self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """A late response may still arrive on it, and would be taken for that of the next request."""
+        """A connection on which a late response may still arrive is not used for the next request."""
         async with (
             Server(api, (UNCLEAR | MALFORMED)[name], api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -410,7 +410,7 @@ class TestUnclear:
     async def test_a_connection_that_is_one_response_behind(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Each create gets its own link, though a proxy repeats the response before on the connection."""
+        """Each create returns its own link, even if a proxy repeats the previous response."""
         late: dict[int, bytes] = {}
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(10, 20)]
 
@@ -463,7 +463,7 @@ class TestUnclear:
                     assert outcome.found_by_lookup is found_by_lookup, name
 
     async def test_every_failure_in_one_call(self, api: Api, keys: ApiKeys) -> None:
-        """Each is followed by a look of its own, until the link is made."""
+        """Each ambiguous attempt is followed by a lookup of its own, until the link is created."""
         steps = [step for failure in UNCLEAR.values() for step in (failure, api)]
         policy = RetryPolicy(max_attempts=len(steps), base=0, settle=0)
         async with (
@@ -481,7 +481,7 @@ def sandbox_options(request: pytest.FixtureRequest, clock: Clock) -> dict[str, A
 
 @pytest.fixture
 def after_the_lag(at_once: RetryPolicy) -> RetryPolicy:
-    """As ``at_once``, but for a look that comes when every list tells of the link."""
+    """The policy ``at_once``, with lookups late enough for every list to contain the link."""
     return evolve(at_once, settle=2 * LAG)
 
 
@@ -490,7 +490,7 @@ def methods(sandbox: Sandbox) -> list[str]:
 
 
 class TestSandbox:
-    """Whichever way the API is in what its documents leave open."""
+    """The rules of creates apply to each documented variant of the API."""
 
     @pytest.mark.parametrize(
         ("fault", "sequence"),
@@ -514,7 +514,7 @@ class TestSandbox:
     async def test_each_fault(
         self, fault: Fault, sequence: str, sandbox: Sandbox, after_the_lag: RetryPolicy, clock: Clock
     ) -> None:
-        """The link is there exactly once, after these requests, and it is the one that was told."""
+        """A create that meets a fault sends these requests, and creates the returned link exactly once."""
         sandbox.fail_next(fault, operation="create")
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=after_the_lag) as links:
             link = await in_no_time(clock, links.create_link(NEW))
@@ -525,7 +525,7 @@ class TestSandbox:
     async def test_an_answer_that_takes_too_long(
         self, fault: Fault, sandbox: Sandbox, after_the_lag: RetryPolicy, clock: Clock
     ) -> None:
-        """The link was made, though the time for the answer ran out: it is found."""
+        """A create that was applied but timed out finds its link by the lookup."""
         sandbox.fail_next(fault, seconds=1000, operation="create")
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=after_the_lag) as links:
             link = await in_no_time(clock, links.create_link(NEW))
@@ -533,7 +533,7 @@ class TestSandbox:
         assert methods(sandbox) == ["POST", "GET"]
 
     async def test_a_server_that_is_slow_to_apply(self, sandbox: Sandbox, clock: Clock) -> None:
-        """One that makes the link within ``settle`` after the time-out makes it once."""
+        """A link that the server creates within ``settle`` after the timeout is not created twice."""
         sandbox.fail_next(Fault.LATE_APPLY, seconds=40, operation="create")
         policy = RetryPolicy(base=0, settle=20)
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy, timeout=30) as links:
@@ -544,7 +544,7 @@ class TestSandbox:
 
 class TestLook:
     async def test_it_waits_until_things_have_settled(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """The parent is listed five times ``settle`` after a lost response, and not before."""
+        """The lookup after a lost response waits exactly five times ``settle``."""
         policy = RetryPolicy(base=0, settle=5)
         async with (
             Server(api.applies(drops), api) as server,
@@ -561,7 +561,7 @@ class TestLook:
         assert server.methods == ["POST", "GET"]
 
     async def test_the_wait_of_the_retry_counts(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """What the server asks to wait is not followed by ``settle`` on top of it."""
+        """A wait that the server requested is not followed by the wait of ``settle``."""
         policy = RetryPolicy(base=0, settle=30)
         async with (
             Server(api.applies(answers(503, Retry_After="30")), api) as server,
@@ -575,7 +575,7 @@ class TestLook:
         assert server.methods == ["POST", "GET"]
 
     async def test_what_it_asks_for(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """All links of the parent, in one list."""
+        """A lookup requests one list, of all links of the parent."""
         new = incident(some_id(7)).causes(case(some_id(1)))
         async with (
             Server(drops, api) as server,
@@ -589,7 +589,7 @@ class TestLook:
     async def test_relates_to_is_found_either_way_round(
         self, held: NewCaseLink, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """It means the same both ways, so the server may tell it turned round."""
+        """A lookup finds a ``RELATES_TO`` link in either direction, since both mean the same."""
         async with (
             Server(drops, holding(held)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -610,9 +610,9 @@ class TestLook:
     async def test_another_link_is_not_taken_for_it(
         self, other: NewCaseLink, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Both ends, their types and the relationship have to be those of the link: else it is sent again.
+        """A create is sent again unless the list has a link with the same ends, types and relationship.
 
-        Links of another parent are another request's: see ``test_the_list_of_another_entity``.
+        A list of another parent belongs to another request: see ``test_the_list_of_another_entity``.
         """
         api = Api()
         tells = answers(200, json.dumps({"data": holding(other).links}).encode())
@@ -650,7 +650,7 @@ class TestLook:
         assert [seen.connection for seen in server.seen] == [0, 0, 1]
 
     async def test_a_list_that_fails_is_repeated(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A look is a list like any other: it has attempts of its own."""
+        """A lookup is retried like any other list, with attempts of its own."""
         async with (
             Server(api.applies(drops), answers(503), answers(200, b"{"), api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -662,7 +662,7 @@ class TestLook:
     async def test_a_list_that_fails_for_good(
         self, status: int, lists: int, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """It cannot be known whether the link was made: the error says so, why, and what to do."""
+        """A create whose lookup fails is ambiguous; the error gives the reason and the next step."""
         async with (
             Server(answers(500), answers(status)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -684,7 +684,7 @@ class TestLook:
     async def test_it_goes_through_the_gate(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """Where the rate limit leaves nothing, the look waits for it as any request does."""
+        """A lookup waits for the rate limit like any other request."""
         used_up = answers(500, X_RateLimit_Limit="1", X_RateLimit_Remaining="0", X_RateLimit_Reset="60")
         async with (
             Server(api.applies(used_up), api) as server,
@@ -701,7 +701,7 @@ class TestLook:
         assert server.methods == ["POST", "GET"]
 
     async def test_it_takes_a_slot(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """No more requests are under way than the client may have, looks included."""
+        """Lookups count towards ``max_concurrency`` like all other requests."""
         hold = Held(api)
         async with (
             Server(api.applies(answers(500)), hold) as server,
@@ -717,7 +717,7 @@ class TestLook:
 
     @pytest.mark.slow
     async def test_a_thousand_of_one_parent_share_a_list(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """What many calls look for at once is in one list or two, and each finds its own link."""
+        """A thousand calls for one parent share one or two lists, and each call finds its own link."""
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 1002)]
         made_untold = api.applies(answers(500))
 
@@ -743,7 +743,7 @@ class TestLook:
 class TestLastAttempt:
     @pytest.mark.parametrize("attempts", [1, 2, 3])
     async def test_a_final_look_finds_it(self, attempts: int, api: Api, keys: ApiKeys) -> None:
-        """Once the attempts are used up, a last look may still find what the last one made."""
+        """After the last attempt one more lookup can still find the link that this attempt created."""
         steps = [answers(500), listed] * (attempts - 1)
         policy = RetryPolicy(max_attempts=attempts, base=0, settle=0)
         async with (
@@ -761,7 +761,7 @@ class TestLastAttempt:
     async def test_a_final_look_that_finds_nothing(
         self, step: Step, kind: type[CaseLinksError], attempts: int, keys: ApiKeys
     ) -> None:
-        """It was surely not made then, so the plain error comes out, and none that leaves it open."""
+        """If the last lookup finds no link, the create raises the plain error of its last attempt."""
         policy = RetryPolicy(max_attempts=attempts, base=0, settle=0)
         async with (
             Server(*[step, listed] * attempts) as server,
@@ -773,7 +773,7 @@ class TestLastAttempt:
         assert server.methods == ["POST", "GET"] * attempts
 
     async def test_a_final_look_that_fails(self, keys: ApiKeys) -> None:
-        """It stays open whether the last attempt made it."""
+        """A create is ambiguous if the last attempt may have been applied and the last lookup fails."""
         once = RetryPolicy(max_attempts=1, settle=0)
         async with (
             Server(answers(500), answers(503)) as server,
@@ -785,7 +785,7 @@ class TestLastAttempt:
         assert server.methods == ["POST", "GET"]
 
     async def test_a_final_look_comes_not_before_the_server_said(self, keys: ApiKeys, clock: Clock) -> None:
-        """What it asks for before another request is asked for before a look too."""
+        """The last lookup waits as long as the server requested."""
         once = RetryPolicy(max_attempts=1, settle=1)
         async with (
             Server(answers(503, Retry_After="60"), listed) as server,
@@ -803,7 +803,7 @@ class TestLastAttempt:
         assert server.methods == ["POST", "GET"]
 
     async def test_no_final_look_where_the_server_said_much_later(self, keys: ApiKeys) -> None:
-        """Above ``max_wait`` nothing more is asked at all, so it stays open whether it was made."""
+        """A create whose server requests a wait above ``max_wait`` is ambiguous, and nothing more is sent."""
         async with (
             Server(answers(503, Retry_After="121"), listed) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -813,7 +813,7 @@ class TestLastAttempt:
         assert server.methods == ["POST"]
 
     async def test_looks_pay_back_no_retries(self, keys: ApiKeys) -> None:
-        """Where creates fail and lists do not, the budget is spent all the same."""
+        """Successful lookups do not pay for retries: creates that keep failing use up the retry budget."""
 
         async def creates_nothing(exchange: Exchange) -> None:
             await (listed if exchange.seen.method == "GET" else answers(500))(exchange)
@@ -830,7 +830,7 @@ class TestLastAttempt:
         assert server.methods.count("GET") <= 2 * 10
 
     async def test_a_refusal_after_a_look(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """The look told that the first attempt made nothing, so the refusal of the second is what counts."""
+        """A refusal is final if a lookup has shown that the attempt before it created nothing."""
         async with (
             Server(answers(500), listed, answers(401)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -840,7 +840,7 @@ class TestLastAttempt:
         assert server.methods == ["POST", "GET", "POST"]
 
     async def test_a_spent_budget_allows_no_look(self, keys: ApiKeys) -> None:
-        """It would add to the load of a server that fails: the error says that it is open, and why."""
+        """A create is not looked up if the retry budget is used up: the error is ambiguous and says why."""
         policy = RetryPolicy(base=0, settle=0, budget=0)
         async with (
             Server(answers(500)) as server,
@@ -860,7 +860,7 @@ class TestLastAttempt:
         assert "Not retried: most recent requests have failed" in str(error)
 
     async def test_a_spent_budget_where_nothing_was_sent(self, keys: ApiKeys) -> None:
-        """Then nothing is open, and the error is the plain one."""
+        """A create that was never sent is not ambiguous, even if the retry budget is used up."""
         policy = RetryPolicy(base=0, settle=0, budget=0)
         async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=policy) as links:
             with pytest.raises(ConnectError, match="Not retried") as caught:
@@ -870,7 +870,7 @@ class TestLastAttempt:
 
 class TestConflict:
     async def test_with_the_link_that_is_there(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """The error of a plain create carries it."""
+        """The ``ConflictError`` of ``create_link`` contains the existing link."""
         async with (
             Server(answers(409), holding(RELATED, NEW)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -884,7 +884,7 @@ class TestConflict:
         "look", [listed, answers(403), answers(500)], ids=["none there", "forbidden", "failing"]
     )
     async def test_with_nothing_else(self, look: Step, keys: ApiKeys) -> None:
-        """It may contradict something else; a look that fails changes nothing about the error."""
+        """A conflict whose lookup fails or finds no link is raised unchanged, without an existing link."""
         once = RetryPolicy(max_attempts=1, settle=0)
         async with (
             Server(answers(409), look) as server,
@@ -900,7 +900,7 @@ class TestConflict:
     async def test_after_an_unclear_attempt(
         self, status: int, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The link that the refusal is about is then the one that the first attempt made after our look."""
+        """A refusal after an ambiguous attempt is looked up, and finds the link of that attempt."""
         async with (
             Server(api.applies(answers(500)), listed, answers(status), api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -912,7 +912,7 @@ class TestConflict:
     async def test_after_an_unclear_attempt_where_the_second_look_fails(
         self, status: int, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """An equal link may be there, and may be the one that was asked for."""
+        """A refusal after an ambiguous attempt is ambiguous if its lookup fails."""
         async with (
             Server(answers(500), listed, answers(status), answers(403)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -962,7 +962,7 @@ class TestEnsure:
         [(NEW, NEW), (RELATED, RELATED), (RELATED, RELATED_BACK), (RELATED_BACK, RELATED)],
     )
     async def test_a_link_that_is_there(self, new: NewCaseLink, held: NewCaseLink, keys: ApiKeys) -> None:
-        """It comes back as it is, and nothing is sent; for ``RELATES_TO`` either way round."""
+        """``ensure_link`` returns an existing link without a create, ``RELATES_TO`` in either direction."""
         async with Server(holding(held)) as server, CaseLinksClient(server.url, keys) as links:
             assert await links.ensure_link(new) == (
                 CaseLink("link-0", held.parent, held.relationship, held.child),
@@ -971,7 +971,7 @@ class TestEnsure:
         assert server.methods == ["GET"]
 
     async def test_a_link_that_is_not_there(self, keys: ApiKeys) -> None:
-        """It is made, where the other way round is another link."""
+        """``ensure_link`` creates a link if only its reverse exists, because that is another link."""
         api = holding(case(some_id(2)).blocks(case(some_id(1))))
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             assert await links.ensure_link(NEW) == (
@@ -982,7 +982,7 @@ class TestEnsure:
 
     @pytest.mark.parametrize("status", [400, 409, 422])
     async def test_another_writer_was_faster(self, status: int, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A refusal between our look and our POST is looked into, and the other's link will do."""
+        """``ensure_link`` looks up a refused create, and returns the link of a faster writer."""
         async with (
             Server(listed, answers(status), holding(NEW)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -995,7 +995,7 @@ class TestEnsure:
     async def test_a_refusal_for_another_reason(
         self, status: int, kind: type[CaseLinksError], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Where there is no such link the refusal comes out."""
+        """``ensure_link`` raises a refusal if the lookup finds no such link."""
         async with (
             Server(listed, answers(status), listed) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -1008,7 +1008,7 @@ class TestEnsure:
     async def test_an_unclear_attempt(
         self, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """What a look finds after our own attempt is ours: it was created."""
+        """A link that ``ensure_link`` finds after its own ambiguous attempt counts as created."""
         async with (
             Server(api, api.applies(drops) if is_made else drops, api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -1020,7 +1020,7 @@ class TestEnsure:
     async def test_a_conflict_after_an_unclear_attempt(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The link was most likely made by that attempt: it counts as created."""
+        """A conflict after an ambiguous attempt counts as created, most likely by that attempt."""
         async with (
             Server(listed, api.applies(drops), listed, answers(409), api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -1033,7 +1033,7 @@ class TestEnsure:
     async def test_another_writer_was_faster_and_lists_lag(
         self, duplicates: Duplicates, clock: Clock
     ) -> None:
-        """After the refusal ``settle`` seconds pass before the look, which then finds the other's link."""
+        """``ensure_link`` waits ``settle`` seconds after a refusal, until a lagging list has the link."""
         policy = RetryPolicy(settle=2)
         async with (
             Sandbox(duplicates=duplicates, list_lag=1.5, clock=clock.time) as sandbox,
@@ -1045,7 +1045,7 @@ class TestEnsure:
         assert methods(sandbox) == ["POST", "GET", "POST", "GET"]
 
     async def test_a_list_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """Nothing was sent, so its own error comes out."""
+        """``ensure_link`` raises the error of a failed lookup, since no create was sent."""
         async with (
             Server(answers(503)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -1056,7 +1056,7 @@ class TestEnsure:
 
     @pytest.mark.parametrize("wanted", [[NEW] * 20, [RELATED, RELATED_BACK] * 10], ids=["blocks", "relates"])
     async def test_equal_calls_at_once(self, wanted: list[NewCaseLink], api: Api, keys: ApiKeys) -> None:
-        """They take turns: one makes the link, and the others find it."""
+        """One of several equal ``ensure_link`` calls creates the link, and the others return it."""
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             results = await asyncio.gather(*(links.ensure_link(new) for new in wanted))
         assert {link.id for link, _ in results} == {"link-0"}
@@ -1064,7 +1064,7 @@ class TestEnsure:
         assert (server.methods.count("POST"), len(api.links)) == (1, 1)
 
     async def test_equal_calls_at_once_where_lists_lag(self, clock: Clock) -> None:
-        """Those that waited are told of the link by the one that made it, which no list tells of yet."""
+        """Waiting ``ensure_link`` calls get the link from the call that created it, before a list has it."""
         async with (
             Sandbox(list_lag=1000, clock=clock.time) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials) as links,
@@ -1076,7 +1076,7 @@ class TestEnsure:
         assert methods(sandbox) == ["GET", "POST"]
 
     async def test_other_calls_do_not_wait(self, api: Api, keys: ApiKeys) -> None:
-        """Only equal links take turns: others are asked for at the same time, of one parent in one list."""
+        """Only equal ``ensure_link`` calls wait for each other; others of one parent share a list."""
         hold = Held(api)
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 12)]
         async with Server(api, hold) as server, CaseLinksClient(server.url, keys) as links:
@@ -1091,7 +1091,7 @@ class TestEnsure:
 
     @pytest.mark.slow
     async def test_no_trace_of_a_turn_stays(self, api: Api, keys: ApiKeys) -> None:
-        """A client that ensures a million links does not come to hold a million locks."""
+        """A client that has ensured a million links does not keep a million locks."""
 
         def locks() -> int:
             gc.collect()
@@ -1105,7 +1105,7 @@ class TestEnsure:
 
 
 class TestResume:
-    """After an earlier run that may have sent the link: a look comes first, then all is as in ``ensure``."""
+    """A link that an earlier run may have sent is looked up first, and then handled as by ``ensure_link``."""
 
     @contextlib.asynccontextmanager
     async def creator(self, server: Server, keys: ApiKeys, policy: RetryPolicy) -> AsyncIterator[Creator]:
@@ -1116,7 +1116,7 @@ class TestResume:
     async def test_a_look_and_then_a_post(
         self, held: list[NewCaseLink], sequence: str, is_new: bool, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """What is there was not created by this call, and what is not there is made."""
+        """A link that exists does not count as created by the resumed call, and a missing link is created."""
         api = holding(*held)
         async with Server(api) as server, self.creator(server, keys, at_once) as creator:
             link, created = await creator.resume(NEW)
@@ -1124,7 +1124,7 @@ class TestResume:
         assert server.methods == sequence.split()
 
     async def test_it_waits_until_things_have_settled(self, keys: ApiKeys, clock: Clock) -> None:
-        """The earlier run may have ended just now: five times ``settle`` passes before the lookup."""
+        """The lookup waits five times ``settle``, because the earlier run may have ended just now."""
         policy = RetryPolicy(settle=5)
         async with Server(holding(NEW)) as server, self.creator(server, keys, policy) as creator:
             task = asyncio.create_task(creator.resume(NEW))
@@ -1136,7 +1136,7 @@ class TestResume:
             await task
 
     async def test_a_look_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """Then it stays open, and the reason is the earlier run."""
+        """A failed lookup leaves the result ambiguous, and the error names the earlier run as the reason."""
         async with Server(answers(403)) as server, self.creator(server, keys, at_once) as creator:
             with pytest.raises(AmbiguousResultError, match="an earlier run may have sent") as caught:
                 await creator.resume(NEW)
@@ -1157,7 +1157,7 @@ class TestCancelling:
         ],
     )
     async def test_at_any_moment(self, call: Call, steps: str, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """No task, slot or turn is lost, and an equal call behind it ends with the one link there is."""
+        """A cancelled call leaves no task, slot or lock, and an equal call behind it gets the only link."""
         turns, is_done = 0, False
         async with leaving_nothing():
             while not is_done:
@@ -1186,7 +1186,7 @@ class TestCancelling:
         assert turns > 10
 
     async def test_one_of_equal_calls(self, api: Api, keys: ApiKeys) -> None:
-        """One that waits for its turn takes nobody's turn along, nor does the one whose turn it is."""
+        """A cancelled ``ensure_link`` call, waiting or not, does not block the equal calls behind it."""
         hold = Held(api)
         async with (
             leaving_nothing(),

@@ -1,4 +1,4 @@
-"""Credentials: what is accepted, where they come from, and that they show nowhere."""
+"""The rules of credentials: accepted values, environment variables, and no secret in any output."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ MALFORMED = [
     f"\u201c{SECRET}\u201d",
     f"{SECRET}\u00e9",
     f"{SECRET}\ud800",
-    f"{SECRET}\udce9",  # what os.environ makes of a byte that is no UTF-8
+    f"{SECRET}\udce9",  # how os.environ decodes a byte that is not UTF-8
     " ",
 ]
 
 
 def _fits_a_variable(value: str) -> bool:
-    """Whether an environment variable can hold ``value``."""
+    """Return whether an environment variable can contain ``value``."""
     return "\0" not in value and "\ud800" not in value
 
 
@@ -60,28 +60,28 @@ def returning(value: object) -> Callable[[], Awaitable[str]]:
 
 class TestApiKeys:
     async def test_both_are_sent_in_their_headers(self) -> None:
-        """The two keys are the two headers, and no other is added."""
+        """The two keys are sent in their two headers, and nothing else is."""
         auth = await KEYS.authenticate()
         assert auth.headers == {"DD-API-KEY": SECRET, "DD-APPLICATION-KEY": OTHER_SECRET}
 
     @pytest.mark.parametrize("name", ["api_key", "app_key"])
     @pytest.mark.parametrize("value", MALFORMED)
     def test_what_no_header_can_hold_is_refused(self, name: str, value: str) -> None:
-        """White space, control characters and what is not ASCII: the message names the key and hides it."""
+        """A key with white space, control characters or non-ASCII characters is refused by name only."""
         with pytest.raises(ConfigurationError, match=f"^{name} contains white space") as caught:
             ApiKeys(**{"api_key": "a", "app_key": "b", name: value})
         assert SECRET not in "".join(traceback.format_exception(caught.value))
 
     @pytest.mark.parametrize("name", ["api_key", "app_key"])
     def test_an_empty_key_is_refused(self, name: str) -> None:
-        """An empty one is mostly a variable that was not set."""
+        """An empty key is refused, since its variable was probably not set."""
         with pytest.raises(ConfigurationError, match=f"^{name} is empty$"):
             ApiKeys(**{"api_key": "a", "app_key": "b", name: ""})
 
     @pytest.mark.parametrize("name", ["api_key", "app_key"])
     @pytest.mark.parametrize("value", [None, 7, SECRET.encode(), [SECRET], lambda: SECRET])
     def test_what_is_no_string_is_refused(self, name: str, value: object) -> None:
-        """The message tells the type and not the value, which may hold the key."""
+        """A key of another type is refused; the message has the type and not the value."""
         with pytest.raises(
             ConfigurationError, match=f"^{name} must be a string, not {type(value).__name__}$"
         ):
@@ -89,18 +89,18 @@ class TestApiKeys:
 
     @given(printable_ascii, printable_ascii)
     def test_no_format_is_asked_for(self, api_key: str, app_key: str) -> None:
-        """Datadog changes the form of its keys: whatever a header can hold may be one, but not in quotes."""
+        """Any value that fits into a header is accepted as a key, unless it is in quotation marks."""
         assume(not any(map(is_in_quotes, (api_key, app_key))))
         keys = ApiKeys(api_key=api_key, app_key=app_key)
         assert (keys.api_key, keys.app_key) == (api_key, app_key)
 
     def test_keys_are_given_by_name(self) -> None:
-        """In the wrong order they would be refused by the server, and by it only."""
+        """Keys are keyword arguments, since only the server would notice the wrong order."""
         with pytest.raises(TypeError):
             cast("Any", ApiKeys)(SECRET, OTHER_SECRET)
 
     def test_equal_keys_are_equal(self) -> None:
-        """They are values."""
+        """Keys are values: equal keys compare equal."""
         assert ApiKeys(api_key=SECRET, app_key=OTHER_SECRET) == KEYS
         assert hash(ApiKeys(api_key=SECRET, app_key=OTHER_SECRET)) == hash(KEYS)
         assert ApiKeys(api_key=OTHER_SECRET, app_key=SECRET) != KEYS
@@ -108,11 +108,11 @@ class TestApiKeys:
 
 class TestBearerToken:
     async def test_it_is_sent_as_authorization(self) -> None:
-        """One header, by RFC 6750."""
+        """A token is sent as Authorization, as in RFC 6750."""
         assert (await TOKEN.authenticate()).headers == {"Authorization": f"Bearer {SECRET}"}
 
     async def test_a_callable_is_asked_each_time(self) -> None:
-        """So that it can refresh a token that ran out."""
+        """A token callable is called for each request, so that it can refresh an expired token."""
         tokens = iter(["first", "second"])
 
         async def source() -> str:
@@ -124,14 +124,14 @@ class TestBearerToken:
 
     @pytest.mark.parametrize("value", MALFORMED)
     def test_what_no_header_can_hold_is_refused_at_once(self, value: str) -> None:
-        """A token given as a string is checked when it is given; the message hides it."""
+        """A malformed token is refused when it is given, without being quoted."""
         with pytest.raises(ConfigurationError, match=r"^token contains white space") as caught:
             BearerToken(value)
         assert SECRET not in "".join(traceback.format_exception(caught.value))
 
     @pytest.mark.parametrize("value", MALFORMED)
     async def test_what_a_callable_returns_is_checked_too(self, value: str) -> None:
-        """By the call that asked for it; the message says where it came from and hides it."""
+        """A malformed token from a callable is refused by the call, without being quoted."""
         with pytest.raises(
             ConfigurationError, match=r"^the token that the callable returned contains"
         ) as caught:
@@ -143,7 +143,7 @@ class TestBearerToken:
         ("value", "problem"), [("", "is empty"), (None, "not NoneType"), (b"x", "not bytes")]
     )
     async def test_a_callable_that_returns_no_token_is_refused(self, value: object, problem: str) -> None:
-        """Nothing but a non-empty string is a token."""
+        """A callable that returns anything but a non-empty string is refused."""
         with pytest.raises(ConfigurationError, match=f"^the token that the callable returned .*{problem}"):
             await BearerToken(returning(value)).authenticate()
 
@@ -151,12 +151,12 @@ class TestBearerToken:
         ("value", "problem"), [("", "is empty"), (None, "not NoneType"), (b"x", "not bytes")]
     )
     def test_what_is_no_token_is_refused(self, value: object, problem: str) -> None:
-        """Nothing but a non-empty string or a callable."""
+        """A token is a non-empty string or a callable."""
         with pytest.raises(ConfigurationError, match=rf"^token .*{problem}"):
             BearerToken(cast("Any", value))
 
     async def test_a_callable_that_raises_is_the_cause(self) -> None:
-        """The message names the class alone, since that error's own words may hold the token."""
+        """The message for a callable that raises has the class only, since the text may contain the token."""
 
         async def source() -> str:
             raise LookupError(SECRET)
@@ -166,14 +166,14 @@ class TestBearerToken:
         assert isinstance(caught.value.__cause__, LookupError)
 
     async def test_a_callable_that_is_not_async_is_told_so(self) -> None:
-        """It did not raise: it returned a string where something to await was expected."""
+        """The message for a callable that is not async says so."""
         with pytest.raises(ConfigurationError, match="async") as caught:
             await BearerToken(cast("Any", lambda: SECRET)).authenticate()
         assert SECRET not in str(caught.value)
         assert SECRET not in _locals_of_ours(caught.value)
 
     async def test_cancelling_passes_through(self) -> None:
-        """A task that is cancelled while it fetches a token is cancelled, and no error of ours."""
+        """A task that is cancelled while it fetches a token is cancelled."""
         asked = asyncio.Event()
 
         async def source() -> str:
@@ -188,14 +188,14 @@ class TestBearerToken:
             await task
 
     def test_equal_tokens_are_equal(self) -> None:
-        """They are values."""
+        """Tokens are values: equal tokens compare equal."""
         assert BearerToken(SECRET) == TOKEN != BearerToken(OTHER_SECRET)
 
 
 @pytest.mark.parametrize("credentials", [KEYS, TOKEN, BearerToken(returning(SECRET))])
 class TestSecrecy:
     async def test_no_text_shows_a_secret(self, credentials: Credentials) -> None:
-        """Neither of the credentials nor of the headers made of them, nor of what holds them."""
+        """No text of credentials, their headers or their containers shows a secret."""
         auth = await credentials.authenticate()
         for value in (credentials, auth, [credentials], {"c": credentials}):
             for text in (repr(value), str(value), f"{value}", f"{value!s:>9}", ascii(value)):
@@ -205,14 +205,14 @@ class TestSecrecy:
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     async def test_none_pickles(self, credentials: Credentials, protocol: int) -> None:
-        """A pickle is a file or a message in a queue, and a secret belongs in neither."""
+        """Credentials cannot be pickled, because a secret does not belong in a file or a queue."""
         for value in (credentials, await credentials.authenticate(), {"c": [credentials]}):
             with pytest.raises(TypeError, match="contains secrets and cannot be pickled") as caught:
                 pickle.dumps(value, protocol)
             assert SECRET not in str(caught.value)
 
     def test_a_copy_is_the_value_itself(self, credentials: Credentials) -> None:
-        """Settings that hold credentials are copied by many a framework, which is no reason to fail."""
+        """A copy of credentials is the same object, since frameworks copy their settings."""
 
         @dataclasses.dataclass
         class Settings:
@@ -223,12 +223,12 @@ class TestSecrecy:
         assert dataclasses.asdict(Settings(credentials)) == {"datadog": credentials}
 
     def test_there_is_no_dictionary_to_dump(self, credentials: Credentials) -> None:
-        """``vars`` is what loggers and error trackers look at."""
+        """Credentials have no ``__dict__``, which loggers and error trackers would store."""
         with pytest.raises(TypeError):
             vars(credentials)
 
     def test_credentials_do_not_change(self, credentials: Credentials) -> None:
-        """Not under another task's hands, and an error about it shows nothing."""
+        """Credentials are immutable, and the error of an assignment does not show the value."""
         for name in ("api_key", "token", "misspelt"):
             with pytest.raises(AttributeError) as caught:
                 setattr(credentials, name, SECRET)
@@ -237,19 +237,19 @@ class TestSecrecy:
 
 class TestRedact:
     async def test_each_secret_is_taken_out(self) -> None:
-        """A server or proxy may echo the headers that it was sent."""
+        """Each secret in a text is redacted, since a server may echo the headers."""
         auth = await KEYS.authenticate()
         body = f"DD-API-KEY: {SECRET}, DD-APPLICATION-KEY: {OTHER_SECRET}, again {SECRET}"
         assert auth.redact(body) == "DD-API-KEY: [redacted], DD-APPLICATION-KEY: [redacted], again [redacted]"
 
     async def test_a_token_is_taken_out(self) -> None:
-        """The scheme in front of it is no secret."""
+        """A token is redacted without its scheme."""
         auth = await TOKEN.authenticate()
         assert auth.redact(f"Authorization: Bearer {SECRET}") == "Authorization: Bearer [redacted]"
 
     @pytest.mark.parametrize("secrets", [("abcd", "abcdefgh"), ("abcdefgh", "abcd"), ("efgh", "abcdefgh")])
     async def test_a_secret_within_another_leaves_no_rest(self, secrets: tuple[str, str]) -> None:
-        """Half of a key is still half of a secret."""
+        """A secret within another secret is redacted completely."""
         auth = await ApiKeys(api_key=secrets[0], app_key=secrets[1]).authenticate()
         assert auth.redact("<abcdefgh>") == "<[redacted]>"
 
@@ -268,7 +268,7 @@ class TestRedact:
         ],
     )
     def test_an_escaped_secret_is_taken_out(self, secret: str, escape: Callable[[str], str]) -> None:
-        """An error's text is mostly JSON or HTML, and what is shown of it may be unescaped later."""
+        """An escaped secret is redacted, since the text may be unescaped later."""
         escaped = escape(secret)
         told = AuthHeaders({}, (secret,)).redact(f"before {escaped} after")
         assert "[redacted]" in told
@@ -284,7 +284,7 @@ class TestRedact:
 
     @given(st.text() | st.text("\\u0061%41&amp;#x;"))
     def test_another_text_is_left_alone(self, text: str) -> None:
-        """Nothing but the secrets is replaced."""
+        """A text without secrets is returned unchanged."""
         assert AuthHeaders({}, (SECRET,)).redact(text) == text
 
 
@@ -294,7 +294,7 @@ Environment = Callable[[dict[str, str]], None]
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """Sets the given variables, and none but these of those that count."""
+    """Return a function that sets the given variables; all other variables for credentials are unset."""
     for name in ("DD_API_KEY", "DD_APP_KEY", "DATADOG_API_KEY", "DATADOG_APP_KEY", *TOKEN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
@@ -307,18 +307,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 class TestFromEnv:
     def test_two_keys(self, environment: Environment) -> None:
-        """The names that Datadog's own clients use."""
+        """The two keys are read from the variables of Datadog's own clients."""
         environment({"DD_API_KEY": SECRET, "DD_APP_KEY": OTHER_SECRET})
         assert credentials_from_env() == KEYS
 
     def test_a_token(self, environment: Environment) -> None:
-        """The name that the Terraform provider uses."""
+        """A token is read from the variable of the Terraform provider."""
         environment({"DD_BEARER_TOKEN": SECRET})
         assert credentials_from_env() == TOKEN
 
     @pytest.mark.parametrize("name", ["DD_API_KEY", "DD_APP_KEY"])
     def test_a_token_beside_one_key(self, environment: Environment, name: str) -> None:
-        """A key alone is of no use: ``DD_API_KEY`` is mostly the Agent's."""
+        """A token is used even if one key is set, since ``DD_API_KEY`` is often the Agent's."""
         environment({"DD_BEARER_TOKEN": SECRET, name: OTHER_SECRET})
         assert credentials_from_env() == TOKEN
 
@@ -345,7 +345,7 @@ class TestFromEnv:
     def test_the_message_names_what_is_missing_or_too_much(
         self, environment: Environment, environ: dict[str, str], message: str
     ) -> None:
-        """An empty variable counts as not set; which of two schemes was meant is not guessed."""
+        """The message names the missing or contradictory variables; an empty variable counts as not set."""
         environment(environ)
         with pytest.raises(ConfigurationError) as caught:
             credentials_from_env()
@@ -366,12 +366,12 @@ class TestFromEnv:
     def test_other_spellings(
         self, environment: Environment, environ: dict[str, str], expected: Credentials
     ) -> None:
-        """The names that Datadog's other tools use work too, and an empty variable does not count."""
+        """The variables of Datadog's other tools are read too, unless they are empty."""
         environment(environ)
         assert credentials_from_env() == expected
 
     def test_two_keys_of_one_spelling_go_together(self, environment: Environment) -> None:
-        """An API key of the Agent is not combined with an application key that has its own API key."""
+        """Keys of one prefix are used together, so that the Agent's key is not combined with another."""
         environment(
             {"DD_API_KEY": "of-the-agent", "DATADOG_API_KEY": SECRET, "DATADOG_APP_KEY": OTHER_SECRET}
         )
@@ -390,7 +390,7 @@ class TestFromEnv:
         assert credentials_from_env() == BearerToken(kind + SECRET)
 
     def test_an_application_key_is_not_a_token(self, environment: Environment) -> None:
-        """A new application key begins similarly, and still needs its API key."""
+        """An application key with the prefix ``ddapp_`` is not a token, and needs an API key."""
         environment({"DD_APP_KEY": f"ddapp_{SECRET}"})
         with pytest.raises(ConfigurationError, match=r"^DD_API_KEY is not set"):
             credentials_from_env()
@@ -430,7 +430,7 @@ class TestFromEnv:
     def test_the_message_names_what_is_malformed(
         self, environment: Environment, name: str, value: str
     ) -> None:
-        """By the name of the variable, which is what can be set right; and it hides the value."""
+        """The message for a malformed value names its variable, and hides the value."""
         others = {} if name == "DD_BEARER_TOKEN" else {"DD_API_KEY": "a", "DD_APP_KEY": "b"}
         environment({**others, name: value})
         with pytest.raises(ConfigurationError, match=f"^{name} contains white space") as caught:
@@ -440,7 +440,7 @@ class TestFromEnv:
 
 
 def _locals_of_ours(error: BaseException) -> str:
-    """What an error tracker would store of the frames of this package."""
+    """Return the local variables that an error tracker would store of this package's frames."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     ours = [
         frame for frame in frames if frame.f_code.co_filename == credentials_from_env.__code__.co_filename

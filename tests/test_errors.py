@@ -1,4 +1,4 @@
-"""The tree of errors: complete as drawn, and fit to travel."""
+"""The rules of the errors: their tree, their documentation, and that they can be pickled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RESPONSE: dict[str, Any] = {
 
 
 def all_classes(root: type[CaseLinksError] = CaseLinksError) -> Iterator[type[CaseLinksError]]:
-    """``root`` and the public classes below it in this package, in the order of definition."""
+    """Yield ``root`` and its public subclasses in this package, in the order of definition."""
     yield root
     for child in root.__subclasses__():
         if child.__module__.startswith("datadog_caselinks") and not child.__name__.startswith("_"):
@@ -52,7 +52,7 @@ def all_classes(root: type[CaseLinksError] = CaseLinksError) -> Iterator[type[Ca
 
 
 def made(kind: type[CaseLinksError]) -> CaseLinksError:
-    """An error of ``kind`` with every attribute set to something of its own."""
+    """Return an error of ``kind`` with a value for every attribute."""
     error = _constructed(kind)
     error.during_outage = True
     if isinstance(error, ConflictError):
@@ -73,7 +73,7 @@ def _constructed(kind: type[CaseLinksError]) -> CaseLinksError:
 
 
 def parts(error: BaseException) -> dict[str, Any]:
-    """What an error holds, comparable: errors themselves are equal to none but themselves."""
+    """Return the contents of an error for comparison, since errors only equal themselves."""
     held = {
         name: parts(value) if isinstance(value, BaseException) else value
         for name, value in vars(error).items()
@@ -88,7 +88,7 @@ HOMES = {errors.__name__, "datadog_caselinks.base_errors"}
 @pytest.mark.parametrize("kind", CLASSES)
 class TestEveryError:
     def test_pickles_with_everything(self, kind: type[CaseLinksError]) -> None:
-        """Errors come back from worker processes with message, attributes and class, by each protocol."""
+        """An error survives pickling with its message, attributes and class, in every protocol."""
         error = made(kind)
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             again = pickle.loads(pickle.dumps(error, protocol))
@@ -96,18 +96,18 @@ class TestEveryError:
             assert str(again) == "what happened"
 
     def test_pickles_with_its_notes(self, kind: type[CaseLinksError]) -> None:
-        """What somebody added by ``add_note`` on the way up is not lost."""
+        """An error survives pickling with its notes."""
         error = made(kind)
         error.add_note("while linking the backlog")
         assert pickle.loads(pickle.dumps(error)).__notes__ == ["while linking the backlog"]
 
     @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
     def test_copies_with_everything(self, kind: type[CaseLinksError], duplicate: Any) -> None:
-        """A copy is as good as the error itself."""
+        """A copy of an error has all of its attributes."""
         assert parts(duplicate(made(kind))) == parts(made(kind))
 
     def test_shows_its_message(self, kind: type[CaseLinksError]) -> None:
-        """A traceback ends with the class and the message, and nothing else."""
+        """The traceback of an error ends with the class and the message."""
         error = made(kind)
         assert str(error) == "what happened"
         assert traceback.format_exception_only(error) == [
@@ -115,17 +115,17 @@ class TestEveryError:
         ]
 
     def test_says_in_its_docstring_what_it_means(self, kind: type[CaseLinksError]) -> None:
-        """An error without a docstring would show that of its parent."""
+        """Each error has a docstring of its own."""
         assert kind.__dict__["__doc__"].strip()
 
     def test_is_defined_in_the_one_tree(self, kind: type[CaseLinksError]) -> None:
-        """``errors`` holds all of them."""
+        """Each error is defined in the tree of ``errors``."""
         assert getattr(errors, kind.__name__) is kind
         assert kind.__module__ in HOMES
 
 
 def test_the_tree_is_as_drawn() -> None:
-    """The drawing in the docstring of ``errors`` shows every class in its place, and no other."""
+    """The tree in the docstring of ``errors`` has every class in its place, and no other."""
     drawn = [
         (len(match["branch"]) // 4, match["name"])
         for line in (errors.__doc__ or "").splitlines()
@@ -151,12 +151,12 @@ def test_the_tree_is_as_drawn() -> None:
     ],
 )
 def test_a_wrong_call_is_what_python_calls_it(kind: type[CaseLinksError], builtin: type[Exception]) -> None:
-    """Misuse is also a ``ValueError`` or ``RuntimeError``, as of any other library."""
+    """An error of misuse is also a ``ValueError`` or a ``RuntimeError``."""
     assert issubclass(kind, builtin)
 
 
 def test_no_other_error_is_a_builtin() -> None:
-    """``except OSError`` and the like around a call do not swallow an error of ours by accident."""
+    """Other errors are no subclasses of builtin errors, so that ``except OSError`` does not catch them."""
     also_builtin = (
         InvalidLinkError,
         LinkFileError,
@@ -172,7 +172,7 @@ def test_no_other_error_is_a_builtin() -> None:
 
 
 def test_an_answers_parts_are_optional() -> None:
-    """Only the status is always known of an answer."""
+    """The attributes of a response are optional in its error, except the status."""
     error = ResponseError("what happened", status=302)
     assert (error.errors, error.raw_errors, error.retry_after, error.rate_limit, error.body) == (
         (),
@@ -185,7 +185,7 @@ def test_an_answers_parts_are_optional() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_an_error_is_of_no_outage_unless_it_says_so(kind: type[CaseLinksError]) -> None:
-    """Most are not, and one that is does not make the others so."""
+    """An error is not marked as part of an outage by default, even after another one was."""
     made(kind)
     assert _constructed(kind).during_outage is False
 
@@ -195,12 +195,12 @@ class TestConflictError:
         "duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
     )
     def test_the_existing_link_travels_with_it(self, duplicate: Any) -> None:
-        """The link that is there already is of use to whoever handles the error, wherever that is."""
+        """The existing link of a conflict survives copying and pickling."""
         error = ConflictError("what happened", **RESPONSE)
         error.existing = LINK
         assert duplicate(error).existing == LINK
 
     def test_there_may_be_none(self) -> None:
-        """Where nothing was looked for, and after another error had one."""
+        """A conflict has no existing link by default, even after another one had."""
         ConflictError("what happened", **RESPONSE).existing = LINK
         assert ConflictError("what happened", **RESPONSE).existing is None

@@ -1,4 +1,4 @@
-"""Finding incidents by their numbers: a search, of which only an exact match is believed."""
+"""The rules of finding incidents by number: a search, whose results must match exactly."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ QUERIES_OF_A_KEY = ["slug:IR-123", '"IR-123"']
 
 
 def resource(id: str = A, number: object = 123, slug: object = "IR-123", **more: Any) -> dict[str, Any]:
-    """An incident as the API formats it."""
+    """Return an incident in the form of the API."""
     attributes = {"public_id": number, "title": "Checkout fails", "state": "active"}
     fields = {"slug": {"type": "textbox", "value": slug}}
     return {"id": id, "type": "incidents", "attributes": {**attributes, "fields": fields, **more}}
 
 
 def found(*resources: dict[str, Any], total: object = ...) -> Step:
-    """A step that responds to a search with these incidents; by default, it reports their number."""
+    """Return a step that responds to a search with these incidents and, by default, their number."""
     attributes = {"total": len(resources), "incidents": [{"data": each} for each in resources]}
     if total is not ...:
         attributes["total"] = total
@@ -56,7 +56,7 @@ def found(*resources: dict[str, Any], total: object = ...) -> Step:
 
 
 def queries(server: Server) -> list[str]:
-    """The queries that the server was asked."""
+    """Return the queries that the server received."""
     return [parse_qs(urlsplit(seen.target).query)["query"][0] for seen in server.seen]
 
 
@@ -68,7 +68,7 @@ class TestGetIncident:
             assert await client.get_incident(name) == Incident(A, "123", "IR-123", "Checkout fails", "stable")
 
     async def test_the_recorded_response(self, keys: ApiKeys) -> None:
-        """An incident as Datadog sends it is read, whatever else it contains."""
+        """An incident is read in the form that Datadog sends, with any other members."""
         more: dict[str, Any] = {
             "severity": "UNKNOWN",
             "resolved": None,
@@ -96,13 +96,13 @@ class TestGetIncident:
     async def test_what_is_missing_is_empty(
         self, keys: ApiKeys, attributes: object, expected: tuple[str, ...]
     ) -> None:
-        """Attributes that are missing or of another type are empty."""
+        """An attribute of an incident that is missing or of another type is empty."""
         body = json.dumps({"data": {"id": A, "attributes": attributes}}).encode()
         async with Server(answers(200, body)) as server, CaseLinksClient(server.url, keys) as client:
             assert await client.get_incident(A) == Incident(A, *expected)
 
     async def test_an_incident_without_a_key_is_shown_by_its_number_or_id(self) -> None:
-        """The text for people has what is known."""
+        """The ``str`` of an incident is its key, or else its number or its id."""
         assert str(Incident(A, "7", "", "", "")) == "7"
         assert str(Incident(A, "", "", "", "")) == A
 
@@ -110,7 +110,7 @@ class TestGetIncident:
     async def test_what_is_neither_number_nor_uuid_is_refused(
         self, sandbox: Sandbox, client: CaseLinksClient, name: Any
     ) -> None:
-        """A name that cannot be an incident's is refused before anything is sent."""
+        """A text that cannot name an incident is refused before anything is sent."""
         with pytest.raises(InvalidLinkError, match="is neither the number of an incident nor a UUID"):
             await client.get_incident(name)
         assert not sandbox.requests
@@ -127,7 +127,7 @@ class TestGetIncident:
     async def test_a_response_about_something_else_is_refused(
         self, keys: ApiKeys, body: Any, reason: str
     ) -> None:
-        """A response is compared with its request."""
+        """A response about something else than the request is refused."""
         async with (
             Server(answers(200, json.dumps(body).encode())) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -136,7 +136,7 @@ class TestGetIncident:
                 await client.get_incident(A)
 
     async def test_a_response_about_an_incident_is_not_a_case(self, keys: ApiKeys) -> None:
-        """An incident never passes for a case whose key is not reported."""
+        """A response about an incident is never accepted as a case without a key."""
         async with (
             Server(answers(200, json.dumps({"data": resource()}).encode())) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -146,7 +146,7 @@ class TestGetIncident:
 
     @pytest.mark.parametrize("name", ["123", "IR-123", A])
     async def test_without_the_permission(self, sandbox: Sandbox, name: str) -> None:
-        """The error names the permission that the credentials lack."""
+        """The error for missing permissions names the permission."""
         sandbox.add_incident(123, id=A)
         async with CaseLinksClient(sandbox.site, sandbox.credentials_without_incidents) as client:
             with pytest.raises(PermissionDeniedError) as caught:
@@ -155,7 +155,7 @@ class TestGetIncident:
         assert f"incident {name}: 403 " in str(caught.value)
 
     async def test_a_failed_attempt_is_retried(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Both requests are safe to repeat."""
+        """A failed search or lookup of an incident is retried."""
         sandbox.add_incident(123, id=A)
         sandbox.fail_next(Fault.HTTP_503, operation="search_incidents")
         sandbox.fail_next(Fault.HTTP_503, operation="get_incident")
@@ -163,7 +163,7 @@ class TestGetIncident:
         assert (await client.get_incident(A)).id == A
 
     async def test_observers_see_what_was_requested(self, sandbox: Sandbox) -> None:
-        """A call has the operation of its requests, and the name as its subject."""
+        """Observers see the operation of each request, with the name of the incident as its subject."""
         sandbox.add_incident(123, id=A)
         events: list[CallEvent] = []
         async with CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as client:
@@ -178,7 +178,7 @@ class TestGetIncident:
 class TestExactMatch:
     @pytest.mark.parametrize("way", ["slug", "public-id", "text", "all"])
     async def test_whatever_query_finds_a_number(self, way: Any) -> None:
-        """The incident is found by any query that the server may understand, among similar ones."""
+        """An incident is found by any query that the server may support, among similar numbers."""
         async with (
             Sandbox(incident_search=way) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, retry=NEVER) as client,
@@ -206,7 +206,7 @@ class TestExactMatch:
     async def test_a_result_with_another_number_is_not_believed(
         self, keys: ApiKeys, name: str, other: dict[str, Any]
     ) -> None:
-        """What a search finds counts only if it reports exactly the number that was asked for."""
+        """An incident of a search counts only if it has exactly the requested number."""
         async with Server(found(other)) as server, CaseLinksClient(server.url, keys) as client:
             with pytest.raises(NotFoundError) as caught:
                 await client.get_incident(name)
@@ -218,7 +218,7 @@ class TestExactMatch:
         )
 
     async def test_a_key_is_compared_with_the_key_and_a_number_with_the_number(self, keys: ApiKeys) -> None:
-        """An organisation may choose another prefix than IR for a number."""
+        """A key is compared with keys and a number with numbers, since a key may have any prefix."""
         server = Server(found(resource(slug="OPS-123"), resource(some_id(1), 9, "IR-123")))
         async with server, CaseLinksClient(server.url, keys) as client:
             assert (await client.get_incident("123")).id == A
@@ -226,7 +226,7 @@ class TestExactMatch:
             assert (await client.get_incident("IR-123")).id == some_id(1)
 
     async def test_two_incidents_with_one_number(self, keys: ApiKeys) -> None:
-        """Which of two is meant cannot be known, so neither is returned."""
+        """An ambiguous number is an error, and neither incident is returned."""
         async with (
             Server(found(resource(), resource(some_id(1)))) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -237,13 +237,13 @@ class TestExactMatch:
                 await client.get_incident("123")
 
     async def test_an_incident_that_is_found_twice_is_one(self, keys: ApiKeys) -> None:
-        """A search may repeat an incident."""
+        """An incident that a search repeats counts once."""
         server = Server(found(resource(), resource()))
         async with server, CaseLinksClient(server.url, keys) as client:
             assert (await client.get_incident("123")).id == A
 
     async def test_a_later_page(self, keys: ApiKeys) -> None:
-        """If a server ignores the query, a few pages of its incidents are searched, not all."""
+        """A server that ignores the query is searched for a few pages."""
         others = [resource(some_id(number), number, f"IR-{number}") for number in range(1000, 1100)]
         server = Server(found(*others), found(resource()))
         async with server, CaseLinksClient(server.url, keys) as client:
@@ -257,7 +257,7 @@ class TestExactMatch:
             assert len(server.seen) == 10
 
     async def test_two_incidents_with_one_number_on_different_pages(self, keys: ApiKeys) -> None:
-        """All pages are read, so the second incident is noticed anywhere. A repeated one counts once."""
+        """A second incident with the number is noticed on any page, and a repeated incident counts once."""
         twice = found(resource(some_id(1)), total=3), found(resource(some_id(1)), total=3)
         server = Server(*twice, found(resource(some_id(2)), total=3))
         async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
@@ -272,7 +272,7 @@ class TestExactMatch:
 
     @pytest.mark.parametrize("total", [3, None, "3", True])
     async def test_a_short_page_is_not_the_last_one(self, keys: ApiKeys, total: object) -> None:
-        """A server may send fewer incidents than requested; the total or an empty page ends the search."""
+        """A short page does not end a search: only the total or an empty page does."""
         other = resource(some_id(1), 9, "IR-9")
         server = Server(found(other, total=total), found(other, total=total), found(resource(), total=total))
         if total != 3:
@@ -287,7 +287,7 @@ class TestExactMatch:
     async def test_a_search_without_an_end_is_bounded(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, page: list[dict[str, Any]]
     ) -> None:
-        """After five pages a query has failed, and the log says that there may be more."""
+        """A query ends after five pages, and the log says that there may be more."""
         server = Server(found(*page, total=10**6))
         async with server, CaseLinksClient(server.url, keys) as client:
             with caplog.at_level(logging.WARNING), pytest.raises(NotFoundError):
@@ -299,7 +299,7 @@ class TestExactMatch:
     async def test_a_search_without_an_end_that_has_found_the_incident(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The incident of the first five pages is returned."""
+        """An incident on the first five pages is returned, even if the search has no end."""
         server = Server(found(resource(), total=10**6))
         async with server, CaseLinksClient(server.url, keys) as client:
             with caplog.at_level(logging.WARNING):
@@ -313,7 +313,7 @@ class TestExactMatch:
     async def test_what_is_not_an_incident_is_left_out(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, flawed: object
     ) -> None:
-        """One flawed member says nothing about the others. The log says how many there are, and why."""
+        """A flawed member is left out, and the log has the number of flawed members and the reason."""
         body = {"data": {"attributes": {"total": 2, "incidents": [flawed, {"data": resource()}]}}}
         server = Server(answers(200, json.dumps(body).encode()))
         async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
@@ -336,7 +336,7 @@ class TestExactMatch:
     async def test_a_list_of_something_else_is_refused(
         self, keys: ApiKeys, members: list[Any], reason: str
     ) -> None:
-        """Members of another type, or too many flawed ones, never pass for a search without results."""
+        """Members of another type, or too many flawed ones, are an error and not an empty result."""
         body = json.dumps({"data": {"attributes": {"incidents": members}}}).encode()
         server = Server(answers(200, body))
         async with server, CaseLinksClient(server.url, keys, retry=NEVER) as client:
@@ -344,7 +344,7 @@ class TestExactMatch:
                 await client.get_incident("123")
 
     async def test_a_query_that_the_server_refuses(self, keys: ApiKeys) -> None:
-        """If the server does not understand one query, the next one is tried."""
+        """A query that the server does not support is followed by the next one."""
         async with (
             Server(answers(400), found(resource())) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -353,7 +353,7 @@ class TestExactMatch:
             assert queries(server) == QUERIES_OF_A_NUMBER[:2]
 
     async def test_a_server_that_refuses_all_queries(self, keys: ApiKeys) -> None:
-        """Only if the server refuses every query, its refusal is raised."""
+        """The refusal of the server is raised only if it refuses every query."""
         async with Server(answers(400)) as server, CaseLinksClient(server.url, keys) as client:
             with pytest.raises(BadRequestError, match=r"^cannot find incident 123: 400 "):
                 await client.get_incident("123")
@@ -366,7 +366,7 @@ class TestExactMatch:
         "body", [{}, {"data": []}, {"data": {"attributes": {}}}, {"data": {"attributes": {"incidents": {}}}}]
     )
     async def test_a_response_that_is_not_a_search_result(self, keys: ApiKeys, body: Any) -> None:
-        """A response without results never passes for a search that found nothing."""
+        """A response without results is an error and not an empty result."""
         async with (
             Server(answers(200, json.dumps(body).encode())) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -396,7 +396,7 @@ class TestResolver:
     async def test_an_unknown_incident_is_searched_once(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """That there is no such incident is remembered too."""
+        """An unknown incident is remembered too, and searched for only once."""
         resolver = client.resolver()
         for _ in range(2):
             with pytest.raises(NotFoundError, match=r"^cannot find incident 9: "):
@@ -404,7 +404,7 @@ class TestResolver:
         assert len(sandbox.requests) == len(QUERIES_OF_A_NUMBER)
 
     async def test_a_link_with_an_incident(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """A link is created between a case and an incident that are named by people."""
+        """A link can be created between a case and an incident by key and number."""
         sandbox.add_incident(123, id=A)
         sandbox.add_case("SHOP-1", id=some_id(1))
         wanted = parse_link("incident:123", "causes", "SHOP-1", site=client.site)
@@ -416,7 +416,7 @@ class TestResolver:
     async def test_an_incident_and_a_case_with_one_key(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """A project may have the key IR: with the prefix an incident is meant, without it a case."""
+        """A key with the prefix ``incident:`` names an incident, and without it a case."""
         sandbox.add_incident(1, id=A)
         sandbox.add_case("IR-1", id=some_id(1))
         resolver = client.resolver()
@@ -432,7 +432,7 @@ class TestResolver:
             await client.resolver().entity("IR-1")
 
     async def test_an_id_that_is_not_a_uuid(self, keys: ApiKeys) -> None:
-        """Such an id cannot be linked; it is not shown, since it may echo a key."""
+        """The id of an incident that is not a UUID is an error, which does not show the id."""
         async with (
             Server(found(resource("the-key"))) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -450,7 +450,7 @@ class TestResolver:
 
 class TestDetails:
     async def test_of_each_type(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Cases and incidents have details; pages and what is not there have none."""
+        """Cases and incidents have details; pages and unknown entities have none."""
         sandbox.add_incident(123, "Checkout fails", id=A)
         sandbox.add_case("SHOP-1", id=some_id(1))
         resolver = client.resolver()
@@ -464,7 +464,7 @@ class TestDetails:
     async def test_an_incident_that_cannot_be_read_does_not_hide_the_rest(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, status: int
     ) -> None:
-        """Such an incident has no details, and the log says why, once for all of them."""
+        """An incident that cannot be read has no details, and the log says so once for all."""
         async with (
             Server(answers(status)) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -478,7 +478,7 @@ class TestDetails:
         )
 
     async def test_a_case_that_fails_raises(self, keys: ApiKeys) -> None:
-        """The error of a case is raised, unless these credentials cannot access it."""
+        """An error of a case is raised, unless the credentials cannot access the case."""
         async with (
             Server(answers(403), answers(500)) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -489,7 +489,7 @@ class TestDetails:
                 await resolver.details(case(A))
 
     async def test_any_other_error_of_an_incident_raises(self, keys: ApiKeys) -> None:
-        """Wrong credentials are not passed over."""
+        """Any other error of an incident, such as wrong credentials, is raised."""
         async with (
             Server(answers(401)) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as client,
@@ -499,7 +499,7 @@ class TestDetails:
 
 
 async def test_a_malicious_number_stays_in_the_query(keys: ApiKeys) -> None:
-    """The number of an incident is a value of the query, and nothing else of the request."""
+    """A number changes nothing in the request but the query."""
 
     async def step(exchange: Exchange) -> None:
         assert urlsplit(exchange.seen.target).path == "/api/v2/incidents/search"

@@ -1,4 +1,4 @@
-"""What looks for keys in all that the tests make come out finds one, whichever way it comes."""
+"""The rules of the search for keys: a key is found in every kind of output."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WAYS: dict[str, Callable[[Path, pytest.CaptureFixture[str]], object]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_key_is_found(way: str, watch: Watch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is told by which way it came."""
+    """A key in any kind of output is found, with the kind."""
     BearerToken(KEY)
     WAYS[way](tmp_path, capsys)
     watch.see_files(tmp_path)
@@ -55,7 +55,7 @@ def test_a_key_is_found(way: str, watch: Watch, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.slow
 async def test_a_key_is_found_that_a_program_prints(watch: Watch) -> None:
-    """However the program was started."""
+    """A key in the output of a program is found, however the program was started."""
     command = [sys.executable, "-c", f"print({KEY!r})"]
     ApiKeys(api_key=KEY, app_key=KEY)
     await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
@@ -67,7 +67,7 @@ async def test_a_key_is_found_that_a_program_prints(watch: Watch) -> None:
 
 
 async def test_a_key_is_found_in_an_event(watch: Watch) -> None:
-    """And on the page of the sandbox, if it is none of the sandbox's own."""
+    """A key in an event or on the page of the sandbox is found."""
     link = case(some_id(1)).blocks(case(some_id(2)))
     BearerToken(link.parent.id)
     async with (

@@ -1,4 +1,4 @@
-"""What goes over thousands of links at once is done in a thread, so that all else in the loop goes on."""
+"""Work on thousands of links is done in a thread, so that the event loop continues."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ wanted = [OUTAGE.causes(case(some_id(number + 2))) for number in range(MANY)]
 
 
 def threads_of(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> set[bool]:
-    """Whether a function is called in the loop's thread, to be asked once it was called."""
+    """Return a set that records whether each call of a function runs in the thread of the event loop."""
     function: Callable[..., Any] = getattr(owner, name)
     loops, found = threading.get_ident(), set[bool]()
 
@@ -53,7 +53,7 @@ class TestList:
     async def test_is_read_in_a_thread_if_it_is_long(
         self, count: int, is_in_loop: bool, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A short one, for which a thread would cost more, is read at once; both are told alike."""
+        """A long list is read in a thread and a short one in the event loop, with equal results."""
         await make(client, count)
         found = threads_of(monkeypatch, wire, "read_links")
         listed = await client.list_links(OUTAGE)
@@ -61,7 +61,7 @@ class TestList:
         assert found == {is_in_loop}
 
     async def test_that_is_malformed(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """Its error comes out of the thread as it is, and is tried again as ever."""
+        """A malformed list that is read in a thread raises its error, and is retried."""
         endless = answers(200, b'{"data": [' + b"{}, " * 2**16)
         async with Server(endless) as server, CaseLinksClient(server.url, keys, retry=at_once) as links:
             with pytest.raises(MalformedResponseError, match="not valid JSON"):
@@ -71,7 +71,7 @@ class TestList:
     async def test_that_nobody_waits_for_any_more(
         self, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Cancelled while it is read, a call ends at once, and the thread ends by itself."""
+        """A call that is cancelled while its list is read ends at once, and the thread ends later."""
         await make(client, MANY)
         begun, end, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
@@ -94,7 +94,7 @@ class TestList:
 async def test_a_plan_is_compared_in_a_thread(
     client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it compares, and what it has to list for that."""
+    """A plan is compared in a thread, as are the entities that it must list."""
     compared = threads_of(monkeypatch, plan, "compare")
     looked_for = threads_of(monkeypatch, plan, "_entities_to_list")
     assert len((await client.plan_links(wanted)).create) == MANY
@@ -104,7 +104,7 @@ async def test_a_plan_is_compared_in_a_thread(
 async def test_a_graph_is_joined_in_a_thread(
     client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list is added to the graph in a thread, and so is the graph drawn up."""
+    """A list is added to a graph in a thread, and the graph is built in a thread."""
     await make(client, FEW)
     steps = threads_of(monkeypatch, reading._Walk, "_add_list")
     made = threads_of(monkeypatch, reading._Walk, "build_graph")

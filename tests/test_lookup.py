@@ -1,4 +1,4 @@
-"""The rules of looking for links: one list for many, begun after they asked, and nothing left of it."""
+"""The rules of lookups of links: one list for many callers, begun after their calls, and no leftovers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(new: NewCaseLink, link_id: str = "x") -> CaseLink:
 
 
 class Lists:
-    """Lists that take until they are answered, and how many are under way of each entity."""
+    """Lists that wait for the test's response, and the number of lists in flight for each entity."""
 
     def __init__(self) -> None:
         self.begun: list[Entity] = []
@@ -60,12 +60,12 @@ class Lists:
             del self.under_way[parent]
 
     async def answer(self, parent: Entity, *links: CaseLink) -> None:
-        """Let the list of ``parent`` that is under way tell ``links``."""
+        """Respond with ``links`` to the list of ``parent`` that is in flight."""
         self.under_way[parent].set_result(list(links))
         await settle()
 
     async def fail(self, parent: Entity, error: Exception) -> None:
-        """Let it fail."""
+        """Fail the list of ``parent`` that is in flight."""
         self.under_way[parent].set_exception(error)
         await settle()
 
@@ -75,7 +75,7 @@ Finding = asyncio.Task[CaseLink | None]
 
 @pytest.fixture
 async def lists() -> AsyncIterator[Lists]:
-    """At the end of every test there is no task, no list under way and no complaint of the loop."""
+    """Yield the lists, and check at the end that no task, list or warning remains."""
     lists = Lists()
     async with leaving_nothing():
         yield lists
@@ -89,7 +89,7 @@ def lookup(lists: Lists) -> Lookup:
 
 
 async def finding(lookup: Lookup, *wanted: NewCaseLink) -> list[Finding]:
-    """Calls that have asked for each of ``wanted``, in this order."""
+    """Return calls that look up each of ``wanted``, in this order."""
     calls = [asyncio.create_task(lookup.find(new)) for new in wanted]
     await settle()
     return calls
@@ -97,7 +97,7 @@ async def finding(lookup: Lookup, *wanted: NewCaseLink) -> list[Finding]:
 
 class TestSharing:
     async def test_one_list_for_all_who_asked_before_it_was_begun(self, lists: Lists, lookup: Lookup) -> None:
-        """Each gets its own link of it, or none."""
+        """One list serves all callers that arrived before it began: each gets its own link or none."""
         calls = [asyncio.create_task(lookup.find(link(number))) for number in range(5)]
         await settle()
         await lists.answer(PARENT, *(made(link(number), str(number)) for number in (3, 0, 4)))
@@ -106,7 +106,7 @@ class TestSharing:
         assert lists.begun == [PARENT]
 
     async def test_who_asks_after_it_was_begun_gets_the_next(self, lists: Lists, lookup: Lookup) -> None:
-        """A list that was begun before cannot tell of a link that was sent since."""
+        """A caller that arrives after a list began waits for the next one, which can have its link."""
         first = await finding(lookup, link(0))
         late = await finding(lookup, link(0), link(1))
         assert lists.begun == [PARENT]
@@ -118,7 +118,7 @@ class TestSharing:
         assert lists.begun == [PARENT] * 2
 
     async def test_who_asks_in_between_gets_the_next_too(self, lists: Lists, lookup: Lookup) -> None:
-        """Until the next list is begun, whoever asks shares it; after that there is a third."""
+        """All callers that arrive while a list is in flight share the next one."""
         calls: list[Finding] = []
         for _ in range(3):
             calls += await finding(lookup, link(0), link(0))
@@ -132,7 +132,7 @@ class TestSharing:
     async def test_a_list_that_was_begun_and_ended_is_not_used_again(
         self, lists: Lists, lookup: Lookup
     ) -> None:
-        """Nothing is remembered: each who asks alone has a list of its own."""
+        """The result of a list is not used again: each later caller gets a list of its own."""
         for number in range(3):
             [call] = await finding(lookup, link(0))
             await lists.answer(PARENT, made(link(0), str(number)))
@@ -142,7 +142,7 @@ class TestSharing:
         assert lists.begun == [PARENT] * 3
 
     async def test_nothing_of_a_list_is_kept(self, lists: Lists, lookup: Lookup) -> None:
-        """A client that looks at a million parents does not come to hold their links."""
+        """The links of a list are not kept after the lookup."""
         [call] = await finding(lookup, link(0))
         other = made(link(1))
         kept = weakref.ref(other)
@@ -153,7 +153,7 @@ class TestSharing:
         assert kept() is None
 
     async def test_parents_do_not_wait_for_each_other(self, lists: Lists, lookup: Lookup) -> None:
-        """The lists of two parents are under way at once, and end in any order."""
+        """The lists of two parents are in flight at the same time, and end in any order."""
         [one, other] = await finding(lookup, link(0), link(0, OTHER))
         assert lists.begun == [PARENT, OTHER]
         await lists.answer(OTHER, made(link(0, OTHER)))
@@ -162,7 +162,7 @@ class TestSharing:
         assert await one is None
 
     async def test_the_first_match_wins(self, lists: Lists, lookup: Lookup) -> None:
-        """Of two equal links it is always the same one: that which the server tells first."""
+        """The first of two equal links in the list is the result."""
         [call] = await finding(lookup, link(0))
         await lists.answer(PARENT, made(link(1), "0"), made(link(0), "1"), made(link(0), "2"))
         found = await call
@@ -170,7 +170,7 @@ class TestSharing:
         assert found.id == "1"
 
     async def test_the_first_match_either_way_round(self, lists: Lists, lookup: Lookup) -> None:
-        """That counts for ``RELATES_TO`` too, whichever way it was made."""
+        """The first of two equal ``RELATES_TO`` links, in either direction, is the result."""
         [call] = await finding(lookup, PARENT.relates_to(OTHER))
         await lists.answer(PARENT, made(OTHER.relates_to(PARENT), "1"), made(PARENT.relates_to(OTHER), "2"))
         found = await call
@@ -180,7 +180,7 @@ class TestSharing:
 
 class TestErrors:
     async def test_it_reaches_all_who_shared_the_list(self, lists: Lists, lookup: Lookup) -> None:
-        """And nobody else: who asked later has the next list."""
+        """An error reaches all callers that share the list, and no caller of the next one."""
         calls = await finding(lookup, link(0), link(1))
         [late] = await finding(lookup, link(0))
         await lists.fail(PARENT, CaseLinksError("no list"))
@@ -191,7 +191,7 @@ class TestErrors:
         assert await late == made(link(0))
 
     async def test_the_next_asks_anew(self, lists: Lists, lookup: Lookup) -> None:
-        """A failure is not remembered."""
+        """An error is not remembered: the next caller begins another list."""
         [failing] = await finding(lookup, link(0))
         await lists.fail(PARENT, CaseLinksError("no list"))
         with pytest.raises(CaseLinksError):
@@ -201,7 +201,7 @@ class TestErrors:
         assert await call == made(link(0))
 
     async def test_an_error_that_nobody_waits_for(self, lists: Lists, lookup: Lookup) -> None:
-        """Where all are cancelled as the list fails, the loop complains of nothing."""
+        """An error without callers, because all were cancelled, causes no warning of the event loop."""
         calls = await finding(lookup, link(0), link(1))
         lists.under_way[PARENT].set_exception(CaseLinksError("no list"))
         await asyncio.sleep(0)
@@ -212,7 +212,7 @@ class TestErrors:
 
 class TestCancelling:
     async def test_one_of_several(self, lists: Lists, lookup: Lookup) -> None:
-        """The list goes on for the others, whoever asked first."""
+        """A list continues for the other callers if one of them is cancelled."""
         first, second, third = await finding(lookup, link(0), link(0), link(0))
         for call in (first, third):
             call.cancel()
@@ -223,7 +223,7 @@ class TestCancelling:
         assert await second == made(link(0))
 
     async def test_the_last(self, lists: Lists, lookup: Lookup) -> None:
-        """Nobody wants the list any more: it is cancelled, and the next asks anew."""
+        """A list whose last caller is cancelled is cancelled too, and the next caller begins another one."""
         for call in await finding(lookup, link(0), link(1)):
             call.cancel()
         await settle()
@@ -233,7 +233,7 @@ class TestCancelling:
         assert await call == made(link(0))
 
     async def test_the_last_of_a_list_that_waits(self, lists: Lists, lookup: Lookup) -> None:
-        """The next list is not begun if nobody waits for it, and the one under way goes on."""
+        """A waiting list whose last caller is cancelled does not begin, and the list in flight continues."""
         [first] = await finding(lookup, link(0))
         [waiting] = await finding(lookup, link(0))
         waiting.cancel()
@@ -243,7 +243,7 @@ class TestCancelling:
         assert (lists.begun, lists.cancelled) == ([PARENT], [])
 
     async def test_who_asks_after_one_that_waited_was_cancelled(self, lists: Lists, lookup: Lookup) -> None:
-        """It has a next list of its own, still behind the one under way."""
+        """A caller that arrives after a waiting caller was cancelled gets the next list."""
         [first] = await finding(lookup, link(0))
         [waiting] = await finding(lookup, link(0))
         waiting.cancel()
@@ -254,7 +254,7 @@ class TestCancelling:
         assert (await first, await late) == (made(link(0)), made(link(1)))
 
     async def test_the_one_under_way_while_others_wait(self, lists: Lists, lookup: Lookup) -> None:
-        """They are not cancelled with it: their list is begun at once."""
+        """If the list in flight is cancelled, the waiting list begins at once."""
         [first] = await finding(lookup, link(0))
         [waiting] = await finding(lookup, link(1))
         first.cancel()
@@ -265,7 +265,7 @@ class TestCancelling:
 
     @pytest.mark.parametrize("turns", range(6))
     async def test_before_it_has_begun(self, turns: int, lists: Lists, lookup: Lookup) -> None:
-        """At each of the first turns: an equal call behind it is not disturbed."""
+        """A caller that is cancelled before its list begins does not disturb an equal caller."""
         first = asyncio.create_task(lookup.find(link(0)))
         await settle(turns)
         first.cancel()
@@ -275,7 +275,7 @@ class TestCancelling:
         assert first.cancelled()
 
     async def test_as_the_answer_comes(self, lists: Lists, lookup: Lookup) -> None:
-        """One that is cancelled in the turn of the answer takes it from nobody."""
+        """A caller that is cancelled as the response arrives does not take it from the others."""
         first, second = await finding(lookup, link(0), link(0))
         lists.under_way[PARENT].set_result([made(link(0))])
         first.cancel()
@@ -284,7 +284,7 @@ class TestCancelling:
 
 
 async def test_lists_over_http(keys: ApiKeys) -> None:
-    """With a client's lists: one request for those who ask at once, whose end closes its connection."""
+    """Lookups with a client send one request, and cancelling all callers closes its connection."""
     api = Api()
     hold = Held(api)
     async with Server(api, hold) as server, CaseLinksClient(server.url, keys) as links:

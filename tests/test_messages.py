@@ -1,4 +1,4 @@
-"""Text in messages is printable, on one line and of bounded length."""
+"""The rules of text in messages: printable, on one line and of bounded length."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class TestQuoted:
 
     @pytest.mark.parametrize("value", ["x" * 1000, b"x" * 1000, ["x" * 1000], Named("x" * 1000)])
     def test_a_long_value_is_cut(self, value: object) -> None:
-        """An ellipsis shows that the value continues."""
+        """A long value is shortened with an ellipsis."""
         assert quoted(value) == f"{repr(value)[:MAX_QUOTED]}…"
 
     @pytest.mark.parametrize("length", range(95, 104))
     def test_no_value_is_cut_without_an_ellipsis(self, length: int) -> None:
-        """A text just over the limit is not mistaken for a shorter one."""
+        """A text just over the limit is not shortened without an ellipsis."""
         text = "x" * length
         assert quoted(text) == (f"'{text}'" if length <= MAX_QUOTED - 2 else f"'{text[: MAX_QUOTED - 1]}…")
 
     def test_a_huge_text_takes_no_memory(self) -> None:
-        """Only the beginning of a long text is converted."""
+        """A long text is converted only at its beginning, which saves memory."""
         text = "\0" * 10_000_000
         tracemalloc.start()
         try:
@@ -64,7 +64,7 @@ class TestQuoted:
         assert quoted(Named(failure)) == "<Named, whose repr fails>"
 
     def test_control_characters_become_spaces(self) -> None:
-        """A ``repr`` by someone else cannot break the line or change the colours of a terminal."""
+        """A ``repr`` cannot break the line or change the colors of a terminal."""
         assert quoted(Named("a\nb\x1b[31mc  d")) == "a b [31mc  d"
 
 
@@ -76,14 +76,14 @@ class TestOneLine:
         assert len(one_line(text, limit=5)) <= 6
 
     def test_white_space_and_control_characters_become_one_space(self) -> None:
-        """Lines are joined, and nothing is quoted or escaped."""
+        """White space and control characters become one space, and nothing else is escaped."""
         assert one_line(' It\'s\n\ta "test"\x1b[0m\\ \0') == 'It\'s a "test" [0m\\'
 
 
 class TestStorable:
     @given(st.text(st.characters(codec=None)))
     def test_it_is_the_beginning_in_utf_8(self, text: str) -> None:
-        """A stored message can be encoded, and equals the original except for lone surrogates."""
+        """A stored message is encodable, and differs from the original only in lone surrogates."""
         stored = storable(text)
         assert stored.encode().decode() == stored
         assert [a for a, b in zip(stored, text, strict=False) if a != b] == [
@@ -102,5 +102,5 @@ class TestStorable:
     ],
 )
 def test_a_count_has_its_noun(count: int, nouns: tuple[str, ...], text: str) -> None:
-    """The noun is in the singular for one, else in the plural."""
+    """A count has its noun in the singular for one, and in the plural otherwise."""
     assert counted(count, *nouns) == text

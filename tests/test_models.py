@@ -1,4 +1,4 @@
-"""The models: what they hold, what they refuse, and what their messages say."""
+"""The rules of the models: what they contain, what they refuse, and what their messages say."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ VERBS: list[tuple[Callable[[Any, Any], WantedLink], Relationship]] = [
 class TestConstructors:
     @pytest.mark.parametrize(("make", "entity_type"), CONSTRUCTORS)
     def test_each_makes_its_type(self, make: Callable[[str | UUID], Entity], entity_type: EntityType) -> None:
-        """``case``, ``incident``, ``page`` and ``agent_conversation`` give an entity of their type."""
+        """``case``, ``incident``, ``page`` and ``agent_conversation`` return an entity of their type."""
         assert make(A) == Entity(A, entity_type)
 
     def test_there_is_one_for_every_type(self) -> None:
-        """No entity type is without a function that makes it."""
+        """Each entity type has a function that creates its entities."""
         assert {entity_type for _, entity_type in CONSTRUCTORS} == set(EntityType)
 
     @given(st.uuids())
     def test_every_way_to_write_a_uuid_is_the_same_entity(self, id: UUID) -> None:
-        """A ``uuid.UUID``, lower case and upper case give one and the same entity."""
+        """A ``uuid.UUID``, lower case and upper case create equal entities."""
         assert case(id) == case(str(id)) == case(str(id).upper())
         assert case(str(id).upper()).id == str(id)
         assert len({case(id), case(str(id)), case(str(id).upper())}) == 1
@@ -91,13 +91,13 @@ class TestConstructors:
         ],
     )
     def test_what_is_no_uuid_is_refused(self, make: Callable[[str | UUID], Entity], id: str) -> None:
-        """Only the form that the API documents passes for a UUID, 32 hexadecimal digits and 4 hyphens."""
+        """Only the documented form of a UUID is accepted: 32 hexadecimal digits and 4 hyphens."""
         with pytest.raises(InvalidLinkError, match="must be a UUID, not"):
             make(id)
 
     @pytest.mark.parametrize("id", ["", None, 7, b"4417921d-0866-4a38-822c-6f2a0f65f77d", [A], b"x" * 999])
     def test_what_is_no_id_at_all_is_refused(self, id: object) -> None:
-        """An id that is empty, or neither a string nor a UUID, is shown by the message, or its beginning."""
+        """The message for an empty id or another type quotes the value, shortened if it is long."""
         with pytest.raises(
             InvalidLinkError, match=r"an id must be a non-empty string or a uuid\.UUID"
         ) as caught:
@@ -106,11 +106,11 @@ class TestConstructors:
 
     @pytest.mark.parametrize("key", ["DDFC-98813", "ddfc-98813", "A_1-2"])
     def test_a_case_key_is_a_reference_to_the_case(self, key: str) -> None:
-        """``case`` returns a key for a key: the UUID is looked up when it is needed."""
+        """``case`` returns a key for a key: the UUID is looked up later."""
         assert datadog_caselinks.case(key) == CaseKey(key.upper())
 
     def test_a_case_key_is_not_the_id_of_an_entity(self) -> None:
-        """An entity has a UUID: the message says what to write for a key."""
+        """The message for a key in place of a UUID says what to write for a key."""
         with pytest.raises(InvalidLinkError) as caught:
             Entity("DDFC-98813", EntityType.CASE).require_known()
         assert str(caught.value) == (
@@ -118,7 +118,7 @@ class TestConstructors:
         )
 
     def test_a_number_in_place_of_the_uuid_of_an_incident(self) -> None:
-        """An entity has a UUID: the message says what to write for a number."""
+        """The message for a number in place of a UUID says what to write for a number."""
         with pytest.raises(InvalidLinkError) as caught:
             Entity("IR-42", EntityType.INCIDENT).require_known()
         assert str(caught.value) == (
@@ -129,7 +129,7 @@ class TestConstructors:
 
     @pytest.mark.parametrize(("given", "number"), [(42, "42"), ("42", "42"), ("ir-42", "IR-42")])
     def test_an_incident_by_its_number(self, given: str | int, number: str) -> None:
-        """The number of an incident gives a reference that the client looks up, in either letter case."""
+        """``incident`` returns a reference for a number, in either letter case, to be looked up later."""
         named = datadog_caselinks.incident(given)
         assert named == IncidentNumber(number)
         assert str(named.causes(case(A))) == f"incident:{number} CAUSES {A}"
@@ -139,7 +139,7 @@ class TestConstructors:
 
     @pytest.mark.parametrize("make", [page, agent_conversation])
     def test_only_a_case_is_looked_for_among_the_cases(self, make: Callable[[str | UUID], Entity]) -> None:
-        """``get_case`` does not find an incident by its id ``IR-42``, and is not said to."""
+        """The message for a page or conversation does not advise ``get_case``, which finds only cases."""
         with pytest.raises(
             InvalidLinkError, match=r"^the id of this .* must be a UUID, not 'IR-42'$"
         ) as caught:
@@ -147,20 +147,20 @@ class TestConstructors:
         assert "get_case" not in str(caught.value)
 
     def test_a_url_is_called_a_url(self) -> None:
-        """An address from the browser is the likeliest mistake, and the message says so."""
+        """The message for a URL in place of a UUID calls it a URL."""
         with pytest.raises(
             InvalidLinkError, match=r"^the id of this case must be a UUID, not the URL 'https"
         ):
             case(f"https://app.datadoghq.com/cases/{A}")
 
     def test_the_message_names_the_kind_of_entity(self) -> None:
-        """The message says whose id is wrong, in words."""
+        """The message for a malformed id names the kind of entity in words."""
         with pytest.raises(InvalidLinkError, match=r"^the id of this agent conversation must be"):
             agent_conversation("x")
 
     @given(st.text(min_size=1))
     def test_a_message_is_short_and_on_one_line(self, id: str) -> None:
-        """Whatever was given for an id, the message fits a terminal: bounded, and nothing unprintable."""
+        """The message for any malformed id is short and printable."""
         try:
             case(id * 30)
         except InvalidLinkError as error:
@@ -168,14 +168,14 @@ class TestConstructors:
             assert len(str(error)) < 1500  # noqa: PT017
 
     def test_a_long_id_is_cut(self) -> None:
-        """A message shows only the beginning of a long id, with an ellipsis."""
+        """The message shortens a long id with an ellipsis."""
         with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 1)}…$"):
             case("x" * MAX_QUOTED)
         with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 2)}'$"):
             case("x" * (MAX_QUOTED - 2))
 
     def test_a_refusal_is_a_value_error(self) -> None:
-        """Code that knows nothing of this package catches ``ValueError``."""
+        """A malformed id raises a ``ValueError``, for code that does not know this package."""
         with pytest.raises(ValueError, match="must be a UUID, not"):
             case("x")
 
@@ -185,52 +185,52 @@ class TestEntity:
     def test_each_verb_makes_its_link(
         self, verb: Callable[[Entity, Entity], WantedLink], relationship: Relationship
     ) -> None:
-        """The entity whose method is called is the parent, the argument the child."""
+        """An entity whose method is called is the parent, and the argument is the child."""
         assert verb(case(A), incident(B)) == NewCaseLink(case(A), relationship, incident(B))
 
     def test_there_is_a_verb_for_every_relationship(self) -> None:
-        """No relationship is without a method, and the method has its name."""
+        """Each relationship has a method with its name."""
         assert {relationship for _, relationship in VERBS} == set(Relationship)
         assert all(verb.__name__ == relationship.lower() for verb, relationship in VERBS)
 
     @given(entity_types)
     def test_a_known_type_becomes_its_member(self, entity_type: EntityType) -> None:
-        """The plain string of a known type and its enum member are the same thing."""
+        """An entity type as a plain string becomes its enum member."""
         entity = Entity(A, entity_type.value)
         assert entity.type is entity_type
         assert entity == Entity(A, entity_type)
 
     def test_an_unknown_type_stays_a_string(self) -> None:
-        """The API may add members: what an answer holds is kept, and only refused when it is to be sent."""
+        """An unknown entity type is kept as a string, and refused only when it is to be sent."""
         entity = Entity("any id", "WIDGET")
         assert (entity.id, entity.type, type(entity.type)) == ("any id", "WIDGET", str)
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
             entity.require_known()
 
     def test_only_uuids_change_their_letter_case(self) -> None:
-        """An id that is no UUID is kept to the letter."""
+        """An id that is not a UUID keeps its letter case."""
         assert Entity("AbC", "WIDGET").id == "AbC"
 
     def test_it_reads_as_type_and_id(self) -> None:
-        """``str`` is for messages: the type, then the id."""
+        """The ``str`` of an entity is its type and its id."""
         assert str(incident(A)) == f"INCIDENT {A}"
         assert str(Entity("x", "WIDGET")) == "WIDGET x"
 
 
 class TestNewCaseLink:
     def test_it_holds_its_parts(self) -> None:
-        """Parent, relationship and child are what was given, a relationship's name made its member."""
+        """A new link has the given parent and child, and the relationship as an enum member."""
         new = NewCaseLink(case(A), "BLOCKS", page(B))
         assert (new.parent, new.relationship, new.child) == (case(A), Relationship.BLOCKS, page(B))
         assert new.relationship is Relationship.BLOCKS
 
     def test_it_reads_from_parent_to_child(self) -> None:
-        """``str`` is for messages and reads as a sentence."""
+        """The ``str`` of a new link reads as a sentence from parent to child."""
         assert str(case(A).blocks(page(B))) == f"CASE {A} BLOCKS PAGE {B}"
 
     @pytest.mark.parametrize("relationship", ["", "blocks", "BLOCKS ", "LIKES", None, 3, ["BLOCKS"]])
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, relationship: object) -> None:
-        """The message shows what was given and lists all that would do."""
+        """An unknown relationship is refused; the message quotes it and lists the known ones."""
         with pytest.raises(InvalidLinkError) as caught:
             NewCaseLink(case(A), cast("Any", relationship), case(B))
         assert str(caught.value) == (
@@ -243,7 +243,7 @@ class TestNewCaseLink:
     def test_an_unknown_type_is_refused_with_the_known_ones(
         self, entity_type: object, is_parent: bool
     ) -> None:
-        """On either side: the message shows what was given and lists all that would do."""
+        """An unknown entity type is refused on either side; the message lists the known ones."""
         odd = Entity(A, cast("Any", entity_type))
         with pytest.raises(InvalidLinkError) as caught:
             odd.blocks(case(B)) if is_parent else case(B).blocks(odd)
@@ -253,7 +253,7 @@ class TestNewCaseLink:
 
     @pytest.mark.parametrize("is_parent", [True, False])
     def test_an_id_that_is_no_uuid_is_refused_on_either_side(self, is_parent: bool) -> None:
-        """Entities read from an answer may have any id; a link to be created may not."""
+        """An id that is not a UUID is refused in a link to create, on either side."""
         odd = Entity("x", EntityType.CASE)
         with pytest.raises(InvalidLinkError, match="must be a UUID, not 'x'"):
             odd.blocks(case(B)) if is_parent else case(B).blocks(odd)
@@ -262,7 +262,7 @@ class TestNewCaseLink:
     def test_at_least_one_side_is_a_case(
         self, relationship: Relationship, parent: EntityType, child: EntityType
     ) -> None:
-        """Exactly the pairs without a case are refused, whatever the relationship."""
+        """A link without a case at either end is refused, for any relationship."""
         if EntityType.CASE in (parent, child):
             assert NewCaseLink(Entity(A, parent), relationship, Entity(B, child)).parent.type is parent
         else:
@@ -271,18 +271,18 @@ class TestNewCaseLink:
 
     @pytest.mark.parametrize("same", [A, A.upper(), UUID(A)])
     def test_an_entity_is_not_linked_to_itself(self, same: str | UUID) -> None:
-        """However its id is written."""
+        """A link of an entity to itself is refused, in any notation of its id."""
         with pytest.raises(InvalidLinkError, match=f"CASE {A} cannot be linked to itself"):
             case(A).relates_to(case(same))
 
     def test_one_id_of_two_types_is_two_entities(self) -> None:
-        """Ids are compared along with their types."""
+        """Entities with the same id and different types are different."""
         assert case(A).blocks(incident(A)).child == incident(A)
 
     @pytest.mark.parametrize("is_parent", [True, False])
     @pytest.mark.parametrize("odd", [B, UUID(B), None])
     def test_what_is_no_entity_is_refused_by_name(self, odd: object, is_parent: bool) -> None:
-        """``case(a).blocks(b_id)`` is told what is missing, and does not fail on some inner attribute."""
+        """The message for an end that is not an entity names the side and quotes the value."""
         parent, child = (odd, case(A)) if is_parent else (case(A), odd)
         side = "parent" if is_parent else "child"
         with pytest.raises(InvalidLinkError, match=f"^the {side} must be an Entity") as caught:
@@ -290,7 +290,7 @@ class TestNewCaseLink:
         assert repr(odd) in str(caught.value)
 
     def test_a_long_relationship_or_type_is_cut(self) -> None:
-        """A message stays readable, whatever a file had in that column."""
+        """The message shortens a long relationship or type."""
         with pytest.raises(InvalidLinkError) as relationship:
             NewCaseLink(case(A), "x" * 10_000, case(B))
         with pytest.raises(InvalidLinkError) as entity_type:
@@ -300,27 +300,27 @@ class TestNewCaseLink:
 
 class TestCaseLink:
     def test_an_unknown_relationship_stays_a_string(self) -> None:
-        """The API may add members: what an answer holds is kept as it is."""
+        """An unknown relationship in a response is kept as a string."""
         link = CaseLink("1", case(A), "LIKES", case(B))
         assert (link.relationship, type(link.relationship)) == ("LIKES", str)
 
     @given(relationships)
     def test_a_known_relationship_becomes_its_member(self, relationship: Relationship) -> None:
-        """The plain string of a known relationship and its enum member are the same thing."""
+        """A relationship as a plain string becomes its enum member."""
         assert CaseLink("1", case(A), relationship.value, case(B)).relationship is relationship
 
     def test_it_reads_from_parent_to_child(self) -> None:
-        """``str`` is for people, who know entities and not the ids of links."""
+        """The ``str`` of a link has its entities and not its id."""
         assert str(CaseLink("1", case(A), "LIKES", incident(B))) == f"CASE {A} LIKES INCIDENT {B}"
 
 
 class TestCase:
     def test_it_is_the_end_of_a_link(self) -> None:
-        """What was found by its key is linked by its UUID, however the server wrote that."""
+        """The entity of a case has its UUID in lower case."""
         assert Case(A.upper(), "SHOP-1", "Checkout hangs", "OPEN", "P1").entity == case(A)
 
     def test_it_reads_as_key_and_title(self) -> None:
-        """``str`` is for people, who know cases by these; what is missing leaves no gap."""
+        """The ``str`` of a case is its key and title, without gaps for missing ones."""
         assert str(Case(A, "SHOP-1", "Checkout hangs", "OPEN", "P1")) == "SHOP-1 Checkout hangs"
         assert str(Case(A, "SHOP-1", "", "OPEN", "P1")) == "SHOP-1"
         assert str(Case(A, "", "Checkout hangs", "", "")) == f"{A} Checkout hangs"
@@ -341,13 +341,13 @@ class TestCase:
         ],
     )
     def test_its_stage_follows_from_the_group(self, status: str, group: str, stage: str) -> None:
-        """The group of the status says whether a case is closed, and the status only where there is none."""
+        """The group of the status decides whether a case is closed; without a group, the status does."""
         found = Case(A, "SHOP-1", "", status, "P1", "Shipped", group)
         assert (found.stage, found.is_closed) == (stage, stage == "CLOSED")
 
 
 def turned(link: CaseLink) -> CaseLink:
-    """``link`` with its ends exchanged."""
+    """Return ``link`` with its ends exchanged."""
     return CaseLink(link.id, link.child, link.relationship, link.parent)
 
 
@@ -356,7 +356,7 @@ class TestLinkReference:
     def test_a_link_with_a_key_is_a_link_reference(
         self, verb: Callable[[Reference, Reference], WantedLink], relationship: Relationship
     ) -> None:
-        """Each method of an entity and of a key returns a link whose keys are still to be looked up."""
+        """Each method of an entity or a key returns a link whose keys are looked up later."""
         key, other = CaseKey("SHOP-1"), CaseKey("SHOP-2")
         for parent, child in ((key, other), (key, incident(A)), (incident(A), key), (case(A), key)):
             assert verb(parent, child) == LinkReference(parent, relationship, child)
@@ -368,7 +368,7 @@ class TestLinkReference:
 
     @pytest.mark.parametrize("end", ["SHOP-2", None, 5])
     def test_an_end_is_an_entity_or_a_key(self, end: Any) -> None:
-        """A text is not an end: the message says which end, and what to write."""
+        """An end that is a text is refused; the message says which end, and what to write."""
         for parent in (CaseKey("SHOP-1"), case(A)):
             with pytest.raises(InvalidLinkError) as caught:
                 parent.blocks(end)
@@ -377,12 +377,12 @@ class TestLinkReference:
             )
 
     def test_an_entity_at_an_end_is_checked(self) -> None:
-        """An entity of an unknown type cannot be linked to a key either."""
+        """An entity of an unknown type is refused in a link to a key too."""
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
             CaseKey("SHOP-1").blocks(Entity(A, "WIDGET"))
 
     def test_a_new_case_link_has_no_keys(self) -> None:
-        """A ``NewCaseLink`` is between entities: the message says how to link by keys."""
+        """A ``NewCaseLink`` accepts no keys; its message says how to link by keys."""
         with pytest.raises(InvalidLinkError) as caught:
             NewCaseLink(CaseKey("SHOP-1"), Relationship.BLOCKS, case(A))  # type: ignore[arg-type]
         assert str(caught.value) == (
@@ -393,13 +393,13 @@ class TestLinkReference:
 class TestIdentity:
     @given(entities, entities)
     def test_relates_to_is_the_same_either_way_round(self, one: Entity, other: Entity) -> None:
-        """It has no direction, so the server's link is found whichever end it calls the parent."""
+        """``RELATES_TO`` has no direction, so a link and its reverse have the same identity."""
         link = CaseLink("1", one, Relationship.RELATES_TO, other)
         assert identity(link) == identity(turned(link))
 
     @given(links)
     def test_every_other_relationship_has_a_direction(self, link: CaseLink) -> None:
-        """What blocks is not blocked; nor is a relationship that this version does not know taken for one."""
+        """Every other relationship has a direction, also one that this version does not know."""
         is_symmetric = link.relationship is Relationship.RELATES_TO or link.parent == link.child
         assert (identity(link) == identity(turned(link))) is is_symmetric
 
@@ -407,13 +407,13 @@ class TestIdentity:
         "relationship", [*sorted(set(Relationship) - {Relationship.RELATES_TO}), "LIKES"]
     )
     def test_ends_that_are_exchanged_make_another_link(self, relationship: Relationship | str) -> None:
-        """For each relationship by its name, and for one of a later API."""
+        """Exchanged ends give another identity for each relationship but ``RELATES_TO``."""
         link = CaseLink("1", case(A), relationship, case(B))
         assert identity(link) != identity(turned(link))
 
     @given(new_links(), st.text(min_size=1), st.booleans())
     def test_what_was_asked_for_is_what_was_made(self, new: NewCaseLink, id: str, is_turned: bool) -> None:
-        """A link to be created and the link that came of it agree, whatever the server called the latter."""
+        """A new link and the created link have the same identity."""
         made = CaseLink(id, new.parent, str(new.relationship), new.child)
         is_same = not is_turned or new.relationship is Relationship.RELATES_TO
         assert (identity(turned(made) if is_turned else made) == identity(new)) is is_same
@@ -422,7 +422,7 @@ class TestIdentity:
     def test_the_letter_case_of_an_id_does_not_count(
         self, new: NewCaseLink, is_parent_upper: bool, is_child_upper: bool
     ) -> None:
-        """A UUID is the same UUID in upper case, also where it decides which end comes first."""
+        """The letter case of an id does not change the identity of a link."""
         parent_id = new.parent.id.upper() if is_parent_upper else new.parent.id
         child_id = new.child.id.upper() if is_child_upper else new.child.id
         written = CaseLink(
@@ -432,14 +432,14 @@ class TestIdentity:
 
     @pytest.mark.parametrize("relationship", Relationship)
     def test_types_count(self, relationship: Relationship) -> None:
-        """A case and an incident of one id are two, on either side and whichever way round."""
+        """Types are part of the identity of a link."""
         ends = [(case(A), case(B)), (incident(A), case(B)), (case(A), incident(B)), (page(A), case(B))]
         assert len({identity(NewCaseLink(parent, relationship, child)) for parent, child in ends}) == len(
             ends
         )
 
     def test_one_id_of_two_types_is_sorted_out_by_type(self) -> None:
-        """Where the ids are equal, the ends of ``RELATES_TO`` still have one order."""
+        """The identity of ``RELATES_TO`` does not depend on the order of two ends with the same id."""
         there, back = (
             NewCaseLink(parent, Relationship.RELATES_TO, child)
             for parent, child in itertools.permutations((case(A), incident(A)))
@@ -449,13 +449,13 @@ class TestIdentity:
     @pytest.mark.parametrize("one", Relationship)
     @pytest.mark.parametrize("other", Relationship)
     def test_relationships_count(self, one: Relationship, other: Relationship) -> None:
-        """Two cases may be linked in several ways, and each is a link of its own."""
+        """The relationship is part of the identity of a link."""
         links = NewCaseLink(case(A), one, case(B)), NewCaseLink(case(A), other, case(B))
         assert (identity(links[0]) == identity(links[1])) is (one is other)
 
     @given(st.lists(links, max_size=6))
     def test_it_is_a_key(self, found: list[CaseLink]) -> None:
-        """Links are looked up by it, so it hashes; and their own ids take no part in it."""
+        """The identity of a link is hashable, and does not contain the link's id."""
         by_identity = {identity(link): link for link in found}
         for link in found:
             assert (
@@ -466,7 +466,7 @@ class TestIdentity:
 class TestValues:
     @given(new_links() | links | entities | st.builds(Case, *[st.text(min_size=1)] * 5))
     def test_a_value_survives_pickle_and_copy(self, value: NewCaseLink | CaseLink | Entity | Case) -> None:
-        """Values go to other processes and come back equal, with every enum member itself."""
+        """A model survives pickling and copying, with its enum members."""
         for again in (*_pickled(value), copy.copy(value), copy.deepcopy(value)):
             assert again == value
             assert hash(again) == hash(value)
@@ -474,7 +474,7 @@ class TestValues:
 
     @given(new_links())
     def test_equal_parts_make_equal_links(self, new: NewCaseLink) -> None:
-        """Links are values: they can be members of sets and keys of dictionaries."""
+        """Links are values: equal links are equal members of sets and keys of dictionaries."""
         assert {new: 1}[NewCaseLink(new.parent, str(new.relationship), new.child)] == 1
 
     @pytest.mark.parametrize(
@@ -487,7 +487,7 @@ class TestValues:
         ],
     )
     def test_a_value_does_not_change(self, value: Any) -> None:
-        """Nobody changes a link under another task's hands, nor puts a misspelt attribute on it."""
+        """A model is immutable, and accepts no misspelt attribute."""
         for name in (*(field.name for field in attrs.fields(type(value))), "misspelt"):
             with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
                 setattr(value, name, "x")

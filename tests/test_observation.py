@@ -1,4 +1,4 @@
-"""The rules of what watchers are told: every call begins and ends once, and nothing changes it."""
+"""The rules of events: each call begins and ends once, and no observer changes it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def told(events: list[CallEvent]) -> list[str]:
 
 class TestEvents:
     async def test_each_operation_begins_and_ends(self, events: list[CallEvent]) -> None:
-        """With what it is about and what it returned; both events hold the same object."""
+        """Each operation has a first and a last event with the same call, its subject and its result."""
         async with (
             Sandbox(seed="demo") as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as links,
@@ -72,7 +72,7 @@ class TestEvents:
         assert all(event.seconds >= 0 for event in events if isinstance(event, CallFinished))
 
     async def test_a_retry(self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """With its error, and the seconds to the next attempt; each attempt counts."""
+        """A retry has an event with its error and the seconds to the next attempt."""
         async with (
             Server(answers(503), answers(503), listed) as server,
             CaseLinksClient(server.url, keys, retry=at_once, on_event=events.append) as links,
@@ -86,7 +86,7 @@ class TestEvents:
     async def test_a_lost_answer_is_reconciled(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """The look is no attempt, and the link that it finds counts as created."""
+        """A lookup is not an attempt, and the link that it finds counts as created."""
         api = Api()
         async with (
             Server(api.applies(drops), api) as server,
@@ -99,7 +99,7 @@ class TestEvents:
     async def test_a_wait_for_the_rate_limit(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """When it begins, with how long it is; and at the end, how long it was."""
+        """A wait for the rate limit has an event with its length, and the call has the total."""
         async with (
             Server(answers(429, Retry_After="60"), created) as server,
             CaseLinksClient(server.url, keys, retry=at_once, on_event=events.append) as links,
@@ -118,7 +118,7 @@ class TestEvents:
         assert wait.call.attempts == 2
 
     async def test_a_wait_for_those_before_it(self, events: list[CallEvent], keys: ApiKeys) -> None:
-        """The limit is not used up as far as is known, so it may be over at once."""
+        """A wait for the first response has an event with zero seconds, since its length is unknown."""
         hold = Held()
         async with (
             Server(hold, created) as server,
@@ -142,7 +142,7 @@ class TestEvents:
     async def test_a_failure(
         self, events: list[CallEvent], keys: ApiKeys, step: Step, error: type[Exception], outcome: str
     ) -> None:
-        """The error is that which the call raises."""
+        """The last event of a failed call has the error that the call raises."""
         policy = RetryPolicy(max_attempts=1, base=0, settle=0)
         async with (
             Server(step) as server,
@@ -155,7 +155,7 @@ class TestEvents:
         assert (call.error, call.outcome, call.result) == (raised.value, outcome, None)
 
     async def test_a_cancelled_call_ends_too(self, events: list[CallEvent], keys: ApiKeys) -> None:
-        """Else whatever counts those under way would never come back to zero."""
+        """A cancelled call has a last event, so that a count of calls in flight returns to zero."""
         async with (
             Server(is_silent) as server,
             CaseLinksClient(server.url, keys, on_event=events.append) as links,
@@ -171,7 +171,7 @@ class TestEvents:
     async def test_nothing_is_told_after_the_end(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """A look that two calls share goes on for the other one when the first is cancelled."""
+        """A cancelled call has no events after its last one, even if another call uses its lookup."""
         hold = Held(answers(503))
         api = Api()
         async with (
@@ -201,7 +201,7 @@ class TestEvents:
 
 class TestRun:
     async def test_each_link_belongs_to_its_run(self, events: list[CallEvent]) -> None:
-        """The run begins first and ends last, and counts its links by what became of them."""
+        """The events of a run surround those of its links, and the last one counts the outcomes."""
         async with (
             Sandbox(seed="demo") as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as links,
@@ -219,7 +219,7 @@ class TestRun:
         assert run.outcome == "done"
 
     async def test_links_of_a_journal(self, events: list[CallEvent], tmp_path: Path) -> None:
-        """What an earlier run has done is no call of this one."""
+        """A link that an earlier run has created is not a call of the next run."""
         async with (
             Sandbox() as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as links,
@@ -234,7 +234,7 @@ class TestRun:
         ]
 
     async def test_a_consumer_is_not_within_the_run(self, events: list[CallEvent]) -> None:
-        """What it calls between two outcomes stands by itself."""
+        """A call of the consumer between two outcomes does not belong to the run."""
         async with (
             Sandbox() as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as links,
@@ -246,7 +246,7 @@ class TestRun:
         assert call.parent is None
 
     async def test_a_run_that_is_broken_off(self, events: list[CallEvent]) -> None:
-        """It ends as cancelled, after all that were under way."""
+        """A run that the consumer ends early ends as cancelled, after all of its calls."""
         async with (
             Sandbox() as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials, on_event=events.append) as links,
@@ -263,7 +263,7 @@ class TestRun:
 
 class TestWatchers:
     async def test_one_that_fails_ends_no_call(self, keys: ApiKeys, caplog: pytest.LogCaptureFixture) -> None:
-        """It is logged, with what it raised."""
+        """An error of an observer is logged, and does not fail the call."""
 
         def fails(event: CallEvent) -> None:
             raise ZeroDivisionError
@@ -279,7 +279,7 @@ class TestWatchers:
     async def test_no_event_shows_a_key(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Neither in words nor in what hangs on it."""
+        """No event contains a key, neither as text nor in its attributes."""
         async with (
             Server(answers(500), answers(401)) as server,
             CaseLinksClient(server.url, keys, retry=at_once, on_event=events.append) as links,

@@ -1,7 +1,7 @@
-"""A server that is away: a short time fails no call, and a long time costs hardly a request more than calls.
+"""The rules of outages: a short one fails no call, and a long one costs few additional requests.
 
-Nothing is sent here: a stand-in for the transport fails while the fake clock says so. The clock jumps from
-one timer to the next.
+No request is sent: a replacement for the transport fails at the times that the test sets. The fake clock
+is set from one timer to the next.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Site:
             await asyncio.sleep(0.001)
             return self._fail(request)
         await asyncio.sleep(0.05)
-        if self._is_away:  # it went away with the request
+        if self._is_away:  # the server failed during the request
             return self._fail(request)
         return Response(request, *self._respond(request))
 
@@ -103,7 +103,7 @@ class Site:
 
 
 async def in_virtual_time(clock: Clock, call: Awaitable[Any]) -> Any:
-    """Return the result of ``call``, with the clock set to the next timer whenever nothing else can run."""
+    """Return the result of ``call``; the clock jumps to the next timer when nothing else can run."""
     loop = cast("Any", asyncio.get_running_loop())
 
     async def advance() -> None:
@@ -133,7 +133,7 @@ def wanted(count: int) -> Iterable[NewCaseLink]:
 async def gathered(
     clock: Clock, site: Site, monkeypatch: pytest.MonkeyPatch, count: int, **options: Any
 ) -> list[Any]:
-    """Return the results of so many calls of ``create_link`` at once."""
+    """Return the results of ``count`` simultaneous calls of ``create_link``."""
     monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
     keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
     async with CaseLinksClient(f"http://{HOST}:9", keys, **options) as client:
@@ -167,7 +167,7 @@ class TestShort:
         clock: Clock,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A server that is away for five seconds fails none of many calls, and none is made twice."""
+        """An outage of five seconds fails no call, and no link is created twice."""
         site = Site(clock, failing, back_at=0.12 + seconds)
         results = await gathered(clock, site, monkeypatch, count, max_concurrency=concurrency)
         assert failures(results) == {}
@@ -177,7 +177,7 @@ class TestShort:
     async def test_the_requests_behind_a_failure_wait(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """While no request succeeds, only a few probes are sent, with growing waits between them."""
+        """Few probes with growing waits are sent while no request succeeds."""
         site = Site(clock, refused, away_from=0, back_at=7)
         results = await gathered(clock, site, monkeypatch, 1000, max_concurrency=10)
         assert failures(results) == {}
@@ -191,7 +191,7 @@ class TestLong:
     async def test_it_costs_hardly_more_requests_than_calls(
         self, failing: Failing, concurrency: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A server that is away for ten minutes gets at most 2 % more creates than there are calls."""
+        """An outage of ten minutes causes at most 2 % more creates than there are calls."""
         site = Site(clock, failing, away_from=0, back_at=600)
         results = await gathered(clock, site, monkeypatch, 1000, max_concurrency=concurrency)
         assert sum(failures(results).values()) == 1000
@@ -201,7 +201,7 @@ class TestLong:
     async def test_a_refused_connection_ends_as_one(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A call that waited in vain fails with the error of its own attempt, which says why it ended."""
+        """A call that waited in vain raises the error of its own last attempt."""
         site = Site(clock, refused, away_from=0, back_at=600)
         [error] = await gathered(clock, site, monkeypatch, 1)
         assert isinstance(error, ConnectError)
@@ -211,7 +211,7 @@ class TestLong:
     async def test_nobody_waits_for_the_next_success(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In a long outage each further call is sent once and at once, and the first success ends it."""
+        """A call in a long outage is sent once and at once, and the first success ends the outage."""
         site = Site(clock, refused, away_from=0, back_at=600)
         monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
@@ -234,7 +234,7 @@ class TestLong:
     async def test_an_old_one_says_nothing_of_a_new_one(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A failure long after the last one begins another outage, in which calls are retried again."""
+        """A failure long after an outage begins another one, in which calls are retried."""
         site = Site(clock, refused, away_from=0, back_at=600)
         monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")
@@ -253,7 +253,7 @@ class TestPatience:
     async def test_bulk_outlives_two_minutes(
         self, count: int, status: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With the patience of ``bulk``, two minutes of a drained proxy queue fail no link."""
+        """The patience of ``bulk`` survives two minutes of errors from a proxy."""
         site = Site(clock, responds(status), away_from=0, back_at=120)
         results = await gathered(
             clock, site, monkeypatch, count, retry=RetryPolicy(patience=BULK_PATIENCE), max_concurrency=50
@@ -262,7 +262,7 @@ class TestPatience:
         assert (len(site.links), site.twice) == (count, 0)
 
     async def test_it_ends(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After its patience a call fails, and a server that cannot be reached does not use it up."""
+        """The patience of a call ends with an error, and sooner if the server cannot be reached."""
         began = clock.time()
         for failing, least, most in ((responds(503), 150, 200), (refused, 7, 40)):
             site = Site(clock, failing, away_from=0, back_at=1e6)
@@ -284,7 +284,7 @@ class TestPartial:
     async def test_a_server_that_fails_now_and_then_is_not_away(
         self, share: float, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Half of all requests may fail: the others go on, and each link is made."""
+        """A server that fails half of all requests is not in an outage, and each link is created."""
         draw = random.Random(7)
         site = Site(clock, responds(503), back_at=0)
         respond = site.send
@@ -332,7 +332,7 @@ class TestClosing:
     async def test_what_waits_ends_with_the_client(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A call that an outage holds back fails when the client is closed."""
+        """A call that waits for the end of an outage fails when its client is closed."""
         site = Site(clock, refused, away_from=0, back_at=600)
         monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         client = CaseLinksClient(f"http://{HOST}:9", ApiKeys(api_key="the-api-key", app_key="the-app-key"))
@@ -353,7 +353,7 @@ class TestClosing:
     async def test_a_cancelled_call_takes_no_probe(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where those that waited first were cancelled, the next one finds out that the server is back."""
+        """If the callers that waited first are cancelled, the next one sends the probe."""
         site = Site(clock, refused, away_from=0, back_at=0.1)
         monkeypatch.setattr(Transport, "send", lambda _, request, __: site.send(request))
         keys = ApiKeys(api_key="the-api-key", app_key="the-app-key")

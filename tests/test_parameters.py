@@ -1,4 +1,4 @@
-"""The rules of arguments: one that cannot work is refused by name, before anything is sent."""
+"""The rules of arguments: an invalid one is refused by name before anything is sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NEW: Final = case(some_id(1)).blocks(case(some_id(2)))
 
 
 class NotIterable:
-    """An object that is nothing in particular."""
+    """An object without any interface."""
 
 
 async def async_function(*_: object) -> None:
@@ -81,36 +81,36 @@ class TestClient:
         [(name, value) for name, values in WRONG_FOR_THE_CLIENT.items() for value in values],
     )
     def test_an_argument_that_cannot_work_is_refused_by_name(self, name: str, value: Any) -> None:
-        """The client is not created, and the message names the parameter and does not show a password."""
+        """An invalid argument is refused by name, without quoting a password."""
         with pytest.raises(ParameterError, match=f"^{name}\\b") as caught:
             CaseLinksClient("EU1", KEYS, **{name: value})
         assert "a-password" not in str(caught.value)
 
     @pytest.mark.parametrize("value", [None, 5, b"EU1", NotIterable(), Site])
     def test_a_site_is_a_site_or_text(self, value: Any) -> None:
-        """A site of another type, such as ``None`` of a variable that is not set, is refused by name."""
+        """A site of another type, such as ``None`` for an unset variable, is refused by name."""
         with pytest.raises(ParameterError, match=r"^site must be a Site, or text such as"):
             CaseLinksClient(value, KEYS)
 
     @pytest.mark.parametrize("value", [None, "a-secret", ("a-secret", "b"), {"api_key": "a-secret"}, ApiKeys])
     def test_credentials_are_keys_or_a_token(self, value: Any) -> None:
-        """Other credentials are refused by their type: the message does not show what may be a key."""
+        """Credentials of another type are refused without being quoted, since they may be a key."""
         with pytest.raises(ParameterError, match=r"^credentials must be ApiKeys\(.*BearerToken") as caught:
             CaseLinksClient("EU1", value)
         assert "a-secret" not in str(caught.value)
 
     @pytest.mark.parametrize("proxy", [None, "", " "])
     def test_a_proxy_that_is_not_set_is_no_proxy(self, proxy: str | None) -> None:
-        """A variable that is not set is ``None``, and in a container often empty: both mean no proxy."""
+        """A proxy of ``None`` or an empty text means no proxy, as for an unset variable."""
         assert CaseLinksClient("EU1", KEYS, proxy=proxy).site == Site.EU1
 
     @pytest.mark.parametrize("value", [None, True, ssl.create_default_context()])
     def test_a_context_that_checks_certificates_is_accepted(self, value: Any) -> None:
-        """``ssl`` takes a context with checks; ``True`` is aiohttp's word for the default."""
+        """A context that checks certificates is accepted as ``ssl``, as is ``True``, aiohttp's default."""
         assert CaseLinksClient("EU1", KEYS, ssl=value).site == Site.EU1
 
     def test_checks_of_certificates_stay_on(self) -> None:
-        """``ssl=False`` and contexts without checks are refused with what to do instead."""
+        """A context that does not check certificates is refused with the solution, as is ``ssl=False``."""
         for value in (False, unverified(), unverified(checks_certificate=True)):
             with pytest.raises(ParameterError, match=r"nobody vouches for.*cafile=.*SSL_CERT_FILE"):
                 CaseLinksClient("EU1", KEYS, ssl=value)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ class TestClient:
 
 class TestSession:
     async def test_a_connector_without_checks_is_refused(self) -> None:
-        """A session whose connector switches the checks off would send the keys to any server."""
+        """A session whose connector does not check certificates is refused."""
         for value in (False, unverified(), unverified(checks_certificate=True)):
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=value)) as session:
                 with pytest.raises(ParameterError, match=r"^session: .*connector.*nobody vouches for"):
@@ -126,19 +126,19 @@ class TestSession:
 
     @pytest.mark.parametrize("value", [True, ssl.create_default_context(), aiohttp.Fingerprint(bytes(32))])
     async def test_a_connector_with_checks_is_accepted(self, value: Any) -> None:
-        """Checks are a context's, aiohttp's own, or those of one fingerprint."""
+        """A session may check certificates by a context, by aiohttp's default or by a fingerprint."""
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=value)) as session:
             assert CaseLinksClient("EU1", KEYS, sessions=session).site == Site.EU1
 
     @pytest.mark.parametrize("value", ["session", 5, aiohttp.ClientSession])
     def test_a_session_is_a_session(self, value: Any) -> None:
-        """A manager for anything else than an ``aiohttp.ClientSession`` is not created."""
+        """A session manager accepts only an ``aiohttp.ClientSession``."""
         with pytest.raises(ParameterError, match=r"^session must be an aiohttp\.ClientSession"):
             SessionManager(value)
 
     @pytest.mark.parametrize("value", [None, 5, ["hook"], aiohttp.TraceConfig()])
     def test_hooks_are_a_list(self, value: Any) -> None:
-        """Hooks of another type are refused at once, not when the first connection opens."""
+        """Trace hooks of another type are refused when the manager is created."""
         with pytest.raises(ParameterError, match=r"^trace_configs must be a list of aiohttp\.TraceConfig"):
             SessionManager(trace_configs=value)
 
@@ -147,19 +147,19 @@ class TestRetryPolicy:
     @pytest.mark.parametrize("name", [each.name for each in attrs.fields(RetryPolicy)])
     @pytest.mark.parametrize("value", ["3", True, math.nan, -1, datetime.timedelta(seconds=3)])
     def test_a_setting_that_is_not_a_number_in_range_is_refused(self, name: str, value: Any) -> None:
-        """Each setting is a number; the message names the setting."""
+        """A setting that is not a number in its range is refused by name."""
         with pytest.raises(ParameterError, match=f"^{name} must be "):
             RetryPolicy(**{name: value})
 
     def test_a_count_is_a_whole_number(self) -> None:
-        """Attempts are counted, so a fraction of one is refused; ``math.inf`` means no maximum."""
+        """A number of attempts must be an integer, or ``math.inf`` for no maximum."""
         for name in ("max_attempts", "max_rate_limited"):
             with pytest.raises(ParameterError, match=f"^{name} must be a whole number, not 2.5$"):
                 RetryPolicy(**{name: 2.5})  # type: ignore[arg-type]
             assert getattr(RetryPolicy(**{name: math.inf}), name) == math.inf  # type: ignore[arg-type]
 
     def test_a_wait_ends(self) -> None:
-        """A wait without an end, with which a call would never return, is refused."""
+        """An infinite wait is refused, because the call would never return."""
         for name in ("base", "settle"):
             with pytest.raises(ParameterError, match=f"^{name} must be a finite number, not inf$"):
                 RetryPolicy(**{name: math.inf})  # type: ignore[arg-type]
@@ -177,13 +177,13 @@ class TestSite:
         ],
     )
     def test_a_site_that_is_constructed_is_checked_too(self, url: str, problem: str) -> None:
-        """No site is a way around the checks of ``Site.parse``."""
+        """A site that is constructed directly is checked as by ``Site.parse``."""
         with pytest.raises(ConfigurationError, match=problem) as caught:
             Site("of my own", url)
         assert "a-password" not in str(caught.value)
 
     def test_the_type_is_checked(self) -> None:
-        """Name and URL are text, and so is what ``Site.parse`` reads."""
+        """The name and the URL of a site, and the argument of ``Site.parse``, must be text."""
         for construct, arguments in (
             (Site, ("name", None)),
             (Site, (5, "https://api.example")),
@@ -194,7 +194,7 @@ class TestSite:
 
     @pytest.mark.parametrize("text", ['"datadoghq.eu"', "'EU1'", '"https://app.datadoghq.eu"'])
     def test_quotation_marks_are_named(self, text: str) -> None:
-        """The value of a variable whose quotation marks were kept is refused with what to do."""
+        """A site in quotation marks is refused with the advice to remove them."""
         with pytest.raises(ConfigurationError, match=r"is in quotation marks: remove them$"):
             Site.parse(text)
 
@@ -202,7 +202,7 @@ class TestSite:
 class TestCredentials:
     @pytest.mark.parametrize("mark", ['"', "'", "`"])
     def test_quotation_marks_around_a_key_are_named(self, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No key is sent with the marks that ``docker run --env-file`` keeps, and the key is not shown."""
+        """A key in quotation marks, which ``docker run --env-file`` keeps, is refused and not quoted."""
         marked = f"{mark}a-secret{mark}"
         for names in (("DD_API_KEY", "DD_APP_KEY"), ("DD_BEARER_TOKEN",)):
             for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN"):
@@ -220,7 +220,7 @@ class TestCredentials:
 class TestReference:
     @pytest.mark.parametrize("dash", "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d\u00ad")
     def test_a_dash_is_called_a_dash(self, dash: str) -> None:
-        """A dash looks like a hyphen: the message says which one it is, and what to write instead."""
+        """The message for a dash instead of a hyphen names the dash and the right text."""
         key, id = f"SHOP{dash}1", some_id(1).replace("-", dash)
         for parse, meant in (
             (lambda: parse_reference(key), "SHOP-1"),
@@ -236,18 +236,18 @@ class TestReference:
                 parse()
 
     async def test_a_dash_in_a_key_to_get(self, client: CaseLinksClient) -> None:
-        """``get_case`` names the dash as ``parse_reference`` does."""
+        """``get_case`` names the dash in a key as ``parse_reference`` does."""
         with pytest.raises(InvalidLinkError, match=r"U\+2013 is a dash and not a hyphen, write SHOP-1$"):
             await client.get_case("SHOP\u20131")
 
     def test_other_text_with_a_dash(self) -> None:
-        """Where hyphens would not help either, the message lists the forms."""
+        """The message for another text with a dash lists the forms, since hyphens would not help."""
         with pytest.raises(InvalidLinkError, match="does not name an entity; write a case key"):
             parse_reference("the outage \u2013 of Friday")
 
     @pytest.mark.parametrize("value", [None, 5, ["SHOP-1"]])
     async def test_the_type_is_checked(self, value: Any, resolver: Resolver) -> None:
-        """A reference of another type is refused, as a text that names nothing."""
+        """A reference of another type raises ``InvalidLinkError``."""
         for parse in (
             lambda: parse_reference(value),
             lambda: parse_link(value, "BLOCKS", "SHOP-1"),
@@ -261,7 +261,7 @@ class TestReference:
                 await look_up(value)
 
     def test_the_site_is_a_site(self) -> None:
-        """The name of a site is not a site: the message says so, also for a file of links."""
+        """The name of a site is not accepted as a site for parsing."""
         for parse in (
             lambda: parse_reference("SHOP-1", site="EU1"),  # type: ignore[arg-type]
             lambda: parse_link(NEW.parent, "BLOCKS", NEW.child, site="EU1"),  # type: ignore[arg-type]
@@ -331,7 +331,7 @@ class TestMethods:
     async def test_an_argument_that_cannot_work_is_refused_by_name(
         self, client: CaseLinksClient, sandbox: Sandbox, name: str
     ) -> None:
-        """Nothing is sent for such a call, and nothing is created."""
+        """A call with an invalid argument is refused by name, and sends nothing."""
         parameter, call = CALLS[name]
         with pytest.raises(ParameterError, match=rf"^{parameter}\b"):
             await _complete(call(client))
@@ -339,13 +339,13 @@ class TestMethods:
 
     @pytest.mark.parametrize("plan", [None, "plan", [NEW]])
     def test_a_plan_is_a_plan(self, client: CaseLinksClient, plan: Any) -> None:
-        """Only the result of ``plan_links`` can be applied; the call says so at once."""
+        """``apply_plan`` accepts only the result of ``plan_links``, and refuses others at once."""
         with pytest.raises(ParameterError, match=r"^plan must be a LinkPlan"):
             client.apply_plan(plan)
         client.apply_plan(LinkPlan())
 
     async def test_a_graph_of_nothing(self, client: CaseLinksClient) -> None:
-        """What is not an entity or a text is refused as an entity."""
+        """A graph around an object that is not an entity or a text is refused."""
         with pytest.raises(InvalidLinkError, match=r"^5 does not name an entity"):
             await client.read_graph(5)  # type: ignore[arg-type]
 
@@ -361,23 +361,23 @@ async def _complete(call: Any) -> None:
 class TestFiles:
     @pytest.mark.parametrize("file", ["links.csv", None, io.StringIO("parent,relationship,child\n")])
     async def test_a_file_of_links_is_a_binary_stream(self, file: Any) -> None:
-        """A path or a text stream is refused with how to open the file."""
+        """A link file must be a binary stream; the message says how to open one."""
         with pytest.raises(ParameterError, match=r'^file must be a binary stream such as open\(path, "rb"'):
             await _complete(read_link_file(file))
 
     async def test_the_site_of_a_file_is_a_site(self) -> None:
-        """The name of a site is refused before the first line is read."""
+        """The site for a link file must be a ``Site``, which is checked before the first line."""
         with pytest.raises(ParameterError, match=r"^site must be a Site"):
             await _complete(read_link_file(io.BytesIO(), site="EU1"))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("path", [None, 5, "", b"run.journal", "run\0.journal"])
     def test_a_journal_is_a_path(self, path: Any) -> None:
-        """A journal is read from a path; an empty one is probably a variable that is not set."""
+        """The path of a journal is refused if it is empty or of another type."""
         with pytest.raises(ParameterError, match=r"^path (must be|is empty: it must be) the path of a file"):
             list(read_journal(path))
 
     async def test_a_path_object_is_a_path(self, client: CaseLinksClient, tmp_path: Path) -> None:
-        """Any ``os.PathLike`` of text names a journal."""
+        """The path of a journal can be any ``os.PathLike`` of text."""
         journal = tmp_path / "run.journal"
         await _complete(client.create_links([NEW], journal=journal))
         assert [record.new for record in read_journal(journal)] == [NEW]
@@ -403,12 +403,12 @@ class TestSandbox:
     def test_an_argument_that_cannot_work_is_refused_by_name(
         self, message: str, arguments: dict[str, Any]
     ) -> None:
-        """A sandbox whose argument has the wrong type is not created."""
+        """An argument of the sandbox with the wrong type is refused by name."""
         with pytest.raises(ParameterError, match=rf"^{message}\b"):
             Sandbox(**arguments)
 
     def test_faults_and_cases(self, sandbox: Sandbox) -> None:
-        """The same holds while it runs, and for its rules."""
+        """Wrong arguments are refused too while the sandbox runs, and by its rules."""
         for act in (
             lambda: sandbox.fail_next(Fault.RESET, count="1"),  # type: ignore[arg-type]
             lambda: sandbox.fail_next(Fault.DELAY, seconds="1"),  # type: ignore[arg-type]
@@ -423,7 +423,7 @@ class TestSandbox:
 
 class TestValues:
     def test_equal_entities_have_equal_dictionaries(self) -> None:
-        """``attrs.asdict`` shows an entity's id and type, however it was created and used."""
+        """``attrs.asdict`` of an entity has its id and type, however the entity was created."""
         used = case(some_id(1))
         used.blocks(case(some_id(2)))
         parsed = parse_reference(some_id(1))
@@ -432,13 +432,13 @@ class TestValues:
 
     @pytest.mark.parametrize("name", [name for name in vars(public) if name[0].isupper()])
     def test_no_public_value_has_a_private_attribute(self, name: str) -> None:
-        """``attrs.asdict`` and ``attrs.fields`` show public attributes only."""
+        """No public attrs class has a private attribute."""
         kind = getattr(public, name)
         if isinstance(kind, type) and attrs.has(kind):
             assert [each.name for each in attrs.fields(kind) if each.name.startswith("_")] == []
 
     def test_a_mock_has_the_attributes_of_a_client(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
-        """Each public attribute of an object is one of its class, so ``AsyncMock(spec=…)`` has it."""
+        """Each public attribute of an object is on its class, so that ``AsyncMock(spec=…)`` has it."""
         mock = AsyncMock(spec=CaseLinksClient)
         mock.site = Site.EU1
         assert mock.site.domain == "datadoghq.eu"

@@ -1,4 +1,4 @@
-"""Every fault at once, at random: by the sandbox's own count nothing is lost and nothing is made twice."""
+"""All faults at random: by the sandbox's own count, no link is lost and none is created twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.variants import VARIANTS
 LINKS = 100
 FAULTY = 0.15  # of all attempts
 TIMEOUT = 3
-# Longer than the time-out, where a client that gave up is overtaken by what it had asked for.
+# Longer than the timeout, so that a create can be applied after its client gave up.
 LATE = {Fault.DELAY: 2 * TIMEOUT, Fault.DRIP: 2 * TIMEOUT, Fault.LATE_APPLY: 1.5 * TIMEOUT}
 SHORT = dict.fromkeys((Fault.HTTP_429, Fault.HTTP_429_RETRY_AFTER, Fault.HTTP_503_RETRY_AFTER), 0.5)
 POLICY = RetryPolicy(base=0.5, settle=7, max_attempts=8)
@@ -55,7 +55,7 @@ whichever_way_the_api_is = pytest.mark.parametrize(
 
 @frozen
 class Run:
-    """A sandbox full of faults, a client for it, and the links to be made there."""
+    """A sandbox with all faults, its client, and the links to create."""
 
     sandbox: Sandbox
     links: CaseLinksClient
@@ -77,7 +77,7 @@ def stored(link: StoredLink) -> Identity:
 
 
 def drawn(draw: random.Random) -> Iterator[NewCaseLink]:
-    """Links of every relationship, with parents that many share and parents of their own."""
+    """Yield links of all relationships, half of them with the same parent."""
     hub = case(str(draw_uuid(draw)))
     for _ in range(LINKS):
         ends = [draw.choice([hub, case(draw_uuid(draw))]), draw.choice([case, incident])(draw_uuid(draw))]
@@ -111,7 +111,7 @@ async def run(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Run
 
 @whichever_way_the_api_is
 async def test_gathered(run: Run) -> None:
-    """Each ``create_link`` of a gather returns its link, which is there once."""
+    """Each ``create_link`` in a ``gather`` returns its link, which exists once."""
     made = await asyncio.gather(*map(run.links.create_link, run.wanted))
     assert list(map(identity, made)) == list(map(identity, run.wanted))
     assert run.made() == Counter(map(identity, run.wanted))
@@ -120,7 +120,7 @@ async def test_gathered(run: Run) -> None:
 
 @whichever_way_the_api_is
 async def test_ensured(run: Run) -> None:
-    """Of many equal ``ensure_link`` one is told that it created the link, the others that it is there."""
+    """One of several equal ``ensure_link`` calls reports that it created the link."""
     told = await asyncio.gather(*(run.links.ensure_link(new) for new in run.wanted for _ in range(3)))
     assert run.made() == Counter(map(identity, run.wanted))
     assert Counter(identity(link) for link, is_new in told if is_new) == run.made()
@@ -130,19 +130,19 @@ async def test_ensured(run: Run) -> None:
 
 @whichever_way_the_api_is
 async def test_in_bulk_with_a_journal(run: Run, tmp_path: Path) -> None:
-    """A link that stands twice in the source is made once; a second run finds all done, and asks nobody."""
+    """A link that is twice in the source is created once, and a second run sends no request."""
     source, journal = run.wanted * 2, tmp_path / "run.journal"
     first = [outcome async for outcome in run.links.create_links(source, journal=journal)]
     assert Counter(map(type, first)) == {Created: LINKS, AlreadyLinked: LINKS}
     assert run.made() == Counter(map(identity, run.wanted))
     refused = ApiKeys(api_key="another-api-key", app_key="another-app-key")
-    async with CaseLinksClient(run.sandbox.site, refused) as links:  # whose every request would be a 401
+    async with CaseLinksClient(run.sandbox.site, refused) as links:  # each of its requests would get a 401
         second = [outcome async for outcome in links.create_links(source, journal=journal)]
     assert Counter(map(type, second)) == {AlreadyLinked: 2 * LINKS}
 
 
 async def test_deleted(run: Run) -> None:
-    """Each ``delete_link`` succeeds, and the links are gone."""
+    """Each ``delete_link`` succeeds, and no link remains."""
     made = await asyncio.gather(*map(run.links.create_link, run.wanted))
     await asyncio.gather(*map(run.links.delete_link, made))
     assert run.sandbox.links == []
@@ -150,12 +150,12 @@ async def test_deleted(run: Run) -> None:
 
 @pytest.mark.parametrize("run", ["unlimited", "limited", "conflict"], indirect=True)
 async def test_planned(run: Run) -> None:
-    """Whatever others write meanwhile, the links among the entities are the wanted ones, each once."""
+    """A plan leaves exactly the wanted links among its entities, each once, while others write too."""
     draw, wanted = random.Random(run.seed), run.wanted[:30]
     parents = [new.parent for new in wanted]
     strangers = [first.blocks(second) for first, second in pairwise(parents) if first != second]
     there, by_others = wanted[:10], wanted[20:25]
-    # In doubt an equal link that is found passes for the one that was sent, so not all are there twice.
+    # An ambiguous create may return the equal link that its lookup found, so not all links exist twice.
     written = map(run.links.create_link, [*there, *there, *strangers])
     told = await asyncio.gather(*written, return_exceptions=True)
     assert {type(each) for each in told} <= {CaseLink, ConflictError}
@@ -175,7 +175,7 @@ async def test_planned(run: Run) -> None:
 
 
 async def test_cancelled_calls_take_nothing_along(run: Run) -> None:
-    """Whatever is cancelled, the other calls make their links once, and a cancelled one's at most once."""
+    """Cancelled calls create their links at most once, and all other calls exactly once."""
     draw = random.Random(run.seed)
     tasks = [asyncio.create_task(run.links.create_link(new)) for new in run.wanted]
     victims = draw.sample(range(LINKS), LINKS // 4)

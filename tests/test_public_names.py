@@ -1,4 +1,4 @@
-"""What ``import datadog_caselinks`` offers, to people and to type checkers."""
+"""The public names of ``import datadog_caselinks``, for people and for type checkers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOMES = {
 
 
 def test_the_list_has_each_name_as_itself() -> None:
-    """Type checkers take an imported name as public if it is imported ``as`` itself."""
+    """Each public name is imported ``as`` itself, which marks it as public for type checkers."""
     assert sorted(HOMES) == NAMES
     for node in TREE.body:
         if isinstance(node, ast.ImportFrom):
@@ -45,7 +45,7 @@ def test_all() -> None:
 
 
 def test_the_version() -> None:
-    """The version is a constant of the package, and needs no metadata of an installation."""
+    """The version is a constant, and needs no metadata of an installation."""
     assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", datadog_caselinks.__version__)
 
 
@@ -67,7 +67,7 @@ main()
 
 
 def test_without_metadata(tmp_path: Path) -> None:
-    """Where ``*.dist-info`` was removed, as on AWS Lambda, requests and ``--version`` work."""
+    """Requests and ``--version`` work without ``*.dist-info``, as on AWS Lambda."""
     packages = [Path(folder) for folder in sys.path if folder.endswith("site-packages")]
     for entry in (entry for folder in packages for entry in folder.iterdir()):
         if entry.suffix not in (".dist-info", ".egg-info", ".pth") and not (tmp_path / entry.name).exists():
@@ -90,7 +90,7 @@ def test_without_metadata(tmp_path: Path) -> None:
 def test_a_telemetry_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client is created although OpenTelemetry fails, as old versions do without metadata."""
+    """A client is created even if OpenTelemetry cannot be loaded."""
     telemetry = pytest.importorskip("datadog_caselinks.telemetry")
 
     def fail() -> None:
@@ -103,7 +103,7 @@ def test_a_telemetry_that_cannot_be_loaded(
 
 
 def test_a_name_that_is_not_there() -> None:
-    """An unknown name is an ``AttributeError``, so that ``hasattr`` works."""
+    """An unknown name raises ``AttributeError``, so that ``hasattr`` works."""
     for name in ("Client", "_Client", "__client__"):
         assert not hasattr(datadog_caselinks, name)
     with pytest.raises(ImportError, match="Client"):
@@ -111,13 +111,13 @@ def test_a_name_that_is_not_there() -> None:
 
 
 def test_dir_lists_all_names() -> None:
-    """``dir`` lists the public names, also before the first use of one."""
+    """``dir`` lists the public names before their first use."""
     assert set(NAMES) <= set(dir(datadog_caselinks))
 
 
 @pytest.mark.slow
 def test_importing_the_package_imports_no_dependency() -> None:
-    """The command and the pytest plugin start without aiohttp; the first public name imports it."""
+    """The package imports no dependency, such as aiohttp, before the first use of a public name."""
     program = (
         "import sys, datadog_caselinks; hasattr(datadog_caselinks, '__wrapped__'); "
         "print(*({'aiohttp', 'attrs', 'cattrs', 'backoff'} & set(sys.modules))); "
@@ -130,7 +130,7 @@ def test_importing_the_package_imports_no_dependency() -> None:
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*ALIASES}))
 def test_each_is_there_and_documented(name: str) -> None:
-    """``help`` has something of its own to say about each."""
+    """Each public name has a docstring of its own."""
     value = getattr(datadog_caselinks, name)
     assert value.__module__.startswith("datadog_caselinks.")
     assert (value.__dict__["__doc__"] if inspect.isclass(value) else value.__doc__).strip()
@@ -138,7 +138,7 @@ def test_each_is_there_and_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALIASES)
 def test_each_alias_is_documented_where_it_is_defined(name: str) -> None:
-    """A union or a callable has no docstring of its own, so one stands below it, where editors find it."""
+    """A union or a callable type has a docstring below its definition, where editors find it."""
     home = importlib.import_module(HOMES[name])
     statements = ast.parse(Path(inspect.getfile(home)).read_text()).body
     below = [
@@ -157,7 +157,7 @@ def test_each_alias_is_documented_where_it_is_defined(name: str) -> None:
     "name", [name for name in NAMES if inspect.isclass(getattr(datadog_caselinks, name))]
 )
 def test_each_method_is_documented(name: str) -> None:
-    """A public method without a docstring is one that nobody finds."""
+    """Each public method has a docstring."""
     kind = getattr(datadog_caselinks, name)
     for method, value in vars(kind).items():
         if not method.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
@@ -165,13 +165,13 @@ def test_each_method_is_documented(name: str) -> None:
 
 
 def test_every_error_is_exported() -> None:
-    """Whatever may be raised can be caught by its public name."""
+    """Each error that can be raised has a public name."""
     defined = {name for name, value in vars(errors).items() if _is_error(value)}
     assert defined == {name for name in NAMES if _is_error(getattr(datadog_caselinks, name))}
 
 
 def test_every_outcome_is_exported() -> None:
-    """Whatever a bulk run or a plan yields can be matched by its public name."""
+    """Each outcome of a bulk run or a plan has a public name."""
     outcomes = {*get_args(datadog_caselinks.Outcome), *get_args(datadog_caselinks.PlanOutcome)}
     assert {kind.__name__ for kind in outcomes} <= set(NAMES)
 
@@ -180,7 +180,7 @@ def _is_error(value: object) -> bool:
     return inspect.isclass(value) and issubclass(value, CaseLinksError)
 
 
-# With --strict an ignored error that is none is an error: were the package untyped, each "ignore" would be.
+# With --strict an unused "ignore" is an error, as all of these would be if the package were untyped.
 PROGRAM = """
 import asyncio
 import uuid
@@ -286,7 +286,7 @@ Entity("a", "CASE").id = "b"  # type: ignore
 
 @pytest.mark.tools
 def test_a_users_program_passes_the_strict_type_checker(tmp_path: Path) -> None:
-    """The package is typed for its users (``py.typed``): right calls pass, wrong ones do not."""
+    """The package is typed for its users: correct calls pass a strict type checker, and wrong ones fail."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
     program = tmp_path / "program.py"

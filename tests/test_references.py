@@ -1,4 +1,4 @@
-"""What people write for an entity: each form that is read, and what the others are told."""
+"""The rules of references to entities: the forms that are read, and the messages for all other texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 
 PREFIXES = {"case": case, "incident": incident, "page": page, "conversation": agent_conversation}
 
-# Of each site the host that its users see, and the subdomain of an organisation.
+# The host of each site in the browser, and a subdomain of an organisation.
 HOSTS = [
     *((f"app.{domain}", site) for domain, site in SITES.items()),
     *((domain, site) for domain, site in SITES.items()),
@@ -52,7 +52,7 @@ references: st.SearchStrategy[Reference] = known_entities | st.builds(CaseKey, c
 
 
 def refusal(text: str, **options: Any) -> str:
-    """Why ``text`` does not name an entity."""
+    """Return the reason why ``text`` does not name an entity."""
     with pytest.raises(InvalidLinkError) as caught:
         parse_reference(text, **options)
     assert str(caught.value).isprintable()
@@ -62,18 +62,18 @@ def refusal(text: str, **options: Any) -> str:
 class TestForms:
     @given(references)
     def test_what_is_named_is_read_again(self, reference: Reference) -> None:
-        """``named`` and ``parse_reference`` are each other's inverse."""
+        """``parse_reference`` reads every text that ``named`` returns."""
         assert parse_reference(named(reference)) == reference
 
     @given(case_keys)
     def test_a_key_is_a_case_in_either_letter_case(self, key: str) -> None:
-        """People write lower case; a key is in upper case, so that equal ones are equal."""
+        """A key is read in either letter case and stored in upper case."""
         assert parse_reference(key) == parse_reference(key.lower()) == CaseKey(key.upper())
         assert named(parse_reference(key.lower())) == key.upper()
 
     @given(ids, entity_types)
     def test_a_uuid_is_of_the_type_that_is_given(self, id: str, entity_type: EntityType) -> None:
-        """That of its column, by default a case; upper case is the same UUID."""
+        """A UUID has the given type, by default a case; upper case is the same UUID."""
         assert parse_reference(id.upper(), type=entity_type) == Entity(id, entity_type)
         assert parse_reference(id, type=str(entity_type)) == Entity(id, entity_type)
         assert parse_reference(id) == case(id)
@@ -81,12 +81,12 @@ class TestForms:
     @pytest.mark.parametrize("prefix", PREFIXES)
     @pytest.mark.parametrize("written", ["{}:{}", "{}: {}", " {}:\t{}\n"])
     def test_a_prefix_tells_the_type(self, prefix: str, written: str) -> None:
-        """In either letter case, with space after the colon or around it all."""
+        """A prefix names the type, in either letter case, with or without white space."""
         for name in (prefix, prefix.upper(), prefix.capitalize()):
             assert parse_reference(written.format(name, A)) == PREFIXES[prefix](A)
 
     def test_there_is_a_prefix_for_every_type(self) -> None:
-        """Each of them is written as it is read, and the message names those that are needed."""
+        """Each entity type has a prefix, and the message lists the prefixes that are needed."""
         assert {make(A).type for make in PREFIXES.values()} == set(EntityType)
         assert [named(make(A)) for make in PREFIXES.values()] == [
             A,
@@ -98,13 +98,13 @@ class TestForms:
 
     @pytest.mark.parametrize("text", [" SHOP-1 ", "\tshop-1\n", "case:SHOP-1", "CASE: shop-1"])
     def test_a_key_with_space_around_it_or_its_prefix(self, text: str) -> None:
-        """As it comes out of a spreadsheet or a chat."""
+        """A key may have white space around it or the prefix ``case:``."""
         assert parse_reference(text) == CaseKey("SHOP-1")
 
     @pytest.mark.parametrize("prefix", PREFIXES)
     @pytest.mark.parametrize("entity_type", EntityType)
     def test_a_prefix_that_contradicts_the_type(self, prefix: str, entity_type: EntityType) -> None:
-        """Which of the two is meant cannot be known, except where the type is the one by default."""
+        """A prefix that contradicts a type other than the default is refused."""
         text = f"{prefix}:{A}"
         if entity_type in (EntityType.CASE, PREFIXES[prefix](A).type):
             assert parse_reference(text, type=entity_type) == PREFIXES[prefix](A)
@@ -113,7 +113,7 @@ class TestForms:
 
     @pytest.mark.parametrize("entity_type", [EntityType.PAGE, EntityType.AGENT_CONVERSATION])
     def test_a_key_is_of_no_other_type(self, entity_type: EntityType) -> None:
-        """Only cases and incidents have keys that can be looked up."""
+        """A key is refused for pages and conversations, because only cases and incidents have keys."""
         assert refusal("SHOP-1", type=entity_type) == (
             f"'SHOP-1' is a case key, but the type is {entity_type}: use its UUID"
         )
@@ -121,7 +121,7 @@ class TestForms:
     @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
     @pytest.mark.parametrize("name", ["SHOP-1", A])
     def test_the_address_of_a_case_is_of_no_other_type(self, name: str, entity_type: EntityType) -> None:
-        """Or an incident would be made of the case's id."""
+        """The URL of a case is refused for other types, which would get the id of the case."""
         text = f"https://app.datadoghq.com/cases/{name}"
         assert refusal(text, type=entity_type) == (
             f"{text!r} is the URL of a case, but the type is {entity_type}"
@@ -129,16 +129,16 @@ class TestForms:
 
     @pytest.mark.parametrize("prefix", ["ca\u017fe", "\u0130ncident", "\u0131ncident", "conver\u017fation"])
     def test_a_letter_that_only_folds_to_ascii_is_no_prefix(self, prefix: str) -> None:
-        """Upper and lower case are those of the alphabet."""
+        """A letter that only case folding turns into ASCII is not part of a prefix."""
         assert "does not name an entity" in refusal(f"{prefix}:{A}")
 
     def test_a_key_has_ascii_digits(self) -> None:
-        """No others are Datadog's."""
+        """A key contains ASCII digits only."""
         assert "does not name an entity" in refusal("SHOP-\u0664")
 
     @pytest.mark.parametrize("text", [f"incident:{A}", "SHOP-1", A])
     def test_an_unknown_type_is_shown_fit_for_a_terminal(self, text: str) -> None:
-        """A file may hold anything in its column; the known types are listed."""
+        """An unknown type is quoted in printable form, with the list of known types."""
         message = refusal(text, type="\x1b[31m" * 1000)
         assert message.startswith("unknown entity type ")
         assert message.isprintable()
@@ -157,7 +157,7 @@ class TestForms:
 
     @pytest.mark.parametrize("number", ["", "IR-", "IR 42", "4 2", "\u0664", 42, None])
     def test_what_is_not_a_number_is_refused(self, number: Any) -> None:
-        """A reference to an incident has the form of a number."""
+        """An incident number of another form is refused."""
         with pytest.raises(InvalidLinkError, match="the number of an incident must be a string such as 123"):
             IncidentNumber(number)
 
@@ -169,19 +169,19 @@ class TestForms:
         ],
     )
     def test_where_the_uuids_of_pages_and_conversations_come_from(self, text: str, origin: str) -> None:
-        """The message for a page or conversation that is not named by its UUID says where to find that."""
+        """The message for a page or conversation without a UUID says where to find the UUID."""
         assert origin in refusal(text)
 
     @pytest.mark.parametrize("prefix", sorted(PREFIXES.keys() - {"case", "incident"}))
     def test_a_key_has_no_other_prefix(self, prefix: str) -> None:
-        """The prefix says of what type it is, as a column does."""
+        """A key with the prefix of a page or conversation is refused."""
         assert refusal(f"{prefix}:SHOP-1") == (
             f"'SHOP-1' is a case key, but the type is {PREFIXES[prefix](A).type}: use its UUID"
         )
 
     @pytest.mark.parametrize("entity_type", ["WIDGET", "case", ""])
     def test_an_unknown_type_is_refused_with_the_known_ones(self, entity_type: str) -> None:
-        """As everywhere."""
+        """An unknown type is refused with the list of known types."""
         message = refusal(A, type=entity_type)
         assert message.startswith(f"unknown entity type {entity_type!r}; use one of CASE, INCIDENT, ")
 
@@ -212,7 +212,7 @@ class TestForms:
         ],
     )
     def test_what_names_no_entity_is_told_what_does(self, text: str) -> None:
-        """The message shows what was given and lists every form."""
+        """The message for a text that does not name an entity quotes it and lists every form."""
         assert refusal(text) == f"{text!r} does not name an entity; write {FORMS}"
 
 
@@ -222,7 +222,7 @@ ADDRESSES = ["/cases/SHOP-1", "/cases/SHOP-1/", "/cases/SHOP-1/activity", "//cas
 class TestAddresses:
     @pytest.mark.parametrize("written", ["https://{}{}", "{}{}", "HTTPS://{}{}", "http://{}:443{}"])
     def test_of_each_site(self, written: str) -> None:
-        """An address may be of any site, with an organisation's subdomain, with the scheme or without."""
+        """A URL may be of any site and subdomain, with or without a scheme."""
         for (host, site), path in itertools.product(HOSTS, ADDRESSES):
             text = written.format(host, path)
             assert parse_reference(text) == parse_reference(text, site=site) == CaseKey("SHOP-1")
@@ -233,11 +233,11 @@ class TestAddresses:
     def test_the_case_stands_behind_cases(
         self, name: str, reference: Reference, before: str, tail: str
     ) -> None:
-        """As a key or a UUID, whatever comes before or follows."""
+        """The key or UUID of a case follows ``/cases/``, with anything before and after."""
         assert parse_reference(f"https://app.datadoghq.com{before}/cases/{name}{tail}") == reference
 
     def test_the_first_of_several_is_the_case(self) -> None:
-        """What is behind it is a view of that case."""
+        """The first key after ``/cases/`` names the case; the rest of the path is a view of it."""
         assert parse_reference("https://app.datadoghq.com/cases/inbox/SHOP-1/SHOP-2") == CaseKey("SHOP-1")
         assert parse_reference("https://app.datadoghq.com/SHOP-2/cases/SHOP-1") == CaseKey("SHOP-1")
 
@@ -265,13 +265,13 @@ class TestAddresses:
             assert parse_reference(f"{host}{path}") == expected
 
     def test_of_several_cases(self) -> None:
-        """A query with two different keys is refused, since only a guess could choose one."""
+        """A query with two different keys is refused as ambiguous."""
         text = "https://app.datadoghq.com/work?from=SHOP-1&to=SHOP-2"
         assert refusal(text) == f"{text!r} names several cases: write one of 'SHOP-1, SHOP-2'"
 
     @pytest.mark.parametrize("asked", SITES.values())
     def test_of_another_site(self, asked: Site) -> None:
-        """An address of another site than the client's is refused; both are named, and the remedy."""
+        """A URL of another site than the client's is refused, with both sites and the solution."""
         domains = {site: domain for domain, site in SITES.items()}
         for host, site in HOSTS:
             text = f"https://{host}/cases/SHOP-1"
@@ -284,7 +284,7 @@ class TestAddresses:
                 )
 
     def test_of_a_server_of_ones_own(self) -> None:
-        """Of the sandbox, say: host and port are what counts, and both are told where they differ."""
+        """A URL of the sandbox is compared by host and port, and both are named if they differ."""
         text = "http://127.0.0.1:8321/cases/SHOP-1"
         for site in (None, Site.parse(text), Site("sandbox", "http://127.0.0.1:8321")):
             assert parse_reference(text, site=site) == CaseKey("SHOP-1")
@@ -301,14 +301,14 @@ class TestAddresses:
         ],
     )
     def test_of_an_incident(self, path: str) -> None:
-        """The address of an incident shows its number, which is left to be looked up."""
+        """The URL of an incident contains its number, which is looked up later."""
         text = f"https://app.datadoghq.com{path}"
         assert parse_reference(text) == parse_reference(text, type="INCIDENT") == IncidentNumber("42")
         assert refusal(text, type="PAGE") == f"{text!r} is the URL of an incident, but the type is PAGE"
         assert "but this client uses EU1" in refusal(text, site=Site.EU1)
 
     def test_of_an_incident_by_its_key_or_uuid(self) -> None:
-        """The address of an incident may also have its key or its UUID."""
+        """The URL of an incident may contain its key or UUID instead of its number."""
         assert parse_reference("https://app.datadoghq.com/incidents/ir-42") == IncidentNumber("IR-42")
         assert parse_reference(f"https://app.datadoghq.com/incidents/{A}") == incident(A)
 
@@ -321,7 +321,7 @@ class TestAddresses:
         ],
     )
     def test_of_anything_else(self, path: str) -> None:
-        """Such as the list of all cases."""
+        """A URL of anything else, such as the list of all cases, is refused."""
         text = f"https://app.datadoghq.com{path}"
         assert refusal(text) == f"{text!r} is not the URL of a case or incident; write {FORMS}"
 
@@ -338,27 +338,27 @@ class TestAddresses:
     )
     @pytest.mark.parametrize("scheme", ["https://", ""])
     def test_a_host_that_only_looks_like_datadogs(self, host: str, scheme: str) -> None:
-        """It is told from Datadog's own by the rules of ``Site.parse``, with a site to ask or without."""
+        """A host that resembles Datadog's is refused, with or without the site of a client."""
         text = f"{scheme}{host}/cases/SHOP-1"
         for site in (None, Site.US1):
             assert refusal(text, site=site) == f"{text!r} is not a Datadog URL; write {FORMS}"
 
     @pytest.mark.parametrize("host", ["app.datadoghq.com@example.com", "user:hunter2@app.datadoghq.com"])
     def test_what_may_be_a_password_is_not_told(self, host: str) -> None:
-        """Whatever stands before an @ may be one."""
+        """A URL with an @ is not quoted, because the text before the @ may be a password."""
         for scheme in ("https://", ""):
             assert refusal(f"{scheme}{host}/cases/SHOP-1") == (
                 f"[redacted] is not a Datadog URL; write {FORMS}"
             )
 
     def test_an_address_may_have_a_query_on_any_server(self) -> None:
-        """As the browser shows it, at Datadog's sites and at a sandbox."""
+        """A URL of a case may have a query and a fragment, on any server."""
         for host in ("https://app.datadoghq.com", "http://127.0.0.1:8321"):
             assert parse_reference(f"{host}/cases/SHOP-1?tab=x#y") == CaseKey("SHOP-1")
 
     @pytest.mark.parametrize("text", ["/", "//", "/cases/SHOP-1", "https://", "https://[/cases/A-1"])
     def test_what_is_no_address(self, text: str) -> None:
-        """A slash makes an address of it, and no host is found in there."""
+        """A text with a slash and without a host is refused as a URL."""
         assert refusal(text) == f"{text!r} is not a Datadog URL; write {FORMS}"
 
 
@@ -381,7 +381,7 @@ class TestAnyText:
     @example("https://app.datadoghq.com:99999/cases/SHOP-1", None, EntityType.CASE)
     @example("https://[::1/cases/SHOP-1", Site.US1, EntityType.CASE)
     def test_is_read_or_refused(self, text: str, site: Site | None, entity_type: EntityType | str) -> None:
-        """Nothing but :class:`InvalidLinkError` comes of any text, and its message fits a terminal."""
+        """Any text is read or raises ``InvalidLinkError`` with a short, printable message."""
         try:
             reference = parse_reference(text, site=site, type=entity_type)
         except InvalidLinkError as error:
@@ -392,7 +392,7 @@ class TestAnyText:
 
     @given(near_misses, st.text(max_size=12) | relationships, near_misses)
     def test_is_an_end_of_a_link_or_refused(self, parent: str, relationship: str, child: str) -> None:
-        """The same holds of links."""
+        """Any texts for a link are read or raise ``InvalidLinkError`` with a printable message."""
         try:
             wanted = parse_link(parent, relationship, child)
         except InvalidLinkError as error:
@@ -402,7 +402,7 @@ class TestAnyText:
 
     @pytest.mark.parametrize("start", ["", "https://app.datadoghq.com/", "incident:", "SHOP/"])
     def test_a_long_text_is_cut_in_the_message(self, start: str) -> None:
-        """The end of the message, which says what to write, stays in sight."""
+        """The message shortens a long text, and ends with the list of forms."""
         message = refusal(start + "x" * 10_000)
         assert len(message) < 300
         assert message.endswith(FORMS)
@@ -411,7 +411,7 @@ class TestAnyText:
 class TestParseLink:
     @given(new_links())
     def test_two_entities_are_ready_to_be_linked(self, new: NewCaseLink) -> None:
-        """Given as entities or as texts, nothing is left to be looked up."""
+        """A link between two entities, given as objects or texts, needs no lookup."""
         assert parse_link(new.parent, new.relationship, new.child) == new
         assert parse_link(named(new.parent), str(new.relationship), named(new.child)) == new
 
@@ -419,7 +419,7 @@ class TestParseLink:
     def test_a_key_is_left_to_be_looked_up(
         self, key: CaseKey, relationship: Relationship, other: Reference, is_parent: bool
     ) -> None:
-        """At either end or at both, whatever the other one is: every link with a key has a case in it."""
+        """A link with a key at either end is a reference that is looked up later."""
         assume(key != other)
         parent, child = (key, other) if is_parent else (other, key)
         reference = LinkReference(parent, relationship, child)
@@ -438,7 +438,7 @@ class TestParseLink:
         ],
     )
     def test_the_rules_of_links_hold(self, parent: str, child: str, wrong: str) -> None:
-        """What :class:`NewCaseLink` refuses is refused, however it is written."""
+        """A link that ``NewCaseLink`` refuses is refused in any notation."""
         with pytest.raises(InvalidLinkError, match=wrong):
             parse_link(parent, "BLOCKS", child)
 
@@ -466,7 +466,7 @@ class TestParseLink:
         ],
     )
     def test_a_relationship_is_written_in_words(self, written: str, relationship: Relationship) -> None:
-        """Letter case, blanks, hyphens and a leading "is" do not matter; the result is a member."""
+        """Letter case, blanks, hyphens and a leading "is" do not change a relationship."""
         assert parse_link("SHOP-1", written, "SHOP-2") == parse_link("SHOP-1", relationship, "SHOP-2")
         assert parse_link(A, written, B) == NewCaseLink(case(A), relationship, case(B))
         assert parse_link(A, written, B).relationship is relationship
@@ -494,16 +494,16 @@ class TestParseLink:
     def test_words_for_the_other_direction_swap_the_ends(
         self, written: str, relationship: Relationship
     ) -> None:
-        """SHOP-1 is blocked by SHOP-2 if SHOP-2 blocks SHOP-1, for keys and for UUIDs."""
+        """Words for the other direction, such as "blocked by", exchange the ends."""
         assert parse_link("SHOP-1", written, "SHOP-2") == parse_link("SHOP-2", relationship, "SHOP-1")
         assert parse_link(A, written, B) == NewCaseLink(case(B), relationship, case(A))
 
     def test_two_reversals_cancel_out(self) -> None:
-        """An arrow to the left before words for the other direction leaves the ends as they are."""
+        """An arrow to the left before words for the other direction leaves the ends unchanged."""
         assert parse_link("SHOP-1", "← blocked by", "SHOP-2") == parse_link("SHOP-1", "BLOCKS", "SHOP-2")
 
     def test_duplicate_of_reads_as_the_method_does(self) -> None:
-        """The parent of DUPLICATES is the duplicate, so "duplicate of" does not swap the ends."""
+        """The words "duplicate of" leave the ends unchanged: the parent of DUPLICATES is the duplicate."""
         assert parse_link(A, "duplicate of", B) == case(A).duplicates(case(B))
 
     @pytest.mark.parametrize("relationship", Relationship)
@@ -522,7 +522,7 @@ class TestParseLink:
     @pytest.mark.parametrize("child", ["SHOP-2", B])
     @pytest.mark.parametrize("written", ["LIKES", "", "depends on", "is", "x" * 50])
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, written: str, child: str) -> None:
-        """Whether or not a key is in the link."""
+        """An unknown relationship is refused with the known ones, with or without a key in the link."""
         with pytest.raises(
             InvalidLinkError, match=rf"^unknown relationship '{written}'; use one of RELATES_TO"
         ):
@@ -542,7 +542,7 @@ class TestParseLink:
         ],
     )
     def test_a_near_miss_is_suggested(self, written: str, near: str) -> None:
-        """A word that may mean either direction is not guessed: the message suggests words for both."""
+        """A word for either direction is refused, and the message suggests words for both."""
         with pytest.raises(InvalidLinkError) as caught:
             parse_link("SHOP-1", written, "SHOP-2")
         assert str(caught.value).startswith(
@@ -558,13 +558,13 @@ class TestParseLink:
         ],
     )
     def test_a_case_is_not_linked_to_itself(self, parent: Reference | str, child: str) -> None:
-        """However its key is written."""
+        """A link of a case to itself is refused, in any notation of its key."""
         with pytest.raises(InvalidLinkError, match=r"^SHOP-1 cannot be linked to itself$"):
             parse_link(parent, "BLOCKS", child)
 
     @pytest.mark.parametrize("is_parent", [True, False])
     def test_an_address_must_be_of_the_site(self, is_parent: bool) -> None:
-        """At either end."""
+        """A URL of another site is refused at either end of a link."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         ends = (address, "SHOP-2") if is_parent else ("SHOP-2", address)
         with pytest.raises(InvalidLinkError, match=r"is on EU1 \(datadoghq\.eu\), but this client uses US1"):
@@ -572,7 +572,7 @@ class TestParseLink:
         assert isinstance(parse_link(ends[0], "BLOCKS", ends[1], site=Site.EU1), LinkReference)
 
     def test_an_entity_that_the_api_does_not_know(self) -> None:
-        """Read from an answer, it is refused before it is looked for, by :class:`NewCaseLink`."""
+        """An entity whose type the API does not know is refused before a lookup."""
         with pytest.raises(InvalidLinkError, match="unknown entity type 'WIDGET'"):
             parse_link(Entity(A, "WIDGET"), "BLOCKS", B)
 
@@ -582,12 +582,12 @@ class TestValues:
     def test_a_value_survives_pickle_and_copy(
         self, parent: Reference, relationship: Relationship, child: Reference
     ) -> None:
-        """Links to be created go to other processes before their keys are looked up."""
+        """A link to create can be pickled and copied before its keys are looked up."""
         for value in (parent, LinkReference(parent, relationship, child)):
             for again in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
                 assert again == value
                 assert hash(again) == hash(value)
 
     def test_a_key_reads_as_itself(self) -> None:
-        """``str`` is for messages."""
+        """The ``str`` of a key is the key in upper case."""
         assert str(CaseKey("shop-1")) == "SHOP-1"

@@ -1,4 +1,4 @@
-"""The rules of looking up cases: one request for each, however many want it, and what is remembered."""
+"""The rules of looking up cases: one request for each case, shared by all callers, and a bounded cache."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[CaseLinksClient]:
 
 
 def asked(sandbox: Sandbox) -> list[str]:
-    """The cases that the sandbox was asked for, by whatever name."""
+    """Return the keys and ids of the requested cases."""
     assert {request.method for request in sandbox.requests} <= {"GET"}
     return [request.path.rpartition("/")[2] for request in sandbox.requests]
 
@@ -68,13 +68,13 @@ async def no_incident(name: str) -> Incident:
 
 
 def told(case_id: str, key: str) -> Step:
-    """A step that answers with a case."""
+    """Return a step that responds with a case."""
     return answers(200, json.dumps({"data": {"id": case_id, "attributes": {"key": key}}}).encode())
 
 
 class TestEntity:
     async def test_whatever_people_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """A key and the address of a case are looked up; what is an entity already is not."""
+        """A key and the URL of a case are looked up, and an entity needs no lookup."""
         entities = client.resolver()
         for name in ("SHOP-1", " shop-1", CaseKey("SHOP-1"), f"{sandbox.url}/cases/SHOP-1"):
             assert await entities.entity(name) == case(some_id(1))
@@ -86,7 +86,7 @@ class TestEntity:
         assert asked(sandbox) == ["SHOP-1"]
 
     async def test_an_address_of_another_site(self, sandbox: Sandbox, keys: ApiKeys) -> None:
-        """There is another case of that key where this client asks: nothing is looked up."""
+        """A URL of another site is refused without a lookup."""
         text = "https://app.datadoghq.eu/cases/SHOP-1"
         async with CaseLinksClient(Site.US5, keys) as far:
             with pytest.raises(InvalidLinkError) as caught:
@@ -97,7 +97,7 @@ class TestEntity:
         )
 
     async def test_what_names_no_entity(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Is refused before anything is asked."""
+        """A text that does not name an entity is refused without a lookup."""
         with pytest.raises(InvalidLinkError, match="'x' does not name an entity"):
             await client.resolver().entity("x")
         assert asked(sandbox) == []
@@ -105,7 +105,7 @@ class TestEntity:
 
 class TestLink:
     async def test_both_ends_are_looked_up(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """The link between the cases comes of it, in the same direction."""
+        """Both ends of a link are looked up, and the direction stays the same."""
         wanted = LinkReference(CaseKey("SHOP-1"), Relationship.BLOCKS, CaseKey("SHOP-2"))
         assert await client.resolver().link(wanted) == case(some_id(1)).blocks(case(some_id(2)))
         wanted = LinkReference(incident(some_id(1)), Relationship.CAUSES, CaseKey("SHOP-2"))
@@ -113,20 +113,20 @@ class TestLink:
         assert asked(sandbox) == ["SHOP-1", "SHOP-2", "SHOP-2"]
 
     async def test_what_is_ready_is_left_as_it_is(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Links between UUIDs cost nothing."""
+        """A link between UUIDs needs no lookup."""
         new = case(some_id(1)).blocks(case(some_id(2)))
         assert await client.resolver().link(new) is new
         assert asked(sandbox) == []
 
     async def test_a_key_and_the_uuid_of_one_case(self, client: CaseLinksClient) -> None:
-        """That a case would be linked to itself shows only now, and is refused as always."""
+        """A link of a case to itself, by key and by UUID, is refused after the lookup."""
         with pytest.raises(InvalidLinkError, match="cannot be linked to itself"):
             await client.resolver().link(parse_link("SHOP-1", "BLOCKS", some_id(1)))
 
 
 class TestCase:
     async def test_it_has_the_title(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """And all that :meth:`get_case` tells, of a key or of an entity."""
+        """A case that was looked up has all attributes that :meth:`get_case` returns."""
         sandbox.add_case("PAY-1", "Refunds wait", status="CLOSED", priority="P2", id=some_id(50))
         expected = Case(some_id(50), "PAY-1", "Refunds wait", "CLOSED", "P2", "Closed", "SG_CLOSED")
         assert await client.resolver().case(CaseKey("pay-1")) == expected
@@ -135,7 +135,7 @@ class TestCase:
     async def test_one_that_was_found_is_known_by_id_and_key(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Whichever it was found by: one request."""
+        """A case that was found by its key or its UUID is known by both after one request."""
         for names in ((CaseKey("SHOP-1"), case(some_id(1))), (case(some_id(2)), CaseKey("SHOP-2"))):
             entities = client.resolver()
             first, second = [await entities.case(name) for name in names]
@@ -143,7 +143,7 @@ class TestCase:
         assert asked(sandbox) == ["SHOP-1", some_id(2)]
 
     async def test_a_case_that_has_another_key_now(self, keys: ApiKeys) -> None:
-        """A case in a renamed project is known by both keys, since a second response confirms the new one."""
+        """A case in a renamed project is known by both keys after a second response."""
         async with (
             Server(told(some_id(1), "NEW-1"), told(some_id(1), "NEW-1"), drops) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -154,7 +154,7 @@ class TestCase:
         assert [seen.connection for seen in server.seen] == [0, 1]
 
     async def test_a_case_without_a_key(self, keys: ApiKeys) -> None:
-        """What the answer leaves out is no name that a case could be found by."""
+        """A case without a key in the response is not stored under an empty key."""
         async with (
             Server(told(some_id(1), ""), drops) as server,
             CaseLinksClient(server.url, keys) as links,
@@ -168,7 +168,7 @@ class TestCase:
 
 class TestAskingOnce:
     async def test_two_hundred_at_once(self, keys: ApiKeys, clock: Clock) -> None:
-        """Of three keys, under a rate limit: three requests, and none in vain."""
+        """Two hundred lookups of three keys take three requests, also under a rate limit."""
         async with (
             leaving_nothing(),
             Sandbox(rate_limit="1/10s", clock=clock.time) as sandbox,
@@ -185,7 +185,7 @@ class TestAskingOnce:
             assert [request.status for request in sandbox.requests] == [200] * 3
 
     async def test_cases_do_not_wait_for_each_other(self, keys: ApiKeys) -> None:
-        """One whose answer takes its time holds up those who want it, and nobody else."""
+        """A slow lookup does not delay the lookups of other cases."""
         steps = told(some_id(9), "SHOP-9"), is_silent, told(some_id(2), "SHOP-2")
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as links:
             entities = links.resolver()
@@ -197,7 +197,7 @@ class TestAskingOnce:
             slow.cancel()
 
     async def test_the_first_who_asked_is_cancelled(self, keys: ApiKeys) -> None:
-        """The next asks in its stead, and all others have its answer."""
+        """If the caller whose request is in flight is cancelled, another one sends it again for all."""
         steps = told(some_id(9), "SHOP-9"), is_silent, told(some_id(1), "SHOP-1")
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as links:
             entities = links.resolver()
@@ -210,7 +210,7 @@ class TestAskingOnce:
         assert len(server.seen) == 3
 
     async def test_one_who_waits_is_cancelled(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """That is nobody else's concern."""
+        """A cancelled caller does not affect the others that wait for the same lookup."""
         entities = client.resolver()
         calls = [asyncio.create_task(entities.entity("SHOP-1")) for _ in range(3)]
         await settle(1)
@@ -220,7 +220,7 @@ class TestAskingOnce:
         assert asked(sandbox) == ["SHOP-1"]
 
     async def test_of_an_unknown_one(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """It is asked for once too, and each who wants it is told; so are those who come later."""
+        """An unknown case is requested once, and each caller of the resolver gets the error."""
         entities = client.resolver()
         found = await asyncio.gather(*(entities.entity("GONE-1") for _ in range(50)), return_exceptions=True)
         assert {type(error) for error in found} == {NotFoundError}
@@ -231,7 +231,7 @@ class TestAskingOnce:
         assert (await client.resolver().case(CaseKey("GONE-1"))).key == "GONE-1"
 
     async def test_the_traceback_of_an_unknown_one_does_not_grow(self, client: CaseLinksClient) -> None:
-        """However often it is told: an error kept for a whole run must not keep whoever asked."""
+        """The traceback of a remembered error does not grow with each caller."""
         entities = client.resolver()
         depths = []
         for _ in range(3):
@@ -242,7 +242,7 @@ class TestAskingOnce:
 
     @pytest.mark.parametrize("step", [answers(403), answers(500), answers(200, b"{}"), answers(429)])
     async def test_other_failures_are_not_remembered(self, step: Step, keys: ApiKeys, clock: Clock) -> None:
-        """The calls that wait for a failed lookup fail with it; the next call looks the case up again."""
+        """A failed lookup fails all calls that wait for it, and the next call looks the case up again."""
         async with (
             Server(step, told(some_id(1), "SHOP-1")) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as links,
@@ -257,7 +257,7 @@ class TestAskingOnce:
         assert isinstance(failures[0], CaseLinksError)
 
     async def test_it_is_retried_as_every_request_is(self, sandbox: Sandbox, at_once: RetryPolicy) -> None:
-        """A failure in between is not seen by those who wait."""
+        """A lookup is retried like any other request, and its callers do not notice a failed attempt."""
         sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts - 1)
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
             entities = links.resolver()
@@ -266,7 +266,7 @@ class TestAskingOnce:
         assert len(asked(sandbox)) == at_once.max_attempts
 
     async def test_not_for_ever(self, sandbox: Sandbox, at_once: RetryPolicy) -> None:
-        """After the last attempt its error comes out."""
+        """A lookup raises the error of its last attempt."""
         sandbox.fail_next(Fault.HTTP_503, operation="get", count=at_once.max_attempts)
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
             with pytest.raises(ServerError, match="cannot get case SHOP-1: 503"):
@@ -277,7 +277,7 @@ class TestMemory:
     async def test_it_is_bounded(
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A case is kept under its key and its id; what was found first is asked for again first."""
+        """The cache is bounded, and the case that was found first is dropped first."""
         monkeypatch.setattr(references, "_MAX_RESULTS", 4)
         entities = client.resolver()
         for name in ("SHOP-1", "SHOP-2", "SHOP-3", "SHOP-2", "SHOP-3"):
@@ -291,7 +291,7 @@ class TestMemory:
     async def test_unknown_ones_count_too(
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A file of a million keys of another organisation does not fill the memory."""
+        """Unknown keys count towards the bound of the cache."""
         monkeypatch.setattr(references, "_MAX_RESULTS", 3)
         entities = client.resolver()
         for number in (1, 2, 3, 4, 4, 2, 1):
@@ -300,14 +300,14 @@ class TestMemory:
         assert asked(sandbox) == ["GONE-1", "GONE-2", "GONE-3", "GONE-4", "GONE-1"]
 
     async def test_resolvers_share_nothing(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """Each is of one run, and takes what it has found for true only so long."""
+        """Resolvers share nothing: each belongs to one run."""
         for _ in range(2):
             await client.resolver().entity("SHOP-1")
         assert asked(sandbox) == ["SHOP-1"] * 2
 
 
 async def test_an_unknown_one_keeps_nobody_who_asked() -> None:
-    """What is remembered of it holds no frame of theirs."""
+    """A remembered error keeps no frame of its callers alive."""
 
     async def get(name: str) -> Case:
         raise NotFoundError("none", status=404)
@@ -329,7 +329,7 @@ async def test_an_unknown_one_keeps_nobody_who_asked() -> None:
 
 
 async def test_a_server_that_writes_ids_in_upper_case() -> None:
-    """A case is remembered by the id that an entity has, in lower case."""
+    """A case is cached by its UUID in lower case."""
     asked = []
 
     async def get(name: str) -> Case:
@@ -343,7 +343,7 @@ async def test_a_server_that_writes_ids_in_upper_case() -> None:
 
 
 async def test_an_id_that_is_not_a_uuid_is_the_fault_of_the_server() -> None:
-    """Such an id cannot be linked; it is not shown, since it may echo a key."""
+    """The id of a response that is not a UUID is an error, which does not show the id."""
 
     async def get_case(key: str) -> Case:
         return Case("the-api-key", key, "", "", "")

@@ -1,4 +1,7 @@
-"""A response is compared with its request: get, delete and bulk. ``test_creation.py`` has the creates."""
+"""The rules for comparing a response with its request: get, delete and bulk.
+
+The tests of creates are in ``test_creation.py``.
+"""
 
 from __future__ import annotations
 
@@ -35,26 +38,26 @@ ATTRIBUTES = {
 
 
 def a_case(number: int, key: str) -> Step:
-    """A step that responds with a case."""
+    """Return a step that responds with a case."""
     return answers(200, json.dumps({"data": {"id": some_id(number), "attributes": {"key": key}}}).encode())
 
 
 def a_link(link_id: str) -> Step:
-    """A step that responds with a link."""
+    """Return a step that responds with a link."""
     return answers(200, json.dumps({"data": {**link_json(ATTRIBUTES), "id": link_id}}).encode())
 
 
 class TestGetCase:
     @pytest.mark.parametrize("name", ["SHOP-2", "shop-2", some_id(2), some_id(2).upper()])
     async def test_the_requested_case(self, name: str, keys: ApiKeys) -> None:
-        """The key or the UUID is that of the request, in upper or lower case."""
+        """A response with the requested key or UUID, in either letter case, is accepted."""
         async with Server(a_case(2, "SHOP-2")) as server, CaseLinksClient(server.url, keys) as client:
             assert (await client.get_case(name)).id == some_id(2)
         assert len(server.seen) == 1
 
     @pytest.mark.parametrize("name", ["SHOP-2", some_id(2)])
     async def test_another_case(self, name: str, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """The response of another request is not returned: the case is requested on another connection."""
+        """A response about another case is not returned: the case is requested on another connection."""
         async with (
             Server(a_case(9, "SHOP-9"), a_case(1, "SHOP-1"), a_case(2, "SHOP-2")) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as client,
@@ -71,7 +74,7 @@ class TestGetCase:
 
     @pytest.mark.parametrize("name", ["SHOP-2", some_id(2)])
     async def test_only_other_cases(self, name: str, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """If each response is about a different case, none of them is returned."""
+        """No case is returned if each response is about a different one."""
         steps = (a_case(number, f"SHOP-{number}") for number in range(3, 9))
         async with Server(*steps) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
             with pytest.raises(MalformedResponseError, match=r"about (two|another)"):
@@ -83,7 +86,7 @@ class TestGetCase:
     async def test_a_case_without_a_key(
         self, attributes: object, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """A response that does not confirm the requested key is not believed, also not the second time."""
+        """A response without the requested key is refused, also as the second response."""
         keyless = answers(200, json.dumps({"data": {"id": some_id(2), "attributes": attributes}}).encode())
         for steps in ((keyless,), (keyless, a_case(2, "STORE-2")), (a_case(2, "STORE-2"), keyless)):
             async with Server(*steps) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
@@ -103,7 +106,7 @@ class TestGetCase:
         assert [seen.connection for seen in server.seen] == [0, 1]
 
     async def test_a_case_without_a_key_by_its_uuid(self, keys: ApiKeys) -> None:
-        """The id of the response confirms a request by UUID, so the key may be missing."""
+        """A response without a key is accepted if its id is the requested UUID."""
         keyless = answers(200, json.dumps({"data": {"id": some_id(2)}}).encode())
         async with Server(keyless) as server, CaseLinksClient(server.url, keys) as client:
             assert (await client.get_case(some_id(2))).key == ""
@@ -112,7 +115,7 @@ class TestGetCase:
 
 class TestDelete:
     async def test_something_else(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A success that is about something else is not the response to a delete, which is sent again."""
+        """A delete whose success is about something else is sent again."""
         async with (
             Server(a_link("other"), deleted) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as client,
@@ -122,7 +125,7 @@ class TestDelete:
 
     @pytest.mark.parametrize("step", [a_link("this"), answers(200, b"{}"), answers(200, b"deleted"), deleted])
     async def test_the_deleted_link(self, step: Step, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """A response about the link itself, or about nothing, is a success."""
+        """A delete succeeds with a response about its link or about nothing."""
         async with Server(step) as server, CaseLinksClient(server.url, keys, retry=at_once) as client:
             await client.delete_link("this")
         assert len(server.seen) == 1

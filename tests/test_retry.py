@@ -1,4 +1,4 @@
-"""Which failure is worth another attempt, after how long, how often, and when no failure is any more."""
+"""The rules of retries: which failures are retried, after which wait, how often, and within which budget."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from tests.support.waiting import settle
 
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 
-# Each with: is it worth repeating, and may it have been applied?
+# Each error, whether it is retried, and whether it may have been applied.
 TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (CaseLinksError("x"), False, False),
     (InvalidLinkError("x"), False, False),
@@ -95,7 +95,7 @@ FINAL = [error for error, is_repeated, _ in TABLE if not is_repeated]
 
 
 def name(error: object) -> str:
-    """How a parametrized test is called."""
+    """Return the id of a parametrized test."""
     return (
         f"{type(error).__name__}{getattr(error, 'status', '')}"
         if isinstance(error, CaseLinksError)
@@ -112,7 +112,7 @@ def shortest(start: float, _: float) -> float:
 
 
 class Started:
-    """The decisions of one call: ``send`` takes an error, and returns the wait or raises the error."""
+    """The decisions of one call: ``send`` takes an error, and returns the wait or raises an error."""
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
@@ -177,22 +177,22 @@ def all_classes(root: type[CaseLinksError]) -> Iterable[type[CaseLinksError]]:
 
 class TestTable:
     def test_it_holds_every_class(self) -> None:
-        """The table has every public class of errors, so a new one cannot be forgotten."""
+        """The table has every public class of errors, so that a new class cannot be forgotten."""
         assert {type(error) for error, *_ in TABLE} == set(all_classes(CaseLinksError))
 
     @pytest.mark.parametrize(("error", "expected"), [(row[0], row[2]) for row in TABLE], ids=name)
     def test_may_have_been_applied(self, error: CaseLinksError, expected: bool) -> None:
-        """Sent without a clear answer it may have been; never sent, or clearly refused, it was not."""
+        """A request may have been applied if it was sent and its result is unclear."""
         assert error.may_have_been_applied is expected
 
     @pytest.mark.parametrize("error", REPEATED, ids=name)
     def test_what_is_repeated(self, error: CaseLinksError) -> None:
-        """What another attempt may mend gets one."""
+        """A failure that another attempt may overcome is retried."""
         assert started(RetryPolicy()).send(error) >= 0
 
     @pytest.mark.parametrize("error", FINAL, ids=name)
     def test_what_is_final(self, error: CaseLinksError) -> None:
-        """What would fail again is raised at once, as the very error that it was."""
+        """A failure that would happen again is raised at once, unchanged."""
         with pytest.raises(type(error)) as caught:
             started(RetryPolicy()).send(error)
         assert caught.value is error
@@ -200,7 +200,7 @@ class TestTable:
 
 class TestWaits:
     def test_the_range_doubles_up_to_the_cap(self) -> None:
-        """Full jitter: each wait is drawn from 0 to ``base``, then to twice that, up to ``cap``."""
+        """Each wait is random between 0 and ``base``, which doubles with each attempt up to ``cap``."""
         ranges: list[tuple[float, float]] = []
 
         def uniform(start: float, end: float) -> float:
@@ -214,7 +214,7 @@ class TestWaits:
 
     @given(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(2, 40), st.floats(0, 1))
     def test_no_wait_is_above_the_cap(self, base: float, cap: float, attempts: int, part: float) -> None:
-        """Whatever the policy, and wherever in its range a wait falls."""
+        """A wait is never above the cap, for any policy."""
         generator = started(
             RetryPolicy(max_attempts=attempts, base=base, cap=cap), lambda a, b: a + (b - a) * part
         )
@@ -224,13 +224,13 @@ class TestWaits:
     @pytest.mark.parametrize("base", [0, 0.0, 1e-9, 0.5, 30])
     @pytest.mark.parametrize("error", [TransportError("x"), unavailable(1.0), limited(), limited(1.0)])
     def test_thousands_do_not_overflow(self, error: CaseLinksError, base: float) -> None:
-        """Two to the power of some thousands is no float."""
+        """Thousands of attempts do not overflow the range of the wait."""
         generator = started(RetryPolicy(max_attempts=5000, max_rate_limited=5000, base=base))
         assert all(math.isfinite(generator.send(error)) for _ in range(4999))
 
     @pytest.mark.parametrize("attempts", [1, 2, 6])
     def test_the_last_attempt_is_not_followed_by_a_wait(self, attempts: int) -> None:
-        """``max_attempts`` counts the first one, and the error of the last one is raised."""
+        """The number of attempts includes the first one, and the error of the last one is raised."""
         generator = started(RetryPolicy(max_attempts=attempts))
         for _ in range(attempts - 1):
             generator.send(TransportError("x"))
@@ -241,19 +241,19 @@ class TestWaits:
 
     @given(hint=st.floats(0, 120), base=st.floats(0, 10), cap=st.floats(0, 10), part=st.floats(0, 1))
     def test_a_hint_is_never_shortened(self, hint: float, base: float, cap: float, part: float) -> None:
-        """What the server asks for is the least that is waited; jitter comes on top and is bounded too."""
+        """A requested wait is never shortened, and the added jitter is bounded."""
         generator = started(RetryPolicy(base=base, cap=cap), lambda a, b: a + (b - a) * part)
         for _ in range(3):
             assert hint <= generator.send(unavailable(hint)) <= hint + max(base, cap)
 
     def test_a_hint_is_kept_on_the_longest_and_shortest_draw(self) -> None:
-        """On top of it come 0 to ``base`` seconds, so that not all come back at one moment."""
+        """A requested wait is extended by 0 to ``base`` seconds, so that clients do not return together."""
         assert started(RetryPolicy(base=0.5), shortest).send(unavailable(7)) == 7
         assert started(RetryPolicy(base=0.5), longest).send(unavailable(7)) == 7.5
 
     @pytest.mark.parametrize("make", [limited, unavailable])
     def test_a_hint_beyond_max_wait_is_raised_at_once(self, make: Callable[[float], ResponseError]) -> None:
-        """A caller who would wait for an hour is told so instead."""
+        """A requested wait above ``max_wait`` raises the error at once."""
         policy = RetryPolicy(max_wait=120)
         assert started(policy).send(make(120)) >= 0
         error = make(120.1)
@@ -262,18 +262,18 @@ class TestWaits:
         assert caught.value is error
 
     def test_a_hint_of_zero_is_answered_like_none(self) -> None:
-        """At once is not sooner than at all: the range still doubles, or a loop would hammer the server."""
+        """A requested wait of zero is treated as none: the range doubles, which avoids a tight loop."""
         generator = started(RetryPolicy(max_wait=0, base=0.5))
         assert [generator.send(unavailable(0)) for _ in range(3)] == [0.5, 1, 2]
 
     @pytest.mark.parametrize("retry_after", [None, 0.0, 7.0, 120.0])
     def test_a_rate_limit_is_waited_for_at_the_gate(self, retry_after: float | None) -> None:
-        """Which holds everyone back; a wait of this call's own would come on top, and only for this one."""
+        """A 429 adds no wait of its own, because the gate holds back all calls."""
         generator = started(RetryPolicy(max_wait=120))
         assert [generator.send(limited(retry_after)) for _ in range(5)] == [0] * 5
 
     def test_rate_limits_have_their_own_allowance(self) -> None:
-        """An answer of 429 is no failed attempt, and a failed attempt uses up nothing of that allowance."""
+        """Responses with 429 and failed attempts are counted separately."""
         generator = started(RetryPolicy(max_attempts=3, max_rate_limited=4))
         for error in (limited(), limited(), TransportError("1"), limited(), unavailable(), limited()):
             generator.send(error)
@@ -281,7 +281,7 @@ class TestWaits:
             generator.send(limited())
 
     def test_rate_limits_do_not_use_up_attempts(self) -> None:
-        """After all of the allowance, all attempts but those that failed are left."""
+        """Responses with 429 do not use up attempts."""
         generator = started(RetryPolicy(max_attempts=3, max_rate_limited=4))
         for _ in range(4):
             generator.send(limited())
@@ -291,7 +291,7 @@ class TestWaits:
             generator.send(TransportError("3"))
 
     def test_an_allowance_of_none_raises_the_first(self) -> None:
-        """``max_rate_limited=0`` leaves 429 to the caller."""
+        """A 429 is raised to the caller if ``max_rate_limited`` is 0."""
         with pytest.raises(RateLimitError):
             started(RetryPolicy(max_rate_limited=0)).send(limited(0))
 
@@ -299,13 +299,13 @@ class TestWaits:
         "error", [limited(), limited(7.0), unavailable(7.0), StaleConnectionError("x")], ids=repr
     )
     def test_only_waits_of_ones_own_widen_the_range(self, error: CaseLinksError) -> None:
-        """A wait that the server asked for, or at the gate, or none at all, says nothing of the next one."""
+        """A wait for the server or the gate, or a retry without a wait, does not widen the range."""
         generator = started(RetryPolicy(base=0.5))
         generator.send(error)
         assert generator.send(TransportError("x")) == 0.5
 
     def test_a_stale_connection_is_repeated_at_once(self) -> None:
-        """Nothing is wrong with the server; but it counts as an attempt."""
+        """A stale connection is retried at once, and counts as an attempt."""
         generator = started(RetryPolicy(max_attempts=3))
         assert [generator.send(StaleConnectionError("x")) for _ in range(2)] == [0, 0]
         with pytest.raises(StaleConnectionError):
@@ -314,7 +314,7 @@ class TestWaits:
 
 class TestRetryPolicy:
     def test_it_is_a_value(self) -> None:
-        """It is shared, compared and pickled."""
+        """A policy is a value: equal policies compare equal, also after pickling."""
         policy = RetryPolicy(max_attempts=2)
         assert pickle.loads(pickle.dumps(policy)) == policy == attrs.evolve(RetryPolicy(), max_attempts=2)
 
@@ -337,27 +337,27 @@ class TestRetryPolicy:
         ],
     )
     def test_a_setting_out_of_range_is_refused_by_name(self, field: str, value: float) -> None:
-        """As any wrong setting of this package, by a ``ParameterError``, which is a ``ValueError``."""
+        """A setting out of range raises a ``ParameterError``, which is a ``ValueError``."""
         with pytest.raises(ParameterError, match=field):
             RetryPolicy(**cast("Any", {field: value}))
 
     def test_the_least_of_each_is_accepted(self) -> None:
-        """One attempt, no wait, no look later than at once, no budget: each says what it says."""
+        """The smallest value of each setting is accepted."""
         least = RetryPolicy(max_attempts=1, max_rate_limited=0, base=0, cap=0, max_wait=0, settle=0, budget=0)
         assert set(attrs.astuple(least)) == {0, 1}
 
     def test_a_budget_may_be_endless(self) -> None:
-        """``math.inf`` turns it off."""
+        """A budget of ``math.inf`` is accepted, and never ends."""
         assert RetryPolicy(budget=math.inf).budget == math.inf
 
     def test_settings_are_given_by_name(self) -> None:
-        """Seven numbers in a row say nothing."""
+        """Settings are keyword arguments, since seven numbers in a row would be unreadable."""
         with pytest.raises(TypeError):
             cast("Any", RetryPolicy)(3)
 
 
 class Flaky:
-    """Fails with each of ``errors`` in turn, then returns its argument; counts the attempts."""
+    """A callable that raises each of ``errors`` in turn, then returns its argument."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -379,7 +379,7 @@ def decorated(
 ) -> Callable[[str], Awaitable[str]]:
     @retrying(policy, budget or RetryBudget(math.inf))
     async def call(value: str) -> str:
-        """The call."""
+        """Call ``flaky``."""
         return await flaky(value)
 
     return call
@@ -388,13 +388,13 @@ def decorated(
 class TestRetrying:
     @pytest.mark.parametrize("failures", [0, 1, 2])
     async def test_the_result_is_returned(self, failures: int) -> None:
-        """After as many attempts as it took, and no more."""
+        """The result is returned after as many attempts as necessary."""
         flaky = Flaky(*[TransportError("x")] * failures)
         assert await decorated(flaky)("value") == "value"
         assert flaky.attempts == failures + 1
 
     async def test_the_last_error_is_raised(self) -> None:
-        """The very object, after ``max_attempts`` attempts, with nothing of the machinery in its context."""
+        """The error of the last attempt is raised as the same object, with a clean context."""
         errors = [TransportError(str(number)) for number in range(4)]
         flaky = Flaky(*errors)
         with pytest.raises(TransportError) as caught:
@@ -411,7 +411,7 @@ class TestRetrying:
 
     @pytest.mark.parametrize("error", FINAL, ids=name)
     async def test_a_final_error_is_raised_at_once(self, error: CaseLinksError) -> None:
-        """After the one attempt."""
+        """A final error is raised after one attempt."""
         flaky = Flaky(error)
         with pytest.raises(type(error)) as caught:
             await decorated(flaky)("value")
@@ -419,14 +419,14 @@ class TestRetrying:
         assert flaky.attempts == 1
 
     async def test_an_error_that_is_not_ours_passes_through(self) -> None:
-        """A programming mistake is not repeated."""
+        """An error that is not the package's is not retried."""
         flaky = Flaky(LookupError("x"))
         with pytest.raises(LookupError):
             await decorated(flaky)("value")
         assert flaky.attempts == 1
 
     async def test_calls_at_the_same_time_do_not_share_their_counts(self) -> None:
-        """Decorated once, called a hundred times at once: each call has all its attempts."""
+        """A hundred calls at the same time have their own attempts."""
         flaky = {str(number): Flaky(*[TransportError("x")] * 2) for number in range(100)}
 
         @retrying(AT_ONCE, RetryBudget(math.inf))
@@ -437,7 +437,7 @@ class TestRetrying:
         assert {each.attempts for each in flaky.values()} == {3}
 
     async def test_one_call_after_another_starts_anew(self) -> None:
-        """Failures of an earlier call are forgotten."""
+        """A call does not count the failures of an earlier call."""
         flaky = Flaky(*[TransportError("x")] * 2)
         call = decorated(flaky)
         for _ in range(3):
@@ -445,20 +445,20 @@ class TestRetrying:
             assert await call("value") == "value"
 
     async def test_rate_limits_do_not_use_up_attempts(self) -> None:
-        """Three of them and two failures make six attempts, where ``max_attempts`` is three."""
+        """Three responses with 429 and two failures take six attempts, although ``max_attempts`` is three."""
         flaky = Flaky(limited(), TransportError("x"), limited(0.0), TransportError("x"), limited())
         assert await decorated(flaky)("value") == "value"
         assert flaky.attempts == 6
 
     async def test_cancelling_is_not_repeated(self) -> None:
-        """A task that is cancelled in an attempt is cancelled."""
+        """A cancelled attempt is not retried."""
         flaky = Flaky(cast("Exception", asyncio.CancelledError()))
         with pytest.raises(asyncio.CancelledError):
             await decorated(flaky)("value")
         assert flaky.attempts == 1
 
     async def test_the_wait_is_drawn_by_the_given_function(self) -> None:
-        """No randomness but the one passed in."""
+        """The waits are drawn only by the function that was passed in."""
         ranges: list[tuple[float, float]] = []
 
         def uniform(start: float, end: float) -> float:
@@ -473,7 +473,7 @@ class TestRetrying:
         assert ranges == [(0, 1), (0, 2), (0, 3)]
 
     async def test_a_hint_is_waited_for_in_full(self, caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
-        """Not even the machinery beneath, which has a jitter of its own, takes anything off."""
+        """A requested wait is waited in full."""
         flaky = Flaky(unavailable(60.0))
         with caplog.at_level(logging.INFO, "datadog_caselinks"):
             task = asyncio.ensure_future(decorated(flaky)("value"))
@@ -486,7 +486,7 @@ class TestRetrying:
         assert [cast("tuple[Any, ...]", record.args)[-1] for record in caplog.records] == [60.0]
 
     async def test_what_is_decorated_stays_a_coroutine_function(self) -> None:
-        """With its name and docstring; ``inspect`` and frameworks look at that."""
+        """A decorated coroutine function keeps its name, its docstring and its kind."""
 
         @with_retries
         async def call() -> None:
@@ -496,7 +496,7 @@ class TestRetrying:
         assert (call.__name__, call.__doc__) == ("call", "The call.")
 
     async def test_each_wait_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        """On level INFO: which attempt failed, why, and how long the wait is; of a 429 the gate tells."""
+        """Each wait is logged on level INFO with the attempt, its error and the seconds."""
         with caplog.at_level(logging.DEBUG):
             await decorated(Flaky(TransportError("gone"), limited(0.0)))("value")
         ours = [record for record in caplog.records if record.name != "asyncio"]
@@ -512,14 +512,14 @@ OFTEN = RetryPolicy(max_attempts=1000, base=0)
 
 
 async def failure(call: Awaitable[object]) -> CaseLinksError:
-    """The error that ``call`` ends with."""
+    """Return the error that ``call`` raises."""
     with pytest.raises(CaseLinksError) as caught:
         await call
     return caught.value
 
 
 def outage() -> Flaky:
-    """An operation of which each of thousands of attempts fails."""
+    """Return an operation that fails thousands of times."""
     return Flaky(*[TransportError("x") for _ in range(5000)])
 
 
@@ -527,7 +527,7 @@ class TestRetryBudget:
     @given(st.integers(0, 5), st.lists(st.booleans(), max_size=40))
     @example(size=3, outcomes=[False, False, False, True, False])
     def test_it_is_spent_at_nothing_and_never_above_its_size(self, size: int, outcomes: list[bool]) -> None:
-        """A failure takes one of what is left, a success gives one back: at least 0, and at most ``size``."""
+        """A failure takes one from the budget and a success returns one, from 0 to ``size``."""
         budget, left = RetryBudget(size), size
         for is_success in outcomes:
             if is_success:
@@ -540,7 +540,7 @@ class TestRetryBudget:
 
     @pytest.mark.slow
     async def test_one_failure_in_ten_never_spends_it(self) -> None:
-        """In 100,000 calls, of whose attempts 10 % fail at random, no retry is ever denied."""
+        """A failure rate of 10 % never uses up the budget in 100,000 calls."""
         draw = random.Random(20261)
         budget = RetryPolicy().new_budget(100)
         failures = 0
@@ -567,7 +567,7 @@ class TestRetryBudget:
     async def test_an_outage_is_answered_by_no_more_than_it(
         self, calls: int, size: float, max_attempts: int, is_gathered: bool
     ) -> None:
-        """Of N calls that all fail there are N attempts, and at most the budget on top of them."""
+        """N calls that all fail make N attempts, and at most as many retries as the budget."""
         flaky = outage()
         policy = RetryPolicy(max_attempts=max_attempts, base=0)
         call = decorated(flaky, policy, budget=RetryBudget(size))
@@ -580,14 +580,14 @@ class TestRetryBudget:
 
     @pytest.mark.parametrize("size", [1, 2, 10])
     async def test_it_pays_for_as_many_attempts_as_it_says(self, size: int) -> None:
-        """A budget of one is worth one more attempt, or it would be none."""
+        """A budget of N allows N retries."""
         flaky = outage()
         await failure(decorated(flaky, OFTEN, budget=RetryBudget(size))("value"))
         assert flaky.attempts == 1 + size
 
     @pytest.mark.parametrize("error", FAILURES, ids=name)
     async def test_once_it_is_spent_a_call_fails_after_its_one_attempt(self, error: CaseLinksError) -> None:
-        """By an error of the same class, which says so and still pickles with everything."""
+        """A call that finds the budget used up fails with the same class of error, which says so."""
         flaky = Flaky(copy.copy(error))
         budget = RetryBudget(1)
         budget.take()
@@ -601,20 +601,20 @@ class TestRetryBudget:
 
     @pytest.mark.parametrize("error", FINAL, ids=name)
     async def test_what_is_final_anyway_says_nothing_of_it(self, error: CaseLinksError) -> None:
-        """A link that does not exist is no outage."""
+        """A final error, such as a missing link, does not mention the budget."""
         raised = await failure(decorated(Flaky(copy.copy(error)), budget=RetryBudget(0))("value"))
         assert str(raised) == str(error)
         assert not raised.during_outage
 
     async def test_a_last_attempt_says_nothing_of_it(self) -> None:
-        """It would not have been followed by another one with any budget."""
+        """The error of the last attempt does not mention the budget, which would not have changed it."""
         once = RetryPolicy(max_attempts=1)
         raised = await failure(decorated(Flaky(TransportError("x")), once, budget=RetryBudget(0))("value"))
         assert str(raised) == "x"
         assert not raised.during_outage
 
     async def test_it_says_so_once(self) -> None:
-        """Also where several calls end with the same error, since they waited for one request."""
+        """An error that several calls share says once that it was not retried."""
         shared = TransportError("x")
         budget = RetryBudget(0)
         for _ in range(3):
@@ -622,7 +622,7 @@ class TestRetryBudget:
             assert str(shared) == f"x{SPENT}"
 
     async def test_recovery_is_noticed_at_once(self) -> None:
-        """After an outage the first success pays for the next retry."""
+        """The first success after an outage allows the next retry."""
         budget = RetryBudget(3)
         await failure(decorated(outage(), OFTEN, budget=budget)("value"))
         denied = Flaky(TransportError("x"))
@@ -633,13 +633,13 @@ class TestRetryBudget:
         assert (denied.attempts, repeated.attempts) == (1, 2)
 
     async def test_an_endless_one_is_never_spent(self) -> None:
-        """``math.inf`` leaves it to ``max_attempts`` alone."""
+        """An infinite budget leaves the number of retries to ``max_attempts``."""
         flaky, budget = outage(), RetryBudget(math.inf)
         raised = await failure(decorated(flaky, OFTEN, budget=budget)("value"))
         assert (flaky.attempts, str(raised), budget.is_spent) == (1000, "x", False)
 
     async def test_none_at_all_never_repeats(self) -> None:
-        """Not even after successes, since there is nothing to give back to."""
+        """A budget of zero allows no retry, even after successes."""
         budget = RetryBudget(0)
         for _ in range(3):
             assert await decorated(Flaky(), budget=budget)("value") == "value"
@@ -648,7 +648,7 @@ class TestRetryBudget:
         assert flaky.attempts == 1
 
     async def test_calls_and_operations_share_it(self) -> None:
-        """A client has one, whatever it was that failed: what one operation spent no other has."""
+        """All operations of a client share one budget."""
         budget = RetryBudget(5)
         created, listed = outage(), outage()
         await failure(decorated(created, OFTEN, budget=budget)("value"))
@@ -658,7 +658,7 @@ class TestRetryBudget:
         assert not budget.is_spent
 
     async def test_every_failed_attempt_takes_one(self) -> None:
-        """Also the last one of a call, which is not repeated for another reason."""
+        """Each failed attempt takes one from the budget, also the last attempt of a call."""
         budget = RetryBudget(3)
         for attempts in (1, 2):
             policy = RetryPolicy(max_attempts=attempts, base=0)
@@ -667,14 +667,14 @@ class TestRetryBudget:
         assert budget.is_spent
 
     async def test_a_rate_limit_takes_nothing_of_it(self) -> None:
-        """The server works and says when to come back: with no budget at all that is still waited for."""
+        """A 429 takes nothing from the budget, and is waited out even without one."""
         flaky, budget = Flaky(limited(), limited(7.0)), RetryBudget(0)
         assert await decorated(flaky, budget=budget)("value") == "value"
         assert flaky.attempts == 3
 
     @pytest.mark.parametrize("left", [0, 1])
     def test_a_final_rate_limit_leaves_it_as_it_is(self, left: int) -> None:
-        """That a call gave up waiting says neither that the server fails nor that it does not."""
+        """A final 429 does not change the budget."""
         budget = RetryBudget(1)
         if not left:
             budget.take()
@@ -686,7 +686,7 @@ class TestRetryBudget:
 
     @pytest.mark.parametrize("error", FINAL, ids=name)
     def test_a_final_answer_gives_one_back(self, error: CaseLinksError) -> None:
-        """It shows that the server works; an error that is no answer shows nothing."""
+        """A final response returns one to the budget, since the server works; other errors do not."""
         budget = RetryBudget(1)
         budget.take()
         with pytest.raises(type(error)):
@@ -694,7 +694,7 @@ class TestRetryBudget:
         assert budget.is_spent is not isinstance(error, ResponseError)
 
     def test_final_answers_save_nothing_up(self) -> None:
-        """However many there were, a budget of one is spent by one failure."""
+        """Final responses do not raise a budget above its size."""
         budget = RetryBudget(1)
         for _ in range(5):
             with pytest.raises(NotFoundError):

@@ -1,4 +1,4 @@
-"""Searching for cases: an async iterator over pages."""
+"""The rules of searching for cases: an async iterator over pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.steps import answers, listed
 
 
 def found(*numbers: int, **meta: Any) -> Step:
-    """A step that responds with a page of the cases with these numbers."""
+    """Return a step that responds with a page of the cases with these numbers."""
     resources = [
         {"id": some_id(number), "type": "case", "attributes": {"key": f"SHOP-{number}", "title": "A title"}}
         for number in numbers
@@ -63,21 +63,21 @@ class TestPages:
     async def test_a_page_is_requested_when_it_is_needed(
         self, many: Sandbox, client: CaseLinksClient
     ) -> None:
-        """Leaving the loop early saves the requests for the rest."""
+        """A page is requested only when it is needed, so that leaving the loop saves requests."""
         async for each in client.search_cases("payment"):
             assert isinstance(each, Case)
             break
         assert len(many.requests) == 1
 
     async def test_a_filter_selects(self, many: Sandbox, client: CaseLinksClient) -> None:
-        """A query may be a filter, alone or with a text."""
+        """A query may be a filter, with or without a text."""
         assert len(await keys_of(client, "status:closed")) == 125
         assert await keys_of(client, '"timeout 12" -status:closed') == [
             *(f"SHOP-{number}" for number in (128, 126, 124, 122, 120, 12))
         ]
 
     async def test_an_empty_query_finds_all(self, many: Sandbox, client: CaseLinksClient) -> None:
-        """An empty query is no filter at all."""
+        """An empty query finds all cases, and sends no filter."""
         assert len(await keys_of(client, "")) == 250
         assert all("filter" not in request.path for request in many.requests)
 
@@ -89,7 +89,7 @@ class TestPages:
     async def test_what_was_created_meanwhile_shifts_no_case_into_view_twice(
         self, many: Sandbox, client: CaseLinksClient
     ) -> None:
-        """A case that a later page repeats, because new cases shifted the pages, is yielded once."""
+        """A case that new cases have shifted to a later page is yielded once."""
         seen: list[str] = []
         async for each in client.search_cases("payment"):
             if len(seen) == 50:
@@ -99,7 +99,7 @@ class TestPages:
         assert seen == [f"SHOP-{number}" for number in range(250, 0, -1)]
 
     async def test_a_server_that_reports_no_number_of_pages(self, keys: ApiKeys) -> None:
-        """Without it, a search ends at the first page without any case."""
+        """A search without a reported number of pages ends at the first page without cases."""
         async with (
             Server(found(1, 2), found(3), found()) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -123,7 +123,7 @@ class TestPages:
     async def test_pages_without_a_new_case_do_not_end_a_search(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture, total: int | None
     ) -> None:
-        """New cases may shift many pages, so a search goes on until the server has no more pages."""
+        """A search continues past pages without new cases, until the server has no more pages."""
         steps = [found(1, 2, total=total), *[found(1, 2, total=total)] * 9, found(3, total=total)]
         steps += [found(3, total=total), found(4, total=total), found(total=total)]
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as client:
@@ -132,7 +132,7 @@ class TestPages:
         assert not caplog.messages
 
     async def test_pages_without_any_case_do_not_end_a_search(self, keys: ApiKeys) -> None:
-        """The number of pages says that there are more, and so does a page of members that are not cases."""
+        """A page without cases does not end a search if there are more pages or the members are malformed."""
         flawed = answers(200, b'{"data": [{"type": "case"}]}')
         for steps in (
             (found(1, total=3), found(total=3), found(2, total=3)),
@@ -143,7 +143,7 @@ class TestPages:
                 assert len(server.seen) == len(steps)
 
     async def test_pages_that_become_fewer(self, keys: ApiKeys) -> None:
-        """Cases that no longer match make pages fewer during a search; it ends with the page it is at."""
+        """A search ends at the last page, even if cases that no longer match reduce the number of pages."""
         async with (
             Server(found(1, total=5), found(2, total=1)) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -153,7 +153,7 @@ class TestPages:
 
     @pytest.mark.parametrize("total", ["2", None, 2.0, True, {}])
     async def test_an_odd_number_of_pages_is_none(self, keys: ApiKeys, total: object) -> None:
-        """Only a whole number is believed to be the number of pages."""
+        """The number of pages is used only if it is an integer."""
         async with (
             Server(found(1, total=total), found(total=total)) as server,
             CaseLinksClient(server.url, keys) as client,
@@ -164,7 +164,7 @@ class TestPages:
 
 class TestResponses:
     async def test_the_recorded_response(self, keys: ApiKeys) -> None:
-        """A page as Datadog sends it is read."""
+        """A page is read in the form that Datadog sends."""
         attributes = {
             "key": "ET-3",
             "title": "Error: HTTP error",
@@ -186,7 +186,7 @@ class TestResponses:
     async def test_what_is_not_a_case_is_left_out(
         self, keys: ApiKeys, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A member without an id is left out, and the log says so."""
+        """A member without an id is left out and logged."""
         body = b'{"data": [{"type": "case"}, {"id": "%s"}], "meta": {"page": {"total": 1}}}'
         step = answers(200, body % some_id(1).encode())
         async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
@@ -207,7 +207,7 @@ class TestResponses:
     async def test_a_response_to_another_request_is_refused(
         self, keys: ApiKeys, body: bytes, reason: str
     ) -> None:
-        """A response that is not the page that was requested never passes for one."""
+        """A response that is not the requested page is refused."""
         async with (
             Server(answers(200, body)) as server,
             CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
@@ -218,7 +218,7 @@ class TestResponses:
                 await keys_of(client)
 
     async def test_a_page_of_cases_is_not_a_list_of_links(self, keys: ApiKeys) -> None:
-        """Cases in place of links never pass for an empty list, by which a link would be created twice."""
+        """A page of cases is refused as a list of links, and not read as an empty list."""
         async with (
             Server(found(1)) as server,
             CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=1)) as client,
@@ -227,13 +227,13 @@ class TestResponses:
                 await client.list_links(case(some_id(1)))
 
     async def test_a_failed_page_is_retried(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
-        """A search is safe to repeat, so a page that failed is requested again."""
+        """A page that failed is requested again, since a search is idempotent."""
         sandbox.add_case("SHOP-1", "a")
         sandbox.fail_next(Fault.HTTP_503, operation="search_cases", count=2)
         assert await keys_of(client) == ["SHOP-1"]
 
     async def test_a_query_that_the_server_refuses(self, client: CaseLinksClient) -> None:
-        """The error says which search failed, and why."""
+        """The error for a refused query has the query and the reason."""
         with pytest.raises(BadRequestError, match=r"^cannot search cases for 'status:\(': 400 .*invalid"):
             await keys_of(client, "status:(")
 
@@ -241,7 +241,7 @@ class TestResponses:
     async def test_what_is_not_a_text_is_refused(
         self, sandbox: Sandbox, client: CaseLinksClient, query: Any
     ) -> None:
-        """A query that cannot be sent is refused before anything is sent."""
+        """A query that is not a text is refused before anything is sent."""
         with pytest.raises(ParameterError, match=r"^query must be "):
             await keys_of(client, query)
         assert not sandbox.requests
@@ -271,7 +271,7 @@ async def test_each_page_is_a_call(many: Sandbox) -> None:
 
 
 async def test_a_list_of_no_links_is_no_page_of_cases(keys: ApiKeys) -> None:
-    """An empty list has no members that could be wrong, and no cases."""
+    """An empty list is accepted as a page without cases."""
     async with Server(listed) as server, CaseLinksClient(server.url, keys) as client:
         assert await keys_of(client) == []
 

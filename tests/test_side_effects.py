@@ -1,4 +1,4 @@
-"""Logs, events, metrics and progress never change the course of a call, whatever they raise."""
+"""The rule that errors in log handlers, observers, metrics and progress callbacks do not change a call."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestLogs:
     async def test_a_handler_that_raises_at_a_wait_for_the_rate_limit(
         self, package_logger: logging.Logger, clock: Clock, kind: type[Failing], error: Exception, limit: int
     ) -> None:
-        """Every call ends with its link, and later calls are permitted as before."""
+        """A log handler that raises at a wait for the rate limit does not stop the call or later ones."""
         package_logger.addHandler(handler := kind(error))
         now = clock.time()
         async with (
@@ -103,7 +103,7 @@ class TestLogs:
     async def test_a_handler_that_raises_at_a_retry(
         self, package_logger: logging.Logger, error: Exception, at_once: RetryPolicy
     ) -> None:
-        """The attempt is repeated, and a lost response is looked up."""
+        """A log handler that raises at a retry does not stop the retry or the lookup."""
         package_logger.addHandler(handler := Failing(error))
         async with (
             Sandbox() as sandbox,
@@ -115,7 +115,7 @@ class TestLogs:
         assert handler.raised == 1
 
     async def test_a_handler_that_blocks(self, package_logger: logging.Logger, clock: Clock) -> None:
-        """A wait ends when it would have ended without the handler."""
+        """A log handler that blocks does not extend the wait."""
 
         class Slow(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
@@ -136,7 +136,7 @@ class TestLogs:
             await task
 
     async def test_a_handler_that_uses_the_client(self, package_logger: logging.Logger, clock: Clock) -> None:
-        """It may read the rate limit, and even start another call, while the first one waits."""
+        """A log handler may use the client: read the rate limit, or start another call."""
         started: list[asyncio.Task[Any]] = []
 
         class Curious(logging.Handler):
@@ -157,7 +157,7 @@ class TestLogs:
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
     def test_what_ends_the_program_passes(self, package_logger: logging.Logger, error: BaseException) -> None:
-        """A handler may end the program, as Ctrl-C does while it runs."""
+        """An exception that ends the program, such as ``KeyboardInterrupt``, passes through a handler."""
         package_logger.addHandler(Failing(error))
         with pytest.raises(type(error)):
             log(package_logger, logging.INFO, "a message")
@@ -167,7 +167,7 @@ class TestLogs:
     def test_a_record_names_the_line_that_logs(
         self, package_logger: logging.Logger, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The file and the function of a record are those of the caller."""
+        """A log record has the file and the function of the line that logs."""
         log(package_logger, logging.INFO, "a message")
         assert [record.funcName for record in caplog.records] == ["test_a_record_names_the_line_that_logs"]
 
@@ -177,7 +177,7 @@ class TestObservers:
     async def test_an_observer_that_raises(
         self, package_logger: logging.Logger, error: BaseException, at_once: RetryPolicy
     ) -> None:
-        """The call goes on through a retry to its result, even if the log fails too."""
+        """An observer that raises does not stop the call, even if the log fails too."""
         package_logger.addHandler(handler := Failing(error))
 
         def fails(event: object) -> None:
@@ -196,7 +196,7 @@ class TestObservers:
     async def test_progress_that_raises(
         self, client: CaseLinksClient, error: BaseException, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A plan and a graph are complete, and the error is logged."""
+        """A progress callback that raises is logged, and the plan or graph is complete."""
 
         def fails(done: int, total: int) -> None:
             raise error
@@ -229,7 +229,7 @@ class TestTelemetry:
     async def test_an_exporter_that_raises(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, error: BaseException, at_start: bool
     ) -> None:
-        """The call returns its link, and no span stays current after it."""
+        """A span exporter that raises does not stop the call or leave a current span."""
         provider = TracerProvider()
         provider.add_span_processor(FailingProcessor(error, at_start=at_start))
         observer = telemetry.OpenTelemetry()
@@ -245,7 +245,7 @@ class TestTelemetry:
     async def test_a_provider_that_cannot_be_loaded(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The environment may name a provider that is not installed; calls go on without spans."""
+        """A tracer provider that cannot be loaded leaves calls without spans."""
 
         def fails() -> None:
             raise StopIteration

@@ -1,4 +1,4 @@
-"""Which texts mean which site, and which are refused because the keys would go astray."""
+"""The rules of sites: which texts name which site, and which are refused to protect the keys."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ class TestTheNineSites:
     def test_by_what_stands_in_the_address_bar(
         self, name: str, domain: str, api_host: str, web_host: str
     ) -> None:
-        """Path, query, fragment and port of an address do not matter, and keys never travel in the clear."""
+        """The path, the query, the fragment and the port of a site's URL are ignored, and https is used."""
         site = Site(name, f"https://{api_host}")
         assert Site.parse(f"https://{web_host}/cases/1?view=list&a=b#top") == site
         assert Site.parse(f"http://{web_host}:443/") == site
         assert Site.parse(f"https://{api_host}/api/v2/cases") == site
 
     def test_by_name_in_any_letter_case(self, name: str, domain: str, api_host: str, web_host: str) -> None:
-        """The name that Datadog's documentation uses, and the one of the constant."""
+        """A site is found by its name or its constant, in any letter case."""
         site = Site(name, f"https://{api_host}")
         assert Site.parse(name) == Site.parse(name.lower()) == Site.parse(name.title()) == site
         assert Site.parse(name.replace("-", "_")) == site
 
     def test_as_a_constant(self, name: str, domain: str, api_host: str, web_host: str) -> None:
-        """Each is an attribute of the class, under its name, and stands under its domain."""
+        """Each site is a constant of the class, and is in ``SITES`` under its domain."""
         assert getattr(Site, name.replace("-", "_")) == SITES[domain] == Site(name, f"https://{api_host}")
 
     def test_however_it_is_written(self, name: str, domain: str, api_host: str, web_host: str) -> None:
-        """White space around it, upper case and the dot of a full domain name change nothing."""
+        """White space, upper case and a final dot do not change the site."""
         site = Site(name, f"https://{api_host}")
         assert Site.parse(f"  {domain.upper()}\n") == Site.parse(f"{domain}.") == site
         assert Site.parse(f"HTTPS://{web_host.upper()}/Cases") == site
@@ -63,24 +63,24 @@ class TestTheNineSites:
     def test_by_an_organisations_own_subdomain(
         self, name: str, domain: str, api_host: str, web_host: str
     ) -> None:
-        """Organisations have addresses of their own under a site's domain."""
+        """A subdomain of an organisation belongs to the site."""
         assert Site.parse(f"https://acme.{domain}/cases").name == name
         assert Site.parse(f"a.b.{domain}").name == name
 
 
 def test_an_at_sign_in_a_search_is_no_password() -> None:
-    """Attributes begin with one in Datadog's searches, and so stand in the address bar."""
+    """An @ in a query or path is not a password, because Datadog's searches contain it."""
     assert Site.parse("https://app.datadoghq.eu/cases?query=@assignee:me") == Site.EU1
     assert Site.parse("app.datadoghq.eu/cases/@me") == Site.EU1
 
 
 def test_what_people_search_for_does_not_matter() -> None:
-    """Behind a site's own host the address may hold anything."""
+    """The path and the query of a site's URL may contain any characters."""
     assert Site.parse("https://app.datadoghq.eu/cases?query=zürich brücke") == Site.EU1
 
 
 def test_there_are_nine() -> None:
-    """The table is complete."""
+    """The table has all nine sites."""
     assert [(site.name, domain) for domain, site in SITES.items()] == [row[:2] for row in TABLE]
 
 
@@ -97,7 +97,7 @@ class TestUnknownSites:
         ],
     )
     def test_the_nearest_is_suggested(self, text: str, nearest: str) -> None:
-        """A slip of the pen is corrected, and all nine are listed."""
+        """The message for a misspelt site suggests the nearest one, and lists all nine."""
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(text)
         assert f"{text!r} is not a Datadog site" in str(caught.value)
@@ -106,7 +106,7 @@ class TestUnknownSites:
 
     @pytest.mark.parametrize("text", ["", " ", "x", "localhost", "127.0.0.1:8080", "example.com"])
     def test_nothing_far_off_is_suggested(self, text: str) -> None:
-        """A hint that only guesses is none; the message says what else would do."""
+        """The message for a text unlike any site suggests none, and describes the valid forms."""
         with pytest.raises(ConfigurationError, match="or a base URL with https://") as caught:
             Site.parse(text)
         assert "Did you mean" not in str(caught.value)
@@ -114,7 +114,7 @@ class TestUnknownSites:
     @pytest.mark.parametrize("label", ["us1", "us9", "eu1", "ap3", "uk2", "gov", "api.us9", "app.eu1"])
     @pytest.mark.parametrize("domain", ["datadoghq.com", "ddog-gov.com"])
     def test_a_site_of_tomorrow_is_no_organisation(self, label: str, domain: str) -> None:
-        """A label as Datadog gives it to sites would send the keys to the wrong one."""
+        """A subdomain that could be a future site is not taken for an organisation."""
         with pytest.raises(ConfigurationError, match="is not a Datadog site"):
             Site.parse(f"{label}.{domain}")
 
@@ -131,12 +131,12 @@ class TestUnknownSites:
             "evil.example\uff0fdatadoghq.com",
             "datadoghq\u3002com",
             "data\u0501oghq.com",  # a Cyrillic letter
-            "\u24d3atadoghq.com",  # a circled one, which IDNA makes plain
+            "\u24d3atadoghq.com",  # a circled letter, which IDNA converts to a plain one
         ],
     )
     @pytest.mark.parametrize("form", ["{}", "https://{}", "https://{}:8443/cases"])
     def test_a_host_that_looks_like_datadogs_is_refused(self, host: str, form: str) -> None:
-        """The keys would be sent to whoever owns it."""
+        """A host that resembles Datadog's is refused, because it would get the keys."""
         with pytest.raises(ConfigurationError):
             Site.parse(form.format(host))
 
@@ -145,7 +145,7 @@ class TestUnknownSites:
         [("data\u0501oghq.com", "U+0501"), ("app.datadoghq.com\u200b", "U+200B"), ("a b", "U+0020")],
     )
     def test_the_message_names_a_character_that_is_not_allowed(self, host: str, number: str) -> None:
-        """A character that is invisible or looks like another one is named by its number."""
+        """The message names an invisible or misleading character by its code point."""
         with pytest.raises(ConfigurationError, match=rf"a URL cannot contain {number[0]}\{number[1:]}$"):
             Site.parse(f"https://{host}")
 
@@ -154,7 +154,7 @@ class TestUnknownSites:
         ["x" * 100_000, "\U0001f600" * 100_000, f"x:{'y' * 100_000}", "https://" + "\U0001f600" * 1000],
     )
     def test_a_long_text_is_cut(self, text: str) -> None:
-        """The message stays readable whatever is in the variable."""
+        """The message shortens a long text."""
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(text)
         assert len(str(caught.value)) < 500
@@ -162,7 +162,7 @@ class TestUnknownSites:
 
 @pytest.mark.parametrize("url", ["https://proxy.example", "https://api.example.com", "http://localhost:1"])
 def test_a_server_of_your_own_has_no_domain(url: str) -> None:
-    """Only Datadog's nine sites have a domain and a web interface."""
+    """A server that is not Datadog's has no domain and no web URL."""
     site = Site.parse(url)
     assert (site.domain, site.web_url) == (None, None)
 
@@ -182,7 +182,7 @@ class TestBaseUrls:
         ],
     )
     def test_a_server_of_ones_own(self, text: str, api_url: str) -> None:
-        """Port and path are kept, a slash at the end is not; the host is the name."""
+        """A URL of another server keeps its port and path, and loses a final slash."""
         assert Site.parse(text) == Site(URL(api_url).raw_host or "", api_url)
 
     @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ class TestBaseUrls:
         ],
     )
     def test_http_is_for_loopback(self, url: str) -> None:
-        """What does not leave the machine may go unencrypted."""
+        """An ``http`` URL is accepted for loopback, because the keys do not leave the machine."""
         assert URL(Site.parse(url).api_url) == URL(url)
 
     @pytest.mark.parametrize(
@@ -218,24 +218,24 @@ class TestBaseUrls:
         ],
     )
     def test_nothing_else_goes_in_the_clear(self, url: str) -> None:
-        """The keys are in every request, so anything but https is refused beyond loopback."""
+        """Any other URL than https is refused beyond loopback, because each request contains the keys."""
         with pytest.raises(ConfigurationError):
             Site.parse(url)
 
     def test_the_message_says_why_http_is_refused(self) -> None:
-        """And what to do."""
+        """The message for an ``http`` URL says that the keys would be sent unencrypted: use https."""
         with pytest.raises(ConfigurationError, match="would send the keys unencrypted: use https"):
             Site.parse("http://proxy.example")
 
     @pytest.mark.parametrize("tail", ["?a=b", "#top", "/?a", "/x?a#b"])
     def test_a_query_or_fragment_is_refused(self, tail: str) -> None:
-        """They have no place before the path of a request."""
+        """A base URL with a query or a fragment is refused."""
         with pytest.raises(ConfigurationError, match="has a query or fragment: remove it"):
             Site.parse(f"https://proxy.example{tail}")
 
     @pytest.mark.parametrize("text", ["https://", "https:///path", "https://:8443"])
     def test_a_url_without_a_host_is_refused(self, text: str) -> None:
-        """It names nobody."""
+        """A URL without a host is refused."""
         with pytest.raises(ConfigurationError, match="has no host"):
             Site.parse(text)
 
@@ -257,7 +257,7 @@ class TestBaseUrls:
     )
     @pytest.mark.parametrize("start", ["https://me:", "http://", "ftp://:", "//me:", "me:", ""])
     def test_a_password_in_a_url_is_refused_and_not_shown(self, host: str, start: str) -> None:
-        """Whatever else is wrong, or right, with the URL: messages end up in logs."""
+        """A URL with a password is refused, and the message never shows the password."""
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(f"{start}hunter2@{host}")
         assert "hunter2" not in str(caught.value)
@@ -266,13 +266,13 @@ class TestBaseUrls:
         "text", ["https://me:hunter2/x@proxy.example", "me/hunter2@x", "https://hunter2\uff0f@x"]
     )
     def test_a_password_that_is_not_encoded_is_not_shown(self, text: str) -> None:
-        """A slash ends the host, and leaves half of the password as a port and half as a path."""
+        """A password with a slash is not shown, although the slash ends the host."""
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(text)
         assert "hunter2" not in str(caught.value)
 
     def test_the_message_says_why_a_password_is_refused(self) -> None:
-        """And what to do."""
+        """The message for a URL with a password says what to remove."""
         with pytest.raises(ConfigurationError, match="user name or password: remove it"):
             Site.parse("https://user:hunter2@proxy.example")
 
@@ -280,7 +280,7 @@ class TestBaseUrls:
         "text", ["https://[::1", "https://proxy.example:99999", "https://proxy.example:x"]
     )
     def test_what_is_no_url_is_shown(self, text: str) -> None:
-        """The message shows the text and says what is wrong with it."""
+        """The message for an invalid URL quotes it and says what is wrong."""
         with pytest.raises(ConfigurationError, match="is neither a site nor a URL: ") as caught:
             Site.parse(text)
         assert repr(text) in str(caught.value)
@@ -329,25 +329,25 @@ class TestAnyText:
     @example("https://[::1%/]")
     @example("http://[]")
     def test_is_a_site_that_can_be_asked_or_refused(self, text: str) -> None:
-        """Nothing but :class:`ConfigurationError`; and an accepted URL goes into a request as it is."""
+        """Any text is a usable site or raises ``ConfigurationError``."""
         _require_usable_or_refused(text)
 
     @pytest.mark.parametrize("scheme", ["https://", "http://", ""])
     @pytest.mark.parametrize("host", ODD_HOSTS)
     def test_an_odd_host_can_be_asked_or_is_refused(self, scheme: str, host: str) -> None:
-        """As above, for what is known to go wrong in URLs."""
+        """A URL with an odd host is a usable site or raises ``ConfigurationError``."""
         _require_usable_or_refused(scheme + host)
 
     @pytest.mark.parametrize("host", ["a..b", "-", "%00", "a b", "a\\b", "ü.example", "a" * 300, "\ud800"])
     def test_what_is_no_host_name_is_refused(self, host: str) -> None:
-        """At once, and not by the first request."""
+        """An invalid host name is refused when the site is parsed."""
         with pytest.raises(ConfigurationError) as caught:
             Site.parse(f"https://{host}")
         assert str(caught.value).isprintable()
 
     @given(st.sampled_from([*SITES.values()]) | st.just(Site("x", "https://x")))
     def test_a_site_is_found_by_its_own_url_and_pickles(self, site: Site) -> None:
-        """A site is a value, and its ``api_url`` is enough to tell another process of it."""
+        """A site is a value, and can be parsed from its own ``api_url`` in another process."""
         assert Site.parse(site.api_url) == site == pickle.loads(pickle.dumps(site))
 
 

@@ -1,4 +1,4 @@
-"""The soak: its rules, and that it runs. How long it can be gone on with is no matter of tests."""
+"""The soak test: its rules, and a short run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CALM = Soaked(
 
 class TestRules:
     def test_all_are_kept(self) -> None:
-        """Nothing lost, nothing twice, nothing told wrongly, nothing grown, nothing left."""
+        """A run with no lost, duplicate or leftover link, no false report and no growth keeps all rules."""
         assert {row.met for row in rows(CALM)} == {None, True}
 
     @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ class TestRules:
         ids=["lost", "twice", "denied wrongly", "descriptors", "tasks"],
     )
     def test_one_is_too_many(self, broken: Soaked, words: str) -> None:
-        """Each rule is broken by one, and says so."""
+        """Each rule fails by a single violation, and names it."""
         assert [words in row.measured for row in rows(broken) if row.met is False] == [True]
 
     @pytest.mark.parametrize(
@@ -54,20 +54,20 @@ class TestRules:
         ids=["memory", "descriptors", "tasks"],
     )
     def test_what_grows_is_told(self, grown: dict[str, Any], words: str) -> None:
-        """The last quarter is held against the second, since the first warms up."""
+        """Growth is the difference between the last and the second quarter, since the first is a warm-up."""
         samples = [*CALM.samples[:60], *(evolve(sample, **grown) for sample in CALM.samples[60:])]
         assert [words in row.measured for row in rows(evolve(CALM, samples=samples)) if row.met is False] == [
             True
         ]
 
     def test_a_warm_up_is_no_growth(self) -> None:
-        """What is taken in the first quarter and kept is what a client needs."""
+        """Memory that is allocated in the first quarter and kept is not growth."""
         samples = [*(evolve(sample, memory=10.0) for sample in CALM.samples[:30]), *CALM.samples[30:]]
         assert {row.met for row in rows(evolve(CALM, samples=samples))} == {None, True}
 
 
 def test_the_picture_shows_the_rate_and_the_restarts() -> None:
-    """Ten links in each second are bars of one height; each restart is a line in both plots."""
+    """Each second with ten links is a bar of the same height, and each restart is a line in both plots."""
     root = ElementTree.fromstring(picture(CALM))
     parts = list(root.iter())
     rates = {part.get("height") for part in parts if part.get("class") == "ours"}
@@ -76,7 +76,7 @@ def test_the_picture_shows_the_rate_and_the_restarts() -> None:
 
 
 def test_it_runs(tmp_path: Path) -> None:
-    """A few links among faults and restarts keep the rules; it writes what came out."""
+    """A short run with faults and restarts keeps the rules and writes its results."""
     pytest.importorskip("orjson")
     command = [sys.executable, "-m", "benchmarks.soak", "--links", "120", "--seed", "1"]
     subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, check=True, timeout=300)

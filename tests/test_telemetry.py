@@ -1,4 +1,4 @@
-"""The rules of spans and metrics: what an SDK of OpenTelemetry gets to see of calls."""
+"""The rules of spans and metrics: what an OpenTelemetry SDK records of calls."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ READER = InMemoryMetricReader()
 
 @pytest.fixture(scope="module", autouse=True)
 def providers() -> None:
-    """A process can set them once; whoever got a tracer before then gets its spans through them too."""
+    """Set the providers of the process, which can be set only once."""
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(EXPORTER))
     trace.set_tracer_provider(tracers)
@@ -64,13 +64,13 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
-    """Those of ours, by their short names."""
+    """Return the package's own attributes by their short names."""
     assert span.attributes is not None
     return {name.removeprefix("datadog_caselinks."): value for name, value in span.attributes.items()}
 
 
 def measured() -> dict[tuple[str, str], float]:
-    """What the instruments told so far, by their short names and operations or relationships."""
+    """Return the current measurements, by short name and operation or relationship."""
     data = READER.get_metrics_data()
     scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
     found: dict[tuple[str, str], float] = {}
@@ -84,7 +84,7 @@ def measured() -> dict[tuple[str, str], float]:
 
 class TestSpans:
     async def test_each_call_is_one(self, spans: InMemorySpanExporter) -> None:
-        """Internal, with what it was about and what came of it."""
+        """Each call is an internal span with its subject and its result."""
         async with (
             Sandbox(seed="demo") as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials) as links,
@@ -125,7 +125,7 @@ class TestSpans:
     async def test_a_failure_is_an_error(
         self, spans: InMemorySpanExporter, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """With its class and its message; a retry before it is an event."""
+        """A failed call has the class and the message of its error, and each retry is an event."""
         async with (
             Server(answers(503), answers(400)) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
@@ -142,7 +142,7 @@ class TestSpans:
     async def test_what_happens_on_the_way(
         self, spans: InMemorySpanExporter, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
-        """A wait for the rate limit and a look that found the link are events."""
+        """A wait for the rate limit and a lookup that found the link are events of the span."""
         api = Api()
         async with (
             Server(answers(429, Retry_After="60"), api.applies(drops), api) as server,
@@ -154,7 +154,7 @@ class TestSpans:
         assert attributes(span)["waited_seconds"] > 50
 
     async def test_a_run_is_above_its_links(self, spans: InMemorySpanExporter) -> None:
-        """And below whatever the user had begun; what its consumer does is not below it."""
+        """The span of a run is the parent of its links' spans, and not of the consumer's spans."""
         tracer = trace.get_tracer("the user's")
         async with (
             Sandbox() as sandbox,
@@ -185,7 +185,7 @@ class TestSpans:
         }
 
     async def test_one_trace_down_to_the_request(self, spans: InMemorySpanExporter, keys: ApiKeys) -> None:
-        """aiohttp's own instrumentation stands below our span, and tells the server of it."""
+        """A span of aiohttp's own instrumentation is below the call's span."""
         instrumentor = AioHttpClientInstrumentor()
         instrumentor.instrument()
         try:
@@ -202,7 +202,7 @@ class TestSpans:
         assert f"{call.context.trace_id:032x}" in sent
 
     async def test_no_span_shows_a_key(self, spans: InMemorySpanExporter, keys: ApiKeys) -> None:
-        """Whatever the server echoes."""
+        """No span contains a key, even if the server echoes the keys."""
         assert isinstance(keys.api_key, str)
         echo = f'{{"errors": ["{keys.api_key} {keys.app_key}"]}}'.encode()
         async with Server(answers(400, echo)) as server, CaseLinksClient(server.url, keys) as links:
@@ -217,7 +217,7 @@ class TestSpans:
     async def test_no_span_shows_the_login_of_a_proxy(
         self, spans: InMemorySpanExporter, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """Nor does one of aiohttp's own instrumentation, which quotes aiohttp's errors."""
+        """No span, not even one of aiohttp's instrumentation, contains the login of a proxy."""
         instrumentor = AioHttpClientInstrumentor()
         instrumentor.instrument()
         try:
@@ -234,7 +234,7 @@ class TestSpans:
 
 
 async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
-    """Links created, retries, seconds that the rate limit took; and what is in flight comes back to zero."""
+    """Links, retries and the seconds of rate limit waits are counted; calls in flight return to zero."""
     before = measured()
     async with (
         Server(answers(429, Retry_After="60"), answers(503), listed, created) as server,
@@ -255,7 +255,7 @@ async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) ->
 async def test_without_the_api_nothing_is_told(
     monkeypatch: pytest.MonkeyPatch, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
 ) -> None:
-    """Without OpenTelemetry calls work, and observing costs one empty context."""
+    """Without OpenTelemetry calls work, and the instrumentation is one empty context."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.delitem(sys.modules, "datadog_caselinks.telemetry")
     api = Api()
@@ -274,7 +274,7 @@ async def test_without_the_api_nothing_is_told(
 async def test_without_a_provider_nothing_is_observed(
     kind: str, monkeypatch: pytest.MonkeyPatch, keys: ApiKeys
 ) -> None:
-    """``opentelemetry-api`` alone records nothing, so calls are observed only if a provider is set up."""
+    """Calls are observed only if a provider is set up, since ``opentelemetry-api`` alone records nothing."""
     spans, readings = TracerProvider(), MeterProvider()
     monkeypatch.setattr(
         trace, "get_tracer_provider", lambda: spans if kind == "spans" else ProxyTracerProvider()
@@ -288,7 +288,7 @@ async def test_without_a_provider_nothing_is_observed(
 
 
 async def test_a_span_that_is_not_recorded(monkeypatch: pytest.MonkeyPatch, keys: ApiKeys) -> None:
-    """A sampler may leave out spans; metrics are recorded all the same."""
+    """Metrics are recorded even if a sampler leaves out the span."""
     monkeypatch.setattr(trace, "get_tracer", NoOpTracerProvider().get_tracer)
     before = measured().get(("links.created", "BLOCKS"), 0)
     monkeypatch.setattr(datadog_caselinks.client, "_opentelemetry", OpenTelemetry)
@@ -299,7 +299,7 @@ async def test_a_span_that_is_not_recorded(monkeypatch: pytest.MonkeyPatch, keys
 
 
 async def test_trace_configs_of_the_user(keys: ApiKeys) -> None:
-    """They are those of the sessions that a manager opens; a session of the user's has its own."""
+    """``trace_configs`` apply to the sessions of a manager, and are refused for the caller's session."""
     seen = []
 
     async def on_start(*_: object) -> None:

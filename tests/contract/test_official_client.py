@@ -1,4 +1,4 @@
-"""Datadog's own Python client against the sandbox: it is understood, and understands what comes back."""
+"""Datadog's own Python client works with the sandbox."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Call = Callable[..., Awaitable[Any]]
 
 @asynccontextmanager
 async def waiting(configuration: Configuration) -> AsyncIterator[Call]:
-    """The client that waits, in a thread, since the loop is the sandbox's."""
+    """Yield the sync client, in a thread, since the event loop belongs to the sandbox."""
     with ApiClient(configuration) as client:
         api = CaseManagementApi(client)
         yield lambda name, *args, **named: asyncio.to_thread(getattr(api, name), *args, **named)
@@ -35,7 +35,7 @@ async def waiting(configuration: Configuration) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def awaited(configuration: Configuration) -> AsyncIterator[Call]:
-    """The client that is awaited."""
+    """Yield the async client."""
     async with AsyncApiClient(configuration) as client:
         api = CaseManagementApi(client)
         yield lambda name, *args, **named: getattr(api, name)(*args, **named)
@@ -85,14 +85,14 @@ async def refused(answer: Awaitable[Any]) -> ApiException:
 
 
 def told(error: ApiException) -> list[str]:
-    """What its body says in either form."""
+    """Return the reasons in the body of an error, in either form."""
     return [
         each if isinstance(each, str) else each.get("detail", each["title"]) for each in error.body["errors"]
     ]
 
 
 async def test_create(call: Call, sandbox: Sandbox) -> None:
-    """The link comes back as its model, and is the one that is stored."""
+    """A create returns the stored link as the client's model."""
     made = (await call("create_case_link", body=link(A, "BLOCKS", B))).data
     (stored,) = sandbox.links
     assert (made.id, made.type, made.attributes.relationship) == (
@@ -104,7 +104,7 @@ async def test_create(call: Call, sandbox: Sandbox) -> None:
 
 
 async def test_list_with_a_filter(call: Call) -> None:
-    """On either side, all or those of one relationship."""
+    """A list returns the links on either side, all or those of one relationship."""
     blocks, causes = [
         (await call("create_case_link", body=link(*each))).data
         for each in ((A, "BLOCKS", B), (C, "CAUSES", A))
@@ -115,7 +115,7 @@ async def test_list_with_a_filter(call: Call) -> None:
 
 
 async def test_search(call: Call, shop: StoredCase) -> None:
-    """A page of cases comes back as its model, with the number of pages."""
+    """A search returns a page of cases as the client's model."""
     page = await call("search_cases", page_size=10, page_number=1, filter="hangs status:in_progress")
     assert [each.attributes.key for each in page.data] == ["SHOP-1"]
     assert (page.meta.page.current, page.meta.page.size, page.meta.page.total) == (1, 1, 1)
@@ -123,7 +123,7 @@ async def test_search(call: Call, shop: StoredCase) -> None:
 
 
 async def test_delete(call: Call, sandbox: Sandbox) -> None:
-    """The link is gone, and nothing comes back."""
+    """A delete removes the link and returns nothing."""
     made = (await call("create_case_link", body=link(A, "BLOCKS", B))).data
     assert await call("delete_case_link", made.id) is None
     assert sandbox.links == []
@@ -131,28 +131,28 @@ async def test_delete(call: Call, sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("by", ["key", "id"])
 async def test_get_case(call: Call, shop: StoredCase, by: str) -> None:
-    """By key and by UUID; every attribute has the type that the model wants."""
+    """A lookup by key or UUID returns a case as the client's model."""
     found = (await call("get_case", getattr(shop, by))).data
     assert (found.id, found.attributes.key, found.attributes.title) == (shop.id, "SHOP-1", "Checkout hangs")
     assert str(found.attributes.priority) == "P2"
 
 
 async def test_400(call: Call) -> None:
-    """A relationship that there is not."""
+    """An unknown relationship is a 400 for the client."""
     error = await refused(call("create_case_link", body=link(A, "LIKES", B)))
     (said,) = told(error)
     assert (error.status, said[:43]) == (400, "data.attributes.relationship must be one of")
 
 
 async def test_401(opened: Any) -> None:
-    """Keys that are wrong."""
+    """Wrong keys are a 401 for the client."""
     async with opened(ApiKeys(api_key="another", app_key="another")) as call:
         error = await refused(call("list_case_links", "CASE", A))
     assert (error.status, told(error)) == (401, ["Unauthorized"])
 
 
 async def test_403(opened: Any, sandbox: Sandbox) -> None:
-    """Keys that may read: they list, and create nothing."""
+    """Keys that can only read are a 403 for a create."""
     async with opened(sandbox.credentials_without_scope) as call:
         assert (await call("list_case_links", "CASE", A)).data == []
         error = await refused(call("create_case_link", body=link(A, "BLOCKS", B)))
@@ -163,13 +163,13 @@ async def test_403(opened: Any, sandbox: Sandbox) -> None:
     ("name", "says"), [("delete_case_link", "link not found"), ("get_case", "case not found")]
 )
 async def test_404(call: Call, name: str, says: str) -> None:
-    """A link, or a case, that is not there."""
+    """An unknown link or case is a 404 for the client."""
     error = await refused(call(name, A))
     assert (error.status, told(error)) == (404, [says])
 
 
 async def test_409(call: Call, sandbox: Sandbox) -> None:
-    """An equal link, where the sandbox refuses that."""
+    """An equal link is a 409 for the client if the sandbox refuses duplicates."""
     await call("create_case_link", body=link(A, "BLOCKS", B))
     error = await refused(call("create_case_link", body=link(A, "BLOCKS", B)))
     assert (error.status, told(error)) == (409, ["an equal link exists"])
@@ -177,7 +177,7 @@ async def test_409(call: Call, sandbox: Sandbox) -> None:
 
 
 async def test_429(call: Call, sandbox: Sandbox) -> None:
-    """With what is left of the window, by names that its own retry reads."""
+    """A 429 has the rate limit headers that the client's own retry reads."""
     sandbox.fail_next(Fault.HTTP_429, seconds=7)
     error = await refused(call("list_case_links", "CASE", A))
     headers = {name.lower(): value for name, value in error.headers.items()}

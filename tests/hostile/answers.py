@@ -1,4 +1,4 @@
-"""What a hostile or broken server answers, by name. Each is a step for the server of ``tests.support``."""
+"""The responses of a hostile or broken server, by name: steps for the server of ``tests.support``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASE: Final = Case(some_id(3), "SHOP-1", "A title", "OPEN", "P1")
 Call = Callable[[CaseLinksClient], Any]
 
 OPERATIONS: Final[dict[str, tuple[Call, object]]] = {
-    # name: (the call, what it gives where the server is good)
+    # name: (the call, its result from a correct server)
     "create": (lambda links: links.create_link(NEW), LINK),
     "ensure": (lambda links: links.ensure_link(NEW), (LINK, True)),
     "list": (lambda links: links.list_links(NEW.parent), []),
@@ -35,7 +35,7 @@ OPERATIONS: Final[dict[str, tuple[Call, object]]] = {
 
 
 def good(seen: Seen) -> tuple[int, Any]:
-    """Status and document of the answer to a request, as the API gives it."""
+    """Return the status and the document of a correct response."""
     match seen.method:
         case "POST":
             return 201, {"data": link_json(seen.json["data"]["attributes"])}
@@ -54,7 +54,7 @@ async def well(exchange: Exchange) -> None:
 
 
 def but(send: Callable[[int, bytes], tuple[bytes, ...]]) -> Step:
-    """A step that answers as the API does, but sends status and body as ``send`` has it."""
+    """Return a step that sends a correct status and body in the form that ``send`` returns."""
 
     async def step(exchange: Exchange) -> None:
         status, document = good(exchange.seen)
@@ -66,7 +66,7 @@ def but(send: Callable[[int, bytes], tuple[bytes, ...]]) -> Step:
 
 
 def with_headers(*lines: str, status: int | None = None) -> Step:
-    """A step that answers as the API does, or with ``status``, and has these lines in its header."""
+    """Return a step that responds correctly, or with ``status``, and adds these header lines."""
     more = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
     def send(good_status: int, body: bytes) -> tuple[bytes, ...]:
@@ -77,7 +77,7 @@ def with_headers(*lines: str, status: int | None = None) -> Step:
 
 
 def framed(*lines: bytes, body: bytes | None = None) -> Step:
-    """A step whose header has these lines alone, and that closes the connection after the body."""
+    """Return a step that sends only these header lines, and closes the connection after the body."""
 
     async def step(exchange: Exchange) -> None:
         status, document = good(exchange.seen)
@@ -89,7 +89,7 @@ def framed(*lines: bytes, body: bytes | None = None) -> Step:
 
 
 def encoded(encoding: str, encode: Callable[[bytes], bytes]) -> Step:
-    """A step that encodes the body."""
+    """Return a step that encodes the body."""
 
     def send(status: int, body: bytes) -> tuple[bytes, ...]:
         told = encode(body)
@@ -99,7 +99,7 @@ def encoded(encoding: str, encode: Callable[[bytes], bytes]) -> Step:
 
 
 def saying(text: bytes) -> Step:
-    """A step that succeeds with ``text`` in the place of what was asked for."""
+    """Return a step that succeeds with ``text`` as the body."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.answer(good(exchange.seen)[0], text)
@@ -108,7 +108,7 @@ def saying(text: bytes) -> Step:
 
 
 def endless(begin: bytes, again: bytes, clock: Clock | None = None) -> Step:
-    """A step that says ``again`` for ever; by ``clock`` a second passes each time."""
+    """Return a step that sends ``again`` without end; a second passes on ``clock`` each time."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.send(begin)
@@ -122,13 +122,13 @@ def endless(begin: bytes, again: bytes, clock: Clock | None = None) -> Step:
 
 
 async def half_closes(exchange: Exchange) -> None:
-    """Say that no answer will come, and listen on."""
+    """Close the sending side without a response, and keep reading."""
     exchange.writer.write_eof()
     await asyncio.Event().wait()
 
 
 async def half_closes_after_the_answer(exchange: Exchange) -> None:
-    """Response well, say that this was all, and listen on."""
+    """Respond correctly, then close the sending side and keep reading."""
     await well(exchange)
     exchange.writer.write_eof()
 
@@ -302,7 +302,7 @@ REFUSED: Final[dict[str, Step]] = {
 
 
 def elsewhere(url: str) -> dict[str, Step]:
-    """Answers that point to ``url``: redirects, challenges and whatever else could be followed."""
+    """Return responses that point to ``url``: redirects, challenges and similar headers."""
     target = f"{url}/api/v2/cases/link?a=b"
     locations = {
         "elsewhere": target,

@@ -1,4 +1,4 @@
-"""Whatever a server answers: a value or an error of ours, the keys for nobody else, and then all is well."""
+"""Any response is a value or an error of the package, leaks no keys, and does not affect later calls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ each_operation = pytest.mark.parametrize("operation", OPERATIONS)
 
 @define
 class World:
-    """A server that is hostile until it ``is_good``, another that nobody should ask, and a client."""
+    """A hostile server until ``is_good`` is set, another server that must get no request, and a client."""
 
     server: Server
     other: Server
@@ -61,7 +61,7 @@ class World:
     events: list[object] = Factory(list)
 
     async def outcome(self, operation: str) -> object:
-        """What an operation gives or raises."""
+        """Return the result or the error of an operation."""
         call, _ = OPERATIONS[operation]
         try:
             result: object = await in_no_time(self.clock, call(self.links))
@@ -89,7 +89,7 @@ async def world(clock: Clock, caplog: pytest.LogCaptureFixture) -> AsyncIterator
     ):
         made = World(server, other, links, clock, events=events)
         yield made
-        # Whatever a test is about, these hold.
+        # These conditions apply to every test.
         assert other.connections == 0
         assert not any("Cookie" in seen.headers for seen in server.seen)
         assert_nothing_of(KEYS, map(repr, events))
@@ -98,7 +98,7 @@ async def world(clock: Clock, caplog: pytest.LogCaptureFixture) -> AsyncIterator
 
 
 def require_error(outcome: object, *kinds: type[CaseLinksError]) -> None:
-    """Fail unless it is one of ``kinds``, fit to be shown, and without a key."""
+    """Fail unless ``outcome`` is one of ``kinds``, printable, and without a key."""
     assert isinstance(outcome, kinds), outcome
     assert str(outcome).isprintable()
     assert len(str(outcome)) < 2000
@@ -106,7 +106,7 @@ def require_error(outcome: object, *kinds: type[CaseLinksError]) -> None:
 
 
 async def require_good_again(world: World, operation: str) -> None:
-    """Fail unless the next call, to a server that is good by now, gives what it should."""
+    """Fail unless the next call, to a server that has recovered, has the correct result."""
     world.is_good = True
     assert await world.outcome(operation) == OPERATIONS[operation][1]
 
@@ -114,7 +114,7 @@ async def require_good_again(world: World, operation: str) -> None:
 @each_operation
 @pytest.mark.parametrize("name", HARMLESS)
 async def test_what_is_odd_and_good(world: World, name: str, operation: str) -> None:
-    """It is a success like any other, and so is the next call."""
+    """An unusual but correct response is a success, and so is the next call."""
     world.hostile = HARMLESS[name]
     assert await world.outcome(operation) == OPERATIONS[operation][1]
     await require_good_again(world, operation)
@@ -123,7 +123,7 @@ async def test_what_is_odd_and_good(world: World, name: str, operation: str) -> 
 @each_operation
 @pytest.mark.parametrize("name", GARBLED)
 async def test_what_is_no_answer(world: World, name: str, operation: str) -> None:
-    """No operation takes it for one; a create or ensure says that the link may be there."""
+    """A garbled response is an error for every operation, and ambiguous for creates."""
     world.hostile = GARBLED[name]
     require_error(await world.outcome(operation), TransportError, AmbiguousResultError)
     await require_good_again(world, operation)
@@ -132,7 +132,7 @@ async def test_what_is_no_answer(world: World, name: str, operation: str) -> Non
 @each_operation
 @pytest.mark.parametrize("name", MEANINGLESS)
 async def test_what_has_no_meaning(world: World, name: str, operation: str) -> None:
-    """The deletion of a link needs no document; for all else one without a link is an error."""
+    """A success without a link is an error for every operation but a delete."""
     world.hostile = MEANINGLESS[name]
     outcome = await world.outcome(operation)
     if operation != "delete":
@@ -145,7 +145,7 @@ async def test_what_has_no_meaning(world: World, name: str, operation: str) -> N
 @each_operation
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_is_a_refusal(world: World, name: str, operation: str) -> None:
-    """Whatever its body, and whatever its status, it is an error of that status."""
+    """A response with an error status is an error with that status, for any body."""
     world.hostile = REFUSED[name]
     require_error(await world.outcome(operation), ResponseError, AmbiguousResultError)
     await require_good_again(world, operation)
@@ -154,7 +154,7 @@ async def test_what_is_a_refusal(world: World, name: str, operation: str) -> Non
 @each_operation
 @pytest.mark.parametrize("name", elsewhere("http://elsewhere.example"))
 async def test_what_points_elsewhere(world: World, name: str, operation: str) -> None:
-    """Nothing is followed, so the other server never hears of the keys."""
+    """A response that points to another server is not followed, so that the other server gets no keys."""
     world.hostile = elsewhere(world.other.url)[name]
     require_error(await world.outcome(operation), ResponseError)
     await require_good_again(world, operation)
@@ -166,7 +166,7 @@ async def test_what_points_elsewhere(world: World, name: str, operation: str) ->
 async def test_limits_that_no_server_means(
     world: World, name: str, status: int | None, operation: str
 ) -> None:
-    """A good answer stays good; whatever was asked for, after an hour all is as before."""
+    """Absurd rate limit headers do not turn a success into an error, and have no effect after an hour."""
     world.hostile = with_headers(*LIMITS[name], status=status)
     outcome = await world.outcome(operation)
     if status:
@@ -182,7 +182,7 @@ async def test_limits_that_no_server_means(
 async def test_limits_that_no_server_means_for_many_calls_at_once(
     world: World, name: str, status: int | None
 ) -> None:
-    """Every call ends, with its link or with an error of the package, and none waits for ever."""
+    """Absurd rate limit headers let every one of many calls end with its link or an error."""
     world.hostile = with_headers(*LIMITS[name], status=status)
     create, expected = OPERATIONS["create"]
     calls = (create(world.links) for _ in range(25))
@@ -211,17 +211,17 @@ async def test_limits_that_no_server_means_for_many_calls_at_once(
     ids=["100s", "headers", "header", "reason", "chunks", "extension", "body", "empty lines"],
 )
 async def test_what_never_ends(world: World, begin: bytes, again: bytes, operation: str) -> None:
-    """However little comes at a time, each attempt has its time, and then it is over."""
+    """A response without end is cut off by the timeout of each attempt."""
     world.hostile = endless(begin, again, world.clock)
     before = world.clock.time()
     require_error(await world.outcome(operation), TransportError, AmbiguousResultError)
-    assert world.clock.time() - before < 5 * 20 + HOUR / 60  # attempts and looks, of 20 s each
+    assert world.clock.time() - before < 5 * 20 + HOUR / 60  # attempts and lookups, of 20 s each
     await require_good_again(world, operation)
 
 
 @each_operation
 async def test_an_answer_that_nobody_asked_for(world: World, operation: str) -> None:
-    """What comes on a connection between two calls is no answer to the second one."""
+    """An unsolicited response between two calls is not read as the response to the second."""
     held: list[Exchange] = []
 
     async def keep(exchange: Exchange) -> None:
@@ -239,7 +239,7 @@ async def test_an_answer_that_nobody_asked_for(world: World, operation: str) -> 
 
 @each_operation
 async def test_an_answer_before_the_request_is_read(world: World, operation: str) -> None:
-    """It counts: of a good server it is good, and of a refusal no byte more needs to be sent."""
+    """A response that arrives before the request is read counts as its response."""
     early = head(413, Content_Length="0", Connection="close")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -261,6 +261,6 @@ async def test_an_answer_before_the_request_is_read(world: World, operation: str
 
 
 def test_operations_are_those_of_the_client() -> None:
-    """Whatever sends a request of its own is tried above."""
+    """The tests cover every operation of the client."""
     tried: dict[str, Any] = {name.removesuffix("_link").removesuffix("s"): name for name in OPERATIONS}
     assert set(tried) == {"create", "ensure", "list", "delete", "get_case"}

@@ -1,4 +1,4 @@
-"""A server may send back what it was sent, in any place and any spelling: no error shows a key."""
+"""A server may echo the keys in any place and encoding: no error shows a key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLICY = RetryPolicy(max_attempts=2, max_rate_limited=1, base=0, settle=0)
 TOKEN: Final = "token/with+0123<&>==" + "x" * 2000
 SECRETS: Final = [*KEYS, TOKEN]
 
-# Each makes of the keys what a body holds.
+# Each function encodes the keys for a body.
 SPELLINGS: Final[dict[str, Callable[[str], bytes]]] = {
     "as text": str.encode,
     "in JSON": lambda told: json.dumps({"errors": [told]}).encode(),
@@ -60,7 +60,7 @@ def _escaped(told: str) -> str:
 
 
 def in_body(status: int | None, spell: Callable[[str], bytes]) -> Step:
-    """A step whose body holds the keys, of an error or of what should be a success."""
+    """Return a step with the keys in the body of an error or of a success."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.answer(status or good(exchange.seen)[0], spell("".join(sent(exchange))))
@@ -80,7 +80,7 @@ async def in_ids(exchange: Exchange) -> None:
 
 
 def in_header(name: str, status: int) -> Step:
-    """A step that has the keys in this header, and in the reason."""
+    """Return a step with the keys in this header."""
 
     async def step(exchange: Exchange) -> None:
         told = ",".join(sent(exchange))
@@ -93,7 +93,7 @@ def in_header(name: str, status: int) -> Step:
 
 
 def in_reason(form: bytes) -> Step:
-    """A step that answers with this line, where the keys stand for ``%s``."""
+    """Return a step that sends this line with the keys in place of ``%s``."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.send(form % ",".join(sent(exchange)).encode() + b"\r\nContent-Length: 0\r\n\r\n")
@@ -103,7 +103,7 @@ def in_reason(form: bytes) -> Step:
 
 
 def sent(exchange: Exchange) -> list[str]:
-    """The keys or the token that came with the request."""
+    """Return the keys or the token of the request."""
     headers = exchange.seen.headers
     if "Authorization" in headers:
         return [headers["Authorization"].removeprefix("Bearer ")]
@@ -116,7 +116,7 @@ def credentials(request: pytest.FixtureRequest) -> Credentials:
 
 
 async def require_silent(clock: Clock, step: Step, credentials: Credentials, operation: str) -> None:
-    """Fail if an error of ``operation`` has a key, or half of one."""
+    """Fail if an error of ``operation`` shows a key or half of one."""
     events: list[object] = []
     async with (
         Server(step) as server,
@@ -136,31 +136,31 @@ async def require_silent(clock: Clock, step: Step, credentials: Credentials, ope
 async def test_in_a_body(
     clock: Clock, credentials: Credentials, spelling: str, status: int | None, operation: str
 ) -> None:
-    """However it is spelt, and whether or not the answer is an error."""
+    """Keys in a body are not shown, in any encoding, for an error or a success."""
     await require_silent(clock, in_body(status, SPELLINGS[spelling]), credentials, operation)
 
 
 @pytest.mark.parametrize("status", [400, 429])
 @pytest.mark.parametrize("name", ["X-RateLimit-Name", "X-RateLimit-Limit", "Retry-After", "Date", "Location"])
 async def test_in_a_header(clock: Clock, credentials: Credentials, name: str, status: int) -> None:
-    """Also in those that are read: the name of a rate limit is kept."""
+    """Keys in a header are not shown, not even in the name of a rate limit."""
     await require_silent(clock, in_header(name, status), credentials, "create")
 
 
 @pytest.mark.parametrize("form", [b"HTTP/1.1 400 %s", b"HTTP/1.1 %s", b"%s", b"HTTP/1.1 400 No\r\n%s"])
 async def test_in_a_status_line(clock: Clock, credentials: Credentials, form: bytes) -> None:
-    """What is no HTTP is told without quoting it."""
+    """Keys in an invalid status line are not shown, because the line is not quoted."""
     await require_silent(clock, in_reason(form), credentials, "create")
 
 
 @pytest.mark.parametrize("operation", ["create", "list"])
 async def test_in_a_success_about_other_links(clock: Clock, credentials: Credentials, operation: str) -> None:
-    """Also where the keys are the ids of links that nobody asked for."""
+    """Keys in the ids of unsolicited links are not shown."""
     await require_silent(clock, in_ids, credentials, operation)
 
 
 async def test_in_a_success_about_another_case(clock: Clock, credentials: Credentials) -> None:
-    """Also where the keys are the id and the title of a case that nobody asked for."""
+    """Keys in the id and the title of an unsolicited case are not shown."""
     async with Server(in_ids) as server, CaseLinksClient(server.url, credentials, retry=POLICY) as links:
         with pytest.raises(MalformedResponseError) as caught:
             await in_no_time(clock, links.get_case(CASE.id))

@@ -1,4 +1,4 @@
-"""However much a server sends, a client holds a bounded part of it: in bytes, and no clock takes part."""
+"""The memory of a client is bounded, however much a server sends. The bounds are in bytes, not in time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIECE: Final = 2**20
 
 
 def sending(count: int, piece: bytes, **headers: str) -> Step:
-    """A step whose body is ``piece`` that many times, as far as anybody listens."""
+    """Return a step that sends ``piece`` ``count`` times, or until the client closes."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.send(head(good(exchange.seen)[0], Content_Length=str(count * len(piece)), **headers))
@@ -37,7 +37,7 @@ def sending(count: int, piece: bytes, **headers: str) -> Step:
 
 
 def _deflated() -> bytes:
-    """A piece of a stream, which may be repeated in it: of zeros, and made without looking back."""
+    """Return a compressed piece of zeros that can be repeated within a stream."""
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     return packer.compress(bytes(PIECE)) + packer.flush(zlib.Z_FULL_FLUSH)
 
@@ -54,7 +54,7 @@ ENDLESS: Final[dict[str, Step]] = {
 
 
 def full(begin: bytes, again: bytes, end: bytes) -> bytes:
-    """A document as long as most may be."""
+    """Return a document of nearly the maximum length."""
     return begin + again * ((MAX_BODY - len(begin) - len(end)) // len(again)) + end
 
 
@@ -72,7 +72,7 @@ DOCUMENTS: Final[dict[str, bytes]] = {
 
 
 async def attempt(step: Step, operation: str) -> tuple[object, int]:
-    """What comes of one attempt, and how much memory it took."""
+    """Return the result or the error of one attempt, and its peak memory."""
     keys = ApiKeys(api_key="api-key", app_key="app-key")
     async with Server(step) as server, CaseLinksClient(server.url, keys, retry=ONCE) as links:
         call, _ = OPERATIONS[operation]
@@ -90,7 +90,7 @@ async def attempt(step: Step, operation: str) -> tuple[object, int]:
 @pytest.mark.parametrize("operation", ["create", "list", "delete"])
 @pytest.mark.parametrize("name", ENDLESS)
 async def test_more_than_is_read(name: str, operation: str) -> None:
-    """A few times what is read of a body, whatever it is unpacked to."""
+    """A body without end takes a few times the maximum size of a list, in any compression."""
     outcome, peak = await attempt(ENDLESS[name], operation)
     assert operation == "delete" or isinstance(outcome, CaseLinksError)
     assert peak < 4 * MAX_LIST
@@ -100,9 +100,9 @@ async def test_more_than_is_read(name: str, operation: str) -> None:
 @pytest.mark.parametrize("operation", ["create", "list"])
 @pytest.mark.parametrize("name", DOCUMENTS)
 async def test_a_document_that_is_more_than_it_seems(name: str, operation: str, status: int) -> None:
-    """Python's objects take more than their text, some fifty times as much at worst, and no flaw adds to it.
+    """A document that decodes into many objects takes a bounded multiple of its size.
 
-    A list may be longer, and takes as much more.
+    A list may be longer, and takes proportionally more.
     """
     body = gzip.compress(DOCUMENTS[name], 1)
     outcome, peak = await attempt(answers(status, body, Content_Encoding="gzip"), operation)
@@ -115,7 +115,7 @@ async def test_a_document_that_is_more_than_it_seems(name: str, operation: str, 
 async def test_a_long_list_of_tiny_members_is_not_decoded(
     begin: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list of nothing but tiny members would take thirty times its size, and hold up the event loop."""
+    """A long list of tiny members is refused before it is decoded, which would take thirty times its size."""
     decoded: list[bytes] = []
     monkeypatch.setattr(envelope, "loads", decoded.append)
     body = begin + again * ((MAX_LIST - 20) // len(again)) + (b"]" if begin == b"[{}" else b"]}")
@@ -148,7 +148,7 @@ async def test_a_long_list_of_links_is_read() -> None:
 @pytest.mark.parametrize(("encoding", "library"), [("br", "brotli"), ("zstd", "backports.zstd")])
 @pytest.mark.parametrize("operation", ["create", "list", "delete"])
 async def test_encodings_that_a_library_adds(encoding: str, library: str, operation: str) -> None:
-    """Where they are installed aiohttp asks for these too, which pack a gigabyte into next to nothing."""
+    """A compressed gigabyte in an optional encoding, such as Brotli, takes bounded memory too."""
     packer = pytest.importorskip(library)
     bomb = answers(200, packer.compress(bytes(GIGABYTE // 8)), Content_Encoding=encoding)
     outcome, peak = await attempt(bomb, operation)

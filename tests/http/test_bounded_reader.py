@@ -1,4 +1,4 @@
-"""The memory of one client for responses: a share for each, and one long one at a time."""
+"""The memory of one client for responses: a share for each, and one long response at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def new_link(number: int, parent: KnownEntity = PARENT) -> NewCaseLink:
 
 
 def listing(size: int, *links: NewCaseLink) -> bytes:
-    """Return a list of ``links`` that is ``size`` bytes long, most of which are not of links."""
+    """Return a list of ``links`` as JSON, padded to ``size`` bytes."""
     data = [
         link_json(
             {
@@ -63,7 +63,7 @@ def client_of(server: Server, keys: ApiKeys, **options: Any) -> CaseLinksClient:
 
 
 class Busy:
-    """A client that reads a long list of another call as long as ``end`` is not called."""
+    """A client that reads a long list in another call until ``end`` is called."""
 
     def __init__(self, client: CaseLinksClient) -> None:
         self._long = client._operations._reader._long
@@ -104,7 +104,7 @@ class TestLongLists:
             yield server
 
     async def test_one_alone_is_requested_once(self, server: Server, keys: ApiKeys) -> None:
-        """A list that is longer than its share is read on if no other one is."""
+        """A list that is longer than its share is read completely if no other long list is being read."""
         async with client_of(server, keys) as client:
             for _ in range(2):
                 assert len(await client.list_links(PARENT)) == 1
@@ -113,7 +113,7 @@ class TestLongLists:
     async def test_one_beside_another_waits_and_is_requested_again(
         self, server: Server, keys: ApiKeys
     ) -> None:
-        """The wait is outside of a request, so that no timeout runs and no connection is held."""
+        """A second long list waits without a request, so that no timeout runs and no connection is kept."""
         async with client_of(server, keys) as client:
             busy = Busy(client)
             await busy.begin()
@@ -128,7 +128,7 @@ class TestLongLists:
         assert server.methods == ["GET"] * 2
 
     async def test_one_of_a_client_with_many_requests_in_flight(self, keys: ApiKeys) -> None:
-        """The more requests may be in flight, the smaller is the share of each."""
+        """The share of a request is smaller if more requests may be in flight."""
         async with (
             Server(answers(200, listing(MAX_BODY // 4, new_link(1)))) as server,
             client_of(server, keys, max_concurrency=1000) as client,
@@ -141,7 +141,7 @@ class TestLongLists:
             assert len(await call) == 1
 
     async def test_an_error_is_not_requested_again(self, keys: ApiKeys) -> None:
-        """The beginning of an error page is enough."""
+        """An error that is longer than its share is not requested again: its beginning is enough."""
         async with Server(answers(403, b"x" * 2 * MAX_BODY)) as server, client_of(server, keys) as client:
             busy = Busy(client)
             await busy.begin()
@@ -150,7 +150,7 @@ class TestLongLists:
         assert server.methods == ["GET"]
 
     async def test_one_that_is_too_long_lets_the_next_one_in(self, keys: ApiKeys) -> None:
-        """A list that fails leaves nothing behind."""
+        """A list that is too long frees the memory for the next one."""
         server = Server(answers(200, listing(MAX_LIST + 1)), answers(200, listing(2 * MAX_BODY)))
         async with server, client_of(server, keys) as client:
             with pytest.raises(ResponseTooLargeError):
@@ -159,7 +159,7 @@ class TestLongLists:
 
 
 async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes long is decoded in a thread, and even cancelled calls do not let a second one begin."""
+    """One long list is decoded at a time, in a thread, even if calls are cancelled."""
     decode, busy, most, go = envelope.decode_links, 0, 0, threading.Event()
 
     def decode_counted(body: bytes) -> envelope.Members[Any]:
@@ -185,7 +185,7 @@ async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.Monke
 
 
 async def test_a_lookup_earns_no_budget(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists that work do not show that creates do, so a lookup earns no budget for retries."""
+    """A lookup does not refill the retry budget, because lists may work while creates fail."""
     earned: list[RetryBudget] = []
     monkeypatch.setattr(RetryBudget, "give_back", lambda budget: earned.append(budget))
     async with Server(answers(200, listing(100, new_link(1)))) as server, client_of(server, keys) as client:

@@ -32,7 +32,7 @@ AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
 
 @pytest.fixture(autouse=True)
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the tracker away from the client."""
+    """Replace the tracker of the client by one that sees nothing."""
     monkeypatch.setattr(transport, "UploadTracker", BlindTracker)
     monkeypatch.setattr(compatibility, "UploadTracker", BlindTracker)
 
@@ -43,7 +43,7 @@ def test_a_response_without_a_connection() -> None:
 
 
 async def test_a_success() -> None:
-    """Creates, lists and deletes work."""
+    """Creates, lists and deletes succeed with any aiohttp."""
     async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
         link = await client.create_link(NEW)
         assert await client.list_links(NEW.parent) == [link]
@@ -52,7 +52,7 @@ async def test_a_success() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://caselinks.invalid"])
 async def test_no_connection(url: str) -> None:
-    """A request without a connection was never sent."""
+    """A request without a connection is reported as never sent."""
     async with CaseLinksClient(url, KEYS, retry=RetryPolicy(max_attempts=1)) as client:
         with pytest.raises(ConnectError, match="nothing was sent"):
             await client.create_link(NEW)
@@ -69,7 +69,7 @@ async def test_after_connecting(step: Step) -> None:
 
 
 async def test_an_error_of_a_hook() -> None:
-    """An error that is not aiohttp's may come after sending, so the create is ambiguous."""
+    """An error that is not aiohttp's makes a create ambiguous, since the request may have been sent."""
 
     async def fail(*_: object) -> None:
         raise RuntimeError
@@ -101,7 +101,7 @@ async def test_a_delete_whose_response_is_lost() -> None:
 
 
 async def test_a_connector_without_a_socket_factory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before aiohttp 3.12 a connector takes no ``socket_factory``, and gets none."""
+    """A connector of aiohttp before 3.12 is created without ``socket_factory``, which it does not accept."""
     monkeypatch.delattr(aiohttp, "AddrInfoType", raising=False)
     async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
         await client.create_link(NEW)

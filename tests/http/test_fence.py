@@ -37,7 +37,7 @@ class Counting:
 async def test_a_create_that_the_check_refuses_is_not_sent(
     sandbox: Sandbox, client: CaseLinksClient, ensure: bool
 ) -> None:
-    """The server gets no create, the client does not retry, and the caller gets the error of the check."""
+    """A create that the check refuses is not sent or retried, and raises the error of the check."""
     fenced = client._fenced(refuse)
     with pytest.raises(FleetError, match="the lease is lost") as caught:
         await (fenced.ensure_link(link()) if ensure else fenced.create_link(link()))
@@ -49,7 +49,7 @@ async def test_a_create_that_the_check_refuses_is_not_sent(
 
 
 async def test_the_error_of_the_check_has_no_frame_with_the_keys(client: CaseLinksClient) -> None:
-    """The frames of aiohttp, which contain the headers, are not in the traceback."""
+    """The error of the check has no frames of aiohttp, which contain the headers, in its traceback."""
     with pytest.raises(FleetError) as caught:
         await client._fenced(refuse).create_link(link())
     error: BaseException | None = caught.value
@@ -59,7 +59,7 @@ async def test_the_error_of_the_check_has_no_frame_with_the_keys(client: CaseLin
 
 
 async def test_a_create_that_the_check_allows_is_sent(sandbox: Sandbox, client: CaseLinksClient) -> None:
-    """The check runs once for each attempt of a create, and not for other requests."""
+    """The check is called once for each attempt of a create, and not for other requests."""
     check = Counting()
     fenced = client._fenced(check)
     await fenced.list_links(link().parent)
@@ -70,7 +70,7 @@ async def test_a_create_that_the_check_allows_is_sent(sandbox: Sandbox, client: 
 
 
 async def test_the_check_runs_after_the_wait_for_a_slot_and_for_the_connection(keys: ApiKeys) -> None:
-    """A pause in any wait of a create comes before its check."""
+    """The check follows the waits for a slot and for the connection."""
     held = Held()
     checks = 0
     async with Server(held) as server, CaseLinksClient(server.url, keys, max_concurrency=1) as client:

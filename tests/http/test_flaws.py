@@ -23,7 +23,7 @@ def client_of(server: Server) -> CaseLinksClient:
 @each_operation
 @pytest.mark.parametrize("size", [9_000, MAX_HEADER - 10])
 async def test_long_headers_are_accepted(size: int, operation: str) -> None:
-    """A good response stays good when a proxy adds long headers to it."""
+    """A correct response with long headers, as from a proxy, is accepted."""
     step = with_headers(f"X-A: {'a' * size}", f"X-B: {'b' * size}", f"Set-Cookie: c={'c' * size}")
     call, expected = OPERATIONS[operation]
     async with Server(step) as server, client_of(server) as client:
@@ -60,7 +60,7 @@ FLAWS: dict[str, tuple[Step, str]] = {
     "not HTTP": (sends(b"nonsense\r\n\r\n"), "the response is not valid HTTP"),
     "a broken chunk": (
         framed(b"Transfer-Encoding: chunked", body=b"what?\r\n"),
-        r"the response is (not valid HTTP|incomplete or damaged)",  # by the version of aiohttp
+        r"the response is (not valid HTTP|incomplete or damaged)",  # depends on the version of aiohttp
     ),
 }
 
@@ -79,11 +79,11 @@ async def test_the_message_says_what_is_wrong(name: str) -> None:
 @each_operation
 @pytest.mark.parametrize("encoding", ["rot13", "gzip, gzip", "compress"])
 async def test_an_unknown_encoding(encoding: str, operation: str) -> None:
-    """A body that nothing decodes is not called malformed JSON: the message names the encoding."""
+    """The message for a body with an unsupported encoding names the encoding, and not malformed JSON."""
     step = encoded(encoding, lambda body: body[::-1])
     call, _ = OPERATIONS[operation]
     async with Server(step) as server, client_of(server) as client:
-        if operation == "delete":  # needs no document
+        if operation == "delete":  # a delete needs no document
             await call(client)
             return
         with pytest.raises(CaseLinksError, match=f"the content encoding '{encoding}' is unknown"):

@@ -37,7 +37,7 @@ AT_ONCE = RetryPolicy(max_attempts=3, base=0, settle=0)
 
 
 class ForeignError(Exception):
-    """An error of nobody's that the package knows."""
+    """An error that the package does not know."""
 
 
 class UnprintableError(Exception):
@@ -66,7 +66,7 @@ each_error = pytest.mark.parametrize("error", ERRORS.values(), ids=list(ERRORS))
 
 
 class FailingConnector(aiohttp.TCPConnector):
-    """A connector that cannot connect, and says so in its own way."""
+    """A connector that cannot connect and raises an error of its own."""
 
     def __init__(self, error: Callable[[], BaseException]) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class TestBeforeSending:
         assert [outcome.status for outcome in outcomes] == [LinkStatus.FAILED] * 3
 
     async def test_is_retried(self) -> None:
-        """A connector that fails once is asked again, and the link is created without a lookup."""
+        """A connection that failed once is tried again, and the link is created without a lookup."""
         failures = iter([ForeignError])
 
         class Recovering(aiohttp.TCPConnector):
@@ -149,7 +149,7 @@ class TestBeforeSending:
         assert server.methods == ["POST"]
 
     async def test_the_message_says_what_and_where(self) -> None:
-        """The message has the class, the text and the place of the error."""
+        """The message for a foreign error has its class, its text and its place."""
         connector = FailingConnector(lambda: ForeignError("the tunnel is closed"))
         async with (
             Server(created) as server,
@@ -196,7 +196,7 @@ class TestAfterSending:
 
     @each_error
     async def test_a_lookup_that_fails_too(self, error: Callable[[], BaseException]) -> None:
-        """A create whose lookup fails in the same way is ambiguous."""
+        """A create is ambiguous if its lookup fails with the same foreign error."""
         async with (
             Server(Api()) as server,
             client_of(server, raising_in("on_request_end", error), AT_ONCE) as client,
@@ -212,7 +212,7 @@ class TestMiddleware:
     @each_error
     @pytest.mark.parametrize("is_sent", [False, True])
     async def test_that_raises(self, is_sent: bool, error: Callable[[], BaseException]) -> None:
-        """Whether a middleware raises before or after sending decides which error the call raises."""
+        """A middleware that raises before sending fails the connection; afterwards a create is ambiguous."""
 
         async def fail(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -231,7 +231,7 @@ class TestMiddleware:
         assert ("POST" in server.methods) is is_sent
 
     async def test_that_shows_the_request(self) -> None:
-        """No key is in the error, its causes or its tracebacks, although the middleware's error quotes it."""
+        """No error, cause or traceback shows a key, although the middleware's error quotes the request."""
 
         async def fail(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -247,7 +247,7 @@ class TestMiddleware:
         assert_nothing_of([*SECRETS, *(secret[:9] for secret in SECRETS)], texts_of(caught.value))
 
     async def test_that_cannot_be_read(self) -> None:
-        """No key is in the error or its tracebacks if reading the middleware's error raises another one."""
+        """No error or traceback shows a key if the text of the middleware's error cannot be read."""
 
         async def fail(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -263,7 +263,7 @@ class TestMiddleware:
         assert_nothing_of(SECRETS, texts_of(caught.value))
 
     async def test_that_shows_the_login_of_a_proxy(self) -> None:
-        """The login of the client's proxy is not in the error, although the middleware's error quotes it."""
+        """No error shows the login of the client's proxy, although the middleware's error quotes it."""
 
         async def fail(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -285,7 +285,7 @@ class TestMiddleware:
         assert_nothing_of([b64encode(b"somebody:the-password").decode(), "the-password"], [str(caught.value)])
 
     async def test_that_reads_the_body(self) -> None:
-        """A middleware may read the response, for example to log it: the client reads it too."""
+        """A response that a middleware has read, for example to log it, is also read by the client."""
 
         async def log(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -306,7 +306,7 @@ class TestMiddleware:
 class TestCancellation:
     @pytest.mark.parametrize("ending", ["cancel", "timeout"])
     async def test_of_the_caller(self, ending: str) -> None:
-        """A cancellation of the caller's is not taken for a failure, also within a foreign connector."""
+        """A cancellation by the caller is not a failure, also within a foreign connector."""
         is_connecting = asyncio.Event()
 
         class Hanging(aiohttp.TCPConnector):

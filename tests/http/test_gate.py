@@ -1,4 +1,4 @@
-"""The gate on a real event loop whose time stands still until it is moved, so that no speed matters."""
+"""The rules of the gate, on a real event loop whose clock only the test advances."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def timers(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.
 
 
 def pending(timers: list[asyncio.TimerHandle], now: float) -> list[float]:
-    """Seconds to each timer that is still to fire."""
+    """Return the seconds until each active timer."""
     return [timer.when() - now for timer in timers if not timer.cancelled() and timer.when() > now]
 
 
@@ -70,13 +70,13 @@ def told(remaining: int | None, *, reset: float = 60.0, name: str | None = None)
 async def ask(
     gate: Gate, limit: RateLimit | None, operation: str = "create", *, retry_after: float | None = None
 ) -> None:
-    """Make one request, which is answered at once; with ``retry_after`` by a 429."""
+    """Send one request with an immediate response, which is a 429 if ``retry_after`` is given."""
     with await gate.acquire(operation, max_wait=HOUR) as turn:
         turn.on_response(limit, is_rate_limited=retry_after is not None, retry_after=retry_after)
 
 
 class Caller:
-    """One who asks for a turn and keeps it until told what comes of the request."""
+    """A caller that requests a permit and keeps it until the test sets the outcome of its request."""
 
     def __init__(
         self, gate: Gate, order: list[Caller] | None = None, operation: str = "create", max_wait: float = HOUR
@@ -122,7 +122,7 @@ def turns(callers: list[Caller]) -> list[bool]:
 
 @pytest.fixture
 async def leftover(gate: Gate) -> AsyncIterator[list[Caller]]:
-    """Callers who are ended with the test."""
+    """The callers that the fixture cancels at the end of the test."""
     found: list[Caller] = []
     yield found
     for caller in found:
@@ -132,7 +132,7 @@ async def leftover(gate: Gate) -> AsyncIterator[list[Caller]]:
 
 class TestOrder:
     async def test_first_come_first_served(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
-        """Permits come in the order of asking, across answers and windows."""
+        """Permits are granted in FIFO order, across responses and windows."""
         order: list[Caller] = []
         asked = leftover[:] = callers(gate, 30, order=order)
         left = 10
@@ -142,14 +142,14 @@ class TestOrder:
             for caller in permitted:
                 left -= 1
                 await caller.hear(told(left))
-            if not permitted:  # the last request of a window is left to others
+            if not permitted:  # the last request of a window is reserved for others
                 clock.advance(60)
                 left = 10
                 await settle()
         assert order == asked
 
     async def test_nobody_is_overtaken(self, gate: Gate, leftover: list[Caller]) -> None:
-        """Who comes just as something is left goes behind those who wait."""
+        """A caller that arrives as a request becomes available is queued behind those that wait."""
         first, second = leftover[:] = callers(gate, 2)
         await settle()
         first.outcome.set_result(told(1))
@@ -163,26 +163,26 @@ class TestOrder:
     async def test_nobody_is_overtaken_when_the_window_ends(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
-        """Also not by one who comes after the end and before the timer fires."""
+        """A caller that arrives after the end of a window, before its timer fires, is queued too."""
         await ask(gate, told(0))
         leftover[:] = callers(gate, 1)
         await settle()
         clock.advance(60)
-        leftover.append(Caller(gate))  # runs before the timer does
+        leftover.append(Caller(gate))  # runs before the timer fires
         await settle()
         assert turns(leftover) == [True, False]
 
     async def test_without_waiting_where_nothing_is_in_the_way(
         self, gate: Gate, timers: list[asyncio.TimerHandle]
     ) -> None:
-        """A turn that is free costs no round of the event loop."""
+        """A permit that is available takes no iteration of the event loop."""
         turn = gate.acquire("create", max_wait=0)
         with pytest.raises(StopIteration):
             turn.send(None)
         assert timers == []
 
     async def test_a_permit_that_is_given_back(self, gate: Gate) -> None:
-        """A permit without a request leaves the window to the next one."""
+        """A permit that is released without a request leaves the window to the next caller."""
         await ask(gate, told(1))
         (await gate.acquire("create", max_wait=0)).withdraw()
         with await gate.acquire("create", max_wait=0):
@@ -191,7 +191,7 @@ class TestOrder:
 
 class TestCancelling:
     async def test_a_waiter_takes_no_turn_along(self, gate: Gate, leftover: list[Caller]) -> None:
-        """At the head, in the middle or at the end of the queue: the others go on in their order."""
+        """A cancelled caller, anywhere in the queue, takes no permit, and the others keep their order."""
         order: list[Caller] = []
         asked = leftover[:] = callers(gate, 7, order=order)
         await settle()
@@ -206,7 +206,7 @@ class TestCancelling:
         assert gate.rate_limit("create") == told(6)
 
     async def test_waiters_that_left_are_forgotten(self, gate: Gate, leftover: list[Caller]) -> None:
-        """However many give up behind one who waits on."""
+        """Callers that give up are removed from the queue behind one that still waits."""
         await ask(gate, told(0))
         leftover[:] = callers(gate, 1)
         await settle()
@@ -218,11 +218,11 @@ class TestCancelling:
     async def test_a_turn_that_was_just_given_goes_to_the_next(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
-        """Cancelled before it has run, it has sent nothing."""
+        """A permit of a caller that is cancelled before it runs goes to the next caller."""
         first, second, third = leftover[:] = callers(gate, 3)
         await settle()
         first.outcome.set_exception(ConnectError("refused"))
-        await asyncio.sleep(0)  # now the second has its turn, and has not run
+        await asyncio.sleep(0)  # now the second has a permit, and has not run
         second.task.cancel()
         await settle()
         assert turns([second, third]) == [False, True]
@@ -232,7 +232,7 @@ class TestCancelling:
     async def test_all_at_once_leave_nothing_behind(
         self, gate: Gate, clock: Clock, timers: list[asyncio.TimerHandle]
     ) -> None:
-        """No timer, no turn taken, and the next one goes at once after the window."""
+        """A hundred cancelled callers leave no timer and no used permit."""
         await ask(gate, told(0))
         asked = callers(gate, 100)
         await settle()
@@ -248,7 +248,7 @@ class TestCancelling:
     async def test_at_the_head_while_others_wait_keeps_the_timer(
         self, gate: Gate, clock: Clock, leftover: list[Caller], timers: list[asyncio.TimerHandle]
     ) -> None:
-        """The one timer is for whoever is first."""
+        """The timer remains for the next caller when the first in the queue is cancelled."""
         await ask(gate, told(0))
         first, second = leftover[:] = callers(gate, 2)
         await settle()
@@ -261,7 +261,7 @@ class TestCancelling:
     async def test_a_waiter_that_is_refused_meanwhile(
         self, gate: Gate, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Cancelled with the error just given, it is cancelled, and nothing is counted."""
+        """A caller that is cancelled just after its refusal is cancelled, and nothing is counted."""
         first, second = Caller(gate), Caller(gate, max_wait=1)
         await settle()
         first.outcome.set_result(told(0))
@@ -274,7 +274,7 @@ class TestCancelling:
     async def test_a_waiter_that_is_passed_over_before_it_knows(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
-        """An answer that comes just before takes it out of the queue, and lets the next one go."""
+        """A caller that is cancelled just after a response is passed over, and the next one gets a permit."""
         first, second, third = leftover[:] = callers(gate, 3)
         await settle()
         first.outcome.set_result(told(1))
@@ -284,7 +284,7 @@ class TestCancelling:
     async def test_a_waiter_behind_others_who_would_be_refused(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
-        """Cancelled just before, it is passed over."""
+        """A caller that is cancelled just before its refusal is passed over."""
         first, _, third = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (1, HOUR, 1)]
         await settle()
         first.outcome.set_result(told(0))
@@ -296,7 +296,7 @@ class TestCancelling:
     async def test_a_request_under_way_may_have_been_counted(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
-        """The server may have it already."""
+        """A cancelled request in flight counts, because the server may have received it."""
         await ask(gate, told(9))
         (caller,) = leftover[:] = callers(gate, 1)
         await settle()
@@ -308,7 +308,7 @@ class TestWaiting:
     async def test_waiters_go_when_the_window_ends(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
-        """One probe first, and the other by what it hears."""
+        """At the end of a window one probe is sent, and its response lets the other callers continue."""
         await ask(gate, told(0))
         asked = leftover[:] = callers(gate, 2)
         await settle()
@@ -324,7 +324,7 @@ class TestWaiting:
     async def test_a_probe_without_an_answer_holds_nobody_up(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
-        """The next one goes after a second."""
+        """A probe without a response delays the next caller by one second."""
         asked = leftover[:] = callers(gate, 3)
         await settle()
         assert turns(asked) == [True, False, False]
@@ -333,7 +333,7 @@ class TestWaiting:
         assert turns(asked) == [True, True, False]
 
     async def test_a_429_holds_everyone(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
-        """Not only the one who got it, and those who come later as well."""
+        """A 429 holds back all callers, also of other operations and those that arrive later."""
         await ask(gate, told(9))
         await ask(gate, told(8), retry_after=5)
         asked = leftover[:] = callers(gate, 2)
@@ -348,7 +348,7 @@ class TestWaiting:
         assert asked[0].has_turn
 
     async def test_too_long_a_wait_is_an_error_at_once(self, gate: Gate, clock: Clock) -> None:
-        """It says how long it would be, and what to do."""
+        """A wait above ``max_wait`` is an error at once, which gives the wait in seconds and the remedy."""
         await ask(gate, told(0))
         with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
             raise AssertionError
@@ -361,7 +361,7 @@ class TestWaiting:
         assert caught.value.rate_limit == told(0)
 
     async def test_too_long_a_wait_names_the_limit(self, gate: Gate, clock: Clock) -> None:
-        """The error of a wait that is too long says by which name the limit is seen and raised."""
+        """The error of a wait that is too long has the name of the limit, to view it and to raise it."""
         await ask(gate, evolve(told(0), name=f"case_links{'x' * 5000}"))
         with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
             raise AssertionError
@@ -371,7 +371,7 @@ class TestWaiting:
         assert len(message) < 500
 
     async def test_exactly_max_wait_is_waited(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
-        """Only more than it is too long."""
+        """A wait of exactly ``max_wait`` is waited."""
         await ask(gate, told(0))
         (caller,) = leftover[:] = callers(gate, 1, max_wait=60)
         await settle()
@@ -382,7 +382,7 @@ class TestWaiting:
     async def test_one_who_cannot_wait_ends_although_another_before_can(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
-        """Clients that share a gate may have different patience."""
+        """Callers with different ``max_wait`` share a gate: one may fail while others wait."""
         await ask(gate, told(0))
         _, hasty, _ = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (HOUR, 5, HOUR)]
         await settle()
@@ -391,7 +391,7 @@ class TestWaiting:
             await hasty.task
 
     async def test_waiting_becomes_too_long(self, gate: Gate, leftover: list[Caller]) -> None:
-        """An answer that closes the gate for longer ends all who cannot wait for that, in any place."""
+        """A response that closes the gate for longer fails all callers that cannot wait so long."""
         first, *others = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (1, 1, HOUR, 1)]
         await settle()
         await first.hear(told(0))
@@ -404,7 +404,7 @@ class TestWaiting:
     async def test_a_wait_is_logged_once(
         self, gate: Gate, clock: Clock, leftover: list[Caller], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not for each of a thousand who wait, and again for the next wait."""
+        """A wait is logged once for a thousand callers, and again only for the next wait."""
         caplog.set_level(logging.INFO, "datadog_caselinks.gate")
         await ask(gate, told(0))
         asked = leftover[:] = callers(gate, 1000)
@@ -421,7 +421,7 @@ class TestWaiting:
     async def test_no_wait_is_not_logged(
         self, gate: Gate, leftover: list[Caller], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """To wait for an answer is not to wait for the limit."""
+        """A wait for a response is not logged as a wait for the rate limit."""
         caplog.set_level(logging.INFO, "datadog_caselinks.gate")
         leftover[:] = callers(gate, 3)
         await settle()
@@ -430,7 +430,7 @@ class TestWaiting:
     async def test_there_is_one_timer(
         self, gate: Gate, clock: Clock, leftover: list[Caller], timers: list[asyncio.TimerHandle]
     ) -> None:
-        """However many wait, and whatever is answered meanwhile."""
+        """A gate has one timer, for any number of callers and responses."""
         leftover[:] = callers(gate, 50)
         await settle()
         assert pending(timers, clock.time()) == [1.0]
@@ -438,14 +438,14 @@ class TestWaiting:
         assert pending(timers, clock.time()) == [60.0]
 
     async def test_what_is_left_can_be_asked_from_anywhere(self, gate: Gate) -> None:
-        """A thread that collects metrics has no event loop, and may ask before anything was sent."""
+        """``rate_limit`` can be read in any thread, without an event loop and before the first request."""
         assert await asyncio.to_thread(gate.rate_limit, "create") is None
         await ask(gate, told(9))
         assert await asyncio.to_thread(gate.rate_limit, "create") == told(9)
 
 
 def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
-    """Level, message and, for machines, the seconds."""
+    """Return the level, the message and the seconds of each log record."""
     return [
         (record.levelno, record.getMessage(), vars(record)["wait_seconds"])
         for record in caplog.records
@@ -458,7 +458,7 @@ class TestReserve:
     async def test_the_last_request_is_left_to_others_while_more_calls_may_wait(
         self, gate: Gate, clock: Clock, taken: bool
     ) -> None:
-        """More may wait if all slots are taken; if not, the call takes the last request at once."""
+        """The last request of a window is reserved only if all slots are taken, since more calls may wait."""
         for left in range(9, 0, -1):
             await ask(gate, told(left))
         slots = asyncio.Semaphore(0 if taken else 1)
@@ -470,7 +470,7 @@ class TestReserve:
         assert gate.rate_limit("create") == told(1, reset=15.5)
 
     async def test_no_more_wait_than_are_left(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
-        """Calls in the queue take all that is left, unless more of them wait."""
+        """Calls in the queue use all that is left of a window if no more of them wait."""
         for left in range(9, 1, -1):
             await ask(gate, told(left))
         leftover[:] = callers(gate, 2)
@@ -481,7 +481,7 @@ class TestReserve:
 class TestWhatBecameOfARequest:
     @pytest.mark.parametrize("error", [ConnectError("refused"), RequestTimeoutError("too slow")])
     async def test_nothing_was_sent(self, gate: Gate, leftover: list[Caller], error: CaseLinksError) -> None:
-        """The place is given back, and the next one goes at once."""
+        """A request that was never sent is not counted, and the next caller gets its place at once."""
         await ask(gate, told(1))
         first, second = leftover[:] = callers(gate, 2)
         await settle()
@@ -492,7 +492,7 @@ class TestWhatBecameOfARequest:
 
     @pytest.mark.parametrize("error", [TransportError("reset"), RuntimeError("a bug")])
     async def test_perhaps_sent(self, gate: Gate, leftover: list[Caller], error: Exception) -> None:
-        """The server may have counted it."""
+        """A request that may have been sent counts, because the server may have counted it."""
         await ask(gate, told(9))
         (caller,) = leftover[:] = callers(gate, 1)
         await settle()
@@ -502,7 +502,7 @@ class TestWhatBecameOfARequest:
     async def test_perhaps_sent_is_cleared_up_by_the_next_answer(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
-        """The server did not count it, as the answer to what was sent after it tells."""
+        """A response to a later request shows that a lost request was not counted."""
         await ask(gate, told(9))
         (caller,) = leftover[:] = callers(gate, 1)
         await settle()
@@ -512,21 +512,21 @@ class TestWhatBecameOfARequest:
         assert gate.rate_limit("create") == told(8, reset=59.0)
 
     async def test_left_without_a_word(self, gate: Gate) -> None:
-        """An answer that says nothing of the limit may yet have been counted."""
+        """A request without a reported response counts."""
         await ask(gate, told(9))
         with await gate.acquire("create", max_wait=0):
             pass
         assert gate.rate_limit("create") == told(8)
 
     async def test_an_error_after_the_answer_changes_nothing(self, gate: Gate) -> None:
-        """What the answer said is known."""
+        """A response that was read counts, even if an error follows."""
         with contextlib.suppress(TransportError), await gate.acquire("create", max_wait=0) as turn:
             turn.on_response(told(9), is_rate_limited=False, retry_after=None)
             raise TransportError
         assert gate.rate_limit("create") == told(9)
 
     async def test_a_lost_probe_lets_the_next_one_go(self, gate: Gate, leftover: list[Caller]) -> None:
-        """Without waiting out the patience with it."""
+        """A lost probe lets the next caller continue at once."""
         first, second = leftover[:] = callers(gate, 2)
         await settle()
         await first.fail(TransportError("reset"))
@@ -535,7 +535,7 @@ class TestWhatBecameOfARequest:
 
 class TestBuckets:
     async def test_operations_share_one_until_it_is_named(self, gate: Gate, leftover: list[Caller]) -> None:
-        """Nothing says yet that they are counted apart."""
+        """Operations share a bucket until the server names different ones."""
         await ask(gate, told(0))
         assert gate.rate_limit("list") == gate.rate_limit("create") == told(0)
         (other,) = leftover[:] = callers(gate, 1, operation="list")
@@ -543,7 +543,7 @@ class TestBuckets:
         assert not other.has_turn
 
     async def test_other_names_are_other_buckets(self, gate: Gate, leftover: list[Caller]) -> None:
-        """One that is used up does not hold the other."""
+        """Operations with different names have their own buckets, which do not hold each other back."""
         await ask(gate, told(9, name="a"), "create")
         await ask(gate, told(8, name="b"), "list")
         await ask(gate, told(0, name="a"), "create")
@@ -554,7 +554,7 @@ class TestBuckets:
         assert turns([creating, listing]) == [False, True]
 
     async def test_the_same_name_is_the_same_bucket(self, gate: Gate) -> None:
-        """Several operations may be counted together."""
+        """Operations with the same name share a bucket."""
         await ask(gate, told(9, name="a"), "create")
         await ask(gate, told(8, name="b"), "list")
         await ask(gate, told(7, name="b"), "delete")
@@ -564,7 +564,7 @@ class TestBuckets:
         assert gate.rate_limit("create") == told(9, name="a")
 
     async def test_the_first_name_keeps_what_is_known(self, gate: Gate, leftover: list[Caller]) -> None:
-        """It is of the bucket in which all began, and those who wait there go on."""
+        """The first name that is reported keeps the state of the unnamed bucket, and its callers."""
         await ask(gate, told(9))
         await ask(gate, told(8, name="a"), "create")
         assert gate.rate_limit("create") == gate.rate_limit("list") == told(8)
@@ -572,7 +572,7 @@ class TestBuckets:
     async def test_the_last_answer_of_a_window_lets_nobody_slip_by(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
-        """Its place is not free before what it says is known."""
+        """The last response of a window closes the bucket before the next caller can pass."""
         await ask(gate, told(1, name="a"))
         first, second = leftover[:] = callers(gate, 2)
         await settle()
@@ -580,18 +580,18 @@ class TestBuckets:
         assert not second.has_turn
 
     async def test_names_without_end_are_forgotten(self, gate: Gate) -> None:
-        """A server that names another with each answer fills no memory; the latest ones are known."""
+        """Only the latest names are kept, so that a server with endless names does not fill the memory."""
         counts = weakref.WeakSet[object]()
         for number in range(100):
             await ask(gate, told(9, name=f"name {number}"))
             counts.add(gate.assign_bucket("create", f"name {number}"))
         gc.collect()
-        assert len(counts) == 17  # with the one in which all began
+        assert len(counts) == 17  # includes the unnamed bucket
         await ask(gate, told(5, name="name 98"), "list")
         assert gate.rate_limit("list") == told(5, name="name 98")
 
     async def test_an_operation_may_move(self, gate: Gate, leftover: list[Caller]) -> None:
-        """A request that turns out to be counted elsewhere does not count here, and lets the next one go."""
+        """A request that another bucket counts is not counted here, and the next caller continues."""
         await ask(gate, told(1, name="a"), "create")
         listing, creating = leftover[:] = [Caller(gate, operation=name) for name in ("list", "create")]
         await settle()
@@ -602,7 +602,7 @@ class TestBuckets:
         assert gate.rate_limit("list") == told(5, name="b")
 
     async def test_a_late_answer_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
-        """Only a name that is another than the one it was asked under is news."""
+        """A late response with the old name does not move an operation back."""
         await ask(gate, told(9, name="a"), "list")
         late, moved = leftover[:] = callers(gate, 2, operation="list")
         await settle()
@@ -613,7 +613,7 @@ class TestBuckets:
     async def test_a_late_answer_of_another_name_closes_nothing(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
-        """It was sent in an older window of that bucket, and nothing remained of that one."""
+        """A late response from an older window of another bucket does not close that bucket."""
         await ask(gate, told(9, name="a"), "create")
         (late,) = leftover[:] = callers(gate, 1, operation="list")
         await settle()
@@ -624,14 +624,14 @@ class TestBuckets:
         clock.advance(60)
         leftover.extend(callers(gate, 2, operation="list"))
         await settle()
-        assert turns(leftover) == [True, True, False]  # one probe, as ever
+        assert turns(leftover) == [True, True, False]  # one probe, as usual
         await leftover[1].fail(ConnectError("refused"))
         assert leftover[2].has_turn
 
     async def test_before_any_answer_and_after_the_window_there_is_none(
         self, gate: Gate, clock: Clock
     ) -> None:
-        """``rate_limit`` tells the current window only."""
+        """``rate_limit`` describes only the current window."""
         assert gate.rate_limit("create") is None
         await ask(gate, told(9))
         clock.advance(59.5)
@@ -640,7 +640,7 @@ class TestBuckets:
         assert gate.rate_limit("create") is None
 
     async def test_a_limit_without_a_name_leaves_the_bucket(self, gate: Gate) -> None:
-        """An answer without any headers is of the bucket that was asked."""
+        """A response without a name or without headers belongs to the bucket of its request."""
         await ask(gate, told(9, name="a"), "create")
         await ask(gate, told(8, name="b"), "list")
         await ask(gate, told(7), "list")
@@ -661,7 +661,7 @@ class TestFailures:
         caplog: pytest.LogCaptureFixture,
         broken: str,
     ) -> None:
-        """The error is logged, the window is forgotten, and all calls get their permits in order."""
+        """An internal error is logged and resets the window, and all calls get their permits in order."""
         order: list[Caller] = []
         await ask(gate, told(9))
         leftover[:] = callers(gate, 12, order=order)
@@ -690,7 +690,7 @@ class TestFailures:
     async def test_an_error_before_the_first_permit(
         self, gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The call that met the error gets its permit."""
+        """A call whose permit met an internal error gets its permit."""
         await ask(gate, told(9))
 
         def fails(*_: Any) -> Any:
@@ -726,7 +726,7 @@ STEPS: Final = st.lists(
 
 
 class Story:
-    """Requests and answers as they are made up: with a hint it is a 429, and -1 is one without a hint."""
+    """Random requests and responses: a response with a hint is a 429, and -1 is a 429 without one."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -801,14 +801,14 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @given(steps=STEPS)
 def test_no_answer_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]]) -> None:
-    """Whatever the headers say: nothing breaks, no count is negative, in an hour something may be sent."""
+    """Any headers keep the gate working: no count is negative, and a request may be sent within an hour."""
     loop = runner.get_loop()
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(loop)
         patch.setattr(clock, "_real", lambda: NOON)
         patch.setattr(loop, "time", clock.time)
         task = loop.create_task(Story(clock).tell(steps))
-        # Time stands still: a story that hangs would do so for ever.
+        # The clock is stopped, so a story that hangs would never end.
         for _ in range(100_000):
             if task.done():
                 break

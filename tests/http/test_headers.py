@@ -1,4 +1,4 @@
-"""What headers say of the rate limit, and that no header can do harm."""
+"""The rules of response headers: how the rate limit is read, and that no header does harm."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def headers(*pairs: tuple[str, str]) -> CIMultiDict[str]:
 
 class TestFromHeaders:
     def test_all_five_are_read(self) -> None:
-        """Each header is the attribute of its name; counts are whole."""
+        """Each rate limit header becomes the attribute of its name, and counts are integers."""
         found = read_rate_limit(
             headers(
                 ("X-RateLimit-Limit", "60"),
@@ -65,7 +65,7 @@ class TestFromHeaders:
         ("remaining", "period"), [("7.5", "10"), ("7, 8", "10"), ("+7", "10"), ("7", "1e1")]
     )
     def test_one_odd_value_spoils_no_other(self, remaining: str, period: str) -> None:
-        """The others are read as they are without it."""
+        """One odd value does not change how the other headers are read."""
         found = read_rate_limit(
             headers(
                 ("X-RateLimit-Limit", "60"),
@@ -79,7 +79,7 @@ class TestFromHeaders:
 
     @pytest.mark.parametrize("remaining", ["-1", "9" * 400])
     def test_what_is_no_count_is_not_there_among_others(self, remaining: str) -> None:
-        """A negative number of requests, or one beyond all floats, does no harm beside four good values."""
+        """A negative or enormous count is dropped, and the other four headers are kept."""
         found = read_rate_limit(
             headers(
                 ("X-RateLimit-Limit", "60"),
@@ -94,7 +94,7 @@ class TestFromHeaders:
     @pytest.mark.parametrize("value", ["1.7e308", "9" * 12, "9" * 90])
     @pytest.mark.parametrize("others", [{"Limit": "60", "Period": "10", "Name": "case_links"}, {}])
     def test_every_number_is_bounded(self, others: dict[str, str], value: str) -> None:
-        """A larger count is a thousand million, and a longer time is three years."""
+        """Every number is bounded: a count by a thousand million, and a time by three years."""
         given = {"Limit": value, "Remaining": value, "Period": value, **others}
         found = read_rate_limit(headers(*((f"X-RateLimit-{name}", text) for name, text in given.items())))
         assert found
@@ -106,11 +106,11 @@ class TestFromHeaders:
         assert retry_after(headers(*moment)) == 1e8
 
     def test_letter_case_of_names_does_not_matter(self) -> None:
-        """HTTP/2 sends names in lower case."""
+        """Header names are read in any letter case, since HTTP/2 sends them in lower case."""
         assert read_rate_limit(headers(("x-ratelimit-limit", "3"))) == RateLimit(limit=3)
 
     def test_none_at_all_is_none(self) -> None:
-        """An answer without the headers has no rate limit, which is not one of nothing."""
+        """A response without rate limit headers has no ``RateLimit``."""
         assert read_rate_limit(headers(("Content-Type", "text/html"))) is None
 
     @pytest.mark.parametrize(
@@ -120,22 +120,22 @@ class TestFromHeaders:
         "value", ["", "soon", "-1", "nan", "inf", "-inf", "1e999", "0x10", "1 2", "7;w=1"]
     )
     def test_what_is_no_number_is_not_there(self, name: str, value: str) -> None:
-        """Negative, infinite and unreadable values are as good as none."""
+        """Negative, infinite and unreadable values are ignored."""
         assert read_rate_limit(headers((name, value))) is None
 
     def test_an_empty_name_is_not_there(self) -> None:
-        """A bucket has a name or is ``None``."""
+        """An empty name of a limit is ignored."""
         assert read_rate_limit(headers(("X-RateLimit-Name", " "))) is None
 
     def test_the_name_is_trimmed_and_the_first_that_is_one(self) -> None:
-        """White space around it is no part of the bucket's name."""
+        """The name of a limit is the first that is not empty, without the surrounding white space."""
         found = read_rate_limit(
             headers(("X-RateLimit-Name", " "), ("X-RateLimit-Name", " a "), ("X-RateLimit-Name", "b"))
         )
         assert found == RateLimit(name="a")
 
     def test_zero_is_a_value(self) -> None:
-        """Nothing remaining, and a window that ends now, are said by zeros and not by silence."""
+        """Zero is a value: nothing remains, or the window ends now."""
         found = read_rate_limit(headers(("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "0")))
         assert found == RateLimit(remaining=0, reset=0.0)
 
@@ -148,13 +148,13 @@ class TestFromHeaders:
         ],
     )
     def test_of_repeated_counts_the_fewest_count(self, pairs: tuple[tuple[str, str], ...]) -> None:
-        """Proxies repeat headers or join them; the cautious value is believed."""
+        """The smallest of repeated or joined counts is used, since proxies may repeat headers."""
         assert read_rate_limit(headers(*pairs)) == RateLimit(limit=5)
         remaining = ((name.replace("Limit-Limit", "Limit-Remaining"), value) for name, value in pairs)
         assert read_rate_limit(headers(*remaining)) == RateLimit(remaining=5)
 
     def test_of_repeated_seconds_the_longest_count(self) -> None:
-        """Whoever waits too long loses seconds, whoever waits too short is refused again."""
+        """The longest of repeated times is used, because too short a wait leads to another rejection."""
         found = read_rate_limit(
             headers(
                 ("X-RateLimit-Reset", "3"), ("X-RateLimit-Reset", "8, 2"), ("X-RateLimit-Period", "10, 60")
@@ -163,33 +163,33 @@ class TestFromHeaders:
         assert found == RateLimit(reset=8, period=60)
 
     def test_fractions_of_seconds_are_kept_and_of_requests_dropped(self) -> None:
-        """Half a request cannot be made."""
+        """Fractions of seconds are kept, and fractions of requests are dropped."""
         found = read_rate_limit(headers(("X-RateLimit-Remaining", "1.9"), ("X-RateLimit-Reset", "1.5")))
         assert found == RateLimit(remaining=1, reset=1.5)
 
     def test_a_timestamp_is_relative_to_the_answers_own_date(self) -> None:
-        """No clock of ours takes part, which may be wrong."""
+        """A timestamp in ``Reset`` is relative to the ``Date`` of the response, not to the local clock."""
         moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP + 30))
         assert read_rate_limit(headers(moment, ("Date", NOON))) == RateLimit(reset=30)
 
     def test_a_timestamp_of_the_past_is_zero(self) -> None:
-        """A window that ended before the answer was made needs no waiting."""
+        """A timestamp in the past means a ``Reset`` of zero."""
         moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP - 30))
         assert read_rate_limit(headers(moment, ("Date", NOON))) == RateLimit(reset=0)
 
     def test_of_a_timestamp_and_seconds_the_longer_counts(self) -> None:
-        """Each is read by its own size, whatever stands beside it."""
+        """The longer of a timestamp and a number of seconds is used."""
         for seconds, longer in [(7, 30), (70, 70)]:
             pairs = ("X-RateLimit-Reset", f"{seconds}, {NOON_TIMESTAMP + 30}"), ("Date", NOON)
             assert read_rate_limit(headers(*pairs)) == RateLimit(reset=longer)
 
     @pytest.mark.parametrize("date", [(), (("Date", "yesterday"),), (("Date", ""),)])
     def test_a_timestamp_without_a_date_is_not_there(self, date: tuple[tuple[str, str], ...]) -> None:
-        """Taken for seconds it would be fifty years of waiting."""
+        """A timestamp without a valid ``Date`` is ignored, since it would mean fifty years as seconds."""
         assert read_rate_limit(headers(("X-RateLimit-Reset", str(NOON_TIMESTAMP)), *date)) is None
 
     def test_three_years_of_waiting_are_a_timestamp(self) -> None:
-        """The border between seconds and timestamps lies where neither occurs."""
+        """A number above three years of seconds is a timestamp."""
         assert read_rate_limit(headers(("X-RateLimit-Reset", "99999999"))) == RateLimit(reset=99_999_999)
         timestamp = ("X-RateLimit-Reset", "100000000")
         assert read_rate_limit(headers(timestamp)) is None
@@ -199,7 +199,7 @@ class TestFromHeaders:
     @example(headers(("X-RateLimit-Limit", "1e308")))
     @example(headers(("X-RateLimit-Limit", "9" * 5000)))
     def test_no_header_does_harm(self, any_headers: CIMultiDict[str]) -> None:
-        """Whatever the headers hold, what comes of it is finite and not negative, or nothing."""
+        """Any headers give finite numbers that are not negative, or nothing."""
         found = read_rate_limit(any_headers)
         assert found != RateLimit()
         for number in (found.limit, found.remaining, found.period, found.reset) if found else ():
@@ -207,7 +207,7 @@ class TestFromHeaders:
 
     @given(HEADERS)
     def test_a_rate_limit_pickles(self, any_headers: CIMultiDict[str]) -> None:
-        """It travels in errors to other processes."""
+        """A ``RateLimit`` can be pickled, since errors carry it to other processes."""
         found = read_rate_limit(any_headers)
         assert pickle.loads(pickle.dumps(found)) == found
 
@@ -215,20 +215,20 @@ class TestFromHeaders:
 class TestRetryAfter:
     @pytest.mark.parametrize(("value", "seconds"), [("120", 120), ("0", 0), ("1.5", 1.5), (" 3 ", 3)])
     def test_seconds(self, value: str, seconds: float) -> None:
-        """A number is the seconds to wait; zero is one."""
+        """A number in ``Retry-After`` is the seconds to wait; zero is a valid number."""
         assert retry_after(headers(("Retry-After", value))) == seconds
 
     @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf"])
     def test_what_is_no_wait_is_none(self, value: str) -> None:
-        """Unreadable, negative and infinite values are as good as none."""
+        """Unreadable, negative and infinite values of ``Retry-After`` are ignored."""
         assert retry_after(headers(("Retry-After", value), ("Date", NOON))) is None
 
     def test_no_header_is_none(self) -> None:
-        """A server that does not say when is not one that says now."""
+        """A response without ``Retry-After`` has no wait, which differs from a wait of zero."""
         assert retry_after(headers()) is None
 
     def test_the_longest_counts(self) -> None:
-        """Of repeated values the cautious one."""
+        """The longest of repeated ``Retry-After`` values is used."""
         assert retry_after(headers(("Retry-After", "3"), ("Retry-After", "5"))) == 5
 
     @pytest.mark.parametrize(
@@ -243,15 +243,15 @@ class TestRetryAfter:
     )
     @pytest.mark.usefixtures("far_from_greenwich")
     def test_a_date_is_relative_to_the_answers_own(self, until: str) -> None:
-        """All forms of RFC 9110, 5.6.7 are UTC, wherever this runs."""
+        """A date in any form of RFC 9110, 5.6.7 is read as UTC, in any local time zone."""
         assert retry_after(headers(("Retry-After", until), ("Date", NOON))) == 90
 
     def test_a_date_of_the_past_is_zero(self) -> None:
-        """What was to be waited for is over."""
+        """A date in the past means a wait of zero."""
         assert retry_after(headers(("Retry-After", "Wed, 21 Oct 2015 11:00:00 GMT"), ("Date", NOON))) == 0
 
     def test_a_date_without_the_answers_own_is_none(self) -> None:
-        """No clock of ours takes part, which may be wrong."""
+        """A date in ``Retry-After`` is ignored without a ``Date``, since the local clock may be wrong."""
         assert retry_after(headers(("Retry-After", NOON))) is None
 
     @given(HEADERS)
@@ -259,7 +259,7 @@ class TestRetryAfter:
     @example(headers(("Retry-After", "Fri, 31 Dec 9999 23:59:59 -2359"), ("Date", NOON)))
     @example(headers(("Retry-After", "Mon Jan 1 00:00:00 0001"), ("Date", NOON)))
     def test_no_header_does_harm(self, any_headers: CIMultiDict[str]) -> None:
-        """Whatever the headers hold, the wait is finite and not negative, or none."""
+        """Any headers give a finite wait that is not negative, or none."""
         wait = retry_after(any_headers)
         assert wait is None or (wait >= 0 and math.isfinite(wait))
 
@@ -280,13 +280,13 @@ class TestRequestId:
         "name", ["X-Request-Id", "x-request-id", "Request-Id", "X-Amzn-RequestId", "X-Amz-Cf-Id", "CF-Ray"]
     )
     def test_any_common_header(self, name: str) -> None:
-        """Datadog documents no header for it, so each of the common ones is read."""
+        """Each common header for a request id is read, since Datadog documents none."""
         assert request_id(headers(("Date", NOON), (name, "a-1"))) == "a-1"
 
     def test_the_servers_own_comes_first(self) -> None:
-        """The id of the server is of more use than the id of a CDN; of two, the first counts."""
+        """The id of the server is preferred to the id of a CDN, and the first of two ids is used."""
         assert request_id(headers(("CF-Ray", "c"), ("X-Request-Id", "a"), ("X-Request-Id", "b"))) == "a"
 
     def test_none(self) -> None:
-        """Without any of them there is no id."""
+        """A response without such a header has no request id."""
         assert request_id(headers(("Date", NOON))) is None

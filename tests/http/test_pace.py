@@ -1,4 +1,4 @@
-"""A limit of the client's own: no more requests than it allows, in any period."""
+"""The client's own rate: no more requests than allowed in any period."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def client_of(sandbox: Sandbox, rate: Rate | str | None, **options: object) -> C
     ],
 )
 def test_a_rate_can_be_written(text: str, rate: Rate) -> None:
-    """A text names the number of requests, and the period with its unit or in seconds."""
+    """The text of a rate has the number of requests and the period, in seconds or with a unit."""
     assert Rate.parse(text) == rate
     assert Rate.parse(str(rate)) == rate
 
@@ -59,7 +59,7 @@ def test_a_rate_can_be_written(text: str, rate: Rate) -> None:
     "text", ["", "50", "50/", "/1s", "0/1s", "5/0s", "-1/1s", "1.5/1s", "50/1d", "a/b", None, 7]
 )
 def test_anything_else_is_refused(text: object) -> None:
-    """A rate without a number of requests and a period above zero is a ParameterError."""
+    """A rate without a positive number of requests and a positive period is a ``ParameterError``."""
     with pytest.raises(ParameterError):
         Rate.parse(text)  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ async def test_the_parameter_is_checked(sandbox: Sandbox) -> None:
 
 @stopped
 async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: Clock) -> None:
-    """All operations count, and the next requests wait until the first ones are a period old."""
+    """A rate counts all operations, and each further request waits until an earlier one is a period old."""
     events: list[object] = []
     async with client_of(sandbox, "3/10s", on_event=events.append) as client:
         new = [PARENT.blocks(case(some_id(number))) for number in range(1, 5)]
@@ -94,7 +94,7 @@ async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: C
 
 
 async def test_the_lower_limit_counts(sandbox: Sandbox) -> None:
-    """With a rate above the limit of the server, no more requests are sent than the server allows."""
+    """A rate above the limit of the server sends no more requests than the server allows."""
     sandbox.rate_limit = "5/24h"
     async with client_of(sandbox, "1000/1s", retry=RetryPolicy(max_wait=1)) as client:
         new = [PARENT.blocks(case(some_id(number))) for number in range(1, 21)]
@@ -117,7 +117,7 @@ async def test_a_closed_client_does_not_wait(sandbox: Sandbox, clock: Clock) -> 
 
 @stopped
 async def test_a_cancelled_call_holds_up_no_other(sandbox: Sandbox, clock: Clock) -> None:
-    """The next call in the queue takes the place of one that is cancelled while it waits."""
+    """A cancelled call in the queue passes its place to the next one."""
     async with client_of(sandbox, "1/10s") as client:
         await client.list_links(PARENT)
         first, second = (asyncio.create_task(client.list_links(PARENT)) for _ in range(2))
@@ -129,7 +129,7 @@ async def test_a_cancelled_call_holds_up_no_other(sandbox: Sandbox, clock: Clock
 
 
 class Permit:
-    """A permit of the gate that was or was not given back."""
+    """A permit of the gate that may have been released."""
 
     is_withdrawn = False
 
@@ -139,7 +139,7 @@ class Permit:
 
 @stopped
 async def test_buckets_share_the_rate(clock: Clock) -> None:
-    """Calls of different buckets wait in queues of their own, and together keep to the rate."""
+    """Calls of different buckets wait in separate queues, and keep to the rate together."""
     pace, permits = Pace(Rate(1, 10)), list[Permit]()
 
     async def acquire() -> Any:
@@ -177,7 +177,7 @@ NO_WAIT = RetryPolicy(base=0, settle=0, max_wait=1000)
 
 @stopped
 async def test_the_refresh_of_a_token_does_not_gather_requests(clock: Clock) -> None:
-    """Requests count when they are sent, and not when they begin to wait for a token."""
+    """Requests count towards the rate when they are sent, not when they wait for a token."""
     tokens = Tokens()
     async with (
         Server(listed) as server,
@@ -198,7 +198,7 @@ async def test_the_refresh_of_a_token_does_not_gather_requests(clock: Clock) -> 
 
 @stopped
 async def test_a_token_that_expires_during_a_wait_is_read_again(clock: Clock) -> None:
-    """The credentials are read before the permit, and again if the wait for it took more than a second."""
+    """Credentials are read before the permit, and again if the wait for it took more than a second."""
     used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
     tokens = Tokens()
     async with (
@@ -216,7 +216,7 @@ async def test_a_token_that_expires_during_a_wait_is_read_again(clock: Clock) ->
 
 @stopped
 async def test_a_token_that_cannot_be_read_again_takes_no_permit(clock: Clock) -> None:
-    """The call raises the error of the callable, and the next call gets its place."""
+    """A call whose token callable fails raises that error and releases its place to the next call."""
     used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
     one_left = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="1")
     is_broken = False
@@ -244,7 +244,7 @@ async def test_a_token_that_cannot_be_read_again_takes_no_permit(clock: Clock) -
 
 @stopped
 async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: Clock, keys: Any) -> None:
-    """A request that waits until another one is no longer in flight counts when it is sent."""
+    """A request that waits for a slot counts towards the rate when it is sent."""
     named, names = Held(created), {"POST": "a", "GET": "b"}
 
     async def serve(exchange: Exchange) -> None:
@@ -281,7 +281,7 @@ async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: C
 
 @stopped
 async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock) -> None:
-    """Where each operation has a bucket of its own, both may read credentials, and one gives all back."""
+    """One of two operations that read the credentials at the same time gives its permit back."""
 
     async def serve(exchange: Exchange) -> None:
         is_create = exchange.seen.method == "POST"
@@ -313,9 +313,9 @@ async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock)
 @pytest.mark.parametrize("is_shared", [False, True])
 @stopped
 async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_shared: bool) -> None:
-    """A GET or DELETE on a connection that dropped is repeated by the client, which counts it.
+    """A rate makes the client, and not aiohttp, repeat a GET or DELETE on a dropped connection.
 
-    This holds for a shared pool too, also if other clients have used it before.
+    The rule also holds for a shared pool that other clients have used before.
     """
     async with SessionManager() as sessions, Server(listed, drops, listed) as server:
         if is_shared:
@@ -335,7 +335,7 @@ async def test_aiohttp_repeats_no_request_by_itself(clock: Clock, keys: Any, is_
 
 @needs_upload_tracker
 async def test_without_a_rate_aiohttp_may_repeat_a_request(keys: Any) -> None:
-    """Only a rate needs the count of all requests, and aiohttp's own retry saves a wait and an attempt."""
+    """Without a rate, aiohttp may repeat a request, which saves a wait and an attempt."""
     once = RetryPolicy(max_attempts=1)
     async with (
         Server(listed, drops, listed) as server,

@@ -1,7 +1,7 @@
-"""The rules of proxies: a tunnel or nothing, each failure in words, and the proxy's login for nobody else.
+"""The rules of proxies: only tunnels, a readable error for each failure, and a login for no one else.
 
-How each failure is classified and retried is in ``test_transport.py``; the proxy that the environment names,
-in ``cli/test_doctor.py``; a session's own, in ``test_sessions.py``.
+``test_transport.py`` tests how each failure is classified and retried, ``cli/test_doctor.py`` the proxy of
+the environment, and ``test_sessions.py`` the proxy of a session.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def client(url: str, authority: Authority, proxy: str, *events: list[object]) ->
 
 @contextlib.asynccontextmanager
 async def answering(*parts: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """The URL of a proxy that answers any request so and closes, with a login; and the requests.
+    """Yield the URL, with a login, of a proxy that sends ``parts`` and closes, and the list of its requests.
 
-    ``%s`` in an answer stands for the request. Without an answer it hangs.
+    ``%s`` in a part is replaced by the request. Without parts the proxy hangs.
     """
     requests: list[bytes] = []
 
@@ -84,7 +84,7 @@ async def answering(*parts: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 class TestTunnel:
     async def test_what_the_proxy_learns(self, authority: Authority) -> None:
-        """Its login and the server's name, and never a key; and the server learns nothing of the proxy."""
+        """The proxy gets its login and the server's name but no key; the server gets nothing of the proxy."""
         async with (
             Server(created, tls=authority.server("localhost"), host="localhost") as server,
             Proxy(f"somebody:{PASSWORD}").running() as proxy,
@@ -99,7 +99,7 @@ class TestTunnel:
         assert not any(key.encode() in request for key in (API_KEY, APP_KEY))
 
     async def test_by_tls(self, authority: Authority) -> None:
-        """The certificates of both are checked by the same ``ssl``; the tunnel is within the proxy's TLS."""
+        """The context ``ssl`` checks the certificates of the proxy and of the server behind it."""
         async with (
             Server(created, tls=authority.server("localhost"), host="localhost") as server,
             Proxy(tls=authority.server(HOST)).running() as proxy,
@@ -109,7 +109,7 @@ class TestTunnel:
         assert len(proxy.requests) == 1
 
     async def test_by_tls_that_is_not_trusted(self, authority: Authority) -> None:
-        """A proxy with a certificate for another host is not even told its login."""
+        """A proxy with a certificate for another host does not get its login."""
         async with (
             Proxy(tls=authority.server("other.example")).running() as proxy,
             client("https://localhost:1", authority, proxy.url) as links,
@@ -119,7 +119,7 @@ class TestTunnel:
         assert proxy.requests == []
 
     async def test_to_somebody_else(self, authority: Authority) -> None:
-        """A proxy that shows a certificate of its own authority is sent nothing through the tunnel."""
+        """A server with a certificate of an unknown authority gets nothing through the tunnel."""
         async with (
             Server(created, tls=Authority().server("localhost"), host="localhost") as server,
             Proxy().running() as proxy,
@@ -130,7 +130,7 @@ class TestTunnel:
         assert (len(proxy.requests), server.seen) == (1, [])
 
     async def test_a_site_on_loopback_needs_none(self, authority: Authority) -> None:
-        """By ``http`` there is no tunnel, so that the proxy would be told the keys in the clear."""
+        """A server on loopback is reached without the proxy, which would see the keys over ``http``."""
         async with (
             Server(created) as server,
             answering(head(502)) as (proxy, requests),
@@ -141,8 +141,8 @@ class TestTunnel:
 
 
 FAILURES: Final[dict[str, tuple[tuple[bytes, ...], type[CaseLinksError], str]]] = {
-    # name: (what the proxy answers, the error, what is said of it)
-    # aiohttp asks once more itself where nothing is created, so that the error is of the second time.
+    # name: (the response of the proxy, the error, its text)
+    # aiohttp itself retries requests that create nothing, so the error is that of its second attempt.
     "closes": ((b"",), TransportError, "the connection was lost"),
     "wants a login": (
         (b'HTTP/1.1 407 %s\r\nProxy-Authenticate: Basic realm="%s"\r\nContent-Length: 0\r\n\r\n',),
@@ -163,7 +163,7 @@ FAILURES: Final[dict[str, tuple[tuple[bytes, ...], type[CaseLinksError], str]]] 
 
 
 async def raised_by(links: CaseLinksClient, operation: str, clock: Clock) -> CaseLinksError:
-    """The error of an operation. No secret is a local variable here."""
+    """Return the error of an operation. No secret is a local variable here."""
     call, _ = OPERATIONS[operation]
     with pytest.raises(CaseLinksError) as caught:
         await in_no_time(clock, call(links))
@@ -184,7 +184,7 @@ class TestFailure:
         name: str,
         operation: str,
     ) -> None:
-        """Nothing was sent, the message says so and names host and port; the login is nowhere."""
+        """A failure of the proxy says that nothing was sent, names host and port, and hides the login."""
         caplog.set_level(logging.DEBUG)
         parts, kind, told = FAILURES.get(name, ((b"",), ConnectError, "connection refused"))
         events: list[object] = []
@@ -220,7 +220,7 @@ class TestFailure:
     ],
 )
 def test_a_proxy_that_is_none(proxy: str) -> None:
-    """What is no http or https URL is refused without quoting it, and so is its cause."""
+    """A proxy that is not an http or https URL is refused without quoting it."""
     with pytest.raises(ParameterError, match="proxy must be a URL") as caught:
         CaseLinksClient(Site.US1, BearerToken("the-token"), proxy=proxy)
     assert_nothing_of(SECRETS, traceback.format_exception(caught.value))

@@ -1,4 +1,4 @@
-"""Slots: how many requests are in flight, and that calls of one bucket do not hold up those of another."""
+"""The rules of slots: the number of requests in flight, and buckets that do not block each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def new_links(count: int) -> list[NewCaseLink]:
 
 
 class Named:
-    """A server that counts each operation in a bucket of its own. Creates have ``creates`` requests left.
+    """A server that counts each operation in its own bucket; creates have ``creates`` requests left.
 
     Methods in ``held`` get no response before the test removes them and calls :meth:`go_on`.
     """
@@ -65,7 +65,7 @@ class Named:
         await exchange.answer(status, body, X_RateLimit_Name=name, X_RateLimit_Remaining=str(left), **rest)
 
     def go_on(self, method: str) -> None:
-        """Respond to this method again."""
+        """Respond to this method from now on."""
         self.held.discard(method)
         self.changed.set()
         self.changed = asyncio.Event()
@@ -87,7 +87,7 @@ async def client(server: Server, keys: Any) -> AsyncIterator[CaseLinksClient]:
     """A client that has learned the bucket of each operation."""
     patient = RetryPolicy(max_wait=7200)
     async with CaseLinksClient(server.url, keys, max_concurrency=SLOTS, retry=patient) as client:
-        for new in new_links(SLOTS):  # the first window is opened step by step
+        for new in new_links(SLOTS):  # a first window is opened step by step
             await client.create_link(new)
             for call in OTHERS.values():
                 await call(client)
@@ -118,7 +118,7 @@ async def test_calls_that_wait_for_one_bucket_hold_up_no_other(
 async def test_no_more_are_in_flight_than_slots_over_all_buckets(
     client: CaseLinksClient, server: Server, named: Named
 ) -> None:
-    """Each bucket has slots of its own to wait in, but all of them share the requests in flight."""
+    """Each bucket has its own slots, but all buckets share the maximum of requests in flight."""
     named.held |= {"POST", "GET", "DELETE"}
     calls: list[Awaitable[object]] = [client.create_link(new) for new in new_links(12)]
     calls += [call(client) for call in OTHERS.values() for _ in range(12)]
@@ -153,7 +153,7 @@ async def test_waiting_for_the_requests_of_another_bucket_takes_no_time(
 async def test_a_call_that_waits_for_a_connection_ends_with_its_client(
     client: CaseLinksClient, server: Server, named: Named
 ) -> None:
-    """It raises an error, and neither it nor a cancelled call is sent."""
+    """A waiting call raises an error when its client is closed, and sends nothing."""
     named.held.add("POST")
     creates = [asyncio.create_task(client.create_link(new)) for new in new_links(SLOTS)]
     await server.until(lambda: server.busy == SLOTS)

@@ -1,4 +1,4 @@
-"""The rules of the pooled sessions: opened once, shared, bounded, closed without a trace."""
+"""The rules of pooled sessions: opened once, shared, bounded, and closed without leftovers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OopsError(Exception):
 async def one_tls_request(
     context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Shake hands and read one request. What comes later is left unread."""
+    """Complete a TLS handshake and read one request; later data is left unread."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_side=True)
     for step in (tls.do_handshake, tls.read):
@@ -72,7 +72,7 @@ def trust(tls: ssl.SSLContext | None, authority: Authority) -> ssl.SSLContext | 
 
 class TestPool:
     async def test_clients_of_one_manager_share_connections(self, keys: ApiKeys) -> None:
-        """Two organisations' clients on one site use one connection, one after the other."""
+        """Clients of two organisations on one site share one connection of the pool."""
         async with Server(listed) as server, SessionManager() as sessions:
             for credentials in (keys, BearerToken("token")):
                 async with CaseLinksClient(server.url, credentials, sessions=sessions) as links:
@@ -82,7 +82,7 @@ class TestPool:
         assert server.seen[0].headers["User-Agent"] == user_agent()
 
     async def test_a_session_for_each_site(self, keys: ApiKeys) -> None:
-        """The session of a site is one and the same, and another site has another."""
+        """Each site has one session in a manager."""
         async with Server(listed) as one, Server(listed) as other, SessionManager() as sessions:
             sites = [CaseLinksClient(url, keys).site for url in (one.url, one.url, other.url)]
             first, again, second = (sessions.session(site) for site in sites)
@@ -90,18 +90,18 @@ class TestPool:
             assert first is not second
 
     async def test_nothing_is_opened_before_the_first_use(self, keys: ApiKeys) -> None:
-        """A client that is never used connects nowhere, and needs no closing."""
+        """A client that is never used opens no connection, and does not need to be closed."""
         async with leaving_nothing(), Server(listed) as server:
             CaseLinksClient(server.url, keys)
             await settle()
             assert server.connections == 0
 
     async def test_a_pool_of_our_own_has_no_bound(self) -> None:
-        """How many connections there are is up to the clients' slots alone."""
+        """The pool has no limit of its own: only the clients' slots bound the number of connections."""
         assert SessionManager().max_connections is None
 
     def test_a_client_is_made_before_the_loop_runs(self, keys: ApiKeys) -> None:
-        """It belongs to the loop that it is first used in."""
+        """A client can be created before the event loop runs, and belongs to the loop of its first use."""
         with asyncio.Runner() as runner:
             server = runner.run(Server(listed).__aenter__())
             links = CaseLinksClient(server.url, keys)
@@ -110,7 +110,7 @@ class TestPool:
             runner.run(server.__aexit__())
 
     def test_another_loop_is_refused(self, keys: ApiKeys) -> None:
-        """Use from a second loop is an error that says what to do, and the first loop's use goes on."""
+        """Use in a second loop raises an error with the solution, and use in the first loop still works."""
         manager = SessionManager()
 
         async def use(url: str) -> None:
@@ -127,7 +127,7 @@ class TestPool:
             runner.run(server.__aexit__())
 
     async def test_an_unsolicited_response_ends_its_connection(self, keys: ApiKeys) -> None:
-        """A response that no request asked for is not taken for the response to the next request."""
+        """An unsolicited response is not read as the response to the next request."""
 
         held: list[Exchange] = []
 
@@ -147,7 +147,7 @@ class TestClose:
     async def test_closing_leaves_nothing(
         self, keys: ApiKeys, tls: ssl.SSLContext | None, trust: ssl.SSLContext | None
     ) -> None:
-        """Once closed there is no socket, no task and no warning, also with TLS."""
+        """A closed client leaves no socket, task or warning, also with TLS."""
         async with leaving_nothing(), Server(listed, tls=tls, host="localhost") as server:
             async with CaseLinksClient(server.url, keys, ssl=trust) as links:
                 await asyncio.gather(*(links.list_links(NEW.parent) for _ in range(5)))
@@ -161,7 +161,7 @@ class TestClose:
         tls: ssl.SSLContext | None,
         trust: ssl.SSLContext | None,
     ) -> None:
-        """The error comes out of ``async with`` as it is, and with requests under way all is closed."""
+        """An error in the body of ``async with`` is raised unchanged, and requests in flight are closed."""
         async with leaving_nothing(), Server(listed, Held(), tls=tls, host="localhost") as server:
             tasks = []
 
@@ -181,7 +181,7 @@ class TestClose:
     async def test_a_cancelled_body_leaves_nothing(
         self, keys: ApiKeys, tls: ssl.SSLContext | None, trust: ssl.SSLContext | None
     ) -> None:
-        """Cancelling in the middle of a request closes it."""
+        """A cancelled ``async with`` block closes its request in flight."""
         async with leaving_nothing(), Server(Held(), tls=tls, host="localhost") as server:
 
             async def use() -> None:
@@ -198,7 +198,7 @@ class TestClose:
 
     @needs_socket_factory
     async def test_a_server_that_hangs_leaves_nothing(self, keys: ApiKeys, authority: Authority) -> None:
-        """A TLS server that no longer takes part in closing, as after a time-out, holds no socket open."""
+        """A TLS server that no longer takes part in the shutdown keeps no socket open."""
         asked = asyncio.Event()
 
         async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -218,7 +218,7 @@ class TestClose:
     @needs_upload_tracker
     @pytest.mark.parametrize("attempts", [1, 3])
     async def test_closing_while_connecting(self, keys: ApiKeys, attempts: int) -> None:
-        """A call that has no connection yet has sent nothing, and says that the client was closed."""
+        """A call that is still connecting when its client is closed sends nothing and raises an error."""
         async with leaving_nothing(), Server(created) as server:
             links = CaseLinksClient(server.url, keys, retry=RetryPolicy(max_attempts=attempts, base=0))
             task = asyncio.create_task(links.create_link(NEW))
@@ -232,7 +232,7 @@ class TestClose:
 
     @pytest.mark.parametrize("rounds", range(6))
     async def test_a_cancelled_close_closes_all_the_same(self, keys: ApiKeys, rounds: int) -> None:
-        """Whenever it is cancelled, the sessions of all sites are closed."""
+        """A close that is cancelled at any moment closes the sessions of all sites."""
         async with (
             leaving_nothing(),
             Server(listed) as first,
@@ -253,7 +253,7 @@ class TestClose:
             del closing
 
     async def test_a_client_of_shared_sessions_closes_too(self, keys: ApiKeys) -> None:
-        """The sessions stay open for others, and the client itself is of no further use."""
+        """A closed client of shared sessions cannot be used, and leaves the sessions open for others."""
         async with Server(listed) as server, SessionManager() as sessions:
             links = CaseLinksClient(server.url, keys, sessions=sessions)
             await links.close()
@@ -262,7 +262,7 @@ class TestClose:
             assert await CaseLinksClient(server.url, keys, sessions=sessions).list_links(NEW.parent) == []
 
     async def test_calls_in_the_queue_end_too(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
-        """What waits for a slot when the client is closed is not sent."""
+        """A call that waits for a slot when the client is closed is not sent."""
         async with Server(Held()) as server:
             links = CaseLinksClient(server.url, keys, max_concurrency=1, retry=at_once)
             tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(3)]
@@ -273,7 +273,7 @@ class TestClose:
         assert len(server.seen) == 1
 
     async def test_calls_at_the_gate_end_too(self, keys: ApiKeys, clock: Clock) -> None:
-        """What waits for the rate limit when the client is closed is not sent."""
+        """A call that waits for the rate limit when the client is closed is not sent."""
         async with Server(answers(429, Retry_After="60"), created) as server:
             links = CaseLinksClient(server.url, keys)
             tasks = [asyncio.create_task(links.create_link(NEW)) for _ in range(3)]
@@ -286,7 +286,7 @@ class TestClose:
         assert len(server.seen) == 1
 
     async def test_a_token_that_comes_after_closing(self, at_once: RetryPolicy) -> None:
-        """A call that was fetching its token when the client was closed is told so."""
+        """A call that is fetching its token when the client is closed raises ``SessionError``."""
         fetching, go = asyncio.Event(), asyncio.Event()
 
         async def fetch() -> str:
@@ -300,14 +300,14 @@ class TestClose:
             await fetching.wait()
             await links.close()
             with pytest.raises(SessionError):
-                await links.create_link(NEW)  # at once, though the one before holds the only slot
+                await links.create_link(NEW)  # at once, although the first call has the only slot
             go.set()
             with pytest.raises(SessionError):
                 await task
         assert server.connections == 0
 
     async def test_closing_twice(self, keys: ApiKeys) -> None:
-        """A second close does nothing, nor does one of what was never used."""
+        """A second close, or the close of an unused client, does nothing."""
         unused = CaseLinksClient("datadoghq.eu", keys)
         async with Server(listed) as server, CaseLinksClient(server.url, keys) as links:
             await links.list_links(NEW.parent)
@@ -316,7 +316,7 @@ class TestClose:
             await client.close()
 
     async def test_after_closing(self, keys: ApiKeys) -> None:
-        """A closed client and a closed manager say so, and send nothing."""
+        """A closed client and a client of a closed manager raise ``SessionError`` and send nothing."""
         async with Server(listed) as server:
             links = CaseLinksClient(server.url, keys)
             await links.close()
@@ -353,7 +353,7 @@ class TestSeveralSites:
         ids=["silent", "hanging up", "failing", "limited", "used up"],
     )
     async def test_trouble_at_one_delays_no_other(self, keys: ApiKeys, trouble: Step) -> None:
-        """Calls that exceed one site's concurrency are stuck there, and those to another site all succeed."""
+        """Calls that exceed one site's concurrency do not delay the calls to another site."""
         policy = RetryPolicy(base=60, cap=60, settle=60)
         async with Server(trouble) as bad, Server(created) as good, SessionManager() as sessions:
             stuck, fine = (
@@ -369,7 +369,7 @@ class TestSeveralSites:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def test_a_dead_one_delays_no_other(self, keys: ApiKeys) -> None:
-        """Where nobody listens each call is told so, while those to another site go on."""
+        """Calls to a server that is down fail, and do not delay the calls to another site."""
         async with Server(created) as gone:
             pass
         async with Server(created) as good, SessionManager() as sessions:
@@ -390,7 +390,7 @@ class TestSeveralSites:
 
 class TestGate:
     async def test_one_for_each_site_and_credentials(self, keys: ApiKeys) -> None:
-        """What the server counts together, and nothing else, shares a gate."""
+        """Clients with the same site and credentials share a gate, and no others do."""
         sessions, again = SessionManager(), ApiKeys(api_key="the-api-key", app_key="the-app-key")
         gate = sessions.gate(Site.EU1, keys)
         assert sessions.gate(Site.parse("EU1"), again) is gate
@@ -402,7 +402,7 @@ class TestGate:
         assert len({id(other) for other in (gate, *others)}) == 4
 
     async def test_a_429_of_one_client_holds_the_others(self, keys: ApiKeys, clock: Clock) -> None:
-        """Those of the same credentials wait as long as it does; those of others go on."""
+        """A 429 holds back all clients with the same credentials, and no others."""
         async with (
             Server(answers(429, Retry_After="60"), listed) as server,
             SessionManager() as sessions,
@@ -422,7 +422,7 @@ class TestGate:
         assert len(server.seen) == 4
 
     async def test_the_window_of_one_client_is_that_of_the_others(self, keys: ApiKeys) -> None:
-        """What one has learned of the rate limit the other knows."""
+        """Clients with the same credentials share what one of them has learned about the rate limit."""
         step = answers(200, b'{"data": []}', X_RateLimit_Limit="9", X_RateLimit_Remaining="5")
         async with Server(step) as server, SessionManager() as sessions:
             one, same = (CaseLinksClient(server.url, keys, sessions=sessions) for _ in range(2))
@@ -435,7 +435,7 @@ class TestGate:
 
 class TestBorrowedSession:
     async def test_it_is_used_and_left_open(self, keys: ApiKeys) -> None:
-        """The requests go through it, whatever its defaults, and neither client nor manager closes it."""
+        """A session of the caller is used with any defaults, and neither client nor manager closes it."""
         async with (
             Server(listed, listed, answers(404), listed) as server,
             aiohttp.ClientSession(headers={"X-Bot": "mine"}, raise_for_status=True) as session,
@@ -452,7 +452,7 @@ class TestBorrowedSession:
         assert [(seen.connection, seen.headers["X-Bot"]) for seen in server.seen] == [(0, "mine")] * 4
 
     async def test_its_proxy_and_its_trust_hold(self, keys: ApiKeys, authority: Authority) -> None:
-        """What its owner set up for all requests holds for these too."""
+        """The proxy and the trust of the caller's session also apply to the client."""
         async with (
             Server(listed, tls=authority.server("localhost"), host="localhost") as server,
             Proxy("user:password").running() as proxy,
@@ -467,7 +467,7 @@ class TestBorrowedSession:
     async def test_its_limit_bounds_the_slots(
         self, limit: int, limit_per_host: int, keys: ApiKeys, clock: Clock
     ) -> None:
-        """No attempt waits for a connection with its clock running: it waits for its slot before."""
+        """Requests beyond the connector's limit wait for a slot, where no timeout runs."""
         hold = Held(listed)
         async with (
             Server(listed, hold) as server,
@@ -489,7 +489,7 @@ class TestBorrowedSession:
 
     @pytest.mark.parametrize("limit", [0, 200])
     async def test_a_wide_limit_changes_nothing(self, limit: int, keys: ApiKeys) -> None:
-        """The slots are then those of ``max_concurrency``."""
+        """A connector's limit above ``max_concurrency`` does not change the number of slots."""
         hold = Held(listed)
         async with (
             Server(listed, hold) as server,
@@ -506,7 +506,7 @@ class TestBorrowedSession:
         assert server.most_busy == 3
 
     async def test_its_owner_closed_it(self, keys: ApiKeys) -> None:
-        """That is a SessionError, also for a client that is made only then."""
+        """A session that its owner closed raises ``SessionError``, also for a client created afterwards."""
         async with Server(listed) as server:
             session = aiohttp.ClientSession()
             links = CaseLinksClient(server.url, keys, sessions=session)
@@ -519,7 +519,7 @@ class TestBorrowedSession:
 
     @pytest.mark.parametrize("name", ["Authorization", "authorization", "DD-API-KEY", "dd-application-key"])
     async def test_one_with_credentials_of_its_own_is_refused(self, name: str) -> None:
-        """They would go out beside those of the client, and are not quoted."""
+        """A session with headers for credentials is refused, and the message does not quote them."""
         async with aiohttp.ClientSession(headers={name: "secret"}) as session:
             for make in (SessionManager, lambda it: CaseLinksClient("EU1", BearerToken("t"), sessions=it)):
                 with pytest.raises(ParameterError) as caught:
@@ -527,13 +527,13 @@ class TestBorrowedSession:
                 assert "secret" not in str(caught.value)
 
     async def test_one_that_trusts_the_environment_is_refused(self) -> None:
-        """A netrc file may hold a login for the host, which would be sent beside the credentials."""
+        """A session with ``trust_env`` is refused, since a netrc file may add a login for the host."""
         async with aiohttp.ClientSession(trust_env=True) as session:
             with pytest.raises(ParameterError, match="netrc"):
                 SessionManager(session)
 
     async def test_one_with_a_login_is_refused(self) -> None:
-        """``auth=`` is an Authorization too."""
+        """A session with ``auth=`` is refused, since ``auth=`` sets the header Authorization."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "secret"))
@@ -543,7 +543,7 @@ class TestBorrowedSession:
 
 
 def test_a_gate_lasts_as_long_as_its_clients() -> None:
-    """A manager outlives its clients, and keeps neither their tokens nor what they knew."""
+    """A manager that outlives its clients keeps neither their tokens nor their rate limits."""
     sessions = SessionManager()
     for number in range(10):
         CaseLinksClient("EU1", BearerToken(f"token-{number}"), sessions=sessions)
@@ -552,7 +552,7 @@ def test_a_gate_lasts_as_long_as_its_clients() -> None:
 
 
 async def test_a_closed_client_sends_nothing_more(keys: ApiKeys) -> None:
-    """Calls that wait for their turn fail, also where the connections are shared and stay open."""
+    """Calls in the queue of a closed client fail, also if its connections are shared and stay open."""
     hold = Held()
     async with Server(created, hold) as server, SessionManager() as sessions:
         links = CaseLinksClient(server.url, keys, sessions=sessions, max_concurrency=2)

@@ -1,4 +1,4 @@
-"""Processes that share a limit, in the simulation of ``benchmarks/sharing.py``: nobody starves."""
+"""Processes that share a limit, in the simulation of ``benchmarks/sharing.py``: none of them starves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_one_call_beside_a_bulk_run_waits_three_windows_at_most(seed: int) -> No
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_eight_busy_processes_have_few_requests_rejected(seed: int) -> None:
-    """At most 10 % are rejected, and the limit is used nearly as well as by one process."""
+    """Eight processes get at most 10 % of their requests rejected, and are nearly as fast as one."""
     rejected, slowdown = together(8, seed=seed)
     assert rejected <= 0.1
     assert slowdown <= 1.15
@@ -26,7 +26,7 @@ def test_eight_busy_processes_have_few_requests_rejected(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_process_that_is_alone_loses_nothing(seed: int) -> None:
-    """Nothing is rejected, and the reserve for others takes no time."""
+    """A process that is alone gets no rejection, and the reserve for others costs no time."""
     rejected, slowdown = together(1, seed=seed)
     assert rejected == 0
     assert slowdown <= 1.03
@@ -45,19 +45,19 @@ def test_responses_that_take_a_whole_window_are_not_taken_for_others(seed: int) 
 
 
 def test_eight_processes_with_slow_responses_have_few_requests_rejected() -> None:
-    """At most 10 % are rejected, also if a response takes half a window."""
+    """Eight processes get at most 10 % of their requests rejected even with responses of half a window."""
     rejected, _ = together(8, one_way=(0.23 * PERIOD, 0.27 * PERIOD))
     assert rejected <= 0.1
 
 
 def test_a_thousand_processes_get_done() -> None:
-    """More processes than a window has requests all end."""
+    """A thousand processes all finish, although a window has fewer requests."""
     _, slowdown = together(1000)
     assert slowdown <= 1.3
 
 
 def test_the_picture_has_a_bar_for_each_result() -> None:
-    """The bars are on a grey one of the whole width, and the description repeats the results."""
+    """Each bar of the picture has a grey background, and the description repeats the results."""
     drawn = picture([("alone", "0.0 %", 0.0), ("two", "1.0 %", 0.01)])
     assert drawn.count('class="ours"') == 2
     assert "alone: 0.0 %; two: 1.0 %" in drawn

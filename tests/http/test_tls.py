@@ -1,7 +1,7 @@
-"""The rules of TLS, by real handshakes: whom the client trusts, what it shows of itself, nothing to others.
+"""The rules of TLS, with real handshakes: trusted authorities, client certificates, and refused servers.
 
-How each failure is classified and retried is in ``test_transport.py``; that ``http`` is for loopback alone,
-in ``test_sites.py``; ``SSL_CERT_FILE``, in ``cli/test_doctor.py``.
+``test_transport.py`` tests how each failure is classified and retried, ``test_sites.py`` that ``http`` is
+for loopback only, and ``cli/test_doctor.py`` ``SSL_CERT_FILE``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def client(server: Server, context: ssl.SSLContext | None) -> CaseLinksClient:
 
 
 def of_version(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
-    """``context``, which speaks that version alone; of old ones Python and OpenSSL have to be told twice."""
+    """Limit ``context`` to one version; old versions must be enabled in Python and in OpenSSL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = version
@@ -57,7 +57,7 @@ def of_version(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLConte
 class TestVersions:
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     async def test_those_of_today(self, authority: Authority, version: ssl.TLSVersion) -> None:
-        """A server may speak either."""
+        """A server may use TLS 1.2 or TLS 1.3."""
         tls = of_version(authority.server("localhost"), version)
         async with (
             Server(created, tls=tls, host="localhost") as server,
@@ -66,7 +66,7 @@ class TestVersions:
             assert (await links.create_link(NEW)).parent == NEW.parent
 
     async def test_an_old_one_is_refused(self, authority: Authority) -> None:
-        """A server that speaks TLS 1.1 alone is sent nothing, though a client could be made to talk to it."""
+        """A server with TLS 1.1 gets no request by default, though a lenient context could reach it."""
         tls = of_version(authority.server("localhost"), ssl.TLSVersion.TLSv1_1)
         async with Server(created, tls=tls, host="localhost") as server:
             async with client(server, authority.client()) as links:
@@ -80,7 +80,7 @@ class TestVersions:
 
 class TestTrust:
     async def test_by_the_path_of_a_file(self, authority: Authority, tmp_path: Path) -> None:
-        """A private authority is trusted where its file is named, as the documentation has it."""
+        """A private authority is trusted by the path of its file, as documented."""
         path = tmp_path / "ca.pem"
         authority.ca.cert_pem.write_to_path(str(path))
         async with Server(created, tls=authority.server("localhost"), host="localhost") as server:
@@ -92,7 +92,7 @@ class TestTrust:
         assert len(server.seen) == 1
 
     async def test_by_way_of_an_intermediate_authority(self, authority: Authority) -> None:
-        """The server sends the chain, and the root alone is known."""
+        """A certificate of an intermediate authority is trusted if the server sends the chain."""
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.ca.create_child_ca().issue_cert("localhost").configure_cert(tls)
         async with (
@@ -102,7 +102,7 @@ class TestTrust:
             await links.create_link(NEW)
 
     async def test_of_an_address(self, authority: Authority) -> None:
-        """A certificate may be for the address that the URL has."""
+        """A certificate may be for the IP address in the URL."""
         async with (
             Server(created, tls=authority.server(HOST)) as server,
             client(server, authority.client()) as links,
@@ -122,7 +122,7 @@ class TestTrust:
     async def test_is_refused(
         self, authority: Authority, names: list[str], validity: dict[str, Any], reason: str
     ) -> None:
-        """Of a known authority too: the message says why, and the server is sent nothing."""
+        """An invalid certificate is refused, with the reason, even from a trusted authority."""
         tls = authority.server(
             *names, **{"not_before": NOW - 9 * DAY, "not_after": NOW + 9 * DAY, **validity}
         )
@@ -136,7 +136,7 @@ class TestTrust:
         assert server.seen == []
 
     async def test_of_another_authority_of_the_same_name(self, authority: Authority) -> None:
-        """What it is called does not count, but its key."""
+        """A certificate of another authority with the same name is refused, because the key differs."""
         other = Authority(trustme.CA())
         async with (
             Server(created, tls=other.server("localhost"), host="localhost") as server,
@@ -148,14 +148,14 @@ class TestTrust:
 
     @pytest.mark.parametrize("url", ["http://proxy.example", "http://10.0.0.1", "http://localhost.example"])
     def test_without_tls_there_is_loopback_alone(self, url: str) -> None:
-        """Such a client is not made."""
+        """A client for an ``http`` URL that is not on loopback is not created."""
         with pytest.raises(ConfigurationError, match="would send the keys unencrypted"):
             CaseLinksClient(url, ApiKeys(api_key="api-key", app_key="app-key"))
 
 
 @pytest.fixture
 def wanting(authority: Authority) -> Callable[[ssl.TLSVersion], ssl.SSLContext]:
-    """Makes the context of a server that wants a certificate of its clients."""
+    """Return a function that creates the context of a server which requires a client certificate."""
 
     def context(version: ssl.TLSVersion) -> ssl.SSLContext:
         tls = of_version(authority.server("localhost"), version)
@@ -175,7 +175,7 @@ class TestClientCertificate:
         version: ssl.TLSVersion,
         tmp_path: Path,
     ) -> None:
-        """``ssl`` carries it to a server that wants one, as the documentation has it."""
+        """``ssl`` sends a client certificate to a server that requires one, as documented."""
         path = tmp_path / "client.pem"
         authority.ca.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(str(path))
         context = authority.client()
@@ -189,19 +189,19 @@ class TestClientCertificate:
     async def test_that_is_missing(
         self, authority: Authority, wanting: Callable[[ssl.TLSVersion], ssl.SSLContext]
     ) -> None:
-        """In TLS 1.2 the server hangs up within the handshake, and what came of it is told in words."""
+        """A missing client certificate with TLS 1.2 fails in the handshake, with a readable message."""
         async with (
             Server(listed, tls=wanting(ssl.TLSVersion.TLSv1_2), host="localhost") as server,
             client(server, authority.client()) as links,
         ):
             with pytest.raises(TransportError) as raised:
                 await links.list_links(NEW.parent)
-        assert "connectionreset" not in str(raised.value).lower()  # which is no word
+        assert "connectionreset" not in str(raised.value).lower()  # which would be a class and not words
 
     async def test_that_is_missed_too_late(
         self, authority: Authority, wanting: Callable[[ssl.TLSVersion], ssl.SSLContext]
     ) -> None:
-        """In TLS 1.3 the request is on its way by then, so that nobody can tell what came of a create."""
+        """A missing client certificate with TLS 1.3 makes a create ambiguous, as it is noticed late."""
         api = Api()
         async with (
             Server(api, tls=wanting(ssl.TLSVersion.TLSv1_3), host="localhost") as server,

@@ -58,7 +58,7 @@ BREAKS: Final[dict[str, Callable[[str], bytes]]] = {
 
 
 def echoes(place: str, rest: str, then: Callable[[Exchange], None]) -> Step:
-    """Return a step that sends the keys back in ``place``, and then does ``then``."""
+    """Return a step that sends the keys back in ``place``, and then calls ``then``."""
 
     async def step(exchange: Exchange) -> None:
         headers = exchange.seen.headers
@@ -81,7 +81,7 @@ def frames_of(error: BaseException | None) -> Iterator[FrameType]:
 
 
 def require_clean(error: BaseException) -> None:
-    """Fail if a report of ``error`` shows a key, or if one of its frames holds a response of aiohttp."""
+    """Fail if a report of ``error`` shows a key, or a frame has a response of aiohttp."""
     values = (value for frame in frames_of(error) for value in frame.f_locals.values())
     held = list({id(value): value for value in values}.values())  # each once, as many frames share one
     assert_nothing_of(SECRETS, map(pretty_repr, held))  # as rich shows them: also the fields of attrs classes
@@ -123,7 +123,7 @@ async def test_a_response_that_breaks_off(place: str, rest: str, operation: str,
 
 
 async def end(ending: str, client: CaseLinksClient) -> None:
-    """List links, and end that after five seconds in one of the ways there are."""
+    """List links, and end the call after five seconds in one of three ways."""
     if ending == "timeout":
         async with asyncio.timeout(5):
             await OPERATIONS["list"][0](client)
@@ -158,7 +158,7 @@ async def test_a_response_that_hangs(ending: str, rest: str, clock: Clock) -> No
 
 @pytest.mark.parametrize("operation", ["create", "list", "get_case"])
 async def test_no_variable_of_the_package_is_a_container_of_keys(operation: str, clock: Clock) -> None:
-    """A complete response that is an error is no variable whose items a tracker could store."""
+    """A complete error response is kept in no local variable whose items a tracker could store."""
     step = echoes("a header", "a broken document", Exchange.close)
     async with (
         Server(step) as server,

@@ -1,4 +1,4 @@
-"""The rules of one attempt: what goes out and comes in, how a failure is named, no key in any of it."""
+"""The rules of one attempt: the request, the response, the class of each failure, and no key in any error."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def transport_to(
 
 class TestRequest:
     async def test_a_create_on_the_wire(self) -> None:
-        """Method, path, headers and body are the documented ones, with both keys and no Authorization."""
+        """A create has the documented method, path, headers and body, with both keys."""
         async with Server(created) as server, transport_to(server.url) as transport:
             await transport.send(CREATE)
         [seen] = server.seen
@@ -127,7 +127,7 @@ class TestRequest:
         assert "Cookie" not in seen.headers
 
     async def test_a_token_goes_alone(self) -> None:
-        """A bearer token is sent as Authorization, and no key beside it."""
+        """A bearer token is sent as Authorization, without any keys."""
         async with Server(created) as server, transport_to(server.url, BearerToken(TOKEN)) as transport:
             await transport.send(CREATE)
         headers = server.seen[0].headers
@@ -135,7 +135,7 @@ class TestRequest:
         assert not {"DD-API-KEY", "DD-APPLICATION-KEY"} & set(headers)
 
     async def test_the_target_is_sent_as_it_is(self) -> None:
-        """What is percent-encoded stays so, and nothing is encoded twice or resolved away."""
+        """The target of a request is sent unchanged: nothing is decoded, encoded twice or normalized."""
         request = delete_request("a/../b?c=%41#é d")
         async with Server(deleted) as server, transport_to(f"{server.url}/base") as transport:
             await transport.send(request)
@@ -143,7 +143,7 @@ class TestRequest:
         assert server.seen[0].body == b""
 
     async def test_no_cookie_is_kept(self) -> None:
-        """A cookie that the server sets does not come back to it."""
+        """A cookie that the server sets is not sent back."""
         set_cookie = answers(200, b'{"data": []}', Set_Cookie="session=1; Path=/")
         async with (
             Server(set_cookie) as server,
@@ -155,7 +155,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_a_redirect_is_an_answer(self, status: int) -> None:
-        """It is not followed, so the keys reach no other origin."""
+        """A redirect is not followed, so that no other origin gets the keys."""
         async with Server(created) as other:
             redirect = answers(status, Location=f"{other.url}{LINKS_PATH}")
             async with Server(redirect) as server, transport_to(server.url) as transport:
@@ -186,7 +186,7 @@ class TestAnswer:
         ],
     )
     async def test_every_framing_of_a_body(self, parts: tuple[bytes, ...]) -> None:
-        """The body is whole in each way that HTTP has to delimit it."""
+        """A body is complete with each way in which HTTP can delimit it."""
         async with Server(sends(*parts)) as server, transport_to(server.url) as transport:
             answer = await transport.send(CREATE)
         assert (answer.status, answer.body, answer.is_complete) == (201, b'{"data": null}', True)
@@ -197,7 +197,7 @@ class TestAnswer:
         ("request_", "bound"), [(CREATE, MAX_BODY), (DELETE, MAX_BODY), (LIST, MAX_LIST)]
     )
     async def test_the_bound_is_exact(self, request_: Request, bound: int, more: int) -> None:
-        """A body of just the bound is complete, and of one byte more is not; a list may be longer."""
+        """A body of exactly the maximum is complete, and one byte more is cut off; lists may be longer."""
         step = answers(200, b"x" * (bound + more))
         async with Server(step) as server, transport_to(server.url) as transport:
             answer = await transport.send(request_)
@@ -212,7 +212,7 @@ class TestAnswer:
         ],
     )
     async def test_a_body_too_large_is_cut_off(self, is_bomb: bool) -> None:
-        """No more than the bound is kept of it, memory stays near it, and the connection is given up."""
+        """A body that is too large is cut off, takes little memory, and closes the connection."""
         if is_bomb:
             bomb = gzip.compress(bytes(2**20), 9) * 512
             step: Step = sends(head(200, Content_Encoding="gzip", Content_Length=str(len(bomb))), bomb)
@@ -230,7 +230,7 @@ class TestAnswer:
 
     @pytest.mark.parametrize("credentials", [ApiKeys(api_key=API_KEY, app_key=APP_KEY), BearerToken(TOKEN)])
     async def test_keys_that_come_back_are_blotted_out(self, credentials: Credentials) -> None:
-        """Of what a server that echoes the request's headers answers, an answer can take out the keys."""
+        """Keys that a server echoes are redacted in the text of its response."""
         async with Server(echoes(400)) as server, transport_to(server.url, credentials) as transport:
             answer = await transport.send(CREATE)
         assert "[redacted]" in answer.text()
@@ -238,7 +238,7 @@ class TestAnswer:
 
     @needs_upload_tracker
     async def test_a_request_that_aiohttp_sent_twice_says_so(self) -> None:
-        """aiohttp resends what is idempotent on a dropped connection, and the answer tells."""
+        """A response reports whether aiohttp has resent the request on a new connection."""
         async with Server(drops, deleted) as server, transport_to(server.url) as transport:
             answer = await transport.send(DELETE)
             again = await transport.send(DELETE)
@@ -247,7 +247,7 @@ class TestAnswer:
 
 
 def echoes(status: int) -> Step:
-    """A server that quotes the request's headers in its answer's headers and body."""
+    """A step that quotes the headers of the request in the headers and the body of the response."""
 
     async def step(exchange: Exchange) -> None:
         told = str(dict(exchange.seen.headers))
@@ -264,9 +264,9 @@ class World:
 
 @frozen
 class Place:
-    """Where to send requests, and how many have come through to it; ``attempts`` is None where none can.
+    """A server to send requests to, and the attempts that it has received, or None if it cannot count them.
 
-    ``posts`` are those to create a link, where the request is seen.
+    ``posts`` is the number of received creates.
     """
 
     url: str
@@ -280,7 +280,7 @@ Setting = Callable[[World], Scene[Place]]
 
 
 def serving(*steps: Step) -> Setting:
-    """A plain server with these steps."""
+    """Return a plain server with these steps."""
 
     @contextlib.asynccontextmanager
     async def setting(_: World) -> AsyncIterator[Place]:
@@ -291,7 +291,7 @@ def serving(*steps: Step) -> Setting:
 
 
 def holding_back(step: Step) -> Setting:
-    """A server that does ``step``, and then lets more time pass than a client waits of its own accord."""
+    """Return a server that executes ``step`` and then lets more time pass than the client's timeout."""
 
     @contextlib.asynccontextmanager
     async def setting(world: World) -> AsyncIterator[Place]:
@@ -307,7 +307,7 @@ def holding_back(step: Step) -> Setting:
 
 
 def while_time_passes(*parts: bytes, seconds: float) -> Setting:
-    """A server that lets ``seconds`` pass before each of ``parts`` and for ever after."""
+    """Return a server that lets ``seconds`` pass before each of ``parts``, and again at the end."""
 
     @contextlib.asynccontextmanager
     async def setting(world: World) -> AsyncIterator[Place]:
@@ -326,7 +326,7 @@ def while_time_passes(*parts: bytes, seconds: float) -> Setting:
 
 
 def with_certificate(*names: str, days: int = 1, trusted: bool = True) -> Setting:
-    """A TLS server with a certificate for ``names``, valid until in ``days``."""
+    """Return a TLS server with a certificate for ``names`` that expires in ``days``."""
 
     @contextlib.asynccontextmanager
     async def setting(world: World) -> AsyncIterator[Place]:
@@ -345,7 +345,7 @@ def with_certificate(*names: str, days: int = 1, trusted: bool = True) -> Settin
 
 
 def tcp(scheme: str, *parts: bytes, hangs: tuple[float, ...] = ()) -> Setting:
-    """A server that hears a little, sends ``parts`` and closes, or lets that many seconds pass for ever."""
+    """Return a server that reads a byte, sends ``parts``, and closes or hangs for ``hangs`` seconds."""
 
     @contextlib.asynccontextmanager
     async def setting(world: World) -> AsyncIterator[Place]:
@@ -371,7 +371,7 @@ def tcp(scheme: str, *parts: bytes, hangs: tuple[float, ...] = ()) -> Setting:
 
 
 def by_proxy(status: int = 200, login: str = LOGIN) -> Setting:
-    """A TLS server behind a proxy that answers ``status``; it is shown ``LOGIN``."""
+    """Return a TLS server behind a proxy that responds with ``status`` and receives ``LOGIN``."""
 
     @contextlib.asynccontextmanager
     async def setting(world: World) -> AsyncIterator[Place]:
@@ -393,7 +393,7 @@ def by_proxy(status: int = 200, login: str = LOGIN) -> Setting:
 
 
 def by_tcp_proxy(proxied: Setting) -> Setting:
-    """A proxy that is as bad as ``proxied``."""
+    """Return a proxy that fails as ``proxied`` does."""
 
     @contextlib.asynccontextmanager
     async def setting(world: World) -> AsyncIterator[Place]:
@@ -423,7 +423,7 @@ UNKNOWN_WITHOUT_A_TRACKER = {"proxy closes", "proxy talks no HTTP", "proxy hangs
 
 Errors = type[TransportError] | tuple[type[TransportError], ...]
 NEVER_SENT: dict[str, tuple[Setting, Errors, int]] = {
-    # name: (setting, error, attempts of three)
+    # name: (setting, error, number of attempts of at most three)
     "refused": (refused, ConnectError, 3),
     "unknown host": (unknown_host, ConnectError, 3),
     "handshake hangs": (tcp("https", hangs=(1,) * 32), ConnectError, 3),
@@ -492,7 +492,7 @@ async def failure_of(place: Place, request: Request, seconds: float = 30) -> Tra
 class TestFailure:
     @pytest.mark.parametrize("name", needing_a_tracker(NEVER_SENT, UNKNOWN_WITHOUT_A_TRACKER))
     async def test_never_sent(self, name: str, world: World) -> None:
-        """What fails before the request is out is an error that says so, and cannot have been applied."""
+        """A failure before the request was sent is an error that says so, and was not applied."""
         setting, kind, _ = NEVER_SENT[name]
         async with setting(world) as place:
             error = await failure_of(place, CREATE)
@@ -502,7 +502,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("name", MAYBE_SENT)
     async def test_maybe_sent(self, name: str, world: World) -> None:
-        """What fails once the request is out may have been applied."""
+        """A failure after the request was sent may have been applied."""
         async with MAYBE_SENT[name](world) as place:
             error = await failure_of(place, CREATE)
         assert type(error) is (RequestTimeoutError if name in TIMEOUTS else TransportError)
@@ -516,14 +516,14 @@ class TestFailure:
     async def test_a_connection_that_hangs_was_never_used(
         self, request_: Request, seconds: int, world: World
     ) -> None:
-        """Whatever is asked and however short the time: nothing goes out before the handshake is done."""
+        """A request is never sent before the handshake is complete, for any operation and timeout."""
         hanging = tcp("https", hangs=(1,) * (seconds + 2))
         async with hanging(world) as place:
             error = await failure_of(place, request_, seconds)
         assert not error.may_have_been_applied, repr(error)
 
     async def test_a_resend_that_cannot_connect(self) -> None:
-        """When a delete that aiohttp sends anew cannot connect, its first try may still have been applied."""
+        """A delete may have been applied if aiohttp's own retry of it cannot connect."""
 
         async def leave(exchange: Exchange) -> None:
             server.stop_listening()
@@ -545,12 +545,12 @@ class TestFailure:
         ],
     )
     async def test_a_message_says_what_to_do(self, name: str, advice: str, world: World) -> None:
-        """The failures that a person has to mend tell how."""
+        """The message of a failure that a person can fix says how."""
         async with NEVER_SENT[name][0](world) as place:
             assert advice in str(await failure_of(place, CREATE))
 
     def test_an_error_of_windows(self) -> None:
-        """An error of Windows is described by its own text: its errno is often EINVAL, whatever happened."""
+        """An error of Windows is described by its own text, because its errno is often EINVAL."""
 
         class RefusedError(OSError):
             winerror = 1225
@@ -561,7 +561,7 @@ class TestFailure:
     @needs_middlewares
     @needs_upload_tracker
     async def test_time_that_is_lost_before_the_request(self, keys: ApiKeys, clock: Clock) -> None:
-        """A middleware of the caller's own session that takes all the time leaves nothing sent."""
+        """A middleware that uses up the timeout before sending raises an error that says nothing was sent."""
 
         async def dawdle(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -584,7 +584,7 @@ class TestFailure:
 class TestStaleConnection:
     @pytest.mark.parametrize("turns", [0, 1, 2, 3, 10])
     async def test_a_pooled_one_that_the_server_closed(self, turns: int, at_once: RetryPolicy) -> None:
-        """Whenever its end is noticed, the next create arrives once, after a look if it is unclear."""
+        """A create on a pooled connection that the server closed, at any moment, arrives once."""
         api = Api()
 
         async def answer_and_close(exchange: Exchange) -> None:
@@ -607,7 +607,7 @@ class TestStaleConnection:
     async def test_one_that_ends_as_it_is_taken(
         self, turns: int, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
-        """If its end is noticed before the request is written, it is sent anew, and mostly without a look."""
+        """A create is sent again if its connection ended before the write, and rarely needs a lookup."""
         api, taken = Api(), asyncio.Event()
 
         async def close_once_taken(exchange: Exchange) -> None:
@@ -633,7 +633,7 @@ class TestStaleConnection:
             await links.create_link(NEW)
         assert server.methods in (["POST", "POST"], *[["POST", "GET", "POST"]] * (turns < 20))
         assert [seen.connection for seen in server.seen] == [0, 1, 1][: len(server.seen)]
-        assert len(api.links) == 1  # and the first, which was made elsewhere
+        assert len(api.links) == 1  # the first link was created elsewhere
 
 
 CREDENTIALS = [
@@ -643,7 +643,7 @@ CREDENTIALS = [
 
 
 async def raised_by(place: Place, credentials: Credentials, method: str) -> CaseLinksError:
-    """What a client raises that retries twice. No secret is a local variable here."""
+    """Return the error that a call raises after two retries. No secret is a local variable here."""
     policy = RetryPolicy(max_attempts=3, max_rate_limited=2, base=0, settle=0)
     async with CaseLinksClient(
         place.url, credentials, retry=policy, proxy=place.proxy, ssl=place.ssl
@@ -661,7 +661,7 @@ async def raised_by(place: Place, credentials: Credentials, method: str) -> Case
 
 
 async def ended(how: str, server: Server, links: CaseLinksClient) -> None:
-    """Create a link that is never answered, and end that in one of the ways there are."""
+    """Create a link that gets no response, and end the call in one of three ways."""
     if how == "cancel":
         call = asyncio.ensure_future(links.create_link(NEW))
         await server.until_seen(1)
@@ -695,7 +695,7 @@ class TestSecrets:
             (name, method)
             for name in ALL
             for method in ("create", "list", "delete")
-            if not (method == "delete" and name.startswith("201"))  # whatever its body, that is a success
+            if not (method == "delete" and name.startswith("201"))  # a success with any body
         ],
     )
     @pytest.mark.slow
@@ -707,7 +707,7 @@ class TestSecrets:
         world: World,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """No key, token or password is in an error, its causes and tracebacks, its pickle or a log record."""
+        """An error, its causes, tracebacks and pickle, and every log record, are free of secrets."""
         caplog.set_level(logging.DEBUG)
         async with ALL[name](world) as place:
             error = await raised_by(place, credentials, method)
@@ -719,7 +719,7 @@ class TestSecrets:
     @pytest.mark.parametrize("credentials", CREDENTIALS)
     @pytest.mark.parametrize("ending", ["cancel", "timeout", "wait_for"])
     async def test_nor_does_a_call_that_the_user_ends(self, ending: str, credentials: Credentials) -> None:
-        """A time-out or cancellation of the user's own has none of aiohttp's frames, which hold the keys."""
+        """A timeout or cancellation by the user contains no frames of aiohttp, which contain the keys."""
         async with Server(is_silent) as server, CaseLinksClient(server.url, credentials) as links:
             task = asyncio.ensure_future(ended(ending, server, links))
             with pytest.raises((asyncio.CancelledError, TimeoutError)) as caught:
@@ -727,7 +727,7 @@ class TestSecrets:
         assert_no_secret(texts_of(caught.value))
 
     async def test_nor_does_a_token_that_is_refused(self) -> None:
-        """A fetched token with a line end is named as malformed, and does not show."""
+        """A fetched token with a line end is reported as malformed, without quoting it."""
 
         async def fetch() -> str:
             return f"{TOKEN}\n"
@@ -742,7 +742,7 @@ class TestSecrets:
 class TestRetries:
     @pytest.mark.parametrize("name", needing_a_tracker(NEVER_SENT, UNKNOWN_WITHOUT_A_TRACKER))
     async def test_never_sent(self, name: str, world: World, caplog: pytest.LogCaptureFixture) -> None:
-        """A create that never went out is tried again, unless another try must fail in the same way."""
+        """A create that was never sent is retried, unless the next attempt must fail in the same way."""
         setting, kind, attempts = NEVER_SENT[name]
         caplog.set_level(logging.INFO, "datadog_caselinks")
         async with setting(world) as place:
@@ -753,9 +753,9 @@ class TestRetries:
 
     @pytest.mark.parametrize("name", MAYBE_SENT)
     async def test_maybe_sent(self, name: str, world: World) -> None:
-        """A create that may have been applied is sent exactly once where it cannot be looked for.
+        """A create that may have been applied is sent once if its lookup fails.
 
-        The look meets the same failure; the error holds the link and the reason.
+        The lookup meets the same failure. The error contains the link and the reason.
         """
         async with MAYBE_SENT[name](world) as place:
             error = await raised_by(place, BearerToken(TOKEN), "create")
@@ -769,9 +769,9 @@ class TestRetries:
 
     @pytest.mark.parametrize("name", ANSWERED)
     async def test_answered(self, name: str, world: World) -> None:
-        """Each answer has its error; only a 429 is sent again, since it says that nothing was applied.
+        """Each response has its error, and only a 429 is sent again, since nothing was applied.
 
-        Whatever else may have been applied cannot be looked for, as the look gets the same answer.
+        A create that may have been applied is not sent again here, because its lookup gets the same response.
         """
         setting, kind = ANSWERED[name]
         async with setting(world) as place:
@@ -780,13 +780,13 @@ class TestRetries:
             assert place.posts() == (3 if kind is RateLimitError else 1)
             looks = {AmbiguousResultError: 3, ConflictError: 1}.get(kind, 0) if place.proxy is None else 0
             if name == "201 without an end":
-                looks = 1  # it would be as large again
+                looks = 1  # a retry would be as large
             assert place.attempts
             assert place.attempts() == place.posts() + looks
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 def test_a_timeout_that_is_none(timeout: float) -> None:
-    """Seconds are a number above 0 and below infinity."""
+    """A timeout must be a number of seconds above 0 and below infinity."""
     with pytest.raises(ParameterError, match="timeout must be"):
         CaseLinksClient(Site.US1, BearerToken(TOKEN), timeout=timeout)

@@ -1,4 +1,4 @@
-"""The rules of certificates that are not trusted: the message says what is wrong with which file."""
+"""The rules of certificates that are not trusted: the message names the file and its problem."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ca(authority: Authority, tmp_path: Path) -> Path:
-    """The file of the authority."""
+    """Return the file of the authority."""
     path = tmp_path / "ca.pem"
     authority.ca.cert_pem.write_to_path(str(path))
     return path
@@ -66,7 +66,7 @@ class TestVariable:
     async def test_set_after_the_imports(
         self, authority: Authority, ca: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A client trusts the file that the variable names when the client is created."""
+        """A client trusts the file that ``SSL_CERT_FILE`` names when the client is created."""
         monkeypatch.setenv("SSL_CERT_FILE", str(ca))
         async with (
             Server(listed, tls=authority.server("localhost"), host="localhost") as server,
@@ -77,7 +77,7 @@ class TestVariable:
     async def test_set_after_the_client_was_created(
         self, authority: Authority, ca: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The message says that the client is older than the variable."""
+        """The message says if ``SSL_CERT_FILE`` was changed after the client was created."""
 
         def then_set(url: str) -> CaseLinksClient:
             client = default(url)
@@ -107,7 +107,7 @@ class TestVariable:
         content: bytes,
         problem: str,
     ) -> None:
-        """The message names the file and says what is wrong with it, not that the variable should be set."""
+        """The message for a file without certificates names the file and its problem."""
         path = tmp_path / "ca.pem"
         path.write_bytes(content)
         monkeypatch.setenv("SSL_CERT_FILE", str(path))
@@ -131,7 +131,7 @@ class TestVariable:
         name: str,
         problem: str,
     ) -> None:
-        """A missing file, a directory, and a name in quotation marks are told apart."""
+        """The message for a file that cannot be read says why: missing, a directory, or quotation marks."""
         monkeypatch.chdir(tmp_path)
         path = name or str(tmp_path)
         monkeypatch.setenv("SSL_CERT_FILE", path)
@@ -140,7 +140,7 @@ class TestVariable:
     async def test_a_file_with_other_certificates(
         self, authority: Authority, ca: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A good file that does not contain the CA is named, so that the CA can be added to it."""
+        """The message for a file without the CA names the file, so that the CA can be added to it."""
         monkeypatch.setenv("SSL_CERT_FILE", str(ca))
         message = await refusal(Authority(), default)
         assert f"add your CA to the file that it names now, {ca};" in message
@@ -148,7 +148,7 @@ class TestVariable:
     async def test_a_directory(
         self, authority: Authority, ca: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The message says what a directory of CAs must be."""
+        """The message for ``SSL_CERT_DIR`` says what is wrong with the directory."""
         missing = tmp_path / "missing"
         monkeypatch.setenv("SSL_CERT_DIR", str(missing))
         assert f"SSL_CERT_DIR is {missing}, which does not exist;" in await refusal(authority, default)
@@ -159,7 +159,7 @@ class TestVariable:
     async def test_the_variables_of_other_programs(
         self, authority: Authority, ca: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without the variable the message names it, and says which other one is not read."""
+        """The message names ``SSL_CERT_FILE`` if it is not set, and a variable that is not read."""
         assert "set SSL_CERT_FILE to your CA file;" in await refusal(authority, default)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca))
         expected = "set SSL_CERT_FILE to your CA file, because REQUESTS_CA_BUNDLE is not read;"
@@ -168,7 +168,7 @@ class TestVariable:
 
 class TestSource:
     async def test_a_context_of_the_user(self, authority: Authority) -> None:
-        """Where ``ssl`` is given, the message says that this context needs the CA."""
+        """The message for a client with ``ssl`` says that this context needs the CA."""
 
         def with_context(url: str) -> CaseLinksClient:
             return CaseLinksClient(url, KEYS, retry=ONCE, ssl=ssl.create_default_context())
@@ -177,7 +177,7 @@ class TestSource:
         assert "add its CA to the ssl.SSLContext that was passed as ssl;" in message
 
     async def test_a_session_of_the_user(self, authority: Authority) -> None:
-        """A session trusts what its connector does, and without settings what aiohttp read when imported."""
+        """A session trusts what its connector trusts, or what aiohttp read when it was imported."""
         for settings, advice in (
             (ssl.create_default_context(), "add its CA to the ssl.SSLContext of the session's connector;"),
             (True, "or pass ssl=, since aiohttp reads the variable only when it is imported;"),
@@ -192,7 +192,7 @@ class TestSource:
 
 
 class RefusedError(Exception):
-    """The error of a handshake, with OpenSSL's code."""
+    """An error of a handshake with OpenSSL's code."""
 
     def __init__(self, code: int) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class RefusedError(Exception):
     ],
 )
 def test_what_no_ca_file_solves(code: int, advice: str, monkeypatch: pytest.MonkeyPatch, ca: Path) -> None:
-    """Where trusting a CA does not help, the message does not ask for one."""
+    """The message does not mention a CA file if no CA file would help."""
     monkeypatch.setenv("SSL_CERT_FILE", str(ca))
     given = Trust.of_environment().advice(RefusedError(code))
     assert advice in given
@@ -224,7 +224,7 @@ def test_what_no_ca_file_solves(code: int, advice: str, monkeypatch: pytest.Monk
 async def test_a_certificate_without_a_key_identifier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On Python 3.13 and later, a trusted CA whose certificates lack an AKI gets advice about that."""
+    """The message for a CA without a key identifier, on Python 3.13 and later, says how to fix that."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)

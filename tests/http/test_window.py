@@ -1,4 +1,4 @@
-"""The window: alone and with others against a model of the server, and each of its rules by itself.
+"""The rules of the window: each rule by itself, and one or more clients against a model of the server.
 
 Time is a number that is passed in, so nothing here waits.
 """
@@ -30,13 +30,12 @@ HOUR = 3600.0
 
 @define
 class Server:
-    """Counts in windows of ``period`` seconds, aligned to a clock ``ahead`` of the clients' by so much.
+    """A server that counts in windows of ``period`` seconds. Its clock is ``ahead`` of the clients' clock.
 
-    It also judges a client that is alone. Two kinds of request may be rejected although the client does all
-    that it can know: probes, and those that were so long on their way that they are counted in a later
-    window than they were sent in. Since the end of a window is known up to a second too late, a probe may
-    also come on top of what was sent into its window before, and take the place of one of those. Whatever
-    else is rejected in a window is ``overdrawn``.
+    The server also checks a client that is alone. Two kinds of request may be rejected although the client
+    does its best: probes, and requests that were sent in one window and are counted in a later one. The end
+    of a window is known up to a second too late, so a probe may also be sent into a window after other
+    requests, and take the place of one of them. Any other rejection is ``overdrawn``.
     """
 
     limit: int
@@ -50,15 +49,15 @@ class Server:
     _on_top: list[SentRequest] = field(factory=list, init=False)
 
     def window(self, now: float) -> int:
-        """The number of the window that ``now`` is in."""
+        """Return the number of the window that contains ``now``."""
         return math.floor((now + self.ahead) / self.period)
 
     def start(self, window: int) -> float:
-        """When ``window`` begins."""
+        """Return the start of ``window``."""
         return window * self.period - self.ahead
 
     def see(self, request: SentRequest) -> None:
-        """A request is sent."""
+        """Record that a request was sent."""
         window = self.window(request.at)
         if not request.is_probe:
             self._sent_into.add(window)
@@ -66,7 +65,7 @@ class Server:
             self._on_top.append(request)
 
     def take(self, now: float, request: SentRequest) -> tuple[RateLimit, bool]:
-        """A request arrives: what the answer tells, and whether it is a 429."""
+        """Count a request that arrives, and return the response and whether it is a 429."""
         window = self.window(now)
         if window != self._window:
             self._window, self._used, self._excused = window, 0, 0
@@ -87,7 +86,7 @@ pauses = st.integers(1, 192).map(lambda ticks: ticks / 64)
 
 @frozen
 class Answer:
-    """On its way back to the client."""
+    """A response on its way to the client."""
 
     request: SentRequest
     limit: RateLimit
@@ -95,9 +94,9 @@ class Answer:
 
 
 class Alone(RuleBasedStateMachine):
-    """A client alone on its limit, with any delays, any order of arrival, and any requests and answers lost.
+    """A client alone on its limit, with random delays, orders of arrival, and lost requests and responses.
 
-    What is given up has arrived by then or never does.
+    A request that the client gives up has arrived by then, or never arrives.
     """
 
     @initialize(limit=st.integers(1, 20), period=st.integers(1, 8), ahead=moments, now=moments)
@@ -163,7 +162,7 @@ class Alone(RuleBasedStateMachine):
 
     @invariant()
     def what_is_told_is_possible(self) -> None:
-        """A count is never negative or above the limit, and a window that is over is not told."""
+        """A reported count is never negative or above the limit, and belongs to a window that is not over."""
         if told := self.window.current(self.now):
             assert told.remaining is not None
             assert told.reset is not None
@@ -172,12 +171,12 @@ class Alone(RuleBasedStateMachine):
 
     @invariant()
     def it_looks_again(self) -> None:
-        """Who may not send is told a later moment to look, however long no answer comes."""
+        """A client that may not send always has a later moment for its next check, without any response."""
         if not self.window.may_send(self.now):
             assert self.now < self.window.next_check(self.now)
 
     def teardown(self) -> None:
-        """Once all is answered, something may be sent after at most one period and the grain of ``Reset``."""
+        """A client may send within one period, plus the grain of ``Reset``, after the last response."""
         if not hasattr(self, "window"):
             return
         self.arrive_and_hear_all()
@@ -199,7 +198,7 @@ TestAlone.settings = settings(max_examples=200, stateful_step_count=40)
 
 @define
 class Client:
-    """So many requests to make; ``slots`` of them may be under way at once."""
+    """A client with requests to send, at most ``slots`` of them in flight."""
 
     todo: int
     window: Window = Factory(Window)
@@ -216,7 +215,7 @@ class Client:
 class Simulation:
     """Clients of one server in virtual time, with random delays that are the same for each ``seed``.
 
-    The first request is sent at 0, when at least the part ``first`` of a window is left; the others follow.
+    The first request is sent at 0, when at least the part ``first`` of a window remains; the others follow.
     """
 
     def __init__(
@@ -274,12 +273,12 @@ class Simulation:
         return max(client.served_at for client in self.clients)
 
     def floor(self, requests: int) -> float:
-        """When the last window that the limit forces begins."""
+        """Return the start of the last window that this number of requests needs."""
         return self.server.start(self.server.window(0.0) + math.ceil(requests / self.server.limit) - 1)
 
 
 def simulated(clients: int, requests: int, **options: Any) -> Simulation:
-    """Run to its end, which it must come to: each request is made, and no slot is lost."""
+    """Run a simulation to its end, and check that every request is sent and no slot is lost."""
     simulation = Simulation(clients, requests, **options)
     simulation.run()
     assert [(client.todo, client.slots) for client in simulation.clients] == [(0, 100)] * clients
@@ -290,7 +289,7 @@ class TestClientsOfOneLimit:
     @pytest.mark.parametrize("seed", range(10))
     @pytest.mark.slow
     def test_alone_nothing_is_rate_limited_and_no_window_is_lost(self, seed: int) -> None:
-        """2,000 requests at 200 per 2 s: at most 1.03 of the floor, and the grain of ``Reset``."""
+        """A client alone gets no 429, and takes at most 3 % plus the grain of ``Reset`` above the minimum."""
         alone = simulated(1, 2000, seed=seed)
         assert alone.rejected == 0
         assert alone.done_at <= 1.03 * alone.floor(2000) + GRAIN
@@ -298,14 +297,14 @@ class TestClientsOfOneLimit:
     @pytest.mark.parametrize("seed", range(30))
     @pytest.mark.slow
     def test_alone_on_a_slow_line_only_probes_come_too_many(self, seed: int) -> None:
-        """Answers that overtake each other, also across the end of a window, are no more to be had of it."""
+        """A client alone on a slow line overdraws no window, although responses overtake each other."""
         alone = simulated(1, 2000, seed=seed, slowest=0.12, first=0)
         assert alone.server.overdrawn == 0
 
     @pytest.mark.parametrize("seed", range(10))
     @pytest.mark.slow
     def test_four_share_a_limit(self, seed: int) -> None:
-        """At most 10 % are rejected, and nearly all of each window is used."""
+        """At most 10 % of four clients' requests are rejected, and nearly all of each window is used."""
         four = simulated(4, 2000, seed=seed)
         assert four.rejected <= 0.1 * 2000
         assert four.done_at <= 1.1 * four.floor(2000) + GRAIN
@@ -314,13 +313,13 @@ class TestClientsOfOneLimit:
     @pytest.mark.parametrize("clients", [2, 4, 20])
     @pytest.mark.slow
     def test_however_many_there_are_all_get_done(self, clients: int, seed: int) -> None:
-        """Also where each has only a few requests of a window."""
+        """Up to 20 clients finish in time, even if each gets only a few requests of a window."""
         together = simulated(clients, 2000, seed=seed)
         assert together.done_at <= 1.2 * together.floor(2000) + GRAIN
 
     @pytest.mark.parametrize("clients", [2, 4])
     def test_nobody_starves(self, clients: int) -> None:
-        """Where answers take as long as they do over the internet, each gets something of every window."""
+        """With the delays of the internet, every client gets a part of every window."""
         together = simulated(clients, 2000, seed=0, slowest=0.12)
         assert max(client.longest_gap for client in together.clients) <= 1.25 * together.server.period
 
@@ -332,9 +331,9 @@ def told(
     period: float | None = 60.0,
     reset: float | None = 60.0,
 ) -> RateLimit:
-    """What headers say: of ``limit`` requests so many remain of a window of 60 s.
+    """Return the rate limit of a response: ``remaining`` of ``limit`` requests in a window of 60 s.
 
-    The windows begin at 100 and 160, and what is left of one is less for a request that is sent later.
+    The windows begin at 100 and 160, and a request that is sent later finds less time left.
     """
     return RateLimit(limit, remaining, period, reset)
 
@@ -354,12 +353,12 @@ def hear(
 
 
 def reject(window: Window, now: float, limit: RateLimit | None = None, **hint: float) -> None:
-    """A request is sent, and the answer is a 429 at the same moment."""
+    """Record a request with a 429 that arrives at the same moment."""
     hear(window, now, window.count(now), limit, is_rate_limited=True, **hint)
 
 
 def opened(limit: RateLimit | None, now: float = 100.0) -> Window:
-    """A window that one request opened, of which all of the last one was this client's."""
+    """Return a window that one request has opened; this client used all of the window before."""
     window = Window()
     hear(window, now - 1, window.count(now - 1), RateLimit(10, 9, 60.0, 1.0))
     hear(window, now, window.count(now), limit)
@@ -367,7 +366,7 @@ def opened(limit: RateLimit | None, now: float = 100.0) -> Window:
 
 
 def burst(window: Window, now: float) -> list[SentRequest]:
-    """All that go out at once."""
+    """Count all requests that may be sent at once."""
     sent: list[SentRequest] = []
     while window.may_send(now) and len(sent) < 1000:
         sent.append(window.count(now))
@@ -381,12 +380,12 @@ def remaining(window: Window, now: float) -> int | None:
 
 class TestProbes:
     def test_the_first_request_goes_alone(self) -> None:
-        """While nothing is known, one request finds out."""
+        """The first request of an unknown window is sent alone, as a probe."""
         window = Window()
         assert [request.is_probe for request in burst(window, 0.0)] == [True]
 
     def test_the_next_probe_waits_a_second(self) -> None:
-        """A probe that hangs does not hold up everyone for as long as it may hang."""
+        """A probe without a response holds other requests back for one second."""
         window = Window()
         burst(window, 0.0)
         assert window.next_check(0.5) == 1.0
@@ -396,14 +395,14 @@ class TestProbes:
         assert burst(window, 1.99) == []
 
     def test_a_probe_that_was_not_sent_is_replaced_at_once(self) -> None:
-        """It told nothing, and took nothing."""
+        """A probe that was not sent is replaced at once, since it has used and reported nothing."""
         window = Window()
         for _ in range(3):
             window.release(window.count(0.0))
             assert window.may_send(0.0)
 
     def test_one_of_two_that_was_not_sent_does_not_make_room(self) -> None:
-        """The other is still under way, and has its second."""
+        """A released probe allows no other request while a second probe is in flight."""
         window = Window()
         first, _ = window.count(0.0), window.count(1.0)
         window.release(first)
@@ -411,27 +410,27 @@ class TestProbes:
         assert window.may_send(2.0)
 
     def test_a_lost_probe_is_replaced_at_once(self) -> None:
-        """The pause before the next attempt is not the window's affair."""
+        """A lost probe is replaced at once; the pause before a retry does not belong to the window."""
         window = Window()
         window.lose(0.5, window.count(0.0))
         assert len(burst(window, 0.5)) == 1
 
     def test_the_end_of_a_window_is_found_out_by_a_probe(self) -> None:
-        """Only what is sent after the end is surely counted in the next window."""
+        """The first request after the end of a window is a probe, and no request is sent before the end."""
         window = opened(told(0))
         assert burst(window, 159.9) == []
         assert window.next_check(100.0) == window.blocked_until(100.0) == 160.0
         assert [request.is_probe for request in burst(window, 160.0)] == [True]
 
     def test_requests_of_the_last_window_do_not_keep_a_probe_back(self) -> None:
-        """They may hang for long, and are not counted twice."""
+        """Requests of the last window may hang, and do not hold back the probe of the next one."""
         window = opened(told(3))
         assert len(burst(window, 100.0)) == 3
         assert window.next_check(150.0) == 160.0
         assert len(burst(window, 160.0)) == 1
 
     def test_the_last_request_of_a_window_is_no_probe(self) -> None:
-        """SentRequest just before the end, it does not keep one back either."""
+        """The last request of a window is not a probe, and holds no probe back after the end."""
         window = opened(told(1))
         assert not window.count(159.5).is_probe
         assert len(burst(window, 160.0)) == 1
@@ -439,12 +438,12 @@ class TestProbes:
 
 class TestRemaining:
     def test_no_more_are_under_way_than_remain(self) -> None:
-        """Each that is under way may take one of them."""
+        """No more requests are in flight than the window has left."""
         window = opened(told(5))
         assert len(burst(window, 100.0)) == 5
 
     def test_a_late_answer_does_not_raise_it(self) -> None:
-        """Answers overtake each other, and within a window the least that was told counts."""
+        """A late response does not increase the remaining count: the least that a window reported counts."""
         window = opened(told(9))
         first, second = window.count(101.0), window.count(101.0)
         hear(window, 102.0, second, told(7))
@@ -452,7 +451,7 @@ class TestRemaining:
         assert remaining(window, 103.0) == 7
 
     def test_what_others_take_is_seen(self) -> None:
-        """Other processes use the same limit."""
+        """Requests of other processes reduce the remaining count, because they share the limit."""
         window = opened(told(9))
         hear(window, 102.0, window.count(101.0), told(2))
         assert remaining(window, 102.0) == 2
@@ -460,23 +459,23 @@ class TestRemaining:
         assert not window.may_send(104.0)
 
     def test_the_earliest_end_counts(self) -> None:
-        """``Reset`` is rounded up and an answer takes its time, so no end that is told is too early."""
+        """The earliest reported end of a window counts, because rounding and delays only make it later."""
         window = opened(told(9))
         hear(window, 101.0, window.count(100.5), told(8, reset=58.0))
         hear(window, 102.0, window.count(101.0), told(7, reset=58.0))
         assert window.current(102.0) == told(7, reset=57.0)
 
     def test_an_older_windows_answer_closes_nothing(self) -> None:
-        """Nothing remained of the window before, and this one is another."""
+        """A response from an older window without remaining requests does not close the current window."""
         window = opened(told(9))
         late = window.count(101.0)
         hear(window, 160.0, window.count(160.0), told(9))
         hear(window, 161.0, late, told(0, reset=59.0))
-        assert remaining(window, 161.0) == 8  # it may have been counted in either
+        assert remaining(window, 161.0) == 8  # the request may have been counted in either window
         assert window.may_send(161.0)
 
     def test_an_older_windows_answer_opens_nothing(self) -> None:
-        """Of the window before there was much left, and nothing is of this one."""
+        """A response from an older window with remaining requests does not open the current window."""
         window = opened(told(9))
         late = window.count(101.0)
         hear(window, 160.0, window.count(160.0), told(0))
@@ -484,7 +483,7 @@ class TestRemaining:
         assert not window.may_send(219.9)
 
     def test_an_answer_after_the_end_of_its_window_opens_no_other(self) -> None:
-        """What is known of a window ends with it, whenever it was heard."""
+        """A response that arrives after the end of its window does not open the next one."""
         window = opened(told(9))
         late = window.count(159.0)
         hear(window, 160.5, late, told(8))
@@ -492,7 +491,7 @@ class TestRemaining:
         assert len(burst(window, 160.5)) == 1
 
     def test_an_answer_tells_that_the_window_was_over_earlier(self) -> None:
-        """Its end is known up to a second too late; an answer that has longer to go is of the next one."""
+        """A response with more time left than the window shows that a new window has already begun."""
         window = opened(told(9, period=2.0, reset=2.0))
         early = window.count(100.5)
         hear(window, 101.25, window.count(101.25), told(7, period=2.0, reset=2.0))
@@ -502,7 +501,7 @@ class TestRemaining:
         assert remaining(window, 101.5) == 6
 
     def test_an_answer_of_the_same_window_tells_of_no_other(self) -> None:
-        """It has at most as long to go as the window has, and the second that it is rounded up by."""
+        """A response of the same window, whose ``Reset`` is rounded up, does not begin another window."""
         window = opened(told(9, period=2.0, reset=2.0))
         hear(window, 100.75, window.count(100.75), told(8, period=2.0, reset=2.0))
         hear(window, 100.9, window.count(100.8), told(9, period=2.0, reset=2.0))
@@ -510,7 +509,7 @@ class TestRemaining:
 
     @pytest.mark.parametrize("answered", [160.0, 160.2])
     def test_a_request_that_was_counted_after_the_probe_is_not_forgotten(self, answered: float) -> None:
-        """SentRequest before the end, it arrived after the probe, and yet was answered before it."""
+        """A request that was counted after the probe counts, even if its response arrives before."""
         window = opened(told(9))
         late = window.count(159.0)
         probe = window.count(160.0)
@@ -520,7 +519,7 @@ class TestRemaining:
         assert len(burst(window, 160.3)) == 8
 
     def test_a_withdrawn_request_takes_nothing(self) -> None:
-        """What was never sent was never counted."""
+        """A request that was released before it was sent uses nothing of the window."""
         window = opened(told(2))
         for request in burst(window, 100.0):
             window.release(request)
@@ -531,7 +530,7 @@ class TestReserve:
     """A process that could use up a window leaves a twelfth of it to others, for most of the window."""
 
     def test_the_last_requests_are_left_while_more_wait(self) -> None:
-        """A window of 10 has a reserve of one, until a quarter before its earliest end."""
+        """The last request of a window of 10 is reserved until a quarter period before its end."""
         window = opened(told(9))
         sent = 0
         while window.may_send(100.0, math.inf):
@@ -544,7 +543,7 @@ class TestReserve:
         assert window.next_check(144.5) == 160.0
 
     def test_what_waits_may_take_the_rest(self) -> None:
-        """If all that waits is within what is left, nothing has to wait for the next window."""
+        """The reserve is used if all waiting requests fit into what is left of the window."""
         window = opened(told(2))
         window.count(100.0)
         window.count(100.0)
@@ -553,13 +552,13 @@ class TestReserve:
         assert window.may_send(100.0, 2)
 
     def test_a_process_that_had_little_may_take_it(self) -> None:
-        """The reserve is for those who come when another process has used up the rest."""
+        """A process that got little of a window may use its reserve."""
         window = Window()
         hear(window, 100.0, window.count(100.0), told(16, limit=200))
         assert window.may_send(100.0, math.inf)
 
     def test_the_smallest_limit_has_none(self) -> None:
-        """A window of one request is for the first that comes."""
+        """A window of one request has no reserve."""
         window = opened(told(1, limit=1))
         window.count(100.0)
         window.release(window.count(100.0))
@@ -568,7 +567,7 @@ class TestReserve:
         assert window.may_send(100.0, math.inf)
 
     def test_nothing_is_left_where_a_window_may_be_over_at_any_time(self) -> None:
-        """``Reset`` is in whole seconds, which says nothing about a window of a second."""
+        """A window of one second has no reserve, since ``Reset`` in whole seconds hides its end."""
         window = opened(told(2, period=1.0, reset=1.0))
         assert len(burst(window, 100.9)) == 2
         window = opened(told(2, period=1.0, reset=1.0))
@@ -580,7 +579,7 @@ class TestEnds:
     """The end of a window follows from the ends of the windows before it."""
 
     def two_seconds(self) -> Window:
-        """A window of two seconds that ends between 102.0 and 102.1."""
+        """Return a window of two seconds that ends between 102.0 and 102.1."""
         window = Window()
         hear(window, 100.1, window.count(100.0), told(9, period=2.0, reset=2.0))
         hear(window, 101.1, window.count(101.0), told(8, period=2.0, reset=1.0))
@@ -591,13 +590,13 @@ class TestEnds:
         return window
 
     def test_each_response_narrows_the_end(self) -> None:
-        """It is after the time of sending plus ``Reset`` less a second, for every response."""
+        """A window ends after the time of sending plus ``Reset`` less one second, for every response."""
         window = self.two_seconds()
         assert window.blocked_until(101.5) == 101.5
         assert (window._ends_after, window._ends_at) == (102.0, 102.1)
 
     def test_the_next_window_ends_a_period_later(self) -> None:
-        """Windows are aligned to the calendar; clocks may drift apart a little."""
+        """The next window ends one period later, with a little tolerance for clocks that drift apart."""
         window = self.two_seconds()
         hear(window, 102.2, window.count(102.1), told(9, period=2.0, reset=2.0))
         assert window.next_check(103.9) == pytest.approx(104.1, abs=0.001)
@@ -605,13 +604,13 @@ class TestEnds:
         assert window.next_check(109.9) == pytest.approx(110.1, abs=0.001)
 
     def test_windows_that_are_not_aligned_end_as_their_responses_say(self) -> None:
-        """If no number of periods fits, the last windows say nothing about this one."""
+        """Windows that are not a whole number of periods apart say nothing about each other's ends."""
         window = self.two_seconds()
         hear(window, 103.6, window.count(103.5), told(9, period=2.0, reset=2.0))
         assert window.next_check(105.0) == 105.6
 
     def test_slow_responses_say_too_little(self) -> None:
-        """A response that takes longer than half the window may be of several windows."""
+        """A response that takes longer than half a window does not change the known end."""
         window = self.two_seconds()
         hear(window, 102.9, window.count(102.2), told(9, period=2.0, reset=2.0))
         assert window.next_check(104.8) == 104.9
@@ -619,7 +618,7 @@ class TestEnds:
 
 class TestPause:
     def test_after_two_windows_that_others_used_up_the_next_probe_is_at_another_time(self) -> None:
-        """Otherwise it might find each window used up, as it always comes at the same time of it."""
+        """After two windows used up by others, the next probe is sent at a random time."""
         window = Window(lambda low, high: (low + high) / 2)
         for now in (100.0, 160.0):
             reject(window, now, told(0))
@@ -631,7 +630,7 @@ class TestPause:
         assert window.blocked_until(280.0) == 340.0
 
     def test_a_rejection_after_a_success_makes_no_pause(self) -> None:
-        """This process had its part of the window."""
+        """A rejection after a success in the same window causes no pause, since this process got its part."""
         window = Window(lambda low, high: high)
         for now in (100.0, 160.0, 220.0):
             first, second = window.count(now), window.count(now)
@@ -643,7 +642,7 @@ class TestPause:
 
 class TestAdoptedRequests:
     def test_one_is_under_way_until_it_is_answered(self) -> None:
-        """It went out as one of another bucket, beside those of this one, and takes the place of none."""
+        """A request of another bucket takes no place among the requests of this bucket."""
         window = opened(told(2))
         own = burst(window, 100.0)
         window.release(window.adopt(Window().count(99.0)))
@@ -655,7 +654,7 @@ class TestAdoptedRequests:
 
 class TestLostRequests:
     def test_they_count_until_an_answer_to_something_later(self) -> None:
-        """The server may have counted them, and an answer to what was sent after them tells."""
+        """A lost request counts as used until a response to a later request has reported the count."""
         window = opened(told(9))
         earlier = window.count(101.0)
         for _ in range(3):
@@ -670,13 +669,13 @@ class TestLostRequests:
         assert remaining(window, 104.0) == 7
 
     def test_one_counts_where_there_is_but_one(self) -> None:
-        """It may have been that one."""
+        """A lost request counts even in a window of one."""
         window = opened(told(1, limit=1))
         window.lose(101.0, window.count(100.5))
         assert remaining(window, 101.0) == 0
 
     def test_so_does_an_answer_that_says_nothing(self) -> None:
-        """It was answered, and perhaps not counted."""
+        """A request whose response has no rate limit headers counts like a lost one."""
         window = opened(told(9))
         hear(window, 101.0, window.count(100.5))
         assert remaining(window, 101.0) == 8
@@ -684,7 +683,7 @@ class TestLostRequests:
         assert remaining(window, 103.0) == 8
 
     def test_only_those_lost_before_are_cleared_up(self) -> None:
-        """An answer tells nothing of what was lost after its request went out."""
+        """A response says nothing about requests that were lost after its own request was sent."""
         window = opened(told(9))
         window.lose(101.0, window.count(100.0))
         request = window.count(102.0)
@@ -693,7 +692,7 @@ class TestLostRequests:
         assert remaining(window, 104.0) == 6
 
     def test_there_are_never_fewer_than_none(self) -> None:
-        """What is lost may be more than what remains."""
+        """The remaining count is never negative, even if more requests were lost than remain."""
         window = opened(told(3))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
@@ -701,7 +700,7 @@ class TestLostRequests:
         assert remaining(window, 102.0) == 0
 
     def test_they_do_not_close_a_window_till_its_end(self) -> None:
-        """If they were not counted there is something left: one request at a time finds out."""
+        """Lost requests do not close a window until its end: one probe at a time finds out what is left."""
         window = opened(told(3))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
@@ -712,12 +711,12 @@ class TestLostRequests:
         assert len(burst(window, 103.0)) == 2
 
     def test_in_a_window_that_is_used_up_nothing_finds_out(self) -> None:
-        """The server has told that nothing is left."""
+        """A window that the server reported as used up sends no probe."""
         window = opened(told(0))
         assert burst(window, 101.0) == []
 
     def test_a_probe_that_was_lost_after_the_next_one_was_sent_counts(self) -> None:
-        """The second may have been counted before the first, and then tells nothing of it."""
+        """A probe that was lost counts, because the next probe may have been counted before it."""
         window = opened(told(9))
         first, second = window.count(160.0), window.count(161.0)
         window.lose(161.5, first)
@@ -725,7 +724,7 @@ class TestLostRequests:
         assert remaining(window, 162.0) == 8
 
     def test_the_next_window_owes_nothing(self) -> None:
-        """What was lost in a window was counted in it."""
+        """Requests that were lost in one window do not count in the next."""
         window = opened(told(9))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
@@ -734,7 +733,7 @@ class TestLostRequests:
 
     @pytest.mark.parametrize("is_lost", [True, False])
     def test_where_there_is_no_limit_they_do_not_pile_up(self, is_lost: bool) -> None:
-        """There is nothing that they could have been counted in."""
+        """Lost requests do not accumulate if the server has no limit."""
         window = Window()
         sizes = []
         for count in (1, 10_000):
@@ -744,7 +743,7 @@ class TestLostRequests:
         assert sizes[1] < sizes[0] + 50
 
     def test_where_there_is_no_limit_any_more_they_do_not_pile_up(self) -> None:
-        """Not even while a probe hangs that was sent when there was one."""
+        """Lost requests do not accumulate after a limit has ended, even while an old probe is in flight."""
         window = opened(told(9))
         window.count(160.0)
         hear(window, 161.0, window.count(161.0))
@@ -756,7 +755,7 @@ class TestLostRequests:
         assert sizes[1] < sizes[0] + 50
 
     def test_they_count_in_the_next_window_if_an_older_request_opens_it(self) -> None:
-        """Its answer was made before they were counted, and so does not tell of them."""
+        """Lost requests count in the next window if the response of an older request opens it."""
         window = opened(told(9))
         older = window.count(159.0)
         window.lose(160.5, window.count(160.0))
@@ -767,7 +766,7 @@ class TestLostRequests:
         assert current.remaining == 5
 
     def test_in_an_outage_they_do_not_pile_up(self) -> None:
-        """More of them than the limit could not have been counted."""
+        """An outage accumulates no more lost requests than the limit."""
         window = opened(told(9))
         sizes = []
         for count in (10, 10_000):
@@ -779,7 +778,7 @@ class TestLostRequests:
 
 class TestHolding:
     def test_without_a_hint_pauses_double_up_to_half_a_minute(self) -> None:
-        """A server that only says no is asked ever less often."""
+        """Without a hint, the pauses after rejections double up to 30 seconds."""
         window, now, pauses = Window(), 0.0, []
         for _ in range(8):
             reject(window, now)
@@ -791,7 +790,7 @@ class TestHolding:
 
     @pytest.mark.parametrize("limit", [None, told(5)])
     def test_a_success_resets_the_pause(self, limit: RateLimit | None) -> None:
-        """The next 429 begins with the shortest pause."""
+        """A success resets the pause, so that the next 429 begins with the shortest one."""
         window = Window()
         for now in (0.0, 1.0, 2.0):
             reject(window, now)
@@ -800,27 +799,27 @@ class TestHolding:
         assert window.blocked_until(11.0) == 11.5
 
     def test_many_at_once_are_one_refusal(self) -> None:
-        """A hundred that were under way together do not make the pause a hundred times longer."""
+        """A hundred rejections at the same time lengthen the pause once."""
         window = opened(None)
         for request in burst(window, 100.0)[:100]:
             hear(window, 100.0, request, is_rate_limited=True)
         assert window.blocked_until(100.0) == 100.5
 
     def test_a_429_that_tells_the_end_of_its_window_alone(self) -> None:
-        """Nothing is left until then, which it says without a number."""
+        """A 429 with nothing but ``Reset`` closes the window until that time."""
         window = Window()
         reject(window, 100.0, told(None, limit=None, period=None, reset=30.0))
         assert window.blocked_until(100.0) == 130.0
 
     def test_the_end_of_a_used_up_window_is_a_hint(self) -> None:
-        """No pause is added to it."""
+        """A 429 of a used up window adds no pause to the end of the window."""
         window = opened(told(9))
         reject(window, 101.0, told(0, reset=59.0))
         assert window.blocked_until(101.0) == 160.0
         assert len(burst(window, 160.0)) == 1
 
     def test_retry_after_holds_everyone(self) -> None:
-        """Also where the window has something left, or there is no limit otherwise."""
+        """``Retry-After`` holds every request back, even with requests left or without a limit."""
         for limit in (told(9), None):
             window = opened(limit)
             reject(window, 101.0, limit, retry_after=7.0)
@@ -829,7 +828,7 @@ class TestHolding:
             assert window.may_send(108.0)
 
     def test_the_longest_retry_after_counts(self) -> None:
-        """One that ends earlier does not let anyone go."""
+        """The longest ``Retry-After`` counts; one that ends earlier lets no request through."""
         window = opened(None)
         first, second = burst(window, 100.0)[:2]
         hear(window, 100.0, first, is_rate_limited=True, retry_after=20.0)
@@ -837,20 +836,20 @@ class TestHolding:
         assert window.blocked_until(101.0) == 120.0
 
     def test_a_retry_after_of_0_is_no_hint(self) -> None:
-        """Believed, it would make a tight loop."""
+        """A ``Retry-After`` of 0 is ignored, because it would cause a tight loop."""
         window = Window()
         reject(window, 0.0, retry_after=0.0)
         assert window.blocked_until(0.0) == 0.5
 
     def test_a_window_that_is_used_up_longer_than_retry_after_holds(self) -> None:
-        """The later of both counts."""
+        """The later of ``Retry-After`` and the end of a used up window counts."""
         window = opened(told(9))
         reject(window, 101.0, told(0, reset=59.0), retry_after=5.0)
         assert window.blocked_until(101.0) == 160.0
 
     @pytest.mark.parametrize("seconds", [3601.0, 1e300])
     def test_hints_are_believed_for_an_hour(self, seconds: float) -> None:
-        """It is Datadog's longest period; after it the server is asked anew."""
+        """A hint counts for at most one hour, Datadog's longest period; then a probe is sent."""
         window = Window()
         reject(window, 0.0, retry_after=seconds)
         assert window.blocked_until(0.0) == HOUR
@@ -859,14 +858,14 @@ class TestHolding:
         assert opened(told(0, reset=seconds, period=2 * seconds)).blocked_until(100.0) == 100.0 + HOUR
 
     def test_nothing_blocked_is_now(self) -> None:
-        """Neither while it is not known, nor with something left, nor without a limit."""
+        """``blocked_until`` is now if the window is unknown, has requests left, or has no limit."""
         for window in (Window(), opened(told(1)), opened(None)):
             assert window.blocked_until(100.0) == 100.0
 
 
 class TestNoLimit:
     def test_any_number_goes_out(self) -> None:
-        """A server that tells of no limit is not slowed down."""
+        """A server that reports no limit gets any number of requests at once."""
         window = Window()
         hear(window, 0.1, window.count(0.0))
         sent = burst(window, 0.1)
@@ -876,27 +875,27 @@ class TestNoLimit:
 
     @pytest.mark.parametrize("limit", [told(None), RateLimit(name="links")])
     def test_a_limit_without_remaining_is_none(self, limit: RateLimit) -> None:
-        """It cannot be kept by what is not told; a 429 tells when it is too much."""
+        """A limit without a remaining count is ignored, because only a 429 can show that it is exceeded."""
         window = Window()
         hear(window, 0.1, window.count(0.0), limit)
         assert len(burst(window, 0.1)) == 1000
 
     def test_one_answer_that_says_nothing_opens_nothing(self) -> None:
-        """Something in between answered, and within a window its limit stands."""
+        """One response without rate limit headers may be a proxy's, and does not lift the window's limit."""
         window = opened(told(3))
         hear(window, 101.0, window.count(100.0))
         assert remaining(window, 101.0) == 2
         assert len(burst(window, 101.0)) == 2
 
     def test_a_server_that_stops_telling(self) -> None:
-        """If the probe of the next window hears of no limit, there is none any more."""
+        """A probe whose response reports no limit lifts the limit."""
         window = opened(told(3))
         hear(window, 160.0, window.count(160.0))
         assert len(burst(window, 160.0)) == 1000
         assert window.current(160.0) is None
 
     def test_an_older_windows_answer_does_not_close_it_again(self) -> None:
-        """It says nothing, and of a window that is over."""
+        """A response from an older window without a limit does not bring the limit back."""
         window = opened(told(3))
         late = window.count(101.0)
         hear(window, 160.0, window.count(160.0))
@@ -904,13 +903,13 @@ class TestNoLimit:
         assert len(burst(window, 161.0)) == 1000
 
     def test_an_answer_from_the_last_second_of_a_window_opens_nothing(self) -> None:
-        """It says nothing of the next one."""
+        """A response to a request of the last window without a limit does not open the next window."""
         window = opened(told(9))
         hear(window, 160.5, window.count(159.5))
         assert len(burst(window, 160.5)) == 1
 
     def test_a_late_probe_that_hears_nothing_opens_nothing(self) -> None:
-        """A later probe has told of the limit since."""
+        """A late probe without rate limit headers opens nothing if a later probe has reported the limit."""
         window = opened(told(3))
         first, second = window.count(160.0), window.count(161.0)
         hear(window, 161.0, second, told(0))
@@ -918,7 +917,7 @@ class TestNoLimit:
         assert not window.may_send(162.0)
 
     def test_a_limit_that_is_told_later_closes(self) -> None:
-        """What is under way by then counts against it."""
+        """A limit that is first reported later counts the requests in flight."""
         window = Window()
         hear(window, 0.0, window.count(0.0))
         sent = burst(window, 0.0)[:4]
@@ -933,7 +932,7 @@ class TestNoLimit:
         assert burst(window, 162.0) == []
 
     def test_a_429_closes(self) -> None:
-        """There is a limit after all, so that the next request goes alone; its success opens again."""
+        """A 429 from a server without a limit is followed by a probe, whose success lifts the restriction."""
         window = opened(None)
         reject(window, 100.0)
         assert window.current(100.5) is None
@@ -945,53 +944,53 @@ class TestNoLimit:
 
 class TestAbsentAndOddValues:
     def test_without_reset_the_period_counts(self) -> None:
-        """The window ends after its whole length at the latest."""
+        """A window without ``Reset`` ends after its period at the latest."""
         assert opened(told(0, reset=None)).blocked_until(100.0) == 160.0
 
     def test_without_reset_an_answer_of_the_last_second_opens_no_other(self) -> None:
-        """The period says how long a window is, and not how much is left of it."""
+        """A response without ``Reset`` in the last second of a window does not begin another window."""
         window = opened(told(9, reset=None))
         hear(window, 159.8, window.count(159.5), told(8, reset=None))
         assert remaining(window, 159.9) == 8
         assert window.current(160.0) is None
 
     def test_without_both_it_is_a_second(self) -> None:
-        """Then it is asked anew."""
+        """A window without ``Reset`` and period lasts one second, and then a probe is sent."""
         assert opened(told(0, reset=None, period=None)).blocked_until(100.0) == 101.0
 
     def test_no_window_is_longer_than_its_period(self) -> None:
-        """Whatever ``Reset`` says."""
+        """A window is never longer than its period, for any ``Reset``."""
         assert opened(told(0, reset=500.0)).blocked_until(100.0) == 160.0
 
     def test_a_period_of_0_is_not_told(self) -> None:
-        """No window has this length."""
+        """A period of 0 is ignored."""
         assert opened(told(0, reset=5.0, period=0.0)).blocked_until(100.0) == 105.0
         assert opened(told(0, reset=None, period=0.0)).blocked_until(100.0) == 101.0
 
     def test_a_reset_of_0_is_less_than_a_second(self) -> None:
-        """It was rounded, and the window is not over."""
+        """A ``Reset`` of 0 was rounded, and means less than one second."""
         assert opened(told(0, reset=0.0)).blocked_until(100.0) == 101.0
         assert opened(told(0, reset=0.0, period=0.5)).blocked_until(100.0) == 100.5
 
     def test_fractions_count(self) -> None:
-        """A server may tell the moment exactly."""
+        """Fractions of a second in ``Reset`` and in the period count."""
         assert opened(told(0, reset=0.25)).blocked_until(100.0) == 100.25
         assert opened(told(0, reset=None, period=1.5)).blocked_until(100.0) == 101.5
 
     def test_a_reset_too_short_to_add_up_makes_a_pause(self) -> None:
-        """A hint that ends at once is none, and the next request does not go in a tight loop."""
+        """A ``Reset`` too short to change the time is ignored, and the 429 causes a pause."""
         window = Window()
         reject(window, 100.0, told(0, reset=1e-300))
         assert window.blocked_until(100.0) == 100.5
 
     @pytest.mark.parametrize("limit", [None, 0, 3])
     def test_remaining_counts_without_a_limit_to_match(self, limit: int | None) -> None:
-        """It is what is left, also of a limit that is absent, zero or smaller."""
+        """The remaining count is used as reported, also if the limit is absent, zero or smaller."""
         window = opened(told(5, limit=limit))
         assert len(burst(window, 100.0)) == 5
 
     def test_huge_counts(self) -> None:
-        """The largest number that headers can say is a number."""
+        """The largest count that a header can have is handled."""
         most = int(1.7e308)
         window = opened(told(most, limit=most))
         hear(window, 101.0, window.count(100.0), told(most, limit=most))
@@ -1004,7 +1003,7 @@ class TestAbsentAndOddValues:
 
 class TestCurrent:
     def test_from_nothing_to_the_end(self) -> None:
-        """Nothing before the first answer; then what it told, less what was lost; nothing once it is over."""
+        """``current`` is ``None`` before the first response and after the end; it subtracts lost requests."""
         window = Window()
         assert window.current(0.0) is None
         request = window.count(0.0)
@@ -1018,7 +1017,7 @@ class TestCurrent:
         assert window.current(41.0) is None
 
     def test_the_name_is_kept(self) -> None:
-        """It is the bucket's."""
+        """``current`` has the name of the limit."""
         current = opened(evolve(told(9), name="links")).current(100.0)
         assert current
         assert current.name == "links"
@@ -1031,7 +1030,7 @@ class TestShare:
         return window, remaining
 
     def test_a_first_window_is_opened_step_by_step(self) -> None:
-        """Others may be about to use it too: one more is under way with each answer that tells of none."""
+        """A first window is opened step by step: each response that shows no other user adds one request."""
         window, left = self.first(99)
         for answers in range(1, 20):
             sent = burst(window, 100.0 + answers)
@@ -1042,13 +1041,13 @@ class TestShare:
             hear(window, 100.5 + answers, sent[0], told(left, limit=100))
 
     def test_what_others_took_before_the_first_request_is_not_their_share(self) -> None:
-        """They may have taken it long ago."""
+        """Requests that others sent before the first request do not count towards their share."""
         window, _ = self.first(50)
         hear(window, 101.0, window.count(100.0), told(49, limit=100))
         assert len(burst(window, 101.0)) == 3
 
     def test_what_others_took_before_says_nothing_of_the_little_that_is_left(self) -> None:
-        """It is opened step by step, as any first window."""
+        """A first window with little left is opened step by step too."""
         window, _ = self.first(3)
         assert len(burst(window, 100.0)) == 2
 
@@ -1056,7 +1055,7 @@ class TestShare:
     def test_where_others_take_as_well_it_is_a_part_of_what_is_left(
         self, left: int, taken_by_all: int, answers: int
     ) -> None:
-        """As large as one's part of what was taken: all together then ask for no more than there is."""
+        """A process that shares a limit gets the same part of the rest as it got of what was used."""
         window, left = self.first(left)
         for number in range(1, answers + 1):
             left -= taken_by_all
@@ -1064,7 +1063,7 @@ class TestShare:
         assert len(burst(window, 150.0)) == left * (1 + answers) // (1 + taken_by_all * answers)
 
     def test_the_share_of_the_last_window_is_taken_at_once(self) -> None:
-        """There is no need to find it out again; less two fifths, since what is known of others is late."""
+        """The share of the last window is used at once, less two fifths, since it is known late."""
         window, left = self.first(99)
         for answers in range(1, 25):
             left -= 4
@@ -1074,7 +1073,7 @@ class TestShare:
 
     @pytest.mark.parametrize(("of_others", "allowed"), [(1, int(19 / 20 * 99)), (2, int(0.6 * 18 / 20 * 98))])
     def test_with_19_of_20_nobody_else_is_thought_to_be_there(self, of_others: int, allowed: int) -> None:
-        """A stray request of another does not cost two fifths of every window."""
+        """A process that used 19 of 20 requests counts as alone, and loses no two fifths of a window."""
         window, _ = self.first(99)
         sent = [window.count(100.0) for _ in range(19 - of_others)]
         for number, request in enumerate(sent, start=1):
@@ -1083,13 +1082,13 @@ class TestShare:
         assert len(burst(window, 160.0)) == allowed
 
     def test_alone_it_is_all(self) -> None:
-        """Nobody else took anything."""
+        """A process alone on its limit gets the whole window."""
         window, _ = self.first(99)
         hear(window, 160.0, window.count(160.0), told(99, limit=100))
         assert len(burst(window, 160.0)) == 99
 
     def test_it_is_no_more_than_all(self) -> None:
-        """Requests of this window may have been counted in the one before."""
+        """A share is never more than what the window has left."""
         window, _ = self.first(99)
         for _number in range(3):
             hear(window, 101.0, window.count(100.0), told(99, limit=100))
@@ -1097,7 +1096,7 @@ class TestShare:
         assert len(burst(window, 160.0)) == 60
 
     def test_what_was_rejected_took_nothing(self) -> None:
-        """Whoever asks most does not get most."""
+        """Rejected requests do not increase a share."""
         window = Window()
         hear(window, 100.0, window.count(100.0), told(5))
         requests = [window.count(100.0) for _ in range(10)]
@@ -1108,27 +1107,27 @@ class TestShare:
         assert len(burst(window, 160.0)) == int(0.6 * 2 / 10 * 9)
 
     def test_a_window_that_was_full_before_leaves_the_share_unknown(self) -> None:
-        """Nothing was had of it; the next one is opened step by step."""
+        """A window that was full leaves the share unknown, and the next one is opened step by step."""
         window = Window()
         reject(window, 100.0, told(0))
         hear(window, 160.0, window.count(160.0), told(9))
         assert len(burst(window, 160.0)) == 2
 
     def test_a_rejected_request_that_opens_a_window_leaves_one(self) -> None:
-        """Whatever the share, the next request is let go as long as anything is left."""
+        """A rejected request that opens a window allows one request, for any share."""
         window = Window()
         reject(window, 100.0, told(5))
         assert len(burst(window, 101.0)) == 1
 
     def test_even_the_smallest_share_is_one(self) -> None:
-        """Nobody starves beside one who takes nearly everything."""
+        """The smallest share is one request, so that no process starves."""
         window, _ = self.first(99)
         hear(window, 101.0, window.count(100.0), told(0, limit=100))
         hear(window, 160.0, window.count(160.0), told(20, limit=100))
         assert len(burst(window, 160.0)) == 1
 
     def test_what_was_lost_is_ones_own(self) -> None:
-        """It may have been counted, and then it was not others who took it."""
+        """A lost request counts as this process's own, and not as another's."""
         window, _ = self.first(99)
         for request in burst(window, 100.0):
             window.lose(101.0, request)
@@ -1137,7 +1136,7 @@ class TestShare:
         assert len(burst(window, 160.0)) == 99
 
     def test_each_that_was_lost_is_one(self) -> None:
-        """What was taken beyond them was taken by others."""
+        """Each lost request counts as one own request; the rest of the used count is others'."""
         window, _ = self.first(99)
         for request in [window.count(100.0) for _ in range(10)]:
             window.lose(101.0, request)
@@ -1146,7 +1145,7 @@ class TestShare:
         assert len(burst(window, 160.0)) == int(0.6 * 12 / 21 * 99)
 
     def test_a_response_that_comes_after_its_window_is_not_taken_for_two_requests(self) -> None:
-        """The responses that came in time have reported that the server had counted it."""
+        """A response that arrives after its window does not count its request twice."""
         window, _ = self.first(99)
         sent = [window.count(100.0) for _ in range(99)]
         for number, request in enumerate(sent[:50]):
@@ -1157,7 +1156,7 @@ class TestShare:
         assert len(burst(window, 161.5)) == 99
 
     def test_what_was_lost_and_not_counted_makes_no_more_of_what_is_left(self) -> None:
-        """One cannot have taken more of the limit than was taken."""
+        """Lost requests that were not counted do not raise the share above what was used."""
         window = Window()
         hear(window, 100.0, window.count(100.0), told(9))
         for request in [window.count(100.0) for _ in range(6)]:

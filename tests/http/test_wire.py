@@ -1,6 +1,6 @@
-"""What is sent is what the API documents, and whatever comes back is a link or an error of ours.
+"""The rules of requests and responses: the documented form is sent, and any response is a link or an error.
 
-Every test here runs with both JSON libraries, orjson of the extra ``speed`` and the standard one.
+Every test runs with both JSON libraries: orjson, of the extra ``speed``, and the standard library.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ LINK = CaseLink(LINK_ID, case(A), Relationship.BLOCKS, case(B))
 
 
 def with_standard_json() -> ModuleType:
-    """The envelope as it is where orjson is not installed."""
+    """Return the envelope module as it is without orjson."""
     name = "datadog_caselinks.envelope_with_standard_json"
     spec = importlib.util.spec_from_file_location(name, datadog_caselinks.http.envelope.__file__)
     assert spec is not None
@@ -101,7 +101,7 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mod
     return datadog_caselinks.http.wire
 
 
-# The fixture is a module, which no example can change.
+# The fixture is a module, which examples do not change.
 any_wire = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -112,7 +112,7 @@ def answer(
     *,
     complete: bool = True,
 ) -> Response:
-    """An answer to the creation of the reference's example; what is not bytes is encoded as JSON."""
+    """Return a response to the create of the reference's example; a body that is not bytes becomes JSON."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
     return Response(request, status, CIMultiDict(headers or {}), encoded, is_complete=complete)
@@ -132,20 +132,20 @@ def flawed(document: Any, *path: str) -> Iterator[Any]:
 
 
 def a_list(*members: object, entity: Entity = LINK.parent) -> Response:
-    """A response to the list of the links of ``entity``."""
+    """Return a response to the list of the links of ``entity``."""
     request = datadog_caselinks.http.wire.list_request(entity, None)
     return Response(request, 200, CIMultiDict(), json.dumps({"data": members}).encode())
 
 
 def refused(wire: ModuleType, body: object, status: int = 400, headers: dict[str, str] | None = None) -> Any:
-    """The error that an answer is."""
+    """Return the error of a response."""
     with pytest.raises(ResponseError) as caught:
         wire.read_link(answer(body, status, headers))
     return caught.value
 
 
 def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
-    """Which library is used depends only on whether orjson is installed."""
+    """Each library is used in the tests, and only the presence of orjson decides which one."""
     library = "json" if wire.envelope is ENVELOPES["standard"] else "orjson"
     assert wire.envelope.make_converter.__module__ == f"cattrs.preconf.{library}"
 
@@ -167,21 +167,21 @@ def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
 def test_each_request_names_its_operation(
     wire: ModuleType, make: Callable[[ModuleType], Any], operation: str, action: str
 ) -> None:
-    """The server may count each of the four operations separately; errors name it in words."""
+    """Each request has its operation, which may be rate limited by itself, and a text for errors."""
     request = make(wire)
     assert (request.operation, request.action) == (operation, action)
 
 
 class TestCreateRequest:
     def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
-        """Method, path and, to the letter, the body of the API reference's example."""
+        """A create has the method, the path and exactly the body of the API reference's example."""
         request = wire.create_request(case(A).blocks(case(B)))
         assert (request.method, request.target) == ("POST", "/api/v2/cases/link")
         assert json.loads(request.body) == REQUEST
         assert isinstance(request.body, bytes)
 
     def test_a_body_holds_no_more_than_itself(self, wire: ModuleType) -> None:
-        """Ten thousand calls that wait for their turn hold what they are to send, and no room beside it."""
+        """The body of a waiting create takes no memory beyond its own size."""
         new = case(A).blocks(case(B))
         length = sys.getsizeof(wire.create_request(new).body)
         tracemalloc.start()
@@ -195,7 +195,7 @@ class TestCreateRequest:
     @any_wire
     @given(new_links())
     def test_each_part_has_its_place(self, wire: ModuleType, new: NewCaseLink) -> None:
-        """No part is swapped with another, and everything is a plain string."""
+        """Each part of a link is in its place in the body, as a plain string."""
         assert json.loads(wire.create_request(new).body) == {
             "data": {
                 "type": "link",
@@ -213,7 +213,7 @@ class TestCreateRequest:
     @any_wire
     @given(new_links(), st.text(min_size=1))
     def test_what_was_sent_is_what_comes_back(self, wire: ModuleType, new: NewCaseLink, id: str) -> None:
-        """The server answers with what it was sent and an id, and that is read as an equal link."""
+        """The body of a create with an id, as the server returns it, is read as an equal link."""
         request = wire.create_request(new)
         document = json.loads(request.body)
         document["data"]["id"] = id
@@ -223,7 +223,7 @@ class TestCreateRequest:
 
 class TestListRequest:
     def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
-        """The entity is two query parameters; without a relationship there is no third."""
+        """A list has the entity as two query parameters, and a third only for a relationship."""
         request = wire.list_request(incident(A), None)
         path, _, query = request.target.partition("?")
         assert (request.method, path, request.body) == ("GET", "/api/v2/cases/link", None)
@@ -231,33 +231,33 @@ class TestListRequest:
 
     @pytest.mark.parametrize("relationship", [*Relationship, *(member.value for member in Relationship)])
     def test_a_relationship_narrows_it(self, wire: ModuleType, relationship: Relationship) -> None:
-        """Given as a member or by its name."""
+        """The relationship of a list is a member or its name."""
         query = parse_qs(wire.list_request(case(A), relationship).target.partition("?")[2])
         assert query == {"entity_type": ["CASE"], "entity_id": [A], "relationship": [str(relationship)]}
 
     @pytest.mark.parametrize("odd", [None, "x", A])
     def test_what_is_no_entity_is_refused(self, wire: ModuleType, odd: Any) -> None:
-        """An id alone does not say what kind of entity it names."""
+        """A list of anything but an ``Entity`` is refused, because an id alone has no type."""
         with pytest.raises(InvalidLinkError, match="entity must be an Entity such as") as caught:
             wire.list_request(odd, None)
         assert str(caught.value).endswith(f"not {quoted(odd)}")
 
     @pytest.mark.parametrize("relationship", ["LIKES", "blocks", ""])
     def test_an_unknown_relationship_is_refused(self, wire: ModuleType, relationship: Any) -> None:
-        """With the known ones, and by an error of ours."""
+        """An unknown relationship is refused with ``InvalidLinkError``, which lists the known ones."""
         with pytest.raises(InvalidLinkError, match=f"{relationship!r}.*RELATES_TO, CAUSES, .*ESCALATES_TO"):
             wire.list_request(case(A), relationship)
 
     @pytest.mark.parametrize("entity", [Entity("x", "CASE"), Entity(A, "WIDGET")])
     def test_an_unknown_entity_is_refused(self, wire: ModuleType, entity: Entity) -> None:
-        """What the API would refuse is not sent."""
+        """A list of an entity that the API would refuse is not sent."""
         with pytest.raises(InvalidLinkError):
             wire.list_request(entity, None)
 
 
 class TestDeleteRequest:
     def test_it_is_the_documented_one(self, wire: ModuleType) -> None:
-        """The id is the last part of the path."""
+        """A delete has the id as the last part of its path."""
         request = wire.delete_request(LINK_ID)
         assert (request.method, request.target, request.body) == (
             "DELETE",
@@ -270,7 +270,7 @@ class TestDeleteRequest:
         [("...x", "...x"), ("X..X", "X..X"), ("a/b", "a%2Fb"), ("a b", "a%20b"), ("é", "%C3%A9")],
     )
     def test_anything_else_than_dots_alone_is_an_id(self, wire: ModuleType, id: str, last: str) -> None:
-        """The API says of an id that it is a string, and no more."""
+        """Any string but dots alone is an id, because the API documents an id as a string."""
         assert wire.delete_request(id).target == f"/api/v2/cases/link/{last}"
 
     @any_wire
@@ -279,7 +279,7 @@ class TestDeleteRequest:
     @example("a/../..")
     @example("%2e%2e")
     def test_an_id_is_one_part_of_the_path_or_refused(self, wire: ModuleType, id: str) -> None:
-        """Whatever is in an id, no other resource is deleted than the one it names."""
+        """Any id is one part of the path or is refused, so that no other resource is deleted."""
         try:
             target = wire.delete_request(id).target
         except InvalidLinkError as error:
@@ -294,7 +294,7 @@ class TestDeleteRequest:
         "id", ["", ".", "..", "...", "a\n", "a\r\nHost: evil", "\0", "\ud800", "\0" * 999, None, 7, b"x"]
     )
     def test_what_is_no_id_is_refused(self, wire: ModuleType, id: object) -> None:
-        """Dots would name the collection, control characters end the request line."""
+        """Dots alone, control characters and other types are refused as ids."""
         with pytest.raises(InvalidLinkError, match="is not the id of a link") as caught:
             wire.delete_request(id)
         assert str(caught.value).startswith(f"{quoted(id)} is")
@@ -306,7 +306,7 @@ class TestCaseRequest:
         [("DDFC-98813", "DDFC-98813"), ("ddfc-1", "ddfc-1"), (A, A), (A.upper(), A.upper()), (UUID(A), A)],
     )
     def test_it_is_the_documented_one(self, wire: ModuleType, given_as: str | UUID, last: str) -> None:
-        """A key or a UUID is the last part of the path, as it was written."""
+        """A lookup of a case has the key or UUID, as it was written, as the last part of its path."""
         request = wire.case_request(given_as)
         assert (request.method, request.target, request.body) == ("GET", f"/api/v2/cases/{last}", None)
         assert request.action == f"get case {last}"
@@ -317,7 +317,7 @@ class TestCaseRequest:
     @example("SHOP-1/..")
     @example("SHOP-1\n")
     def test_a_name_is_one_part_of_the_path_or_refused(self, wire: ModuleType, name: str) -> None:
-        """No text asks for anything but one case: neither for the links nor for a path above."""
+        """Any name of a case is one part of the path or is refused."""
         try:
             target = wire.case_request(name).target
         except InvalidLinkError as error:
@@ -335,7 +335,7 @@ class TestCaseRequest:
         ["", "x", "link", "SHOP", "..", f" {A}", "https://app.datadoghq.com/cases/SHOP-1", None, 7, b"A-1"],
     )
     def test_what_is_neither_is_refused(self, wire: ModuleType, odd: Any) -> None:
-        """The message shows what was given."""
+        """The message shows the text that is neither a key nor a UUID."""
         with pytest.raises(InvalidLinkError) as caught:
             wire.case_request(odd)
         assert str(caught.value) == f"{odd!r} is neither the key of a case nor a UUID"
@@ -344,12 +344,12 @@ class TestCaseRequest:
 class TestReadLink:
     @pytest.mark.parametrize("status", [200, 201, 202])
     def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
-        """The API reference's example; any success will do."""
+        """The API reference's example is read with any status of success."""
         assert wire.read_link(answer(ANSWER, status)) == LINK
 
     @pytest.mark.parametrize("odd", [None, "x", LINK])
     def test_only_a_new_link_is_created(self, wire: ModuleType, odd: Any) -> None:
-        """A link that exists already is an easy slip; nothing is sent of it."""
+        """A create of anything but a ``NewCaseLink``, such as an existing link, is refused."""
         with pytest.raises(InvalidLinkError, match="a link to create must be a NewCaseLink") as caught:
             wire.create_request(odd)
         assert str(caught.value).endswith(f"not {quoted(odd)}")
@@ -361,18 +361,18 @@ class TestReadLink:
         assert wire.read_link(answer({"data": {**ANSWER["data"], "id": link.id}})) == evolve(LINK, id=link.id)
 
     def test_known_values_become_members(self, wire: ModuleType) -> None:
-        """A user compares with ``is`` and matches on members."""
+        """Known values become enum members, so that users can compare with ``is`` and match."""
         link = wire.read_link(answer(ANSWER))
         assert link.relationship is Relationship.BLOCKS
         assert (type(link.parent.type), type(link.id)) == (type(case(A).type), str)
 
     def test_ids_in_upper_case_are_the_same_ids(self, wire: ModuleType) -> None:
-        """However the server writes them, the entities equal the user's."""
+        """Ids that the server writes in upper case equal the user's ids."""
         document = json.loads(json.dumps(ANSWER).replace(A, A.upper()))
         assert wire.read_link(answer(document)) == LINK
 
     def test_unknown_members_are_ignored(self, wire: ModuleType) -> None:
-        """On every level: the API may add members."""
+        """Unknown members are ignored on every level, since the API may add members."""
         data = cast("dict[str, Any]", ANSWER["data"])
         document: dict[str, Any] = {
             "data": {**data, "attributes": {**data["attributes"], "new": 1}, "relationships": {}},
@@ -382,14 +382,14 @@ class TestReadLink:
         assert wire.read_link(answer(document)) == LINK
 
     def test_the_type_of_the_resource_does_not_matter(self, wire: ModuleType) -> None:
-        """What has an id and the five attributes is a link, also without a type."""
+        """The type of the resource is not checked: an id and the five attributes are a link."""
         data = {key: value for key, value in ANSWER["data"].items() if key != "type"}
         assert wire.read_link(answer({"data": data})) == LINK
         assert wire.read_link(answer({"data": {**data, "type": 7}})) == LINK
 
     @pytest.mark.parametrize("name", sorted(cast("dict[str, Any]", REQUEST["data"]["attributes"])))
     def test_each_attribute_must_be_a_non_empty_string(self, wire: ModuleType, name: str) -> None:
-        """An attribute of a link that is missing or not a text is malformed, and the message says which."""
+        """A link with a missing attribute, or one that is not a text, is malformed; the message names it."""
         expected = rf"(missing|string) @ response\.data\.attributes\.{name}$"
         for document in flawed(ANSWER, "data", "attributes", name):
             with pytest.raises(MalformedResponseError, match=expected):
@@ -427,7 +427,7 @@ class TestReadLink:
         ],
     )
     def test_what_is_no_link_is_malformed(self, wire: ModuleType, body: bytes) -> None:
-        """The message says what was asked and how it was answered; the body is kept."""
+        """The message for a malformed response has the action and the status; the error keeps the body."""
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_link(answer(body, 201))
         assert str(caught.value).startswith(
@@ -440,26 +440,26 @@ class TestReadLink:
         "data", [None, "", [], 7, {}, {"id": "x", "attributes": 7}, {"id": "x", "attributes": []}]
     )
     def test_names_of_our_own_classes_are_not_told(self, wire: ModuleType, data: object) -> None:
-        """Nobody outside knows what an ``_Attributes`` is."""
+        """The message for a malformed response does not contain names of private classes."""
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_link(answer({"data": data}))
         assert not re.search(r"\b_", str(caught.value))
 
     @pytest.mark.parametrize("value", [LINK_ID, A, B, "BLOCKS", "CASE"])
     def test_half_a_character_is_no_text(self, wire: ModuleType, value: str) -> None:
-        """It could be neither sent again nor kept in a file."""
+        """A lone surrogate is malformed, because it could not be sent or stored."""
         body = json.dumps(ANSWER).replace(value, "\\ud800").encode()
         with pytest.raises(MalformedResponseError):
             wire.read_link(answer(body))
 
     def test_half_an_answer_is_malformed(self, wire: ModuleType) -> None:
-        """Of a body that was cut off, not even a beginning that is a document counts."""
+        """A body that was cut off is malformed, even if its beginning is a complete document."""
         with pytest.raises(ResponseTooLargeError, match="longer than the client reads"):
             wire.read_link(answer(ANSWER, complete=False))
 
     @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case"])
     def test_half_an_answer_is_told_apart_from_a_malformed_one(self, wire: ModuleType, read: str) -> None:
-        """It would be as long when asked for again; the beginning is kept, and no secret in it."""
+        """A response that is too long has its own error, which keeps the redacted beginning of the body."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
         with pytest.raises(ResponseTooLargeError) as caught:
             getattr(wire, read)(evolve(cut, redact=lambda text: text.replace("the-key", "***")))
@@ -472,7 +472,7 @@ class TestReadLink:
     @pytest.mark.parametrize("value", [b"0", b'[{"a":0}]'])
     @pytest.mark.slow
     def test_a_list_has_a_bounded_number_of_values(self, wire: ModuleType, value: bytes) -> None:
-        """A value takes much more memory and time than its text, so the client counts before it decodes."""
+        """The values of a list are counted before it is decoded, since they take more memory than text."""
         each = 1 + value.count(b"[") + value.count(b"{")
         others = 4  # the outermost object, both lists, and the comma between them
         count, rest = divmod(wire.envelope.MAX_VALUES - others + 1, each)
@@ -484,7 +484,7 @@ class TestReadLink:
             wire.read_links(answer(b'{"data": [], "meta": [%s,0]}' % meta))
 
     def test_half_an_error_is_that_error(self, wire: ModuleType) -> None:
-        """A proxy's page of many megabytes is still its status, and is repeated or not by that."""
+        """An error with a body of many megabytes is still the error of its status."""
         with pytest.raises(ServerError):
             wire.read_link(answer(b"x" * 100, 502, complete=False))
 
@@ -514,13 +514,13 @@ class TestReadLinks:
         ],
     )
     def test_what_is_no_list_is_malformed(self, wire: ModuleType, body: bytes) -> None:
-        """In particular it is not an empty one: that would read as "no links"."""
+        """A response without a list is malformed, and is not read as "no links"."""
         with pytest.raises(MalformedResponseError):
             wire.read_links(answer(body))
 
     @pytest.mark.parametrize("count", [0, 1, 3])
     def test_what_has_no_flaw_is_read_the_same_way(self, wire: ModuleType, count: int) -> None:
-        """A flawed document is read again, keeping track of places; both ways accept the same documents."""
+        """A document without flaws is read equally by the fast and by the tracing converter."""
         document = {"data": [ANSWER["data"]] * count}
         kind = wire.envelope.LinksDocument
         found = wire.envelope._tracing_converter.structure(document, kind)
@@ -538,7 +538,7 @@ class TestReadLinks:
     def test_what_is_not_a_link_is_skipped(
         self, wire: ModuleType, odd: object, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One flawed member does not hide the other links of a list; the log says where it is."""
+        """A flawed member does not hide the other links of a list, and the log has its place."""
         assert wire.read_links(a_list(ANSWER["data"], odd, ANSWER["data"])) == [LINK, LINK]
         [message] = caplog.messages
         assert message.startswith(f"the list of the links of {case(A)}")
@@ -561,12 +561,12 @@ class TestReadLinks:
             wire.read_links(a_list(ANSWER["data"], entity=incident(A)))
 
     def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
-        """The API answers with a list also for one."""
+        """A single link is not accepted as a list, because the API always responds with a list."""
         with pytest.raises(MalformedResponseError):
             wire.read_links(answer(ANSWER))
 
 
-# As it was recorded, cut down to a few of its members.
+# A recorded case, reduced to a few members.
 CASE = {
     "data": {
         "attributes": {
@@ -589,7 +589,7 @@ CASE = {
 class TestReadCase:
     @pytest.mark.parametrize("status", [200, 203])
     def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
-        """Each attribute has its place; other members are ignored."""
+        """Each attribute of a case is in its place, and other members are ignored."""
         found = wire.read_case(answer(CASE, status))
         assert found == Case(
             A, "DDFC-98813", "Checkout hangs", "IN_PROGRESS", "P2", "In Progress", "SG_IN_PROGRESS"
@@ -597,7 +597,7 @@ class TestReadCase:
 
     @pytest.mark.parametrize("name", ["key", "title", "status", "priority", "status_name", "status_group"])
     def test_what_is_missing_or_not_a_text_is_empty(self, wire: ModuleType, name: str) -> None:
-        """The id of a case is enough to link it; the rest is for people to read, and may be missing."""
+        """An attribute of a case that is missing or not a text is empty, since only the id is needed."""
         expected = {"key": "DDFC-98813", "title": "Checkout hangs", "status": "IN_PROGRESS", "priority": "P2"}
         expected |= {"status_name": "In Progress", "status_group": "SG_IN_PROGRESS"}
         for document in flawed(CASE, "data", "attributes", name):
@@ -605,18 +605,18 @@ class TestReadCase:
 
     @pytest.mark.parametrize("attributes", [None, {}, ...])
     def test_no_attributes_at_all(self, wire: ModuleType, attributes: object) -> None:
-        """The id alone makes it a case."""
+        """A case may have no attributes: its id is enough."""
         data = {"id": A} if attributes is ... else {"id": A, "attributes": attributes}
         assert wire.read_case(answer({"data": data})) == Case(A, "", "", "", "")
 
     def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType) -> None:
-        """An id that is no UUID, a status of a later API, a type of another resource."""
+        """An id that is not a UUID and values of a later API are kept."""
         data = {"id": "x", "type": "task", "attributes": {"key": "a", "status": "PARKED", "priority": "P9"}}
         assert wire.read_case(answer({"data": data})) == Case("x", "a", "", "PARKED", "P9")
 
     @pytest.mark.parametrize("attributes", [7, True, "", "x", "key", [], ["x"]])
     def test_attributes_that_are_none(self, wire: ModuleType, attributes: object) -> None:
-        """Attributes that are not an object are malformed."""
+        """Attributes of a case that are not an object are malformed."""
         with pytest.raises(MalformedResponseError, match=r"not an object @ response\.data\.attributes$"):
             wire.read_case(answer({"data": {"id": A, "attributes": attributes}}))
 
@@ -644,7 +644,7 @@ class TestReadCase:
         ],
     )
     def test_what_is_no_case_is_malformed(self, wire: ModuleType, body: bytes) -> None:
-        """The message says what was asked and how it was answered, without names of our own."""
+        """The message for a malformed case has the action and the status, and no private names."""
         asked = evolve(answer(body), request=wire.case_request("SHOP-1"))
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_case(asked)
@@ -658,11 +658,11 @@ class TestReadDeleted:
     @pytest.mark.parametrize("body", [b"", b"ok", b"{}"])
     @pytest.mark.parametrize("complete", [True, False])
     def test_any_success_will_do(self, wire: ModuleType, status: int, body: bytes, complete: bool) -> None:
-        """There is nothing to read, so nothing can be malformed or too long."""
+        """A delete succeeds with any body, since nothing is read from it."""
         wire.read_deleted(answer(body, status, complete=complete))
 
     def test_anything_else_is_an_error(self, wire: ModuleType) -> None:
-        """Of the same classes as everywhere."""
+        """A delete without success raises the same classes of errors as any request."""
         with pytest.raises(NotFoundError):
             wire.read_deleted(answer(b"", 404))
 
@@ -692,7 +692,7 @@ STATUSES = {
 class TestErrors:
     @pytest.mark.parametrize("read", READERS)
     def test_the_status_is_the_class(self, wire: ModuleType, read: str) -> None:
-        """The status alone chooses the class of the error: a good link in a 500 response is no link."""
+        """The status alone chooses the class of the error, even if a 500 response contains a link."""
         for status, kind in STATUSES.items():
             with pytest.raises(ResponseError) as caught:
                 getattr(wire, read)(answer(ANSWER, status))
@@ -718,7 +718,7 @@ class TestErrors:
         ],
     )
     def test_the_message_says_what_to_do(self, wire: ModuleType, status: int, advice: str) -> None:
-        """What was asked, what came back, and what to do next."""
+        """The message has the action, the reason of the response, and the next step."""
         error = refused(wire, {"errors": ["because"]}, status)
         assert str(error).startswith(f"cannot create CASE {A} BLOCKS CASE {B}: {status} because. {advice}")
 
@@ -734,7 +734,7 @@ class TestErrors:
     def test_a_403_names_the_scope(
         self, wire: ModuleType, make: Callable[[ModuleType], Any], scope: str
     ) -> None:
-        """The one that this operation needs."""
+        """The message of a 403 names the scope that the operation needs."""
         with pytest.raises(PermissionDeniedError, match=f"the scope {scope}$"):
             wire.read_deleted(Response(make(wire), 403, CIMultiDict(), b""))
 
@@ -798,7 +798,7 @@ class TestErrors:
     def test_every_form_of_error_is_told(
         self, wire: ModuleType, body: object, said: tuple[str, ...], message: str
     ) -> None:
-        """Strings, objects with all, some or none of the fields, HTML, plain text, nothing."""
+        """Each form of an error body is described: strings, objects, HTML, plain text, and none."""
         error = refused(wire, body)
         assert error.errors == said
         assert str(error) == (
@@ -807,24 +807,24 @@ class TestErrors:
         )
 
     def test_a_status_is_told_once(self, wire: ModuleType) -> None:
-        """Pages of errors begin with it, as the message does; elsewhere in the reason it stays."""
+        """A status that the reason repeats at its beginning is left out, and kept elsewhere."""
         page = b"<title>503 Service Unavailable</title>"
         assert ": 503 Service Unavailable. " in str(refused(wire, page, 503))
         assert ": 503 error 503. " in str(refused(wire, {"errors": ["error 503 "]}, 503))
 
     def test_the_errors_are_kept_as_they_came(self, wire: ModuleType) -> None:
-        """Whoever wants a ``code`` or a ``source`` finds it."""
+        """The errors of the body are kept unchanged, so that users can read a ``code`` or a ``source``."""
         raw = ["a", {"code": "x", "source": {"pointer": "/data"}}]
         assert refused(wire, {"errors": raw}).raw_errors == tuple(raw)
 
     def test_the_body_is_kept_up_to_a_length(self, wire: ModuleType) -> None:
-        """Its beginning is enough, and a megabyte of HTML in an exception is not."""
+        """An error keeps the first 1000 characters of the body."""
         assert refused(wire, b"abc").body == "abc"
         assert refused(wire, b"x" * 100_000).body == "x" * 1000
         assert refused(wire, "\u00e9".encode() * 100_000).body == "\u00e9" * 1000
 
     def test_errors_of_any_depth_can_be_shown(self, wire: ModuleType) -> None:
-        """Errors so deep that Python can read, but neither print nor pickle them, are quoted as text."""
+        """Errors that are nested too deeply to be printed or pickled are quoted as text."""
         for levels in (19, 20, 50, *range(200, 1000, 7)):
             body = b'{"errors":[' + b"[" * (levels - 1) + b'"odd"' + b"]" * (levels - 1) + b"]}"
             error = refused(wire, body)
@@ -833,12 +833,12 @@ class TestErrors:
             assert error.body == body.decode()[:1000]
 
     def test_a_body_is_cut_between_characters(self, wire: ModuleType) -> None:
-        """Where the last that fits takes several bytes, it is there or not."""
+        """A body is cut between characters, so that no character is broken."""
         assert "\ufffd" not in refused(wire, b"xx" + "\u20ac".encode() * 1000).body
 
     @pytest.mark.parametrize("place", ["list", "title", "detail", "code", "html", "text", "json"])
     def test_nothing_unprintable_reaches_the_message(self, wire: ModuleType, place: str) -> None:
-        """Control characters, terminal escapes, bidirectional overrides: a terminal sees none of them."""
+        """The message contains no control characters, terminal escapes or bidirectional overrides."""
         bad = "a\x1b[31mb\x07c\r\nd\u202ee\x9bf\u2028g\0h\x7fi"
         body = {
             "list": {"errors": [bad]},
@@ -854,18 +854,18 @@ class TestErrors:
         assert "b" in message
 
     def test_a_long_reason_is_cut(self, wire: ModuleType) -> None:
-        """The advice at the end of the message stays in sight."""
+        """A long reason is cut, so that the advice at the end of the message remains."""
         message = str(refused(wire, {"errors": ["x" * 10_000]}, 403))
         assert len(message) < 600
         assert message.endswith("the scope cases_write")
 
     def test_braces_in_a_reason_are_kept(self, wire: ModuleType) -> None:
-        """What the server says is no template."""
+        """Braces in a reason are kept, because the reason is not a template."""
         assert "{scope}{0}" in str(refused(wire, {"errors": ["{scope}{0}"]}, 403))
 
     @pytest.mark.parametrize("nest", [lambda inner: {"a": inner}, lambda inner: [inner]])
     def test_what_is_nested_too_deeply_is_not_kept(self, nest: Callable[[object], object]) -> None:
-        """It could be neither printed nor pickled; 19 levels within the list of errors can."""
+        """Errors nested deeper than 19 levels are not kept, because they could not be printed or pickled."""
         told: object = "x"
         for _ in range(18):
             told = nest(told)
@@ -876,7 +876,7 @@ class TestErrors:
 
 class TestSecrets:
     def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
-        """A short key may stand in any id; only what an error keeps of a body is blotted out."""
+        """A link is read from the body before redaction, since a short key may be part of any id."""
         blotted = evolve(answer(ANSWER, 201), redact=lambda text: text.replace("8", "[redacted]"))
         assert wire.read_link(blotted) == LINK
 
@@ -884,7 +884,7 @@ class TestSecrets:
     def test_what_an_error_keeps_is_blotted_out(
         self, wire: ModuleType, status: int, kind: type[Exception]
     ) -> None:
-        """A server or proxy may echo the request's headers."""
+        """The body and messages that an error keeps are redacted, since a server may echo the headers."""
         body = {"errors": ["the-key was refused"]}
         blotted = evolve(answer(body, status), redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(kind) as caught:
@@ -893,7 +893,7 @@ class TestSecrets:
         assert "***" in caught.value.body  # type: ignore[attr-defined]
 
     def test_headers_and_request_id_of_an_error_are_redacted(self, wire: ModuleType) -> None:
-        """A proxy may echo the request's headers as response headers, by name or by value."""
+        """The headers and the request id of an error are redacted, since a proxy may echo the request."""
         echoed = {"X-Request-Id": "r-the-key", "X-Echo": "DD-API-KEY=the-key", "the-key": "x"}
         redacted = evolve(answer(b"", 400, echoed), redact=lambda text: text.replace("the-key", "***"))
         with pytest.raises(ResponseError) as caught:
@@ -902,7 +902,7 @@ class TestSecrets:
         assert caught.value.headers == {"X-Request-Id": "r-***", "X-Echo": "DD-API-KEY=***", "***": "x"}
 
     def test_nor_does_a_limit_have_it_as_its_name(self) -> None:
-        """The name alone is the server's own text; the figures stay."""
+        """The name of a rate limit is redacted, and its numbers are kept."""
         headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
         told = answer(b"", 201, headers)
         assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
@@ -910,7 +910,7 @@ class TestSecrets:
         assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
 
     def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:
-        """Of 256 KiB the last 48 Ki characters: so long a header may be, escaped."""
+        """A body of more than 256 KiB loses its end, so that no part of an escaped secret remains."""
         body = b"x" * 2**18
         assert answer(body).text() == body.decode()
         assert answer(body + b"x").text() == "x" * (2**18 - 6 * 2**13)
@@ -918,7 +918,7 @@ class TestSecrets:
 
 class TestHeaders:
     def test_an_error_has_the_headers_of_its_response(self, wire: ModuleType) -> None:
-        """Values of a repeated name are joined, as RFC 9110 says."""
+        """An error has the headers of its response; values of a repeated name are joined as in RFC 9110."""
         error = refused(wire, b"", 503)
         assert (dict(error.headers), error.request_id) == ({}, None)
         request = datadog_caselinks.http.wire.create_request(case(A).blocks(case(B)))
@@ -929,7 +929,7 @@ class TestHeaders:
         assert caught.value.request_id == "r-1"
 
     def test_an_error_keeps_a_bounded_number_of_headers(self, wire: ModuleType) -> None:
-        """A hostile server may send thousands."""
+        """An error keeps at most 100 headers, since a hostile server may send thousands."""
         assert len(refused(wire, b"", 400, {f"X-{n}": "" for n in range(1000)}).headers) == 100
 
 
@@ -959,7 +959,7 @@ class TestHints:
     def test_what_the_server_asks_for(
         self, wire: ModuleType, status: int, headers: dict[str, str], retry_after: float | None
     ) -> None:
-        """``Retry-After``, or on 429, where it is the reason, the end of the window if that is later."""
+        """``retry_after`` is ``Retry-After``, or for a 429 the end of the window if that is later."""
         assert refused(wire, b"", status, headers).retry_after == retry_after
 
     @pytest.mark.parametrize(
@@ -990,13 +990,13 @@ class TestHints:
     def test_a_429_says_how_long(
         self, wire: ModuleType, status: int, headers: dict[str, str], advice: str
     ) -> None:
-        """A 429 says how long the server asks to wait, and if it names the limit, who can raise it."""
+        """The message of a 429 has the wait that the server requests, and who can raise a named limit."""
         message = str(refused(wire, {"errors": ["because"]}, status, headers))
         assert message == f"cannot create CASE {A} BLOCKS CASE {B}: {status} because. {advice}"
 
     @pytest.mark.parametrize("status", [400, 429, 503])
     def test_the_rate_limit_is_on_every_error(self, wire: ModuleType, status: int) -> None:
-        """As it was sent, or ``None``."""
+        """Every error has the rate limit of its response, or ``None``."""
         headers = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Name": "case_links"}
         assert refused(wire, b"", status, headers).rate_limit == RateLimit(60, 0, name="case_links")
         assert refused(wire, b"", status).rate_limit is None
@@ -1058,12 +1058,12 @@ class TestAnyAnswer:
     def test_is_read_or_is_an_error_of_ours(
         self, wire: ModuleType, read: str, body: bytes, status: int, complete: bool
     ) -> None:
-        """No bytes and no status bring up anything but a value or a ``CaseLinksError``, cleanly told."""
+        """Any bytes with any status give a value or a ``CaseLinksError`` with a printable message."""
         _require_read_or_refused(wire, read, answer(body, status, complete=complete))
 
     @pytest.mark.parametrize("body", BREAKING, ids=range(len(BREAKING)))
     def test_what_is_made_to_break_parsers(self, wire: ModuleType, body: bytes) -> None:
-        """A body that breaks parsers is a value or an error of ours, whatever is read from it."""
+        """A body that breaks parsers gives a value or a ``CaseLinksError``, from every reader."""
         for status, read in itertools.product([200, 400, 500], READERS):
             _require_read_or_refused(wire, read, answer(body, status))
 
@@ -1079,7 +1079,7 @@ def _require_read_or_refused(wire: ModuleType, read: str, any_answer: Response) 
 
 
 def _resource(link: CaseLink) -> dict[str, Any]:
-    """The resource object as a server writes it."""
+    """Return the resource object of a link, as a server writes it."""
     return {
         "id": link.id,
         "type": "link",
@@ -1094,6 +1094,6 @@ def _resource(link: CaseLink) -> dict[str, Any]:
 
 
 def test_half_a_character_is_no_id_of_a_case() -> None:
-    """Which the standard library lets pass and orjson does not."""
+    """A lone surrogate as the id of a case is refused, although the standard library decodes it."""
     with pytest.raises(ValueError, match=r".+"):
         datadog_caselinks.http.envelope.decode_case(b'{"data": {"id": "\\ud800", "attributes": {}}}')

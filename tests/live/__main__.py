@@ -1,7 +1,7 @@
-"""``python -m tests.live [REPORT]``: what Datadog itself answers, written to REPORT (``live-report.md``).
+"""``python -m tests.live [REPORT]``: write a report on Datadog's responses (``live-report.md``).
 
-The environment names the site and the credentials, as for :meth:`CaseLinksClient.from_env`, and in
-``CASELINKS_LIVE_CASES`` two cases to make links of: ``ABC-1,ABC-2``.
+The environment contains the site and the credentials, as for :meth:`CaseLinksClient.from_env`, and in
+``CASELINKS_LIVE_CASES`` the keys of two cases to link: ``ABC-1,ABC-2``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.live.report import report
 
 
 def main(path: str = "live-report.md") -> int:
-    """Ask, write the report, and return 1 where something is against the documents or is left behind."""
+    """Run the suite, write the report, and return 1 if there is a problem or a link remains."""
     keys = os.environ.get("CASELINKS_LIVE_CASES", "").replace(" ", "").split(",")
     if len(keys) != 2 or not all(keys):
         raise ConfigurationError("CASELINKS_LIVE_CASES must be the keys of two cases, such as ABC-1,ABC-2")

@@ -1,4 +1,4 @@
-"""Single requests to a server, what came back, and the links to delete again. Asks nothing of its own."""
+"""A probe that sends single requests, and records the responses and the links to delete again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LONGEST_WAIT: Final = 120.0
 
 @frozen
 class Exchange:
-    """A request, its answer, and how long it took in seconds."""
+    """A request, its response, and the seconds between them."""
 
     request: Request
     answer: Response
@@ -49,7 +49,7 @@ class Exchange:
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """Of the answer."""
+        """The headers of the response."""
         return cast("CIMultiDictProxy[str]", self.answer.headers)
 
     def error(self) -> CaseLinksError | None:
@@ -64,9 +64,9 @@ class Exchange:
 
 
 class Probe:
-    """Sends one request at a time, keeps all that came back, and knows which links it made.
+    """A client that sends one request at a time, and records all responses and the created links.
 
-    ``sleep`` and ``now`` are of the same clock, in seconds.
+    ``sleep`` and ``now`` use the same clock, in seconds.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Probe:
         self._strangers: set[str] = set()
 
     async def send(self, request: Request, *, wrong_keys: bool = False) -> Exchange:
-        """Send it once, and again only where the rate limit rejected it, after the wait that it asks for."""
+        """Send a request, and again only after a 429 and the wait that it requests."""
         transport = self._without_keys if wrong_keys else self._transport
         for _ in range(_MANY_REJECTIONS):
             begun = self.now()
@@ -104,18 +104,18 @@ class Probe:
         return exchange
 
     async def case(self, key: str) -> Entity:
-        """The case to make links of; those that it has are left alone."""
+        """Return a case to link; its present links will not be deleted."""
         entity = wire.read_case((await self.send(wire.case_request(key))).answer).entity
         self._strangers |= {link.id for link in await self.links(entity)}
         self._entities.add(entity)
         return entity
 
     async def links(self, entity: Entity) -> list[CaseLink]:
-        """The links of ``entity``."""
+        """Return the links of ``entity``."""
         return wire.read_links((await self.send(wire.list_request(entity, None))).answer)
 
     async def create(self, new: NewCaseLink) -> Exchange:
-        """Ask for a link, which is to be deleted again if it is made."""
+        """Create a link, to be deleted in :meth:`clean_up`."""
         self._entities |= {new.parent, new.child}
         exchange = await self.send(wire.create_request(new))
         if exchange.is_success:
@@ -123,15 +123,15 @@ class Probe:
         return exchange
 
     async def clean_up(self) -> None:
-        """Delete all that was made; what cannot be deleted stays in ``left``.
+        """Delete all created links; the links that cannot be deleted stay in ``left``.
 
-        Also what a create made whose answer was lost: the lists of the cases are looked through for it.
+        A link whose response was lost is found in the lists of the cases.
         """
         for entity in list(self._entities):
             try:
                 self.left |= {link.id for link in await self.links(entity) if self._is_ours(link)}
             except CaseLinksError:
-                continue  # an id of no case, of which there may be no list, or no answer
+                continue  # not a case, so there may be no list; or no response
         for link_id in sorted(self.left):
             try:
                 wire.read_deleted((await self.send(wire.delete_request(link_id))).answer)

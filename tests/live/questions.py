@@ -1,4 +1,4 @@
-"""What the API's documents leave open, asked of a server with single requests. Knows no report."""
+"""The questions that the API's documentation leaves open, answered by single requests to a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE: Final = 30.0
 """Seconds in which a list may come to show a new link."""
 
 _OPERATIONS: Final = ("create", "list", "delete", "get")
-# Differ from answer to answer, and are known to tell of something else.
+# These headers differ in each response, and are known not to be request ids.
 _NO_REQUEST_ID: Final = frozenset(
     {"age", "content-length", "content-security-policy", "date", "etag", "retry-after", "set-cookie"}
 )
@@ -27,9 +27,9 @@ _NO_REQUEST_ID: Final = frozenset(
 
 @frozen
 class Finding:
-    """What was asked, what came of it, and the exchanges to prove it.
+    """A question, its result, and the exchanges that prove it.
 
-    ``problem`` is what the API's documents say otherwise.
+    ``problem`` is a contradiction to the API's documentation.
     """
 
     question: str
@@ -42,9 +42,10 @@ Ask = Callable[[Probe, NewCaseLink], Awaitable[list[Finding]]]
 
 
 async def findings(probe: Probe, keys: tuple[str, str]) -> list[Finding]:
-    """Ask everything, of links between the two cases with these keys, and delete them again.
+    """Answer all questions with links between the two cases with these keys, and delete the links.
 
-    Raises :class:`CaseLinksError` if the cases cannot be read.
+    Raises:
+        CaseLinksError: The cases cannot be read.
     """
     parent, child = [await probe.case(key) for key in keys]
     new = NewCaseLink(parent, RELATIONSHIP, child)
@@ -164,7 +165,7 @@ QUESTIONS: Final[tuple[Ask, ...]] = (duplicates, lag, errors, rate_limits, heade
 
 
 def form(exchange: Exchange) -> str:
-    """Status and shape of an answer, and the error that the client makes of it."""
+    """Return the status and the form of a response, and the error that the client derives from it."""
     error = exchange.error()
     read_as = f"; read as {type(error).__name__}" if error else ""
     return f"{exchange.answer.status}, {_shape(exchange.answer.body)}{read_as}"
@@ -209,7 +210,7 @@ def _buckets(told: dict[str, RateLimit]) -> str:
 
 
 def _documented(question: str, answer: str, *exchanges: Exchange, statuses: set[int]) -> Finding:
-    """A finding, with a problem if one of the exchanges has another status than the documents allow."""
+    """Return a finding, with a problem if an exchange has a status that is not documented."""
     odd = [exchange for exchange in exchanges if exchange.answer.status not in statuses]
     problem = "; ".join(
         f"{question} {exchange.answer.status}, and {' or '.join(map(str, sorted(statuses)))} is documented"

@@ -1,4 +1,4 @@
-"""The findings as Markdown. No key is in it: requests are shown without headers, answers are redacted."""
+"""The findings as Markdown, without keys: requests are shown without headers, and responses are redacted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.live.probe import Exchange
 from tests.live.questions import Finding
 
 _SHOWN: Final = 1000
-# Of a session, so as good as a key.
+# A session cookie is as secret as a key.
 _HIDDEN: Final = frozenset({"set-cookie"})
 
 
 def report(findings: Sequence[Finding], *, about: str) -> str:
-    """A table of all answers, then what was sent and came back for each; ``about`` says of what and when."""
+    """Return a table of all results, then the requests and responses of each; ``about`` is the heading."""
     return "\n".join(_lines(findings, about)) + "\n"
 
 

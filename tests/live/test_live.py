@@ -1,4 +1,4 @@
-"""The suite that asks Datadog itself, run against the sandbox: it learns what the sandbox does."""
+"""The live suite for Datadog, run against the sandbox: it finds out how the sandbox behaves."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.support.ids import case
 
 CASES = ("SHOP-1", "SHOP-36")
 MANY = 1000
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 ROOT = Path(__file__).parents[2]
 NEW = case("bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f").blocks(case("4417921d-0866-4a38-822c-6f2a0f65f77d"))
 REQUEST = Request("get", "GET", "/api/v2/cases/X-1", None, "X-1")
 
-# What the sandbox can be, and what is learned of it then; each new choice of the sandbox has its lines here.
+# Each variant of the sandbox, with the answers that the suite must find.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "as it is": (
         {},
@@ -116,7 +116,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 @define
 class Clock:
-    """Of the sandbox and of the suite; waiting moves it on."""
+    """A clock for the sandbox and the suite, which each wait advances."""
 
     now: float = 1_800_000_000.0
 
@@ -129,7 +129,7 @@ class Clock:
 
 @define
 class Asked:
-    """A sandbox, and what asks it."""
+    """A sandbox and the probe for it."""
 
     sandbox: Sandbox
     probe: Probe
@@ -155,7 +155,7 @@ async def here() -> AsyncIterator[Asked]:
 
 @pytest.mark.parametrize(("options", "learned"), VARIANTS.values(), ids=VARIANTS)
 async def test_learns_what_the_sandbox_does(options: dict[str, Any], learned: dict[str, str]) -> None:
-    """Whatever it is, nothing is against the documents, and no link is left or lost."""
+    """The suite finds out each variant of the sandbox, reports no problem, and leaves no link."""
     async with asked(**options) as here:
         found = await findings(here.probe, CASES)
         answers = {finding.question: finding.answer for finding in found}
@@ -170,7 +170,7 @@ class TestLeavesNothing:
     async def test_when_it_is_broken_off(
         self, error: BaseException, here: Asked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Ctrl-C and a mistake in the suite too end with the links deleted."""
+        """The suite deletes its links even if Ctrl-C or an error ends it."""
 
         async def broken_off(probe: Probe, new: NewCaseLink) -> list[Finding]:
             await probe.create(new)
@@ -183,7 +183,7 @@ class TestLeavesNothing:
         assert here.is_as_before
 
     async def test_of_a_link_whose_answer_was_lost(self, here: Asked) -> None:
-        """It is found in the lists; the question is not answered, which is told, and the others are."""
+        """A link whose response was lost is deleted, and only its question stays open."""
         here.sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
         first, *others = await findings(here.probe, CASES)
         assert first.answer.startswith("not learned: cannot create CASE ")
@@ -192,14 +192,14 @@ class TestLeavesNothing:
         assert here.is_as_before
 
     async def test_but_what_cannot_be_deleted(self, here: Asked) -> None:
-        """Which is known by its id."""
+        """A link that cannot be deleted is reported by its id."""
         here.sandbox.fail_next(Fault.HTTP_503, operation="delete", count=MANY)
         before = {link.id for link in here.sandbox.links}
         await findings(here.probe, CASES)
         assert here.probe.left == {link.id for link in here.sandbox.links} - before != set()
 
     async def test_and_takes_nothing_that_was_there(self, here: Asked) -> None:
-        """Not even a link that equals its own."""
+        """A link that existed before is not deleted, even if it equals one of the suite."""
         parent, child = [await here.probe.case(key) for key in CASES]
         other = Probe(here.sandbox.site, here.sandbox.credentials, here.probe.sessions)
         await other.create(NewCaseLink(parent, Relationship.BLOCKS, child))
@@ -208,7 +208,7 @@ class TestLeavesNothing:
 
 
 async def test_needs_its_cases(here: Asked) -> None:
-    """Without them nothing is asked."""
+    """The suite creates nothing if one of its cases does not exist."""
     with pytest.raises(NotFoundError, match="cannot get case SHOP-99"):
         await findings(here.probe, ("SHOP-1", "SHOP-99"))
     assert {request.method for request in here.sandbox.requests} == {"GET"}
@@ -222,7 +222,7 @@ async def test_needs_its_cases(here: Asked) -> None:
     ],
 )
 async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, here: Asked) -> None:
-    """Another status than those is a problem; a rate limit is waited for, and is none."""
+    """An undocumented status is a problem; a rate limit is waited out."""
     await here.probe.case("SHOP-1")
     here.sandbox.fail_next(fault, operation="delete")
     parent, child = [await here.probe.case(key) for key in CASES]
@@ -236,7 +236,7 @@ async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, he
 
 class TestReport:
     async def test_a_header_that_no_two_answers_share_is_a_request_id(self, here: Asked) -> None:
-        """Whatever it is called; one that repeats, or is known to tell of something else, is none."""
+        """A header that differs in every response is a request id, unless its meaning is known."""
         for number in range(3):
             told = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
             headers = CIMultiDictProxy(CIMultiDict({**told, "Server": "edge", "Keep-Alive": "timeout=60"}))
@@ -245,7 +245,7 @@ class TestReport:
         assert (ids.answer, idle.answer) == ("x-trace", "timeout=60")
 
     async def test_holds_no_key(self) -> None:
-        """Neither one that the server echoes nor a session's cookie; what else came back is there."""
+        """The report contains neither echoed keys nor cookies, and all other headers."""
         auth = await ApiKeys(api_key="secret-1", app_key="secret-2").authenticate()
         told = CIMultiDictProxy(CIMultiDict({"X-Echo": "secret-1", "Set-Cookie": "secret-3", "Via": "edge"}))
         exchange = Exchange(REQUEST, Response(REQUEST, 403, told, b"not secret-2", auth.redact), 0.5)
@@ -274,7 +274,7 @@ class TestCommand:
     def test_writes_a_report(
         self, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """The answers are shown as well; 0 is for nothing left and nothing against the documents."""
+        """The command prints the results, and returns 0 if no link and no problem remains."""
         path = tmp_path / "report.md"
         assert command.main(str(path)) == 0
         assert path.read_text().startswith(f"# What the case links API answered\n\n{sandbox.url} at ")
@@ -285,7 +285,7 @@ class TestCommand:
     def test_names_what_is_left(
         self, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """So that somebody can delete it."""
+        """The command prints the id of a link that it could not delete."""
         sandbox.fail_next(Fault.HTTP_503, operation="delete", count=MANY)
         before = {link.id for link in sandbox.links}
         assert command.main(str(tmp_path / "report.md")) == 1
@@ -294,7 +294,7 @@ class TestCommand:
             assert f"not deleted: link {left}\n" in printed
 
     def test_deletes_what_it_made_after_ctrl_c(self, sandbox: Sandbox) -> None:
-        """Also a link of which it has no answer yet."""
+        """The command deletes its links after Ctrl-C, even one whose response has not arrived."""
         before = sandbox.links
         sandbox.fail_next(Fault.DELAY, seconds=NEVER, operation="create")
         asking = [sys.executable, "-m", "tests.live"]
@@ -309,7 +309,7 @@ class TestCommand:
     @pytest.mark.parametrize("keys", ["", "SHOP-1", "SHOP-1,", "SHOP-1,SHOP-2,SHOP-3"])
     @pytest.mark.usefixtures("sandbox")
     def test_needs_two_cases(self, keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Links are made of none but those that are named for it."""
+        """The command requires the keys of exactly two cases."""
         monkeypatch.setenv("CASELINKS_LIVE_CASES", keys)
         with pytest.raises(ConfigurationError, match="CASELINKS_LIVE_CASES must be the keys of two cases"):
             command.main()

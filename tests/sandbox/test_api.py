@@ -1,4 +1,4 @@
-"""The API as the reference documents it: credentials, documents, refusals."""
+"""The sandbox's API follows the reference: credentials, documents and refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RELATIONSHIPS = "RELATES_TO, CAUSES, BLOCKS, DUPLICATES, PARENT_OF, SUCCESSOR_OF
 
 class TestCreate:
     async def test_answers_with_the_link_and_its_id(self, caller: Caller, sandbox: Sandbox) -> None:
-        """201 with the attributes as sent, and an id beside them; the same link is stored."""
+        """A create responds with 201, the attributes as sent and an id, and stores the same link."""
         reply = await caller.create()
 
         assert reply.status == 201
@@ -38,7 +38,7 @@ class TestCreate:
         assert stored == StoredLink(stored.id, "CASE", CASE, "BLOCKS", "CASE", OTHER_CASE, 1_800_000_000.0)
 
     async def test_makes_a_second_link_of_an_equal_request(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Duplicates are allowed, so that a test can see a double."""
+        """An equal create creates a second link, so that a test can detect duplicates."""
         first, second = await caller.create(), await caller.create()
 
         assert [link.id for link in sandbox.links] == [first.json["data"]["id"], second.json["data"]["id"]]
@@ -49,14 +49,14 @@ class TestCreate:
     async def test_takes_every_type_and_relationship(
         self, caller: Caller, relationship: str, entity_type: str
     ) -> None:
-        """All documented values are valid, on either side of a case."""
+        """Each documented type and relationship is accepted on either side of a case."""
         as_child = await caller.create(relationship=relationship, child_entity_type=entity_type)
         as_parent = await caller.create(relationship=relationship, parent_entity_type=entity_type)
 
         assert (as_child.status, as_parent.status) == (201, 201)
 
     async def test_ignores_members_it_does_not_know(self, caller: Caller) -> None:
-        """Unknown members, at every level, change nothing."""
+        """Unknown members are ignored on every level."""
         document = {
             "meta": 1,
             "data": {"type": "link", "x": [], "attributes": caller.attributes(colour="red")},
@@ -67,7 +67,7 @@ class TestCreate:
         assert "colour" not in reply.json["data"]["attributes"]
 
     async def test_writes_ids_in_lower_case(self, caller: Caller) -> None:
-        """A UUID is valid in any case, and is the same entity in each."""
+        """A UUID is accepted in either letter case and stored in lower case."""
         reply = await caller.create(parent_entity_id=CASE.upper())
 
         assert reply.json["data"]["attributes"]["parent_entity_id"] == CASE
@@ -91,7 +91,7 @@ class TestCreate:
     async def test_refuses_what_is_no_link_document(
         self, caller: Caller, sandbox: Sandbox, body: bytes, detail: str
     ) -> None:
-        """400 in the recorded form, with a detail that says what is wrong; nothing is stored."""
+        """A body that is not a link document gets a 400 in the recorded form, with the reason as detail."""
         reply = await caller.send("POST", "/api/v2/cases/link", data=body)
 
         assert reply.status == 400
@@ -104,13 +104,13 @@ class TestCreate:
         ["parent_entity_type", "parent_entity_id", "relationship", "child_entity_type", "child_entity_id"],
     )
     async def test_names_a_missing_attribute(self, caller: Caller, name: str) -> None:
-        """Every attribute is required."""
+        """A create without one of the attributes gets a 400 that names the attribute."""
         reply = await caller.create(**{name: None})
 
         assert (reply.status, reply.details) == (400, [f"data.attributes.{name} is missing"])
 
     async def test_names_everything_that_is_wrong(self, caller: Caller) -> None:
-        """One error for each attribute, with the values that are allowed."""
+        """A create with several errors gets one detail for each attribute, with the allowed values."""
         reply = await caller.create(
             parent_entity_type="TICKET",
             parent_entity_id=CASE.replace("-", ""),
@@ -129,19 +129,19 @@ class TestCreate:
         ]
 
     async def test_cuts_a_long_value_short(self, caller: Caller) -> None:
-        """A detail repeats at most 100 characters of what was sent."""
+        """A detail quotes at most 100 characters of the request."""
         reply = await caller.create(relationship="x" * 1000)
 
         assert reply.details[0].endswith('not "' + "x" * 99 + "...")
 
     async def test_refuses_a_link_without_a_case(self, caller: Caller) -> None:
-        """At least one of the two entities must be a case."""
+        """A link without a case at either end is refused."""
         reply = await caller.create(parent_entity_type="PAGE", child_entity_type="INCIDENT")
 
         assert (reply.status, reply.details) == (400, ["at least one of the two entities must be a CASE"])
 
     async def test_refuses_to_link_an_entity_to_itself(self, caller: Caller) -> None:
-        """The same type and id, in whatever case, is the same entity; another type is another."""
+        """A link of an entity to itself is refused; the same id with another type is another entity."""
         same = await caller.create(child_entity_id=CASE.upper())
         other = await caller.create(child_entity_id=CASE, child_entity_type="PAGE")
 
@@ -161,7 +161,7 @@ class TestCreate:
         assert len(sandbox.links) == 1
 
     async def test_refuses_a_body_that_does_not_decompress(self, caller: Caller) -> None:
-        """A body that is not in its declared encoding is 400."""
+        """A body that does not decompress gets a 400."""
         keys = (await caller.sandbox.credentials.authenticate()).headers
         reply = await caller.send(
             "POST",
@@ -184,14 +184,14 @@ class TestCreate:
     )
     @pytest.mark.slow
     def test_refuses_any_other_json(self, document: Any) -> None:
-        """Whatever JSON it is, it is read or refused, and never an error of ours."""
+        """Any other JSON document is refused as invalid."""
         with pytest.raises(InvalidDocumentError):
             read_draft(json.dumps(document).encode())
 
 
 class TestList:
     async def test_finds_the_links_on_either_side_oldest_first(self, caller: Caller) -> None:
-        """The entity is parent or child; links of others are left out."""
+        """A list has the links with the entity on either side, oldest first, and no others."""
         first = await caller.create()
         second = await caller.create(parent_entity_id=OTHER_CASE, child_entity_id=CASE)
         await caller.create(parent_entity_id=OTHER_CASE, child_entity_id=INCIDENT)
@@ -203,7 +203,7 @@ class TestList:
         assert reply.json == {"data": [first.json["data"], second.json["data"]]}
 
     async def test_tells_entities_of_one_id_by_their_type(self, caller: Caller) -> None:
-        """An id belongs to a type: the page of this id is not the case of it."""
+        """Entities with the same id and different types have separate lists."""
         await caller.create(child_entity_type="PAGE", child_entity_id=INCIDENT)
 
         assert (await caller.list(INCIDENT, "CASE")).json == {"data": []}
@@ -211,14 +211,14 @@ class TestList:
         assert (await caller.list(CASE, "PAGE")).json == {"data": []}
 
     async def test_filters_by_relationship(self, caller: Caller) -> None:
-        """With ``relationship`` only the links of that one."""
+        """A list with ``relationship`` has only the links of that relationship."""
         await caller.create(relationship="BLOCKS")
         causes = await caller.create(relationship="CAUSES")
 
         assert (await caller.list(relationship="CAUSES")).json == {"data": [causes.json["data"]]}
 
     async def test_finds_an_id_in_any_case(self, caller: Caller) -> None:
-        """A UUID is the same one in upper case."""
+        """A list accepts a UUID in upper case."""
         await caller.create()
 
         assert len((await caller.list(CASE.upper())).json["data"]) == 1
@@ -250,13 +250,13 @@ class TestList:
     async def test_names_what_is_wrong_with_the_query(
         self, caller: Caller, query: str, details: list[str]
     ) -> None:
-        """A parameter that is missing, malformed or repeated is 400."""
+        """A query parameter that is missing, malformed or repeated gets a 400 that names it."""
         reply = await caller.send("GET", f"/api/v2/cases/link?{query}")
 
         assert (reply.status, reply.details) == (400, details)
 
     async def test_ignores_parameters_it_does_not_know(self, caller: Caller) -> None:
-        """There is no paging; a parameter for it changes nothing."""
+        """Unknown query parameters, such as a page, are ignored."""
         await caller.create()
 
         assert len((await caller.list(page="2")).json["data"]) == 1
@@ -264,7 +264,7 @@ class TestList:
 
 class TestDelete:
     async def test_answers_204_without_a_body(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The link is gone, the others stay."""
+        """A delete responds with 204 and no body, and leaves the other links."""
         gone = (await caller.create()).json["data"]["id"]
         stays = (await caller.create()).json["data"]["id"]
 
@@ -275,20 +275,20 @@ class TestDelete:
         assert [link.id for link in sandbox.links] == [stays]
 
     async def test_finds_an_id_in_any_case(self, caller: Caller) -> None:
-        """A UUID is the same one in upper case."""
+        """A delete accepts a UUID in upper case."""
         link_id = (await caller.create()).json["data"]["id"]
 
         assert (await caller.delete(link_id.upper())).status == 204
 
     async def test_does_not_know_another_link(self, caller: Caller) -> None:
-        """404 in the form recorded on the case endpoints."""
+        """A delete of an unknown link gets a 404 in the form recorded from the case endpoints."""
         reply = await caller.delete("00000000-0000-4000-8000-000000000000")
 
         assert reply.status == 404
         assert reply.json == {"errors": [{"code": "resource_not_found", "title": "link not found"}]}
 
     async def test_succeeds_once(self, caller: Caller) -> None:
-        """A second delete of the same link is 404."""
+        """A second delete of the same link gets a 404."""
         link_id = (await caller.create()).json["data"]["id"]
 
         assert [(await caller.delete(link_id)).status for _ in range(2)] == [204, 404]
@@ -297,7 +297,7 @@ class TestDelete:
 class TestGet:
     @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", CASE, CASE.upper()])
     async def test_answers_with_the_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
-        """By key or UUID, in either letter case; the attributes are named as they were recorded."""
+        """A case is found by its key or UUID in either letter case, with the recorded attributes."""
         sandbox.add_case("SHOP-1", "Checkout hangs", status="IN_PROGRESS", priority="P2", id=CASE)
         sandbox.add_case("SHOP-2")
 
@@ -322,7 +322,7 @@ class TestGet:
         }
 
     async def test_a_status_may_have_no_name_or_group(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A case has the name and the group that it was given, and lacks those that are empty."""
+        """A case has the status name and group that it was given, and omits empty ones."""
         sandbox.add_case("SHOP-1", status="OPEN", status_name="Waiting for QA", status_group="SG_IN_PROGRESS")
         sandbox.add_case("SHOP-2", status="RESOLVED", status_name="", status_group="")
 
@@ -345,7 +345,7 @@ class TestGet:
 
     @pytest.mark.parametrize("name", ["SHOP-2", "SHOP-10", OTHER_CASE])
     async def test_does_not_know_another_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
-        """404 in the recorded form."""
+        """A lookup of an unknown case gets a 404 in the recorded form."""
         sandbox.add_case("SHOP-1", id=CASE)
 
         reply = await caller.get(name)
@@ -354,13 +354,13 @@ class TestGet:
         assert reply.json == {"errors": [{"code": "resource_not_found", "title": "case not found"}]}
 
     async def test_does_not_know_the_ends_of_links(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A case that was not added has no title to tell, whatever is linked to it."""
+        """A case that was not added is unknown, even if links contain it."""
         await caller.create()
 
         assert (await caller.get(CASE)).status == 404
 
     async def test_is_a_read(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The key without ``cases_write`` may; wrong keys may not."""
+        """A lookup of a case needs valid keys, but not ``cases_write``."""
         sandbox.add_case("SHOP-1")
         read_only = (await sandbox.credentials_without_scope.authenticate()).headers
 
@@ -368,7 +368,7 @@ class TestGet:
         assert (await caller.get("SHOP-1", headers={"Authorization": "Bearer wrong"})).status == 401
 
     async def test_counts_for_the_rate_limit(self, caller: Caller, sandbox: Sandbox) -> None:
-        """As every operation does."""
+        """A lookup of a case counts towards the rate limit."""
         sandbox.rate_limit = "1/10s"
 
         assert (await caller.get("SHOP-1")).headers["X-RateLimit-Remaining"] == "0"
@@ -377,7 +377,7 @@ class TestGet:
 
 class TestCredentials:
     async def test_accepts_the_token(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A bearer token instead of the keys may read and write."""
+        """A bearer token is accepted instead of the keys."""
         headers = (await sandbox.bearer_token.authenticate()).headers
 
         assert (await caller.create(headers=headers)).status == 201
@@ -386,7 +386,7 @@ class TestCredentials:
     async def test_accepts_an_access_token(
         self, caller: Caller, sandbox: Sandbox, others: dict[str, str]
     ) -> None:
-        """An access token is accepted as a bearer token, and as the application key with any API key."""
+        """An access token is accepted as bearer token, and as application key with any API key."""
         token = str(sandbox.access_token.token)
 
         assert (await caller.create(headers={**others, "DD-APPLICATION-KEY": token})).status == 201
@@ -406,7 +406,7 @@ class TestCredentials:
         ],
     )
     async def test_refuses_others(self, caller: Caller, sandbox: Sandbox, headers: dict[str, str]) -> None:
-        """Missing or wrong credentials are 401, whatever else is wrong with the request."""
+        """Missing or wrong credentials get a 401, even if the rest of the request is invalid too."""
         reply = await caller.send("POST", "/api/v2/cases/link", headers=headers, data=b"no JSON")
 
         assert (reply.status, reply.json) == (401, {"errors": ["Unauthorized"]})
@@ -414,7 +414,7 @@ class TestCredentials:
 
     @pytest.mark.parametrize("key", ["DD-API-KEY", "DD-APPLICATION-KEY"])
     async def test_refuses_two_schemes_at_once(self, caller: Caller, key: str) -> None:
-        """A token and a key together are 401, right as they may be: the request itself is valid."""
+        """A request with a token and a key gets a 401, even if both are valid."""
         headers = {key: f"sandbox-{key[3:6].lower()}-key", "Authorization": "Bearer sandbox-token"}
         reply = await caller.create(headers=headers)
 
@@ -422,7 +422,7 @@ class TestCredentials:
         assert reply.json == {"errors": ["send DD-API-KEY and DD-APPLICATION-KEY or Authorization, not both"]}
 
     async def test_refuses_a_write_without_the_scope(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The key without ``cases_write`` may list; a create or a delete is 403."""
+        """A key without ``cases_write`` can list links; a create or a delete gets a 403."""
         headers = (await sandbox.credentials_without_scope.authenticate()).headers
         link_id = (await caller.create()).json["data"]["id"]
 
@@ -452,7 +452,7 @@ class TestRoutes:
         ],
     )
     async def test_does_not_know_other_paths(self, caller: Caller, path: str) -> None:
-        """An unknown path is 404."""
+        """An unknown path gets a 404."""
         reply = await caller.send("GET", path)
 
         assert (reply.status, reply.json) == (404, {"errors": ["Not Found"]})
@@ -468,7 +468,7 @@ class TestRoutes:
         ],
     )
     async def test_refuses_a_wrong_method(self, caller: Caller, method: str, path: str, allowed: str) -> None:
-        """405, and ``Allow`` tells the right ones."""
+        """A wrong method gets a 405 with the right methods in ``Allow``."""
         reply = await caller.send(method, path)
 
         assert (reply.status, reply.json) == (405, {"errors": ["Method Not Allowed"]})

@@ -1,4 +1,4 @@
-"""The demo: that its story holds together, and that it is told once."""
+"""The demo data: its cases and links are consistent, and are added to a sandbox once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINKS = list(demo.links())
 
 class TestStory:
     def test_each_case_is_told_once(self) -> None:
-        """With an id, a key and a title of its own, the keys in their order."""
+        """Each case of the demo has an id, a key and a title of its own, with keys in order."""
         keys = [f"SHOP-{number}" for number in range(1, 37)] + [f"MAIL-{number}" for number in range(1, 31)]
         assert [each.key for each in CASES.values()] == keys
         assert len(list(demo.cases())) == len(CASES) == len({each.title for each in CASES.values()})
@@ -34,14 +34,14 @@ class TestStory:
         assert {each.priority for each in CASES.values()} <= {"P1", "P2", "P3", "P4", "P5", "NOT_DEFINED"}
 
     def test_each_link_is_one_that_the_api_takes(self) -> None:
-        """The sandbox would read each of them as it stands, and none stands twice."""
+        """Each link of the demo is a valid create, and none occurs twice."""
         for link in LINKS:
             document = {"data": {"type": "link", "attributes": asdict(link)}}
             assert read_draft(write_json(document)) == link
         assert len(set(LINKS)) == len(LINKS)
 
     def test_each_case_of_a_link_is_there(self) -> None:
-        """Whoever follows a link finds a title; what is no case has the id of none."""
+        """Each case of a link exists in the demo, and no other entity has the id of a case."""
         for link in LINKS:
             for end_type, end_id in (
                 (link.parent_entity_type, link.parent_entity_id),
@@ -50,13 +50,13 @@ class TestStory:
                 assert (end_id in CASES) is (end_type == "CASE")
 
     def test_every_relationship_and_type_stands_in_it(self) -> None:
-        """So that a picture of it shows all that there is."""
+        """The demo contains every relationship and every entity type."""
         assert {link.relationship for link in LINKS} == set(Relationship)
         types = {link.parent_entity_type for link in LINKS} | {link.child_entity_type for link in LINKS}
         assert types == {"CASE", "INCIDENT", "PAGE", "AGENT_CONVERSATION"}
 
     def test_some_cases_block_each_other(self) -> None:
-        """There is a circle to be found, of cases that are open: nobody has noticed it yet."""
+        """The demo contains a cycle of open cases that block each other."""
         blocked: dict[str, set[str]] = {}
         for link in LINKS:
             if link.relationship == "BLOCKS":
@@ -68,7 +68,7 @@ class TestStory:
         assert "CLOSED" not in {each.status for each in circle}
 
     def test_it_is_the_same_every_time(self) -> None:
-        """Ids in a document or an address are those of the next sandbox as well."""
+        """The demo has the same ids in every sandbox, so that documents can contain them."""
         assert list(demo.cases()) == list(CASES.values())
         assert list(demo.links()) == LINKS
         assert next(iter(CASES)) == "e7271d1c-572d-56ba-9bcf-1f9128191dc2"
@@ -76,7 +76,7 @@ class TestStory:
 
 class TestSeed:
     async def test_fills_the_sandbox(self, caller_of: CallerOf) -> None:
-        """All of its cases and links are there from the first request on."""
+        """A sandbox with the demo has all of its cases and links from the first request on."""
         async with Sandbox(seed="demo", clock=lambda: 7.0) as sandbox:
             assert len(sandbox.links) == len(LINKS)
             assert {held.created_at for held in sandbox.links} == {7.0}
@@ -86,7 +86,7 @@ class TestSeed:
                 assert reply.json["data"]["attributes"]["title"] == each.title
 
     async def test_a_client_sees_the_story(self) -> None:
-        """By keys alone: what blocks what, and its titles."""
+        """A client finds the demo's blocked cases and their titles by keys alone."""
         async with (
             Sandbox(seed="demo") as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials) as links,
@@ -99,12 +99,12 @@ class TestSeed:
             assert (await entities.case(blocked)).title == "Refuse a pool of less than 20"
 
     async def test_without_it_there_is_nothing(self, sandbox: Sandbox, caller: Caller) -> None:
-        """A sandbox for tests begins empty."""
+        """A sandbox without the demo is empty."""
         assert sandbox.links == []
         assert (await caller.get("SHOP-1")).status == 404
 
     async def test_is_sown_once(self, tmp_path: Path, caller_of: CallerOf) -> None:
-        """What was changed since stays changed over a restart, and no link is there twice."""
+        """The demo is added once: changes remain after a restart, and no link is duplicated."""
         path = tmp_path / "demo.db"
         async with Sandbox(db=path, seed="demo") as sandbox:
             await caller_of(sandbox).delete(sandbox.links[0].id)
@@ -117,7 +117,7 @@ class TestSeed:
             assert reply.json["data"]["attributes"]["title"] == "Checkout hung"
 
     async def test_leaves_cases_of_ones_own_alone(self, tmp_path: Path, caller_of: CallerOf) -> None:
-        """A file that holds any case is not filled."""
+        """The demo is not added to a file that already contains a case."""
         path = tmp_path / "mine.db"
         async with Sandbox(db=path) as sandbox:
             sandbox.add_case("PAY-1")
@@ -128,6 +128,6 @@ class TestSeed:
 
 
 def test_an_unknown_seed_is_refused() -> None:
-    """Such as a number, which is what repeats the faults."""
+    """An unknown seed, such as a number, is refused: ``fault_seed`` is the number."""
     with pytest.raises(ParameterError):
         Sandbox(seed=7)  # type: ignore[arg-type]

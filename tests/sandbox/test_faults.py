@@ -1,4 +1,4 @@
-"""Faults: how each looks from the client's side, whether it was applied, and when it strikes."""
+"""Faults: what the client sees, whether the request was applied, and when a fault occurs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CallerOf = Callable[[Sandbox], "Caller"]
 
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 
 
@@ -37,16 +37,16 @@ class TestFaultRule:
         ],
     )
     def test_reads_fault_seconds_operation_and_percent(self, text: str, rule: FaultRule) -> None:
-        """Everything but the fault may be left out."""
+        """A rule has a fault and, optionally, seconds, an operation and a percentage."""
         assert FaultRule.parse(text) == rule
 
     @pytest.mark.parametrize("fault", Fault)
     def test_reads_every_fault_by_its_value(self, fault: Fault) -> None:
-        """The command line knows all that there are."""
+        """The text of a rule can name every fault."""
         assert FaultRule.parse(fault.value) == FaultRule(fault)
 
     def test_lists_the_faults(self) -> None:
-        """An unknown name is refused together with the names that are known."""
+        """An unknown fault is refused with the list of known ones."""
         with pytest.raises(ParameterError, match="'boom' is not a fault") as caught:
             FaultRule.parse("boom:5%")
         assert all(fault.value in str(caught.value) for fault in Fault)
@@ -68,7 +68,7 @@ class TestFaultRule:
         ],
     )
     def test_says_what_is_wrong(self, text: str, message: str) -> None:
-        """One clear line for each mistake."""
+        """The message for a malformed rule names the mistake."""
         with pytest.raises(ParameterError) as caught:
             FaultRule.parse(text)
         assert message in str(caught.value)
@@ -78,14 +78,14 @@ class TestFaultRule:
         [{"seconds": -1.0}, {"seconds": float("inf")}, {"seconds": float("nan")}, {"probability": -0.1}],
     )
     def test_refuses_numbers_that_mean_nothing(self, options: dict[str, Any]) -> None:
-        """Rules made directly are checked as well."""
+        """A rule that is constructed from numbers is checked too."""
         with pytest.raises(ParameterError):
             FaultRule(Fault.DELAY, **options)
 
 
 class TestCutConnections:
     async def test_lost_response_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The connection closes without an answer, and yet the link is there."""
+        """A create with a lost response is applied, and the connection closes without a response."""
         sandbox.fail_next(Fault.LOST_RESPONSE)
 
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -95,18 +95,18 @@ class TestCutConnections:
         assert (sandbox.requests[-1].status, sandbox.requests[-1].fault) == (None, Fault.LOST_RESPONSE)
 
     async def test_lost_response_of_a_delete_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The link is gone although nobody said so."""
+        """A delete with a lost response is applied."""
         link_id = (await caller.create()).json["data"]["id"]
         sandbox.fail_next(Fault.LOST_RESPONSE, operation="delete")
 
-        # On a connection that was in use before, aiohttp itself sends a DELETE again.
+        # aiohttp itself retries a DELETE on a reused connection.
         reply = await caller.delete(link_id)
 
         assert [request.status for request in sandbox.requests] == [201, None, 404]
         assert (reply.status, sandbox.links) == (404, [])
 
     async def test_reset_is_not_applied(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The client sees a reset, and there is no link."""
+        """A create with a reset is not applied."""
         sandbox.fail_next(Fault.RESET)
 
         with pytest.raises(aiohttp.ClientOSError) as caught:
@@ -117,7 +117,7 @@ class TestCutConnections:
         assert (sandbox.requests[-1].status, sandbox.requests[-1].fault) == (None, Fault.RESET)
 
     async def test_truncated_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The status arrives, and half of the body that was announced."""
+        """A truncated response has its status and half of its body, and the create is applied."""
         sandbox.fail_next(Fault.TRUNCATED)
 
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -129,7 +129,7 @@ class TestCutConnections:
 
 class TestAnswers:
     async def test_malformed_is_applied(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The right status with broken JSON."""
+        """A malformed response has the right status and invalid JSON, and the create is applied."""
         sandbox.fail_next(Fault.MALFORMED)
 
         reply = await caller.create()
@@ -153,7 +153,7 @@ class TestAnswers:
     async def test_html_errors_are_not_applied(
         self, caller: Caller, sandbox: Sandbox, fault: Fault, status: int
     ) -> None:
-        """An error page of the edge, and no link; the rate limit is told all the same."""
+        """An HTML error is not applied, and still has the rate limit headers."""
         sandbox.rate_limit = "2/10s"
         sandbox.fail_next(fault)
 
@@ -167,7 +167,7 @@ class TestAnswers:
         assert (await caller.create()).status == 201
 
     async def test_503_may_say_when_to_come_back(self, caller: Caller, sandbox: Sandbox) -> None:
-        """``Retry-After`` in whole seconds, rounded up."""
+        """A 503 can have a ``Retry-After`` in whole seconds, rounded up."""
         sandbox.fail_next(Fault.HTTP_503_RETRY_AFTER, seconds=2.1)
 
         reply = await caller.create()
@@ -175,7 +175,7 @@ class TestAnswers:
         assert (reply.status, reply.headers["Retry-After"], sandbox.links) == (503, "3", [])
 
     async def test_504_may_be_applied(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The same page as that of a 504 which is not: only the list tells."""
+        """A 504 looks the same whether or not the create was applied."""
         sandbox.fail_next(Fault.HTTP_504)
         sandbox.fail_next(Fault.HTTP_504_APPLIED)
 
@@ -190,7 +190,7 @@ class TestAnswers:
     async def test_429_tells_the_window(
         self, caller: Caller, sandbox: Sandbox, rate_limit: str | None, limit: str
     ) -> None:
-        """All headers: nothing remains and the window ends after the fault's seconds."""
+        """A 429 has all rate limit headers, and its window ends after the fault's seconds."""
         sandbox.rate_limit = rate_limit
         sandbox.fail_next(Fault.HTTP_429, seconds=2.5)
 
@@ -203,7 +203,7 @@ class TestAnswers:
         assert "Retry-After" not in reply.headers
 
     async def test_429_may_tell_retry_after_alone(self, caller: Caller, sandbox: Sandbox) -> None:
-        """One second where none is given, and no ``X-RateLimit`` header even under a rule."""
+        """A 429 can have ``Retry-After`` only, by default of one second."""
         sandbox.rate_limit = "9/10s"
         sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER)
 
@@ -213,7 +213,7 @@ class TestAnswers:
         assert "X-RateLimit-Remaining" not in reply.headers
 
     async def test_429_may_tell_nothing(self, caller: Caller, sandbox: Sandbox) -> None:
-        """No hint at all, even under a rule; a 429 by fault counts as rejected like any other."""
+        """A 429 can have no hint at all, and counts as rejected like any other."""
         sandbox.rate_limit = "9/10s"
         sandbox.fail_next(Fault.HTTP_429_NO_HINT)
 
@@ -226,7 +226,7 @@ class TestAnswers:
 
 class TestSlowAnswers:
     async def test_delay_is_applied_at_once(self, caller: Caller, sandbox: Sandbox) -> None:
-        """The link is there while the client still waits, and a stop lets the answer go."""
+        """A delayed create is applied at once, and its response is sent when the sandbox stops."""
         sandbox.fail_next(Fault.DELAY, seconds=NEVER)
         _, waiting = await caller.create_two()
 
@@ -237,7 +237,7 @@ class TestSlowAnswers:
         assert (await waiting).status == 201
 
     async def test_late_apply_is_applied_before_its_answer(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A client that waits finds its link when the answer comes."""
+        """A late create is applied before its response is sent."""
         sandbox.fail_next(Fault.LATE_APPLY, seconds=0)
 
         reply = await caller.create()
@@ -245,7 +245,7 @@ class TestSlowAnswers:
         assert reply.json["data"]["id"] == sandbox.links[0].id
 
     async def test_late_apply_outlasts_its_client(self, tmp_path: Path, caller_of: CallerOf) -> None:
-        """Nothing is there while the client waits, nor when it leaves, and yet the link comes."""
+        """A late create is applied even if the client has left before."""
         async with Sandbox(db=tmp_path / "links.db") as sandbox:
             sandbox.fail_next(Fault.LATE_APPLY, seconds=NEVER)
             _, waiting = await caller_of(sandbox).create_two()
@@ -259,7 +259,7 @@ class TestSlowAnswers:
             assert len(sandbox.links) == 2
 
     async def test_drip_sends_the_whole_answer(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Byte by byte, and complete in the end."""
+        """A dripping response is sent byte by byte, and is complete at the end."""
         sandbox.fail_next(Fault.DRIP, seconds=0)
 
         reply = await caller.create()
@@ -268,7 +268,7 @@ class TestSlowAnswers:
         assert reply.json["data"]["id"] == sandbox.links[0].id
 
     async def test_drip_holds_back_the_body(self, caller: Caller, sandbox: Sandbox) -> None:
-        """It is applied, its body takes its time; a stop lets the rest go."""
+        """A dripping response is applied at once, and is completed when the sandbox stops."""
         sandbox.fail_next(Fault.DRIP, seconds=NEVER)
         _, waiting = await caller.create_two()
 
@@ -280,7 +280,7 @@ class TestSlowAnswers:
     async def test_drip_ends_when_the_client_leaves(
         self, caller: Caller, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A client that gives up is no error of the server."""
+        """A dripping response whose client leaves logs no error."""
         sandbox.fail_next(Fault.DRIP, seconds=NEVER)
         _, waiting = await caller.create_two()
 
@@ -293,14 +293,14 @@ class TestSlowAnswers:
 
 class TestFailNext:
     async def test_strikes_in_order_and_then_no_more(self, caller: Caller, sandbox: Sandbox) -> None:
-        """First in, first out, each as often as asked."""
+        """Queued faults occur in FIFO order, each as often as requested."""
         sandbox.fail_next(Fault.HTTP_500, count=2)
         sandbox.fail_next(Fault.HTTP_502)
 
         assert [(await caller.create()).status for _ in range(4)] == [500, 500, 502, 201]
 
     async def test_takes_a_value_as_well(self, caller: Caller, sandbox: Sandbox) -> None:
-        """As the command does, and says so of one that is none before any request meets it."""
+        """A fault can be given by its value, and an unknown value is refused before any request."""
         sandbox.fail_next("503")
         with pytest.raises(ParameterError, match="'lost_response' is not a fault; the faults are: 408, "):
             sandbox.fail_next("lost_response")
@@ -308,7 +308,7 @@ class TestFailNext:
         assert [(await caller.create()).status for _ in range(2)] == [503, 201]
 
     async def test_waits_for_its_operation(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Other operations pass by, and do not hold up what is queued behind."""
+        """A queued fault waits for its operation, and does not block the faults behind it."""
         sandbox.fail_next(Fault.HTTP_500, operation="delete")
         sandbox.fail_next(Fault.HTTP_502, operation="list")
 
@@ -318,7 +318,7 @@ class TestFailNext:
         assert (created.status, listed.status, deleted.status) == (201, 502, 500)
 
     async def test_faults_of_the_body_pass_a_delete_by(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A delete answers without a body: the fault stays for the next request that has one."""
+        """A fault of the body waits for a request whose response has one, and skips a delete."""
         link_id = (await caller.create()).json["data"]["id"]
         sandbox.fail_next(Fault.MALFORMED)
 
@@ -326,7 +326,7 @@ class TestFailNext:
         assert (await caller.list()).body == b'{"data": {"id": '
 
     async def test_waits_for_an_admitted_request(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Requests refused for credentials or by the rate limit meet no fault."""
+        """A request that is refused for its credentials or by the rate limit meets no fault."""
         sandbox.rate_limit = "1/10s"
         await caller.create()
         sandbox.fail_next(Fault.HTTP_500)
@@ -336,7 +336,7 @@ class TestFailNext:
         assert (await caller.create()).status == 500
 
     async def test_strikes_a_request_that_is_refused(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A 400 can be lost like any other answer."""
+        """A fault also affects a request that is refused with a 400."""
         sandbox.fail_next(Fault.LOST_RESPONSE)
 
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -354,14 +354,14 @@ class TestFailNext:
         ],
     )
     def test_refuses_what_makes_no_sense(self, fault: Fault, options: dict[str, Any]) -> None:
-        """At the call, not at the request."""
+        """Invalid arguments for a queued fault are refused at once."""
         with pytest.raises(ParameterError):
             Sandbox().fail_next(fault, **options)
 
 
 class TestDrawnFaults:
     async def test_one_seed_gives_the_same_draws(self, caller_of: CallerOf) -> None:
-        """Two sandboxes of one seed fail the same requests, about as many as asked."""
+        """Sandboxes with the same seed fail the same requests."""
         runs = []
         for _ in range(2):
             async with Sandbox(
@@ -373,7 +373,7 @@ class TestDrawnFaults:
         assert set(runs[0]) == {201, 500, 503}
 
     async def test_rules_strike_by_order_operation_and_certainty(self, caller_of: CallerOf) -> None:
-        """The first rule that strikes is it; 0% never strikes, no percent always does."""
+        """The first rule that matches applies; 0% never does, and a rule without a percentage always does."""
         async with Sandbox(faults=["500:0%", "502@list", "malformed", "503"]) as sandbox:
             caller = caller_of(sandbox)
 
@@ -382,7 +382,7 @@ class TestDrawnFaults:
             assert (await caller.delete("x")).status == 503
 
     async def test_a_get_has_its_own(self, caller_of: CallerOf) -> None:
-        """A rule for it strikes no list, which is a GET as well; every fault can strike it."""
+        """A rule for ``get`` does not affect lists, and every fault can affect a lookup of a case."""
         async with Sandbox(faults=["503@get"]) as sandbox:
             sandbox.add_case("SHOP-1")
             caller = caller_of(sandbox)
@@ -395,7 +395,7 @@ class TestDrawnFaults:
             )
 
     async def test_what_is_queued_comes_first(self, caller_of: CallerOf) -> None:
-        """A rule strikes once the queue has nothing for the request."""
+        """A queued fault precedes the rules."""
         async with Sandbox(faults=["503"]) as sandbox:
             sandbox.fail_next(Fault.HTTP_500)
 

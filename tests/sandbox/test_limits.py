@@ -1,4 +1,4 @@
-"""The rate limit: its rules, its calendar-aligned windows, its headers."""
+"""The rate limit of the sandbox: its rules, its windows aligned to the calendar, and its headers."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ class TestRateLimitRule:
         ],
     )
     def test_reads_limit_and_period(self, text: str, rule: RateLimitRule) -> None:
-        """Seconds, minutes and hours; without a unit, seconds."""
+        """A rule has a number of requests and a period in seconds, minutes or hours."""
         assert RateLimitRule.parse(text) == rule
 
     @pytest.mark.parametrize(
         "text", ["", "200", "200/", "/2s", "200/2d", "-1/2s", "1.5/2s", "200 / 2s", "٣/10"]
     )
     def test_refuses_other_texts(self, text: str) -> None:
-        """The message shows the form."""
+        """The message for another text shows the form of a rule."""
         with pytest.raises(ParameterError, match="LIMIT/PERIOD such as 200/2s, 60/1m or 3/10"):
             RateLimitRule.parse(text)
 
     @pytest.mark.parametrize(("limit", "period"), [(0, 1.0), (1, 0.0), (1, -1.0), (1, float("inf"))])
     def test_refuses_numbers_that_limit_nothing(self, limit: int, period: float) -> None:
-        """Limit and period are above zero, and finite."""
+        """A rule with a limit or a period that is not positive and finite is refused."""
         with pytest.raises(ParameterError, match="above zero"):
             RateLimitRule(limit, period)
 
 
 async def test_tells_nothing_without_a_rule(caller: Caller) -> None:
-    """No rule, no headers."""
+    """A response without a rule has no rate limit headers."""
     reply = await caller.create()
 
     assert not [name for name in reply.headers if name.lower().startswith("x-ratelimit")]
 
 
 async def test_counts_down_and_rejects(caller: Caller, sandbox: Sandbox) -> None:
-    """Every answer tells what is left; above the limit it is 429 and nothing is applied."""
+    """Each response reports what remains; a request above the limit gets a 429 and is not applied."""
     sandbox.rate_limit = "2/10s"
 
     replies = [await caller.create() for _ in range(4)]
@@ -77,7 +77,7 @@ async def test_counts_down_and_rejects(caller: Caller, sandbox: Sandbox) -> None
 
 
 async def test_shares_one_bucket_between_the_operations(caller: Caller, sandbox: Sandbox) -> None:
-    """A create, a list and a delete each take one of the same."""
+    """All operations count in one bucket."""
     sandbox.rate_limit = RateLimitRule(3, 10)
 
     created = await caller.create()
@@ -90,7 +90,7 @@ async def test_shares_one_bucket_between_the_operations(caller: Caller, sandbox:
 async def test_aligns_windows_to_the_calendar(
     caller: Caller, sandbox: Sandbox, manual_clock: ManualClock
 ) -> None:
-    """A window ends where the clock divides by the period, however late the first request came."""
+    """Windows are aligned to the calendar, whenever the first request arrives."""
     sandbox.rate_limit = "1/10s"
     manual_clock.now += 9.5
 
@@ -106,7 +106,7 @@ async def test_aligns_windows_to_the_calendar(
 async def test_rounds_the_reset_up(
     caller: Caller, sandbox: Sandbox, manual_clock: ManualClock, elapsed: float, reset: str
 ) -> None:
-    """Whole seconds until the window ends, and never zero."""
+    """``Reset`` is in whole seconds, rounded up, and never zero."""
     sandbox.rate_limit = "9/10s"
     manual_clock.now += elapsed
 
@@ -114,14 +114,14 @@ async def test_rounds_the_reset_up(
 
 
 async def test_tells_a_fraction_of_a_period(caller: Caller, sandbox: Sandbox) -> None:
-    """A period of half a second is told as such."""
+    """A period of half a second is reported as a fraction."""
     sandbox.rate_limit = "9/0.5s"
 
     assert hints((await caller.list()).headers) == ["9", "0.5", "8", "1", "case_links"]
 
 
 async def test_does_not_count_a_401(caller: Caller, sandbox: Sandbox) -> None:
-    """Wrong credentials take nothing from the window, and are told its state."""
+    """A 401 does not count, and reports the rate limit."""
     sandbox.rate_limit = "1/10s"
 
     refused = await caller.create(headers={})
@@ -132,7 +132,7 @@ async def test_does_not_count_a_401(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_counts_a_refused_request(caller: Caller, sandbox: Sandbox) -> None:
-    """A 400, 403 or 404 takes one and tells what is left."""
+    """A 400, a 403 and a 404 count, and report the rate limit."""
     sandbox.rate_limit = "3/10s"
     without_scope = (await sandbox.credentials_without_scope.authenticate()).headers
 
@@ -150,7 +150,7 @@ async def test_counts_a_refused_request(caller: Caller, sandbox: Sandbox) -> Non
 
 
 async def test_changes_while_it_runs(caller: Caller, sandbox: Sandbox) -> None:
-    """A new rule starts with a full window; ``None`` lifts the limit."""
+    """A new rule starts with a full window, and ``None`` removes the limit."""
     sandbox.rate_limit = "1/10s"
     await caller.create()
     assert (await caller.create()).status == 429
@@ -164,7 +164,7 @@ async def test_changes_while_it_runs(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_refuses_a_malformed_rule(sandbox: Sandbox) -> None:
-    """Set or given, a text that is no rule is refused at once, and the old rule stays."""
+    """A malformed rule is refused at once, and the old rule remains."""
     sandbox.rate_limit = "1/10s"
     with pytest.raises(ParameterError, match="LIMIT/PERIOD"):
         sandbox.rate_limit = "fast"

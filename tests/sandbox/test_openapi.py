@@ -1,4 +1,4 @@
-"""The OpenAPI document: what is in it for each answer that the sandbox can be made to give."""
+"""The OpenAPI document: it contains each response that the sandbox can send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def document(caller: Caller) -> Any:
 
 
 def is_documented(reply: Reply, operation: Any) -> bool:
-    """Whether the document has its status, its type and each of its headers."""
+    """Return whether the document has the status, the type and each header of a response."""
     response = operation["responses"][str(reply.status)]
     kind = reply.headers.get("Content-Type", "").partition(";")[0]
     return (kind in response["content"] if reply.body else "content" not in response) and (
@@ -30,7 +30,7 @@ def is_documented(reply: Reply, operation: Any) -> bool:
 
 
 async def test_it_needs_no_credentials_and_is_no_request_to_the_api(caller: Caller, sandbox: Sandbox) -> None:
-    """Tools fetch it before they know how to authenticate."""
+    """The document needs no credentials, since tools fetch it first, and is not a recorded request."""
     reply = await caller.send("GET", "/openapi.json", headers={})
 
     assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
@@ -43,7 +43,7 @@ async def test_it_needs_no_credentials_and_is_no_request_to_the_api(caller: Call
 async def test_it_has_what_a_fault_answers(
     caller: Caller, sandbox: Sandbox, document: Any, fault: Fault, rate_limit: str | None
 ) -> None:
-    """Of every operation: its status, the type of its body, and its headers."""
+    """The document has the status, the type and the headers of each fault, for every operation."""
     sandbox.rate_limit = rate_limit
     of_links, of_one, of_a_case = (
         document["paths"][f"/api/v2/cases/{rest}"] for rest in ("link", "link/{link_id}", "{case_id}")

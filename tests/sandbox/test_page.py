@@ -1,4 +1,4 @@
-"""The page: what its state tells, what it caps, and that nothing a client sends becomes markup."""
+"""The page of the sandbox: its state, its limits, and no markup from clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>__NONCE____STATE_
 
 
 async def test_needs_no_credentials(caller: Caller) -> None:
-    """A browser has none; the page is HTML and no answer of the API."""
+    """The page is HTML, and needs no credentials."""
     reply = await caller.send("GET", "/", headers={})
 
     assert reply.status == 200
@@ -34,7 +34,7 @@ async def test_needs_no_credentials(caller: Caller) -> None:
 
 
 async def test_fetches_nothing_from_elsewhere(caller: Caller) -> None:
-    """The only addresses are the state's, and one that names a vocabulary and is never fetched."""
+    """The page fetches only its own state."""
     page = (await caller.send("GET", "/")).body.decode()
 
     assert set(re.findall(r"https?://[\w./-]+", page)) == {"http://www.w3.org/2000/svg"}
@@ -43,7 +43,7 @@ async def test_fetches_nothing_from_elsewhere(caller: Caller) -> None:
 
 
 async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
-    """An empty sandbox gives the keys to export and a command to run."""
+    """The page of an empty sandbox shows the keys to export and a command to run."""
     page = (await caller.send("GET", "/")).body.decode()
     state = (await caller.send("GET", "/_sandbox/state", headers={})).json
 
@@ -62,12 +62,12 @@ async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
-    """Links and requests newest first; counts by status, of cuts, rejections and faults; the window."""
+    """The state has the newest links and requests first, all counts, and the rate limit."""
     sandbox.rate_limit = "3/10s"
     sandbox.fail_next(Fault.LOST_RESPONSE, operation="delete")
     await caller.create()
     await caller.create(relationship="CAUSES")
-    # On a connection that was in use before, aiohttp itself sends a DELETE again: here above the limit.
+    # aiohttp itself retries a DELETE on a reused connection, here above the limit.
     await caller.delete("unknown")
 
     state = (await caller.send("GET", "/_sandbox/state")).json
@@ -93,7 +93,7 @@ async def test_state_counts_and_shows(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_state_has_keys_and_titles() -> None:
-    """The state names the cases and incidents of the links that are shown, as the page does."""
+    """The state has the keys and titles of the cases and incidents of its links."""
     async with Sandbox(seed="demo") as sandbox, aiohttp.ClientSession() as session:
         state = await (await session.get(f"{sandbox.url}/_sandbox/state")).json()
         names = state["names"]
@@ -109,7 +109,7 @@ async def test_state_has_keys_and_titles() -> None:
 
 @pytest.mark.browser
 async def test_shows_keys_and_titles(tmp_path: Path) -> None:
-    """A link has the keys and titles of its ends, and their ids when pointed at."""
+    """A link on the page shows the keys and titles of its ends."""
     if FOUND is None:
         pytest.skip("Chromium is not installed")
     async with Sandbox(seed="demo") as sandbox, browsing(tmp_path / "profile") as tab:
@@ -120,7 +120,7 @@ async def test_shows_keys_and_titles(tmp_path: Path) -> None:
 
 
 async def test_links_to_the_graph() -> None:
-    """With a function that draws, the page of an entity's graph is at its own path, and errors are text."""
+    """With ``draw_graph``, the graph of an entity is a page of its own, and errors are text."""
 
     def draw(store: Store, entity_type: str, entity_id: str) -> str:
         if not entity_id:
@@ -140,7 +140,7 @@ async def test_links_to_the_graph() -> None:
 
 
 async def test_caps_what_it_shows(caller: Caller, sandbox: Sandbox) -> None:
-    """The newest 200 of each, with the totals of all, and the page says so."""
+    """The page shows the newest 200 links and requests, with the totals."""
     await asyncio.gather(*(caller.create() for _ in range(205)))
 
     state = (await caller.send("GET", "/_sandbox/state")).json
@@ -156,7 +156,7 @@ async def test_caps_what_it_shows(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_does_not_count_itself(caller: Caller, sandbox: Sandbox) -> None:
-    """The page and its refreshes are no requests to the API."""
+    """Requests for the page and its state are not counted as requests to the API."""
     for path in ("/", "/_sandbox/state"):
         await caller.send("GET", path)
     assert list(sandbox.requests) == []
@@ -165,7 +165,7 @@ async def test_does_not_count_itself(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_shows_markup_as_text(caller: Caller, sandbox: Sandbox) -> None:
-    """What a client sends, in a path, a query or a body, reaches the page as data and never as markup."""
+    """Markup that a client sends, in a path, a query or a body, is shown as text."""
     before = (await caller.send("GET", "/")).body.decode()
     await caller.send("GET", "/" + MARKUP)
     await caller.list(MARKUP)
@@ -182,7 +182,7 @@ async def test_shows_markup_as_text(caller: Caller, sandbox: Sandbox) -> None:
 
 
 async def test_runs_no_other_script(caller: Caller) -> None:
-    """The policy allows the page's own script and style by a number used once, and nothing else."""
+    """The policy of the page allows its own script and style only, by a number that is used once."""
     first, second = await caller.send("GET", "/"), await caller.send("GET", "/")
 
     policies = [reply.headers["Content-Security-Policy"] for reply in (first, second)]
@@ -194,14 +194,14 @@ async def test_runs_no_other_script(caller: Caller) -> None:
 
 
 async def test_state_is_never_sniffed_or_cached(caller: Caller) -> None:
-    """The state is JSON to a browser whatever it holds, and is always the present one."""
+    """The state is never sniffed or cached by a browser."""
     for path in ("/", "/_sandbox/state"):
         headers = (await caller.send("GET", path)).headers
         assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
 
 
 async def test_script_writes_text_only() -> None:
-    """No way of the script turns a string into markup."""
+    """The script of the page uses no function that parses a string as markup."""
     from importlib import resources
 
     page = resources.files("datadog_caselinks.sandbox").joinpath("page.html").read_text("utf-8")

@@ -25,7 +25,7 @@ words = st.sampled_from(
 
 
 def keys(reply: Reply) -> list[str]:
-    """The keys of a page of cases."""
+    """Return the keys of a page of cases."""
     assert reply.status == 200, reply.body
     return [each["attributes"]["key"] for each in reply.json["data"]]
 
@@ -52,7 +52,7 @@ class TestQueries:
         ],
     )
     def test_matches(self, query: str) -> None:
-        """A query is a text, a filter, or a combination of them."""
+        """A query can be a text, a filter, or a combination of both."""
         assert parse_query(query)(CLOSED)
 
     @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ class TestQueries:
         ],
     )
     def test_is_refused(self, query: str) -> None:
-        """What cannot be a query is refused, however deep it is nested."""
+        """An invalid query is refused, however deeply it is nested."""
         with pytest.raises(InvalidQueryError):
             parse_query(query)
 
     @given(st.lists(words, max_size=12).map(" ".join) | st.lists(words, max_size=12).map("".join))
     def test_any_text_is_a_query_or_refused(self, query: str) -> None:
-        """No text makes the parser fail in another way."""
+        """Any text is parsed or raises ``InvalidQueryError``."""
         try:
             parsed = parse_query(query)
         except InvalidQueryError:
@@ -102,7 +102,7 @@ class TestCases:
         assert reply.json["meta"] == {"total_cases": 2, "page": {"current": 2, "size": 1, "total": 2}}
 
     async def test_a_page_behind_the_last_is_empty(self, caller: Caller, cases: Sandbox) -> None:
-        """Pages without cases are no error."""
+        """A page after the last one is empty, and not an error."""
         reply = await caller.send("GET", "/api/v2/cases", params={"page[number]": "9"})
         assert reply.json == {
             "data": [],
@@ -121,7 +121,7 @@ class TestCases:
     async def test_the_order(
         self, caller: Caller, cases: Sandbox, sort: dict[str, str], expected: list[str]
     ) -> None:
-        """By default the newest case is first."""
+        """Cases are sorted by creation, newest first, or as ``sort`` requests."""
         assert keys(await caller.send("GET", "/api/v2/cases", params=sort)) == expected
 
     @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ class TestCases:
         ],
     )
     async def test_a_wrong_parameter_is_refused(self, caller: Caller, query: str, details: list[str]) -> None:
-        """400 names each parameter that is wrong."""
+        """A search with wrong parameters gets a 400 that names each of them."""
         reply = await caller.send("GET", f"/api/v2/cases?{query}")
         assert (reply.status, reply.details) == (400, details)
 
@@ -172,13 +172,13 @@ class TestIncidents:
         assert (got.status, got.json) == (200, found)
 
     async def test_a_malformed_incident_id(self, caller: Caller) -> None:
-        """An id that is not a UUID is refused with 400, as for a case."""
+        """A lookup of an incident by an id that is not a UUID gets a 400, as for a case."""
         reply = await caller.send("GET", "/api/v2/incidents/123")
         assert reply.status == 400
         assert "incident_id" in str(reply.json)
 
     async def test_an_unknown_incident(self, caller: Caller) -> None:
-        """404, as for a case."""
+        """A lookup of an unknown incident gets a 404, as for a case."""
         reply = await caller.send("GET", f"/api/v2/incidents/{A}")
         assert (reply.status, reply.json) == (
             404,
@@ -197,13 +197,13 @@ class TestIncidents:
         assert [each["data"]["attributes"]["public_id"] for each in attributes["incidents"]] == expected
 
     async def test_a_search_needs_a_query(self, caller: Caller) -> None:
-        """400 names the missing parameter."""
+        """A search without a query gets a 400 that names the missing parameter."""
         reply = await caller.send("GET", "/api/v2/incidents/search")
         assert (reply.status, reply.details) == (400, ["query parameter query is missing"])
 
     @pytest.mark.parametrize("path", ["/api/v2/incidents/search?query=a", f"/api/v2/incidents/{A}"])
     async def test_the_permission(self, caller: Caller, sandbox: Sandbox, path: str) -> None:
-        """Keys without the permission are refused, and only for incidents."""
+        """Keys without the permission for incidents get a 403 for them, and can read cases."""
         headers = (await sandbox.credentials_without_incidents.authenticate()).headers
         reply = await caller.send("GET", path, headers=headers)
         assert (reply.status, reply.json) == (
@@ -214,7 +214,7 @@ class TestIncidents:
         assert (await caller.create(headers=headers)).status == 201
 
     async def test_an_incident_is_replaced_by_its_id(self, caller: Caller, sandbox: Sandbox) -> None:
-        """An incident that is added again with its id changes; a number belongs to one incident."""
+        """An incident that is added again with its id is replaced, and a number belongs to one incident."""
         sandbox.add_incident(1, id=A)
         sandbox.add_incident(2, "Resolved now", state="resolved", id=A)
         got = await caller.send("GET", f"/api/v2/incidents/{A}")
@@ -224,7 +224,7 @@ class TestIncidents:
 
     @pytest.mark.parametrize("number", [0, -1, "1", 1.5, None])
     def test_a_number_is_a_whole_number(self, sandbox: Sandbox, number: Any) -> None:
-        """An incident has a whole number above zero."""
+        """The number of an incident must be an integer above zero."""
         with pytest.raises(ParameterError, match=r"^number must be "):
             sandbox.add_incident(number)
 

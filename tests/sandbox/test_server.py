@@ -1,4 +1,4 @@
-"""The sandbox as a whole: start and stop, what it shows, what it never keeps."""
+"""The sandbox as a server: start, stop, recorded requests, and no recorded keys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CallerOf = Callable[[Sandbox], "Caller"]
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 HALF_A_REQUEST = (
     b"POST /api/v2/cases/link HTTP/1.1\r\nHost: sandbox\r\nAuthorization: Bearer sandbox-token\r\n"
@@ -39,7 +39,7 @@ HALF_A_REQUEST = (
 
 
 def open_sockets(port: int) -> list[socket.socket]:
-    """The server's sockets that are still open."""
+    """Return the server's open sockets."""
     sockets = [
         thing
         for thing in gc.get_objects()
@@ -59,18 +59,18 @@ def address(sandbox: Sandbox) -> tuple[str, int]:
 
 class TestLifecycle:
     async def test_tells_where_it_is(self, sandbox: Sandbox) -> None:
-        """A loopback URL, and the site that the SDK makes of it."""
+        """The sandbox has a loopback URL and the site for it."""
         assert sandbox.url.startswith("http://127.0.0.1:")
         assert sandbox.site == Site("sandbox", sandbox.url)
         assert Site.parse(sandbox.url).api_url == sandbox.url
 
     async def test_listens_on_loopback_alone(self, sandbox: Sandbox) -> None:
-        """Another address of this machine, even another loopback one, is refused."""
+        """The sandbox listens on 127.0.0.1 only."""
         with pytest.raises(OSError, match=r"Connect call failed|refused"):
             await asyncio.open_connection("127.0.0.2", address(sandbox)[1])
 
     async def test_takes_the_port_that_it_is_given(self, caller_of: CallerOf) -> None:
-        """The same port again at once, after a stop."""
+        """A sandbox can use a port again immediately after a stop."""
         async with Sandbox() as sandbox:
             port = address(sandbox)[1]
             await caller_of(sandbox).create()
@@ -79,24 +79,24 @@ class TestLifecycle:
             assert (await caller_of(sandbox).create()).status == 201
 
     async def test_refuses_a_port_in_use(self, sandbox: Sandbox) -> None:
-        """One clear line, and nothing is left open."""
+        """A port in use is refused with a clear message, and no socket stays open."""
         port = address(sandbox)[1]
         with pytest.raises(ParameterError, match=f"^port {port} on 127.0.0.1 cannot be used: .*in use$"):
             await Sandbox(port=port).start()
 
     async def test_refuses_a_port_that_is_none(self) -> None:
-        """Ports end at 65535."""
+        """A port above 65535 is refused."""
         with pytest.raises(ParameterError, match="port 65536 on"):
             await Sandbox(port=65536).start()
 
     async def test_starts_once(self, sandbox: Sandbox) -> None:
-        """A second start is a mistake in the program, and the first goes on."""
+        """A second start is refused, and the sandbox continues."""
         with pytest.raises(RuntimeError, match="already running"):
             await sandbox.start()
         assert sandbox.links == []
 
     async def test_stops_twice(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A second stop does nothing; requests stay to be looked at, links, cases and URL do not."""
+        """A second stop does nothing; a stopped sandbox has its requests, but no links, cases or URL."""
         await caller.create()
         await sandbox.stop()
         await sandbox.stop()
@@ -110,7 +110,7 @@ class TestLifecycle:
 
     @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP, Fault.LATE_APPLY])
     async def test_leaves_nothing_behind(self, fault: Fault, caller_of: CallerOf) -> None:
-        """No task and no socket outlives a stop, not even in the middle of a slow fault."""
+        """A stop leaves no task and no socket, even during a slow fault."""
         before = asyncio.all_tasks()
         async with Sandbox() as sandbox:
             port = address(sandbox)[1]
@@ -125,10 +125,10 @@ class TestLifecycle:
     async def test_stops_while_a_client_sends_and_does_not_end(
         self, caller: Caller, sandbox: Sandbox
     ) -> None:
-        """Half a request holds up no stop, and applies nothing."""
+        """A client that has sent half a request does not delay a stop."""
         reader, writer = await asyncio.open_connection(*address(sandbox))
         writer.write(HALF_A_REQUEST)
-        # Once this one is answered, the server has read what came before it.
+        # After this response, the server has read the bytes that were sent before.
         await caller.list()
 
         await sandbox.stop()
@@ -139,7 +139,7 @@ class TestLifecycle:
 
     @pytest.mark.slow
     async def test_stops_while_a_client_does_not_read(self, caller: Caller, sandbox: Sandbox) -> None:
-        """An answer that nobody takes holds up no stop, and no socket stays open for it."""
+        """A client that does not read its response does not delay a stop, and its socket is closed."""
         port = address(sandbox)[1]
         loop = asyncio.get_running_loop()
         with socket.socket() as client:
@@ -150,7 +150,7 @@ class TestLifecycle:
                 await caller.send("GET", "/" + "x" * 8000)
             for connection in open_sockets(port):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            # The state tells of the 200 requests, which is more than the buffers on the way take up.
+            # The state contains the 200 requests, which is more than the buffers can store.
             await loop.sock_sendall(client, b"GET /_sandbox/state HTTP/1.1\r\nHost: sandbox\r\n\r\n")
             assert await loop.sock_recv(client, 8) == b"HTTP/1.1"
 
@@ -163,7 +163,7 @@ class TestRequests:
     async def test_shows_what_came_and_what_became_of_it(
         self, caller: Caller, sandbox: Sandbox, manual_clock: ManualClock
     ) -> None:
-        """Time, method, path with its query, status, fault and the body, oldest first."""
+        """Each recorded request has its time, method, path, status, fault and body, oldest first."""
         sandbox.fail_next(Fault.HTTP_503)
         await caller.send("POST", "/api/v2/cases/link", data=b"{}")
         manual_clock.now += 1
@@ -175,14 +175,14 @@ class TestRequests:
         ]
 
     async def test_keeps_the_beginning_of_a_body(self, caller: Caller, sandbox: Sandbox) -> None:
-        """500 characters, whatever the bytes are."""
+        """The first 500 characters of a body are recorded, for any bytes."""
         await caller.send("POST", "/api/v2/cases/link", data=("é" * 1000).encode())
         await caller.send("POST", "/api/v2/cases/link", data=b"\xff")
 
         assert [request.body for request in sandbox.requests] == ["é" * 500, "\ufffd"]
 
     async def test_shows_a_client_that_left_while_it_sent(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Half a request has no status, and applies nothing."""
+        """A client that leaves while it sends is recorded without a status."""
         _, writer = await asyncio.open_connection(*address(sandbox))
         writer.write(HALF_A_REQUEST)
         await caller.list()
@@ -194,14 +194,14 @@ class TestRequests:
         assert sandbox.links == []
 
     def test_is_bounded(self) -> None:
-        """The latest 10,000 are kept."""
+        """The latest 10,000 requests are kept."""
         record = Record()
         for at in range(10_001):
             record.add(RecordedRequest(at, "GET", "/", 200, None, ""))
         assert [record.requests[0].at, record.requests[-1].at] == [1, 10_000]
 
     async def test_each_is_one_line_where_a_test_fails(self, caller: Caller, sandbox: Sandbox) -> None:
-        """What was asked, what was answered, and the fault; a list of many can be read."""
+        """The ``repr`` of each request is one line with its method, path, status and fault."""
         sandbox.fail_next(Fault.LOST_RESPONSE)
         with pytest.raises(aiohttp.ClientError):
             await caller.create()
@@ -212,7 +212,7 @@ class TestRequests:
         )
 
     async def test_a_link_is_one_line_too(self, caller: Caller, sandbox: Sandbox) -> None:
-        """What it links, and of its id as much as tells it from an equal one."""
+        """The ``repr`` of a link is one line with its ends and the beginning of its id."""
         created = (await caller.create()).json["data"]["id"]
         text = f"CASE {CASE} BLOCKS CASE 4417921d-0866-4a38-822c-6f2a0f65f77d"
 
@@ -220,7 +220,7 @@ class TestRequests:
         assert str(sandbox.links[0]) == text
 
     async def test_never_holds_a_header(self, caller: Caller, sandbox: Sandbox) -> None:
-        """No key, right or wrong, is in what the sandbox keeps, shows or logs."""
+        """No key, valid or not, is in what the sandbox records, shows or logs."""
         await caller.create(headers={"DD-API-KEY": "real-key-1", "DD-APPLICATION-KEY": "real-key-2"})
         await caller.create(headers={"Authorization": "Bearer real-key-3"})
         await caller.create()
@@ -234,7 +234,7 @@ class TestRequests:
 
 class TestCases:
     async def test_one_has_what_it_is_given(self, sandbox: Sandbox) -> None:
-        """A key is enough: it is the title as well, and the UUID is a new one."""
+        """A case needs only a key: the title is the key, and the UUID is new."""
         assert sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=CASE) == (
             StoredCase(CASE, "SHOP-1", "Checkout hangs", "CLOSED", "P1", "Closed", "SG_CLOSED")
         )
@@ -246,7 +246,7 @@ class TestCases:
 
     @pytest.mark.parametrize("key", ["SHOP-1", "shop-1"])
     async def test_refuses_the_key_of_another(self, sandbox: Sandbox, key: str) -> None:
-        """In either letter case; the other stays as it was."""
+        """A key of another case is refused, in either letter case."""
         first = sandbox.add_case("SHOP-1")
         with pytest.raises(ParameterError, match=f"^another case has the key {key}$"):
             sandbox.add_case(key)
@@ -256,7 +256,7 @@ class TestCases:
         assert first.id != other.id
 
     async def test_the_same_one_again_is_a_change(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Of its title, its status or its key, by which it is then known."""
+        """A case that is added again with its id changes its title, its status or its key."""
         case_id = sandbox.add_case("SHOP-1", "Checkout hangs").id
         sandbox.add_case("PAY-1", "Checkout hung", status="CLOSED", id=case_id)
 
@@ -267,13 +267,13 @@ class TestCases:
 
 class TestParameters:
     async def test_takes_rules_and_their_texts(self, caller_of: CallerOf) -> None:
-        """A rate limit given at the start holds from the first request on."""
+        """A rate limit that is given at the start applies from the first request on."""
         async with Sandbox(rate_limit="1/1h") as sandbox:
             assert sandbox.rate_limit == RateLimitRule(1, 3600)
             assert (await caller_of(sandbox).create()).headers["X-RateLimit-Remaining"] == "0"
 
     def test_refuses_a_malformed_fault(self) -> None:
-        """When it is made, not when it starts."""
+        """A malformed fault is refused when the sandbox is created."""
         with pytest.raises(ParameterError, match="is not a fault"):
             Sandbox(faults=["boom"])
 
@@ -296,6 +296,6 @@ def test_is_the_only_part_that_needs_a_server_or_a_database() -> None:
 
 
 async def test_the_id_of_a_case_in_upper_case() -> None:
-    """It is kept in lower case, as it is looked for."""
+    """The id of a case is stored in lower case."""
     async with Sandbox() as sandbox:
         assert sandbox.add_case("SHOP-1", id=CASE.upper()).id == CASE

@@ -1,4 +1,4 @@
-"""The links and the cases in SQLite: what survives a restart, and which files are refused."""
+"""The store of links and cases in SQLite: restarts, and files that are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_keeps_links_in_a_file(tmp_path: Path, caller_of: CallerOf) -> Non
 
 
 async def test_keeps_cases_in_a_file(tmp_path: Path, caller_of: CallerOf) -> None:
-    """Cases survive a restart too, and their keys stay theirs."""
+    """Cases survive a restart, and their keys stay in use."""
     path = tmp_path / "links.db"
     async with Sandbox(db=path) as sandbox:
         added = sandbox.add_case("SHOP-1", "Checkout hangs", priority="P1")
@@ -51,7 +51,7 @@ async def test_keeps_cases_in_a_file(tmp_path: Path, caller_of: CallerOf) -> Non
 
 
 async def test_reads_cases_of_an_earlier_version(tmp_path: Path, caller_of: CallerOf) -> None:
-    """A file whose cases have no name or group of the status is read, and takes new cases that have them."""
+    """A file without status names and groups, from an earlier version, is read and extended."""
     path = tmp_path / "links.db"
     async with Sandbox(db=path) as sandbox:
         sandbox.add_case("SHOP-1")
@@ -69,7 +69,7 @@ async def test_reads_cases_of_an_earlier_version(tmp_path: Path, caller_of: Call
 
 
 async def test_adds_cases_to_a_file_of_links(tmp_path: Path, caller_of: CallerOf) -> None:
-    """One that an earlier version made, without a place for cases, keeps its links and takes cases."""
+    """A file without cases, from an earlier version, keeps its links and is extended by cases."""
     path = tmp_path / "links.db"
     async with Sandbox(db=path) as sandbox:
         await caller_of(sandbox).create()
@@ -84,7 +84,7 @@ async def test_adds_cases_to_a_file_of_links(tmp_path: Path, caller_of: CallerOf
 
 
 async def test_has_each_answered_link_in_the_file(tmp_path: Path, caller_of: CallerOf) -> None:
-    """What was answered is committed: another connection reads it while the sandbox runs."""
+    """A link is committed before the response, so that another connection can read it."""
     async with Sandbox(db=tmp_path / "links.db") as sandbox:
         await caller_of(sandbox).create()
         with closing(sqlite3.connect(tmp_path / "links.db")) as reader:
@@ -92,7 +92,7 @@ async def test_has_each_answered_link_in_the_file(tmp_path: Path, caller_of: Cal
 
 
 async def test_forgets_links_in_memory(caller_of: CallerOf) -> None:
-    """Without a file a restart begins empty."""
+    """A sandbox without a file is empty after a restart."""
     sandbox = Sandbox()
     async with sandbox:
         await caller_of(sandbox).create()
@@ -101,7 +101,7 @@ async def test_forgets_links_in_memory(caller_of: CallerOf) -> None:
 
 
 async def test_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
-    """One clear line, and the file stays as it was."""
+    """A file that is not a database is refused, and is not changed."""
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but long enough to have a header of a hundred bytes\n" * 3)
 
@@ -112,14 +112,14 @@ async def test_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 async def test_refuses_a_path_that_cannot_be_opened(tmp_path: Path) -> None:
-    """A folder that is not there, or a folder in place of a file."""
+    """A path in a missing folder, or of a folder, is refused."""
     for path in (tmp_path / "missing" / "links.db", tmp_path):
         with pytest.raises(ParameterError, match=r"cannot be opened: unable to open database file$"):
             await Sandbox(db=path).start()
 
 
 async def test_refuses_the_database_of_another_program(tmp_path: Path) -> None:
-    """Someone else's tables are not written to."""
+    """A database of another program is refused, and is not changed."""
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE links (url TEXT)")

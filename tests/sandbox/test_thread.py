@@ -1,4 +1,4 @@
-"""The sandbox in a thread of its own, as sync code and the pytest plugin run it."""
+"""The sandbox in a thread of its own, for sync code and the pytest plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, thread
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
-# So far away that a test which waited for it would be seen to hang.
+# So long that a test which waited for it would hang.
 NEVER = 1e6
 
 ACTS: dict[str, Callable[[Sandbox], object]] = {
@@ -27,7 +27,7 @@ ACTS: dict[str, Callable[[Sandbox], object]] = {
 
 
 def get(sandbox: Sandbox, name: str) -> int:
-    """The status of a sync request for a case."""
+    """Return the status of a sync request for a case."""
     keys = sandbox.credentials
     headers = {"DD-API-KEY": keys.api_key, "DD-APPLICATION-KEY": keys.app_key}
     request = urllib.request.Request(f"{sandbox.url}/api/v2/cases/{name}", headers=headers)
@@ -45,7 +45,7 @@ def sandbox_threads() -> list[str]:
 
 class TestInThread:
     def test_serves_sync_code(self) -> None:
-        """Cases, faults, the limit, requests and links are set and asked for as in an event loop."""
+        """Cases, faults, the limit, requests and links work as in an event loop."""
         with Sandbox(seed="demo").in_thread() as sandbox:
             sandbox.add_case("PAY-1")
             sandbox.fail_next(Fault.HTTP_503)
@@ -60,7 +60,7 @@ class TestInThread:
             assert len(sandbox.links) == 44
 
     def test_ends_with_the_block(self) -> None:
-        """Nothing listens any more and no thread is left; the requests can still be looked at."""
+        """After the block no socket listens and no thread runs, and the requests are readable."""
         with Sandbox().in_thread() as sandbox:
             assert sandbox_threads()
             assert get(sandbox, CASE) == 404
@@ -74,13 +74,13 @@ class TestInThread:
             _ = sandbox.links
 
     def test_ends_after_an_error(self) -> None:
-        """An error in the block is the one that is raised."""
+        """An error in the block is raised unchanged."""
         with pytest.raises(ZeroDivisionError), Sandbox().in_thread():
             _ = 1 / 0
         assert not sandbox_threads()
 
     def test_that_cannot_start_leaves_nothing(self) -> None:
-        """The reason is the same as in an event loop."""
+        """A sandbox that cannot start raises the same error as in an event loop, and leaves no thread."""
         with Sandbox().in_thread() as sandbox:
             port = int(sandbox.url.rpartition(":")[2])
             with (
@@ -91,7 +91,7 @@ class TestInThread:
             assert len(sandbox_threads()) == 1
 
     def test_ends_in_the_midst_of_a_slow_answer(self) -> None:
-        """It is let out at once, as by a stop in an event loop."""
+        """A slow response is sent as soon as the block ends."""
         reached = threading.Event()
 
         def clock() -> float:
@@ -110,7 +110,7 @@ class TestInThread:
 def test_other_threads_take_turns_with_its_own(
     act: Callable[[Sandbox], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is read or changed in the midst of a request, and who waits for ever is told so."""
+    """A call from another thread waits for the end of a request, and fails after a timeout."""
     reached, go_on = threading.Event(), threading.Event()
 
     def clock() -> float:

@@ -1,4 +1,4 @@
-"""What the API's documents leave open: each way that a sandbox can take it."""
+"""The variants of the sandbox: each behavior that the API's documentation leaves open."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TestDuplicates:
     async def test_an_equal_link_is_refused(
         self, caller: Caller, sandbox: Sandbox, refusal: tuple[int, str]
     ) -> None:
-        """409 or 400, and nothing is stored; a UUID in upper case is the same one."""
+        """An equal link gets a 409 or a 400, and is not stored; a UUID in upper case is equal."""
         await caller.create()
         replies = [await caller.create(), await caller.create(parent_entity_id=CASE.upper())]
 
@@ -54,13 +54,13 @@ class TestDuplicates:
         ],
     )
     async def test_another_link_is_not(self, caller: Caller, change: dict[str, Any]) -> None:
-        """One attribute that differs is enough."""
+        """A link that differs in one attribute is not refused."""
         await caller.create()
 
         assert (await caller.create(**change)).status == 201
 
     async def test_the_other_way_round_is_another_link(self, caller: Caller) -> None:
-        """Also of ``RELATES_TO``, of which the reference says no more than that it is bidirectional."""
+        """The reverse of a link is another link, also for ``RELATES_TO``."""
         await caller.create(relationship="RELATES_TO")
         back = await caller.create(
             parent_entity_id=OTHER_CASE, relationship="RELATES_TO", child_entity_id=CASE
@@ -69,7 +69,7 @@ class TestDuplicates:
         assert back.status == 201
 
     async def test_what_was_deleted_can_be_made_again(self, caller: Caller) -> None:
-        """Only a link that is there is in the way."""
+        """A deleted link can be created again."""
         await caller.delete((await caller.create()).json["data"]["id"])
 
         assert (await caller.create()).status == 201
@@ -80,7 +80,7 @@ class TestListLag:
     async def test_a_new_link_shows_later(
         self, caller: Caller, sandbox: Sandbox, manual_clock: ManualClock
     ) -> None:
-        """It is stored at once, and listed once the lag is over."""
+        """A new link is stored at once, and listed after the lag."""
         link = (await caller.create()).json["data"]
         assert len(sandbox.links) == 1
 
@@ -90,13 +90,13 @@ class TestListLag:
         assert (await caller.list()).json == {"data": [link]}
 
     async def test_an_equal_one_is_refused_meanwhile(self, caller: Caller) -> None:
-        """It is the lists that lag, not the store."""
+        """An equal link is refused during the lag, since only lists lag."""
         await caller.create()
 
         assert (await caller.create()).status == 409
 
     async def test_it_can_be_deleted_meanwhile(self, caller: Caller, manual_clock: ManualClock) -> None:
-        """By the id that the create told; one that was deleted is in no list."""
+        """A link can be deleted during the lag, and is never listed afterwards."""
         link_id = (await caller.create()).json["data"]["id"]
 
         assert (await caller.delete(link_id)).status == 204
@@ -105,7 +105,7 @@ class TestListLag:
 
 
 async def test_without_a_lag_no_time_counts(caller: Caller, manual_clock: ManualClock) -> None:
-    """A clock that is set back hides no link."""
+    """A sandbox without a lag lists every link, even if its clock is set back."""
     await caller.create()
     manual_clock.now -= 3600
 
@@ -115,7 +115,7 @@ async def test_without_a_lag_no_time_counts(caller: Caller, manual_clock: Manual
 @pytest.mark.sandbox(buckets="separate", rate_limit="2/10s")
 class TestBuckets:
     async def test_each_operation_counts_by_itself(self, caller: Caller) -> None:
-        """Each in a bucket that has its name; one that is used up stops no other."""
+        """Each operation has a bucket with its own name, and one that is used up blocks no other."""
         created = [await caller.create() for _ in range(3)]
         others = [await caller.list(), await caller.delete(A_PAGE), await caller.get("SHOP-1")]
 
@@ -132,7 +132,7 @@ class TestBuckets:
         ]
 
     async def test_all_windows_end_together(self, caller: Caller, manual_clock: ManualClock) -> None:
-        """They are aligned to the same calendar, and each is full again."""
+        """The windows of all buckets are aligned to the same calendar."""
         await caller.create()
         await caller.list()
         manual_clock.now += 10
@@ -141,20 +141,20 @@ class TestBuckets:
         assert (await caller.create()).headers["X-RateLimit-Remaining"] == "1"
 
     async def test_a_401_tells_of_the_bucket_that_was_meant(self, caller: Caller) -> None:
-        """And takes nothing of it."""
+        """A 401 reports the bucket of its operation, and takes nothing from it."""
         refused = await caller.create(headers={})
 
         assert (refused.status, refused.headers["X-RateLimit-Name"]) == (401, "case_links_create")
         assert refused.headers["X-RateLimit-Remaining"] == "2"
 
     async def test_the_fault_of_429_tells_of_it_too(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Its window is that of the operation which it strikes."""
+        """The fault 429 reports the bucket of its operation."""
         sandbox.fail_next(Fault.HTTP_429)
 
         assert (await caller.list()).headers["X-RateLimit-Name"] == "case_links_list"
 
     async def test_the_page_shows_the_one_with_the_least_left(self, caller: Caller) -> None:
-        """Which is the one that will stop somebody first."""
+        """The page shows the bucket with the fewest requests left."""
         await caller.create()
         await caller.list()
         await caller.list()
@@ -169,7 +169,7 @@ NOT_FOUND = {"errors": [{"code": "resource_not_found", "title": "case not found"
 @pytest.mark.sandbox(unknown_cases="not-found")
 class TestUnknownCases:
     async def test_only_known_cases_are_linked_and_listed(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A create or list of a case that was not added is 404, and changes nothing."""
+        """A create or list with a case that was not added gets a 404, and changes nothing."""
         sandbox.add_case("SHOP-1", id=CASE)
         replies = [
             await caller.create(),
@@ -184,7 +184,7 @@ class TestUnknownCases:
         assert len((await caller.list(OTHER_CASE)).json["data"]) == 1
 
     async def test_other_entities_cannot_be_added(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A page is not a case, so links to it are created and listed as usual."""
+        """A link to a page needs no added entity, since only cases can be unknown."""
         sandbox.add_case("SHOP-1", id=CASE)
 
         assert (await caller.create(child_entity_type="PAGE", child_entity_id=A_PAGE)).status == 201
@@ -194,7 +194,7 @@ class TestUnknownCases:
 class TestMalformedIds:
     @pytest.mark.parametrize("name", ["SHOP", "links", "%25", "a%20b", f"{CASE}1"])
     async def test_in_a_path(self, caller: Caller, name: str) -> None:
-        """An id in a path that cannot be one is 400, in the form that was recorded."""
+        """A malformed id in a path gets a 400 in the recorded form."""
         replies = [await caller.get(name), await caller.delete(name)]
 
         assert [(reply.status, reply.json["errors"][0]["title"]) for reply in replies] == [
@@ -204,7 +204,7 @@ class TestMalformedIds:
 
     @pytest.mark.sandbox(malformed_ids="not-found")
     async def test_may_be_unknown(self, caller: Caller) -> None:
-        """Where the sandbox is configured so, a malformed id is unknown; other flaws stay 400."""
+        """A sandbox can respond to a malformed id with a 404; other errors remain a 400."""
         replies = [
             await caller.create(child_entity_id="SHOP-1"),
             await caller.list("SHOP-1"),
@@ -303,11 +303,11 @@ class TestErrorFormat:
         return ask
 
     async def test_strings(self, name: str, in_form: Any) -> None:
-        """As documented: each reason as a sentence, or the title where there is none."""
+        """Errors as strings are the reasons as sentences, as documented, or else the title."""
         assert await in_form("strings") == REFUSALS[name][1]
 
     async def test_objects(self, name: str, in_form: Any) -> None:
-        """As recorded on the case endpoints: each reason as the detail of an object."""
+        """Errors as objects have each reason as the detail, as recorded from the case endpoints."""
         assert await in_form("objects") == REFUSALS[name][2]
 
     async def test_generic(self, name: str, in_form: Any) -> None:
@@ -317,7 +317,7 @@ class TestErrorFormat:
         ]
 
     async def test_mixed(self, name: str, in_form: Any) -> None:
-        """As both were seen: objects for a wrong request and for what is not there, else strings."""
+        """Mixed errors are objects for invalid requests and unknown entities, and strings for the rest."""
         _, strings, objects = REFUSALS[name]
         assert await in_form("mixed") == (objects if name in RECORDED_AS_OBJECTS else strings)
 
@@ -336,6 +336,6 @@ class TestErrorFormat:
     ],
 )
 def test_another_value_is_refused(option: dict[str, Any], says: str) -> None:
-    """When the sandbox is made, in words that name the values."""
+    """An unknown variant is refused when the sandbox is created, with the list of values."""
     with pytest.raises(ParameterError, match=f"^{says}$"):
         Sandbox(**option)

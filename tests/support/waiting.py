@@ -9,6 +9,6 @@ MAX_SECONDS = 60.0
 
 
 async def settle(iterations: int = 20) -> None:
-    """Run the event loop until every task that can make progress has done so."""
+    """Run the event loop until every other task waits for something."""
     for _ in range(iterations):
         await asyncio.sleep(0)
