@@ -168,7 +168,9 @@ class Store:
                 return False
             self._db = opened.enter_context(contextlib.closing(sqlite3.connect(file, isolation_level=None)))
             self._db.execute("PRAGMA synchronous = FULL")
-            if not _version(self._db, file):
+            if _version(self._db, file):
+                _refuse_damaged(self._db)
+            else:
                 self._set_up()
             self._refuse_other_site()
             opened.enter_context(with_log_protected(file))
@@ -250,6 +252,7 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalRecord]:
         try:
             with contextlib.closing(_open_to_read(file)) as db:
                 if _version(db, file):
+                    _refuse_damaged(db)
                     yield from _records(db)
         finally:
             _remove_log(file)
@@ -292,6 +295,13 @@ def _remove_log(file: Path) -> None:
                 db.execute("PRAGMA user_version")
 
 
+def _refuse_damaged(db: sqlite3.Connection) -> None:
+    """Raise the error of a damaged database, such as an incomplete copy, in which SQLite still finds rows."""
+    (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise _DamagedError(result)
+
+
 def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
     # In pages: a run cannot reuse the write-ahead log during a SELECT, and the log would keep growing.
     last = ("", "", "")
@@ -300,8 +310,8 @@ def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
         last = page[-1][:3]
 
 
-class _DamagedRowError(sqlite3.DatabaseError):
-    """A row with values that no journal writes. SQLite does not check what it reads."""
+class _DamagedError(sqlite3.DatabaseError):
+    """A damage that SQLite does not report by itself, such as a row with values that no journal writes."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
@@ -311,7 +321,7 @@ def _checking_rows() -> Iterator[None]:
     try:
         yield
     except (OverflowError, TypeError, ValueError) as error:
-        raise _DamagedRowError from error
+        raise _DamagedError from error
 
 
 @_checking_rows()

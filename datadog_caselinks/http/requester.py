@@ -21,8 +21,8 @@ from datadog_caselinks.rate import Rate
 
 _CLOSED: Final = "this client is closed: create a new one"
 
-_FRESH: Final = 1.0
-"""Seconds of waiting after which the credentials are read again, since a token may have expired."""
+_FRESH: Final = 30.0
+"""Seconds after which the credentials of a request that waits are read again: a token may have expired."""
 
 
 class Requester:
@@ -80,11 +80,16 @@ class Requester:
             if last_failure and self._outage.is_long:
                 mark_as_outage(last_failure)
                 raise last_failure
+            # Before the queue of the rate, where one refresh of a token would hold up all requests, and
+            # before the permit, which would become stale.
+            auth = await self._transport.authenticate()
+            acquire = partial(
+                self._acquire, request.operation, slots, auth, asyncio.get_running_loop().time()
+            )
             if self._pace:
-                acquire = partial(self._acquire, request.operation, slots)
                 auth, permit = await self._pace.acquire(slots, acquire, self._withdraw)
             else:
-                auth, permit = await self._acquire(request.operation, slots)
+                auth, permit = await acquire()
             try:
                 with permit:
                     if self._is_closed:
@@ -96,17 +101,13 @@ class Requester:
             finally:
                 self._in_flight.release()
 
-    async def _acquire(self, operation: str, slots: asyncio.Semaphore) -> tuple[AuthHeaders, Permit]:
-        """Return all that a request needs, and count it in flight.
-
-        The credentials come first, since the refresh of a token may take so long that a permit becomes stale.
-        """
-        time = asyncio.get_running_loop().time
-        auth = await self._transport.authenticate()
-        began = time()
+    async def _acquire(
+        self, operation: str, slots: asyncio.Semaphore, auth: AuthHeaders, read_at: float
+    ) -> tuple[AuthHeaders, Permit]:
+        """Return all that a request needs, and count it in flight. ``auth`` was read at ``read_at``."""
         permit = await self._gate.acquire(operation, max_wait=self._max_wait, slots=slots)
         try:
-            if time() - began > _FRESH:
+            if asyncio.get_running_loop().time() - read_at > _FRESH:
                 auth = await self._transport.authenticate()
             await self._in_flight.acquire()  # bounds the requests of all buckets together
         except BaseException:

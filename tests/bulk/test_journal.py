@@ -116,9 +116,9 @@ def content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def cut_off(path: Path) -> None:
-    """Remove the last page from the file."""
-    os.truncate(path, path.stat().st_size - 4096)
+def cut_off(path: Path, missing: int = 4096) -> None:
+    """Remove the last bytes of the file; the default is a page."""
+    os.truncate(path, path.stat().st_size - missing)
 
 
 def threads() -> list[threading.Thread]:
@@ -673,6 +673,14 @@ class TestRefused:
                 f"the journal {path} is damaged: "
                 "restore it, or name a new file, which starts without its links"
             )
+
+    @pytest.mark.parametrize("missing", [1000, 2000, 4000, 4096, 4500, 8192, 12_000])
+    async def test_an_incomplete_copy(self, path: Path, missing: int) -> None:
+        """A copy without its end is refused, also where SQLite would still find some of the links."""
+        await link_all(path, 200)
+        cut_off(path, missing)
+        for message in (await refusal(path), unreadable(path)):
+            assert "is damaged" in message
 
     @pytest.mark.parametrize(
         "change",

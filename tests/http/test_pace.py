@@ -29,7 +29,7 @@ from tests.support.ids import case, some_id
 from tests.support.needs import needs_upload_tracker
 from tests.support.server import Exchange, Server
 from tests.support.steps import Held, answers, created, drops, link_json, listed
-from tests.support.waiting import settle
+from tests.support.waiting import MAX_SECONDS, settle
 
 PARENT = case(some_id(0))
 stopped = pytest.mark.parametrize("clock", [{"stopped_at": 1000.0}], indirect=True)
@@ -196,9 +196,32 @@ async def test_the_refresh_of_a_token_does_not_gather_requests(clock: Clock) -> 
         await asyncio.gather(*lists)
 
 
+async def test_a_token_callable_that_hangs_holds_up_its_own_call_alone() -> None:
+    """Calls of a client with a rate read their credentials side by side."""
+    tokens, never = Tokens(), asyncio.Event()
+
+    async def token() -> str:
+        text = await tokens()
+        if tokens.count == 3:
+            await never.wait()
+        return text
+
+    async with (
+        asyncio.timeout(MAX_SECONDS),
+        Server(listed) as server,
+        CaseLinksClient(server.url, BearerToken(token), rate="100/1s") as client,
+    ):
+        calls = [asyncio.create_task(client.list_links(case(some_id(number)))) for number in range(10)]
+        hanging = calls.pop(2)
+        await asyncio.gather(*calls)
+        assert (len(server.seen), hanging.done()) == (9, False)
+        never.set()
+        await hanging
+
+
 @stopped
 async def test_a_token_that_expires_during_a_wait_is_read_again(clock: Clock) -> None:
-    """Credentials are read before the permit, and again if the wait for it took more than a second."""
+    """Credentials are read before the permit, and again if the wait for it took more than half a minute."""
     used_up = answers(200, b'{"data": []}', **RATE_LIMIT, X_RateLimit_Remaining="0")
     tokens = Tokens()
     async with (
