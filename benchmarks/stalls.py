@@ -27,7 +27,7 @@ from datadog_caselinks.http.envelope import encode_new_link, loads  # type: igno
 from datadog_caselinks.sandbox.api import CREDENTIALS
 
 COLLECTOR: Final = "Python's garbage collector, once"
-PARSER: Final = "the JSON parser, on the list: in a thread, but no other runs meanwhile"
+PARSER: Final = "the JSON parser, on the list: in a thread, and blocks all other threads"
 BESIDE: Final = (COLLECTOR, PARSER)
 """What is told beside the callbacks."""
 
@@ -63,7 +63,7 @@ async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -
             await measure(f"a run of {links:,}", lambda: _all(client.create_links(some)))
             some = wanted(links)
             await measure(f"a run of {links:,} with a journal", lambda: _all(run(some)))
-            await measure("the same once more", lambda: _all(run(some)))
+            await measure("another run with the same journal", lambda: _all(run(some)))
             await measure(f"a list of {listed:,} links", lambda: client.list_links(hub))
             await measure(
                 f"a graph of {len(tree) + 1:,} cases", lambda: client.read_graph(tree[0].parent, depth=99)

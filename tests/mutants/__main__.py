@@ -24,16 +24,17 @@ PAGE: Final = ROOT / "docs" / "mutants.md"
 _KILLED: Final = frozenset({"killed", "timeout"})
 
 _ABOUT: Final = """\
-# Mutants
+# Mutation testing
 
-A mutant is the code with one small change: a `<` made `<=`, an argument left out, a text in capitals.
-`nox -s mutants` makes all that [mutmut](https://mutmut.readthedocs.io) knows of these modules, and runs for
-each the tests that reach it, in ten minutes. If one fails, or the mutant never ends, it is killed. If none
-does, a rule has no test, or the change makes no difference to anybody; then the mutant stands below, with the
-reason. One that survives without a reason fails the session.
+A mutant is the code with one small change: `<` becomes `<=`, an argument is left out, or a text is in
+capitals. `nox -s mutants` creates all mutants of the modules below with
+[mutmut](https://mutmut.readthedocs.io), and runs the tests that reach each mutant, in ten minutes. A mutant
+is *killed* if a test fails, or if it never ends. A *survivor* means that a rule has no test, or that the
+change makes no difference to users. This page lists each survivor with the reason. A survivor without a
+reason fails the session.
 
-Only the bodies of functions are changed: not what stands at the level of modules and classes, nor properties
-and other functions with decorators.
+Mutmut changes only the bodies of functions. It does not change code at the level of modules and classes,
+properties, and other functions with decorators.
 """
 
 
