@@ -12,11 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNNABLE = {"python", "sh"}
 # Output, transcripts of terminals, changes of code, Sphinx's own, and parts of programs that have tests.
 SHOWN = {"diff", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
-TESTED = {"../examples", "migrating", "testing"}
+PARSED = {"dockerfile", "ini", "yaml"}  # files of the recipes, which test_recipes.py checks
+TESTED = {"../examples", "../../examples", "migrating", "testing"}
+CELLS = "recipes/jupyter.md"  # the cells of a notebook, which test_recipes.py runs one after the other
+
+
+def name_of(page: Path) -> str:
+    """Return the name of a page, with its folder if it is in a folder of ``docs``."""
+    docs = ROOT / "docs"
+    return page.relative_to(docs).as_posix() if docs in page.parents else page.name
 
 
 def blocks(page: Path) -> list[tuple[str, int, str]]:
@@ -29,7 +37,7 @@ def blocks(page: Path) -> list[tuple[str, int, str]]:
 def included() -> list[object]:
     """The path of each program of which a page shows a part."""
     return [
-        pytest.param(page.parent, name, id=f"{page.name}:{text.count(chr(10), 0, match.start()) + 1}")
+        pytest.param(page.parent, name, id=f"{name_of(page)}:{text.count(chr(10), 0, match.start()) + 1}")
         for page in PAGES
         for text in [page.read_text()]
         for match in re.finditer(r"^```{literalinclude} (\S+)$", text, re.MULTILINE)
@@ -42,12 +50,14 @@ def readme_commands() -> list[str]:
 
 
 def runnable() -> list[object]:
-    """All but the two commands of the README that set up an environment, which have tests of their own."""
+    """All but the cells of a notebook and the two commands of the README, which have tests of their own."""
     return [
-        pytest.param(page.name, language, text, id=f"{page.name}:{line}")
+        pytest.param(name_of(page), language, text, id=f"{name_of(page)}:{line}")
         for page in PAGES
         for language, line, text in blocks(page)
-        if language in RUNNABLE and not (page.name == "README.md" and language == "sh")
+        if language in RUNNABLE
+        and name_of(page) != CELLS
+        and not (page.name == "README.md" and language == "sh")
     ]
 
 
@@ -81,10 +91,11 @@ def test_a_block_runs_as_it_stands(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_block_escapes_the_check(page: Path) -> None:
-    """A block is run, or of a kind that is only shown; a misspelt language is neither."""
-    assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN
+    """A block is run, parsed, or of a kind that is only shown; a misspelt language is none of these."""
+    parsed = PARSED if page.parent.name == "recipes" else set()
+    assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN | parsed
 
 
 @pytest.mark.parametrize(("folder", "name"), included())

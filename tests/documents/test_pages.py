@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from tests.graph.rendering.browser import FOUND, browsing
 
 ROOT = Path(__file__).parents[2]
-PAGES = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "benchmark-table"]
+DOCS = ROOT / "docs"
+PAGES = [
+    page.relative_to(DOCS).with_suffix("").as_posix()
+    for page in sorted(DOCS.rglob("*.md"))
+    if page.stem != "benchmark-table"
+]
 
 in_a_browser = pytest.mark.skipif(FOUND is None, reason="there is no Chromium here")
 
@@ -28,10 +36,68 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*command, "-d", str(folder / "doctrees")], check=True)
     return folder
 
+# What people type into the search, and the recipe that they want.
+SEARCHES = {
+    "undo": "undo",
+    "revert": "undo",
+    "roll back": "undo",
+    "dry run": "dry-run",
+    "preview": "dry-run",
+    "cron": "schedule",
+    "systemd timer": "schedule",
+    "docker": "docker",
+    "container image": "docker",
+    "kubernetes": "kubernetes",
+    "CronJob": "kubernetes",
+    "github actions": "github-actions",
+    "pull request": "github-actions",
+    "aws": "aws",
+    "workload token": "aws",
+    "slack incident": "slack",
+    "duplicates": "duplicates",
+    "jupyter": "jupyter",
+    "notebook": "jupyter",
+    "throttle": "throttle",
+    "project page": "project",
+}
+SEARCHED = pytest.mark.parametrize(("text", "recipe"), SEARCHES.items(), ids=list(SEARCHES))
+
+
+@SEARCHED
+def test_the_search_index_has_the_recipe(built: Path, text: str, recipe: str) -> None:
+    """A recipe has every word of the task that it is for, in the form that Sphinx's search looks up."""
+    english = pytest.importorskip("sphinx.search.en").SearchEnglish({})
+    script = (built / "searchindex.js").read_text()
+    index = json.loads(script.removeprefix("Search.setIndex(").removesuffix(")"))
+    wanted = index["docnames"].index(f"recipes/{recipe}")
+    for word in text.lower().split():
+        found: set[int] = set()
+        for terms in (index["terms"], index["titleterms"]):
+            pages = terms.get(english.stem(word), [])
+            found.update(pages if isinstance(pages, list) else [pages])
+        assert wanted in found, word
+
+
+@in_a_browser
+async def test_the_search_shows_the_recipe_at_the_top(built: Path, tmp_path: Path) -> None:
+    """Of what the search of the built pages shows, one of the first five results is the recipe."""
+    listed = "[...document.querySelectorAll('#search-results li a')].map(link => link.pathname)"
+    summary = "document.querySelector('.search-summary')?.innerText"
+    async with browsing(tmp_path) as tab:
+        for text, recipe in SEARCHES.items():
+            address = f"{(built / 'search.html').as_uri()}?q={quote(text)}"
+            await tab.open(address, width=1100, height=800)
+            async with asyncio.timeout(30):
+                while "finished" not in str(await tab.value(summary)):
+                    await asyncio.sleep(0.05)
+            top = [Path(name).relative_to(built).with_suffix("").as_posix() for name in await tab.value(listed)]
+            assert f"recipes/{recipe}" in top[:5], (text, top[:6])
+
 
 def test_they_are_built_without_a_warning(built: Path) -> None:
     """Each page, and each link between them."""
-    assert {path.stem for path in built.glob("*.html")} >= set(PAGES)
+    files = built.rglob("*.html")
+    assert {path.relative_to(built).with_suffix("").as_posix() for path in files} >= set(PAGES)
 
 
 @in_a_browser
