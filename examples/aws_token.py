@@ -11,6 +11,7 @@ AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or override ``get_credentials`` of 
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from datadog_api_client import Configuration
@@ -23,9 +24,10 @@ from datadog_caselinks import BearerToken, CaseLinksClient, Site, case
 class AwsToken:
     """Returns a token for an AWS identity, and keeps it until a minute before it expires."""
 
-    def __init__(self, site: Site, organisation: str, auth: AWSAuth) -> None:
+    def __init__(self, site: Site, organisation: str, auth: Callable[[], AWSAuth] = AWSAuth) -> None:
         self._configuration = Configuration(host=site.api_url)
-        self._request = DelegatedTokenConfig(organisation, "aws", auth)
+        self._organisation = organisation
+        self._auth = auth
         self._lock = asyncio.Lock()
         self._current: DelegatedTokenCredentials | None = None
 
@@ -33,16 +35,22 @@ class AwsToken:
         """Return the token; the client awaits this before each attempt."""
         async with self._lock:  # many calls need a token at the same time, and one request is enough
             soon = datetime.now() + timedelta(minutes=1)
-            if self._current is None or self._current.expiration <= soon:
-                authenticate = self._request.provider_auth.authenticate
-                self._current = await asyncio.to_thread(authenticate, self._request, self._configuration)
-            return self._current.delegated_token
+            current = self._current
+            if current is None or current.expiration <= soon:
+                current = self._current = await asyncio.to_thread(self._authenticate)
+            token: str = current.delegated_token
+            return token
+
+    def _authenticate(self) -> DelegatedTokenCredentials:
+        auth = self._auth()  # for each token: datadog-api-client 2.62 cannot reuse the connection of one
+        config = DelegatedTokenConfig(self._organisation, "aws", auth)
+        return auth.authenticate(config, self._configuration)
 
 
 async def main(*keys: str) -> None:
     """Print the links of each case."""
     site = Site.parse(os.environ.get("DD_SITE", "datadoghq.com"))
-    token = AwsToken(site, os.environ["DD_ORG_UUID"], AWSAuth())
+    token = AwsToken(site, os.environ["DD_ORG_UUID"])
     async with CaseLinksClient(site, BearerToken(token)) as client:
         for key in keys:
             for link in await client.list_links(case(key)):
