@@ -29,20 +29,20 @@ class AwsToken:
         self._organisation = organisation
         self._auth = auth
         self._lock = asyncio.Lock()
-        self._current: DelegatedTokenCredentials | None = None
+        self._token = ""
+        self._expires = datetime.min
 
     async def __call__(self) -> str:
         """Return the token; the client awaits this before each attempt."""
         async with self._lock:  # many calls need a token at the same time, and one request is enough
             soon = datetime.now() + timedelta(minutes=1)
-            current = self._current
-            if current is None or current.expiration <= soon:
-                current = self._current = await asyncio.to_thread(self._authenticate)
-            token: str = current.delegated_token
-            return token
+            if not self._token or self._expires <= soon:
+                credentials = await asyncio.to_thread(self._authenticate)
+                self._token, self._expires = credentials.delegated_token, credentials.expiration
+            return self._token
 
     def _authenticate(self) -> DelegatedTokenCredentials:
-        auth = self._auth()  # for each token: datadog-api-client 2.62 cannot reuse the connection of one
+        auth = self._auth()  # one for each token: datadog-api-client 2.62 cannot reuse its connection
         config = DelegatedTokenConfig(self._organisation, "aws", auth)
         return auth.authenticate(config, self._configuration)
 

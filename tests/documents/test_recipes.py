@@ -21,8 +21,6 @@ from uuid import uuid4
 import click
 import pytest
 import yaml
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from datadog_api_client.aws import AWSAuth
 from slack_bolt.async_app import AsyncBoltRequest
 from slack_sdk.web.async_client import AsyncWebClient
@@ -35,6 +33,7 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.documents.processes import ended, environment, running
 from tests.documents.slack import Slack
 from tests.documents.test_code_blocks import CELLS, PARSED, ROOT, blocks, run, without_datadog
+from tests.support.server import Exchange, Server
 
 RECIPES = ROOT / "docs" / "recipes"
 PAGES = sorted(RECIPES.glob("*.md"))
@@ -473,20 +472,23 @@ class TestAwsToken:
 
     @pytest.fixture
     async def asked(self, sandbox: Sandbox) -> AsyncIterator[tuple[Site, list[str]]]:
-        """A stand-in for the endpoint of tokens, and the credentials of each request to it."""
+        """A stand-in for the endpoint of tokens, and the credentials of each request to it.
+
+        An aiohttp server would not do: datadog-api-client sends a body of two bytes with the length 0.
+        """
         seen: list[str] = []
-        lifetimes = [30, 900]  # seconds; the first token is used up at once
 
-        async def issue(request: web.Request) -> web.Response:
-            seen.append(request.headers["Authorization"])
-            expires = str(int(datetime.now().timestamp()) + lifetimes[min(len(seen), 2) - 1])
-            token = sandbox.bearer_token.token
-            return web.json_response({"data": {"attributes": {"access_token": token, "expires": expires}}})
+        async def issue(exchange: Exchange) -> None:
+            seconds = 900 if seen else 30  # the first token expires too soon to be used twice
+            seen.append(exchange.seen.headers["Authorization"])
+            attributes = {
+                "access_token": sandbox.bearer_token.token,
+                "expires": str(int(datetime.now().timestamp()) + seconds),
+            }
+            await exchange.answer(200, json.dumps({"data": {"attributes": attributes}}).encode())
 
-        app = web.Application()
-        app.add_routes([web.post("/api/v2/delegated-token", issue)])
-        async with TestServer(app) as server:
-            yield Site("tokens", str(server.make_url("")).rstrip("/")), seen
+        async with Server(issue) as server:
+            yield Site("tokens", server.url), seen
 
     @pytest.mark.usefixtures("role")
     async def test_the_client_uses_a_token_until_shortly_before_it_expires(
