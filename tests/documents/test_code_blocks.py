@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from datadog_caselinks.sandbox import Sandbox
+from tests.documents.processes import environment
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNNABLE = {"python", "sh"}
@@ -83,11 +86,11 @@ def test_a_block_runs_as_it_stands(
     program = tmp_path / ("block.py" if language == "python" else "block.sh")
     program.write_text(text)
     runner = [sys.executable, "-W", "error"] if language == "python" else ["bash", "-eu", "-o", "pipefail"]
-    command = ["caselinks", "sandbox", "--seed", "demo", "--", *runner, str(program)]
-    environment = without_datadog()
+    variables = without_datadog()
     if page == "fleet.md":
-        environment["CASELINKS_DATABASE"] = request.getfixturevalue("database")
-    done = run(command, tmp_path, environment)
+        variables["CASELINKS_DATABASE"] = request.getfixturevalue("database")
+    with Sandbox(seed="demo").in_thread() as sandbox:
+        done = run([*runner, str(program)], tmp_path, {**variables, **environment(sandbox)})
     assert done.returncode == 0, done.stdout + done.stderr
 
 

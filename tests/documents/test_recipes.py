@@ -327,8 +327,9 @@ class TestGitHubActions:
         steps = [step["run"] for job in jobs for step in job["steps"] if "--prune" in step.get("run", "")]
         assert len(steps) == 2
         (tmp_path / "steps.sh").write_text("\n".join(steps))
-        command = ["caselinks", "sandbox", "--seed", "demo", "--", "bash", "-e", "steps.sh"]
-        done = run(command, tmp_path, without_datadog())
+        with Sandbox(seed="demo").in_thread() as sandbox:
+            variables = {**without_datadog(), **environment(sandbox)}
+            done = run(["bash", "-e", "steps.sh"], tmp_path, variables)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "+ SHOP-23 PARENT_OF SHOP-31" in done.stdout
         assert "3 created, 1 deleted" in done.stderr
