@@ -119,7 +119,7 @@ def tests(session: nox.Session) -> None:
 
     Here orjson is tried beside the standard library's JSON.
     """
-    names = ["contract", "docs", "examples", "fleet", "test", "types", "uvloop"]
+    names = ["contract", "docs", "examples", "fleet", "lint", "test", "types", "uvloop"]
     install(session, *names, extras="[cli,distributed,pictures,speed]")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)

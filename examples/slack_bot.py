@@ -13,6 +13,7 @@ import html
 import logging
 import os
 import signal
+from collections.abc import Callable
 
 import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
@@ -53,7 +54,7 @@ def escaped(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-async def main() -> None:
+async def main(create: Callable[[AsyncWebClient, CaseLinksClient], AsyncApp] = bot) -> None:
     """Reply to commands until Ctrl-C or SIGTERM, with one client for all of them."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # Windows has no loop.add_signal_handler
@@ -64,7 +65,7 @@ async def main() -> None:
         CaseLinksClient.from_env(sessions=session) as client,
     ):
         slack = AsyncWebClient(os.environ["SLACK_BOT_TOKEN"], api, session=session)
-        handler = AsyncSocketModeHandler(bot(slack, client), os.environ["SLACK_APP_TOKEN"])
+        handler = AsyncSocketModeHandler(create(slack, client), os.environ["SLACK_APP_TOKEN"])
         try:
             await handler.connect_async()
             await stopped.wait()

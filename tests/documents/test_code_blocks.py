@@ -11,13 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from datadog_caselinks.sandbox import Sandbox
+from tests.documents.processes import environment
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNNABLE = {"python", "sh"}
 # Output, terminal sessions, diffs, configurations that tests/mcp reads, Sphinx directives, and parts of
 # tested programs.
 SHOWN = {"diff", "json", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
-TESTED = {"../examples", "migrating", "testing"}
+PARSED = {"dockerfile", "ini", "yaml"}  # files of the recipes, which test_recipes.py checks
+TESTED = {"../examples", "../../examples", "migrating", "testing"}
+CELLS = "recipes/jupyter.md"  # the cells of a notebook, which test_recipes.py runs one after the other
+
+
+def name_of(page: Path) -> str:
+    """Return the name of a page, with its folder if it is in a folder of ``docs``."""
+    docs = ROOT / "docs"
+    return page.relative_to(docs).as_posix() if docs in page.parents else page.name
 
 
 def blocks(page: Path) -> list[tuple[str, int, str]]:
@@ -30,7 +41,7 @@ def blocks(page: Path) -> list[tuple[str, int, str]]:
 def included() -> list[object]:
     """Return the path of each program that a page includes in part."""
     return [
-        pytest.param(page.parent, name, id=f"{page.name}:{text.count(chr(10), 0, match.start()) + 1}")
+        pytest.param(page.parent, name, id=f"{name_of(page)}:{text.count(chr(10), 0, match.start()) + 1}")
         for page in PAGES
         for text in [page.read_text()]
         for match in re.finditer(r"^```{literalinclude} (\S+)$", text, re.MULTILINE)
@@ -43,12 +54,14 @@ def readme_commands() -> list[str]:
 
 
 def runnable() -> list[object]:
-    """Return all runnable blocks except the two setup commands of the README, which are tested below."""
+    """Return all runnable blocks but notebook cells and the README's commands, which have other tests."""
     return [
-        pytest.param(page.name, language, text, id=f"{page.name}:{line}")
+        pytest.param(name_of(page), language, text, id=f"{name_of(page)}:{line}")
         for page in PAGES
         for language, line, text in blocks(page)
-        if language in RUNNABLE and not (page.name == "README.md" and language == "sh")
+        if language in RUNNABLE
+        and name_of(page) != CELLS
+        and not (page.name == "README.md" and language == "sh")
     ]
 
 
@@ -74,18 +87,19 @@ def test_a_block_runs_as_it_stands(
     program = tmp_path / ("block.py" if language == "python" else "block.sh")
     program.write_text(text)
     runner = [sys.executable, "-W", "error"] if language == "python" else ["bash", "-eu", "-o", "pipefail"]
-    command = ["caselinks", "sandbox", "--seed", "demo", "--", *runner, str(program)]
-    environment = without_datadog()
+    variables = without_datadog()
     if page == "fleet.md":
-        environment["CASELINKS_DATABASE"] = request.getfixturevalue("database")
-    done = run(command, tmp_path, environment)
+        variables["CASELINKS_DATABASE"] = request.getfixturevalue("database")
+    with Sandbox(seed="demo").in_thread() as sandbox:
+        done = run([*runner, str(program)], tmp_path, {**variables, **environment(sandbox)})
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_block_escapes_the_check(page: Path) -> None:
-    """Every block has a language that is either run or only shown."""
-    assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN
+    """Every block has a language that is run, parsed or only shown."""
+    parsed = PARSED if page.parent.name == "recipes" else set()
+    assert {language for language, _, _ in blocks(page)} <= RUNNABLE | SHOWN | parsed
 
 
 @pytest.mark.parametrize(("folder", "name"), included())

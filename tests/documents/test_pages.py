@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from tests.graph.rendering.browser import FOUND, browsing
 
 ROOT = Path(__file__).parents[2]
-PAGES = [page.stem for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "benchmark-table"]
+DOCS = ROOT / "docs"
+PAGES = [
+    page.relative_to(DOCS).with_suffix("").as_posix()
+    for page in sorted(DOCS.rglob("*.md"))
+    if page.stem != "benchmark-table"
+]
 
 in_a_browser = pytest.mark.skipif(FOUND is None, reason="there is no Chromium here")
 
@@ -29,9 +36,69 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# What people type into the search, and the recipe that they want.
+SEARCHES = {
+    "undo": "undo",
+    "revert": "undo",
+    "roll back": "undo",
+    "dry run": "dry-run",
+    "preview": "dry-run",
+    "cron": "schedule",
+    "systemd timer": "schedule",
+    "docker": "docker",
+    "container image": "docker",
+    "kubernetes": "kubernetes",
+    "CronJob": "kubernetes",
+    "github actions": "github-actions",
+    "pull request": "github-actions",
+    "aws": "aws",
+    "workload token": "aws",
+    "slack incident": "slack",
+    "duplicates": "duplicates",
+    "jupyter": "jupyter",
+    "notebook": "jupyter",
+    "throttle": "throttle",
+    "project page": "project",
+}
+FIRST_SEARCHES = {recipe: text for text, recipe in reversed(SEARCHES.items())}
+SEARCHED = pytest.mark.parametrize(("text", "recipe"), SEARCHES.items(), ids=list(SEARCHES))
+
+
+@SEARCHED
+def test_the_search_index_has_the_recipe(built: Path, text: str, recipe: str) -> None:
+    """A recipe has every word of the task that it is for, in the form that Sphinx's search looks up."""
+    english = pytest.importorskip("sphinx.search.en").SearchEnglish({})
+    script = (built / "searchindex.js").read_text()
+    index = json.loads(script.removeprefix("Search.setIndex(").removesuffix(")"))
+    wanted = index["docnames"].index(f"recipes/{recipe}")
+    for word in text.lower().split():
+        found: set[int] = set()
+        for terms in (index["terms"], index["titleterms"]):
+            pages = terms.get(english.stem(word), [])
+            found.update(pages if isinstance(pages, list) else [pages])
+        assert wanted in found, word
+
+
+@in_a_browser
+async def test_the_search_shows_the_recipe_at_the_top(built: Path, tmp_path: Path) -> None:
+    """Of what the search of the built pages shows, one of the first five results is the recipe."""
+    finished = """new Promise(done => setInterval(() => {
+        if (/finished/.test(document.querySelector('.search-summary')?.innerText)) done();
+    }, 20))"""
+    listed = "[...document.querySelectorAll('#search-results li a')].map(link => link.pathname)"
+    async with browsing(tmp_path) as tab:
+        for recipe, text in FIRST_SEARCHES.items():
+            address = f"{(built / 'search.html').as_uri()}?q={quote(text)}"
+            await tab.open(address, width=1100, height=800)
+            await tab.send("Runtime.evaluate", expression=finished, awaitPromise=True)
+            found = [Path(name).relative_to(built) for name in await tab.value(listed)]
+            assert Path("recipes", f"{recipe}.html") in found[:5], (text, found[:6])
+
+
 def test_they_are_built_without_a_warning(built: Path) -> None:
     """Sphinx builds every page without a warning."""
-    assert {path.stem for path in built.glob("*.html")} >= set(PAGES)
+    files = built.rglob("*.html")
+    assert {path.relative_to(built).with_suffix("").as_posix() for path in files} >= set(PAGES)
 
 
 @in_a_browser
