@@ -88,12 +88,13 @@ def install(session: nox.Session, *names: str, extras: str = "[cli,distributed,p
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting; the form of the workflows."""
+    """Style and formatting; the form of the workflows and of the documentation's settings."""
     session.install(*groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     workflows = [str(file) for file in Path(".github", "workflows").iterdir()]
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
+    session.run("check-jsonschema", "--builtin-schema=vendor.readthedocs", ".readthedocs.yaml")
 
 
 @nox.session(default=False)
