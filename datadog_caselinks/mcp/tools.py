@@ -70,8 +70,8 @@ _MAX_BLOCKER_DEPTH: Final = 25
 EntityText = Annotated[
     str,
     Field(
-        description="A case key such as SHOP-1, an incident with this prefix such as incident:123, the URL "
-        "of a case or incident, a UUID, page:UUID or conversation:UUID.",
+        description="A case key such as SHOP-1, an incident with this prefix such as incident:123 or "
+        "incident:IR-123, the URL of a case or incident, a UUID, page:UUID or conversation:UUID.",
         max_length=500,
     ),
 ]
@@ -149,7 +149,7 @@ class Tools:
         limit: Limit = 20,
         cursor: Cursor = None,
     ) -> views.FoundIncidents:
-        """Find incidents by number, filters or words, newest first.
+        """Find incidents by number, filters or words, newest first, without their dates.
 
         If words find nothing, use a filter, or an empty query, and choose by the titles.
         """
@@ -162,7 +162,8 @@ class Tools:
         return views.FoundIncidents(
             incidents=list(map(views.found_incident, found)),
             next_cursor=next_cursor,
-            hint=_hint(found, query),
+            hint=_hint(found, query)
+            and "nothing has all of these words: use state:active, or an empty query",
         )
 
     async def show_entity(self, entity: EntityText) -> views.ShownEntity:
@@ -214,6 +215,7 @@ class Tools:
         """Show everything that blocks a case, directly or through other cases: the chain of each blocker.
 
         Also the order in which to work on the blockers that are not closed, and cycles, which allow no order.
+        Children of a case are not read: call it for each of them.
         """
         client, resolver = self._client, self._client.resolver()
         blocked = await resolver.entity(entity)
@@ -246,9 +248,10 @@ class Tools:
             int, Field(description="Cut off a larger graph.", ge=1, le=200)
         ] = MAX_ENTITIES,
     ) -> views.Graph:
-        """Draw the links around one or more entities as a Mermaid flowchart, with cycles marked.
+        """Draw the links around one or more entities as a Mermaid flowchart, and list what is still open.
 
-        Use it to see or show how cases and incidents hang together.
+        Use it to see or show how cases and incidents hang together, such as chains of causes. Cycles are
+        marked. The result does not say what lies beyond depth.
         """
         async with _reporting(context) as on_progress:
             graph = await self._client.read_graph(
@@ -260,6 +263,15 @@ class Tools:
             mermaid=drawn(graph),
             entities=len(graph.entities),
             links=len(graph.links),
+            open=[
+                views.OpenEntity(
+                    name=views.named_by(each, graph.details),
+                    title=views.quoted_title(found),
+                    status=views.status(found),
+                )
+                for each in graph.entities
+                if (found := graph.details.get(each)) and not _is_closed(found)
+            ],
             cycles=_cycles(graph) or None,
             left_out=graph.left_out or None,
             unread=[views.named_by(each, graph.details) for each in graph.unread] or None,
@@ -501,12 +513,8 @@ def _blockers(graph: LinkGraph) -> views.Blockers:
             way.append(towards[way[-1]])
         return [views.named_by(each, known) for each in way]
 
-    def is_closed(each: Entity) -> bool:
-        found = known.get(each)
-        return found is not None and found.stage == "CLOSED"
-
     # A case that is closed neither blocks nor is blocked.
-    is_due = {each: not is_closed(each) for each in graph.entities} | {root: True}
+    is_due = {each: not _is_closed(known.get(each)) for each in graph.entities} | {root: True}
     links = tuple(link for link in graph.links if is_due[link.parent] and is_due[link.child])
     due = LinkGraph(root, links, graph.cases, incidents=graph.incidents)
     order = None
@@ -520,7 +528,7 @@ def _blockers(graph: LinkGraph) -> views.Blockers:
                 name=views.named_by(each, known),
                 title=views.quoted_title(known.get(each)),
                 status=views.status(known.get(each)),
-                is_closed=is_closed(each),
+                is_closed=_is_closed(known.get(each)),
                 path=path(each),
             )
             for each in blockers
@@ -529,6 +537,10 @@ def _blockers(graph: LinkGraph) -> views.Blockers:
         cycles=_cycles(due) or None,
         left_out=(graph.left_out + len(graph.unread)) or None,
     )
+
+
+def _is_closed(found: Details | None) -> bool:
+    return found is not None and found.stage == "CLOSED"
 
 
 def _cycles(graph: LinkGraph) -> list[list[str]]:

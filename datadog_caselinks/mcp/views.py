@@ -133,9 +133,18 @@ class Blockers(View):
         Field(description="The blockers that are not closed, in the order in which to work on them."),
     ] = None
     cycles: Annotated[
-        list[list[str]] | None, Field(description="Cases that block each other in a circle: no order exists.")
+        list[list[str]] | None,
+        Field(description="Each case blocks the next, and the last the first: no order exists."),
     ] = None
     left_out: Annotated[int | None, Field(description="Further entities that were not read.")] = None
+
+
+class OpenEntity(View):
+    """A case or incident that is not closed."""
+
+    name: Name
+    title: Title = None
+    status: str | None = None
 
 
 class Graph(View):
@@ -144,6 +153,7 @@ class Graph(View):
     mermaid: Annotated[str, Field(description="A flowchart, to show in a ```mermaid block.")]
     entities: int
     links: int
+    open: Annotated[list[OpenEntity], Field(description="The cases and incidents that are not closed.")]
     cycles: list[list[str]] | None = None
     left_out: Annotated[int | None, Field(description="Entities beyond max_entities.")] = None
     unread: Annotated[
