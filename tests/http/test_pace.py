@@ -304,7 +304,7 @@ async def test_the_wait_for_requests_in_flight_does_not_gather_requests(clock: C
 
 @stopped
 async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock) -> None:
-    """One of two operations that read the credentials at the same time gives its permit back."""
+    """One of two operations that read their credentials again at the same time gives its permit back."""
 
     async def serve(exchange: Exchange) -> None:
         is_create = exchange.seen.method == "POST"
@@ -317,19 +317,22 @@ async def test_of_two_operations_that_get_ready_together_one_waits(clock: Clock)
     async with (
         Server(serve) as server,
         CaseLinksClient(
-            server.url, BearerToken(tokens), rate="1/10s", max_concurrency=1, retry=NO_WAIT
+            server.url, BearerToken(tokens), rate="1/40s", max_concurrency=1, retry=NO_WAIT
         ) as client,
     ):
         for call in (client.create_link(new), client.list_links(PARENT)):
             await call
-            clock.advance(10)
-        tokens.is_valid.clear()
+            clock.advance(40)
+        await client.list_links(PARENT)
         calls = [asyncio.create_task(client.create_link(new)), asyncio.create_task(client.list_links(PARENT))]
         await settle(50)
+        tokens.is_valid.clear()
+        clock.advance(40)
+        await settle(50)
         tokens.is_valid.set()
-        for count in (3, 4):
+        for count in (4, 5):
             await until_sent(server, count)
-            clock.advance(10)
+            clock.advance(40)
         await asyncio.gather(*calls)
 
 
