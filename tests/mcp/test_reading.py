@@ -77,10 +77,10 @@ class TestFindCases:
             sentence = await agent.call("find_cases", query="parcel labels are printed twice")
             word = await agent.call("find_cases", query="nothingness")
             incident = await agent.call("find_incidents", query="checkout incident")
-        hint = "nothing has all of these words: use fewer, other ones, or (one OR another)"
-        assert sentence == {"cases": [], "hint": hint}
+        nothing = "nothing has all of these words: use"
+        assert sentence == {"cases": [], "hint": f"{nothing} fewer, other ones, or (one OR another)"}
         assert word == {"cases": []}
-        assert incident == {"incidents": [], "hint": hint}
+        assert incident == {"incidents": [], "hint": f"{nothing} state:active, or an empty query"}
 
     async def test_it_leaves_out_what_is_not_known(self, sandbox: Sandbox, server: AgentServer) -> None:
         """A case without a priority has no priority in the result."""
@@ -268,6 +268,15 @@ class TestGraph:
         assert (graph["entities"], graph["left_out"]) == (9, 5)
         assert [set(each) for each in whole["cycles"]] == [{"SHOP-24", "SHOP-25", "SHOP-26"}]
         assert "left_out" not in whole
+
+    async def test_it_lists_what_is_open(self, server: AgentServer) -> None:
+        """The cases and incidents of a graph that are not closed are a list, and not only labels."""
+        async with connected(server) as agent:
+            graph = await agent.call("graph", entities=["incident:102"])
+        assert {each["name"]: each["status"] for each in graph["open"]} == {
+            "SHOP-11": "Open",
+            "SHOP-12": "Open",
+        }
 
     async def test_a_text_in_it_is_cut(self, sandbox: Sandbox, server: AgentServer) -> None:
         """A long title takes no more room in a picture than elsewhere."""
