@@ -168,7 +168,7 @@ async def test_the_next_run_waits_as_long_as_the_ending_takes(
     tries = counted_tries(monkeypatch)
     await by_break(start)
     again = asyncio.create_task(first(start))
-    while len(tries) < 6 and not again.done():  # noqa: ASYNC110 - the work of a thread
+    while (len(tries) < 6 or not closing.is_set()) and not again.done():  # noqa: ASYNC110 - in threads
         await asyncio.sleep(0.001)
     assert closing.is_set()
     assert not again.done()
