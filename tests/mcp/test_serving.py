@@ -140,8 +140,10 @@ class TestCommand:
                 await call_forever(agent)
         assert {each.method for each in sandbox.requests} == {"GET", "POST", "DELETE"}
         first, *lines, last = log.read_text().splitlines()
+        logged = re.compile(" INFO | WARNING ")
         assert first == f"Serving {sandbox.url} on standard input and output."
-        assert [re.split(" INFO | WARNING ", line)[1] for line in lines] == [
+        # Where the machine is busy, the end may add lines of other libraries.
+        assert [line for _, *parts in map(logged.split, lines) for line in parts] == [
             "asked to link: MAIL-1 blocks MAIL-2",
             f"link: MAIL-1 blocks MAIL-2: created: {done['link_id']}",
             "asked to unlink: MAIL-1 blocks MAIL-2",
