@@ -281,7 +281,7 @@ def with_retries(
         retried: Callable[P, Coroutine[Any, Any, R]] = backoff.on_exception(
             backoff.runtime,
             RetryableError,
-            value=attrgetter("seconds"),
+            value=lambda: attrgetter("seconds"),  # backoff calls it once for each call that it decorates
             jitter=None,
             on_backoff=_report_retry,
             logger=None,

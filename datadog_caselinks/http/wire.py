@@ -13,6 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -255,8 +256,10 @@ def incident_search_request(subject: str, query: str, offset: int) -> Request:
 
 def read_link(response: Response) -> CaseLink:
     """Return the link in ``response``, or raise the error that it reports."""
-    link, new = _read(response, envelope.decode_link), response.request.subject
-    if not isinstance(new, NewCaseLink) or identity(link) != identity(new):
+    new = response.request.subject
+    assert isinstance(new, NewCaseLink)
+    link = _read(response, partial(envelope.decode_link, new=new))
+    if identity(link) != identity(new):
         del link  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another link")
     return link
