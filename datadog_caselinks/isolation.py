@@ -7,9 +7,8 @@ raises is an error like any other. Only what ends the program passes.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 
 def log(
@@ -29,12 +28,21 @@ def log(
         pass
 
 
-@contextlib.contextmanager
-def isolated(logger: logging.Logger, message: str, *values: object) -> Iterator[None]:
-    """Run a side effect. If it raises, log ``message`` with the traceback, and go on."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
-        log(logger, logging.ERROR, message, *values, exc_info=True)
+class isolated:  # noqa: N801 - in lower case like the context managers of contextlib
+    """The context of a side effect. If it raises, ``message`` is logged with the traceback."""
+
+    __slots__ = ("_logger", "_message", "_values")
+
+    def __init__(self, logger: logging.Logger, message: str, *values: object) -> None:
+        self._logger = logger
+        self._message = message
+        self._values = values
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if error is None or isinstance(error, KeyboardInterrupt | SystemExit):
+            return False
+        log(self._logger, logging.ERROR, self._message, *self._values, exc_info=True)
+        return True

@@ -64,7 +64,7 @@ class OpenTelemetry:
 
     def is_recording(self) -> bool:
         """Return whether a provider of spans or metrics is set up. The API's own providers record nothing."""
-        return _records(trace.get_tracer_provider()) or _records(metrics.get_meter_provider())
+        return _records(type(trace.get_tracer_provider())) or _records(type(metrics.get_meter_provider()))
 
     def __call__(self, event: CallEvent) -> None:
         """Record one event."""
@@ -113,8 +113,9 @@ class OpenTelemetry:
         self._open[call][0].add_event(name, attributes)
 
 
-def _records(provider: object) -> bool:
-    return not type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+@cache
+def _records(provider: type) -> bool:
+    return not provider.__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
 def _subject(call: Call) -> dict[str, str]:
