@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
 
-from datadog_caselinks.isolation import isolated
+from datadog_caselinks.isolation import is_interruption, isolated
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ async def for_each(
         async def work_until_an_error() -> None:
             try:
                 await work()
-            except Exception as error:
+            except BaseException as error:
+                if is_interruption(error):
+                    raise
                 errors.append(error)
 
         workers = [asyncio.create_task(work_until_an_error()) for _ in range(concurrency)]

@@ -50,13 +50,14 @@ class CreateResult(NamedTuple):
     def found_by_lookup(self) -> bool:
         """Whether ``created`` rests on a lookup, so that another process may have created the link.
 
-        The response to the create was lost, and the lookup found an equal link.
+        The response to the create was lost, and the lookup found an equal link; or the link existed when a
+        run continued an earlier one, which may have sent it.
         """
         return False
 
 
 class _FoundResult(CreateResult):
-    """A link that this call has probably created: the response was lost, and a lookup found the link."""
+    """A link that a lookup found, and of which nobody knows for certain who created it."""
 
     __slots__ = ()
 
@@ -160,7 +161,7 @@ class Creator:
         earlier = CaseLinksError(f"an earlier run may have sent {new}")
         creation.mark_ambiguous(earlier, self._policy.wait_after_earlier_run)
         found = await self._resolve(creation)
-        return CreateResult(found, created=False) if found else await self._create(creation)
+        return _FoundResult(found, created=False) if found else await self._create(creation)
 
     def _begin(self, new: NewCaseLink) -> _Creation:
         return _Creation(new, wire.create_request(new), Attempts(self._policy, self._budget))

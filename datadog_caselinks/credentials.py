@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from attrs import field, frozen
 
 from datadog_caselinks.base_errors import ConfigurationError, ParameterError
+from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.messages import is_in_quotes
 
 _REDACTED: Final = "[redacted]"
@@ -194,7 +195,9 @@ async def _fetch(source: Callable[[], Awaitable[str]]) -> AuthHeaders | str:
         if not isinstance(token, Awaitable):
             return "is not awaitable: make the callable async"
         token = await token
-    except Exception as error:
+    except BaseException as error:
+        if is_interruption(error):
+            raise
         raise ConfigurationError(f"the token callable raised {type(error).__name__}") from error
     return _problem(token) or _bearer(str(token))
 

@@ -1,14 +1,27 @@
-"""Keep optional side effects, such as logs, events and progress, from changing the course of a call.
+"""Tell failures from interruptions, and keep optional side effects from changing the course of a call.
 
-Handlers, filters and observers belong to the program that uses the package, and may raise anything: a full
-disk, a closed stream, a bug. A synchronous function cannot be cancelled, so a ``CancelledError`` that it
-raises is an error like any other. Only what ends the program passes.
+Side effects are logs, events and progress. Handlers, filters and observers belong to the program that uses
+the package, and may raise anything: a full disk, a closed stream, a bug. A synchronous function cannot be
+cancelled, so a ``CancelledError`` that it raises is an error like any other. Only what ends the program
+passes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Return whether ``error`` is no failure, but ends the task or the program, such as a cancellation.
+
+    A ``CancelledError`` in a task that nobody cancelled is a failure: of another task that it awaited.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return not isinstance(error, Exception)
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def log(

@@ -133,7 +133,7 @@ class Operations:
         raise NotFoundError(
             f"cannot find incident {number}: no incident on this site has this number, or these credentials "
             "cannot access it",
-            status=200,
+            status=404,
         )
 
     async def search_incidents(self, query: str, offset: int) -> IncidentPage:

@@ -44,10 +44,12 @@ class Outage:
     It begins with a failure to connect, or with some failures in a row after sending. While :attr:`is_on`,
     each request waits in :meth:`wait`. After each of a series of growing waits one request is sent as a
     probe. The first success ends the outage and lets all requests go. An outage that lasts longer than
-    ``horizon`` becomes :attr:`is_long`: no request waits any more, each is sent once, and none is retried.
+    ``horizon``, or than ``patience`` if the server can be reached, becomes :attr:`is_long`: no request waits
+    any more, each is sent once, and none is retried.
 
     Args:
-        base: Seconds. The n-th wait for a probe is random, between half of ``base * 2**n`` and all of it.
+        base: Seconds. The n-th wait for a probe is random, between half of ``base * 2**(n - 1)`` and all
+            of it.
         cap: Seconds. The longest wait for a probe.
         horizon: Seconds after which an outage is long if the server cannot be reached. 0: nothing ever waits.
         patience: Seconds after which an outage is long if the server or a gateway can be reached, and fails.
@@ -89,7 +91,7 @@ class Outage:
             return
         now = asyncio.get_running_loop().time()
         if self.has_failures and now - self._last_failure > self._patience:
-            self.end()  # the last outage was too long ago to say anything about this failure
+            self.on_success()  # the last outage was too long ago to say anything about this failure
         self.has_failures, self._last_failure = True, now
         self._failures += 1
         if self.is_on:
@@ -102,8 +104,8 @@ class Outage:
             self._next_probe = now + max(asked, self._wait())
             log(_logger, logging.INFO, "an outage begins, and requests wait: %s", error)
 
-    def end(self) -> None:
-        """Record a success."""
+    def on_success(self) -> None:
+        """Record a success, which ends the outage."""
         if self.is_on or self.is_long:
             log(_logger, logging.INFO, "the outage is over")
         self.has_failures = self.is_long = False
@@ -120,7 +122,8 @@ class Outage:
         await released
 
     def close(self) -> None:
-        """Let all requests go, which then find the client closed."""
+        """Let all requests go, which then find the client closed. No other outage begins."""
+        self._horizon = 0.0
         self._release()
 
     def _release(self) -> None:

@@ -398,12 +398,14 @@ class Resolver:
         """Return the case with its key and title.
 
         Raises:
-            InvalidLinkError: ``reference`` is not a reference.
+            InvalidLinkError: ``reference`` is not a reference to a case.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
-        if not isinstance(reference, CaseKey | Entity):
-            raise InvalidLinkError(f"{quoted(reference)} is not a CaseKey or an Entity")
-        name = reference.key if isinstance(reference, CaseKey) else reference.id
+        match reference:
+            case CaseKey(key=name) | Entity(id=name, type=EntityType.CASE):
+                pass
+            case _:
+                raise InvalidLinkError(f"{quoted(reference)} is not a reference to a case")
         found = await self._found(name, self._look_up_case)
         assert isinstance(found, Case)
         return found
@@ -415,9 +417,11 @@ class Resolver:
             InvalidLinkError: ``reference`` is not a reference to an incident.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_incident`.
         """
-        if not isinstance(reference, IncidentNumber | Entity):
-            raise InvalidLinkError(f"{quoted(reference)} is not an IncidentNumber or an Entity")
-        name = reference.number if isinstance(reference, IncidentNumber) else reference.id
+        match reference:
+            case IncidentNumber(number=name) | Entity(id=name, type=EntityType.INCIDENT):
+                pass
+            case _:
+                raise InvalidLinkError(f"{quoted(reference)} is not a reference to an incident")
         found = await self._found(f"incident:{name}", self._look_up_incident)
         assert isinstance(found, Incident)
         return found

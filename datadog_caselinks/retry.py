@@ -161,7 +161,7 @@ class RetryBudget:
     def note_success(self) -> None:
         """Note that the server works, without giving anything back."""
         if self.outage.has_failures:
-            self.outage.end()
+            self.outage.on_success()
 
 
 class RetryableError(Exception):

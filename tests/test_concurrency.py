@@ -52,3 +52,15 @@ class TestForEach:
         with pytest.raises(ZeroDivisionError):
             await collect(for_each(call, source, concurrency=2), results)
         assert sorted(results) == [1, 2]
+
+    async def test_a_cancellation_that_nobody_asked_for(self) -> None:
+        """A ``CancelledError`` of another task that a call awaits is raised: no item is lost in silence."""
+        other = asyncio.create_task(asyncio.Event().wait())
+        other.cancel()
+
+        async def call(_: int, __: int) -> int:
+            await other
+            raise AssertionError
+
+        with pytest.raises(asyncio.CancelledError):
+            await collect(for_each(call, range(9), concurrency=2), [])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from datadog_caselinks import ApiKeys, BearerToken, ConfigurationError
 from datadog_caselinks.credentials import TOKEN_VARIABLES, AuthHeaders, Credentials, credentials_from_env
 from datadog_caselinks.messages import is_in_quotes
+from tests.support.waiting import settle
 
 SECRET = "hunter2hunter2hunter2"
 OTHER_SECRET = "swordfishswordfish"
@@ -154,6 +155,31 @@ class TestBearerToken:
         """A token is a non-empty string or a callable."""
         with pytest.raises(ConfigurationError, match=rf"^token .*{problem}"):
             BearerToken(cast("Any", value))
+
+    async def test_a_callable_that_awaits_a_cancelled_task(self) -> None:
+        """A cancelled task that the callable awaits fails the call: nobody cancelled the call itself."""
+        refresh = asyncio.create_task(asyncio.Event().wait())
+        refresh.cancel()
+
+        async def source() -> str:
+            await refresh
+            return SECRET
+
+        with pytest.raises(ConfigurationError, match=r"^the token callable raised CancelledError$"):
+            await BearerToken(source).authenticate()
+
+    async def test_a_call_that_is_cancelled_in_the_callable(self) -> None:
+        """Cancelling a call while it reads the token cancels the call."""
+
+        async def source() -> str:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        call = asyncio.create_task(BearerToken(source).authenticate())
+        await settle()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
     async def test_a_callable_that_raises_is_the_cause(self) -> None:
         """The message for a callable that raises has the class only, since the text may contain the token."""

@@ -216,6 +216,7 @@ class TestExactMatch:
             f"cannot find incident {name}: no incident on this site has this number, or these credentials "
             "cannot access it"
         )
+        assert caught.value.status == 404
 
     async def test_a_key_is_compared_with_the_key_and_a_number_with_the_number(self, keys: ApiKeys) -> None:
         """A key is compared with keys and a number with numbers, since a key may have any prefix."""
@@ -444,8 +445,12 @@ class TestResolver:
 
     async def test_what_is_not_a_reference_is_refused(self, client: CaseLinksClient) -> None:
         """A lookup of an incident takes a number or an entity."""
-        with pytest.raises(InvalidLinkError, match="is not an IncidentNumber or an Entity"):
+        with pytest.raises(InvalidLinkError, match="is not a reference to an incident"):
             await client.resolver().incident(CaseKey("IR-1"))
+        with pytest.raises(InvalidLinkError, match="is not a reference to an incident"):
+            await client.resolver().incident(case(some_id(1)))
+        with pytest.raises(InvalidLinkError, match="is not a reference to a case"):
+            await client.resolver().case(incident(some_id(1)))
 
 
 class TestDetails:

@@ -350,6 +350,14 @@ class TestClosing:
             call.cancel()
         await asyncio.wait(calls)
 
+    async def test_none_begins_after_it(self, clock: Clock) -> None:
+        """Failures of requests that were in flight when the client was closed hold no call back."""
+        outage = Outage(base=1, cap=8, horizon=60)
+        outage.close()
+        for _ in range(20):
+            outage.on_failure(ConnectError("refused"), is_connected=False)
+        assert not outage.is_on
+
     async def test_a_cancelled_call_takes_no_probe(
         self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

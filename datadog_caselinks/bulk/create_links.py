@@ -64,11 +64,15 @@ class AlreadyLinked:
         The link that exists.
     ``index``
         The position of ``new`` in the source, from 0.
+    ``found_by_lookup``
+        Whether an earlier run with the same journal may have created the link just before it ended. An undo
+        of the run keeps it, and reports it.
     """
 
     new: WantedLink
     link: CaseLink
     index: int
+    found_by_lookup: bool = False
 
     @property
     def status(self) -> LinkStatus:
@@ -161,4 +165,4 @@ async def _outcome(
         return Failed(new, error, index)
     if result.created:
         return Created(new, result.link, index, result.found_by_lookup)
-    return AlreadyLinked(new, result.link, index)
+    return AlreadyLinked(new, result.link, index, result.found_by_lookup)

@@ -163,9 +163,9 @@ class Journal:
             del self._in_progress[key]
             left.set()
 
-    async def records(self, *statuses: LinkStatus) -> list[JournalRecord]:
-        """Return the records of the links with one of these statuses."""
-        return await self._in_thread(partial(self._store.records, *statuses))
+    async def records(self, is_wanted: Callable[[JournalRecord], bool]) -> list[JournalRecord]:
+        """Return the records for which ``is_wanted``, which runs in a thread, returns true."""
+        return await self._in_thread(partial(self._store.records, is_wanted))
 
     def deleting(self, delete: DeleteFunc) -> DeleteFunc:
         """Return a function that calls ``delete`` for a link, and then removes the link from the journal.

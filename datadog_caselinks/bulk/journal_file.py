@@ -10,7 +10,7 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -97,8 +97,8 @@ class JournalRecord:
     ``at``
         The time of the last change, in UTC.
     ``found_by_lookup``
-        Whether the status ``CREATED`` rests on a lookup after a lost response, so that another process may
-        have created the link.
+        Whether a lookup found the link after a lost response, or after a run that may have sent it just
+        before it ended. So the run may have created the link, or another process.
     ``keys``
         The keys of the cases that the source of the run named by their keys.
     """
@@ -195,10 +195,10 @@ class Store:
             raise
         return previous
 
-    def records(self, *statuses: LinkStatus) -> list[JournalRecord]:
-        """Return the records of the links with one of these statuses."""
+    def records(self, is_wanted: Callable[[JournalRecord], bool]) -> list[JournalRecord]:
+        """Return the records for which ``is_wanted`` returns true."""
         with _explained(self.file):
-            return [record for record in _records(self._db) if record.status in statuses]
+            return list(filter(is_wanted, _records(self._db)))
 
     def close(self) -> str | None:
         """Close the file, and return why it could not be written, if so."""

@@ -14,6 +14,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.concurrency import enumerate_async, retrieve_error
 from datadog_caselinks.errors import BadRequestError, NotFoundError, PermissionDeniedError
+from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, Reference, WantedLink, identity
 
 LOOK_AHEAD: Final = 2_000
@@ -44,16 +45,20 @@ async def choose_ends(
     """Yield each link of ``source`` with the end to list, so that few entities are listed.
 
     An entity that was chosen before is chosen again. Otherwise it is the end that more of the links ahead
-    have. Up to ``LOOK_AHEAD`` links are read ahead; a slow source delays no link that it has yielded.
+    have. Up to ``LOOK_AHEAD`` links are read ahead; a slow source delays no link that it has yielded. What is
+    no link is yielded too, to fail alone.
     """
     ahead: Counter[Reference] = Counter()
     chosen: OrderedDict[Reference, None] = OrderedDict()
 
     def count(wanted: WantedLink) -> None:
-        ahead[wanted.parent] += 1
-        ahead[wanted.child] += 1
+        if isinstance(wanted, WantedLink):
+            ahead[wanted.parent] += 1
+            ahead[wanted.child] += 1
 
     def choose(wanted: WantedLink) -> End:
+        if not isinstance(wanted, WantedLink):
+            return "parent"
         ends: dict[End, Reference] = {"parent": wanted.parent, "child": wanted.child}
         for reference in ends.values():
             ahead[reference] -= 1
@@ -94,12 +99,14 @@ async def _read_ahead(
                     await queue.put((item,))
                     if index % _PAUSE == _PAUSE - 1:
                         await asyncio.sleep(0)
-        except Exception:
-            await queue.put(None)
+        except BaseException as error:
+            if not is_interruption(error):
+                await queue.put(None)
             raise
         await queue.put(None)
 
     reader = asyncio.create_task(read())
+    reader.add_done_callback(retrieve_error)
     try:
         while (read_item := await queue.get()) is not None:
             yield read_item[0]
@@ -112,7 +119,7 @@ async def _read_ahead(
 class _List:
     """One list of an entity: the ids of the links that it showed, and of those created since.
 
-    ``task`` fills it, until it has what the list showed.
+    ``task`` fills it with what the list shows.
     """
 
     task: asyncio.Task[None] | None = None
@@ -120,6 +127,10 @@ class _List:
     def __init__(self, requested_at: float) -> None:
         self.requested_at: float = requested_at
         self.ids: dict[Identity, str] = {}
+
+    @property
+    def is_in_flight(self) -> bool:
+        return self.task is not None and not self.task.done()
 
     @property
     def is_fresh(self) -> bool:
@@ -215,26 +226,33 @@ class KnownLinks:
             known = self._lists[entity] = _List(asyncio.get_running_loop().time())
             known.task = asyncio.create_task(self._request(entity, known))
             known.task.add_done_callback(retrieve_error)
-        self._lists.move_to_end(entity)
-        if task := known.task:
-            await asyncio.wait([task])  # a call that is cancelled leaves the list to the others
-            task.result()
+        else:
+            self._lists.move_to_end(entity)
+        if known.task:
+            if known.is_in_flight:
+                await asyncio.wait([known.task])  # a call that is cancelled leaves the list to the others
+            known.task.result()
         return known.ids
 
     async def _request(self, entity: Entity, known: _List) -> None:
         try:
-            self._fill(known, await self._list_ids(entity))
+            ids = await self._list_ids(entity)
+            if self._lists.get(entity) is known:
+                self._fill(known, ids)
+            else:  # forgotten meanwhile, so only the calls that wait for it use it
+                known.ids.update(ids)
         except BaseException:
             if self._lists.get(entity) is known:
                 self.forget(entity)
             raise
-        known.task = None
 
     def _fill(self, known: _List, ids: Mapping[Identity, str]) -> None:
         for key, link_id in ids.items():
             self._keep(known, key, link_id)
         while self._size > _MAX_LINKS or len(self._lists) > _MAX_ENTITIES:
-            idle = (each for each, other in self._lists.items() if other is not known and not other.task)
+            idle = (
+                each for each, other in self._lists.items() if other is not known and not other.is_in_flight
+            )
             oldest = next(idle, None)
             if oldest is None:
                 break

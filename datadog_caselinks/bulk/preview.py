@@ -113,7 +113,7 @@ async def links_in_journal(path: str | os.PathLike[str], *, site: str) -> dict[K
     if not await asyncio.to_thread(_has_content, path):
         return {}
     async with Journal(path, site=site) as journal:
-        records = await journal.records(*LINKED)
+        records = await journal.records(lambda record: record.status in LINKED)
     return {key_of(record.new): record.link_id for record in records if record.link_id}
 
 

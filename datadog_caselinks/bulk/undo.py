@@ -15,6 +15,7 @@ from attrs import define, field
 
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.bulk.journal_file import JournalRecord
 from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, JournalError
@@ -99,7 +100,7 @@ async def open_undo(
         )
         return
     async with Journal(run, site=site) as journal:
-        records = await journal.records(LinkStatus.CREATED, LinkStatus.AMBIGUOUS)
+        records = await journal.records(_may_be_created)
         links = (
             CaseLink(record.link_id, record.new.parent, record.new.relationship, record.new.child)
             for record in records
@@ -111,6 +112,10 @@ async def open_undo(
         ambiguous = await _look_up(unsure, known, wait, concurrency) if unsure else []
         delete = journal.deleting(delete)
         yield Undo(links, ambiguous, is_cut_off=False, delete=delete, concurrency=concurrency)
+
+
+def _may_be_created(record: JournalRecord) -> bool:
+    return record.found_by_lookup or record.status in (LinkStatus.CREATED, LinkStatus.AMBIGUOUS)
 
 
 async def _look_up(
@@ -197,11 +202,12 @@ def _add(output: _Output, number: int, record: Any) -> None:
     outcome = record["outcome"]
     if not isinstance(outcome, str):
         raise TypeError("not an outcome")
-    if outcome == LinkStatus.CREATED:
+    was_found = record.get("found_by_lookup", False) is not False
+    if outcome == LinkStatus.CREATED or (outcome == LinkStatus.ALREADY_LINKED and was_found):
         link = _link(record["link"])
         if "site" in record:
             output.sites.add(str(record["site"]))
-        if record.get("found_by_lookup", False) is False:
+        if not was_found:
             output.links[link.id] = link
         else:
             output.ambiguous.append(

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
+from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, read_journal
 from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.records import link_record, records, wanted_record
 from datadog_caselinks.cli.run import Settings, with_settings
@@ -69,6 +69,6 @@ def _as_json(record: JournalRecord) -> dict[str, object]:
         "at": record.at.isoformat(),
         **wanted_record(record.wanted),
         "link": link_record(link, {}),
-        **({"found_by_lookup": record.found_by_lookup} if record.status is LinkStatus.CREATED else {}),
+        **({"found_by_lookup": record.found_by_lookup} if record.status in LINKED else {}),
         **({"error": record.error} if record.error else {}),
     }

@@ -113,9 +113,9 @@ class Report:
             self._show(outcome.index, record | error_record(outcome.error))
         else:
             shown = OutcomeLine("=", line.new, outcome.link.id, label(status))
-            record["link"] = link_record(outcome.link, {})
+            record |= {"link": link_record(outcome.link, {}), "found_by_lookup": outcome.found_by_lookup}
             if isinstance(outcome, Created):
-                record |= {"site": self._site, "found_by_lookup": outcome.found_by_lookup}
+                record["site"] = self._site
                 self._created[outcome.link.relationship] += 1
                 self._remember(outcome.link.id, number)
                 note = "found by a lookup" if outcome.found_by_lookup else ""

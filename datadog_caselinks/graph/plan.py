@@ -14,7 +14,13 @@ from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.known_links import KnownLinks
 from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurrently
-from datadog_caselinks.errors import BadRequestError, CaseLinksError, InvalidLinkError, NotFoundError
+from datadog_caselinks.errors import (
+    BadRequestError,
+    CaseLinksError,
+    InvalidLinkError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import (
@@ -22,6 +28,7 @@ from datadog_caselinks.models import (
     CaseKey,
     CaseLink,
     Entity,
+    EntityType,
     Identity,
     Incident,
     IncidentNumber,
@@ -127,6 +134,7 @@ async def plan_links(
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
     to_list = await asyncio.to_thread(_entities_to_list, list(links.values()), prune=prune)
     refused: dict[Entity, CaseLinksError] = {}
+    forbidden: set[Entity] = set()
 
     async def list_and_learn(entity: Entity) -> list[CaseLink]:
         requested_at = asyncio.get_running_loop().time()
@@ -137,10 +145,20 @@ async def plan_links(
                 raise
             refused[entity] = error
             return []
+        except PermissionDeniedError:
+            if entity.type == EntityType.CASE:  # with these credentials no case can be listed
+                raise
+            forbidden.add(entity)
+            return []
         known.learn(entity, await asyncio.to_thread(ids_by_identity, links), requested_at)
         return links
 
-    lists = await map_concurrently(list_and_learn, to_list, concurrency=concurrency, progress=progress)
+    list_all = partial(map_concurrently, list_and_learn, concurrency=concurrency, progress=progress)
+    lists = await list_all(to_list)
+    if forbidden:  # their links are found at the other end, which is a case
+        prune = False
+        ends = _ends(link for link in links.values() if not forbidden.isdisjoint((link.parent, link.child)))
+        lists |= await list_all([entity for entity in ends if entity not in lists])
     if on_failure:
         for reference, link in list(links.items()):
             if reason := refused.get(link.parent) or refused.get(link.child):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import re
@@ -36,6 +35,7 @@ from datadog_caselinks.http.proxies import split_proxy
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.trust import Trust, require_verifying
 from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.parameters import require_seconds
 from datadog_caselinks.sites import Site
@@ -123,7 +123,7 @@ class Transport:
         try:
             return await self._exchange(request, session, auth, upload)
         except BaseException as error:
-            if _ends_the_call(error):
+            if is_interruption(error):
                 # The same error without the frames and errors below: they contain keys, and responses that
                 # may echo the keys.
                 error.__context__ = error.__cause__ = None
@@ -201,17 +201,6 @@ def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
     """Return the headers of a request. Cached, because ``auth`` is usually the same object."""
     own = {"Accept": "application/json", "Content-Type": "application/json"}
     return CIMultiDict({**own, **auth.headers})
-
-
-def _ends_the_call(error: BaseException) -> bool:
-    """Return whether ``error`` is not a failure of the request, but ends the call, such as a cancellation.
-
-    A ``CancelledError`` of a call that nobody cancelled is a failure: of a task that a middleware awaits.
-    """
-    if not isinstance(error, asyncio.CancelledError):
-        return not isinstance(error, Exception)
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 async def _read(response: aiohttp.ClientResponse, request: Request) -> tuple[bytes, int]:
@@ -310,6 +299,7 @@ def _describe(error: OSError, redact: Callable[[str], str]) -> str:
         return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
     if getattr(error, "winerror", None):  # on Windows errno is often EINVAL, whatever happened
         return str(error.strerror).rstrip(".").lower()
-    if isinstance(error.errno, int) and error.errno:  # libraries also raise OSError("why", "more")
+    # Libraries also raise OSError("why", "more"), and the numbers of a failed name lookup are below 0.
+    if isinstance(error.errno, int) and error.errno > 0:
         return os.strerror(error.errno).lower()
     return (redact(str(error)) or re.sub("(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)).lower()

@@ -667,10 +667,14 @@ class TestJournal:
         assert isinstance(found, AlreadyLinked)
         assert [stored.id for stored in sandbox.links] == [found.link.id]
 
-    async def test_what_is_no_link_is_refused_and_not_kept(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("ensure", [False, True])
+    async def test_what_is_no_link_is_refused_and_not_kept(
+        self, sandbox: Sandbox, tmp_path: Path, ensure: bool
+    ) -> None:
         """A value that is not a link fails on its own and is not recorded."""
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
-            outcomes = await outcomes_of(links, ["no link", link(1)], journal=tmp_path / "journal")
+            wanted = ["no link", link(1)]
+            outcomes = await outcomes_of(links, wanted, journal=tmp_path / "journal", ensure=ensure)
         assert isinstance(outcomes[0], Failed)
         assert type(outcomes[0].error) is InvalidLinkError
         assert isinstance(outcomes[1], Created)

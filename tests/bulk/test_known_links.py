@@ -17,11 +17,13 @@ from datadog_caselinks import (
     CaseLinksClient,
     Created,
     Entity,
+    Failed,
     LinkStatus,
     NewCaseLink,
     NotFoundError,
     PermissionDeniedError,
     ServerError,
+    SessionError,
     WantedLink,
 )
 from datadog_caselinks.bulk import known_links
@@ -132,6 +134,20 @@ class TestFewLists:
         run = client.create_links(broken(), ensure=True)
         assert isinstance(await anext(run), Created)
         with pytest.raises(RuntimeError, match="the source is broken"):
+            await anext(run)
+
+    async def test_a_source_that_awaits_a_cancelled_task(self, client: CaseLinksClient) -> None:
+        """A ``CancelledError`` that the source raises by itself ends the run, instead of hanging it."""
+        other = asyncio.create_task(asyncio.Event().wait())
+        other.cancel()
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            yield HUB.causes(case(some_id(1)))
+            await other
+
+        run = client.create_links(source(), ensure=True)
+        assert (await anext(run)).status is LinkStatus.CREATED
+        with pytest.raises(asyncio.CancelledError):
             await anext(run)
 
     async def test_the_entities_that_are_remembered_are_bounded(
@@ -275,6 +291,33 @@ class TestMemory:
             for each in cases(5):
                 await known.find(HUB.causes(each), "parent")
         assert lists.requested == [HUB]
+
+    async def test_a_list_that_was_forgotten_in_flight_takes_no_room(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A list that is forgotten in flight answers the calls that wait for it, and drops no other list."""
+        monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
+        a, b, c = cases(3)
+        lists = Lists(links=8)
+        async with KnownLinks(lists) as known:
+            waiting = asyncio.create_task(known.find(a.blocks(case(some_id(10_000))), "parent"))
+            await asyncio.sleep(0)
+            known.forget(a)
+            found = await waiting
+            assert found
+            assert found.id == f"{a.id}-0"
+            for each in (b, b):
+                await known.find(each.blocks(c), "parent")
+        assert lists.requested == [a, b]
+
+    async def test_a_list_that_fails_at_once(self, sandbox: Sandbox) -> None:
+        """If a list fails before anything is sent, its links fail with its error, and the run goes on."""
+        client = CaseLinksClient(sandbox.site, sandbox.credentials)
+        await client.close()
+        outcomes = [each async for each in client.create_links(fan_in(), ensure=True)]
+        assert Counter(type(each.error) for each in outcomes if isinstance(each, Failed)) == {
+            SessionError: COUNT
+        }
 
     async def test_the_entities_that_are_remembered_are_bounded(
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch

@@ -266,6 +266,24 @@ class TestFoundByLookup:
                     assert [type(each) async for each in undo.delete()] == [Deleted] * len(expected)
         assert [link["id"] for link in api.links] == [found.link.id]
 
+    async def test_a_link_in_flight_at_the_end_of_a_run_is_not_deleted_but_reported(
+        self, client: CaseLinksClient, journal: Path, tmp_path: Path
+    ) -> None:
+        """A run may have created a link just before it was killed; the run after it cannot know."""
+        async with Journal(journal, site=client.site.api_url) as killed, killed.entry(A):
+            link = await client.create_link(A)  # whose outcome is never recorded
+        outcome, other = await linked(client, journal, A, B)
+        assert (outcome.status, outcome.found_by_lookup) == (LinkStatus.ALREADY_LINKED, True)
+        output = tmp_path / "run.jsonl"
+        record = json.loads(outcome_line(link, "already_linked")) | {"found_by_lookup": True}
+        output.write_text(json.dumps(record))
+        async with client.undo(output) as undo:
+            assert (undo.links, len(undo.ambiguous)) == ((), 1)
+        async with client.undo(journal) as undo:
+            assert undo.links == (other.link,)
+            (ambiguous,) = undo.ambiguous
+            assert ambiguous.startswith(f"{A} exists with the id {link.id}, and another process")
+
     async def test_after_it_is_gone_it_is_not_named(self, keys: Any, journal: Path) -> None:
         """A found link that no longer exists is not reported."""
         api = Api()

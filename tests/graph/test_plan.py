@@ -172,6 +172,37 @@ class TestPlanLinks:
             (itself, InvalidLinkError),
         ]
 
+    async def test_an_incident_that_may_not_be_listed(self, keys: ApiKeys) -> None:
+        """Where the credentials may not list an incident, its links are found at the cases, without prune."""
+        api, outage = Api(), incident(some_id(900))
+        api.make(
+            {
+                "parent_entity_type": "INCIDENT",
+                "parent_entity_id": outage.id,
+                "relationship": "CAUSES",
+                "child_entity_type": "CASE",
+                "child_entity_id": A.id,
+            }
+        )
+
+        async def step(exchange: Exchange) -> None:
+            is_of_incident = exchange.seen.method == "GET" and outage.id in exchange.seen.target
+            await (answers(403) if is_of_incident else api)(exchange)
+
+        async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
+            plan = await client.plan_links([outage.causes(A), outage.causes(B)], prune=True)
+        assert (plan.create, [link.child for link in plan.keep], plan.delete) == (
+            (outage.causes(B),),
+            [A],
+            (),
+        )
+
+    async def test_credentials_that_may_list_no_case(self, keys: ApiKeys) -> None:
+        """A 403 for a case concerns all cases, so it is raised."""
+        async with Server(answers(403)) as server, CaseLinksClient(server.url, keys) as client:
+            with pytest.raises(PermissionDeniedError):
+                await client.plan_links([A.blocks(B)])
+
     async def test_keys_without_a_case_are_named_all_at_once(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,6 +59,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "an OSError with a number beyond C": lambda: OSError(2**80, "too large"),
     "a TLS error without a reason": lambda: ssl.SSLError("the tunnel is closed"),
     "aiohttp's error about a response, without its request": lambda: aiohttp.ClientResponseError(None, ()),  # type: ignore[arg-type]
+    "an OSError with the number of a failed name lookup": lambda: socket.gaierror(-2, "name not known"),
     "an OSError": lambda: ConnectionRefusedError(111, "refused"),
     "aiohttp's base class": lambda: aiohttp.ClientError("the tunnel is closed"),
     "a cancellation that nobody asked for": asyncio.CancelledError,
@@ -119,6 +121,16 @@ class TestBeforeSending:
             with pytest.raises(ConnectError, match="nothing was sent"):
                 await client.create_link(NEW)
         assert server.seen == []
+
+    async def test_a_failed_name_lookup_is_described(self) -> None:
+        """The number of a failed name lookup is not one of the system's, so its text is quoted."""
+        connector = FailingConnector(lambda: socket.gaierror(-2, "name not known"))
+        async with (
+            Server(created) as server,
+            client_of(server, aiohttp.ClientSession(connector=connector)) as client,
+        ):
+            with pytest.raises(ConnectError, match="name not known"):
+                await client.create_link(NEW)
 
     async def test_create_links_goes_on(self) -> None:
         """Each link of ``create_links`` gets an outcome, although a connector raises for each."""
