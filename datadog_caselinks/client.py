@@ -80,7 +80,7 @@ _FOUND_FOR: Final = 300.0
 
 
 _MAX_REPEATED: Final = 10
-"""Pages without a new case, one after the other, that end a search. New cases may shift some pages."""
+"""Pages in a row without anything new that end a search. New cases or incidents may shift some pages."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -114,7 +114,7 @@ class CaseLinksClient:
         retry: When a failed attempt is repeated.
         max_concurrency: The most requests in flight at once; further calls wait.
         rate: A limit of your own on the requests, such as ``"50/1s"`` or ``Rate(50, 1)``: no more are sent in
-            any such period, also if the server allows more. By default, only the server's limit counts.
+            any such period, even if the server allows more. By default, only the server's limit counts.
         timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
             the rate limit or for the next attempt does not count.
         proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them; ``None`` or an empty
@@ -258,7 +258,7 @@ class CaseLinksClient:
 
         Args:
             source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead, and
-                2,000 with ``ensure``. A generator is closed at the end of the run, even if the run ends
+                2,000 more with ``ensure``. A generator is closed at the end of the run, even if the run ends
                 early.
             concurrency: The most creates in flight at once; by default the ``max_concurrency`` of the client.
             ensure: Look up each link first, and create it only if it is missing. Few lists answer for many
@@ -670,8 +670,8 @@ class CaseLinksClient:
     async def close(self) -> None:
         """Close the client, and its connections unless they are shared.
 
-        Calls that are waiting fail with :class:`SessionError`. Requests in flight fail too, unless the
-        connections are shared. Closing twice is safe.
+        A call that waits fails with :class:`SessionError` when its wait ends. Requests in flight fail too,
+        unless the connections are shared. Closing twice is safe.
         """
         self._requester.close()
         if not self._is_shared:
@@ -687,7 +687,7 @@ class CaseLinksClient:
         return f"CaseLinksClient({self.site!r})"
 
     def _fenced(self, check: Check) -> Self:
-        """Return this client with a check right before each create is sent."""
+        """Return a copy of this client that runs ``check`` right before it sends each create."""
         fenced = copy.copy(self)
         fenced._creator = self._creator.through(FencedRequester(self._requester, check))
         return fenced

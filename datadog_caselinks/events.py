@@ -96,7 +96,7 @@ class Call(_Observed):
         if error is None:
             self.outcome = _outcome(self.result)
         elif isinstance(error, Exception):
-            self.error, self.outcome = error, _failure(error)
+            self.error, self.outcome = error, failure_status(error)
         else:  # a cancellation is not kept: its traceback holds everything that was in progress
             self.outcome = "cancelled"
         self.notify(CallFinished(self, asyncio.get_running_loop().time() - self._started_at))
@@ -201,7 +201,7 @@ class Observer:
             try:
                 result = await create(new)
             except Exception as error:
-                counts[_failure(error)] += 1
+                counts[failure_status(error)] += 1
                 raise
             finally:
                 _current.reset(token)
@@ -278,7 +278,8 @@ def _new_call(operation: str, subject: object, observers: Sequence[OnEvent]) -> 
     return call
 
 
-def _failure(error: Exception) -> LinkStatus:
+def failure_status(error: Exception) -> LinkStatus:
+    """Return the outcome of a create that failed with ``error``."""
     return LinkStatus.AMBIGUOUS if isinstance(error, AmbiguousResultError) else LinkStatus.FAILED
 
 

@@ -1,4 +1,4 @@
-"""List, get and delete: operations that are safe to repeat, so each is retried as the policy says."""
+"""List, get, search and delete: operations that are safe to repeat, so each is retried as the policy says."""
 
 from __future__ import annotations
 

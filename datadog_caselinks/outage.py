@@ -19,8 +19,8 @@ from datadog_caselinks.isolation import log
 _logger = logging.getLogger(__name__)
 
 _SUSPICIOUS: Final = 10
-"""Failures in a row, without a success between them, after which requests are held back. Half of all requests
-may fail, and ten in a row hardly ever do."""
+"""Failures in a row, without a success between them, after which requests are held back. Even if half of all
+requests fail, ten failures in a row are rare."""
 
 _MOST_DOUBLINGS: Final = 64
 """Enough to reach any cap; a float overflows at a thousand."""

@@ -406,7 +406,7 @@ class Resolver:
                 pass
             case _:
                 raise InvalidLinkError(f"{quoted(reference)} is not a reference to a case")
-        found = await self._found(name, self._look_up_case)
+        found = await self._find_or_raise(name, self._look_up_case)
         assert isinstance(found, Case)
         return found
 
@@ -422,7 +422,7 @@ class Resolver:
                 pass
             case _:
                 raise InvalidLinkError(f"{quoted(reference)} is not a reference to an incident")
-        found = await self._found(f"incident:{name}", self._look_up_incident)
+        found = await self._find_or_raise(f"incident:{name}", self._look_up_incident)
         assert isinstance(found, Incident)
         return found
 
@@ -454,7 +454,7 @@ class Resolver:
             self._has_warned = True
             log(_logger, logging.WARNING, "an incident is shown without its number and title: %s", error)
 
-    async def _found(self, name: str, look_up: _LookUp) -> Details:
+    async def _find_or_raise(self, name: str, look_up: _LookUp) -> Details:
         result = await self._find(name, look_up)
         if isinstance(result, CaseLinksError):
             raise copy.copy(result)  # raising the cached error itself would extend its traceback each time

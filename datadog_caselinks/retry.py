@@ -84,7 +84,7 @@ class RetryPolicy:
         Seconds. The longest wait that a server may ask for; if it asks for more, the error is raised.
     ``settle``
         Seconds between an ambiguous attempt and the lookup of its link, since a list may lag behind. This
-        wait applies as it is if the server itself reported a failure (408, 500, 501, 503). After a lost
+        wait applies as it is if the server itself reported a failure, such as a 500 or 503. After a lost
         connection, a timeout, a gateway's 502 or 504, or a response that is not about the link, the server
         may still be at work on the request, so the lookup waits five times as long.
     ``budget``

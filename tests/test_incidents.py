@@ -323,7 +323,7 @@ class TestExactMatch:
             assert len(server.seen) == 1
         (message,) = caplog.messages
         assert message.startswith(
-            "a page of the search for incident 123 has 1 member that cannot be incidents"
+            "a page of the search for incident 123 has 1 member that cannot be read as incidents"
         )
 
     @pytest.mark.parametrize(

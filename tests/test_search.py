@@ -192,7 +192,7 @@ class TestResponses:
         async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
             with caplog.at_level(logging.WARNING):
                 assert [each.id async for each in client.search_cases("a")] == [some_id(1)]
-        assert "a page of the search for 'a' has 1 member that cannot be cases" in caplog.text
+        assert "a page of the search for 'a' has 1 member that cannot be read as cases" in caplog.text
 
     @pytest.mark.parametrize(
         ("body", "reason"),

@@ -13,7 +13,6 @@ from datadog_caselinks.bulk.known_links import End
 from datadog_caselinks.concurrency import enumerate_async, for_each
 from datadog_caselinks.creation import CreateResult
 from datadog_caselinks.errors import (
-    AmbiguousResultError,
     AuthenticationError,
     CaseLinksError,
     ConnectError,
@@ -23,6 +22,7 @@ from datadog_caselinks.errors import (
     RateLimitError,
     SessionError,
 )
+from datadog_caselinks.events import failure_status
 from datadog_caselinks.models import CaseLink, LinkStatus, WantedLink
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Failed:
     @property
     def status(self) -> LinkStatus:
         """Return ``LinkStatus.AMBIGUOUS`` if the link may have been created, else ``LinkStatus.FAILED``."""
-        return LinkStatus.AMBIGUOUS if isinstance(self.error, AmbiguousResultError) else LinkStatus.FAILED
+        return failure_status(self.error)
 
 
 def would_fail_all(error: CaseLinksError, *, has_created: bool) -> bool:

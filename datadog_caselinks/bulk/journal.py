@@ -31,7 +31,7 @@ _POLL: Final = 0.01
 """Seconds between two attempts to open a file that another run is using."""
 
 _MAX_POLLS: Final = 100
-"""How often to try to open it. Counted, since the event loop may stand still for longer than any time."""
+"""How often to try to open it. A count and no timeout: the event loop may be blocked for longer than that."""
 
 _ending: Final[dict[int, Path]] = {}
 """The files of the runs of this process that are ending."""
@@ -48,7 +48,7 @@ class Entry:
     ``link``
         The link, if an earlier entry created or found it.
     ``undone_id``
-        The id of the link, if an undo that was to delete it did not come to its end.
+        The id of the link, if an undo that was to delete it did not finish.
     """
 
     previous: LinkStatus | None

@@ -41,7 +41,7 @@ class Gate:
         Args:
             operation: The operation of the request.
             max_wait: The maximum wait for the end of the rate limit's window, in seconds.
-            slots: The slots of the caller. If all are taken, more requests may wait for one.
+            slots: The slots of the caller. If all are taken, the gate assumes that more requests follow.
 
         Raises:
             RateLimitError: The rate limit is used up for more than ``max_wait`` seconds.

@@ -68,11 +68,14 @@ class Requester:
             TransportError: There is no response. Every status that the server sends is a response.
             RateLimitError: The limit is used up for longer than ``max_wait``.
             SessionError: The client is closed.
+            ConfigurationError: The credentials could not be read.
+            CaseLinksError: ``last_failure``.
         """
         self._require_open()  # before the queue: a call of a closed client must not wait to fail
         # The slot comes before the permit: the window of a permit that waits for a slot could end. Each
         # bucket has its own slots, since calls that wait for one window must not hold up those of another.
-        slots = self._slots(self._gate.bucket(request.operation))
+        bucket = self._gate.bucket(request.operation)
+        slots = self._slots(bucket)
         async with slots:
             # In the slot, so that a request which waits holds back those behind it.
             if self._outage.is_on:
@@ -87,7 +90,7 @@ class Requester:
                 self._acquire, request.operation, slots, auth, asyncio.get_running_loop().time()
             )
             if self._pace:
-                auth, permit = await self._pace.acquire(slots, acquire, self._withdraw)
+                auth, permit = await self._pace.acquire(bucket, acquire, self._withdraw)
             else:
                 auth, permit = await acquire()
             try:
@@ -120,7 +123,7 @@ class Requester:
         self._in_flight.release()
 
     def close(self) -> None:
-        """Refuse further requests, also those that wait."""
+        """Refuse further requests, including those that wait."""
         self._is_closed = True
         self._outage.close()
         if self._pace:

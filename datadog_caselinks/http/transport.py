@@ -204,7 +204,7 @@ def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
 
 
 async def _read(response: aiohttp.ClientResponse, request: Request) -> tuple[bytes, int]:
-    """Return the body and its limit, or a little more of it than that: aiohttp itself has no limit."""
+    """Read the body until it exceeds the limit. Return what was read, and the limit."""
     chunks, size, limit = [], 0, request.max_body
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
@@ -221,8 +221,8 @@ def classify(
 ) -> tuple[type[TransportError], str]:
     """Return the class and the reason of the error that corresponds to ``error``.
 
-    Its status is ignored: aiohttp reports an invalid status line as 400. ``redact`` removes the keys from a
-    text that is not our own.
+    The status of ``error`` is ignored: aiohttp reports an invalid status line as 400. ``redact`` removes the
+    keys from a text that is not our own.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError():

@@ -62,15 +62,15 @@ _INCIDENTS_PATH: Final = "/api/v2/incidents"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
 
 MAX_LIST: Final = 16 * 2**20
-"""Bytes that are read of a list: room for some 40,000 links."""
+"""The most bytes that are read of a list: room for some 40,000 links."""
 
 MAX_BODY: Final = 2**20
-"""Bytes that are read of any other response. A hundred of them may be in flight."""
+"""The most bytes that are read of any other response. A hundred of them may be in flight."""
 
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 _EXCERPT: Final = 1000
-"""Characters of a body that an error keeps."""
+"""The most characters of a body that an error keeps."""
 
 _MAX_SEARCHED: Final = 2**18
 """Bytes of a body in which an error looks for the server's reasons; servers need far fewer."""
@@ -86,7 +86,7 @@ _MAX_DEPTH: Final = 20
 """How deep ``errors`` may be nested. Python can read deeper ones, and then neither print nor pickle them."""
 
 _MAX_HEADERS: Final = 100
-"""Headers that an error keeps."""
+"""The most headers that an error keeps."""
 
 _ACTIONS: Final = {
     "create": "create {}",
@@ -112,9 +112,9 @@ PAGE_SIZE: Final = 100
 class Request(NamedTuple):
     """A request: ``target`` is path and query, ``subject`` what it is about, for messages.
 
-    ``operation`` is a key of ``_ACTIONS``: what the server may count by. ``max_body`` is the number of bytes
-    that are read of the response; a hostile one takes fifty times as much once decoded. ``extend`` is called
-    when the response is longer, and returns the number to go on with.
+    ``operation`` is a key of ``_ACTIONS``: what the server may count by. ``max_body`` is the most bytes that
+    are read of the response; a hostile one takes fifty times as much once decoded. ``extend`` is called when
+    the response is longer, and returns the new limit.
     """
 
     operation: str
@@ -283,7 +283,7 @@ def _log_skipped(where: str, kind: str, decoded: envelope.Members[Any]) -> None:
     log(
         _logger,
         logging.WARNING,
-        "%s has %s that cannot be %s, which are left out: %s",
+        "%s has %s that cannot be read as %s, which are left out: %s",
         *(where, counted(decoded.skipped, "member"), kind, one_line(decoded.first_flaw)),
         extra={"skipped": decoded.skipped},
     )
