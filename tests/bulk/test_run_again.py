@@ -18,7 +18,7 @@ from datadog_caselinks.bulk.journal_lock import locked
 from datadog_caselinks.errors import JournalError
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import some_id
-from tests.support.waiting import settle
+from tests.support.waiting import MAX_SECONDS, settle
 
 COUNT = 30
 CONCURRENCY = 10  # so that each way leaves the loop before the last link begins
@@ -245,4 +245,19 @@ class TestInUse:
             with pytest.raises(asyncio.CancelledError):
                 await run
         assert len([outcome async for outcome in start()]) == COUNT
-        assert journal._ending == {}
+        assert not journal._ending
+
+    async def test_after_an_event_loop_that_did_not_end_its_run(self, path: Path, sandbox: Sandbox) -> None:
+        """A run that its event loop did not end is not waited for: another process may have the journal."""
+
+        def begin_to_end() -> None:
+            loop = asyncio.new_event_loop()
+            left = journal.Journal(path, site=sandbox.url)
+            loop.run_until_complete(left.__aenter__())
+            left.end()
+            loop.close()
+
+        await asyncio.to_thread(begin_to_end)
+        with locked(path), pytest.raises(JournalError, match="is in use by another run"):
+            async with asyncio.timeout(MAX_SECONDS), journal.Journal(path, site=sandbox.url):
+                pass
