@@ -33,6 +33,7 @@ _POLL: Final = 0.01
 _MAX_POLLS: Final = 100
 """How often to try to open it. Counted, since the event loop may stand still for longer than any time."""
 
+
 @frozen(eq=False)
 class Entry:
     """The entry of a link that is being created. It stays ambiguous until an outcome is recorded.

@@ -57,7 +57,7 @@ _RENEW: Final = """
 INSERT INTO caselinks_leases (run, chunk, until)
 SELECT run, %s, clock_timestamp() + make_interval(secs => %s) FROM caselinks_runs WHERE run = %s
 ON CONFLICT (run, chunk) DO UPDATE SET until = EXCLUDED.until"""
-_IS_LEFT: Final = "SELECT FROM caselinks_leases WHERE run = %s AND chunk = %s"
+_IS_LEFT: Final = "SELECT true FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _RELEASE: Final = "DELETE FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
 _PENDING: Final = """
