@@ -14,7 +14,7 @@ import pytest
 from datadog_caselinks import CaseLinksClient, LinkStatus, Outcome, RetryPolicy, case
 from datadog_caselinks.bulk import journal
 from datadog_caselinks.bulk.journal_file import Store
-from datadog_caselinks.bulk.journal_lock import locked
+from datadog_caselinks.bulk.journal_lock import locked, locked_if_free
 from datadog_caselinks.errors import JournalError
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import some_id
@@ -258,6 +258,10 @@ class TestInUse:
             loop.close()
 
         await asyncio.to_thread(begin_to_end)
-        with locked(path), pytest.raises(JournalError, match="is in use by another run"):
-            async with asyncio.timeout(MAX_SECONDS), journal.Journal(path, site=sandbox.url):
-                pass
+        async with asyncio.timeout(MAX_SECONDS):
+            with contextlib.ExitStack() as other:
+                while not other.enter_context(locked_if_free(path)):  # noqa: ASYNC110 - in a thread
+                    await asyncio.sleep(0.001)
+                with pytest.raises(JournalError, match="is in use by another run"):
+                    async with journal.Journal(path, site=sandbox.url):
+                        pass
