@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import AsyncMock
 
 import aiohttp
 import pytest
@@ -25,7 +26,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import compatibility, transport
-from datadog_caselinks.http.compatibility import BlindTracker, closing
+from datadog_caselinks.http.compatibility import BlindTracker, Decompressed, closing
 from datadog_caselinks.http.wire import MAX_LIST
 from tests.support.api import Api
 from tests.support.ids import some_id
@@ -166,6 +167,13 @@ class TestDecompression:
         async with Server(step) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
             with pytest.raises(CaseLinksError, match=error):
                 await client.list_links(NEW.parent)
+
+    async def test_a_piece_that_ends_within_the_header(self) -> None:
+        """A piece that has no content yet is not the end of a body."""
+        packed = gzip.compress(b"text")
+        content = SimpleNamespace(readany=AsyncMock(side_effect=[packed[:5], packed[5:], b""]))
+        decompressed = Decompressed(cast("aiohttp.StreamReader", content), "gzip")
+        assert [await decompressed.readany() for _ in range(2)] == [b"text", b""]
 
     async def test_a_bomb(self) -> None:
         """A small body that becomes a large one takes the memory of its limit only."""
