@@ -13,8 +13,8 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Final, Self, TypeVar
+from weakref import WeakSet
 
 from attrs import frozen
 
@@ -32,9 +32,6 @@ _POLL: Final = 0.01
 
 _MAX_POLLS: Final = 100
 """How often to try to open it. A count and no timeout: the event loop may be blocked for longer than that."""
-
-_ending: Final[dict[int, Path]] = {}
-"""The files of the runs of this process that are ending."""
 
 
 @frozen(eq=False)
@@ -113,7 +110,7 @@ class Journal:
 
     def end(self) -> None:
         """Announce that the run is ending: the next one in this process waits for that."""
-        _ending[id(self)] = self._store.file
+        _ending.add(self)
 
     async def once(
         self, new: NewCaseLink, create: CreateFunc, resume: CreateFunc, *, wanted: WantedLink | None = None
@@ -197,7 +194,7 @@ class Journal:
                 raise self._store.in_use()
             if not polls:
                 gc.collect()  # ends a run that only a reference cycle keeps, such as that of a traceback
-            polls += self._store.file not in list(_ending.values())
+            polls += self._store.file not in {each._store.file for each in list(_ending)}
             await asyncio.sleep(_POLL)
 
     async def _begin(self, write: Write) -> Previous:
@@ -246,7 +243,7 @@ class Journal:
                 except asyncio.CancelledError as error:
                     cancelled = error
         finally:
-            _ending.pop(id(self), None)
+            _ending.discard(self)
         self._thread.shutdown()  # does not block, because the thread has no work left
         if cancelled:
             raise cancelled
@@ -254,6 +251,10 @@ class Journal:
 
     def _in_thread(self, function: Callable[[], _Result]) -> asyncio.Future[_Result]:
         return asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+_ending: Final = WeakSet[Journal]()
+"""The journals of the runs of this process that are ending, while their event loops exist."""
 
 
 def _keys(new: NewCaseLink, wanted: WantedLink | None) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar, Unpack
 
@@ -33,6 +34,9 @@ _SPEAKING: Final = 0.5
 
 _received = signal.SIGINT
 """The signal that ends the run; Ctrl-C does it without a handler of ours."""
+
+_last_words = threading.Lock()
+"""Held once the last message is due, by the run or by what ends its process, so that it appears once."""
 
 
 @frozen
@@ -174,8 +178,14 @@ def run(
     work: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 ) -> T:
     """Run ``work``. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_cancel_on_signals(work))
+    global _last_words
+    _last_words = threading.Lock()
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_cancel_on_signals(work))
+    except RunInterruptedError:
+        _last_words.acquire()  # forever if the process is being ended
+        raise
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -222,6 +232,8 @@ async def end_within(seconds: float, work: Coroutine[Any, Any, T], last_words: C
             await asyncio.wait([task])
         except asyncio.CancelledError:
             _end_process(last_words)
+        if not task.cancelled() and task.exception():
+            raise  # the error is of the end, such as that of a library whose streams close in any order
     return task.result()
 
 
@@ -229,8 +241,11 @@ def _end_process(last_words: Callable[[], None]) -> None:
     """End the process with the exit status of the received signal, even if standard error is blocked."""
 
     def speak() -> None:
-        last_words()
-        click.echo("Interrupted.", err=True)
+        if _last_words.acquire(blocking=False):
+            last_words()
+            click.echo("Interrupted.", err=True)
+        else:
+            time.sleep(_SPEAKING)  # the run is speaking, and may end the process by itself
 
     speaking = threading.Thread(target=speak, daemon=True)
     speaking.start()

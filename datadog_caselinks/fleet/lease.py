@@ -35,7 +35,11 @@ _INTERVAL: Final = 0.5
 """Seconds between two renewals, which also write the outcomes."""
 
 _LEASE: Final = 5.0
-"""Seconds after a renewal in which no other worker begins, even if the lock is free."""
+"""Seconds that a worker waits after it took the lock of a previous holder, which may still be sending.
+
+The wait begins with the lock, since a holder renews over the connection that has it: no renewal is later. The
+clock is that of the worker, because the clock of the database may be set, and its time of the last renewal
+says nothing then."""
 
 _SEND_WITHIN: Final = 3.0
 """Seconds after a renewal in which creates may be sent. The rest of ``_LEASE`` is for the server to apply the
@@ -53,9 +57,7 @@ _RENEW: Final = """
 INSERT INTO caselinks_leases (run, chunk, until)
 SELECT run, %s, clock_timestamp() + make_interval(secs => %s) FROM caselinks_runs WHERE run = %s
 ON CONFLICT (run, chunk) DO UPDATE SET until = EXCLUDED.until"""
-_LEFT: Final = """
-SELECT extract(epoch FROM until - clock_timestamp())::double precision FROM caselinks_leases
-WHERE run = %s AND chunk = %s"""
+_IS_LEFT: Final = "SELECT true FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _RELEASE: Final = "DELETE FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
 _PENDING: Final = """
@@ -119,9 +121,9 @@ class Lease:
     async def _begin(self) -> None:
         """Wait until the previous holder, which may not have noticed its end, sends nothing more."""
         with translate_errors():  # the table may be missing
-            left = await self._rows(_LEFT, *self._chunk)
-        if left:
-            await asyncio.sleep(min(left[0][0], _LEASE))
+            is_left = await self._rows(_IS_LEFT, *self._chunk)
+        if is_left:
+            await asyncio.sleep(_LEASE)
         await self.write()
 
     async def confirm(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.compression_utils import ZLibDecompressor
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -31,7 +33,23 @@ UploadTracker: Final[type[aiohttp.UploadTracker | BlindTracker]] = getattr(
 MAX_HEADER: Final = 2**16
 """Bytes of the longest response header. aiohttp's own limit is 8,190, and proxies add longer ones."""
 
-_LIMITS: Final[dict[str, Any]] = {"max_line_size": MAX_HEADER, "max_field_size": MAX_HEADER}
+_OPTIONS: Final[dict[str, Any]] = {
+    "max_line_size": MAX_HEADER,
+    "max_field_size": MAX_HEADER,
+    "auto_decompress": True,
+}
+
+_DECOMPRESSES_IN_PIECES: Final = hasattr(ZLibDecompressor, "data_available")
+"""Whether aiohttp decompresses a body only as fast as it is read, as since 3.14.0.
+
+Before, it decompresses all that has arrived: 64 kB can become 64 MB, in each request at once.
+"""
+
+OWN_HEADERS: Final = {} if _DECOMPRESSES_IN_PIECES else {"Accept-Encoding": "gzip, deflate"}
+"""Headers of each request: the encodings that ``Decompressed`` knows."""
+
+_PIECE: Final = 2**16
+"""Bytes that ``Decompressed`` decompresses at a time."""
 
 _BEFORE_SENDING: Final = (
     aiohttp.ClientConnectorError,
@@ -42,9 +60,79 @@ _BEFORE_SENDING: Final = (
 """Errors of a request that has no connection yet."""
 
 
-def request_options(upload: aiohttp.UploadTracker | BlindTracker) -> dict[str, Any]:
-    """Return the options of a request that ``upload`` tracks."""
-    return _LIMITS if isinstance(upload, BlindTracker) else {**_LIMITS, "upload_tracker": upload}
+def request_options(
+    upload: aiohttp.UploadTracker | BlindTracker, session: aiohttp.ClientSession
+) -> dict[str, Any]:
+    """Return the options of a request of ``session`` that ``upload`` tracks."""
+    options = _OPTIONS
+    # Middlewares may read the body, and expect that it is decompressed.
+    if not _DECOMPRESSES_IN_PIECES and not getattr(session, "_middlewares", ()):
+        options = {**_OPTIONS, "auto_decompress": False}
+    return options if isinstance(upload, BlindTracker) else {**options, "upload_tracker": upload}
+
+
+class Decompressed:
+    """The content of a response, which is decompressed while it is read.
+
+    Args:
+        content: The compressed content.
+        encoding: Its encoding, ``gzip`` or ``deflate``.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, encoding: str) -> None:
+        self._content = content
+        self._encoding = encoding
+        self._stream: zlib._Decompress | None = None
+
+    async def readany(self) -> bytes:
+        """Return the next bytes, at most ``_PIECE``, or nothing at the end.
+
+        Raises:
+            aiohttp.ClientPayloadError: The content does not have the encoding.
+        """
+        while True:
+            stream = self._stream
+            data = (stream.unused_data or stream.unconsumed_tail) if stream else b""
+            is_end = not (data := data or await self._content.readany())
+            if stream is None or (stream.eof and not is_end):  # gzip may have several members
+                if is_end:
+                    return b""
+                stream = self._stream = zlib.decompressobj(_wbits(self._encoding, data))
+            try:
+                piece = stream.decompress(data, _PIECE)
+            except zlib.error:
+                raise aiohttp.ClientPayloadError(
+                    f"Can not decode content-encoding: {self._encoding}"
+                ) from None
+            if piece or is_end:
+                return piece
+
+
+def content_of(
+    response: aiohttp.ClientResponse, options: dict[str, Any]
+) -> aiohttp.StreamReader | Decompressed:
+    """Return the content of ``response``, decompressed a little at a time.
+
+    ``options`` are those of the request.
+
+    Raises:
+        aiohttp.ClientPayloadError: Its encoding needs a later aiohttp.
+    """
+    if options["auto_decompress"]:
+        return response.content
+    encoding = response.headers.get("Content-Encoding", "").lower()
+    if encoding in ("br", "zstd"):
+        raise aiohttp.ClientPayloadError(
+            f"Can not decode content-encoding: {encoding}. Please install `aiohttp>=3.14`"
+        )
+    return Decompressed(response.content, encoding) if encoding in ("gzip", "deflate") else response.content
+
+
+def _wbits(encoding: str, beginning: bytes) -> int:
+    """Return what zlib needs to know of a stream: some servers send deflate without its header."""
+    if encoding == "gzip":
+        return 16 + zlib.MAX_WBITS
+    return zlib.MAX_WBITS if beginning[0] & 15 == zlib.DEFLATED else -zlib.MAX_WBITS
 
 
 def may_have_been_sent(upload: aiohttp.UploadTracker | BlindTracker, error: BaseException) -> bool:

@@ -25,9 +25,12 @@ from datadog_caselinks.errors import (
     TransportError,
 )
 from datadog_caselinks.http.compatibility import (
+    OWN_HEADERS,
     BlindTracker,
+    Decompressed,
     UploadTracker,
     closing,
+    content_of,
     may_have_been_sent,
     request_options,
 )
@@ -143,6 +146,7 @@ class Transport:
         upload: aiohttp.UploadTracker | BlindTracker,
     ) -> Response:
         """Send ``request`` and read the response. No frame of this method may be in a traceback."""
+        options = request_options(upload, session)
         response = await session.request(
             request.method,
             self._url(request.target),
@@ -150,20 +154,20 @@ class Transport:
             headers=self._headers(auth),
             allow_redirects=False,  # a redirect would send the keys to another server
             raise_for_status=False,
-            auto_decompress=True,
             timeout=self._timeout,
             proxy=self._proxy,
             proxy_headers=self._proxy_headers,
             ssl=self._ssl,
-            **request_options(upload),
+            **options,
         )
         limit = request.max_body
-        if response.content.is_eof():  # a short body that arrived with the headers
-            # Where it is empty, a middleware may have read it before: aiohttp keeps what it read.
+        if options["auto_decompress"] and response.content.is_eof():
+            # A short body, which arrived with the headers. Where it is empty, a middleware may have read it
+            # before: aiohttp keeps what it read.
             body = response.content.read_nowait() or await response.read()
         else:
             async with response:
-                body, limit = await _read(response, request)
+                body, limit = await _read(content_of(response, options), request)
         return Response(
             request,
             response.status,
@@ -199,14 +203,14 @@ class Transport:
 
 def _headers(auth: AuthHeaders) -> CIMultiDict[str]:
     """Return the headers of a request. Cached, because ``auth`` is usually the same object."""
-    own = {"Accept": "application/json", "Content-Type": "application/json"}
+    own = {"Accept": "application/json", "Content-Type": "application/json", **OWN_HEADERS}
     return CIMultiDict({**own, **auth.headers})
 
 
-async def _read(response: aiohttp.ClientResponse, request: Request) -> tuple[bytes, int]:
+async def _read(content: aiohttp.StreamReader | Decompressed, request: Request) -> tuple[bytes, int]:
     """Read the body until it exceeds the limit. Return what was read, and the limit."""
     chunks, size, limit = [], 0, request.max_body
-    async for chunk in response.content.iter_any():
+    while chunk := await content.readany():
         chunks.append(chunk)
         size += len(chunk)
         if size > limit and request.extend:

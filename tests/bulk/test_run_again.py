@@ -14,11 +14,11 @@ import pytest
 from datadog_caselinks import CaseLinksClient, LinkStatus, Outcome, RetryPolicy, case
 from datadog_caselinks.bulk import journal
 from datadog_caselinks.bulk.journal_file import Store
-from datadog_caselinks.bulk.journal_lock import locked
+from datadog_caselinks.bulk.journal_lock import locked, locked_if_free
 from datadog_caselinks.errors import JournalError
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import some_id
-from tests.support.waiting import settle
+from tests.support.waiting import MAX_SECONDS, settle
 
 COUNT = 30
 CONCURRENCY = 10  # so that each way leaves the loop before the last link begins
@@ -245,4 +245,23 @@ class TestInUse:
             with pytest.raises(asyncio.CancelledError):
                 await run
         assert len([outcome async for outcome in start()]) == COUNT
-        assert journal._ending == {}
+        assert not journal._ending
+
+    async def test_after_an_event_loop_that_did_not_end_its_run(self, path: Path, sandbox: Sandbox) -> None:
+        """A run that its event loop did not end is not waited for: another process may have the journal."""
+
+        def begin_to_end() -> None:
+            loop = asyncio.new_event_loop()
+            left = journal.Journal(path, site=sandbox.url)
+            loop.run_until_complete(left.__aenter__())
+            left.end()
+            loop.close()
+
+        await asyncio.to_thread(begin_to_end)
+        async with asyncio.timeout(MAX_SECONDS):
+            with contextlib.ExitStack() as other:
+                while not other.enter_context(locked_if_free(path)):  # noqa: ASYNC110 - in a thread
+                    await asyncio.sleep(0.001)
+                with pytest.raises(JournalError, match="is in use by another run"):
+                    async with journal.Journal(path, site=sandbox.url):
+                        pass

@@ -39,7 +39,10 @@ def starting() -> Iterator[None]:
     global _starter
     _starter, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = (sys.executable, "-W", "error", "-m", starter.__name__)
-    with theirs, subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True), _starter:
+    with theirs:
+        process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+    # The process alone has its end of the pair now, so that tests fail, and do not wait, if it has ended.
+    with process, _starter:
         yield
 
 

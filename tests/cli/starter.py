@@ -25,6 +25,7 @@ from pkgutil import walk_packages
 from typing import Any, NoReturn
 
 import datadog_caselinks
+from datadog_caselinks import ConfigurationError
 from datadog_caselinks.cli import main
 from tests.cli.waits import waits_of
 
@@ -108,7 +109,7 @@ def report_number(reports: int, number: int) -> None:
 if __name__ == "__main__":
     for module in walk_packages(datadog_caselinks.__path__, "datadog_caselinks."):
         if not module.name.endswith("__main__"):  # this would run the command
-            with contextlib.suppress(ImportError):  # of an optional dependency
+            with contextlib.suppress(ImportError, ConfigurationError):  # an extra is not installed
                 import_module(module.name)
     gc.freeze()  # so that the forks do not scan these objects when they end
     with socket.socket(fileno=os.dup(0)) as socket_of_requests:

@@ -28,12 +28,77 @@ async def work():
 run(end_within({seconds}, work(), lambda: click.echo({words}, err=True)))
 """
 
+ENDS_LATE = """
+import asyncio, os, signal, time
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.run import end_within, run
+import click
+
+async def work():
+    os.kill(os.getpid(), signal.{first})
+    await asyncio.sleep(1000)
+
+try:
+    run(end_within({seconds}, work(), lambda: click.echo({words}, err=True)))
+except RunInterruptedError:
+    click.echo("Interrupted.", err=True)
+time.sleep(1000)
+"""
+
+RAISES = """
+import asyncio, os, signal, sys
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.run import end_within, run
+import click
+
+async def work():
+    os.kill(os.getpid(), signal.{first})
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        raise ExceptionGroup({words}, [ValueError()])
+
+try:
+    run(end_within(1000, work(), lambda: None))
+except RunInterruptedError as interruption:
+    click.echo("Interrupted.", err=True)
+    sys.exit(interruption.exit_status)
+"""
+
+ENDS_MEANWHILE = """
+import asyncio, os, signal, threading, time
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.run import end_within, run
+import click
+
+speaking = threading.Event()
+
+def speak():
+    click.echo({words}, err=True)
+    speaking.set()
+    time.sleep(0.2)
+
+async def work():
+    os.kill(os.getpid(), signal.{first})
+    await asyncio.to_thread(speaking.wait)
+
+try:
+    run(end_within({seconds}, work(), speak))
+except RunInterruptedError:
+    click.echo("Interrupted.", err=True)
+"""
+
 
 def end(
-    first: str, *, second: bool = False, seconds: float = 0.1, words: str = "'the end'"
+    first: str,
+    *,
+    second: bool = False,
+    seconds: float = 0.1,
+    words: str = "'the end'",
+    program: str = PROGRAM,
 ) -> tuple[int, bytes]:
     """Run the program until it ends, and return its exit status and what it wrote to standard error."""
-    program = PROGRAM.format(first=first, second=second, seconds=seconds, words=words)
+    program = program.format(first=first, second=second, seconds=seconds, words=words)
     read, write = os.pipe()
     with open(read, "rb") as stderr:
         process = subprocess.Popen([sys.executable, "-c", program], stderr=write, start_new_session=True)
@@ -61,3 +126,22 @@ def test_last_words_that_nobody_reads_do_not_hold_it_up() -> None:
     """A last message that blocks, because the pipe is full, does not delay the end of the process."""
     status, _ = end("SIGTERM", words="'x' * 1_000_000")
     assert status == 143
+
+
+def test_the_last_message_of_work_that_has_ended_appears_once() -> None:
+    """A process that ends late, although its work has ended, does not print its last message again."""
+    assert end("SIGTERM", program=ENDS_LATE) == (143, b"Interrupted.\n")
+
+
+def test_the_last_message_of_work_that_ends_meanwhile_appears_once() -> None:
+    """Work that ends while the process is being ended prints nothing more."""
+    status, shown = end("SIGTERM", program=ENDS_MEANWHILE)
+    assert status == 143
+    assert shown.startswith(b"the end\n")
+    assert shown.count(b"Interrupted.") <= 1, "none where the machine is very slow"
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_an_error_of_the_end_is_not_an_error_of_the_work(name: str, status: int) -> None:
+    """Work that raises an error because it is cancelled was interrupted, and prints no traceback."""
+    assert end(name, program=RAISES) == (status, b"Interrupted.\n")

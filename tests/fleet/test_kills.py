@@ -6,14 +6,17 @@ import asyncio
 import signal
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from procrastinate import App
 
 from datadog_caselinks import Site
-from datadog_caselinks.fleet import list_runs, submit
+from datadog_caselinks.fleet import QUEUE, list_runs, submit
 from datadog_caselinks.fleet.database import pool_of
+from datadog_caselinks.fleet.tasks import STALLED
 from tests.cli.program import start
 from tests.fleet.processes import MAX_SECONDS, killed, sandbox_process, stored
+from tests.support.forwarder import Forwarder
 from tests.support.ids import case, some_id
 from tests.support.postgres import Postgres
 
@@ -57,6 +60,50 @@ async def test_a_worker_that_was_frozen_sends_nothing_after_another_took_over(
         shown = (await frozen.communicate())[1].decode()
         assert frozen.returncode == 0, shown
     assert "Traceback" not in shown
+    assert Counter((link.parent_entity_id, link.child_entity_id) for link in stored(db)) == Counter(
+        (new.parent.id, new.child.id) for new in wanted
+    ), "lost or twice"
+
+
+async def test_a_worker_that_was_cut_off_while_the_clock_of_the_database_jumped(
+    app: App, database: str, tmp_path: Path
+) -> None:
+    """A worker that cannot reach the database sends nothing after another has taken over its links.
+
+    This is so even if the clock of the database jumps forward, so that the lease and the heartbeats of the
+    worker look old at once.
+    """
+    db = tmp_path / "sandbox.db"
+    url = urlsplit(database)
+    wanted = [case(some_id(1)).blocks(case(some_id(number + 2))) for number in range(120)]
+    async with (
+        asyncio.timeout(MAX_SECONDS),
+        sandbox_process(db, "--rate-limit", "10/1s") as variables,
+        Forwarder(int(url.port or 0)).running() as forwarder,
+    ):
+        await submit(app, wanted, site=Site.parse(variables["DD_SITE"]))
+        address = url.netloc.replace(f":{url.port}", f":{forwarder.port}")
+        through = url._replace(netloc=address, query="application_name=cut_off").geturl()
+        cut_off = await start(variables | {"CASELINKS_DATABASE": through}, "fleet", "worker", "--quiet")
+        await until_done(app, 5)
+        variables["CASELINKS_DATABASE"] = database
+        other = await start(variables, "fleet", "worker", "--until-done")
+        await other.stderr.readline()
+        forwarder.hang()
+        async with pool_of(app).connection() as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cut_off'"
+            )
+            await connection.execute("UPDATE caselinks_leases SET until = until - interval '60 s'")
+            await connection.execute(
+                "UPDATE procrastinate_workers SET last_heartbeat = last_heartbeat - interval '60 s'"
+            )
+        # What the other worker does every five seconds. Now is the worst time for it.
+        for job in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=STALLED):
+            await app.job_manager.retry_job(job)
+        shown = (await other.communicate())[1].decode()
+        assert other.returncode == 0, shown
+        await killed(cut_off)
     assert Counter((link.parent_entity_id, link.child_entity_id) for link in stored(db)) == Counter(
         (new.parent.id, new.child.id) for new in wanted
     ), "lost or twice"

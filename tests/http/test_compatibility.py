@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import tracemalloc
+import zlib
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import AsyncMock
 
 import aiohttp
 import pytest
@@ -12,16 +17,20 @@ from datadog_caselinks import (
     AmbiguousResultError,
     ApiKeys,
     CaseLinksClient,
+    CaseLinksError,
     ConnectError,
     NotFoundError,
     RetryPolicy,
     SessionManager,
     case,
 )
+from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import compatibility, transport
-from datadog_caselinks.http.compatibility import BlindTracker, closing
+from datadog_caselinks.http.compatibility import BlindTracker, Decompressed, closing
+from datadog_caselinks.http.wire import MAX_LIST
 from tests.support.api import Api
 from tests.support.ids import some_id
+from tests.support.needs import needs_middlewares
 from tests.support.server import Server, Step
 from tests.support.steps import UNCLEAR, answers, created, deleted, drops
 
@@ -105,3 +114,98 @@ async def test_a_connector_without_a_socket_factory(monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(aiohttp, "AddrInfoType", raising=False)
     async with Server(Api()) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
         await client.create_link(NEW)
+
+
+BODY = json.dumps({"data": [], "meta": "x" * 300_000}).encode()
+
+
+def raw_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+class TestDecompression:
+    """Compressed responses where aiohttp decompresses all that has arrived, as before 3.14.0."""
+
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compatibility, "_DECOMPRESSES_IN_PIECES", False)
+
+    @pytest.mark.parametrize(
+        ("encoding", "body"),
+        [
+            ("gzip", gzip.compress(BODY)),
+            ("GZIP", gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])),
+            ("deflate", zlib.compress(BODY)),
+            ("deflate", raw_deflate(BODY)),
+            ("identity", BODY),
+        ],
+        ids=["gzip", "two members", "deflate", "raw deflate", "identity"],
+    )
+    async def test_a_list(self, encoding: str, body: bytes) -> None:
+        """Lists in the encodings that every server has are read."""
+        step = answers(200, body, Content_Encoding=encoding)
+        async with Server(step) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
+            assert await client.list_links(NEW.parent) == []
+            assert await client.list_links(NEW.parent) == []
+        assert server.connections == 1
+
+    @pytest.mark.parametrize(
+        ("encoding", "body", "error"),
+        [
+            ("gzip", BODY, "is gzip, and its body is not"),
+            ("gzip", gzip.compress(BODY)[:-100], "not JSON|not valid JSON"),
+            ("gzip", b"", "empty"),
+            ("br", b"anything", "is br, which needs the package aiohttp>=3.14"),
+            ("zstd", b"anything", "is zstd, which needs the package aiohttp>=3.14"),
+        ],
+        ids=["not gzip", "half of a gzip", "nothing", "Brotli", "Zstandard"],
+    )
+    async def test_a_flaw(self, encoding: str, body: bytes, error: str) -> None:
+        """A body that cannot be decompressed is an error that says why."""
+        step = answers(200, body, Content_Encoding=encoding)
+        async with Server(step) as server, CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client:
+            with pytest.raises(CaseLinksError, match=error):
+                await client.list_links(NEW.parent)
+
+    async def test_a_piece_that_ends_within_the_header(self) -> None:
+        """A piece that has no content yet is not the end of a body."""
+        packed = gzip.compress(b"text")
+        content = SimpleNamespace(readany=AsyncMock(side_effect=[packed[:5], packed[5:], b""]))
+        decompressed = Decompressed(cast("aiohttp.StreamReader", content), "gzip")
+        assert [await decompressed.readany() for _ in range(2)] == [b"text", b""]
+
+    async def test_a_bomb(self) -> None:
+        """A small body that becomes a large one takes the memory of its limit only."""
+        bomb = gzip.compress(bytes(2**28), 9)
+        async with (
+            Server(answers(200, bomb, Content_Encoding="gzip")) as server,
+            CaseLinksClient(server.url, KEYS, retry=AT_ONCE) as client,
+        ):
+            tracemalloc.start()
+            with pytest.raises(ResponseTooLargeError):
+                await client.list_links(NEW.parent)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert peak < 3 * MAX_LIST
+
+    @needs_middlewares
+    async def test_a_middleware_reads_what_it_expects(self) -> None:
+        """A middleware that reads a compressed body gets it decompressed."""
+        read = []
+
+        async def middleware(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            response = await handler(request)
+            read.append(await response.json())
+            return response
+
+        step = answers(200, gzip.compress(BODY), Content_Encoding="gzip", Content_Type="application/json")
+        async with (
+            Server(step) as server,
+            aiohttp.ClientSession(middlewares=[middleware]) as session,
+            CaseLinksClient(server.url, KEYS, sessions=session, retry=AT_ONCE) as client,
+        ):
+            assert await client.list_links(NEW.parent) == []
+        assert read == [json.loads(BODY)]

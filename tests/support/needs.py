@@ -8,10 +8,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-needs_bounded_decompression = pytest.mark.skipif(
-    tuple(int(part) for part in aiohttp.__version__.split(".")[:3]) < (3, 13, 3),
-    reason="aiohttp decompresses in pieces of bounded size since 3.13.3",
-)
 needs_middlewares = pytest.mark.skipif(
     not hasattr(aiohttp, "ClientHandlerType"), reason="sessions have middlewares since aiohttp 3.12"
 )
