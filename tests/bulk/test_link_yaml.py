@@ -256,7 +256,7 @@ class TestWholeFiles:
         monkeypatch.delitem(sys.modules, "datadog_caselinks.bulk.link_yaml")
         monkeypatch.setitem(sys.modules, "yaml", None)
         assert await refusal("SHOP-1: {}\n") == (
-            "the file is YAML, and PyYAML is not installed: pip install 'datadog_caselinks[yaml]'"
+            "a YAML file needs the extra yaml. In the folder of the project, run: pip install '.[yaml]'"
         )
 
     def test_how_many_links_it_holds_is_not_known_before(self) -> None:

@@ -57,7 +57,8 @@ async def test_help_has_an_example(command: list[str]) -> None:
 def test_without_its_extra_the_command_says_what_to_install(missing: str) -> None:
     """If a library of the command is missing, one line names the extra, and there is no traceback."""
     done = run("-c", f"import sys; sys.modules['{missing}'] = None; {MAIN}", "list", "SHOP-1")
-    assert done.stderr == "caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'\n"
+    hint = "In the folder of the project, run: pip install '.[cli]'"
+    assert done.stderr == f"caselinks: the command needs the extra cli. {hint}\n"
     assert done.returncode == 1
 
 

@@ -313,10 +313,8 @@ async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) 
     (tmp_path / "fast_sugiyama.py").write_text("raise ModuleNotFoundError(name=__name__)")
     variables = pointing_at(sandbox) | {"PYTHONPATH": str(tmp_path)}
     done = await caselinks(variables, "graph", "SHOP-2", "--format", "svg")
-    assert (done.status, done.err) == (
-        2,
-        "Error: this picture needs the extra pictures; run: pip install 'datadog_caselinks[pictures]'\n",
-    )
+    hint = "In the folder of the project, run: pip install '.[pictures]'"
+    assert (done.status, done.err) == (2, f"Error: this picture needs the extra pictures. {hint}\n")
     assert not sandbox.requests
     assert (await caselinks(variables, "graph", "SHOP-2")).status == 0
 

@@ -136,9 +136,10 @@ def test_help_needs_no_extra(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: ")
     done = run("status")
+    hint = "In the folder of the project, run: pip install '.[distributed]'"
     assert (done.returncode, done.stderr) == (
         2,
-        "Error: datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'\n",
+        f"Error: datadog_caselinks.fleet needs the extra distributed. {hint}\n",
     )
 
 
@@ -310,10 +311,8 @@ def test_without_its_extra_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['psycopg'] = None; from datadog_caselinks.cli import main; main()"
     command = [sys.executable, "-c", program, "fleet", "status"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (
-        done.stderr
-        == "Error: datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'\n"
-    )
+    hint = "In the folder of the project, run: pip install '.[distributed]'"
+    assert done.stderr == f"Error: datadog_caselinks.fleet needs the extra distributed. {hint}\n"
     assert done.returncode == 2
 
 

@@ -114,7 +114,7 @@ class TestWithoutTheExtra:
         """Without procrastinate, the error says what to install."""
         self._forget(monkeypatch)
         monkeypatch.setitem(sys.modules, "procrastinate", None)
-        with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[distributed\]'"):
+        with pytest.raises(ConfigurationError, match=r"pip install '\.\[distributed\]'"):
             importlib.import_module("datadog_caselinks.fleet")
 
     def test_another_missing_module_is_no_matter_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:

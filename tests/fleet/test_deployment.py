@@ -52,10 +52,12 @@ class TestCompose:
         assert services["worker"]["deploy"]["replicas"] == 4
 
     def test_comes_from_one_image(self, services: dict[str, Any]) -> None:
-        """All services use one image with the extras, and take the keys from the environment."""
+        """All services use one image, built from this folder, and get the keys as variables."""
         recipe = services["worker"]["build"]["dockerfile_inline"]
         assert recipe == services["tables"]["build"]["dockerfile_inline"]
-        assert "datadog_caselinks[cli,distributed,speed]" in recipe
+        assert "COPY . /src\nRUN pip install --no-cache-dir '/src[cli,distributed,speed]'\n" in recipe
+        project = EXAMPLES / services["worker"]["build"]["context"]
+        assert (project / "pyproject.toml").is_file()
         assert services["worker"]["environment"]["DD_API_KEY"] is None
 
     def test_tells_commands_that_there_are(self) -> None:

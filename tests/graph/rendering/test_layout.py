@@ -268,7 +268,7 @@ def test_a_title_that_is_too_long() -> None:
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the layout library, the error names the extra."""
     monkeypatch.setitem(sys.modules, "fast_sugiyama", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[pictures\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[pictures\]'"):
         layout(LinkGraph(Entity("a", "CASE"), ()))
 
 
