@@ -117,8 +117,8 @@ async def test_several_entities(sandbox: Sandbox) -> None:
     assert (done.status, starts) == (0, ["SHOP-24", "IR-101"])
     drawn = await caselinks(pointing_at(sandbox), *arguments)
     assert [line for line in drawn.out.splitlines() if line[:1] in "■▲"] == [
-        "■ SHOP-24  Push configuration to one host first  ◐ in progress",
-        "▲ incident:IR-101  Checkout fails for most shoppers  ✓ resolved",
+        "■ SHOP-24  Push config to a canary host first  ◐ in progress",
+        "▲ incident:IR-101  Checkout fails for most customers  ✓ resolved",
         "",
     ]
 

@@ -44,7 +44,7 @@ class TestLinkCommand:
     async def test_tells_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """The message about a new link has the keys and titles of both cases and the direction."""
         assert await ensure_link(client, "shop-1", "blocks", "SHOP-2") == (
-            "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
+            "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db connection pool exhausted"
         )
         assert len(sandbox.links) == 1
 

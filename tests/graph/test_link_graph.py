@@ -53,7 +53,7 @@ class TestGraphOfTheDemo:
         graph = await client.read_graph("SHOP-2", depth=0)
 
         assert (graph.entities, graph.links) == ((graph.root,), ())
-        assert graph.cases[graph.root].title == "orders-db has no free connections"
+        assert graph.cases[graph.root].title == "orders-db connection pool exhausted"
         assert graph.is_complete
 
     async def test_depth_1_is_its_own_links(self, client: CaseLinksClient) -> None:

@@ -41,7 +41,7 @@ class TestFindCases:
                 "cases": [
                     {
                         "name": "SHOP-5",
-                        "title": "«Configuration push 4711 halves the pool of orders-db»",
+                        "title": "«Config push 4711 halves the orders-db pool»",
                         "status": "Closed",
                         "priority": "P2",
                     }
@@ -99,7 +99,7 @@ class TestFindIncidents:
                 "incidents": [
                     {
                         "name": "incident:IR-101",
-                        "title": "«Checkout fails for most shoppers»",
+                        "title": "«Checkout fails for most customers»",
                         "status": "resolved",
                     }
                 ]
@@ -126,7 +126,7 @@ class TestShowEntity:
         } == {
             "name": "SHOP-20",
             "type": "case",
-            "title": "«Restore the size of the pool»",
+            "title": "«Restore the orders-db pool size»",
             "status": "Closed",
             "priority": "P1",
             "total_links": 2,

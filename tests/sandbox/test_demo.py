@@ -96,7 +96,7 @@ class TestSeed:
             around = await links.list_links(push, relationship=Relationship.BLOCKS)
             blocked = next(link.child for link in around if link.parent == push)
             assert blocked == pool
-            assert (await entities.case(blocked)).title == "Refuse a pool of less than 20"
+            assert (await entities.case(blocked)).title == "Reject pool sizes below 20"
 
     async def test_without_it_there_is_nothing(self, sandbox: Sandbox, caller: Caller) -> None:
         """A sandbox without the demo is empty."""

@@ -185,7 +185,7 @@ class TestInABrowser:
 
         told = await tab.value("document.getElementById('details').innerText")
         assert re.sub(r"\s+", " ", told.replace("\u00d7", "")).startswith(
-            "SHOP-8 Payment webhooks time out and are sent again case, closed"
+            "SHOP-8 Payment webhooks time out and are retried case, closed"
         )
         assert re.findall(r"(← causes|causes →)\s+(SHOP-\d+)", told) == [
             ("← causes", "SHOP-2"),
