@@ -90,8 +90,8 @@ _INCIDENT_STAGES: Final = {
 }
 
 
-# A member is returned without a lookup, which would call the hash of StrEnum. It is slow, because it is written
-# in Python.
+# A member is returned without a lookup, which would call the hash of StrEnum: that is slow, being written in
+# Python.
 
 
 def _entity_type(value: EntityType | str) -> EntityType | str:

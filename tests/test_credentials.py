@@ -165,7 +165,7 @@ class TestBearerToken:
             await BearerToken(source).authenticate()
         assert isinstance(caught.value.__cause__, LookupError)
 
-    async def test_a_callable_that_is_not_async_is_told_so(self) -> None:
+    async def test_a_callable_that_is_not_async_is_refused(self) -> None:
         """The message for a callable that is not async says so."""
         with pytest.raises(ConfigurationError, match="async") as caught:
             await BearerToken(cast("Any", lambda: SECRET)).authenticate()

@@ -83,7 +83,7 @@ class TestEvents:
         assert [(type(event.error), event.seconds) for event in retries] == [(ServerError, 0.0)] * 2
         assert events[0].call.attempts == 3
 
-    async def test_a_lost_answer_is_reconciled(
+    async def test_a_lost_response_is_reconciled(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A lookup is not an attempt, and the link that it finds counts as created."""
@@ -168,7 +168,7 @@ class TestEvents:
         assert told(events) == ["started", "finished"]
         assert events[-1].call.outcome == "cancelled"
 
-    async def test_nothing_is_told_after_the_end(
+    async def test_nothing_is_reported_after_the_end(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A cancelled call has no events after its last one, even if another call uses its lookup."""

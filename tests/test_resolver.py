@@ -73,7 +73,7 @@ def told(case_id: str, key: str) -> Step:
 
 
 class TestEntity:
-    async def test_whatever_people_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+    async def test_every_form_that_people_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A key and the URL of a case are looked up, and an entity needs no lookup."""
         entities = client.resolver()
         for name in ("SHOP-1", " shop-1", CaseKey("SHOP-1"), f"{sandbox.url}/cases/SHOP-1"):

@@ -252,7 +252,7 @@ async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) ->
     assert changed == {("links.created", "BLOCKS"): 1, ("retries", "list ServerError"): 1}
 
 
-async def test_without_the_api_nothing_is_told(
+async def test_without_the_api_nothing_is_reported(
     monkeypatch: pytest.MonkeyPatch, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
 ) -> None:
     """Without OpenTelemetry calls work, and the instrumentation is one empty context."""

@@ -96,8 +96,7 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     type=click.Choice(get_args(IncidentSearch)),
     default="slug",
     help="The filter that finds an incident by its number: slug:, public_id: or its text; or all incidents "
-    "are found. "
-    "Default: slug.",
+    "are found. Default: slug.",
 )
 @click.option("--seed", type=click.Choice(["demo"]), help="Start with demo cases and links.")
 @click.argument("command", nargs=-1)

@@ -88,7 +88,9 @@ class TestBreakingChanges:
             ("sandbox/__init__.py", "import Sandbox", "import other", "`Sandbox`"),
         ],
     )
-    def test_what_is_gone_is_told(self, project: Path, name: str, old: str, new: str, told: str) -> None:
+    def test_what_was_removed_is_reported(
+        self, project: Path, name: str, old: str, new: str, told: str
+    ) -> None:
         """A removed parameter, method or name is reported in one line."""
         change(project, f"datadog_caselinks/{name}", old, new)
         (line,) = breaking_changes(project, since="v1.1.0")

@@ -131,7 +131,7 @@ def test_another_missing_module_is_not_taken_for_the_extra() -> None:
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_what_asks_nobody_imports_no_aiohttp(option: str) -> None:
+def test_version_and_help_import_no_aiohttp(option: str) -> None:
     """--version and --help start fast: they import neither aiohttp nor rich."""
     watch = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep='\\n', file=sys.stderr))"
     done = run("-c", f"{watch}; {MAIN}", option)

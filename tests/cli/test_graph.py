@@ -25,7 +25,7 @@ async def read(sandbox: Sandbox, depth: int = 2) -> LinkGraph:
         return await client.read_graph("SHOP-2", depth=depth)
 
 
-async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandbox: Sandbox) -> None:
+async def test_a_tree_of_two_links_in_each_direction_by_default(sandbox: Sandbox) -> None:
     """By default, graph prints a text tree of two links in each direction, and nothing else."""
     done = await caselinks(pointing_at(sandbox), "graph", "shop-2")
     assert (done.status, done.err) == (0, "")
@@ -227,7 +227,7 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
         (("SHOP-2", "--depth", "-1"), 2, "Invalid value for '--depth'"),
     ],
 )
-async def test_what_cannot_be_is_told(
+async def test_an_invalid_argument_is_reported(
     sandbox: Sandbox, arguments: tuple[str, ...], status: int, expected: str
 ) -> None:
     """An invalid option or output file is reported before any request with status 2, other errors with 1."""

@@ -49,7 +49,7 @@ class TestGather:
         assert len(sandbox.links) == 2
         assert [request.method for request in sandbox.requests].count("GET") == 3
 
-    async def test_says_what_was_not_made(self, sandbox: Sandbox) -> None:
+    async def test_says_what_was_not_created(self, sandbox: Sandbox) -> None:
         """A link with an unknown case is reported with the reason and status 1, and the other is created."""
         output = await fail(sandbox, "gather.py", "SHOP-1", "SHOP-2", "SHOP-99")
         assert "not created: SHOP-2 blocks SHOP-99\n  cannot get case SHOP-99: 404" in output
@@ -73,7 +73,7 @@ class TestHttpErrors:
         """An error of the caller keeps its status; an error of the credentials or of Datadog becomes 502."""
         assert http_errors.status(ResponseError("", status=of_datadog)) == told
 
-    def test_what_was_never_answered(self) -> None:
+    def test_a_missing_response(self) -> None:
         """An invalid link becomes 400, and a missing response of Datadog becomes 502."""
         assert http_errors.status(InvalidLinkError()) == 400
         assert http_errors.status(ConnectError()) == 502
@@ -307,7 +307,7 @@ class TestManySites:
         assert printed == "not set: BANK_DD_APP_KEY\n"
         assert not sandbox.requests
 
-    async def test_a_wrong_variable_is_told_with_its_organisation(self, sandbox: Sandbox) -> None:
+    async def test_a_wrong_variable_is_reported_with_its_organisation(self, sandbox: Sandbox) -> None:
         """An invalid variable is reported with its organisation, and without its value."""
         variables = self.variables(SHOP=sandbox) | {"SHOP_DD_API_KEY": "two words"}
         printed = await fail(sandbox, "many_sites.py", "SHOP=links.csv", **variables)

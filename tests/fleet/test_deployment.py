@@ -60,7 +60,7 @@ class TestCompose:
         assert (project / "pyproject.toml").is_file()
         assert services["worker"]["environment"]["DD_API_KEY"] is None
 
-    def test_tells_commands_that_there_are(self) -> None:
+    def test_names_existing_commands(self) -> None:
         """The commands in the comments of the compose file exist."""
         told = commands_told((EXAMPLES / "compose.yaml").read_text())
         assert len(told) == 2

@@ -162,7 +162,7 @@ class TestGraphOfTheDemo:
                 await stranger.read_graph(root)
 
 
-async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
+async def test_an_error_cancels_what_is_in_flight(keys: ApiKeys) -> None:
     """An error while reading is raised unchanged, without an exception group, and leaves no task."""
     async with (
         Server(answers(500), is_silent) as server,
@@ -238,7 +238,7 @@ class TestWalk:
 
     @pytest.mark.parametrize("max_waiting", [0, 3, 400_000])
     @pytest.mark.parametrize("max_nodes", [4, 999])
-    async def test_is_the_same_in_whatever_order_the_responses_come(
+    async def test_does_not_depend_on_the_order_of_responses(
         self, max_waiting: int, max_nodes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The graph does not depend on the order of responses, even if lists are requested again."""

@@ -144,9 +144,7 @@ class TestPlanLinks:
             plan = await links.plan_links([A.blocks(B)], prune=True)
         assert [link.relationship for link in plan.delete] == [Relationship.CAUSES]
 
-    async def test_one_list_tells_of_all_links_of_a_hub(
-        self, sandbox: Sandbox, client: CaseLinksClient
-    ) -> None:
+    async def test_one_list_has_all_links_of_a_hub(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Each link is looked up by the list of its hub, and prune lists every entity."""
         spokes = [case(some_id(number)) for number in range(100, 120)]
         wanted = [A.blocks(spoke) for spoke in spokes[:10]] + [spoke.blocks(A) for spoke in spokes[10:]]

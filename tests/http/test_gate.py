@@ -190,7 +190,7 @@ class TestOrder:
 
 
 class TestCancelling:
-    async def test_a_waiter_takes_no_turn_along(self, gate: Gate, leftover: list[Caller]) -> None:
+    async def test_a_cancelled_waiter_takes_no_permit(self, gate: Gate, leftover: list[Caller]) -> None:
         """A cancelled caller, anywhere in the queue, takes no permit, and the others keep their order."""
         order: list[Caller] = []
         asked = leftover[:] = callers(gate, 7, order=order)
@@ -215,7 +215,7 @@ class TestCancelling:
             await caller.cancel()
         assert len(gate._first._waiting) == 1
 
-    async def test_a_turn_that_was_just_given_goes_to_the_next(
+    async def test_a_permit_that_was_just_given_goes_to_the_next(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """A permit of a caller that is cancelled before it runs goes to the next caller."""
@@ -258,7 +258,7 @@ class TestCancelling:
         await settle()
         assert second.has_turn
 
-    async def test_a_waiter_that_is_refused_meanwhile(
+    async def test_a_waiter_that_is_refused_in_the_meantime(
         self, gate: Gate, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A caller that is cancelled just after its refusal is cancelled, and nothing is counted."""
@@ -293,7 +293,7 @@ class TestCancelling:
         assert third.task.cancelled()
         await first.task
 
-    async def test_a_request_under_way_may_have_been_counted(
+    async def test_a_request_in_flight_may_have_been_counted(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """A cancelled request in flight counts, because the server may have received it."""
@@ -321,7 +321,7 @@ class TestWaiting:
         await asked[0].hear(told(9))
         assert turns(asked) == [True, True]
 
-    async def test_a_probe_without_an_answer_holds_nobody_up(
+    async def test_a_probe_without_a_response_holds_nobody_up(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A probe without a response delays the next caller by one second."""
@@ -499,7 +499,7 @@ class TestWhatBecameOfARequest:
         await caller.fail(error)
         assert gate.rate_limit("create") == told(8)
 
-    async def test_perhaps_sent_is_cleared_up_by_the_next_answer(
+    async def test_perhaps_sent_is_cleared_up_by_the_next_response(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A response to a later request shows that a lost request was not counted."""
@@ -518,7 +518,7 @@ class TestWhatBecameOfARequest:
             pass
         assert gate.rate_limit("create") == told(8)
 
-    async def test_an_error_after_the_answer_changes_nothing(self, gate: Gate) -> None:
+    async def test_an_error_after_the_response_changes_nothing(self, gate: Gate) -> None:
         """A response that was read counts, even if an error follows."""
         with contextlib.suppress(TransportError), await gate.acquire("create", max_wait=0) as turn:
             turn.on_response(told(9), is_rate_limited=False, retry_after=None)
@@ -569,7 +569,7 @@ class TestBuckets:
         await ask(gate, told(8, name="a"), "create")
         assert gate.rate_limit("create") == gate.rate_limit("list") == told(8)
 
-    async def test_the_last_answer_of_a_window_lets_nobody_slip_by(
+    async def test_the_last_response_of_a_window_lets_nobody_slip_by(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """The last response of a window closes the bucket before the next caller can pass."""
@@ -601,7 +601,7 @@ class TestBuckets:
         assert gate.rate_limit("create") == told(1, name="a")
         assert gate.rate_limit("list") == told(5, name="b")
 
-    async def test_a_late_answer_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
+    async def test_a_late_response_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
         """A late response with the old name does not move an operation back."""
         await ask(gate, told(9, name="a"), "list")
         late, moved = leftover[:] = callers(gate, 2, operation="list")
@@ -610,7 +610,7 @@ class TestBuckets:
         await late.hear(told(8, name="a"))
         assert gate.rate_limit("list") == told(5, name="b")
 
-    async def test_a_late_answer_of_another_name_closes_nothing(
+    async def test_a_late_response_of_another_name_closes_nothing(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A late response from an older window of another bucket does not close that bucket."""
@@ -628,7 +628,7 @@ class TestBuckets:
         await leftover[1].fail(ConnectError("refused"))
         assert leftover[2].has_turn
 
-    async def test_before_any_answer_and_after_the_window_there_is_none(
+    async def test_before_any_response_and_after_the_window_there_is_none(
         self, gate: Gate, clock: Clock
     ) -> None:
         """``rate_limit`` describes only the current window."""
@@ -800,7 +800,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @given(steps=STEPS)
-def test_no_answer_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]]) -> None:
+def test_no_response_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]]) -> None:
     """Any headers keep the gate working: no count is negative, and a request may be sent within an hour."""
     loop = runner.get_loop()
     with pytest.MonkeyPatch.context() as patch:

@@ -100,7 +100,7 @@ class TestPool:
         """The pool has no limit of its own: only the clients' slots bound the number of connections."""
         assert SessionManager().max_connections is None
 
-    def test_a_client_is_made_before_the_loop_runs(self, keys: ApiKeys) -> None:
+    def test_a_client_is_created_before_the_loop_runs(self, keys: ApiKeys) -> None:
         """A client can be created before the event loop runs, and belongs to the loop of its first use."""
         with asyncio.Runner() as runner:
             server = runner.run(Server(listed).__aenter__())

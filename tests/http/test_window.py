@@ -437,12 +437,12 @@ class TestProbes:
 
 
 class TestRemaining:
-    def test_no_more_are_under_way_than_remain(self) -> None:
+    def test_no_more_are_in_flight_than_remain(self) -> None:
         """No more requests are in flight than the window has left."""
         window = opened(told(5))
         assert len(burst(window, 100.0)) == 5
 
-    def test_a_late_answer_does_not_raise_it(self) -> None:
+    def test_a_late_response_does_not_raise_it(self) -> None:
         """A late response does not increase the remaining count: the least that a window reported counts."""
         window = opened(told(9))
         first, second = window.count(101.0), window.count(101.0)
@@ -465,7 +465,7 @@ class TestRemaining:
         hear(window, 102.0, window.count(101.0), told(7, reset=58.0))
         assert window.current(102.0) == told(7, reset=57.0)
 
-    def test_an_older_windows_answer_closes_nothing(self) -> None:
+    def test_an_older_windows_response_closes_nothing(self) -> None:
         """A response from an older window without remaining requests does not close the current window."""
         window = opened(told(9))
         late = window.count(101.0)
@@ -474,7 +474,7 @@ class TestRemaining:
         assert remaining(window, 161.0) == 8  # the request may have been counted in either window
         assert window.may_send(161.0)
 
-    def test_an_older_windows_answer_opens_nothing(self) -> None:
+    def test_an_older_windows_response_opens_nothing(self) -> None:
         """A response from an older window with remaining requests does not open the current window."""
         window = opened(told(9))
         late = window.count(101.0)
@@ -482,7 +482,7 @@ class TestRemaining:
         hear(window, 161.0, late, told(8, reset=1.0))
         assert not window.may_send(219.9)
 
-    def test_an_answer_after_the_end_of_its_window_opens_no_other(self) -> None:
+    def test_a_response_after_the_end_of_its_window_opens_no_other(self) -> None:
         """A response that arrives after the end of its window does not open the next one."""
         window = opened(told(9))
         late = window.count(159.0)
@@ -490,7 +490,7 @@ class TestRemaining:
         assert window.current(160.5) is None
         assert len(burst(window, 160.5)) == 1
 
-    def test_an_answer_tells_that_the_window_was_over_earlier(self) -> None:
+    def test_a_response_shows_that_the_window_was_over_earlier(self) -> None:
         """A response with more time left than the window shows that a new window has already begun."""
         window = opened(told(9, period=2.0, reset=2.0))
         early = window.count(100.5)
@@ -500,7 +500,7 @@ class TestRemaining:
         hear(window, 101.5, early, told(8, period=2.0, reset=1.0))
         assert remaining(window, 101.5) == 6
 
-    def test_an_answer_of_the_same_window_tells_of_no_other(self) -> None:
+    def test_a_response_of_the_same_window_begins_no_other(self) -> None:
         """A response of the same window, whose ``Reset`` is rounded up, does not begin another window."""
         window = opened(told(9, period=2.0, reset=2.0))
         hear(window, 100.75, window.count(100.75), told(8, period=2.0, reset=2.0))
@@ -641,7 +641,7 @@ class TestPause:
 
 
 class TestAdoptedRequests:
-    def test_one_is_under_way_until_it_is_answered(self) -> None:
+    def test_a_request_is_in_flight_until_its_response(self) -> None:
         """A request of another bucket takes no place among the requests of this bucket."""
         window = opened(told(2))
         own = burst(window, 100.0)
@@ -653,7 +653,7 @@ class TestAdoptedRequests:
 
 
 class TestLostRequests:
-    def test_they_count_until_an_answer_to_something_later(self) -> None:
+    def test_they_count_until_a_response_to_something_later(self) -> None:
         """A lost request counts as used until a response to a later request has reported the count."""
         window = opened(told(9))
         earlier = window.count(101.0)
@@ -674,7 +674,7 @@ class TestLostRequests:
         window.lose(101.0, window.count(100.5))
         assert remaining(window, 101.0) == 0
 
-    def test_so_does_an_answer_that_says_nothing(self) -> None:
+    def test_so_does_a_response_that_says_nothing(self) -> None:
         """A request whose response has no rate limit headers counts like a lost one."""
         window = opened(told(9))
         hear(window, 101.0, window.count(100.5))
@@ -805,7 +805,7 @@ class TestHolding:
             hear(window, 100.0, request, is_rate_limited=True)
         assert window.blocked_until(100.0) == 100.5
 
-    def test_a_429_that_tells_the_end_of_its_window_alone(self) -> None:
+    def test_a_429_with_only_the_end_of_its_window(self) -> None:
         """A 429 with nothing but ``Reset`` closes the window until that time."""
         window = Window()
         reject(window, 100.0, told(None, limit=None, period=None, reset=30.0))
@@ -880,21 +880,21 @@ class TestNoLimit:
         hear(window, 0.1, window.count(0.0), limit)
         assert len(burst(window, 0.1)) == 1000
 
-    def test_one_answer_that_says_nothing_opens_nothing(self) -> None:
+    def test_one_response_that_says_nothing_opens_nothing(self) -> None:
         """One response without rate limit headers may be a proxy's, and does not lift the window's limit."""
         window = opened(told(3))
         hear(window, 101.0, window.count(100.0))
         assert remaining(window, 101.0) == 2
         assert len(burst(window, 101.0)) == 2
 
-    def test_a_server_that_stops_telling(self) -> None:
+    def test_a_server_that_stops_reporting(self) -> None:
         """A probe whose response reports no limit lifts the limit."""
         window = opened(told(3))
         hear(window, 160.0, window.count(160.0))
         assert len(burst(window, 160.0)) == 1000
         assert window.current(160.0) is None
 
-    def test_an_older_windows_answer_does_not_close_it_again(self) -> None:
+    def test_an_older_windows_response_does_not_close_it_again(self) -> None:
         """A response from an older window without a limit does not bring the limit back."""
         window = opened(told(3))
         late = window.count(101.0)
@@ -902,7 +902,7 @@ class TestNoLimit:
         hear(window, 161.0, late)
         assert len(burst(window, 161.0)) == 1000
 
-    def test_an_answer_from_the_last_second_of_a_window_opens_nothing(self) -> None:
+    def test_a_response_from_the_last_second_of_a_window_opens_nothing(self) -> None:
         """A response to a request of the last window without a limit does not open the next window."""
         window = opened(told(9))
         hear(window, 160.5, window.count(159.5))
@@ -916,7 +916,7 @@ class TestNoLimit:
         hear(window, 162.0, first)
         assert not window.may_send(162.0)
 
-    def test_a_limit_that_is_told_later_closes(self) -> None:
+    def test_a_limit_that_is_reported_later_closes(self) -> None:
         """A limit that is first reported later counts the requests in flight."""
         window = Window()
         hear(window, 0.0, window.count(0.0))
@@ -947,7 +947,7 @@ class TestAbsentAndOddValues:
         """A window without ``Reset`` ends after its period at the latest."""
         assert opened(told(0, reset=None)).blocked_until(100.0) == 160.0
 
-    def test_without_reset_an_answer_of_the_last_second_opens_no_other(self) -> None:
+    def test_without_reset_a_response_of_the_last_second_opens_no_other(self) -> None:
         """A response without ``Reset`` in the last second of a window does not begin another window."""
         window = opened(told(9, reset=None))
         hear(window, 159.8, window.count(159.5), told(8, reset=None))
@@ -962,7 +962,7 @@ class TestAbsentAndOddValues:
         """A window is never longer than its period, for any ``Reset``."""
         assert opened(told(0, reset=500.0)).blocked_until(100.0) == 160.0
 
-    def test_a_period_of_0_is_not_told(self) -> None:
+    def test_a_period_of_0_is_ignored(self) -> None:
         """A period of 0 is ignored."""
         assert opened(told(0, reset=5.0, period=0.0)).blocked_until(100.0) == 105.0
         assert opened(told(0, reset=None, period=0.0)).blocked_until(100.0) == 101.0

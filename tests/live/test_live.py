@@ -182,7 +182,7 @@ class TestLeavesNothing:
             await findings(here.probe, CASES)
         assert here.is_as_before
 
-    async def test_of_a_link_whose_answer_was_lost(self, here: Asked) -> None:
+    async def test_a_link_whose_response_was_lost(self, here: Asked) -> None:
         """A link whose response was lost is deleted, and only its question stays open."""
         here.sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
         first, *others = await findings(here.probe, CASES)
@@ -221,7 +221,7 @@ async def test_needs_its_cases(here: Asked) -> None:
         (Fault.HTTP_429, "404, errors as objects of code, title; read as NotFoundError"),
     ],
 )
-async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, here: Asked) -> None:
+async def test_reports_what_is_not_documented(fault: Fault, answer: str, here: Asked) -> None:
     """An undocumented status is a problem; a rate limit is waited out."""
     await here.probe.case("SHOP-1")
     here.sandbox.fail_next(fault, operation="delete")
@@ -235,7 +235,7 @@ async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, he
 
 
 class TestReport:
-    async def test_a_header_that_no_two_answers_share_is_a_request_id(self, here: Asked) -> None:
+    async def test_a_header_that_no_two_responses_share_is_a_request_id(self, here: Asked) -> None:
         """A header that differs in every response is a request id, unless its meaning is known."""
         for number in range(3):
             told = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
@@ -293,7 +293,7 @@ class TestCommand:
         for left in {link.id for link in sandbox.links} - before:
             assert f"not deleted: link {left}\n" in printed
 
-    def test_deletes_what_it_made_after_ctrl_c(self, sandbox: Sandbox) -> None:
+    def test_deletes_what_it_created_after_ctrl_c(self, sandbox: Sandbox) -> None:
         """The command deletes its links after Ctrl-C, even one whose response has not arrived."""
         before = sandbox.links
         sandbox.fail_next(Fault.DELAY, seconds=NEVER, operation="create")

@@ -92,7 +92,7 @@ def test_costs_nothing_until_it_is_used(project: Project) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_pytest_tells_of_it(project: Project) -> None:
+def test_pytest_lists_it(project: Project) -> None:
     """pytest lists the fixtures with ``--fixtures`` and the marker with ``--markers``."""
     told = project.pytest("--fixtures", "unused.py").stdout + project.pytest("--markers").stdout
     assert re.findall(r"^(caselinks_\w+) -- |^(@pytest\.mark\.caselinks_\w+)", told, re.MULTILINE) == [

@@ -42,7 +42,7 @@ async def test_fetches_nothing_from_elsewhere(caller: Caller) -> None:
     assert set(re.findall(r'(?:src|href|action)="([^"]*)"', page)) <= {"/_sandbox/state", icon}
 
 
-async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
+async def test_shows_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
     """The page of an empty sandbox shows the keys to export and a command to run."""
     page = (await caller.send("GET", "/")).body.decode()
     state = (await caller.send("GET", "/_sandbox/state", headers={})).json

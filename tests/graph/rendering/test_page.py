@@ -178,7 +178,7 @@ async def lit(tab: Tab) -> int:
 class TestInABrowser:
     """Behaviour of the page in Chromium; skipped without it."""
 
-    async def test_a_click_tells_all_links(self, shown: Show, demo: LinkGraph) -> None:
+    async def test_a_click_lists_all_links(self, shown: Show, demo: LinkGraph) -> None:
         """A click on a case highlights its neighbours and lists its links, and Escape closes the list."""
         tab = await shown(demo)
         await tab.click(box(demo, "SHOP-8"))
