@@ -818,7 +818,7 @@ class TestFromEnv:
             assert CaseLinksClient.from_env(given).site is Site.EU1
 
     @pytest.mark.parametrize(
-        ("variables", "told"),
+        ("variables", "reported"),
         [
             ({}, "DD_API_KEY and DD_APP_KEY are not set"),
             ({"DD_API_KEY": "the-api-key"}, "DD_APP_KEY is not set"),
@@ -831,12 +831,12 @@ class TestFromEnv:
         ],
     )
     def test_what_is_missing_is_named_and_no_secret_shown(
-        self, variables: dict[str, str], told: str, environ: pytest.MonkeyPatch
+        self, variables: dict[str, str], reported: str, environ: pytest.MonkeyPatch
     ) -> None:
         """The message names the variable, and neither the message nor a local variable contains its value."""
         for name in variables:
             environ.setenv(name, variables[name])
-        with pytest.raises(ConfigurationError, match=told) as caught:
+        with pytest.raises(ConfigurationError, match=reported) as caught:
             CaseLinksClient.from_env()
         report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
         frames = [str(caught.value), *(str(frame.locals) for frame in report.stack[1:])]
@@ -886,8 +886,8 @@ class TestRateLimit:
             calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(5)]
             await server.until_seen(6)
             hold.release(5)
-            told = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(error) for error in told} == {AuthenticationError}
+            reported = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in reported} == {AuthenticationError}
 
     async def test_the_window_as_reported(self, keys: ApiKeys, clock: Clock) -> None:
         """``rate_limit`` is ``None`` before the first response, then has what is left of the window."""
@@ -895,15 +895,15 @@ class TestRateLimit:
             Server(limited(403, remaining=7), limited(403, remaining=6)) as server,
             CaseLinksClient(server.url, keys) as links,
         ):
-            told = [links.rate_limit]
+            reported = [links.rate_limit]
             for _ in range(2):
                 with pytest.raises(PermissionDeniedError):
                     await links.create_link(NEW)
-                told.append(links.rate_limit)
-            assert told[0] is None
-            assert [window and window.remaining for window in told] == [None, 7, 6]
-            assert told[1]
-            assert (told[1].limit, told[1].period, told[1].name) == (10, 60, "case_links")
+                reported.append(links.rate_limit)
+            assert reported[0] is None
+            assert [window and window.remaining for window in reported] == [None, 7, 6]
+            assert reported[1]
+            assert (reported[1].limit, reported[1].period, reported[1].name) == (10, 60, "case_links")
             clock.advance(20)
             later = links.rate_limit
             assert later

@@ -503,8 +503,12 @@ class TestRetrying:
         assert [(record.name, record.levelname, record.getMessage()) for record in ours] == [
             ("datadog_caselinks.retry", "INFO", "attempt 1: gone; next in 0.00 s"),
         ]
-        told = vars(ours[0])
-        assert (told["attempt"], told["error_type"], told["retry_seconds"]) == (1, "TransportError", 0.0)
+        reported = vars(ours[0])
+        assert (reported["attempt"], reported["error_type"], reported["retry_seconds"]) == (
+            1,
+            "TransportError",
+            0.0,
+        )
 
 
 SPENT = ". Not retried: most recent requests have failed"

@@ -78,7 +78,7 @@ class TestBreakingChanges:
         git(project, "tag", "v1.1.0")
 
     @pytest.mark.parametrize(
-        ("name", "old", "new", "told"),
+        ("name", "old", "new", "reported"),
         [
             ("client.py", ", *, ensure: bool = False", "", "create(ensure)"),
             ("client.py", "*, ensure: bool = False", "*, at: int, ensure: bool = False", "create(at)"),
@@ -89,12 +89,12 @@ class TestBreakingChanges:
         ],
     )
     def test_what_was_removed_is_reported(
-        self, project: Path, name: str, old: str, new: str, told: str
+        self, project: Path, name: str, old: str, new: str, reported: str
     ) -> None:
         """A removed parameter, method or name is reported in one line."""
         change(project, f"datadog_caselinks/{name}", old, new)
         (line,) = breaking_changes(project, since="v1.1.0")
-        assert told in line
+        assert reported in line
 
     @pytest.mark.parametrize(
         ("name", "old", "new"),

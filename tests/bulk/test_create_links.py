@@ -436,30 +436,30 @@ class TestMapConcurrently:
 
     async def test_progress_goes_on_from_round_to_round(self) -> None:
         """Progress reports each completion once, and a later round adds to both numbers."""
-        told: list[tuple[int, int]] = []
-        progress = Progress(lambda answered, asked: told.append((answered, asked)))
+        reported: list[tuple[int, int]] = []
+        progress = Progress(lambda answered, asked: reported.append((answered, asked)))
 
         async def ask(item: str) -> None:
             pass
 
         for items in ("ab", "", "cde"):
             await map_concurrently(ask, items, concurrency=2, progress=progress)
-        assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
+        assert reported == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
         """The first error of concurrent calls is raised unchanged, and the other calls are cancelled."""
-        told: list[int] = []
+        reported: list[int] = []
 
         async def ask(item: int) -> None:
             if item == 1:
                 raise LookupError("no answer")
             await asyncio.Event().wait()
 
-        progress = Progress(lambda answered, _: told.append(answered))
+        progress = Progress(lambda answered, _: reported.append(answered))
         async with leaving_no_task():
             with pytest.raises(LookupError, match="no answer"):
                 await map_concurrently(ask, range(9), concurrency=2, progress=progress)
-        assert told == []
+        assert reported == []
 
 
 async def outcomes_of(links: CaseLinksClient, source: object, **options: object) -> list[Outcome]:

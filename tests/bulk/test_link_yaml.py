@@ -83,8 +83,8 @@ class TestMapping:
             "SHOP-6: SHOP-7\n"
             "SHOP-8: {blocks: []}\n"
         )
-        told = await numbers_and_links(content)
-        assert [(number, reason.split(";")[0]) for number, reason in told] == [
+        reported = await numbers_and_links(content)
+        assert [(number, reason.split(";")[0]) for number, reason in reported] == [
             (2, "SHOP-1 BLOCKS SHOP-2"),
             (2, "'shop' does not name an entity"),
             (2, "SHOP-1 cannot be linked to itself"),

@@ -98,14 +98,16 @@ class TestGraphOfTheDemo:
 
     async def test_progress(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """Progress is reported after each response, with the total so far."""
-        told: list[tuple[int, int]] = []
-        await client.read_graph("SHOP-2", depth=3, progress=lambda done, total: told.append((done, total)))
+        reported: list[tuple[int, int]] = []
+        await client.read_graph(
+            "SHOP-2", depth=3, progress=lambda done, total: reported.append((done, total))
+        )
 
-        assert [done for done, _ in told] == list(range(1, len(told) + 1))
-        totals = [total for _, total in told]
+        assert [done for done, _ in reported] == list(range(1, len(reported) + 1))
+        totals = [total for _, total in reported]
         assert totals == sorted(totals)
         assert len(set(totals)) == 4
-        assert told[-1] == (len(sandbox.requests), len(sandbox.requests))
+        assert reported[-1] == (len(sandbox.requests), len(sandbox.requests))
 
     async def test_max_nodes(self, client: CaseLinksClient) -> None:
         """Reading ends at ``max_nodes`` entities and counts those left out."""

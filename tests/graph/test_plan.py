@@ -86,10 +86,10 @@ class TestPlanLinks:
 
     async def test_progress(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Progress is reported after each response, with the total so far: first keys, then lists."""
-        told: list[tuple[int, int]] = []
+        reported: list[tuple[int, int]] = []
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
-        await client.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
-        assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
+        await client.plan_links(wanted, progress=lambda done, total: reported.append((done, total)))
+        assert reported == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
         assert asked(sandbox) == {"GET": 6}
 
     async def test_what_is_there_is_kept(self, client: CaseLinksClient) -> None:

@@ -561,6 +561,6 @@ async def test_a_closed_client_sends_nothing_more(keys: ApiKeys) -> None:
         await server.until_seen(3)
         await links.close()
         hold.release(2)
-        told = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(outcome) for outcome in told] == [CaseLink] * 2 + [SessionError] * 8
+        reported = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in reported] == [CaseLink] * 2 + [SessionError] * 8
     assert len(server.seen) == 3

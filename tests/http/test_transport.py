@@ -250,8 +250,10 @@ def echoes(status: int) -> Step:
     """A step that quotes the headers of the request in the headers and the body of the response."""
 
     async def step(exchange: Exchange) -> None:
-        told = str(dict(exchange.seen.headers))
-        await exchange.answer(status, json.dumps({"errors": [{"detail": told}]}).encode(), X_Echo=told)
+        reported = str(dict(exchange.seen.headers))
+        await exchange.answer(
+            status, json.dumps({"errors": [{"detail": reported}]}).encode(), X_Echo=reported
+        )
 
     return step
 

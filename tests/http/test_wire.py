@@ -866,12 +866,12 @@ class TestErrors:
     @pytest.mark.parametrize("nest", [lambda inner: {"a": inner}, lambda inner: [inner]])
     def test_what_is_nested_too_deeply_is_not_kept(self, nest: Callable[[object], object]) -> None:
         """Errors nested deeper than 19 levels are not kept, because they could not be printed or pickled."""
-        told: object = "x"
+        reported: object = "x"
         for _ in range(18):
-            told = nest(told)
+            reported = nest(reported)
         wire = datadog_caselinks.http.wire
-        assert refused(wire, {"errors": [told]}).raw_errors == (told,)
-        assert refused(wire, {"errors": [nest(told)]}).raw_errors == ()
+        assert refused(wire, {"errors": [reported]}).raw_errors == (reported,)
+        assert refused(wire, {"errors": [nest(reported)]}).raw_errors == ()
 
 
 class TestSecrets:
@@ -904,9 +904,9 @@ class TestSecrets:
     def test_nor_does_a_limit_have_it_as_its_name(self) -> None:
         """The name of a rate limit is redacted, and its numbers are kept."""
         headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
-        told = answer(b"", 201, headers)
-        assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
-        blotted = evolve(told, redact=lambda text: text.replace("the-key", "***"))
+        reported = answer(b"", 201, headers)
+        assert reported.rate_limit() == RateLimit(9, 8, None, None, "the-key")
+        blotted = evolve(reported, redact=lambda text: text.replace("the-key", "***"))
         assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
 
     def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:

@@ -57,10 +57,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
                 "404, errors as objects of code, title; read as NotFoundError"
             ),
             "What is answered to a link from an unknown case?": "201, JSON without errors",
-            "Do create, list, delete and get share a bucket?": "not told of create, list, delete, get",
-            "Which limits and periods are there?": "none is told",
+            "Do create, list, delete and get share a bucket?": "not reported for create, list, delete, get",
+            "Which limits and periods are there?": "none is reported",
             "Which header carries a request id?": "none",
-            "How long is an idle connection kept?": "not told; not measured here",
+            "How long is an idle connection kept?": "not reported; not measured here",
         },
     ),
     "rate limit": (
@@ -238,8 +238,10 @@ class TestReport:
     async def test_a_header_that_no_two_responses_share_is_a_request_id(self, here: Asked) -> None:
         """A header that differs in every response is a request id, unless its meaning is known."""
         for number in range(3):
-            told = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
-            headers = CIMultiDictProxy(CIMultiDict({**told, "Server": "edge", "Keep-Alive": "timeout=60"}))
+            reported = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
+            headers = CIMultiDictProxy(
+                CIMultiDict({**reported, "Server": "edge", "Keep-Alive": "timeout=60"})
+            )
             here.probe.seen.append(Exchange(REQUEST, Response(REQUEST, 200, headers, b""), 0))
         ids, idle = await questions.headers(here.probe, NEW)
         assert (ids.answer, idle.answer) == ("x-trace", "timeout=60")
@@ -247,8 +249,10 @@ class TestReport:
     async def test_holds_no_key(self) -> None:
         """The report contains neither echoed keys nor cookies, and all other headers."""
         auth = await ApiKeys(api_key="secret-1", app_key="secret-2").authenticate()
-        told = CIMultiDictProxy(CIMultiDict({"X-Echo": "secret-1", "Set-Cookie": "secret-3", "Via": "edge"}))
-        exchange = Exchange(REQUEST, Response(REQUEST, 403, told, b"not secret-2", auth.redact), 0.5)
+        reported = CIMultiDictProxy(
+            CIMultiDict({"X-Echo": "secret-1", "Set-Cookie": "secret-3", "Via": "edge"})
+        )
+        exchange = Exchange(REQUEST, Response(REQUEST, 403, reported, b"not secret-2", auth.redact), 0.5)
         written = report([Finding("Who?", "nobody", [exchange], problem="Who? 403")], about="here")
         assert "secret-" not in written
         for line in (

@@ -222,7 +222,7 @@ class TestLimit:
     async def test_writes_beyond_it_are_refused(
         self, sandbox: Sandbox, client: CaseLinksClient, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Agents together write no more than the limit, and are told when they can go on."""
+        """Agents together write no more than the limit, and are shown when they can go on."""
         server = AgentServer(client, access=Access.DELETE, write_rate=Rate(3, 600))
         before = len(sandbox.links)
         two = wanted("MAIL-1 blocks MAIL-2", "MAIL-2 blocks MAIL-3")

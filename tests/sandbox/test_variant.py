@@ -39,8 +39,8 @@ class TestDuplicates:
         replies = [await caller.create(), await caller.create(parent_entity_id=CASE.upper())]
 
         status, title = refusal
-        told = {"status": str(status), "title": title, "detail": "an equal link exists"}
-        assert [(reply.status, reply.json) for reply in replies] == [(status, {"errors": [told]})] * 2
+        reported = {"status": str(status), "title": title, "detail": "an equal link exists"}
+        assert [(reply.status, reply.json) for reply in replies] == [(status, {"errors": [reported]})] * 2
         assert len(sandbox.links) == 1
 
     @pytest.mark.parametrize(

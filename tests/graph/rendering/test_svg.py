@@ -29,8 +29,10 @@ def test_everything_is_there(demo: LinkGraph) -> None:
     }
     for number, each in enumerate(demo.entities):
         case = demo.details.get(each)
-        for told in (case.key, case.title, case.status.lower().replace("_", " ")) if case else (each.id[:8],):
-            assert told in texts(boxes[number])
+        for reported in (
+            (case.key, case.title, case.status.lower().replace("_", " ")) if case else (each.id[:8],)
+        ):
+            assert reported in texts(boxes[number])
 
 
 def test_each_line_has_its_name(demo: LinkGraph) -> None:
