@@ -40,7 +40,7 @@ _STYLE: Final = """
 
 
 def svg(title: str, description: str, height: float, parts: list[str]) -> str:
-    """Return a picture of ``parts`` with the given ``height``; ``description`` is its text for screen readers."""
+    """Return a picture of ``parts`` with the given ``height``, and ``description`` for screen readers."""
     lines = "\n".join(f"  {part}" for part in parts)
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{_SHOWN}" role="img" \

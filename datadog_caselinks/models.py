@@ -52,7 +52,7 @@ class LinkStatus(StrEnum):
     """The link was not created."""
 
     AMBIGUOUS = "ambiguous"
-    """The link may have been created: the client could not find out."""
+    """The link may have been created. The client could not find out."""
 
     MALFORMED = "malformed"
     """A line of a file does not describe a link."""
@@ -557,7 +557,7 @@ class Incident:
     ``title``
         The title.
     ``status``
-        ``active``, ``stable``, ``resolved`` or ``completed``, or a name that the organization has chosen.
+        ``active``, ``stable``, ``resolved`` or ``completed``, or a name that the organisation has chosen.
     """
 
     id: str

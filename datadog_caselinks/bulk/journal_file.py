@@ -97,10 +97,10 @@ class JournalRecord:
     ``at``
         The time of the last change, in UTC.
     ``found_by_lookup``
-        Whether the status ``CREATED`` rests on a lookup after a lost response, so that another process may
-        have created the link.
+        Whether the status is ``CREATED`` because a lookup found the link after a lost response. Another
+        process may have created it.
     ``keys``
-        The keys of the cases that the source of the run named by their keys.
+        The keys of those cases that the source of the run named by key.
     """
 
     new: NewCaseLink

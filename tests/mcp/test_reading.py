@@ -37,7 +37,7 @@ class TestFindCases:
     async def test_it_shows_what_an_agent_chooses_by(self, server: AgentServer) -> None:
         """A result has the key, title, status and priority of a case, and nothing else."""
         async with connected(server) as agent:
-            assert await agent.call("find_cases", query="orders-db -dashboard status:closed", limit=1) == {
+            assert await agent.call("find_cases", query="config -canary status:closed", limit=1) == {
                 "cases": [
                     {
                         "name": "SHOP-5",
@@ -264,7 +264,7 @@ class TestGraph:
         async with connected(server) as agent:
             graph = await agent.call("graph", entities=["SHOP-24", "SHOP-2"], depth=1, max_entities=9)
             whole = await agent.call("graph", entities=["SHOP-24"])
-        assert graph["mermaid"].startswith('flowchart LR\n    n0["SHOP-24<br>Push configuration to one host')
+        assert graph["mermaid"].startswith('flowchart LR\n    n0["SHOP-24<br>Push config to a canary host first')
         assert (graph["entities"], graph["left_out"]) == (9, 5)
         assert [set(each) for each in whole["cycles"]] == [{"SHOP-24", "SHOP-25", "SHOP-26"}]
         assert "left_out" not in whole
