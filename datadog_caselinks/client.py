@@ -230,7 +230,8 @@ class CaseLinksClient:
         another process at the same moment may create a second one.
 
         Returns:
-            The link, and whether it was created: ``link, created = await client.ensure_link(new)``.
+            The link, and whether this call created it. Write
+            ``link, created = await client.ensure_link(new)``.
 
         Raises:
             AmbiguousResultError: The link may exist, and no lookup could find out.

@@ -32,10 +32,11 @@ def _name_functions(
     signature: str | None,
     returned: str | None,
 ) -> tuple[str | None, str | None]:
-    """Show a default value that is a function by its name, since ``repr`` is not valid in a signature."""
+    """Show functions by their names, and a policy without its defaults, as the source has them."""
     if signature:
         signature = re.sub(r"<(?:built-in )?function (\w+)>", r"\1", signature)
         signature = signature.replace("<function <lambda>>", "...")
+        signature = re.sub(r"RetryPolicy\(max_attempts=[^)]*\)", "RetryPolicy()", signature)
     return signature, returned
 
 

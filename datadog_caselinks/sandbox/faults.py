@@ -28,7 +28,7 @@ class Fault(StrEnum):
     """Not applied. The connection is reset (TCP RST)."""
 
     DELAY = "delay"
-    """Applied at once; the response is sent after the given seconds."""
+    """Applied immediately; the response is sent after the given seconds."""
 
     LATE_APPLY = "late-apply"
     """Applied after the given seconds, even if the client has disconnected; then the response is sent."""

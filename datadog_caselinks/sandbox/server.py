@@ -197,7 +197,7 @@ class Sandbox:
     async def stop(self) -> None:
         """Close every connection and the database. Has no effect if the sandbox is not running.
 
-        Responses that a fault delays are sent at once.
+        Responses that a fault delays are sent immediately.
         """
         running, self._running = self._running, None
         if running:

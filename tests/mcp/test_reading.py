@@ -264,7 +264,9 @@ class TestGraph:
         async with connected(server) as agent:
             graph = await agent.call("graph", entities=["SHOP-24", "SHOP-2"], depth=1, max_entities=9)
             whole = await agent.call("graph", entities=["SHOP-24"])
-        assert graph["mermaid"].startswith('flowchart LR\n    n0["SHOP-24<br>Push config to a canary host first')
+        assert graph["mermaid"].startswith(
+            'flowchart LR\n    n0["SHOP-24<br>Push config to a canary host first'
+        )
         assert (graph["entities"], graph["left_out"]) == (9, 5)
         assert [set(each) for each in whole["cycles"]] == [{"SHOP-24", "SHOP-25", "SHOP-26"}]
         assert "left_out" not in whole
