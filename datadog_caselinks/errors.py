@@ -180,7 +180,7 @@ class ResponseError(CaseLinksError):
         The members of the response's ``errors``, unchanged: strings or JSON objects.
     ``retry_after``
         Seconds to wait before the next request, if the server said so: ``Retry-After``, and for a 429 the end
-        of the rate-limit window, whichever is later.
+        of the rate-limit window. The later of the two applies.
     ``rate_limit``
         The rate-limit headers of the response, if there were any.
     ``headers``

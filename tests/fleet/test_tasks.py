@@ -163,7 +163,7 @@ class TestAnErrorThatAllWouldMeet:
             refused = 4
             await submit(app, links(4), site=sandbox.site)
             await all_done(app)
-        assert waits == [5, 10, 20, 5], "after a success it begins anew"
+        assert waits == [5, 10, 20, 5], "after a success it begins again"
 
     async def test_the_server_is_not_asked_before_it_said(
         self, app: App, sandbox: Sandbox, again_at_once: None

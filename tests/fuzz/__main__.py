@@ -30,7 +30,7 @@ def fuzzed(name: str, seconds: int) -> int:
         done = subprocess.run([*command, *bounds, *reports], capture_output=True, text=True, check=False)
     if done.returncode:
         reported = re.sub(r"(?m)^(INFO|WARNING): .*\n", "", done.stdout + done.stderr)
-        print(reported, f"{name} failed: mend it, and move the file to {CORPUS / name}", sep="\n")
+        print(reported, f"{name} failed: fix it, and move the file to {CORPUS / name}", sep="\n")
         return 0
     count = re.search(r"number_of_executed_units: +(\d+)", done.stderr)
     assert count, done.stderr

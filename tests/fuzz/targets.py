@@ -39,7 +39,7 @@ from datadog_caselinks.http.headers import read_rate_limit, retry_after
 from datadog_caselinks.models import named
 
 KEY: Final = "secret/key+0123"
-"""Stands in the inputs too, and may stand in no message."""
+"""A text in the inputs that must not be in any message."""
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 """A folder for each target with inputs to begin with, among them each that ever failed."""

@@ -181,7 +181,7 @@ class TestLinkMany:
 
 class TestUnlink:
     async def test_it_deletes_the_link_between_two_ends(self, sandbox: Sandbox, server: AgentServer) -> None:
-        """The link is deleted, in whichever direction it is said, and again is no error."""
+        """The link is deleted if it is named in either direction, and deleting it again is not an error."""
         async with connected(server) as agent:
             done = await agent.call("unlink", entity="SHOP-2", relationship="caused by", other="SHOP-5")
             again = await agent.call("unlink", entity="SHOP-5", relationship="causes", other="SHOP-2")
