@@ -37,7 +37,7 @@ class TestFindCases:
     async def test_it_shows_what_an_agent_chooses_by(self, server: AgentServer) -> None:
         """A result has the key, title, status and priority of a case, and nothing else."""
         async with connected(server) as agent:
-            assert await agent.call("find_cases", query="config -canary status:closed", limit=1) == {
+            assert await agent.call("find_cases", query="orders-db -restore status:closed", limit=1) == {
                 "cases": [
                     {
                         "name": "SHOP-5",
