@@ -161,7 +161,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def pictures(session: nox.Session) -> None:
-    """The pictures of the documentation, drawn anew from what the code does now."""
+    """Draw the pictures of the documentation again from the current code."""
     install(session)
     session.run("python", "-m", "docs.pictures")
 

@@ -184,7 +184,7 @@ def faulty(tell: Tell, contender: str, links: int, seed: int) -> Faulty:
 
 
 def fault_rules(share: float = _FAULTY) -> list[str]:
-    """Return rules by which each kind of fault strikes equally often, in total a ``share`` of the requests.
+    """Return rules that inject each kind of fault equally often, into a ``share`` of all requests.
 
     The sandbox draws the rules in order, so a later rule applies to the remaining requests only.
     """

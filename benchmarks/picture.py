@@ -39,14 +39,14 @@ _STYLE: Final = """
     }"""
 
 
-def svg(title: str, told: str, height: float, parts: list[str]) -> str:
-    """Return a picture of ``parts`` with the given ``height``; ``told`` describes it in words."""
+def svg(title: str, description: str, height: float, parts: list[str]) -> str:
+    """Return a picture of ``parts`` with the given ``height``, and ``description`` for screen readers."""
     lines = "\n".join(f"  {part}" for part in parts)
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{_SHOWN}" role="img" \
-aria-labelledby="title told">
+aria-labelledby="title description">
   <title id="title">{escape(title)}</title>
-  <desc id="told">{escape(told)}</desc>
+  <desc id="description">{escape(description)}</desc>
   <style>{_STYLE}
   </style>
   <rect class="panel" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:g}" rx="8"/>
@@ -64,8 +64,8 @@ def picture(costs: dict[str, Cost]) -> str:
     ]
     for place, (name, cost) in enumerate(costs.items()):
         parts += _bar(name, cost.cpu, cost.cpu / costs["bare"].cpu, _TOP + _ROW * place, scale)
-    told = "; ".join(f"{_plain(name)}: {cost.cpu:.0f} µs" for name, cost in costs.items())
-    return svg("CPU time per link in microseconds", told, _TOP + _ROW * len(costs) - 6, parts)
+    description = "; ".join(f"{_plain(name)}: {cost.cpu:.0f} µs" for name, cost in costs.items())
+    return svg("CPU time per link in microseconds", description, _TOP + _ROW * len(costs) - 6, parts)
 
 
 def _bar(name: str, cpu: float, ratio: float, y: float, scale: float) -> list[str]:

@@ -41,14 +41,14 @@ class Program:
         Raises :class:`RuntimeError` if the program fails, and kills the program after the time limit.
         """
         try:
-            told, _ = self._process.communicate(timeout=MAX_SECONDS)
+            reported, _ = self._process.communicate(timeout=MAX_SECONDS)
         except BaseException:
             self._process.kill()
             self._process.wait()
             raise
         if self._process.returncode:
             raise RuntimeError(f"{self._process.args!r} failed")
-        return json.loads(told or "null")
+        return json.loads(reported or "null")
 
 
 class Server:

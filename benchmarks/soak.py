@@ -335,11 +335,11 @@ def main() -> int:
         soak = Soak(Path(folder), arguments.seed, **sizes)
         soaked = asyncio.run(soak.run(minutes=arguments.minutes, links=arguments.links))
     rows = soak_report.rows(soaked)
-    told = f"{table(rows)}\n{soak_report.surroundings()} Seed {arguments.seed}.\n"
-    print(told)
+    reported = f"{table(rows)}\n{soak_report.surroundings()} Seed {arguments.seed}.\n"
+    print(reported)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "soak-table.md").write_text(told, "utf-8")
+        (arguments.output / "soak-table.md").write_text(reported, "utf-8")
         (arguments.output / "soak.svg").write_text(soak_report.picture(soaked), "utf-8")
     return int(any(row.met is False for row in rows))
 

@@ -101,25 +101,25 @@ class CaseLinksClient:
 
     Use it as ``async with CaseLinksClient(…) as client``, or call :meth:`close` at the end. Create one client
     and keep it: it pools connections. It can be created before the event loop runs, and any number of calls
-    may run at once.
+    may run concurrently.
 
-    Every method raises a :class:`CaseLinksError` if it fails; the page on errors says what to do about each.
-    Cancelling a call stops it at once; the server may still apply a request that was in flight.
+    Every method raises a :class:`CaseLinksError` if it fails; the error reference says what to do about each.
+    Cancelling a call stops it immediately. The server may still apply a request that was in flight.
 
     Args:
         site: A :class:`Site`, or text that :meth:`Site.parse` accepts.
         credentials: :class:`ApiKeys` or :class:`BearerToken`.
         sessions: A :class:`SessionManager` to share, or an ``aiohttp.ClientSession`` of your own; neither is
             closed with the client. By default the client has its own manager.
-        retry: When a failed attempt is repeated.
-        max_concurrency: The most requests in flight at once; further calls wait.
-        rate: A limit of your own on the requests, such as ``"50/1s"`` or ``Rate(50, 1)``: no more are sent in
-            any such period, even if the server allows more. By default, only the server's limit counts.
+        retry: How often and after what wait a failed attempt is retried.
+        max_concurrency: The maximum number of requests in flight. Further calls wait.
+        rate: The maximum number of requests in any period, such as ``"50/1s"`` or ``Rate(50, 1)``, even if
+            the server allows more. By default, only the server's limit applies.
         timeout: Seconds for one attempt, from connecting to the end of the response. Waiting for a slot, for
             the rate limit or for the next attempt does not count.
-        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them; ``None`` or an empty
-            text for none. A site on loopback over ``http`` is reached without it, since the proxy would see
-            the keys.
+        proxy: URL of an HTTP or HTTPS proxy, with user and password if it requires them. ``None`` or an empty
+            text means no proxy. A site on loopback over ``http`` is reached without the proxy, which would
+            see the keys.
         ssl: An ``ssl.SSLContext``, for a private CA or a client certificate. It must check certificates.
         on_event: Called with each event of a call: :class:`CallStarted`, :class:`CallWaiting`,
             :class:`CallRetrying`, :class:`CallReconciled` and :class:`CallFinished`. It runs in the event
@@ -181,7 +181,7 @@ class CaseLinksClient:
 
     @classmethod
     def from_env(cls, site: Site | str | None = None, **options: Unpack[ClientOptions]) -> Self:
-        """Return a client for the site and the credentials that the environment names.
+        """Return a client with the site and the credentials from the environment variables.
 
         Args:
             site: The site. By default it is ``DD_SITE`` or ``DATADOG_SITE``, or US1 (``datadoghq.com``) if
@@ -208,14 +208,14 @@ class CaseLinksClient:
     async def create_link(self, new: WantedLink) -> CaseLink:
         """Create one link.
 
-        A failed attempt is repeated as the :class:`RetryPolicy` says. If the server may have applied the
-        attempt, the link is first looked up among the links of ``new.parent``, so that a retry creates no
-        second link.
+        The client retries a failed attempt as the :class:`RetryPolicy` says. If the server may have applied
+        the attempt, the client first lists the links of ``new.parent``. If the link is among them, it is
+        returned, so a retry creates no duplicate.
 
         Raises:
             AmbiguousResultError: The link may exist, and no lookup could find out.
-            ConflictError: The server refused an equal second link; ``existing`` is the first one, if the
-                lookup found it.
+            ConflictError: An equal link exists, and the server refused a second one. ``existing`` is the
+                existing link, if the lookup found it.
         """
         if not isinstance(new, NewCaseLink):
             new = await self._resolver.link(new)
@@ -230,7 +230,8 @@ class CaseLinksClient:
         another process at the same moment may create a second one.
 
         Returns:
-            The link, and whether it was created: ``link, created = await client.ensure_link(new)``.
+            The link, and whether this call created it. Write
+            ``link, created = await client.ensure_link(new)``.
 
         Raises:
             AmbiguousResultError: The link may exist, and no lookup could find out.
@@ -257,14 +258,15 @@ class CaseLinksClient:
         that are in flight.
 
         Args:
-            source: The links. It may be endless: reading it is at most twice ``concurrency`` links ahead, and
-                2,000 more with ``ensure``. A generator is closed at the end of the run, even if the run ends
-                early.
-            concurrency: The most creates in flight at once; by default the ``max_concurrency`` of the client.
-            ensure: Look up each link first, and create it only if it is missing. Few lists answer for many
-                links: each link is looked up by the end that more of the next 2,000 links share, and a list
-                is used for five minutes. A link that another process creates in that time may be created
-                twice.
+            source: The links. It may be endless: the client reads at most twice ``concurrency`` links ahead
+                of the outcomes, and 2,000 more with ``ensure``. A generator is closed at the end of the run,
+                even if the run ends early.
+            concurrency: The maximum number of links in progress. By default, the ``max_concurrency`` of the
+                client.
+            ensure: Look up each link first, and create it only if it is missing. One list request serves many
+                links: the client lists the end that more of the next 2,000 links share, and uses the list for
+                five minutes. If another process creates a link in that time, the run may create it a second
+                time.
             journal: The path of a file that records each link and its outcome. If a run ends early, for any
                 reason, the same call continues it: links that were created are not sent again, and links that
                 were in flight are looked up first. A link that appears twice in ``source`` is created once.
@@ -417,7 +419,7 @@ class CaseLinksClient:
                 meant. By default, the error is raised.
 
         Raises:
-            NotFoundError: There is no case with a key; the message names all such keys.
+            NotFoundError: A case or incident does not exist. The message names each one.
             ParameterError: An argument has the wrong type.
         """
         require_items("wanted", wanted)
@@ -445,8 +447,9 @@ class CaseLinksClient:
 
         Args:
             plan: The plan.
-            trust_lists: Use what the plan has listed for up to five minutes, instead of listing it again.
-                That saves requests. A link that another process creates in that time may be created twice.
+            trust_lists: Use the lists that the plan requested, until they are five minutes old, instead of
+                requesting them again. This saves requests. If another process creates a link in that time,
+                the link may be created twice.
 
         Yields:
             :class:`Created`, :class:`AlreadyLinked` or :class:`Failed` for each link to create, then
@@ -473,8 +476,8 @@ class CaseLinksClient:
 
         ``entity`` may be a case key or text that :func:`parse_reference` reads; a key is looked up first.
 
-        If the server sends members that are not links, for example without an id, they are left out, and the
-        log has a warning.
+        The result leaves out members of the response that are not links, for example those without an id, and
+        the log has a warning.
         """
         if not isinstance(entity, Entity):
             entity = await self._resolver.entity(entity)
@@ -497,15 +500,16 @@ class CaseLinksClient:
         Args:
             roots: Where to begin: entities, keys, numbers, or texts that :func:`parse_reference` reads.
             depth: How many links away from ``roots`` to read; 1 reads only their own links.
-            max_nodes: The most entities in the graph. A larger graph is cut off, and says so.
+            max_nodes: The maximum number of entities in the graph. ``LinkGraph.left_out`` counts those left
+                out.
             progress: Called after each response with the number of responses so far, and how many are
                 expected by now.
 
         Raises:
-            ParameterError: There is no root, ``depth`` is below 0 or ``max_nodes`` below 1, or an argument
+            ParameterError: ``roots`` is empty, ``depth`` is below 0 or ``max_nodes`` below 1, or an argument
                 has the wrong type.
             InvalidLinkError: A root is a text that does not name an entity.
-            NotFoundError: There is no case with this key, or no incident with this number.
+            NotFoundError: A case with this key, or an incident with this number, does not exist.
         """
         if not roots:
             raise ParameterError("read_graph needs at least one root, such as 'SHOP-1'")
@@ -533,7 +537,7 @@ class CaseLinksClient:
                 equal one is deleted; ``RELATES_TO`` links are equal in either direction.
 
         Raises:
-            NotFoundError: There is no such link, and no attempt of this call may have deleted it.
+            NotFoundError: The link does not exist, and no attempt of this call can have deleted it.
         """
         if isinstance(link, NewCaseLink | LinkReference):
             await self._delete_equal(link)
@@ -555,7 +559,7 @@ class CaseLinksClient:
         """Get a case by its key, such as ``SHOP-1``, or by its UUID.
 
         Raises:
-            NotFoundError: There is no such case, or these credentials may not see it.
+            NotFoundError: The case does not exist, or these credentials cannot access it.
             InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
         """
         return await _get_case(self._operations, self._observer, key_or_id)
@@ -564,9 +568,9 @@ class CaseLinksClient:
         """Search for cases, and yield each that matches, newest first.
 
         A page of up to 100 cases is one request, which is sent when its first case is needed: leave the loop
-        when you have enough. A case that was yielded is not yielded again, even if pages shift meanwhile. The
-        search ends when the server has no more pages, or, with a warning in the log, after ten pages in a row
-        without a new case.
+        when you have enough. No case is yielded twice, even if new cases shift the pages. The search ends
+        when the server has no more pages, or, with a warning in the log, after ten pages in a row without a
+        new case.
 
         Args:
             query: A text such as ``payment timeout``, or a filter such as ``status:closed`` or
@@ -606,10 +610,10 @@ class CaseLinksClient:
     async def get_incident(self, number_or_id: str | int | UUID) -> Incident:
         """Get an incident by its number, such as ``123`` or ``IR-123``, or by its UUID.
 
-        A number takes a search, whose result counts only if it reports exactly this number.
+        The client searches for a number, and accepts only an incident that has exactly this number.
 
         Raises:
-            NotFoundError: There is no such incident, or these credentials may not see it.
+            NotFoundError: The incident does not exist, or these credentials cannot access it.
             PermissionDeniedError: These credentials lack the permission ``incident_read``.
             InvalidLinkError: ``number_or_id`` is neither a number nor a UUID.
         """
@@ -622,7 +626,7 @@ class CaseLinksClient:
 
         Args:
             query: A filter such as ``state:active`` or ``state:(active OR stable)``, or a text. Datadog
-                documents filters only. For a number use :meth:`get_incident`.
+                documents filters only. To get an incident by its number, use :meth:`get_incident`.
 
         Yields:
             Each :class:`Incident`.
@@ -656,12 +660,12 @@ class CaseLinksClient:
                 return
 
     def resolver(self) -> Resolver:
-        """Return a :class:`Resolver`, which finds entities by what people write, and caches them."""
+        """Return a :class:`Resolver`, which looks up entities by key, number or URL, and caches them."""
         return Resolver(self.get_case, self.get_incident, self.site)
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """What is left of the current rate-limit window for creating links, by the latest response.
+        """The current rate-limit window for creates, as of the latest response.
 
         ``None`` before the first response, once the window is over, and if the server sends no limit.
         """
@@ -670,8 +674,8 @@ class CaseLinksClient:
     async def close(self) -> None:
         """Close the client, and its connections unless they are shared.
 
-        A call that waits fails with :class:`SessionError` when its wait ends. Requests in flight fail too,
-        unless the connections are shared. Closing twice is safe.
+        A waiting call fails with :class:`SessionError` when its wait ends. Requests in flight fail too,
+        unless the connections are shared. A second call does nothing.
         """
         self._requester.close()
         if not self._is_shared:

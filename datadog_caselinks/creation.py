@@ -48,7 +48,7 @@ class CreateResult(NamedTuple):
 
     @property
     def found_by_lookup(self) -> bool:
-        """Whether ``created`` rests on a lookup, so that another process may have created the link.
+        """Whether ``created`` is the result of a lookup. Another process may have created the link.
 
         The response to the create was lost, and the lookup found an equal link; or the link existed when a
         run continued an earlier one, which may have sent it.

@@ -1,4 +1,4 @@
-"""The one tree of errors, and which of them may have been applied.
+"""The hierarchy of errors, and after which of them the request may have been applied.
 
 ::
 
@@ -18,7 +18,7 @@
     │   │   └── ProxyAuthenticationError  the proxy requires other credentials
     │   └── RequestTimeoutError       out of time (also a TimeoutError); see ``sent``
     ├── AmbiguousResultError          sent, and the client could not find out whether it was applied
-    ├── MalformedResponseError        a response that is not what was asked for
+    ├── MalformedResponseError        a response without the requested content
     │   └── ResponseTooLargeError     a response that is longer than the client reads
     └── ResponseError                 a response with a status other than success
         ├── BadRequestError           400, 422
@@ -97,7 +97,7 @@ class TransportError(CaseLinksError):
 
 
 class ConnectError(TransportError):
-    """No connection, so nothing was sent: refused, an unknown host, or a connect or handshake timeout."""
+    """No connection, so nothing was sent: it was refused, the host is unknown, or it took too long."""
 
     @property
     def may_have_been_applied(self) -> bool:
@@ -149,7 +149,7 @@ class AmbiguousResultError(CaseLinksError):
 
 
 class MalformedResponseError(CaseLinksError):
-    """A success response without what was asked for. ``body`` is its beginning."""
+    """A successful response without the requested content. ``body`` is its beginning."""
 
     def __init__(self, message: str, *, body: str) -> None:
         super().__init__(message)
@@ -162,9 +162,10 @@ class MalformedResponseError(CaseLinksError):
 
 
 class ResponseTooLargeError(MalformedResponseError):
-    """A response longer than the client reads: 16 MiB of a list, some 40,000 links, else 1 MiB.
+    """A response that is longer than the client reads: 16 MiB for a list, else 1 MiB.
 
-    Also a list with more than 1,048,576 JSON values, twice as many as so many links have.
+    A list of 16 MiB has about 40,000 links. A list of more than 1,048,576 JSON values, twice the number in
+    40,000 links, raises this error too.
     """
 
 
@@ -179,13 +180,14 @@ class ResponseError(CaseLinksError):
         The members of the response's ``errors``, unchanged: strings or JSON objects.
     ``retry_after``
         Seconds to wait before the next request, if the server said so: ``Retry-After``, and for a 429 the end
-        of the rate-limit window, whichever is later.
+        of the rate-limit window. The later of the two applies.
     ``rate_limit``
         The rate-limit headers of the response, if there were any.
     ``headers``
         All headers of the response. Keys in them are redacted, repeated ones are joined by ``", "``.
     ``request_id``
-        The id by which the server or a proxy logs the request, from whichever header it sent; else ``None``.
+        The id of the request in the logs of the server or a proxy, from a header of the response. ``None``
+        without such a header.
     ``body``
         The beginning of the body as text, at most 1,000 characters.
     """

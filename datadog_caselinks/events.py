@@ -142,10 +142,10 @@ class CallFinished:
 
 
 CallEvent = CallStarted | CallWaiting | CallRetrying | CallReconciled | CallFinished
-"""What ``on_event`` is called with."""
+"""An event of a call. ``on_event`` receives each one."""
 
 OnEvent = Callable[[CallEvent], None]
-"""Observes calls: it is called with each event, in the event loop, so it must be quick."""
+"""A callback that receives each event. It runs in the event loop, so it must be quick."""
 
 
 class Telemetry(Protocol):

@@ -64,6 +64,14 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one}" if count == 1 else f"{count} {many or f'{one}s'}"
 
 
+def needs_extra(what: str, extra: str) -> str:
+    """Return a message that says that ``what`` needs an extra of this package, and how to install the extra.
+
+    The package is not published, so the hint installs it from the folder of the project.
+    """
+    return f"{what} needs the extra {extra}. In the folder of the project, run: pip install '.[{extra}]'"
+
+
 def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 

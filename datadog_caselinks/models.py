@@ -52,7 +52,7 @@ class LinkStatus(StrEnum):
     """The link was not created."""
 
     AMBIGUOUS = "ambiguous"
-    """The link may have been created: the client could not find out."""
+    """The link may have been created. The client could not find out."""
 
     MALFORMED = "malformed"
     """A line of a file does not describe a link."""
@@ -90,8 +90,8 @@ _INCIDENT_STAGES: Final = {
 }
 
 
-# Members are recognized by their type: a lookup would call the hash of StrEnum, which is slow because it is
-# written in Python.
+# A member is returned without a lookup, which would call the hash of StrEnum: that is slow, being written in
+# Python.
 
 
 def _entity_type(value: EntityType | str) -> EntityType | str:
@@ -557,7 +557,7 @@ class Incident:
     ``title``
         The title.
     ``status``
-        ``active``, ``stable``, ``resolved`` or ``completed``, or a name that the organization has chosen.
+        ``active``, ``stable``, ``resolved`` or ``completed``, or a name that the organisation has chosen.
     """
 
     id: str

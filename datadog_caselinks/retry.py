@@ -68,34 +68,34 @@ def _finite(minimum: int, _: object, attribute: Any, value: float) -> None:
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often and how fast a failed attempt is repeated. The defaults suit almost everyone.
+    """How often and how fast a failed attempt is retried. The defaults suit almost every program.
 
     ``max_attempts``
         Attempts of one call, including the first; 1 never retries.
     ``patience``
-        Seconds. A call that the server or a gateway keeps failing is retried beyond ``max_attempts`` until
-        so much time has passed since its first failure. It has no effect if the server cannot be reached, or
-        with ``max_attempts=1``.
+        Seconds. If the server or a gateway keeps failing a call, the client retries it beyond
+        ``max_attempts``, until this time after the first failure. It has no effect if the server cannot be
+        reached, or with ``max_attempts=1``.
     ``max_rate_limited``
-        Responses of 429 that one call waits out. They do not count as attempts.
+        The number of 429 responses that one call waits out. They do not count as attempts.
     ``base``, ``cap``
         Seconds. The n-th wait is random between 0 and ``min(cap, base * 2**(n - 1))`` (full jitter).
     ``max_wait``
-        Seconds. The longest wait that a server may ask for; if it asks for more, the error is raised.
+        Seconds. The longest wait that the server may request. If it requests a longer one, the error is
+        raised immediately.
     ``settle``
-        Seconds between an ambiguous attempt and the lookup of its link, since a list may lag behind. This
-        wait applies as it is if the server itself reported a failure, such as a 500 or 503. After a lost
-        connection, a timeout, a gateway's 502 or 504, or a response that is not about the link, the server
-        may still be at work on the request, so the lookup waits five times as long.
+        Seconds between an ambiguous attempt and the lookup of its link, since a list may lag behind. This is
+        the wait if the server itself reported a failure, such as 500 or 503. The wait is five times as long
+        after a lost connection, a timeout, a gateway's 502 or 504, or a response that is not about the link,
+        because the server may still be working on the request.
     ``budget``
         The size of the client's retry budget; by default five for each request of ``max_concurrency``, and at
         least 500. A failed attempt takes one from the budget, or a fifth if nothing was sent. A success or a
         refusal gives one back, since it shows that the server works; a lookup does not. When the budget is
-        empty, nothing is retried, so that a server in trouble does not get a multiple of the load.
+        empty, nothing is retried, so that retries do not multiply the load of a failing server.
 
-    A wait that the server asks for is never shortened. Jitter is added to it, so that clients that were given
-    the same time do not all come back at once. After a 429 the rate limit holds back every request that it
-    counts.
+    A wait that the server requests is never shortened. Jitter is added, so that clients with the same wait do
+    not all continue at the same moment. After a 429, every request that counts against the same limit waits.
 
     Raises:
         ParameterError: A value is not a number, or is out of range. ``math.inf`` is out of range for

@@ -117,7 +117,7 @@ def test_only_the_command_knows_the_command() -> None:
     assert users <= {"cli", "__main__"}
 
 
-def test_nobody_imports_in_a_circle() -> None:
+def test_there_is_no_import_cycle() -> None:
     """No module is part of an import cycle, not even within the sandbox or the command."""
     graph = {module: own_imports(module) for module in MODULES}
     done: set[str] = set()

@@ -51,7 +51,7 @@ class TestMarks:
             assert (kept.met, timely.met) == (True, met)
 
     @pytest.mark.parametrize("counts", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
-    def test_one_link_that_failed_or_was_lost_or_made_twice_is_too_many(
+    def test_one_link_that_failed_or_was_lost_or_created_twice_is_too_many(
         self, counts: tuple[int, int, int]
     ) -> None:
         """A faulty run fails by one link that failed, was lost or was created twice."""
@@ -59,7 +59,7 @@ class TestMarks:
         run = Faulty(links=10, failed=failed, lost=lost, twice=twice, struck=1, taken=1.0)
         assert faulty_row("us", run, has_mark=True).met is False
 
-    def test_stand_beside_the_results(self) -> None:
+    def test_are_in_a_table_of_markdown(self) -> None:
         """The table is in Markdown, with one line for each row."""
         lines = table([Row("a", "1", "≤ 2", True), Row("b", "3")]).splitlines()
         assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == [

@@ -76,7 +76,7 @@ def error_body(text: str) -> bytes:
 
 
 class TestCreate:
-    async def test_a_compressed_answer_over_a_session_that_leaves_it_so(self, keys: ApiKeys) -> None:
+    async def test_a_compressed_response_over_a_session_that_leaves_it_so(self, keys: ApiKeys) -> None:
         """A compressed response is read although the caller's session does not decompress."""
 
         async def created_compressed(exchange: Exchange) -> None:
@@ -90,7 +90,7 @@ class TestCreate:
         ):
             assert (await links.create_link(NEW)).parent == NEW.parent
 
-    async def test_the_link_that_was_made(self, keys: ApiKeys) -> None:
+    async def test_the_link_that_was_created(self, keys: ApiKeys) -> None:
         """``create_link`` returns the link of the response, with the id that the server assigned."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             link = await links.create_link(NEW)
@@ -104,7 +104,7 @@ class TestCreate:
         [answers(429), answers(429, Retry_After="0"), answers(429, X_RateLimit_Reset="0")],
         ids=["bare", "Retry-After", "reset"],
     )
-    async def test_rate_limited_then_made(
+    async def test_rate_limited_then_created(
         self, step: Step, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
         """A 429 is waited out any number of times, beyond the number of attempts."""
@@ -148,7 +148,7 @@ class TestCreate:
             hold.release(9)
             await asyncio.gather(*calls)
 
-    async def test_a_first_request_without_an_answer(self, keys: ApiKeys, clock: Clock) -> None:
+    async def test_a_first_request_without_a_response(self, keys: ApiKeys, clock: Clock) -> None:
         """A first request without a response delays the other calls for one second."""
         async with (
             Server(is_silent, created) as server,
@@ -185,7 +185,9 @@ class TestCreate:
         assert advice in str(caught.value)
         assert str(NEW) in str(caught.value)
 
-    async def test_what_may_have_been_made_is_looked_for(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_what_may_have_been_created_is_looked_for(
+        self, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
         """A create that may have been applied is looked up before it is sent again."""
         api = Api()
         async with (
@@ -195,7 +197,7 @@ class TestCreate:
             link = await links.create_link(NEW)
         assert (server.methods, [held["id"] for held in api.links]) == (["POST", "GET"], [link.id])
 
-    async def test_the_look_of_one_call_and_the_other_calls(self, keys: ApiKeys, clock: Clock) -> None:
+    async def test_other_calls_continue_during_a_lookup(self, keys: ApiKeys, clock: Clock) -> None:
         """By default, a lost response is looked up after five seconds, in which other calls continue."""
         api = Api()
         async with (
@@ -283,7 +285,7 @@ class TestList:
             assert await links.list_links(NEW.parent) == []
         assert server.methods == ["GET", "GET"]
 
-    async def test_no_answer_in_time(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
+    async def test_no_response_in_time(self, keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
         """A list that timed out is requested again."""
         async with (
             Server(is_silent, listed) as server,
@@ -715,7 +717,7 @@ class TestConcurrency:
             await asyncio.gather(*tasks)
         assert (server.most_busy, server.connections) == (7, 7)
 
-    async def test_waiting_for_a_turn_takes_no_time(self, keys: ApiKeys, clock: Clock) -> None:
+    async def test_waiting_for_a_slot_takes_no_time(self, keys: ApiKeys, clock: Clock) -> None:
         """The timeout starts when a call gets its slot, so calls that wait longer in the queue succeed."""
         hold = Held()
         async with (
@@ -816,7 +818,7 @@ class TestFromEnv:
             assert CaseLinksClient.from_env(given).site is Site.EU1
 
     @pytest.mark.parametrize(
-        ("variables", "told"),
+        ("variables", "reported"),
         [
             ({}, "DD_API_KEY and DD_APP_KEY are not set"),
             ({"DD_API_KEY": "the-api-key"}, "DD_APP_KEY is not set"),
@@ -828,13 +830,13 @@ class TestFromEnv:
             ),
         ],
     )
-    def test_what_is_missing_is_named_and_no_secret_told(
-        self, variables: dict[str, str], told: str, environ: pytest.MonkeyPatch
+    def test_what_is_missing_is_named_and_no_secret_shown(
+        self, variables: dict[str, str], reported: str, environ: pytest.MonkeyPatch
     ) -> None:
         """The message names the variable, and neither the message nor a local variable contains its value."""
         for name in variables:
             environ.setenv(name, variables[name])
-        with pytest.raises(ConfigurationError, match=told) as caught:
+        with pytest.raises(ConfigurationError, match=reported) as caught:
             CaseLinksClient.from_env()
         report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
         frames = [str(caught.value), *(str(frame.locals) for frame in report.stack[1:])]
@@ -884,24 +886,24 @@ class TestRateLimit:
             calls = [asyncio.create_task(links.create_link(NEW)) for _ in range(5)]
             await server.until_seen(6)
             hold.release(5)
-            told = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(error) for error in told} == {AuthenticationError}
+            reported = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in reported} == {AuthenticationError}
 
-    async def test_the_window_as_it_was_told(self, keys: ApiKeys, clock: Clock) -> None:
+    async def test_the_window_as_reported(self, keys: ApiKeys, clock: Clock) -> None:
         """``rate_limit`` is ``None`` before the first response, then has what is left of the window."""
         async with (
             Server(limited(403, remaining=7), limited(403, remaining=6)) as server,
             CaseLinksClient(server.url, keys) as links,
         ):
-            told = [links.rate_limit]
+            reported = [links.rate_limit]
             for _ in range(2):
                 with pytest.raises(PermissionDeniedError):
                     await links.create_link(NEW)
-                told.append(links.rate_limit)
-            assert told[0] is None
-            assert [window and window.remaining for window in told] == [None, 7, 6]
-            assert told[1]
-            assert (told[1].limit, told[1].period, told[1].name) == (10, 60, "case_links")
+                reported.append(links.rate_limit)
+            assert reported[0] is None
+            assert [window and window.remaining for window in reported] == [None, 7, 6]
+            assert reported[1]
+            assert (reported[1].limit, reported[1].period, reported[1].name) == (10, 60, "case_links")
             clock.advance(20)
             later = links.rate_limit
             assert later
@@ -910,7 +912,7 @@ class TestRateLimit:
             clock.advance(10)
             assert links.rate_limit is None
 
-    async def test_none_is_told(self, keys: ApiKeys) -> None:
+    async def test_none_is_reported(self, keys: ApiKeys) -> None:
         """``rate_limit`` is ``None`` if the responses report no limit."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
             await links.create_link(NEW)
@@ -947,7 +949,7 @@ class TestRateLimit:
         assert 29 < caught.value.retry_after <= 30
         assert len(server.seen) == 1
 
-    async def test_a_server_error_tells_what_it_can(self, keys: ApiKeys, clock: Clock) -> None:
+    async def test_a_server_error_updates_the_window(self, keys: ApiKeys, clock: Clock) -> None:
         """A server error with rate limit headers updates ``rate_limit``; without, it counts as a request."""
         once = RetryPolicy(max_attempts=1)
         async with (

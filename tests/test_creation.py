@@ -292,7 +292,7 @@ class TestRefused:
 
 class TestUnclear:
     @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
-    async def test_it_is_found_where_it_was_made(
+    async def test_it_is_found_where_it_was_created(
         self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """The link that a lookup finds is the result of the create, and no other create is sent."""
@@ -305,7 +305,7 @@ class TestUnclear:
         assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
 
     @pytest.mark.parametrize("name", [*UNCLEAR, *MALFORMED])
-    async def test_it_is_sent_again_where_it_was_not_made(
+    async def test_it_is_sent_again_where_it_was_not_created(
         self, name: str, api: Api, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A create whose link was not created is sent again only after the lookup."""
@@ -317,7 +317,7 @@ class TestUnclear:
         assert (server.methods, len(api.links)) == (["POST", "GET", "POST"], 1)
 
     @pytest.mark.parametrize("is_made", [True, False])
-    async def test_no_answer_in_time(
+    async def test_no_response_in_time(
         self, is_made: bool, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
     ) -> None:
         """A create that timed out is looked up, and sent again only if the link does not exist."""
@@ -335,7 +335,7 @@ class TestUnclear:
             await task
         assert (server.methods, len(api.links)) == (["POST", "GET"] + ["POST"] * (not is_made), 1)
 
-    async def test_too_large_an_answer(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_too_large_a_response(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """A create whose response is too large is looked up, and fails if the lookup finds no link."""
         async with (
             Server(api.applies(TOO_LARGE), api, TOO_LARGE, api) as server,
@@ -522,7 +522,7 @@ class TestSandbox:
         assert methods(sandbox) == sequence.split()
 
     @pytest.mark.parametrize("fault", [Fault.DELAY, Fault.DRIP])
-    async def test_an_answer_that_takes_too_long(
+    async def test_a_response_that_takes_too_long(
         self, fault: Fault, sandbox: Sandbox, after_the_lag: RetryPolicy, clock: Clock
     ) -> None:
         """A create that was applied but timed out finds its link by the lookup."""
@@ -742,7 +742,7 @@ class TestLook:
 
 class TestLastAttempt:
     @pytest.mark.parametrize("attempts", [1, 2, 3])
-    async def test_a_final_look_finds_it(self, attempts: int, api: Api, keys: ApiKeys) -> None:
+    async def test_a_final_lookup_finds_it(self, attempts: int, api: Api, keys: ApiKeys) -> None:
         """After the last attempt one more lookup can still find the link that this attempt created."""
         steps = [answers(500), listed] * (attempts - 1)
         policy = RetryPolicy(max_attempts=attempts, base=0, settle=0)
@@ -758,7 +758,7 @@ class TestLastAttempt:
         ("step", "kind"),
         [(answers(500), ServerError), (drops, TransportError), (answers(201), MalformedResponseError)],
     )
-    async def test_a_final_look_that_finds_nothing(
+    async def test_a_final_lookup_that_finds_nothing(
         self, step: Step, kind: type[CaseLinksError], attempts: int, keys: ApiKeys
     ) -> None:
         """If the last lookup finds no link, the create raises the plain error of its last attempt."""
@@ -772,7 +772,7 @@ class TestLastAttempt:
         assert type(caught.value) is kind
         assert server.methods == ["POST", "GET"] * attempts
 
-    async def test_a_final_look_that_fails(self, keys: ApiKeys) -> None:
+    async def test_a_final_lookup_that_fails(self, keys: ApiKeys) -> None:
         """A create is ambiguous if the last attempt may have been applied and the last lookup fails."""
         once = RetryPolicy(max_attempts=1, settle=0)
         async with (
@@ -784,7 +784,9 @@ class TestLastAttempt:
         assert isinstance(caught.value.reason, ServerError)
         assert server.methods == ["POST", "GET"]
 
-    async def test_a_final_look_comes_not_before_the_server_said(self, keys: ApiKeys, clock: Clock) -> None:
+    async def test_a_final_lookup_waits_as_long_as_the_server_requested(
+        self, keys: ApiKeys, clock: Clock
+    ) -> None:
         """The last lookup waits as long as the server requested."""
         once = RetryPolicy(max_attempts=1, settle=1)
         async with (
@@ -802,7 +804,7 @@ class TestLastAttempt:
                 await task
         assert server.methods == ["POST", "GET"]
 
-    async def test_no_final_look_where_the_server_said_much_later(self, keys: ApiKeys) -> None:
+    async def test_no_final_lookup_if_the_server_requested_a_long_wait(self, keys: ApiKeys) -> None:
         """A create whose server requests a wait above ``max_wait`` is ambiguous, and nothing more is sent."""
         async with (
             Server(answers(503, Retry_After="121"), listed) as server,
@@ -812,7 +814,7 @@ class TestLastAttempt:
                 await links.create_link(NEW)
         assert server.methods == ["POST"]
 
-    async def test_looks_pay_back_no_retries(self, keys: ApiKeys) -> None:
+    async def test_lookups_pay_back_no_retries(self, keys: ApiKeys) -> None:
         """Successful lookups do not pay for retries: creates that keep failing use up the retry budget."""
 
         async def creates_nothing(exchange: Exchange) -> None:
@@ -829,7 +831,7 @@ class TestLastAttempt:
         assert server.methods.count("POST") <= 100 + 10
         assert server.methods.count("GET") <= 2 * 10
 
-    async def test_a_refusal_after_a_look(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_a_refusal_after_a_lookup(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """A refusal is final if a lookup has shown that the attempt before it created nothing."""
         async with (
             Server(answers(500), listed, answers(401)) as server,
@@ -839,7 +841,7 @@ class TestLastAttempt:
                 await links.create_link(NEW)
         assert server.methods == ["POST", "GET", "POST"]
 
-    async def test_a_spent_budget_allows_no_look(self, keys: ApiKeys) -> None:
+    async def test_a_spent_budget_allows_no_lookup(self, keys: ApiKeys) -> None:
         """A create is not looked up if the retry budget is used up: the error is ambiguous and says why."""
         policy = RetryPolicy(base=0, settle=0, budget=0)
         async with (
@@ -909,7 +911,7 @@ class TestConflict:
         assert (server.methods, len(api.links)) == (["POST", "GET", "POST", "GET"], 1)
 
     @pytest.mark.parametrize("status", [400, 409])
-    async def test_after_an_unclear_attempt_where_the_second_look_fails(
+    async def test_after_an_unclear_attempt_where_the_second_lookup_fails(
         self, status: int, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A refusal after an ambiguous attempt is ambiguous if its lookup fails."""
@@ -1090,7 +1092,7 @@ class TestEnsure:
         assert server.methods == ["GET"] * 2 + ["POST"] * 10
 
     @pytest.mark.slow
-    async def test_no_trace_of_a_turn_stays(self, api: Api, keys: ApiKeys) -> None:
+    async def test_no_lock_stays_behind(self, api: Api, keys: ApiKeys) -> None:
         """A client that has ensured a million links does not keep a million locks."""
 
         def locks() -> int:
@@ -1113,7 +1115,7 @@ class TestResume:
             yield links._creator
 
     @pytest.mark.parametrize(("held", "sequence", "is_new"), [([NEW], "GET", False), ([], "GET POST", True)])
-    async def test_a_look_and_then_a_post(
+    async def test_a_lookup_and_then_a_post(
         self, held: list[NewCaseLink], sequence: str, is_new: bool, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A link that exists does not count as created by the resumed call, and a missing link is created."""
@@ -1135,7 +1137,7 @@ class TestResume:
             clock.advance(1)
             await task
 
-    async def test_a_look_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_a_lookup_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """A failed lookup leaves the result ambiguous, and the error names the earlier run as the reason."""
         async with Server(answers(403)) as server, self.creator(server, keys, at_once) as creator:
             with pytest.raises(AmbiguousResultError, match="an earlier run may have sent") as caught:

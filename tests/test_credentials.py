@@ -191,7 +191,7 @@ class TestBearerToken:
             await BearerToken(source).authenticate()
         assert isinstance(caught.value.__cause__, LookupError)
 
-    async def test_a_callable_that_is_not_async_is_told_so(self) -> None:
+    async def test_a_callable_that_is_not_async_is_refused(self) -> None:
         """The message for a callable that is not async says so."""
         with pytest.raises(ConfigurationError, match="async") as caught:
             await BearerToken(cast("Any", lambda: SECRET)).authenticate()
@@ -296,12 +296,12 @@ class TestRedact:
     def test_an_escaped_secret_is_taken_out(self, secret: str, escape: Callable[[str], str]) -> None:
         """An escaped secret is redacted, since the text may be unescaped later."""
         escaped = escape(secret)
-        told = AuthHeaders({}, (secret,)).redact(f"before {escaped} after")
-        assert "[redacted]" in told
-        assert secret not in told
-        assert escaped not in told
-        assert told.startswith("before ")
-        assert told.endswith(" after")
+        reported = AuthHeaders({}, (secret,)).redact(f"before {escaped} after")
+        assert "[redacted]" in reported
+        assert secret not in reported
+        assert escaped not in reported
+        assert reported.startswith("before ")
+        assert reported.endswith(" after")
 
     def test_a_text_may_be_escaped_without_end(self) -> None:
         """A text with any number of escapes is returned unchanged if it contains no secret."""

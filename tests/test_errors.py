@@ -171,7 +171,7 @@ def test_no_other_error_is_a_builtin() -> None:
             assert foreign == [Exception, BaseException, object]
 
 
-def test_an_answers_parts_are_optional() -> None:
+def test_the_parts_of_a_response_are_optional() -> None:
     """The attributes of a response are optional in its error, except the status."""
     error = ResponseError("what happened", status=302)
     assert (error.errors, error.raw_errors, error.retry_after, error.rate_limit, error.body) == (

@@ -177,7 +177,7 @@ class TestGetIncident:
 
 class TestExactMatch:
     @pytest.mark.parametrize("way", ["slug", "public-id", "text", "all"])
-    async def test_whatever_query_finds_a_number(self, way: Any) -> None:
+    async def test_any_query_that_finds_a_number(self, way: Any) -> None:
         """An incident is found by any query that the server may support, among similar numbers."""
         async with (
             Sandbox(incident_search=way) as sandbox,

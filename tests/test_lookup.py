@@ -253,7 +253,7 @@ class TestCancelling:
         await lists.answer(PARENT, made(link(1)))
         assert (await first, await late) == (made(link(0)), made(link(1)))
 
-    async def test_the_one_under_way_while_others_wait(self, lists: Lists, lookup: Lookup) -> None:
+    async def test_the_one_in_flight_while_others_wait(self, lists: Lists, lookup: Lookup) -> None:
         """If the list in flight is cancelled, the waiting list begins at once."""
         [first] = await finding(lookup, link(0))
         [waiting] = await finding(lookup, link(1))
@@ -274,7 +274,7 @@ class TestCancelling:
         assert await second == made(link(0))
         assert first.cancelled()
 
-    async def test_as_the_answer_comes(self, lists: Lists, lookup: Lookup) -> None:
+    async def test_as_the_response_comes(self, lists: Lists, lookup: Lookup) -> None:
         """A caller that is cancelled as the response arrives does not take it from the others."""
         first, second = await finding(lookup, link(0), link(0))
         lists.under_way[PARENT].set_result([made(link(0))])

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datadog_caselinks.messages import MAX_QUOTED, MAX_STORED, counted, one_line, quoted, storable
+from datadog_caselinks.messages import (
+    MAX_QUOTED,
+    MAX_STORED,
+    counted,
+    needs_extra,
+    one_line,
+    quoted,
+    storable,
+)
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("datadog_caselinks", "docs", "examples")
 
 
 class Named:
@@ -104,3 +118,27 @@ class TestStorable:
 def test_a_count_has_its_noun(count: int, nouns: tuple[str, ...], text: str) -> None:
     """A count has its noun in the singular for one, and in the plural otherwise."""
     assert counted(count, *nouns) == text
+
+
+class TestNeedsExtra:
+    def test_it_installs_from_the_folder(self) -> None:
+        """The message names the extra, and the command that installs it from the folder of the project."""
+        assert needs_extra("the command", "cli") == (
+            "the command needs the extra cli. In the folder of the project, run: pip install '.[cli]'"
+        )
+
+    def test_each_extra_that_a_message_names_exists(self) -> None:
+        """Every call passes an extra that the package provides."""
+        sources = [path.read_text() for path in (ROOT / "datadog_caselinks").rglob("*.py")]
+        named = {extra for source in sources for extra in re.findall(r"needs_extra\(.+, ['\"](\w+)", source)}
+        assert named == {"cli", "distributed", "mcp", "pictures", "yaml"}
+        assert named <= set(metadata.metadata("datadog_caselinks").get_all("Provides-Extra", []))
+
+    def test_every_hint_installs_from_a_folder(self) -> None:
+        """While the package is not published, every ``pip install`` of it names a folder."""
+        files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+        files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+        texts = [path.read_text(errors="replace") for path in files if "__pycache__" not in path.parts]
+        hints = [hint for text in texts for hint in re.findall(r"pip install [^\n]*", text)]
+        assert len(hints) > 15
+        assert [hint for hint in hints if re.search(r"(?<!/)datadog_caselinks\b", hint)] == []

@@ -412,7 +412,9 @@ class TestIdentity:
         assert identity(link) != identity(turned(link))
 
     @given(new_links(), st.text(min_size=1), st.booleans())
-    def test_what_was_asked_for_is_what_was_made(self, new: NewCaseLink, id: str, is_turned: bool) -> None:
+    def test_the_created_link_has_the_identity_of_the_new_one(
+        self, new: NewCaseLink, id: str, is_turned: bool
+    ) -> None:
         """A new link and the created link have the same identity."""
         made = CaseLink(id, new.parent, str(new.relationship), new.child)
         is_same = not is_turned or new.relationship is Relationship.RELATES_TO

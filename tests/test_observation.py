@@ -42,7 +42,7 @@ def events() -> list[CallEvent]:
     return []
 
 
-def told(events: list[CallEvent]) -> list[str]:
+def reported(events: list[CallEvent]) -> list[str]:
     return [type(event).__name__.removeprefix("Call").lower() for event in events]
 
 
@@ -58,7 +58,7 @@ class TestEvents:
             listed_ = await links.list_links(NEW.parent)
             await links.delete_link(link)
             got = await links.get_case("SHOP-1")
-        assert told(events) == ["started", "finished"] * 5
+        assert reported(events) == ["started", "finished"] * 5
         calls = [event.call for event in events if isinstance(event, CallFinished)]
         assert [event.call for event in events[::2]] == calls
         assert [(call.operation, call.subject, call.outcome, call.result) for call in calls] == [
@@ -78,12 +78,12 @@ class TestEvents:
             CaseLinksClient(server.url, keys, retry=at_once, on_event=events.append) as links,
         ):
             await links.list_links(NEW.parent)
-        assert told(events) == ["started", "retrying", "retrying", "finished"]
+        assert reported(events) == ["started", "retrying", "retrying", "finished"]
         retries = [event for event in events if isinstance(event, CallRetrying)]
         assert [(type(event.error), event.seconds) for event in retries] == [(ServerError, 0.0)] * 2
         assert events[0].call.attempts == 3
 
-    async def test_a_lost_answer_is_reconciled(
+    async def test_a_lost_response_is_reconciled(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A lookup is not an attempt, and the link that it finds counts as created."""
@@ -93,7 +93,7 @@ class TestEvents:
             CaseLinksClient(server.url, keys, retry=at_once, on_event=events.append) as links,
         ):
             await links.create_link(NEW)
-        assert told(events) == ["started", "retrying", "reconciled", "finished"]
+        assert reported(events) == ["started", "retrying", "reconciled", "finished"]
         assert (events[0].call.attempts, events[0].call.outcome) == (1, "created")
 
     async def test_a_wait_for_the_rate_limit(
@@ -107,10 +107,10 @@ class TestEvents:
             task = asyncio.create_task(links.create_link(NEW))
             await server.until_seen(1)
             await settle()
-            assert told(events) == ["started", "waiting"]
+            assert reported(events) == ["started", "waiting"]
             clock.advance(60)
             await task
-        assert told(events) == ["started", "waiting", "finished"]
+        assert reported(events) == ["started", "waiting", "finished"]
         wait = events[1]
         assert isinstance(wait, CallWaiting)
         assert 59 < wait.seconds <= 60
@@ -150,7 +150,7 @@ class TestEvents:
         ):
             with pytest.raises(error) as raised:
                 await links.create_link(NEW)
-        assert told(events)[-1] == "finished"
+        assert reported(events)[-1] == "finished"
         call = events[-1].call
         assert (call.error, call.outcome, call.result) == (raised.value, outcome, None)
 
@@ -165,10 +165,10 @@ class TestEvents:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert told(events) == ["started", "finished"]
+        assert reported(events) == ["started", "finished"]
         assert events[-1].call.outcome == "cancelled"
 
-    async def test_nothing_is_told_after_the_end(
+    async def test_nothing_is_reported_after_the_end(
         self, events: list[CallEvent], keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
         """A cancelled call has no events after its last one, even if another call uses its lookup."""
@@ -186,7 +186,7 @@ class TestEvents:
             hold.release()
             await second
         assert server.methods == ["GET", "GET", "POST"]
-        assert told(events) == ["started", "started", "finished", "finished"]
+        assert reported(events) == ["started", "started", "finished", "finished"]
 
     async def test_what_is_refused_before_it_is_sent(self, events: list[CallEvent], keys: ApiKeys) -> None:
         """An argument that is not a link is refused before the call begins, and nothing is sent."""
@@ -286,6 +286,6 @@ class TestWatchers:
         ):
             with pytest.raises(AuthenticationError):
                 await links.list_links(NEW.parent)
-        assert told(events) == ["started", "retrying", "finished"]
+        assert reported(events) == ["started", "retrying", "finished"]
         assert isinstance(keys.api_key, str)
         assert not any(key in repr(events) for key in (keys.api_key, keys.app_key))

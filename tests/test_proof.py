@@ -121,11 +121,11 @@ async def test_gathered(run: Run) -> None:
 @whichever_way_the_api_is
 async def test_ensured(run: Run) -> None:
     """One of several equal ``ensure_link`` calls reports that it created the link."""
-    told = await asyncio.gather(*(run.links.ensure_link(new) for new in run.wanted for _ in range(3)))
+    reported = await asyncio.gather(*(run.links.ensure_link(new) for new in run.wanted for _ in range(3)))
     assert run.made() == Counter(map(identity, run.wanted))
-    assert Counter(identity(link) for link, is_new in told if is_new) == run.made()
-    ids = {identity(link): link.id for link, _ in told}
-    assert all(ids[identity(link)] == link.id for link, _ in told)
+    assert Counter(identity(link) for link, is_new in reported if is_new) == run.made()
+    ids = {identity(link): link.id for link, _ in reported}
+    assert all(ids[identity(link)] == link.id for link, _ in reported)
 
 
 @whichever_way_the_api_is
@@ -157,8 +157,8 @@ async def test_planned(run: Run) -> None:
     there, by_others = wanted[:10], wanted[20:25]
     # An ambiguous create may return the equal link that its lookup found, so not all links exist twice.
     written = map(run.links.create_link, [*there, *there, *strangers])
-    told = await asyncio.gather(*written, return_exceptions=True)
-    assert {type(each) for each in told} <= {CaseLink, ConflictError}
+    reported = await asyncio.gather(*written, return_exceptions=True)
+    assert {type(each) for each in reported} <= {CaseLink, ConflictError}
     plan = await run.links.plan_links(wanted, prune=True)
     assert {link.id for link in (*plan.keep, *plan.delete)} == {link.id for link in run.sandbox.links}
     assert len(plan.keep) == len(there)

@@ -80,7 +80,7 @@ class TestForms:
 
     @pytest.mark.parametrize("prefix", PREFIXES)
     @pytest.mark.parametrize("written", ["{}:{}", "{}: {}", " {}:\t{}\n"])
-    def test_a_prefix_tells_the_type(self, prefix: str, written: str) -> None:
+    def test_a_prefix_names_the_type(self, prefix: str, written: str) -> None:
         """A prefix names the type, in either letter case, with or without white space."""
         for name in (prefix, prefix.upper(), prefix.capitalize()):
             assert parse_reference(written.format(name, A)) == PREFIXES[prefix](A)
@@ -211,7 +211,7 @@ class TestForms:
             "https:",
         ],
     )
-    def test_what_names_no_entity_is_told_what_does(self, text: str) -> None:
+    def test_what_names_no_entity_is_refused_with_every_form(self, text: str) -> None:
         """The message for a text that does not name an entity quotes it and lists every form."""
         assert refusal(text) == f"{text!r} does not name an entity; write {FORMS}"
 
@@ -230,9 +230,7 @@ class TestAddresses:
     @pytest.mark.parametrize("tail", ["", "?query=status%3Aopen", "#comments", "/?a=b/c#d", "/timeline?x"])
     @pytest.mark.parametrize("before", ["", "/a", "/case-management"])
     @pytest.mark.parametrize(("name", "reference"), [("shop-1", CaseKey("SHOP-1")), (A.upper(), case(A))])
-    def test_the_case_stands_behind_cases(
-        self, name: str, reference: Reference, before: str, tail: str
-    ) -> None:
+    def test_the_case_follows_cases(self, name: str, reference: Reference, before: str, tail: str) -> None:
         """The key or UUID of a case follows ``/cases/``, with anything before and after."""
         assert parse_reference(f"https://app.datadoghq.com{before}/cases/{name}{tail}") == reference
 
@@ -337,14 +335,14 @@ class TestAddresses:
         ],
     )
     @pytest.mark.parametrize("scheme", ["https://", ""])
-    def test_a_host_that_only_looks_like_datadogs(self, host: str, scheme: str) -> None:
+    def test_a_host_that_only_resembles_datadogs(self, host: str, scheme: str) -> None:
         """A host that resembles Datadog's is refused, with or without the site of a client."""
         text = f"{scheme}{host}/cases/SHOP-1"
         for site in (None, Site.US1):
             assert refusal(text, site=site) == f"{text!r} is not a Datadog URL; write {FORMS}"
 
     @pytest.mark.parametrize("host", ["app.datadoghq.com@example.com", "user:hunter2@app.datadoghq.com"])
-    def test_what_may_be_a_password_is_not_told(self, host: str) -> None:
+    def test_what_may_be_a_password_is_not_shown(self, host: str) -> None:
         """A URL with an @ is not quoted, because the text before the @ may be a password."""
         for scheme in ("https://", ""):
             assert refusal(f"{scheme}{host}/cases/SHOP-1") == (

@@ -67,13 +67,13 @@ async def no_incident(name: str) -> Incident:
     raise AssertionError("no incident was expected to be looked up")
 
 
-def told(case_id: str, key: str) -> Step:
+def reported(case_id: str, key: str) -> Step:
     """Return a step that responds with a case."""
     return answers(200, json.dumps({"data": {"id": case_id, "attributes": {"key": key}}}).encode())
 
 
 class TestEntity:
-    async def test_whatever_people_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+    async def test_every_form_that_people_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """A key and the URL of a case are looked up, and an entity needs no lookup."""
         entities = client.resolver()
         for name in ("SHOP-1", " shop-1", CaseKey("SHOP-1"), f"{sandbox.url}/cases/SHOP-1"):
@@ -145,7 +145,7 @@ class TestCase:
     async def test_a_case_that_has_another_key_now(self, keys: ApiKeys) -> None:
         """A case in a renamed project is known by both keys after a second response."""
         async with (
-            Server(told(some_id(1), "NEW-1"), told(some_id(1), "NEW-1"), drops) as server,
+            Server(reported(some_id(1), "NEW-1"), reported(some_id(1), "NEW-1"), drops) as server,
             CaseLinksClient(server.url, keys) as links,
         ):
             entities = links.resolver()
@@ -156,7 +156,7 @@ class TestCase:
     async def test_a_case_without_a_key(self, keys: ApiKeys) -> None:
         """A case without a key in the response is not stored under an empty key."""
         async with (
-            Server(told(some_id(1), ""), drops) as server,
+            Server(reported(some_id(1), ""), drops) as server,
             CaseLinksClient(server.url, keys) as links,
         ):
             entities = links.resolver()
@@ -186,7 +186,7 @@ class TestAskingOnce:
 
     async def test_cases_do_not_wait_for_each_other(self, keys: ApiKeys) -> None:
         """A slow lookup does not delay the lookups of other cases."""
-        steps = told(some_id(9), "SHOP-9"), is_silent, told(some_id(2), "SHOP-2")
+        steps = reported(some_id(9), "SHOP-9"), is_silent, reported(some_id(2), "SHOP-2")
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as links:
             entities = links.resolver()
             await entities.entity("SHOP-9")
@@ -198,7 +198,7 @@ class TestAskingOnce:
 
     async def test_the_first_who_asked_is_cancelled(self, keys: ApiKeys) -> None:
         """If the caller whose request is in flight is cancelled, another one sends it again for all."""
-        steps = told(some_id(9), "SHOP-9"), is_silent, told(some_id(1), "SHOP-1")
+        steps = reported(some_id(9), "SHOP-9"), is_silent, reported(some_id(1), "SHOP-1")
         async with Server(*steps) as server, CaseLinksClient(server.url, keys) as links:
             entities = links.resolver()
             await entities.entity("SHOP-9")
@@ -244,7 +244,7 @@ class TestAskingOnce:
     async def test_other_failures_are_not_remembered(self, step: Step, keys: ApiKeys, clock: Clock) -> None:
         """A failed lookup fails all calls that wait for it, and the next call looks the case up again."""
         async with (
-            Server(step, told(some_id(1), "SHOP-1")) as server,
+            Server(step, reported(some_id(1), "SHOP-1")) as server,
             CaseLinksClient(server.url, keys, retry=NEVER) as links,
         ):
             entities = links.resolver()

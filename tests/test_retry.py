@@ -261,7 +261,7 @@ class TestWaits:
             started(policy).send(error)
         assert caught.value is error
 
-    def test_a_hint_of_zero_is_answered_like_none(self) -> None:
+    def test_a_hint_of_zero_is_treated_like_none(self) -> None:
         """A requested wait of zero is treated as none: the range doubles, which avoids a tight loop."""
         generator = started(RetryPolicy(max_wait=0, base=0.5))
         assert [generator.send(unavailable(0)) for _ in range(3)] == [0.5, 1, 2]
@@ -503,8 +503,12 @@ class TestRetrying:
         assert [(record.name, record.levelname, record.getMessage()) for record in ours] == [
             ("datadog_caselinks.retry", "INFO", "attempt 1: gone; next in 0.00 s"),
         ]
-        told = vars(ours[0])
-        assert (told["attempt"], told["error_type"], told["retry_seconds"]) == (1, "TransportError", 0.0)
+        reported = vars(ours[0])
+        assert (reported["attempt"], reported["error_type"], reported["retry_seconds"]) == (
+            1,
+            "TransportError",
+            0.0,
+        )
 
 
 SPENT = ". Not retried: most recent requests have failed"
@@ -564,7 +568,7 @@ class TestRetryBudget:
         max_attempts=st.integers(1, 8),
         is_gathered=st.booleans(),
     )
-    async def test_an_outage_is_answered_by_no_more_than_it(
+    async def test_an_outage_causes_no_more_retries_than_the_budget(
         self, calls: int, size: float, max_attempts: int, is_gathered: bool
     ) -> None:
         """N calls that all fail make N attempts, and at most as many retries as the budget."""
@@ -685,7 +689,7 @@ class TestRetryBudget:
         assert budget.is_spent is (left == 0)
 
     @pytest.mark.parametrize("error", FINAL, ids=name)
-    def test_a_final_answer_gives_one_back(self, error: CaseLinksError) -> None:
+    def test_a_final_response_gives_one_back(self, error: CaseLinksError) -> None:
         """A final response returns one to the budget, since the server works; other errors do not."""
         budget = RetryBudget(1)
         budget.take()
@@ -693,7 +697,7 @@ class TestRetryBudget:
             started(RetryPolicy(), budget=budget).send(error)
         assert budget.is_spent is not isinstance(error, ResponseError)
 
-    def test_final_answers_save_nothing_up(self) -> None:
+    def test_final_responses_save_nothing_up(self) -> None:
         """Final responses do not raise a budget above its size."""
         budget = RetryBudget(1)
         for _ in range(5):

@@ -86,7 +86,7 @@ class TestPages:
         assert await keys_of(client, "refund") == []
         assert len(many.requests) == 1
 
-    async def test_what_was_created_meanwhile_shifts_no_case_into_view_twice(
+    async def test_what_was_created_in_the_meantime_shifts_no_case_into_view_twice(
         self, many: Sandbox, client: CaseLinksClient
     ) -> None:
         """A case that new cases have shifted to a later page is yielded once."""

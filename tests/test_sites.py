@@ -35,7 +35,7 @@ class TestTheNineSites:
         assert site.web_url == f"https://{web_host}"
         assert site.domain == domain
 
-    def test_by_what_stands_in_the_address_bar(
+    def test_by_the_url_in_the_address_bar(
         self, name: str, domain: str, api_host: str, web_host: str
     ) -> None:
         """The path, the query, the fragment and the port of a site's URL are ignored, and https is used."""
@@ -135,7 +135,7 @@ class TestUnknownSites:
         ],
     )
     @pytest.mark.parametrize("form", ["{}", "https://{}", "https://{}:8443/cases"])
-    def test_a_host_that_looks_like_datadogs_is_refused(self, host: str, form: str) -> None:
+    def test_a_host_that_resembles_datadogs_is_refused(self, host: str, form: str) -> None:
         """A host that resembles Datadog's is refused, because it would get the keys."""
         with pytest.raises(ConfigurationError):
             Site.parse(form.format(host))

@@ -53,7 +53,7 @@ class TestRules:
         [({"memory": 59.0}, "memory"), ({"descriptors": 41}, "descriptors"), ({"tasks": 31}, "tasks")],
         ids=["memory", "descriptors", "tasks"],
     )
-    def test_what_grows_is_told(self, grown: dict[str, Any], words: str) -> None:
+    def test_what_grows_is_reported(self, grown: dict[str, Any], words: str) -> None:
         """Growth is the difference between the last and the second quarter, since the first is a warm-up."""
         samples = [*CALM.samples[:60], *(evolve(sample, **grown) for sample in CALM.samples[60:])]
         assert [words in row.measured for row in rows(evolve(CALM, samples=samples)) if row.met is False] == [

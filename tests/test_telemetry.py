@@ -228,9 +228,9 @@ class TestSpans:
                         await links.create_link(NEW)
         finally:
             instrumentor.uninstrument()
-        told = [span.to_json() for span in spans.get_finished_spans()]
-        assert len(told) == 4
-        assert [text for text in told if "the-password" in text] == []
+        reported = [span.to_json() for span in spans.get_finished_spans()]
+        assert len(reported) == 4
+        assert [text for text in reported if "the-password" in text] == []
 
 
 async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) -> None:
@@ -252,7 +252,7 @@ async def test_instruments(keys: ApiKeys, at_once: RetryPolicy, clock: Clock) ->
     assert changed == {("links.created", "BLOCKS"): 1, ("retries", "list ServerError"): 1}
 
 
-async def test_without_the_api_nothing_is_told(
+async def test_without_the_api_nothing_is_reported(
     monkeypatch: pytest.MonkeyPatch, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
 ) -> None:
     """Without OpenTelemetry calls work, and the instrumentation is one empty context."""

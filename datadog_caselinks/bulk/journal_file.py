@@ -100,7 +100,7 @@ class JournalRecord:
         Whether a lookup found the link after a lost response, or after a run that may have sent it just
         before it ended. So the run may have created the link, or another process.
     ``keys``
-        The keys of the cases that the source of the run named by their keys.
+        The keys of those cases that the source of the run named by key.
     """
 
     new: NewCaseLink

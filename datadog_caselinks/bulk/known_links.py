@@ -1,6 +1,6 @@
 """Find out which links of a run exist already, with as few lists as possible.
 
-A list shows every link of an entity, whichever end it is at. So one list of an incident answers for all the
+A list shows every link of an entity, at either end. One list of an incident is therefore enough for all the
 cases that it caused.
 """
 

@@ -22,7 +22,7 @@ from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
 from datadog_caselinks.bulk.link_csv import MAX_LINE, NOT_TEXT, CsvRow, CsvRows, require_delimiter
 from datadog_caselinks.bulk.rejects import LineSource, rejected_json, rejected_yaml
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.messages import needs_extra, quoted
 from datadog_caselinks.models import EntityType, LinkStatus, WantedLink
 from datadog_caselinks.parameters import require
 from datadog_caselinks.references import parse_link, parse_reference
@@ -412,9 +412,7 @@ class _YamlDocument:
         try:
             from datadog_caselinks.bulk.link_yaml import read_rows  # imported lazily: PyYAML is optional
         except ImportError:
-            raise LinkFileError(
-                "the file is YAML, and PyYAML is not installed: pip install 'datadog_caselinks[yaml]'"
-            ) from None
+            raise LinkFileError(needs_extra("a YAML file", "yaml")) from None
         rows = read_rows("\n".join(self._text))
         return [_yaml_row(row.number, row.fields, names).line(site) for row in rows]
 

@@ -14,6 +14,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
-        sys.exit("caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'")
+        from datadog_caselinks.messages import needs_extra
+
+        sys.exit(f"caselinks: {needs_extra('the command', 'cli')}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -42,6 +42,7 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1000),
+    metavar="N",
     default=DEFAULT_CONCURRENCY,
     show_default=True,
     help="Maximum number of requests in flight.",
@@ -49,13 +50,14 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 @click.option(
     "--attempts",
     type=click.IntRange(1),
-    help=f"Attempts per link. Default: {RetryPolicy().max_attempts}, and more in {BULK_PATIENCE:g} s of 5xx. "
-    "Waits for the rate limit do not count.",
+    metavar="N",
+    help=f"Maximum number of attempts per link. Default: {RetryPolicy().max_attempts}, or as many as fit in "
+    f"{BULK_PATIENCE:g} s if the server returns 5xx. Waits for the rate limit do not count.",
 )
 @click.option(
     "--no-lookup",
     is_flag=True,
-    help="Create each link without looking it up first. That saves requests; an equal link may exist twice.",
+    help="Create each link without a lookup. This saves requests, but may create duplicates.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would happen to each line, and create nothing.")
 @click.option(
@@ -67,7 +69,7 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 @click.option(
     "--rejects",
     metavar="FILE",
-    help="Write the lines that failed to FILE, with the reason, to be fixed and run again.",
+    help="Write the lines that failed to FILE, each with the reason. Fix them, and run FILE.",
 )
 @with_settings(
     quiet="Show failures and the summary only.",

@@ -41,10 +41,7 @@ _COMMANDS: Final = {
     "fleet": ("fleet", "Create the links in a file on many machines that share a PostgreSQL database."),
     "mcp": ("mcp", "Serve tools for agents over the Model Context Protocol (MCP)."),
     "doctor": ("doctor", "Check step by step whether this machine can create links."),
-    "sandbox": (
-        "sandbox",
-        "Run a local stand-in for Datadog's case links, to experiment and test with.",
-    ),
+    "sandbox": ("sandbox", "Run a local server that simulates Datadog, for experiments and tests."),
 }
 """The module of each subcommand, and the first paragraph of its help."""
 
@@ -125,8 +122,8 @@ def caselinks() -> None:
       https://…/cases/…     the URL of a case in the browser; also https://…/work/…
       incident:123          an incident by its number; also incident:IR-123,
                             incident:UUID, https://…/incidents/123
-      page:UUID             an on-call page: the response that created it has its UUID
-      conversation:UUID     an agent conversation: list shows the UUID of a linked one
+      page:UUID             an on-call page; the response to its creation has the UUID
+      conversation:UUID     an agent conversation; list shows the UUIDs of linked ones
 
     \b
     Exit status:

@@ -37,19 +37,19 @@ def with_file_options(function: Callable[..., T]) -> Any:
     @click.option(
         "--format",
         type=click.Choice([format.value for format in LinkFileFormat]),
-        help="The format of FILE. By default its suffix decides; YAML on standard input needs this option.",
+        help="Format of FILE. Default: by its suffix and content. For YAML on standard input, set it.",
     )
     @click.option(
         "--delimiter",
         metavar="CHARACTER",
-        help="What separates the columns of CSV. By default a comma, semicolon or tab, as in the header.",
+        help="Separator of the columns of CSV. Default: the comma, semicolon or tab of the header.",
     )
     @click.option(
         "--column",
         "columns",
         metavar="COLUMN=NAME",
         multiple=True,
-        help="The name of a column in FILE where it differs, such as parent=From. Repeatable.",
+        help="The name in FILE of a column, if it differs, such as parent=From. Repeatable.",
     )
     @functools.wraps(function)
     def command(

@@ -18,11 +18,12 @@ from datadog_caselinks.models import Case, Entity, EntityType
 from datadog_caselinks.references import Details, Resolver, address_of, name_of, status_of
 
 
-@click.command(epilog="Example: caselinks find --sandbox 'configuration -status:closed'")
+@click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")
 @click.argument("query")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
+    metavar="N",
     default=50,
     show_default=True,
     help="Maximum number of cases.",
@@ -33,10 +34,11 @@ def find(query: str, limit: int, settings: Settings) -> None:
 
     QUERY is a text such as "payment webhooks", or a filter as in Datadog's search, such
     as status:closed, priority:(P1 OR P2) or -status:closed, with AND and OR. Put -- before
-    a QUERY that begins with -. Archived cases are not found. For a key use show.
+    a QUERY that begins with -. Archived cases are not found. To find a case by its key,
+    use show.
 
-    Newest first. Without a terminal the columns, separated by tabs, are: key, title,
-    status, priority, UUID.
+    The newest cases come first. Without a terminal, the columns are key, title, status,
+    priority and UUID, separated by tabs.
     """
     screen = Screen(quiet=settings.quiet)
 

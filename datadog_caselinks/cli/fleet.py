@@ -69,7 +69,7 @@ _database_option = click.option(
     metavar="URL",
     envvar="CASELINKS_DATABASE",
     default="",
-    help="postgresql://USER@HOST/NAME. Default: CASELINKS_DATABASE, or the PG* variables such as PGHOST.",
+    help="Such as postgresql://USER@HOST/NAME. Default: CASELINKS_DATABASE, or PG* variables such as PGHOST.",
 )
 _run_option = click.option("--run", "number", type=click.IntRange(1), metavar="N", help="Only run N.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results and problems only.")
@@ -203,8 +203,8 @@ def worker(
     Start any number of workers on any machine. They share the server's rate limit, take over the work of dead
     workers, and survive restarts of the database.
 
-    With --until-done, the exit status is 1 if a link failed or is ambiguous in a run
-    that was not done when the worker started, whichever worker processed the link.
+    With --until-done, the exit status is 1 if a link of an unfinished run failed or is ambiguous, even if
+    another worker processed it. Runs that were done before this worker started do not count.
     """
     screen = Screen(quiet=quiet)
     settings = Settings(site, False, "table", quiet, verbose, max_wait, rate)

@@ -58,13 +58,15 @@ _MIN_TITLE: Final = 12
 @click.option(
     "--depth",
     type=click.IntRange(min=0),
+    metavar="N",
     default=2,
     show_default=True,
-    help="How many links away from each ENTITY to go.",
+    help="Maximum number of links between ENTITY and the entities shown.",
 )
 @click.option(
     "--max-nodes",
     type=click.IntRange(min=1),
+    metavar="N",
     default=500,
     show_default=True,
     help="Maximum number of entities.",
@@ -80,14 +82,15 @@ _MIN_TITLE: Final = 12
     type=click.Choice(["auto", "LR", "TB"], case_sensitive=False),
     default="auto",
     show_default=True,
-    help="Left to right, top to bottom, or as fits best.",
+    help="Draw left to right (lr) or top to bottom (tb); auto chooses the better fit.",
 )
 @click.option(
     "--width",
     type=click.IntRange(min=200),
+    metavar="PIXELS",
     default=int(rendering.README_WIDTH),
     show_default=True,
-    help="Width in pixels at which an SVG is to be readable.",
+    help="Lay out an SVG so that it is readable at this width.",
 )
 @click.option(
     "-o",
@@ -111,8 +114,8 @@ def graph(
 ) -> None:
     """Draw the links around entities as a tree, Mermaid, DOT, SVG, or an HTML page.
 
-    ENTITY is as for list, QUERY as for find. The page can be searched and zoomed, has clickable links,
-    and works offline. SVG and HTML need the extra "pictures".
+    ENTITY is written as for list, and QUERY as for find. The HTML page works offline; you can search and
+    zoom it. SVG and HTML need the extra "pictures".
 
     \b
     --output json    one object: entities, links, cycles

@@ -44,7 +44,7 @@ def show(file: str, status: str | None, settings: Settings) -> None:
       link     parent, relationship and child, with the keys that the run was given
       details  the id of the link, or why it was not created
 
-    Nothing is sent, so --site and --sandbox have no effect.
+    The command sends nothing: --site, --sandbox, --rate and --max-wait have no effect.
     """
     screen = Screen(quiet=settings.quiet)
     counts: Counter[str] = Counter()

@@ -49,13 +49,14 @@ def _parsed_rate(context: click.Context, parameter: click.Parameter, given: str)
     default="100/1m",
     show_default=True,
     callback=_parsed_rate,
-    help="Let agents create and delete no more links than this.",
+    help="Maximum number of links that agents may create and delete, such as 100/1m.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="Serve streamable HTTP on this port of 127.0.0.1, 0 for any free one. Default: standard input and "
-    "output.",
+    metavar="PORT",
+    help="Serve streamable HTTP on this port of 127.0.0.1; 0 chooses a free port. Default: serve on standard "
+    "input and output.",
 )
 @site_option
 @sandbox_option
@@ -76,12 +77,12 @@ def mcp(
     """Serve tools for agents over the Model Context Protocol (MCP).
 
     An agent can find cases and incidents, read and draw their links, and plan new
-    ones. With --allow-write it can create links, each at most once. Needs the extra
-    "mcp". The documentation has the configuration for the usual hosts.
+    ones. If you allow writes, it can create links, each at most once, and each write
+    is logged to standard error. Needs the extra "mcp". The documentation shows how to
+    configure the usual hosts.
 
-    With --port, an agent has to send the token that the environment variable
-    CASELINKS_MCP_TOKEN contains; without it, a new token is printed to standard error.
-    Each write is logged to standard error.
+    With --port, agents must send the token in CASELINKS_MCP_TOKEN. If that variable is
+    not set, the command prints a new token to standard error.
     """
     if allow_delete and not allow_write:
         raise ParameterError("--allow-delete needs --allow-write too")

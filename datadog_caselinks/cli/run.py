@@ -53,7 +53,7 @@ class Settings:
 
 
 site_option: Final[Callable[[Any], Any]] = click.option(
-    "--site", metavar="SITE", help="Such as datadoghq.eu or EU1. Default: DD_SITE, or US1."
+    "--site", metavar="SITE", help="Datadog's site, such as datadoghq.eu or EU1. Default: DD_SITE, or US1."
 )
 sandbox_option: Final[Callable[[Any], Any]] = click.option(
     "--sandbox",
@@ -66,7 +66,7 @@ output_option: Final[Callable[[Any], Any]] = click.option(
     type=click.Choice(["table", "json", "jsonl"]),
     default="table",
     show_default=True,
-    help="Without a terminal, tabs separate the columns of a table.",
+    help="Output format. Tabs separate the columns of a table if the output is not a terminal.",
 )
 _VERBOSE: Final = "Show each retry and each wait for the rate limit."
 verbose_option: Final[Callable[[Any], Any]] = click.option("--verbose", "-v", is_flag=True, help=_VERBOSE)
@@ -80,15 +80,14 @@ rate_option: Final[Callable[[Any], Any]] = click.option(
     "--rate",
     metavar="REQUESTS/PERIOD",
     callback=_parsed_rate,
-    help="Send no more requests than this, such as 50/1s. Default: as many as the rate limit allows.",
+    help="Maximum number of requests per period, such as 50/1s. Default: what the rate limit allows.",
 )
 max_wait_option: Final[Callable[[Any], Any]] = click.option(
     "--max-wait",
     type=click.FloatRange(0),
     metavar="SECONDS",
     default=RetryPolicy().max_wait,
-    show_default=True,
-    help="Longest wait for the rate limit or a Retry-After. A longer one is an error.",
+    help=f"Fail if the rate limit or the server requires a longer wait. Default: {RetryPolicy().max_wait:g}.",
 )
 
 

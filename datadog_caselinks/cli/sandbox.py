@@ -31,20 +31,29 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 
 
 @click.command(
-    epilog="Examples: caselinks sandbox --rate-limit 200/2s --fault lost-response:5%; "
-    "caselinks sandbox -- python my_service.py"
+    epilog="\b\nExamples:\n"
+    "  caselinks sandbox --rate-limit 200/2s --fault lost-response:5%\n"
+    "  caselinks sandbox -- python my_service.py"
 )
-@click.option("--port", type=click.IntRange(0, 65535), help="Default: 8321, or any free one for a COMMAND.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Listen on this port; 0 chooses a free port. Default: 8321, or a free port if COMMAND is given.",
+)
 @click.option("--db", metavar="FILE", help="Keep the links in this SQLite file. Default: in memory.")
-@click.option("--rate-limit", metavar="LIMIT/PERIOD", help="Such as 200/2s or 60/1m. Default: none.")
+@click.option(
+    "--rate-limit", metavar="LIMIT/PERIOD", help="Limit requests, such as 200/2s or 60/1m. Default: none."
+)
 @click.option(
     "--fault",
     "faults",
     metavar="FAULT[=SECONDS][@OPERATION][:PERCENT%]",
     multiple=True,
-    help=f"Such as lost-response:5% or delay=0.2@create:10%; may be repeated. Faults: {', '.join(Fault)}.",
+    help="Simulate a fault, such as lost-response:5% or delay=0.2@create:10%. Repeatable. "
+    f"Faults: {', '.join(Fault)}.",
 )
-@click.option("--fault-seed", type=int, help="Make the random choices of --fault repeatable.")
+@click.option("--fault-seed", type=int, metavar="N", help="Make the random choices of --fault repeatable.")
 @click.option(
     "--duplicates",
     type=click.Choice(get_args(Duplicates)),
@@ -74,7 +83,7 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     "--unknown-cases",
     type=click.Choice(get_args(UnknownCases)),
     default="allow",
-    help="Response to a create or list of a case that was not added: as usual, or 404. Default: allow.",
+    help="Response to a request that names an unknown case: as usual, or 404. Default: allow.",
 )
 @click.option(
     "--malformed-ids",
@@ -86,8 +95,8 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
     "--incident-search",
     type=click.Choice(get_args(IncidentSearch)),
     default="slug",
-    help="What finds an incident by number: slug:, public_id:, its text; or all incidents are found. "
-    "Default: slug.",
+    help="The filter that finds an incident by its number: slug:, public_id: or its text; or all incidents "
+    "are found. Default: slug.",
 )
 @click.option("--seed", type=click.Choice(["demo"]), help="Start with demo cases and links.")
 @click.argument("command", nargs=-1)
@@ -109,7 +118,7 @@ def sandbox(
     seed: Literal["demo"] | None,
     command: tuple[str, ...],
 ) -> None:
-    """Run a local stand-in for Datadog's case links, to experiment and test with.
+    """Run a local server that simulates Datadog, for experiments and tests.
 
     The server listens on 127.0.0.1 only and accepts fixed keys that are valid nowhere else. Its web page
     shows the links and requests. If COMMAND is given, it runs with DD_SITE, DD_API_KEY and DD_APP_KEY set

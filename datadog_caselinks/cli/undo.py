@@ -46,12 +46,12 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
     """Delete the links that RUN created, and no others, after showing them.
 
     RUN is the journal of a bulk run, or the output of bulk --output jsonl. Links that
-    existed before the run, or that may be somebody else's, are kept. Links that are gone
-    already are no error, so undo can be repeated. With the same journal, bulk creates
-    the deleted links again.
+    existed before the run are kept, and so are links that another program may have
+    created. A link that no longer exists is not an error, so you can repeat undo. To
+    create the deleted links again, run bulk with the same journal.
 
-    The exit status is 0 if no link of the run is left, and 1 if some are not deleted or
-    may have been created.
+    The exit status is 0 if no link of the run is left, and 1 if a link was not deleted
+    or is ambiguous.
     """
     if dry_run and yes:
         raise ParameterError("--dry-run deletes nothing; leave out --yes")

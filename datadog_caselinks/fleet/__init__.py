@@ -4,6 +4,7 @@ Needs the extra ``distributed``.
 """
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import needs_extra
 
 try:
     from datadog_caselinks.fleet.database import connected, create_tables
@@ -24,9 +25,7 @@ try:
 except ModuleNotFoundError as _error:
     if (_error.name or "").partition(".")[0] not in ("procrastinate", "psycopg", "psycopg_pool"):
         raise
-    raise ConfigurationError(
-        "datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'"
-    ) from None
+    raise ConfigurationError(needs_extra("datadog_caselinks.fleet", "distributed")) from None
 
 __all__ = [
     "QUEUE",

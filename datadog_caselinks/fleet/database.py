@@ -21,7 +21,7 @@ TIMEOUT: Final = 10.0
 """Seconds to connect, and for a statement, which usually takes milliseconds."""
 
 ENCODING: Final = "utf8"
-"""The encoding of our connections, whatever ``PGCLIENTENCODING`` says: texts may have any character."""
+"""The encoding of our connections. It overrides ``PGCLIENTENCODING``: texts may have any character."""
 
 _RESERVED: Final = set("@:/?#")
 """Characters to percent-encode in the password of a URL; libpq would read the rest as the host."""

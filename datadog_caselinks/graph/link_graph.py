@@ -152,7 +152,7 @@ class LinkGraph:
         For ``BLOCKS`` this is an order in which all cases can be worked on.
 
         Raises:
-            CycleError: The links contain a cycle, so there is no such order. The error holds one cycle.
+            CycleError: The links contain a cycle, so no order exists. The error holds one cycle.
             ParameterError: ``relationship`` is ``RELATES_TO``, which has no direction.
             InvalidLinkError: ``relationship`` is not a relationship.
         """

@@ -96,7 +96,7 @@ OnFailure = Callable[[WantedLink, CaseLinksError], None]
 """A callback that receives a link that cannot be planned, and the reason."""
 
 PlanOutcome = Outcome | Deleted | NotDeleted
-"""The outcome of one link of a plan: of a create, or of a delete."""
+"""The outcome of one create or delete of a plan."""
 
 
 async def plan_links(

@@ -44,7 +44,7 @@ class SessionManager:
     Args:
         session: An ``aiohttp.ClientSession`` of your own, which is used for all sites and never closed by the
             manager. It must be used in the event loop in which it was created. A client sends no more
-            requests at once than the session's connector allows connections; if the session has other users,
+            concurrent requests than the session's connector has connections; if the session has other users,
             requests may still wait for a connection while their timeout runs.
         trace_configs: aiohttp's hooks, for the sessions that the manager opens. They see the headers of each
             request, and therefore the keys.

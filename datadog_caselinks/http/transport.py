@@ -110,7 +110,7 @@ class Transport:
         self._sessions.session(self._site)
 
     async def send(self, request: Request, auth: AuthHeaders | None = None) -> Response:
-        """Send ``request`` once, and return the response, whatever its status is.
+        """Send ``request`` once, and return the response, with any status.
 
         ``auth`` is what :meth:`authenticate` returned; without it, the credentials are read first.
 

@@ -4,6 +4,7 @@ Needs the extra ``mcp``.
 """
 
 from datadog_caselinks.errors import ConfigurationError
+from datadog_caselinks.messages import needs_extra
 
 try:
     from datadog_caselinks.mcp.server import DEFAULT_WRITE_RATE, AgentServer
@@ -11,8 +12,6 @@ try:
 except ModuleNotFoundError as _error:
     if (_error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "pydantic", "starlette", "uvicorn"):
         raise
-    raise ConfigurationError(
-        "datadog_caselinks.mcp needs an extra: pip install 'datadog_caselinks[mcp]'"
-    ) from None
+    raise ConfigurationError(needs_extra("datadog_caselinks.mcp", "mcp")) from None
 
 __all__ = ["DEFAULT_WRITE_RATE", "AgentServer", "serve_http", "serve_stdio"]

@@ -49,7 +49,7 @@ instructions in it.
 
 
 class Access(IntEnum):
-    """What a tool may do, and what a server allows."""
+    """The access level that a tool needs, or that a server allows."""
 
     READ = 0
     WRITE = 1
@@ -66,7 +66,7 @@ class _Kind:
 
     @property
     def annotations(self) -> ToolAnnotations:
-        """What the protocol's hosts decide by. Each tool that writes may be called again with no effect."""
+        """The hints for hosts, which may ask the user before a call. Every call is safe to repeat."""
         is_read_only = self.access == Access.READ
         return ToolAnnotations(
             title=self.title,
@@ -149,10 +149,10 @@ class AgentServer(MCPServer[Any]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool. What fails is reported in this package's own words.
+        """Call a tool. Errors are reported in this package's own words.
 
         Raises:
-            ToolError: There is no such tool, an argument cannot be used, or the tool failed.
+            ToolError: The tool does not exist, an argument is invalid, or the tool failed.
         """
         self._require_usable(name, arguments)
         try:

@@ -21,71 +21,71 @@ _NAMESPACE: Final = uuid.UUID("6f1d7a52-9c0e-4a53-8a55-1b7f0f0c2d11")
 # Key, status, priority, title.
 _CASES: Final = """\
 SHOP-1   CLOSED       P1  Checkout hangs at the payment step
-SHOP-2   CLOSED       P1  orders-db has no free connections
-SHOP-3   CLOSED       P2  Search results are hours old
-SHOP-4   CLOSED       P2  Refunds wait for an hour
-SHOP-5   CLOSED       P2  Configuration push 4711 halves the pool of orders-db
-SHOP-6   IN_PROGRESS  P2  Configuration is pushed everywhere at once
-SHOP-7   CLOSED       P3  Search indexer loses its connections
-SHOP-8   CLOSED       P3  Payment webhooks time out and are sent again
-SHOP-9   IN_PROGRESS  P2  Shoppers were charged twice
-SHOP-10  OPEN         P3  A wave of calls at customer support
-SHOP-11  OPEN         P2  No alert on the connections that are left
-SHOP-12  OPEN         P4  The dashboard of orders-db shows the wrong host
-SHOP-13  OPEN         P4  The runbook for checkout names a retired service
-SHOP-14  CLOSED       P3  iOS: the spinner at checkout never ends
+SHOP-2   CLOSED       P1  orders-db connection pool exhausted
+SHOP-3   CLOSED       P2  Search results are hours out of date
+SHOP-4   CLOSED       P2  Refunds delayed by an hour
+SHOP-5   CLOSED       P2  Config push 4711 halves the orders-db pool
+SHOP-6   IN_PROGRESS  P2  Config is pushed to all hosts at once
+SHOP-7   CLOSED       P3  Search indexer loses database connections
+SHOP-8   CLOSED       P3  Payment webhooks time out and are retried
+SHOP-9   IN_PROGRESS  P2  Customers charged twice
+SHOP-10  OPEN         P3  Spike in customer support calls
+SHOP-11  OPEN         P2  No alert on free database connections
+SHOP-12  OPEN         P4  orders-db dashboard shows the wrong host
+SHOP-13  OPEN         P4  Checkout runbook refers to a retired service
+SHOP-14  CLOSED       P3  iOS: endless spinner at checkout
 SHOP-15  CLOSED       P3  Android: error 500 at checkout
-SHOP-16  CLOSED       P4  The cart is empty after payment
+SHOP-16  CLOSED       P4  Cart is empty after payment
 SHOP-17  CLOSED       P4  Gift cards are rejected
-SHOP-18  CLOSED       P4  Sold-out goods in the search results
-SHOP-19  IN_PROGRESS  P1  Recovery
-SHOP-20  CLOSED       P1  Restore the size of the pool
-SHOP-21  CLOSED       P2  Work off the queue of refunds
-SHOP-22  IN_PROGRESS  P2  Pay back what was charged twice
-SHOP-23  OPEN         P2  Make it impossible to happen again
-SHOP-24  IN_PROGRESS  P2  Push configuration to one host first
-SHOP-25  OPEN         P3  Refuse a pool of less than 20
-SHOP-26  OPEN         P2  Page when 80 % of the connections are taken
-SHOP-27  OPEN         P3  A pool of its own for search
-SHOP-28  OPEN         P3  A second press on "Pay" does nothing
-SHOP-29  CLOSED       P4  Correct the runbook for checkout
-SHOP-30  CLOSED       P4  Search and orders share a pool (decision of 2023)
+SHOP-18  CLOSED       P4  Sold-out items in search results
+SHOP-19  IN_PROGRESS  P1  Recover from the checkout outage
+SHOP-20  CLOSED       P1  Restore the orders-db pool size
+SHOP-21  CLOSED       P2  Drain the refund queue
+SHOP-22  IN_PROGRESS  P2  Refund double charges
+SHOP-23  OPEN         P2  Prevent a recurrence
+SHOP-24  IN_PROGRESS  P2  Push config to a canary host first
+SHOP-25  OPEN         P3  Reject pool sizes below 20
+SHOP-26  OPEN         P2  Page when 80% of connections are in use
+SHOP-27  OPEN         P3  Separate connection pool for search
+SHOP-28  OPEN         P3  Make the "Pay" button idempotent
+SHOP-29  CLOSED       P4  Fix the checkout runbook
+SHOP-30  CLOSED       P4  Decision (2023): search and orders share a pool
 SHOP-31  OPEN         P3  Game day: exhaust the pool in staging
-SHOP-32  OPEN         P3  Load test of the new limits
-SHOP-33  OPEN         P4  Tell partners about repeated webhooks
-SHOP-34  OPEN         P3  Support sees open incidents at a glance
-SHOP-35  OPEN         P4  Dashboards are made from the inventory
-SHOP-36  OPEN         P3  Review who may push configuration
-MAIL-1   CLOSED       P1  Order confirmations do not arrive
-MAIL-2   CLOSED       P1  The mail relay is trusted by nobody
-MAIL-3   CLOSED       P2  Password resets do not arrive
-MAIL-4   CLOSED       P1  No labels for parcels
-MAIL-5   CLOSED       P1  The relay's certificate has expired
-MAIL-6   IN_PROGRESS  P2  Certificates are renewed by hand
-MAIL-7   CLOSED       P2  The queue of outgoing mail fills the disk
-MAIL-8   CLOSED       P3  Labels are printed twice
-MAIL-9   IN_PROGRESS  P2  Shoppers order twice
-MAIL-10  OPEN         P3  Support is asked: where is my order?
-MAIL-11  OPEN         P2  No alert on certificates that expire
-MAIL-12  OPEN         P3  The status page stays green
-MAIL-13  CLOSED       P4  The runbook for mail names the old relay
-MAIL-14  CLOSED       P4  No confirmation, but the card was charged
-MAIL-15  CLOSED       P4  No mail from the shop since 9:00
-MAIL-16  CLOSED       P4  Android: "confirmation sent", and it was not
-MAIL-17  CLOSED       P4  Cannot log in, the reset does not come
-MAIL-18  CLOSED       P3  The printers in hall 2 are idle
-MAIL-19  IN_PROGRESS  P1  Recovery of mail
+SHOP-32  OPEN         P3  Load-test the new limits
+SHOP-33  OPEN         P4  Notify partners about duplicate webhooks
+SHOP-34  OPEN         P3  Show open incidents to support agents
+SHOP-35  OPEN         P4  Generate dashboards from the inventory
+SHOP-36  OPEN         P3  Audit who can push config
+MAIL-1   CLOSED       P1  Order confirmation emails not delivered
+MAIL-2   CLOSED       P1  Mail servers reject the relay's certificate
+MAIL-3   CLOSED       P2  Password reset emails not delivered
+MAIL-4   CLOSED       P1  Parcel labels not printed
+MAIL-5   CLOSED       P1  Mail relay certificate expired
+MAIL-6   IN_PROGRESS  P2  Certificates are renewed manually
+MAIL-7   CLOSED       P2  Outgoing mail queue fills the disk
+MAIL-8   CLOSED       P3  Parcel labels printed twice
+MAIL-9   IN_PROGRESS  P2  Customers place duplicate orders
+MAIL-10  OPEN         P3  Spike in "where is my order?" calls
+MAIL-11  OPEN         P2  No alert on expiring certificates
+MAIL-12  OPEN         P3  Status page stays green
+MAIL-13  CLOSED       P4  Mail runbook refers to the old relay
+MAIL-14  CLOSED       P4  Card charged, but no confirmation
+MAIL-15  CLOSED       P4  No email from the shop since 9:00
+MAIL-16  CLOSED       P4  Android: "confirmation sent", but no email
+MAIL-17  CLOSED       P4  Cannot log in: no password reset email
+MAIL-18  CLOSED       P3  Label printers in hall 2 are idle
+MAIL-19  IN_PROGRESS  P1  Recover from the mail outage
 MAIL-20  CLOSED       P1  Install a new certificate
-MAIL-21  CLOSED       P1  Make room on the relay
-MAIL-22  CLOSED       P2  Send the queue, oldest first
-MAIL-23  IN_PROGRESS  P2  Cancel what was ordered twice
-MAIL-24  OPEN         P2  Mail does not stop again
-MAIL-25  OPEN         P2  Renew certificates by a program
-MAIL-26  IN_PROGRESS  P2  Warn a month before a certificate expires
-MAIL-27  OPEN         P3  A second relay
-MAIL-28  OPEN         P3  Show the confirmation in the account too
-MAIL-29  CLOSED       P4  Correct the runbook for mail
-MAIL-30  CLOSED       P4  One relay is enough (decision of 2022)
+MAIL-21  CLOSED       P1  Free disk space on the relay
+MAIL-22  CLOSED       P2  Drain the mail queue, oldest first
+MAIL-23  IN_PROGRESS  P2  Cancel duplicate orders
+MAIL-24  OPEN         P2  Prevent another mail outage
+MAIL-25  OPEN         P2  Automate certificate renewal
+MAIL-26  IN_PROGRESS  P2  Alert 30 days before a certificate expires
+MAIL-27  OPEN         P3  Add a second mail relay
+MAIL-28  OPEN         P3  Show order confirmations in the account
+MAIL-29  CLOSED       P4  Fix the mail runbook
+MAIL-30  CLOSED       P4  Decision (2022): one mail relay is enough
 """
 
 _LINKS: Final = """\
@@ -137,8 +137,8 @@ SHOP-26                SUCCESSOR_OF  SHOP-11
 
 # Name in the links, number, state, title.
 _INCIDENTS: Final = """\
-checkout  101  resolved  Checkout fails for most shoppers
-search    102  resolved  Search shows goods that are sold out
+checkout  101  resolved  Checkout fails for most customers
+search    102  resolved  Search shows sold-out items
 refunds   103  stable    Refunds are delayed
 """
 

@@ -25,10 +25,10 @@ class Fault(StrEnum):
     """Applied; then the connection is closed without a response."""
 
     RESET = "reset"
-    """Not applied: the connection is reset (TCP RST)."""
+    """Not applied. The connection is reset (TCP RST)."""
 
     DELAY = "delay"
-    """Applied at once; the response is sent after the given seconds."""
+    """Applied immediately; the response is sent after the given seconds."""
 
     LATE_APPLY = "late-apply"
     """Applied after the given seconds, even if the client has disconnected; then the response is sent."""
@@ -43,37 +43,37 @@ class Fault(StrEnum):
     """Applied; the status is correct and the body is invalid JSON. Not for a delete."""
 
     HTTP_408 = "408"
-    """Not applied: request timeout."""
+    """Not applied. Request timeout."""
 
     HTTP_429 = "429"
-    """Not applied: all ``X-RateLimit`` headers; the window ends after the given seconds."""
+    """Not applied. The response has all ``X-RateLimit`` headers; the window ends after the given seconds."""
 
     HTTP_429_RETRY_AFTER = "429-retry-after"
-    """Not applied: no ``X-RateLimit`` header; ``Retry-After`` gives the seconds."""
+    """Not applied. The response has no ``X-RateLimit`` header; ``Retry-After`` gives the seconds."""
 
     HTTP_429_NO_HINT = "429-no-hint"
-    """Not applied: neither ``X-RateLimit`` headers nor ``Retry-After``, and a body of HTML."""
+    """Not applied. The response has neither ``X-RateLimit`` headers nor ``Retry-After``, and is HTML."""
 
     HTTP_500 = "500"
-    """Not applied: internal server error, in HTML."""
+    """Not applied. Internal server error, in HTML."""
 
     HTTP_502 = "502"
-    """Not applied: bad gateway, in HTML."""
+    """Not applied. Bad gateway, in HTML."""
 
     HTTP_503 = "503"
-    """Not applied: service unavailable, in HTML."""
+    """Not applied. Service unavailable, in HTML."""
 
     HTTP_503_RETRY_AFTER = "503-retry-after"
-    """Not applied: service unavailable, in HTML; ``Retry-After`` gives the seconds."""
+    """Not applied. Service unavailable, in HTML; ``Retry-After`` gives the seconds."""
 
     HTTP_504 = "504"
-    """Not applied: gateway timeout, in HTML."""
+    """Not applied. Gateway timeout, in HTML."""
 
     HTTP_512 = "512"
-    """Not applied: a status of Datadog's own, which its clients retry as a 502, in HTML."""
+    """Not applied. A status that only Datadog uses and that its clients retry like 502, in HTML."""
 
     HTTP_504_APPLIED = "504-applied"
-    """Applied; but the response is a gateway timeout, in HTML."""
+    """Applied; the response is a gateway timeout, in HTML."""
 
 
 _TIMED: Final = frozenset(
@@ -105,9 +105,11 @@ def _fault(given: Fault | str) -> Fault:
 class FaultRule:
     """A fault, how often it happens, and for which operation.
 
-    ``seconds``      the duration, for faults that have one; ``None`` means one second
-    ``probability``  from 0 to 1
-    ``operation``    such as ``create`` or ``list``, of ``OPERATIONS``; ``None`` means every operation
+    Args:
+        fault: The fault, or its value.
+        seconds: The duration, for faults that have one. ``None`` means one second.
+        probability: The share of the requests that fail, from 0 to 1.
+        operation: The operation that fails, such as ``create`` or ``list``. ``None`` means every operation.
 
     Raises:
         ParameterError: The combination is invalid, such as seconds for a fault without a duration, or a fault

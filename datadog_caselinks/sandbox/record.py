@@ -17,11 +17,18 @@ _KEPT_CHARACTERS: Final = 500
 class RecordedRequest:
     """A request to the sandbox and its outcome.
 
-    ``at``      seconds since the epoch
-    ``path``    includes the query
-    ``status``  ``None`` if the connection was closed before a response
-    ``fault``   the injected fault, if any
-    ``body``    the first 500 characters; empty if the request was refused before its body was read
+    ``at``
+        The time of the request, in seconds since the epoch.
+    ``method``
+        The HTTP method.
+    ``path``
+        The path with the query.
+    ``status``
+        The status of the response. ``None`` if the connection was closed before a response.
+    ``fault``
+        The injected fault, if any.
+    ``body``
+        The first 500 characters. Empty if the request was refused before its body was read.
     """
 
     at: float

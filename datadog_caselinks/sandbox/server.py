@@ -70,7 +70,7 @@ class _Running:
 
 
 class Sandbox:
-    """A local Datadog for case links: a real HTTP server on loopback.
+    """A local HTTP server that simulates Datadog's API for case links.
 
     ::
 
@@ -80,18 +80,18 @@ class Sandbox:
     For sync code use :meth:`in_thread`. All properties and methods may be used from any thread, except
     :meth:`start` and :meth:`stop`.
 
-    ``port``        the port; 0 takes a free one
-    ``db``          the path of an SQLite file that survives restarts; by default the data is in memory
-    ``seed``        ``"demo"`` fills a sandbox without cases with the cases and links of an outage
-    ``rate_limit``  a rule, or its text (:meth:`RateLimitRule.parse`); ``None`` is no limit and no headers
-    ``faults``      rules, or their texts (:meth:`FaultRule.parse`)
-    ``fault_seed``  the seed of the random ``faults``; the same seed selects the same requests
-    ``clock``       returns seconds since the epoch
-
-    Choices where the API documentation is ambiguous:
+    Where the API documentation leaves the behaviour open, the parameters from ``duplicates`` to
+    ``incident_search`` select it.
 
     Args:
-        duplicates: The result of a create if a link with the same five attributes exists: a second link
+        port: The port. 0 chooses a free one.
+        db: The path of an SQLite file that survives restarts. By default, the data is in memory.
+        rate_limit: A rule, or a text that :meth:`RateLimitRule.parse` accepts. ``None`` means no limit and no
+            rate-limit headers.
+        faults: Rules, or texts that :meth:`FaultRule.parse` accepts.
+        seed: ``"demo"`` fills a sandbox without cases with the cases and links of an outage.
+        fault_seed: The seed of the random ``faults``. The same seed selects the same requests.
+        duplicates: The response to a create if a link with the same five attributes exists: a second link
             (``allow``), 409 (``conflict``) or 400 (``bad-request``). ``RELATES_TO`` in the other direction
             is a different link.
         list_lag: Seconds until lists contain a new link.
@@ -100,16 +100,17 @@ class Sandbox:
         error_format: ``strings``, ``objects``, ``generic``, which is objects without a status or code, or
             ``mixed`` as recorded: objects for 400 and for an unknown link or case, strings for all other
             errors. A 409 was never recorded; it has the format of a 400.
-        unknown_cases: The result of a create or list of a case that was not added: as for any other case
-            (``allow``), or 404 (``not-found``).
-        malformed_ids: The status of an id that is not a UUID, or neither a UUID nor a key where a case is
-            got: 400 (``bad-request``) or 404 (``not-found``).
-
-        draw_graph: Draws the links around an entity as an HTML page, to which the page of the sandbox links.
-            ``caselinks sandbox`` passes one. It gets the store, and the type and the id of the entity.
-        incident_search: What finds the number of an incident in a search: ``slug:IR-1`` (``slug``),
+        unknown_cases: The response to a create or list that names a case that was not added: as for any other
+            case (``allow``), or 404 (``not-found``).
+        malformed_ids: The response to an id that is not a UUID (for a case also not a key): 400
+            (``bad-request``) or 404 (``not-found``).
+        incident_search: The query that finds an incident by its number: ``slug:IR-1`` (``slug``),
             ``public_id:1`` (``public-id``) or its text (``text``). With ``all``, every search returns all
             incidents.
+        clock: A function that returns the time in seconds since the epoch.
+        draw_graph: A function that draws the links around an entity as an HTML page, to which the page of the
+            sandbox links. It gets the store, and the type and the id of the entity. ``caselinks sandbox``
+            passes one.
 
     Raises:
         ParameterError: A rule is malformed, or a value is unknown.
@@ -196,7 +197,7 @@ class Sandbox:
     async def stop(self) -> None:
         """Close every connection and the database. Has no effect if the sandbox is not running.
 
-        Responses that a fault delays are sent at once.
+        Responses that a fault delays are sent immediately.
         """
         running, self._running = self._running, None
         if running:

@@ -78,7 +78,7 @@ class TestBreakingChanges:
         git(project, "tag", "v1.1.0")
 
     @pytest.mark.parametrize(
-        ("name", "old", "new", "told"),
+        ("name", "old", "new", "reported"),
         [
             ("client.py", ", *, ensure: bool = False", "", "create(ensure)"),
             ("client.py", "*, ensure: bool = False", "*, at: int, ensure: bool = False", "create(at)"),
@@ -88,11 +88,13 @@ class TestBreakingChanges:
             ("sandbox/__init__.py", "import Sandbox", "import other", "`Sandbox`"),
         ],
     )
-    def test_what_is_gone_is_told(self, project: Path, name: str, old: str, new: str, told: str) -> None:
+    def test_what_was_removed_is_reported(
+        self, project: Path, name: str, old: str, new: str, reported: str
+    ) -> None:
         """A removed parameter, method or name is reported in one line."""
         change(project, f"datadog_caselinks/{name}", old, new)
         (line,) = breaking_changes(project, since="v1.1.0")
-        assert told in line
+        assert reported in line
 
     @pytest.mark.parametrize(
         ("name", "old", "new"),

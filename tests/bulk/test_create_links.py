@@ -348,7 +348,7 @@ class TestBreakingOff:
                 await anext(outcomes)
             assert ended.is_set()
 
-    async def test_what_is_under_way_has_ended_when_the_consumer_has_left(self) -> None:
+    async def test_what_is_in_flight_has_ended_when_the_consumer_has_left(self) -> None:
         """Calls in flight have finished their cleanup when the consumer has left."""
         ended: list[int] = []
 
@@ -436,30 +436,30 @@ class TestMapConcurrently:
 
     async def test_progress_goes_on_from_round_to_round(self) -> None:
         """Progress reports each completion once, and a later round adds to both numbers."""
-        told: list[tuple[int, int]] = []
-        progress = Progress(lambda answered, asked: told.append((answered, asked)))
+        reported: list[tuple[int, int]] = []
+        progress = Progress(lambda answered, asked: reported.append((answered, asked)))
 
         async def ask(item: str) -> None:
             pass
 
         for items in ("ab", "", "cde"):
             await map_concurrently(ask, items, concurrency=2, progress=progress)
-        assert told == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
+        assert reported == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
 
     async def test_the_first_error_ends_it(self) -> None:
         """The first error of concurrent calls is raised unchanged, and the other calls are cancelled."""
-        told: list[int] = []
+        reported: list[int] = []
 
         async def ask(item: int) -> None:
             if item == 1:
                 raise LookupError("no answer")
             await asyncio.Event().wait()
 
-        progress = Progress(lambda answered, _: told.append(answered))
+        progress = Progress(lambda answered, _: reported.append(answered))
         async with leaving_no_task():
             with pytest.raises(LookupError, match="no answer"):
                 await map_concurrently(ask, range(9), concurrency=2, progress=progress)
-        assert told == []
+        assert reported == []
 
 
 async def outcomes_of(links: CaseLinksClient, source: object, **options: object) -> list[Outcome]:
@@ -468,7 +468,7 @@ async def outcomes_of(links: CaseLinksClient, source: object, **options: object)
 
 
 class TestEnsure:
-    async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox) -> None:
+    async def test_what_exists_is_not_created_again(self, sandbox: Sandbox) -> None:
         """A link that exists, or appears twice in the source, is reported as already linked, with its id."""
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             there = await links.create_link(link(1))
@@ -542,7 +542,7 @@ class TestKeys:
         assert isinstance(failed.error, InvalidLinkError)
         assert sandbox.links == []
 
-    async def test_a_look_up_that_fails(
+    async def test_a_lookup_that_fails(
         self, sandbox: Sandbox, cases: list[str], at_once: RetryPolicy
     ) -> None:
         """A lookup that fails after all retries fails its link, and the next link looks the case up again."""
@@ -570,7 +570,7 @@ class TestKeys:
             async with contextlib.aclosing(links.create_links(source, concurrency=2)) as outcomes:
                 assert [(await anext(outcomes)).index for _ in range(20)] == list(range(1, 21))
 
-    async def test_what_is_there_is_not_made_again(self, sandbox: Sandbox, cases: list[str]) -> None:
+    async def test_what_exists_is_not_created_again(self, sandbox: Sandbox, cases: list[str]) -> None:
         """With ``ensure``, the key and the UUID of a case are the same end."""
         wanted = [between("SHOP-1", "SHOP-2"), between(some_id(1), "shop-2"), between("SHOP-1", "SHOP-2")]
         async with CaseLinksClient(sandbox.site, sandbox.credentials) as links:
@@ -637,7 +637,7 @@ class TestJournal:
         ]
         assert len(sandbox.requests) == asked + 1
 
-    async def test_what_was_not_made_is_made_by_the_next_run(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    async def test_a_failed_link_is_created_by_the_next_run(self, sandbox: Sandbox, tmp_path: Path) -> None:
         """A refused link is recorded with its error, and the next run sends it again."""
         journal = tmp_path / "journal"
         without_scope = sandbox.credentials_without_scope
@@ -651,7 +651,7 @@ class TestJournal:
         assert isinstance(made, Created)
         assert len(sandbox.links) == 1
 
-    async def test_what_may_have_been_made_is_looked_for_by_the_next_run(
+    async def test_an_ambiguous_link_is_looked_up_by_the_next_run(
         self, sandbox: Sandbox, tmp_path: Path, at_once: RetryPolicy
     ) -> None:
         """An ambiguous link is looked up by the next run, and not created again."""

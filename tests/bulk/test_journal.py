@@ -337,7 +337,7 @@ class TestSameLink:
                 entry = await entries.enter_async_context(journal.entry(new))
                 assert entry.previous is None
 
-    async def test_of_many_that_are_the_same_one_is_made(self, path: Path) -> None:
+    async def test_one_of_many_equal_links_is_created(self, path: Path) -> None:
         """A link that appears several times, in either direction, is created once."""
         sent: list[NewCaseLink] = []
 
@@ -415,7 +415,7 @@ class TestCommits:
         assert len(commits) == 1000 / 100 + 1  # one more for the last outcomes
         assert len(list(read_journal(path))) == 1000
 
-    async def test_what_comes_meanwhile_is_the_next(
+    async def test_writes_during_a_commit_share_the_next(
         self, path: Path, commits: list[tuple[threading.Thread, int]]
     ) -> None:
         """Writes that arrive during a commit share the next commit."""
@@ -555,7 +555,7 @@ class TestOneRun:
             await link_one(journal, NEW)
         assert (await enter(other_name)).link == made(NEW)
 
-    async def test_refused_whatever_the_file_looks_like(self, path: Path) -> None:
+    async def test_refused_even_if_the_file_looks_damaged(self, path: Path) -> None:
         """The lock is checked first, because a file may look damaged while another run writes it."""
         await link_all(path, 200)
         cut_off(path)
@@ -782,7 +782,7 @@ class TestRefused:
 
 
 class TestCannotBeWritten:
-    async def test_whoever_waits_is_told(self, path: Path, connecting_with: Callable[[str], None]) -> None:
+    async def test_a_waiting_entry_raises(self, path: Path, connecting_with: Callable[[str], None]) -> None:
         """If a commit fails, its entries, later entries and the exit raise; earlier records stay."""
 
         async def run() -> None:
@@ -803,7 +803,7 @@ class TestCannotBeWritten:
         assert len(set(map(id, errors))) == 201  # separate objects: each gets its own traceback
         assert statuses(path) == {NEW: LinkStatus.CREATED}
 
-    async def test_who_came_meanwhile_is_told_too(
+    async def test_an_entry_that_waited_raises_too(
         self, path: Path, connecting_with: Callable[[str], None]
     ) -> None:
         """Entries that wait during a failed commit raise too, unless they were cancelled."""

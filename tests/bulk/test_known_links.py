@@ -85,7 +85,7 @@ class TestFewLists:
         ("links", "most"), [(fan_in(), 1), (fan_out(), 1), (chain(), COUNT // 2 + 1), (pairs(), COUNT // 5)]
     )
     @pytest.mark.slow
-    async def test_one_list_answers_for_many_links(
+    async def test_one_list_serves_many_links(
         self, sandbox: Sandbox, client: CaseLinksClient, links: list[NewCaseLink], most: int
     ) -> None:
         """Each link is looked up by the end that more of the links read ahead share."""

@@ -269,7 +269,7 @@ ROWS = [
 
 class TestEnds:
     @pytest.mark.parametrize(("row", "wanted"), ROWS)
-    async def test_whatever_people_write(self, row: str, wanted: WantedLink) -> None:
+    async def test_every_form_that_people_write(self, row: str, wanted: WantedLink) -> None:
         """An end may be a key, a UUID, a case URL or a prefixed id, in CSV and in JSON Lines."""
         names = HEADER.split(",")
         assert await read_one(f"{HEADER}\n{row}") == LinkLine(2, wanted)
@@ -336,7 +336,7 @@ class TestCsv:
             "contains a carriage return: save the file with Unix or Windows line endings"
         )
 
-    async def test_a_column_that_stands_twice_is_refused(self) -> None:
+    async def test_a_repeated_column_is_refused(self) -> None:
         """A repeated column of a link is refused, and a repeated unknown column is ignored."""
         twice = json.dumps(OBJECT)[:-1]
         assert await reason(f'{twice}, "parent": "{B}"}}') == "contains parent twice"

@@ -83,8 +83,8 @@ class TestMapping:
             "SHOP-6: SHOP-7\n"
             "SHOP-8: {blocks: []}\n"
         )
-        told = await numbers_and_links(content)
-        assert [(number, reason.split(";")[0]) for number, reason in told] == [
+        reported = await numbers_and_links(content)
+        assert [(number, reason.split(";")[0]) for number, reason in reported] == [
             (2, "SHOP-1 BLOCKS SHOP-2"),
             (2, "'shop' does not name an entity"),
             (2, "SHOP-1 cannot be linked to itself"),
@@ -256,7 +256,7 @@ class TestWholeFiles:
         monkeypatch.delitem(sys.modules, "datadog_caselinks.bulk.link_yaml")
         monkeypatch.setitem(sys.modules, "yaml", None)
         assert await refusal("SHOP-1: {}\n") == (
-            "the file is YAML, and PyYAML is not installed: pip install 'datadog_caselinks[yaml]'"
+            "a YAML file needs the extra yaml. In the folder of the project, run: pip install '.[yaml]'"
         )
 
     def test_how_many_links_it_holds_is_not_known_before(self) -> None:

@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_each_link_of_a_file_is_made_and_told(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_each_link_of_a_file_is_created_and_reported(sandbox: Sandbox, tmp_path: Path) -> None:
     """bulk writes one line per link to standard output and the counts to standard error, with status 0."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS + f"{A},CASE,CAUSES,{B},INCIDENT\n")
@@ -126,7 +126,7 @@ async def test_strict_makes_the_links_of_a_good_file(sandbox: Sandbox, file: Pat
         ({"DD_SITE": "datadoghq.uk", "DD_API_KEY": API_KEY, "DD_APP_KEY": APP_KEY}, "Did you mean"),
     ],
 )
-async def test_a_wrong_environment_is_told_in_a_line(
+async def test_a_wrong_environment_is_reported_in_a_line(
     file: Path, variables: dict[str, str], says: str
 ) -> None:
     """A missing or malformed variable is named in one line, and the status is 2."""
@@ -143,7 +143,7 @@ async def test_a_wrong_environment_is_told_in_a_line(
         (b"\x7fELF\x00\x01", "the file is binary"),
     ],
 )
-async def test_a_file_of_no_links_is_told_in_a_line(tmp_path: Path, content: bytes, says: str) -> None:
+async def test_a_file_of_no_links_is_reported_in_a_line(tmp_path: Path, content: bytes, says: str) -> None:
     """An empty file, an unknown header or a binary file is reported in one line with status 2."""
     path = tmp_path / "links.csv"
     path.write_bytes(content)
@@ -153,7 +153,7 @@ async def test_a_file_of_no_links_is_told_in_a_line(tmp_path: Path, content: byt
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])
-async def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+async def test_a_file_that_cannot_be_opened_is_reported_in_a_line(tmp_path: Path, name: str) -> None:
     """A missing file or a directory is named in one line, and the status is 2."""
     done = await bulk(environment(), "--sandbox", str(tmp_path / name))
     assert str(tmp_path) in done.err
@@ -189,7 +189,7 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     assert done.status == 1
 
 
-async def test_an_unknown_host_is_told_once(file: Path) -> None:
+async def test_an_unknown_host_is_reported_once(file: Path) -> None:
     """An unknown host is reported once with what to check, and the status is 1."""
     variables = environment(DD_SITE="https://nowhere.invalid", DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
     done = await bulk(variables, "--attempts", "1", str(file))
@@ -216,7 +216,7 @@ async def test_a_wait_above_the_maximum_names_the_option(sandbox: Sandbox, tmp_p
     assert "RetryPolicy" not in done.err
 
 
-async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: int) -> None:
+async def test_a_refused_connection_is_reported_once(file: Path, unused_tcp_port: int) -> None:
     """A refused connection is reported with the address, and the status is 1."""
     site = f"http://127.0.0.1:{unused_tcp_port}"
     variables = environment(DD_SITE=site, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
@@ -225,7 +225,7 @@ async def test_a_refused_connection_is_told_once(file: Path, unused_tcp_port: in
     assert done.status == 1
 
 
-async def test_an_untrusted_certificate_is_told_once(file: Path) -> None:
+async def test_an_untrusted_certificate_is_reported_once(file: Path) -> None:
     """An untrusted certificate is reported, nothing is sent, and the status is 1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(context)
@@ -277,7 +277,7 @@ async def test_a_case_that_may_not_be_linked_does_not_stop_the_run() -> None:
     assert done.status == 1
 
 
-async def test_what_is_not_there_is_told_for_its_line() -> None:
+async def test_an_entity_that_does_not_exist_fails_its_line() -> None:
     """An entity that does not exist fails its own line, and the other links are created."""
     gone = answers(404, b'{"errors": [{"code": "resource_not_found", "title": "case not found"}]}')
     async with Server(gone, created) as server:
@@ -292,7 +292,7 @@ async def test_what_is_not_there_is_told_for_its_line() -> None:
     assert done.status == 1
 
 
-async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
+async def test_the_first_wait_is_explained_and_no_other() -> None:
     """A run explains the first wait for the rate limit, and hides further messages of this kind."""
     over = answers(429, Retry_After="0")
     async with Server(over, created, over, created) as server:
@@ -305,7 +305,7 @@ async def test_what_first_holds_it_up_is_told_and_no_other() -> None:
     assert (done.status, done.out.count("✓")) == (0, 2)
 
 
-async def test_interrupting_says_what_is_under_way() -> None:
+async def test_interrupting_says_what_is_in_flight() -> None:
     """Ctrl-C reports the lines in flight, also while bulk waits for more input."""
     async with Server(is_silent) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
@@ -335,7 +335,7 @@ async def test_other_signals_end_it_as_well(end: signal.Signals) -> None:
     assert process.returncode == 128 + end
 
 
-async def test_interrupting_while_nothing_is_under_way() -> None:
+async def test_interrupting_while_nothing_is_in_flight() -> None:
     """Ctrl-C reports that nothing was in flight if every link has an outcome."""
     async with Server(created) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
@@ -366,7 +366,7 @@ async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) 
     assert (process.returncode, len(sandbox.links)) == (1, 1)
 
 
-async def test_a_closed_pipe_does_not_keep_links_from_being_made(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_closed_pipe_does_not_keep_links_from_being_created(sandbox: Sandbox, tmp_path: Path) -> None:
     """A closed standard output does not stop the run: every link is created."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 50)
@@ -413,7 +413,7 @@ async def test_a_full_disk_ends_the_run_and_loses_no_id(sandbox: Sandbox, tmp_pa
     assert all(link.id in shown for link in sandbox.links)
 
 
-async def test_no_standard_input_is_told_in_a_line(sandbox: Sandbox) -> None:
+async def test_no_standard_input_is_reported_in_a_line(sandbox: Sandbox) -> None:
     """A closed standard input is reported in one line, with status 2."""
     program = 'exec "$0" -m datadog_caselinks bulk - <&-'
     process = await asyncio.create_subprocess_exec(
@@ -480,7 +480,7 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("output", ["json", "jsonl"])
-async def test_outcomes_are_told_as_json(sandbox: Sandbox, output: str) -> None:
+async def test_outcomes_are_reported_as_json(sandbox: Sandbox, output: str) -> None:
     """JSON has a record for each line, including malformed and failed ones."""
     text = f"{HEADER}{BLOCKS}{A},,BLOCKS,X-1,\nnonsense,,BLOCKS,{B},\n"
     done = await bulk(pointing_at(sandbox), "--output", output, "-", stdin=text.encode())
@@ -563,7 +563,7 @@ async def test_an_empty_run_is_an_empty_list(sandbox: Sandbox) -> None:
     assert json.loads(done.out) == []
 
 
-async def test_verbose_tells_of_each_wait(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_verbose_shows_each_wait(sandbox: Sandbox, tmp_path: Path) -> None:
     """With --verbose, every retry and every wait for the rate limit is shown."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 4)

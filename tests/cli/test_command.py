@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -18,6 +21,7 @@ from datadog_caselinks.version import __version__
 from tests.cli.program import caselinks, environment, pointing_at, start
 from tests.support.waiting import MAX_SECONDS
 
+ROOT = Path(__file__).parents[2]
 MAIN = "from datadog_caselinks.cli import main; main()"
 
 
@@ -53,11 +57,55 @@ async def test_help_has_an_example(command: list[str]) -> None:
     assert ("Example" in done.out) == bool(command)
 
 
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command below ``group`` with its whole name."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
+        yield " ".join([*path, name]), command
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+COMMANDS = dict(commands(group.caselinks))
+IN_SANDBOX = [
+    command.epilog.removeprefix("Example: ")
+    for name, command in COMMANDS.items()
+    if command.epilog and "--sandbox" in command.epilog and name != "mcp"  # it serves until it is interrupted
+]
+
+
+@pytest.mark.parametrize("example", IN_SANDBOX)
+async def test_an_example_of_the_help_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, example: str
+) -> None:
+    """Each example that uses the sandbox succeeds in the folder of the project."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    done = await caselinks(environment(), *shlex.split(example)[1:])
+    assert (done.status, bool(done.out)) == (0, "-o" not in example), done.err
+
+
+def test_most_examples_of_the_help_run() -> None:
+    """The examples that use the sandbox are those of all commands that can use it without a file of a run."""
+    names = {shlex.split(example)[1] for example in IN_SANDBOX}
+    assert names == {"create", "ensure", "list", "delete", "find", "show", "bulk", "plan", "graph"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_names_its_value_by_its_meaning(name: str) -> None:
+    """No option shows the type of its value, such as INTEGER, in place of a name or a unit."""
+    command = COMMANDS[name]
+    assert not re.search(r"\b(INTEGER|FLOAT|TEXT)\b", command.get_help(click.Context(command)))
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_extra_the_command_says_what_to_install(missing: str) -> None:
     """If a library of the command is missing, one line names the extra, and there is no traceback."""
     done = run("-c", f"import sys; sys.modules['{missing}'] = None; {MAIN}", "list", "SHOP-1")
-    assert done.stderr == "caselinks: the command needs its extra: pip install 'datadog_caselinks[cli]'\n"
+    hint = "In the folder of the project, run: pip install '.[cli]'"
+    assert done.stderr == f"caselinks: the command needs the extra cli. {hint}\n"
     assert done.returncode == 1
 
 
@@ -83,7 +131,7 @@ def test_another_missing_module_is_not_taken_for_the_extra() -> None:
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_what_asks_nobody_imports_no_aiohttp(option: str) -> None:
+def test_version_and_help_import_no_aiohttp(option: str) -> None:
     """--version and --help start fast: they import neither aiohttp nor rich."""
     watch = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep='\\n', file=sys.stderr))"
     done = run("-c", f"{watch}; {MAIN}", option)

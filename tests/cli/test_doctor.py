@@ -142,7 +142,7 @@ async def test_an_access_token_is_named(sandbox: Sandbox, name: str) -> None:
     assert found["keys"][0] == "bad"
 
 
-async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
+async def test_quiet_shows_failed_checks_only(sandbox: Sandbox) -> None:
     """With --quiet, doctor shows only the checks that failed."""
     done = await caselinks(pointing_at(sandbox), "doctor", "--quiet")
     assert (done.status, done.out, done.err) == (0, "", "")
@@ -166,7 +166,7 @@ async def test_quiet_tells_what_is_wrong_alone(sandbox: Sandbox) -> None:
         ({**KEYS, "DD_SITE": "https://127.0.0.1:1"}, "TLS", "no connection ("),
     ],
 )
-async def test_the_first_flaw_is_told_and_ends_it(
+async def test_the_first_failed_check_is_reported_and_ends_it(
     variables: dict[str, str], check: str, expected: str
 ) -> None:
     """doctor ends with the first failed check that the later checks depend on, and the status is 1."""
@@ -200,7 +200,7 @@ async def test_in_a_sandbox_there_is_nothing_to_configure() -> None:
     assert done.status == 0
 
 
-async def test_refused_keys_are_told_with_what_to_check(sandbox: Sandbox) -> None:
+async def test_refused_keys_are_reported_with_what_to_check(sandbox: Sandbox) -> None:
     """Refused keys are reported with the variables to check, and the status is 1."""
     done, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})
     assert found["keys"][0] == "bad"
@@ -217,7 +217,7 @@ async def test_an_unknown_case_is_no_flaw() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(-7200, "ahead of"), (7200, "behind")])
-async def test_a_wrong_clock_is_told(seconds: int, expected: str) -> None:
+async def test_a_wrong_clock_is_reported(seconds: int, expected: str) -> None:
     """A wrong clock is reported with the difference and its direction, and the status is 1."""
     async with Server(answers(200, Date=formatdate(time() + seconds, usegmt=True)), listed) as server:
         done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
@@ -234,7 +234,7 @@ async def test_a_server_without_a_clock_is_noted() -> None:
     assert done.status == 0
 
 
-async def test_a_server_that_drops_the_connection_is_told() -> None:
+async def test_a_server_that_drops_the_connection_is_reported() -> None:
     """A server that drops the connection is reported with the reason."""
     async with Server(drops) as server:
         _, found = await doctor(environment(DD_SITE=server.url, **KEYS))

@@ -25,7 +25,7 @@ async def read(sandbox: Sandbox, depth: int = 2) -> LinkGraph:
         return await client.read_graph("SHOP-2", depth=depth)
 
 
-async def test_a_tree_of_two_links_in_each_direction_unless_told_otherwise(sandbox: Sandbox) -> None:
+async def test_a_tree_of_two_links_in_each_direction_by_default(sandbox: Sandbox) -> None:
     """By default, graph prints a text tree of two links in each direction, and nothing else."""
     done = await caselinks(pointing_at(sandbox), "graph", "shop-2")
     assert (done.status, done.err) == (0, "")
@@ -117,8 +117,8 @@ async def test_several_entities(sandbox: Sandbox) -> None:
     assert (done.status, starts) == (0, ["SHOP-24", "IR-101"])
     drawn = await caselinks(pointing_at(sandbox), *arguments)
     assert [line for line in drawn.out.splitlines() if line[:1] in "■▲"] == [
-        "■ SHOP-24  Push configuration to one host first  ◐ in progress",
-        "▲ incident:IR-101  Checkout fails for most shoppers  ✓ resolved",
+        "■ SHOP-24  Push config to a canary host first  ◐ in progress",
+        "▲ incident:IR-101  Checkout fails for most customers  ✓ resolved",
         "",
     ]
 
@@ -227,7 +227,7 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
         (("SHOP-2", "--depth", "-1"), 2, "Invalid value for '--depth'"),
     ],
 )
-async def test_what_cannot_be_is_told(
+async def test_an_invalid_argument_is_reported(
     sandbox: Sandbox, arguments: tuple[str, ...], status: int, expected: str
 ) -> None:
     """An invalid option or output file is reported before any request with status 2, other errors with 1."""
@@ -313,10 +313,8 @@ async def test_without_the_library_that_draws(sandbox: Sandbox, tmp_path: Path) 
     (tmp_path / "fast_sugiyama.py").write_text("raise ModuleNotFoundError(name=__name__)")
     variables = pointing_at(sandbox) | {"PYTHONPATH": str(tmp_path)}
     done = await caselinks(variables, "graph", "SHOP-2", "--format", "svg")
-    assert (done.status, done.err) == (
-        2,
-        "Error: this picture needs the extra pictures; run: pip install 'datadog_caselinks[pictures]'\n",
-    )
+    hint = "In the folder of the project, run: pip install '.[pictures]'"
+    assert (done.status, done.err) == (2, f"Error: this picture needs the extra pictures. {hint}\n")
     assert not sandbox.requests
     assert (await caselinks(variables, "graph", "SHOP-2")).status == 0
 

@@ -128,7 +128,7 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     assert await shown.communicate() == (b"", err)  # no link failed, and the counts include all links
 
 
-async def test_no_journal_is_told_in_a_line(tmp_path: Path) -> None:
+async def test_no_journal_is_reported_in_a_line(tmp_path: Path) -> None:
     """A missing file or another file is refused in one line with status 2, and is not changed."""
     (tmp_path / "other").write_text(str(case(some_id(1))))
     for name, expected in (

@@ -51,7 +51,7 @@ class TestCreate:
             ]
         assert [link.relationship for link in sandbox.links] == ["BLOCKS", "RELATES_TO", "CAUSES"]
 
-    async def test_it_is_told_as_one_object_of_json(
+    async def test_it_is_reported_as_one_object_of_json(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase
     ) -> None:
         """The JSON of a created link has the keys, titles and statuses of its cases."""
@@ -85,7 +85,7 @@ class TestCreate:
             ),
         ],
     )
-    async def test_what_cannot_be_is_told_in_a_line(
+    async def test_an_error_is_reported_in_a_line(
         self, sandbox: Sandbox, one: StoredCase, arguments: tuple[str, ...], status: int, expected: str
     ) -> None:
         """An error from the server has status 1, and invalid arguments have status 2 and send nothing."""
@@ -94,7 +94,7 @@ class TestCreate:
         assert expected in done.err
         assert not sandbox.links
 
-    async def test_a_wrong_site_and_missing_keys_are_told_in_a_line(self) -> None:
+    async def test_a_wrong_site_and_missing_keys_are_reported_in_a_line(self) -> None:
         """A wrong site or missing keys are reported in one line with status 2."""
         for variables, arguments, expected in (
             (environment(), (), "DD_API_KEY and DD_APP_KEY are not set"),
@@ -263,7 +263,9 @@ class TestList:
 
 
 class TestDelete:
-    async def test_all_are_deleted_and_told(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
+    async def test_all_are_deleted_and_reported(
+        self, sandbox: Sandbox, one: StoredCase, two: StoredCase
+    ) -> None:
         """delete takes any number of ids, and prints each deleted one."""
         for relationship in ("blocks", "causes", "duplicates"):
             await caselinks(pointing_at(sandbox), "create", "SHOP-1", relationship, "SHOP-2")

@@ -200,7 +200,7 @@ class TestStandardOutput:
             ["doctor", "--sandbox"],
         ],
     )
-    async def test_whoever_only_reads_succeeds_too(
+    async def test_a_command_that_only_reads_succeeds_too(
         self, arguments: list[str], gone: Callable[[], int]
     ) -> None:
         """A command that only reads succeeds with a closed standard output, and shows no traceback."""

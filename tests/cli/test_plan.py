@@ -121,7 +121,7 @@ async def test_prune_deletes_what_the_file_lacks(sandbox: Sandbox, file: str) ->
     assert sorted(link.relationship for link in sandbox.links) == ["BLOCKS", "BLOCKS", "CAUSES"]
 
 
-async def test_json_tells_the_changes_and_then_the_outcomes(sandbox: Sandbox, file: str) -> None:
+async def test_json_has_the_changes_and_then_the_outcomes(sandbox: Sandbox, file: str) -> None:
     """JSON has the planned changes, and with --apply the outcomes."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--output", "json")
     assert [(each["action"], each["link"]["child"]["key"]) for each in json.loads(done.out)] == [
@@ -134,7 +134,7 @@ async def test_json_tells_the_changes_and_then_the_outcomes(sandbox: Sandbox, fi
     assert {each["link"]["id"] for each in records} == {link.id for link in sandbox.links}
 
 
-async def test_a_failure_is_told_with_its_link(sandbox: Sandbox, file: str) -> None:
+async def test_a_failure_is_reported_with_its_link(sandbox: Sandbox, file: str) -> None:
     """A failed create is reported with its link and status 1, and nothing is deleted."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-3", "causes", "SHOP-2")
     may_only_read = {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}
@@ -161,7 +161,7 @@ class Applies:
             yield outcome
 
 
-async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_outcomes_are_reported_in_the_words_of_bulk(capsys: pytest.CaptureFixture[str]) -> None:
     """plan reports ambiguous outcomes as bulk does, and not as failed."""
     new = case(some_id(1)).blocks(case(some_id(2)))
     there = CaseLink("a-link", new.parent, new.relationship, new.child)
@@ -179,7 +179,7 @@ async def test_outcomes_are_told_in_the_words_of_bulk(capsys: pytest.CaptureFixt
     assert application.exit_status == 1
 
 
-async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None:
+async def test_a_cycle_is_reported_before_anything_is_sent(sandbox: Sandbox) -> None:
     """A cycle that includes existing links is shown as a warning with its path."""
     await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
     done = await caselinks(pointing_at(sandbox), "plan", "--format", "yaml", "-", stdin=YAML.encode())
@@ -197,7 +197,7 @@ async def test_a_cycle_is_told_before_anything_is_sent(sandbox: Sandbox) -> None
         ("", 2, "the file is empty"),
     ],
 )
-async def test_what_cannot_be_planned_is_told(
+async def test_what_cannot_be_planned_is_reported(
     sandbox: Sandbox, text: str, status: int, expected: str
 ) -> None:
     """With --strict, a line that cannot be planned is an error, and nothing is changed."""
@@ -214,7 +214,7 @@ async def test_a_file_that_states_nothing_is_nothing_to_do(sandbox: Sandbox) -> 
     assert (done.status, done.err) == (0, "Nothing to do: the file contains no links.\n")
 
 
-async def test_quiet_tells_changes_and_warnings_alone(sandbox: Sandbox, file: str) -> None:
+async def test_quiet_shows_changes_and_warnings_only(sandbox: Sandbox, file: str) -> None:
     """With --quiet, plan shows the changes, but neither a summary nor hints."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--quiet")
     assert (done.status, done.out.count("+ "), done.err) == (0, 2, "")
@@ -222,7 +222,7 @@ async def test_quiet_tells_changes_and_warnings_alone(sandbox: Sandbox, file: st
     assert (done.status, done.err, len(sandbox.links)) == (0, "", 2)
 
 
-async def test_without_a_terminal_it_must_be_told_yes(sandbox: Sandbox, file: str) -> None:
+async def test_without_a_terminal_it_needs_yes(sandbox: Sandbox, file: str) -> None:
     """Without a terminal, --apply needs --yes, and nothing is sent."""
     done = await caselinks(pointing_at(sandbox), "plan", file, "--apply")
     assert (done.status, done.err.count("\n"), len(sandbox.requests)) == (2, 1, 0)

@@ -86,7 +86,7 @@ class TestFlaws:
             ("http://a.example:port", "must be a URL such as http://proxy.example:3128"),
         ],
     )
-    def test_are_told_by_the_name_of_the_variable(
+    def test_are_reported_by_the_name_of_the_variable(
         self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
     ) -> None:
         """The error for an invalid proxy names its variable but no password, and says how to use no proxy."""

@@ -46,7 +46,7 @@ async def ended(process: Program) -> str:
     return out.decode()
 
 
-async def test_it_tells_what_to_export_and_ends_with_control_c() -> None:
+async def test_it_prints_what_to_export_and_ends_with_control_c() -> None:
     """A client with the variables that the sandbox prints can create links, and Ctrl-C ends the sandbox."""
     process = await start("--port", "0")
     async with await exported(process) as client:
@@ -202,7 +202,7 @@ async def test_a_signal_that_is_ignored_stays_ignored() -> None:
         (["--", "no-such-command"], "no-such-command"),
     ],
 )
-async def test_what_makes_no_sense_is_told_in_a_line(arguments: list[str], says: str) -> None:
+async def test_an_invalid_option_is_reported_in_a_line(arguments: list[str], says: str) -> None:
     """An invalid option is reported in one line, with status 2."""
     process = await start(*arguments)
     _, err = await process.communicate()

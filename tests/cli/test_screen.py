@@ -86,7 +86,7 @@ def test_the_number_may_grow_on_the_way(
     ]
 
 
-def test_of_an_unknown_number_no_end_is_foretold(
+def test_an_unknown_total_has_no_time_left(
     manual_clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a known total, the progress has no time left."""

@@ -80,7 +80,7 @@ def test_any_other_letter_is_shown_by_its_number() -> None:
         ),
     ],
 )
-def test_a_full_disk_is_told_and_what_was_done_until_then(command: str, expected: str) -> None:
+def test_a_full_disk_is_reported_with_what_was_done_before(command: str, expected: str) -> None:
     """A full disk is reported with what was done before, and the status is 1."""
     done = run(f"{command} --sandbox >/dev/full")
     error = "Error: cannot write to standard output: No space left on device\n"

@@ -84,7 +84,7 @@ async def refused(answer: Awaitable[Any]) -> ApiException:
     return caught.value
 
 
-def told(error: ApiException) -> list[str]:
+def reported(error: ApiException) -> list[str]:
     """Return the reasons in the body of an error, in either form."""
     return [
         each if isinstance(each, str) else each.get("detail", each["title"]) for each in error.body["errors"]
@@ -140,7 +140,7 @@ async def test_get_case(call: Call, shop: StoredCase, by: str) -> None:
 async def test_400(call: Call) -> None:
     """An unknown relationship is a 400 for the client."""
     error = await refused(call("create_case_link", body=link(A, "LIKES", B)))
-    (said,) = told(error)
+    (said,) = reported(error)
     assert (error.status, said[:43]) == (400, "data.attributes.relationship must be one of")
 
 
@@ -148,7 +148,7 @@ async def test_401(opened: Any) -> None:
     """Wrong keys are a 401 for the client."""
     async with opened(ApiKeys(api_key="another", app_key="another")) as call:
         error = await refused(call("list_case_links", "CASE", A))
-    assert (error.status, told(error)) == (401, ["Unauthorized"])
+    assert (error.status, reported(error)) == (401, ["Unauthorized"])
 
 
 async def test_403(opened: Any, sandbox: Sandbox) -> None:
@@ -156,7 +156,7 @@ async def test_403(opened: Any, sandbox: Sandbox) -> None:
     async with opened(sandbox.credentials_without_scope) as call:
         assert (await call("list_case_links", "CASE", A)).data == []
         error = await refused(call("create_case_link", body=link(A, "BLOCKS", B)))
-    assert (error.status, told(error)) == (403, ["the application key lacks the scope cases_write"])
+    assert (error.status, reported(error)) == (403, ["the application key lacks the scope cases_write"])
 
 
 @pytest.mark.parametrize(
@@ -165,14 +165,14 @@ async def test_403(opened: Any, sandbox: Sandbox) -> None:
 async def test_404(call: Call, name: str, says: str) -> None:
     """An unknown link or case is a 404 for the client."""
     error = await refused(call(name, A))
-    assert (error.status, told(error)) == (404, [says])
+    assert (error.status, reported(error)) == (404, [says])
 
 
 async def test_409(call: Call, sandbox: Sandbox) -> None:
     """An equal link is a 409 for the client if the sandbox refuses duplicates."""
     await call("create_case_link", body=link(A, "BLOCKS", B))
     error = await refused(call("create_case_link", body=link(A, "BLOCKS", B)))
-    assert (error.status, told(error)) == (409, ["an equal link exists"])
+    assert (error.status, reported(error)) == (409, ["an equal link exists"])
     assert len(sandbox.links) == 1
 
 

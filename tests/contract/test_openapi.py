@@ -42,7 +42,7 @@ def test_it_is_an_openapi_document() -> None:
         pytest.param(TOKEN, {**LIMITED, "buckets": "separate", "error_format": "objects"}, id="objects"),
     ],
 )
-async def test_the_sandbox_answers_as_the_document_says(
+async def test_the_sandbox_responds_as_the_document_says(
     credentials: list[str], options: dict[str, Any], tmp_path: Path
 ) -> None:
     """Schemathesis finds no undocumented response and no accepted invalid request."""

@@ -11,5 +11,5 @@ from datadog_caselinks.sandbox import Sandbox
 def sandbox(sandbox: Sandbox) -> Sandbox:
     """Add cases to the shared sandbox."""
     sandbox.add_case("SHOP-1", "Checkout hangs")
-    sandbox.add_case("SHOP-2", "orders-db has no free connections")
+    sandbox.add_case("SHOP-2", "orders-db connection pool exhausted")
     return sandbox

@@ -41,10 +41,10 @@ async def slack() -> AsyncIterator[Slack]:
 
 
 class TestLinkCommand:
-    async def test_tells_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_shows_the_titles(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """The message about a new link has the keys and titles of both cases and the direction."""
         assert await ensure_link(client, "shop-1", "blocks", "SHOP-2") == (
-            "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db has no free connections"
+            "Linked: SHOP-1 Checkout hangs → blocks → SHOP-2 orders-db connection pool exhausted"
         )
         assert len(sandbox.links) == 1
 
@@ -138,7 +138,7 @@ class TestLinkCommand:
         ],
         ids=["no-scope", "unknown-keys"],
     )
-    async def test_sends_to_whoever_runs_it(
+    async def test_refers_to_the_operators(
         self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, keys: ApiKeys, logged: str
     ) -> None:
         """Missing access is logged for the operators, and the user is referred to them."""
@@ -156,7 +156,9 @@ class TestSlackBot:
         request = AsyncBoltRequest(body=slack.command(text), mode="socket_mode")
         return (await app.async_dispatch(request)).status
 
-    async def test_answers_the_channel(self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_announces_the_link_in_the_channel(
+        self, slack: Slack, client: CaseLinksClient, sandbox: Sandbox
+    ) -> None:
         """A created link is announced in the channel."""
         assert await self.dispatch(slack, client, "SHOP-1 blocks  SHOP-2") == 200
         said = await slack.heard()
@@ -164,7 +166,7 @@ class TestSlackBot:
         assert said["response_type"] == "in_channel"
         assert len(sandbox.links) == 1
 
-    async def test_acknowledges_before_datadog_answers(self, slack: Slack, at_once: RetryPolicy) -> None:
+    async def test_acknowledges_before_datadog_responds(self, slack: Slack, at_once: RetryPolicy) -> None:
         """The bot acknowledges before Datadog responds, because Slack waits for only 3 seconds."""
         held = Held(answers(404))
         async with Server(held) as server:
@@ -187,7 +189,7 @@ class TestSlackBot:
         assert "response_type" not in said
         assert not sandbox.requests
 
-    async def test_tells_an_error_to_the_one_who_asked(self, slack: Slack, client: CaseLinksClient) -> None:
+    async def test_shows_an_error_only_to_the_sender(self, slack: Slack, client: CaseLinksClient) -> None:
         """An error is shown only to the sender of the command."""
         assert await self.dispatch(slack, client, "SHOP-1 blocks SHOP-99") == 200
         said = await slack.heard()
@@ -241,14 +243,14 @@ class TestDiscordBot:
         )
         return seen
 
-    async def test_links_and_tells(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
+    async def test_links_and_describes_the_link(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """The bot defers its response, creates the link and describes it."""
         thinking, said = await self.invoke(client, "SHOP-1", "SHOP-2")
         assert thinking == "…"
         assert said.startswith("Linked: SHOP-1 Checkout hangs → blocks → SHOP-2")
         assert len(sandbox.links) == 1
 
-    async def test_tells_an_error(self, client: CaseLinksClient) -> None:
+    async def test_responds_with_an_error(self, client: CaseLinksClient) -> None:
         """An error is sent as the response to the command."""
         _, said = await self.invoke(client, "SHOP-1", "SHOP-99")
         assert said.startswith("Not linked: cannot get case SHOP-99: 404")

@@ -79,7 +79,7 @@ def without_datadog() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("page", "language", "text"), runnable())
-def test_a_block_runs_as_it_stands(
+def test_a_block_runs_unchanged(
     page: str, language: str, text: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Each block, saved to a file and run in a sandbox with the demo, ends with status 0."""

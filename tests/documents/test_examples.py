@@ -49,7 +49,7 @@ class TestGather:
         assert len(sandbox.links) == 2
         assert [request.method for request in sandbox.requests].count("GET") == 3
 
-    async def test_says_what_was_not_made(self, sandbox: Sandbox) -> None:
+    async def test_says_what_was_not_created(self, sandbox: Sandbox) -> None:
         """A link with an unknown case is reported with the reason and status 1, and the other is created."""
         output = await fail(sandbox, "gather.py", "SHOP-1", "SHOP-2", "SHOP-99")
         assert "not created: SHOP-2 blocks SHOP-99\n  cannot get case SHOP-99: 404" in output
@@ -63,17 +63,17 @@ class TestGather:
 
 class TestHttpErrors:
     @pytest.mark.parametrize(
-        ("of_datadog", "told"),
+        ("of_datadog", "reported"),
         [
             *((code, code) for code in (400, 404, 409, 422, 429)),
             *((code, 502) for code in (302, 401, 403, 500)),
         ],
     )
-    def test_a_status_is_handed_on_if_it_is_for_the_caller(self, of_datadog: int, told: int) -> None:
+    def test_a_status_is_handed_on_if_it_is_for_the_caller(self, of_datadog: int, reported: int) -> None:
         """An error of the caller keeps its status; an error of the credentials or of Datadog becomes 502."""
-        assert http_errors.status(ResponseError("", status=of_datadog)) == told
+        assert http_errors.status(ResponseError("", status=of_datadog)) == reported
 
-    def test_what_was_never_answered(self) -> None:
+    def test_a_missing_response(self) -> None:
         """An invalid link becomes 400, and a missing response of Datadog becomes 502."""
         assert http_errors.status(InvalidLinkError()) == 400
         assert http_errors.status(ConnectError()) == 502
@@ -117,13 +117,13 @@ class TestServices:
         async with serving(sandbox, service) as (url, _):
             first = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
             second = await ask("PUT", f"{url}/links/SHOP-1/blocks/SHOP-2")
-            told = await ask("GET", f"{url}/cases/SHOP-1/links")
+            reported = await ask("GET", f"{url}/cases/SHOP-1/links")
         (link,) = sandbox.links
         assert first == (201, {"id": link.id})
         assert second == (200, {"id": link.id})
         parent, child = link.parent_entity_id, link.child_entity_id
-        told_link = {"id": link.id, "parent": parent, "relationship": "BLOCKS", "child": child}
-        assert told == (200, {"id": parent, "title": "Checkout hangs", "links": [told_link]})
+        reported_link = {"id": link.id, "parent": parent, "relationship": "BLOCKS", "child": child}
+        assert reported == (200, {"id": parent, "title": "Checkout hangs", "links": [reported_link]})
 
     async def test_an_end_may_be_an_incident(self, sandbox: Sandbox, service: str) -> None:
         """An end of a link may be an incident."""
@@ -307,7 +307,7 @@ class TestManySites:
         assert printed == "not set: BANK_DD_APP_KEY\n"
         assert not sandbox.requests
 
-    async def test_a_wrong_variable_is_told_with_its_organisation(self, sandbox: Sandbox) -> None:
+    async def test_a_wrong_variable_is_reported_with_its_organisation(self, sandbox: Sandbox) -> None:
         """An invalid variable is reported with its organisation, and without its value."""
         variables = self.variables(SHOP=sandbox) | {"SHOP_DD_API_KEY": "two words"}
         printed = await fail(sandbox, "many_sites.py", "SHOP=links.csv", **variables)

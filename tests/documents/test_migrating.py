@@ -77,7 +77,7 @@ class TestBoth:
         """Both programs read the title of a case by its key."""
         assert await program.title(client, "SHOP-1") == "Checkout hangs"
 
-    async def test_what_was_refused_is_told(self, program: Any, client: Any, sandbox: Sandbox) -> None:
+    async def test_what_was_refused_is_reported(self, program: Any, client: Any, sandbox: Sandbox) -> None:
         """A link of a case to itself is refused with a reason."""
         assert (await program.try_to_block(client, A, A)).startswith("not linked: ")
         assert sandbox.links == []
@@ -109,7 +109,7 @@ class TestNoAnswer:
         assert sum(request.method == "POST" for request in sandbox.requests) == 2 - made
 
 
-async def test_what_they_leave_open_is_told(theirs: Any, sandbox: Sandbox, clock: Clock) -> None:
+async def test_the_official_client_leaves_results_open(theirs: Any, sandbox: Sandbox, clock: Clock) -> None:
     """With the official client, a lost connection and a 5xx leave open whether the link was created."""
     for fault, count in (
         (Fault.LOST_RESPONSE, 1),
@@ -122,7 +122,9 @@ async def test_what_they_leave_open_is_told(theirs: Any, sandbox: Sandbox, clock
         assert said == "perhaps linked"
 
 
-async def test_what_we_leave_open_is_told(ours: Any, sandbox: Sandbox, clock: Clock) -> None:
+async def test_this_client_leaves_a_result_open_only_if_the_lookup_fails(
+    ours: Any, sandbox: Sandbox, clock: Clock
+) -> None:
     """With this SDK, the result is open only if the lookup fails too."""
     sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
     sandbox.fail_next(Fault.HTTP_503, operation="list", count=6)
@@ -142,7 +144,7 @@ async def test_a_delete_that_was_carried_out(theirs: Any, ours: Any, sandbox: Sa
 
 
 @pytest.mark.parametrize(("name", "made"), [("official", 2), ("caselinks", 1)])
-async def test_a_5xx_that_made_the_link(name: str, made: int, sandbox: Sandbox, clock: Clock) -> None:
+async def test_a_5xx_that_created_the_link(name: str, made: int, sandbox: Sandbox, clock: Clock) -> None:
     """After a 5xx, the official client creates a second link, and this SDK looks up the first."""
     program: Any = PROGRAMS[name]
     sandbox.fail_next(Fault.HTTP_504_APPLIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,12 +54,16 @@ SEARCHES = {
     "pull request": "github-actions",
     "aws": "aws",
     "workload token": "aws",
+    "token": "aws",
     "slack incident": "slack",
+    "slack": "slack",
     "duplicates": "duplicates",
+    "duplicate": "duplicates",
     "jupyter": "jupyter",
     "notebook": "jupyter",
     "throttle": "throttle",
     "project page": "project",
+    "postmortem": "project",
 }
 FIRST_SEARCHES = {recipe: text for text, recipe in reversed(SEARCHES.items())}
 SEARCHED = pytest.mark.parametrize(("text", "recipe"), SEARCHES.items(), ids=list(SEARCHES))
@@ -99,6 +104,11 @@ def test_they_are_built_without_a_warning(built: Path) -> None:
     """Sphinx builds every page without a warning."""
     files = built.rglob("*.html")
     assert {path.relative_to(built).with_suffix("").as_posix() for path in files} >= set(PAGES)
+
+
+def test_the_reference_shows_no_sentence_as_a_type(built: Path) -> None:
+    """No docstring has words and a colon where the reference shows them as a type."""
+    assert re.findall(r"<dt[^>]*>(?:Type|Return type)<.*", (built / "reference.html").read_text()) == []
 
 
 @in_a_browser

@@ -61,7 +61,7 @@ async def until_looked_at(database: str) -> None:
             await connection.rollback()  # otherwise the query would return the same snapshot
 
 
-async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: Sandbox) -> None:
+async def test_the_links_of_a_file_are_created(variables: dict[str, str], sandbox: Sandbox) -> None:
     """submit stores the links of a file, a worker creates them, and status shows the result."""
     submitted = await fleet(variables, "submit", "-", stdin=FILE)
     assert submitted == Finished(0, "1\n", "4 links submitted as run 1.\n")
@@ -79,7 +79,7 @@ async def test_the_links_of_a_file_are_made(variables: dict[str, str], sandbox: 
     assert len(sandbox.links) == 4
 
 
-async def test_whoever_submits_needs_no_keys(variables: dict[str, str], database: str) -> None:
+async def test_submit_needs_no_keys(variables: dict[str, str], database: str) -> None:
     """submit needs no keys, and a worker without keys names the missing variables."""
     without = environment(CASELINKS_DATABASE=database)
     assert (await fleet(without, "submit", "--quiet", "-", stdin=FILE)) == Finished(0, "1\n", "")
@@ -136,9 +136,10 @@ def test_help_needs_no_extra(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: ")
     done = run("status")
+    hint = "In the folder of the project, run: pip install '.[distributed]'"
     assert (done.returncode, done.stderr) == (
         2,
-        "Error: datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'\n",
+        f"Error: datadog_caselinks.fleet needs the extra distributed. {hint}\n",
     )
 
 
@@ -157,7 +158,7 @@ async def test_a_database_that_is_not_named(tmp_path: Path) -> None:
         assert (done.status, done.err.startswith("Error: cannot use the database: ")) == (2, True)
 
 
-async def test_lines_that_repeat_a_link_are_told(variables: dict[str, str]) -> None:
+async def test_lines_that_repeat_a_link_are_reported(variables: dict[str, str]) -> None:
     """Repeated lines are skipped and counted."""
     done = await fleet(variables, "submit", "-", stdin=FILE + FILE.splitlines(keepends=True)[1])
     assert done.err.splitlines() == [
@@ -193,7 +194,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
     assert len(sandbox.links) == 1
 
 
-def test_a_link_that_may_have_been_made_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_that_may_have_been_created_is_ambiguous(capsys: pytest.CaptureFixture[str]) -> None:
     """A link that may have been created is reported as ambiguous, and not as failed."""
     new = case(some_id(1)).blocks(case(some_id(2)))
     report = _WorkerReport(Screen())
@@ -203,7 +204,7 @@ def test_a_link_that_may_have_been_made_is_told_apart(capsys: pytest.CaptureFixt
     assert report.summary == "0 links created or already linked, 1 failed."
 
 
-async def test_a_run_that_is_not_there_is_told(variables: dict[str, str]) -> None:
+async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) -> None:
     """An unknown run number is an error with status 2."""
     done = await fleet(variables, "status", "--run", "7")
     assert done.status == 2
@@ -218,7 +219,7 @@ async def test_status_as_json(variables: dict[str, str]) -> None:
     assert (record["links"], record["pending"], record["rate"], record["seconds_left"]) == (4, 4, 0, None)
 
 
-async def test_a_worker_ends_after_what_is_under_way(variables: dict[str, str], sandbox: Sandbox) -> None:
+async def test_a_worker_ends_after_what_is_in_flight(variables: dict[str, str], sandbox: Sandbox) -> None:
     """SIGTERM ends a worker after its links in flight, with status 143 and a summary."""
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     sandbox.fail_next(Fault.DELAY, operation="create", count=4, seconds=0.5)
@@ -296,7 +297,7 @@ async def test_why_the_links_have_to_wait_is_shown(variables: dict[str, str], sa
 
 
 @pytest.mark.parametrize("command", [["init"], ["status"], ["worker"], ["retry-failed"], ["submit", "-"]])
-async def test_a_database_that_is_not_there_is_told(sandbox: Sandbox, command: list[str]) -> None:
+async def test_a_database_that_is_not_there_is_reported(sandbox: Sandbox, command: list[str]) -> None:
     """An unreachable database is reported in one line, with status 2."""
     url = f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/fleet"
     done = await fleet(pointing_at(sandbox), *command, "--database", url)
@@ -310,10 +311,8 @@ def test_without_its_extra_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['psycopg'] = None; from datadog_caselinks.cli import main; main()"
     command = [sys.executable, "-c", program, "fleet", "status"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (
-        done.stderr
-        == "Error: datadog_caselinks.fleet needs an extra: pip install 'datadog_caselinks[distributed]'\n"
-    )
+    hint = "In the folder of the project, run: pip install '.[distributed]'"
+    assert done.stderr == f"Error: datadog_caselinks.fleet needs the extra distributed. {hint}\n"
     assert done.returncode == 2
 
 

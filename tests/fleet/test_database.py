@@ -51,7 +51,7 @@ async def test_a_malformed_database_is_refused_and_not_quoted(database: Any) -> 
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_nobody_there_is_told() -> None:
+async def test_an_unreachable_server_is_reported() -> None:
     """An unreachable server is reported with the reason of libpq, and without the password."""
     with pytest.raises(FleetError, match=r"cannot use the database: .*refused") as caught:
         async with connected(f"postgresql://fleet:{PASSWORD}@127.0.0.1:{unused_port()}/postgres"):
@@ -59,7 +59,7 @@ async def test_nobody_there_is_told() -> None:
     assert PASSWORD not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_wrong_password_is_told(database: str) -> None:
+async def test_a_wrong_password_is_reported(database: str) -> None:
     """A wrong password is reported as wrong, and is not shown."""
     other = PASSWORD[::-1]
     with pytest.raises(FleetError, match="password authentication failed") as caught:
@@ -68,7 +68,7 @@ async def test_a_wrong_password_is_told(database: str) -> None:
     assert other not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_missing_tables_are_told_with_what_to_do(database: str) -> None:
+async def test_missing_tables_are_reported_with_what_to_do(database: str) -> None:
     """Missing tables are reported with the command that creates them."""
     async with connected(database) as app:
         with pytest.raises(FleetError, match="caselinks fleet init"):
@@ -98,7 +98,7 @@ async def test_an_app_without_postgres_is_refused() -> None:
         await list_runs(App(connector=InMemoryConnector()))
 
 
-async def test_rights_that_lack_are_told(database: str) -> None:
+async def test_missing_rights_are_reported(database: str) -> None:
     """An error of PostgreSQL, such as missing rights, is reported with its own text."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
@@ -110,14 +110,16 @@ async def test_rights_that_lack_are_told(database: str) -> None:
 
 
 class TestWithoutTheExtra:
-    def test_what_to_install_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_error_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without procrastinate, the error says what to install."""
         self._forget(monkeypatch)
         monkeypatch.setitem(sys.modules, "procrastinate", None)
-        with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[distributed\]'"):
+        with pytest.raises(ConfigurationError, match=r"pip install '\.\[distributed\]'"):
             importlib.import_module("datadog_caselinks.fleet")
 
-    def test_another_missing_module_is_no_matter_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_missing_module_is_not_reported_as_a_missing_extra(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Another missing module is not reported as a missing extra."""
         self._forget(monkeypatch)
         monkeypatch.setitem(sys.modules, "datadog_caselinks.fleet.runs", None)

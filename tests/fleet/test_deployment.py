@@ -37,7 +37,7 @@ def is_a_command(words: list[str]) -> bool:
     return Path(words[0]).name == "caselinks" and done.exit_code == 0 and "Usage:" in done.output
 
 
-def commands_told(text: str) -> list[list[str]]:
+def commands_named(text: str) -> list[list[str]]:
     """Return the caselinks commands in the comments of a text."""
     lines = [line[line.index("caselinks fleet") :] for line in text.splitlines() if "caselinks fleet" in line]
     return [shlex.split(line) for line in lines if "[" not in line]
@@ -52,17 +52,19 @@ class TestCompose:
         assert services["worker"]["deploy"]["replicas"] == 4
 
     def test_comes_from_one_image(self, services: dict[str, Any]) -> None:
-        """All services use one image with the extras, and take the keys from the environment."""
+        """All services use one image, built from this folder, and get the keys as variables."""
         recipe = services["worker"]["build"]["dockerfile_inline"]
         assert recipe == services["tables"]["build"]["dockerfile_inline"]
-        assert "datadog_caselinks[cli,distributed,speed]" in recipe
+        assert "COPY . /src\nRUN pip install --no-cache-dir '/src[cli,distributed,speed]'\n" in recipe
+        project = EXAMPLES / services["worker"]["build"]["context"]
+        assert (project / "pyproject.toml").is_file()
         assert services["worker"]["environment"]["DD_API_KEY"] is None
 
-    def test_tells_commands_that_there_are(self) -> None:
+    def test_names_existing_commands(self) -> None:
         """The commands in the comments of the compose file exist."""
-        told = commands_told((EXAMPLES / "compose.yaml").read_text())
-        assert len(told) == 2
-        assert all(map(is_a_command, told))
+        reported = commands_named((EXAMPLES / "compose.yaml").read_text())
+        assert len(reported) == 2
+        assert all(map(is_a_command, reported))
 
     def test_leaves_a_worker_the_time_to_end(self, services: dict[str, Any]) -> None:
         """The stop grace period is longer than a worker takes to end."""

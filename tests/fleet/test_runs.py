@@ -47,7 +47,7 @@ class TestSubmit:
             assert [new for _, new in await lease.pending()] == wanted
             assert await lease.site() == SITE.api_url
 
-    async def test_a_link_that_stands_there_twice_counts_once(self, app: App) -> None:
+    async def test_a_repeated_link_counts_once(self, app: App) -> None:
         """A repeated link counts once, even in another chunk, and RELATES_TO in either direction."""
         a, b = case(some_id(1)), case(some_id(2))
         wanted = [a.blocks(b), b.blocks(a), a.relates_to(b), b.relates_to(a), a.blocks(b)]
@@ -115,7 +115,7 @@ class TestListRuns:
 
 
 class TestFailedLinks:
-    async def test_they_are_told_with_their_errors(self, app: App) -> None:
+    async def test_they_are_listed_with_their_errors(self, app: App) -> None:
         """Failed and ambiguous links are listed with their numbers and errors."""
         await submit(app, links(6), site=SITE)
         async with Lease.acquire(app, 1, 0) as lease:
@@ -142,7 +142,7 @@ class TestFailedLinks:
         assert (run.pending, run.created, run.failed) == (4, 1, 0)
 
 
-async def test_a_database_that_goes_away_is_told(database: str) -> None:
+async def test_a_database_that_goes_away_is_reported(database: str) -> None:
     """A database that is lost raises a FleetError from every function."""
     async with connected(database) as app:
         for call in (submit(app, links(1), site=SITE), retry_failed(app), anext(failed_links(app))):

@@ -117,7 +117,7 @@ async def test_a_run_that_is_deleted_is_given_up(app: App, sandbox: Sandbox, cli
     assert not sandbox.requests
 
 
-async def test_a_link_that_is_ambiguous_is_told_apart(app: App, sandbox: Sandbox) -> None:
+async def test_a_link_of_unknown_outcome_is_ambiguous(app: App, sandbox: Sandbox) -> None:
     """A link of unknown outcome is ambiguous, and when submitted again it is looked up and found."""
     await submit(app, links(1), site=sandbox.site)
     policy = RetryPolicy(max_attempts=1, settle=0.5)
@@ -163,7 +163,7 @@ class TestAnErrorThatAllWouldMeet:
             refused = 4
             await submit(app, links(4), site=sandbox.site)
             await all_done(app)
-        assert waits == [5, 10, 20, 5], "after a success it begins anew"
+        assert waits == [5, 10, 20, 5], "after a success it begins again"
 
     async def test_the_server_is_not_asked_before_it_said(
         self, app: App, sandbox: Sandbox, again_at_once: None
@@ -193,7 +193,7 @@ class TestAnErrorThatAllWouldMeet:
 
 
 class TestTheEndOfAWorker:
-    async def test_what_is_under_way_is_waited_for(self, app: App, sandbox: Sandbox) -> None:
+    async def test_what_is_in_flight_is_waited_for(self, app: App, sandbox: Sandbox) -> None:
         """A worker that ends waits for its links in flight and puts its job back into the queue."""
         await submit(app, links(100), site=sandbox.site)
         sandbox.fail_next(Fault.DELAY, operation="create", count=50, seconds=0.05)

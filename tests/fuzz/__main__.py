@@ -29,8 +29,8 @@ def fuzzed(name: str, seconds: int) -> int:
         reports = [f"-artifact_prefix={name}-", "-verbosity=0", "-print_final_stats=1"]
         done = subprocess.run([*command, *bounds, *reports], capture_output=True, text=True, check=False)
     if done.returncode:
-        told = re.sub(r"(?m)^(INFO|WARNING): .*\n", "", done.stdout + done.stderr)
-        print(told, f"{name} failed: mend it, and move the file to {CORPUS / name}", sep="\n")
+        reported = re.sub(r"(?m)^(INFO|WARNING): .*\n", "", done.stdout + done.stderr)
+        print(reported, f"{name} failed: fix it, and move the file to {CORPUS / name}", sep="\n")
         return 0
     count = re.search(r"number_of_executed_units: +(\d+)", done.stderr)
     assert count, done.stderr

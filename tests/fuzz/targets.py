@@ -39,7 +39,7 @@ from datadog_caselinks.http.headers import read_rate_limit, retry_after
 from datadog_caselinks.models import named
 
 KEY: Final = "secret/key+0123"
-"""Stands in the inputs too, and may stand in no message."""
+"""A text in the inputs that must not be in any message."""
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 """A folder for each target with inputs to begin with, among them each that ever failed."""
@@ -54,11 +54,11 @@ def answers(data: bytes) -> None:
     """Read a response: the first byte selects the reader, the second the status, the rest is the body."""
     read, status = (*data[:2], 0, 0)[:2]
     redact = AuthHeaders({}, (KEY,)).redact
-    told = wire.Response(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
+    reported = wire.Response(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
     try:
-        _READ[read % len(_READ)](told)
+        _READ[read % len(_READ)](reported)
     except CaseLinksError as error:
-        _require_fit_to_be_told(error)
+        _require_fit_to_report(error)
         _require_nothing_of(KEY, pickle.dumps(error).decode("latin-1"))
 
 
@@ -77,7 +77,7 @@ def sites(data: bytes) -> None:
     try:
         site = Site.parse(text)
     except ConfigurationError as error:
-        _require_fit_to_be_told(error)
+        _require_fit_to_report(error)
         if "@" in text:
             _require_nothing_of(KEY, str(error))
     else:
@@ -93,7 +93,7 @@ def references(data: bytes) -> None:
     try:
         reference = parse_reference(_text(data))
     except InvalidLinkError as error:
-        _require_fit_to_be_told(error)
+        _require_fit_to_report(error)
     else:
         assert parse_reference(named(reference)) == reference
 
@@ -104,7 +104,7 @@ def links(data: bytes) -> None:
     try:
         wanted = parse_link(parent, relationship, child)
     except InvalidLinkError as error:
-        _require_fit_to_be_told(error)
+        _require_fit_to_report(error)
     else:
         assert parse_link(named(wanted.parent), str(wanted.relationship), named(wanted.child)) == wanted
 
@@ -120,7 +120,7 @@ def files(data: bytes) -> None:
         try:
             lines = asyncio.run(read(format))
         except LinkFileError as error:
-            _require_fit_to_be_told(error)
+            _require_fit_to_report(error)
         else:
             assert count in (None, lines)
 
@@ -158,7 +158,7 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _require_fit_to_be_told(error: CaseLinksError) -> None:
+def _require_fit_to_report(error: CaseLinksError) -> None:
     assert str(error).isprintable(), str(error)
     assert len(str(error)) < 1500, str(error)
 

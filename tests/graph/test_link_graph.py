@@ -53,7 +53,7 @@ class TestGraphOfTheDemo:
         graph = await client.read_graph("SHOP-2", depth=0)
 
         assert (graph.entities, graph.links) == ((graph.root,), ())
-        assert graph.cases[graph.root].title == "orders-db has no free connections"
+        assert graph.cases[graph.root].title == "orders-db connection pool exhausted"
         assert graph.is_complete
 
     async def test_depth_1_is_its_own_links(self, client: CaseLinksClient) -> None:
@@ -98,14 +98,16 @@ class TestGraphOfTheDemo:
 
     async def test_progress(self, client: CaseLinksClient, sandbox: Sandbox) -> None:
         """Progress is reported after each response, with the total so far."""
-        told: list[tuple[int, int]] = []
-        await client.read_graph("SHOP-2", depth=3, progress=lambda done, total: told.append((done, total)))
+        reported: list[tuple[int, int]] = []
+        await client.read_graph(
+            "SHOP-2", depth=3, progress=lambda done, total: reported.append((done, total))
+        )
 
-        assert [done for done, _ in told] == list(range(1, len(told) + 1))
-        totals = [total for _, total in told]
+        assert [done for done, _ in reported] == list(range(1, len(reported) + 1))
+        totals = [total for _, total in reported]
         assert totals == sorted(totals)
         assert len(set(totals)) == 4
-        assert told[-1] == (len(sandbox.requests), len(sandbox.requests))
+        assert reported[-1] == (len(sandbox.requests), len(sandbox.requests))
 
     async def test_max_nodes(self, client: CaseLinksClient) -> None:
         """Reading ends at ``max_nodes`` entities and counts those left out."""
@@ -162,7 +164,7 @@ class TestGraphOfTheDemo:
                 await stranger.read_graph(root)
 
 
-async def test_an_error_cancels_what_is_under_way(keys: ApiKeys) -> None:
+async def test_an_error_cancels_what_is_in_flight(keys: ApiKeys) -> None:
     """An error while reading is raised unchanged, without an exception group, and leaves no task."""
     async with (
         Server(answers(500), is_silent) as server,
@@ -238,7 +240,7 @@ class TestWalk:
 
     @pytest.mark.parametrize("max_waiting", [0, 3, 400_000])
     @pytest.mark.parametrize("max_nodes", [4, 999])
-    async def test_is_the_same_in_whatever_order_the_responses_come(
+    async def test_does_not_depend_on_the_order_of_responses(
         self, max_waiting: int, max_nodes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The graph does not depend on the order of responses, even if lists are requested again."""

@@ -86,10 +86,10 @@ class TestPlanLinks:
 
     async def test_progress(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Progress is reported after each response, with the total so far: first keys, then lists."""
-        told: list[tuple[int, int]] = []
+        reported: list[tuple[int, int]] = []
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-3", "blocks", "SHOP-4")]
-        await client.plan_links(wanted, progress=lambda done, total: told.append((done, total)))
-        assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
+        await client.plan_links(wanted, progress=lambda done, total: reported.append((done, total)))
+        assert reported == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6)]
         assert asked(sandbox) == {"GET": 6}
 
     async def test_what_is_there_is_kept(self, client: CaseLinksClient) -> None:
@@ -144,9 +144,7 @@ class TestPlanLinks:
             plan = await links.plan_links([A.blocks(B)], prune=True)
         assert [link.relationship for link in plan.delete] == [Relationship.CAUSES]
 
-    async def test_one_list_tells_of_all_links_of_a_hub(
-        self, sandbox: Sandbox, client: CaseLinksClient
-    ) -> None:
+    async def test_one_list_has_all_links_of_a_hub(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Each link is looked up by the list of its hub, and prune lists every entity."""
         spokes = [case(some_id(number)) for number in range(100, 120)]
         wanted = [A.blocks(spoke) for spoke in spokes[:10]] + [spoke.blocks(A) for spoke in spokes[10:]]

@@ -86,7 +86,7 @@ class TestIncidents:
         (found,) = made.incidents.values()
         assert (found.key, found.title, found.status) == (
             "IR-101",
-            "Checkout fails for most shoppers",
+            "Checkout fails for most customers",
             "resolved",
         )
         assert heading(made) == "Links around IR-101"

@@ -43,8 +43,8 @@ def good(seen: Seen) -> tuple[int, Any]:
             return 200, {"data": []}
     if "/link?" in seen.target:
         return 200, {"data": []}
-    told = {"key": CASE.key, "title": CASE.title, "status": CASE.status, "priority": CASE.priority}
-    return 200, {"data": {"type": "case", "id": CASE.id, "attributes": told}}
+    reported = {"key": CASE.key, "title": CASE.title, "status": CASE.status, "priority": CASE.priority}
+    return 200, {"data": {"type": "case", "id": CASE.id, "attributes": reported}}
 
 
 async def well(exchange: Exchange) -> None:
@@ -81,8 +81,8 @@ def framed(*lines: bytes, body: bytes | None = None) -> Step:
 
     async def step(exchange: Exchange) -> None:
         status, document = good(exchange.seen)
-        told = json.dumps(document).encode() if body is None else body
-        await exchange.send(b"\r\n".join([b"HTTP/1.1 %d Fine" % status, *lines, b"", b""]) + told)
+        reported = json.dumps(document).encode() if body is None else body
+        await exchange.send(b"\r\n".join([b"HTTP/1.1 %d Fine" % status, *lines, b"", b""]) + reported)
         exchange.close()
 
     return step
@@ -92,8 +92,8 @@ def encoded(encoding: str, encode: Callable[[bytes], bytes]) -> Step:
     """Return a step that encodes the body."""
 
     def send(status: int, body: bytes) -> tuple[bytes, ...]:
-        told = encode(body)
-        return (head(status, Content_Length=str(len(told)), Content_Encoding=encoding) + told,)
+        reported = encode(body)
+        return (head(status, Content_Length=str(len(reported)), Content_Encoding=encoding) + reported,)
 
     return but(send)
 

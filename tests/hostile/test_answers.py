@@ -122,7 +122,7 @@ async def test_what_is_odd_and_good(world: World, name: str, operation: str) -> 
 
 @each_operation
 @pytest.mark.parametrize("name", GARBLED)
-async def test_what_is_no_answer(world: World, name: str, operation: str) -> None:
+async def test_a_malformed_response(world: World, name: str, operation: str) -> None:
     """A garbled response is an error for every operation, and ambiguous for creates."""
     world.hostile = GARBLED[name]
     require_error(await world.outcome(operation), TransportError, AmbiguousResultError)
@@ -220,7 +220,7 @@ async def test_what_never_ends(world: World, begin: bytes, again: bytes, operati
 
 
 @each_operation
-async def test_an_answer_that_nobody_asked_for(world: World, operation: str) -> None:
+async def test_an_unsolicited_response(world: World, operation: str) -> None:
     """An unsolicited response between two calls is not read as the response to the second."""
     held: list[Exchange] = []
 
@@ -238,7 +238,7 @@ async def test_an_answer_that_nobody_asked_for(world: World, operation: str) -> 
 
 
 @each_operation
-async def test_an_answer_before_the_request_is_read(world: World, operation: str) -> None:
+async def test_a_response_before_the_request_is_read(world: World, operation: str) -> None:
     """A response that arrives before the request is read counts as its response."""
     early = head(413, Content_Length="0", Connection="close")
 

@@ -31,32 +31,36 @@ SECRETS: Final = [*KEYS, TOKEN]
 # Each function encodes the keys for a body.
 SPELLINGS: Final[dict[str, Callable[[str], bytes]]] = {
     "as text": str.encode,
-    "in JSON": lambda told: json.dumps({"errors": [told]}).encode(),
-    "in an object": lambda told: json.dumps(
-        {"errors": [{"title": told, "detail": told, "meta": told}]}
+    "in JSON": lambda reported: json.dumps({"errors": [reported]}).encode(),
+    "in an object": lambda reported: json.dumps(
+        {"errors": [{"title": reported, "detail": reported, "meta": reported}]}
     ).encode(),
-    "in JSON with escaped slashes": lambda told: json.dumps({"errors": [told]}).replace("/", "\\/").encode(),
-    "in JSON with escaped letters": lambda told: b'{"errors":["%s"]}' % _escaped(told).encode(),
-    "in JSON within JSON": lambda told: json.dumps(
-        {"errors": [json.dumps([told]).replace("/", "\\/")]}
-    ).encode(),
-    "in JSON in UTF-16": lambda told: json.dumps({"errors": [told]}).encode("utf-16"),
-    "in JSON in UTF-32": lambda told: json.dumps({"errors": [told]}).encode("utf-32-le"),
-    "in HTML": lambda told: f"<title>{html.escape(told)}</title>".encode(),
-    "in HTML by numbers": lambda told: "".join(f"&#{ord(char)};" for char in told).encode(),
-    "in a URL": lambda told: f"https://a.example/?key={quote(told, safe='')}".encode(),
-    "in a URL in JSON": lambda told: (
-        json.dumps({"errors": [quote(told, safe="/")]}).replace("/", "\\/").encode()
+    "in JSON with escaped slashes": lambda reported: (
+        json.dumps({"errors": [reported]}).replace("/", "\\/").encode()
     ),
-    "in control characters": lambda told: f"\x1b[31m{told}\x00{told}\x07".encode(),
-    "at the end of what is read": lambda told: (told * 400).rjust(2**18 + 7).encode(),
-    "again and again, and cut": lambda told: told.encode() * (2**20 // len(told)),
-    "again and again in numbers, and cut": lambda told: _escaped(told).encode() * (2**18 // len(told)),
+    "in JSON with escaped letters": lambda reported: b'{"errors":["%s"]}' % _escaped(reported).encode(),
+    "in JSON within JSON": lambda reported: json.dumps(
+        {"errors": [json.dumps([reported]).replace("/", "\\/")]}
+    ).encode(),
+    "in JSON in UTF-16": lambda reported: json.dumps({"errors": [reported]}).encode("utf-16"),
+    "in JSON in UTF-32": lambda reported: json.dumps({"errors": [reported]}).encode("utf-32-le"),
+    "in HTML": lambda reported: f"<title>{html.escape(reported)}</title>".encode(),
+    "in HTML by numbers": lambda reported: "".join(f"&#{ord(char)};" for char in reported).encode(),
+    "in a URL": lambda reported: f"https://a.example/?key={quote(reported, safe='')}".encode(),
+    "in a URL in JSON": lambda reported: (
+        json.dumps({"errors": [quote(reported, safe="/")]}).replace("/", "\\/").encode()
+    ),
+    "in control characters": lambda reported: f"\x1b[31m{reported}\x00{reported}\x07".encode(),
+    "at the end of what is read": lambda reported: (reported * 400).rjust(2**18 + 7).encode(),
+    "again and again, and cut": lambda reported: reported.encode() * (2**20 // len(reported)),
+    "again and again in numbers, and cut": lambda reported: (
+        _escaped(reported).encode() * (2**18 // len(reported))
+    ),
 }
 
 
-def _escaped(told: str) -> str:
-    return "".join(f"\\u{ord(char):04X}" for char in told)
+def _escaped(reported: str) -> str:
+    return "".join(f"\\u{ord(char):04X}" for char in reported)
 
 
 def in_body(status: int | None, spell: Callable[[str], bytes]) -> Step:
@@ -70,11 +74,13 @@ def in_body(status: int | None, spell: Callable[[str], bytes]) -> Step:
 
 async def in_ids(exchange: Exchange) -> None:
     """Respond with a success whose ids, types and titles are the keys."""
-    told = ",".join(sent(exchange))
-    ends = {f"{end}_entity_{part}": told for end in ("parent", "child") for part in ("type", "id")}
+    reported = ",".join(sent(exchange))
+    ends = {f"{end}_entity_{part}": reported for end in ("parent", "child") for part in ("type", "id")}
     kind = "link" if "/link" in exchange.seen.target else "case"
-    attributes = {**ends, "relationship": told} if kind == "link" else {"key": "SHOP-1", "title": told}
-    data: object = {"id": told, "type": kind, "attributes": attributes}
+    attributes = (
+        {**ends, "relationship": reported} if kind == "link" else {"key": "SHOP-1", "title": reported}
+    )
+    data: object = {"id": reported, "type": kind, "attributes": attributes}
     data = [data] if "/link?" in exchange.seen.target else data
     await exchange.answer(good(exchange.seen)[0], json.dumps({"data": data}).encode())
 
@@ -83,9 +89,9 @@ def in_header(name: str, status: int) -> Step:
     """Return a step with the keys in this header."""
 
     async def step(exchange: Exchange) -> None:
-        told = ",".join(sent(exchange))
+        reported = ",".join(sent(exchange))
         answer = with_headers(
-            f"{name}: {told}", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 1", status=status
+            f"{name}: {reported}", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 1", status=status
         )
         await answer(exchange)
 
@@ -126,8 +132,8 @@ async def require_silent(clock: Clock, step: Step, credentials: Credentials, ope
         with pytest.raises(CaseLinksError) as caught:
             await in_no_time(clock, call(links))
         limits = repr(links.rate_limit)
-    told = [text.replace("\0", "") for text in (*texts_of(caught.value), repr(events), limits)]
-    assert_nothing_of([*SECRETS, *(secret[:9] for secret in SECRETS), *map(_escaped, SECRETS)], told)
+    reported = [text.replace("\0", "") for text in (*texts_of(caught.value), repr(events), limits)]
+    assert_nothing_of([*SECRETS, *(secret[:9] for secret in SECRETS), *map(_escaped, SECRETS)], reported)
 
 
 @pytest.mark.parametrize("operation", ["create", "list"])

@@ -63,7 +63,7 @@ def pending(timers: list[asyncio.TimerHandle], now: float) -> list[float]:
     return [timer.when() - now for timer in timers if not timer.cancelled() and timer.when() > now]
 
 
-def told(remaining: int | None, *, reset: float = 60.0, name: str | None = None) -> RateLimit:
+def reported(remaining: int | None, *, reset: float = 60.0, name: str | None = None) -> RateLimit:
     return RateLimit(10, remaining, 60.0, reset, name)
 
 
@@ -141,7 +141,7 @@ class TestOrder:
             permitted = [caller for caller in order if not caller.task.done()]
             for caller in permitted:
                 left -= 1
-                await caller.hear(told(left))
+                await caller.hear(reported(left))
             if not permitted:  # the last request of a window is reserved for others
                 clock.advance(60)
                 left = 10
@@ -152,19 +152,19 @@ class TestOrder:
         """A caller that arrives as a request becomes available is queued behind those that wait."""
         first, second = leftover[:] = callers(gate, 2)
         await settle()
-        first.outcome.set_result(told(1))
+        first.outcome.set_result(reported(1))
         third = Caller(gate)
         leftover.append(third)
         await settle()
         assert turns([first, second, third]) == [True, True, False]
-        await second.hear(told(1))
+        await second.hear(reported(1))
         assert third.has_turn
 
     async def test_nobody_is_overtaken_when_the_window_ends(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A caller that arrives after the end of a window, before its timer fires, is queued too."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         leftover[:] = callers(gate, 1)
         await settle()
         clock.advance(60)
@@ -183,14 +183,14 @@ class TestOrder:
 
     async def test_a_permit_that_is_given_back(self, gate: Gate) -> None:
         """A permit that is released without a request leaves the window to the next caller."""
-        await ask(gate, told(1))
+        await ask(gate, reported(1))
         (await gate.acquire("create", max_wait=0)).withdraw()
         with await gate.acquire("create", max_wait=0):
             pass
 
 
 class TestCancelling:
-    async def test_a_waiter_takes_no_turn_along(self, gate: Gate, leftover: list[Caller]) -> None:
+    async def test_a_cancelled_waiter_takes_no_permit(self, gate: Gate, leftover: list[Caller]) -> None:
         """A cancelled caller, anywhere in the queue, takes no permit, and the others keep their order."""
         order: list[Caller] = []
         asked = leftover[:] = callers(gate, 7, order=order)
@@ -201,13 +201,13 @@ class TestCancelling:
         for number in (0, 2, 4, 5):
             assert asked[number].has_turn
             left -= 1
-            await asked[number].hear(told(left))
+            await asked[number].hear(reported(left))
         assert order == [asked[number] for number in (0, 2, 4, 5)]
-        assert gate.rate_limit("create") == told(6)
+        assert gate.rate_limit("create") == reported(6)
 
     async def test_waiters_that_left_are_forgotten(self, gate: Gate, leftover: list[Caller]) -> None:
         """Callers that give up are removed from the queue behind one that still waits."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         leftover[:] = callers(gate, 1)
         await settle()
         for caller in callers(gate, 50):
@@ -215,7 +215,7 @@ class TestCancelling:
             await caller.cancel()
         assert len(gate._first._waiting) == 1
 
-    async def test_a_turn_that_was_just_given_goes_to_the_next(
+    async def test_a_permit_that_was_just_given_goes_to_the_next(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """A permit of a caller that is cancelled before it runs goes to the next caller."""
@@ -226,14 +226,14 @@ class TestCancelling:
         second.task.cancel()
         await settle()
         assert turns([second, third]) == [False, True]
-        await third.hear(told(9))
-        assert gate.rate_limit("create") == told(9)
+        await third.hear(reported(9))
+        assert gate.rate_limit("create") == reported(9)
 
     async def test_all_at_once_leave_nothing_behind(
         self, gate: Gate, clock: Clock, timers: list[asyncio.TimerHandle]
     ) -> None:
         """A hundred cancelled callers leave no timer and no used permit."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         asked = callers(gate, 100)
         await settle()
         assert pending(timers, clock.time()) == [60.0]
@@ -242,14 +242,14 @@ class TestCancelling:
         await settle()
         assert pending(timers, clock.time()) == []
         clock.advance(60)
-        await ask(gate, told(9))
-        assert gate.rate_limit("create") == told(9)
+        await ask(gate, reported(9))
+        assert gate.rate_limit("create") == reported(9)
 
     async def test_at_the_head_while_others_wait_keeps_the_timer(
         self, gate: Gate, clock: Clock, leftover: list[Caller], timers: list[asyncio.TimerHandle]
     ) -> None:
         """The timer remains for the next caller when the first in the queue is cancelled."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         first, second = leftover[:] = callers(gate, 2)
         await settle()
         await first.cancel()
@@ -258,13 +258,13 @@ class TestCancelling:
         await settle()
         assert second.has_turn
 
-    async def test_a_waiter_that_is_refused_meanwhile(
+    async def test_a_waiter_that_is_refused_in_the_meantime(
         self, gate: Gate, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A caller that is cancelled just after its refusal is cancelled, and nothing is counted."""
         first, second = Caller(gate), Caller(gate, max_wait=1)
         await settle()
-        first.outcome.set_result(told(0))
+        first.outcome.set_result(reported(0))
         await asyncio.sleep(0)  # now the second is refused, and has not run
         second.task.cancel()
         await settle()
@@ -277,7 +277,7 @@ class TestCancelling:
         """A caller that is cancelled just after a response is passed over, and the next one gets a permit."""
         first, second, third = leftover[:] = callers(gate, 3)
         await settle()
-        first.outcome.set_result(told(1))
+        first.outcome.set_result(reported(1))
         await second.cancel()
         assert turns([second, third]) == [False, True]
 
@@ -287,21 +287,21 @@ class TestCancelling:
         """A caller that is cancelled just before its refusal is passed over."""
         first, _, third = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (1, HOUR, 1)]
         await settle()
-        first.outcome.set_result(told(0))
+        first.outcome.set_result(reported(0))
         third.task.cancel()
         await settle()
         assert third.task.cancelled()
         await first.task
 
-    async def test_a_request_under_way_may_have_been_counted(
+    async def test_a_request_in_flight_may_have_been_counted(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """A cancelled request in flight counts, because the server may have received it."""
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
         (caller,) = leftover[:] = callers(gate, 1)
         await settle()
         await caller.cancel()
-        assert gate.rate_limit("create") == told(8)
+        assert gate.rate_limit("create") == reported(8)
 
 
 class TestWaiting:
@@ -309,7 +309,7 @@ class TestWaiting:
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """At the end of a window one probe is sent, and its response lets the other callers continue."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         asked = leftover[:] = callers(gate, 2)
         await settle()
         clock.advance(59.5)
@@ -318,10 +318,10 @@ class TestWaiting:
         clock.advance(0.5)
         await settle()
         assert turns(asked) == [True, False]
-        await asked[0].hear(told(9))
+        await asked[0].hear(reported(9))
         assert turns(asked) == [True, True]
 
-    async def test_a_probe_without_an_answer_holds_nobody_up(
+    async def test_a_probe_without_a_response_holds_nobody_up(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A probe without a response delays the next caller by one second."""
@@ -334,8 +334,8 @@ class TestWaiting:
 
     async def test_a_429_holds_everyone(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
         """A 429 holds back all callers, also of other operations and those that arrive later."""
-        await ask(gate, told(9))
-        await ask(gate, told(8), retry_after=5)
+        await ask(gate, reported(9))
+        await ask(gate, reported(8), retry_after=5)
         asked = leftover[:] = callers(gate, 2)
         await settle()
         other = Caller(gate, operation="list")
@@ -349,7 +349,7 @@ class TestWaiting:
 
     async def test_too_long_a_wait_is_an_error_at_once(self, gate: Gate, clock: Clock) -> None:
         """A wait above ``max_wait`` is an error at once, which gives the wait in seconds and the remedy."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
             raise AssertionError
         assert clock.time() == NOON
@@ -358,11 +358,11 @@ class TestWaiting:
             "try again later, or increase max_wait"
         )
         assert (caught.value.status, caught.value.retry_after) == (429, 60.0)
-        assert caught.value.rate_limit == told(0)
+        assert caught.value.rate_limit == reported(0)
 
     async def test_too_long_a_wait_names_the_limit(self, gate: Gate, clock: Clock) -> None:
         """The error of a wait that is too long has the name of the limit, to view it and to raise it."""
-        await ask(gate, evolve(told(0), name=f"case_links{'x' * 5000}"))
+        await ask(gate, evolve(reported(0), name=f"case_links{'x' * 5000}"))
         with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
             raise AssertionError
         message = str(caught.value)
@@ -372,7 +372,7 @@ class TestWaiting:
 
     async def test_exactly_max_wait_is_waited(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
         """A wait of exactly ``max_wait`` is waited."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         (caller,) = leftover[:] = callers(gate, 1, max_wait=60)
         await settle()
         clock.advance(60)
@@ -383,7 +383,7 @@ class TestWaiting:
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """Callers with different ``max_wait`` share a gate: one may fail while others wait."""
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         _, hasty, _ = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (HOUR, 5, HOUR)]
         await settle()
         assert [caller.task.done() for caller in leftover] == [False, True, False]
@@ -394,19 +394,19 @@ class TestWaiting:
         """A response that closes the gate for longer fails all callers that cannot wait so long."""
         first, *others = leftover[:] = [Caller(gate, max_wait=max_wait) for max_wait in (1, 1, HOUR, 1)]
         await settle()
-        await first.hear(told(0))
+        await first.hear(reported(0))
         assert [caller.task.done() for caller in others] == [True, False, True]
         for hasty in (others[0], others[2]):
             with pytest.raises(RateLimitError, match="is used up for another 60 s") as caught:
                 await hasty.task
-            assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, told(0))
+            assert (caught.value.retry_after, caught.value.rate_limit) == (60.0, reported(0))
 
     async def test_a_wait_is_logged_once(
         self, gate: Gate, clock: Clock, leftover: list[Caller], caplog: pytest.LogCaptureFixture
     ) -> None:
         """A wait is logged once for a thousand callers, and again only for the next wait."""
         caplog.set_level(logging.INFO, "datadog_caselinks.gate")
-        await ask(gate, told(0))
+        await ask(gate, reported(0))
         asked = leftover[:] = callers(gate, 1000)
         await settle()
         clock.advance(30)
@@ -415,7 +415,7 @@ class TestWaiting:
         assert _logged(caplog) == [(logging.INFO, "the rate limit is used up; waiting 60.0 s", 60.0)]
         clock.advance(30)
         await settle()
-        await asked[0].hear(told(0, reset=0.5))
+        await asked[0].hear(reported(0, reset=0.5))
         assert _logged(caplog)[1:] == [(logging.INFO, "the rate limit is used up; waiting 0.5 s", 0.5)]
 
     async def test_no_wait_is_not_logged(
@@ -434,14 +434,14 @@ class TestWaiting:
         leftover[:] = callers(gate, 50)
         await settle()
         assert pending(timers, clock.time()) == [1.0]
-        await leftover[0].hear(told(0))
+        await leftover[0].hear(reported(0))
         assert pending(timers, clock.time()) == [60.0]
 
     async def test_what_is_left_can_be_asked_from_anywhere(self, gate: Gate) -> None:
         """``rate_limit`` can be read in any thread, without an event loop and before the first request."""
         assert await asyncio.to_thread(gate.rate_limit, "create") is None
-        await ask(gate, told(9))
-        assert await asyncio.to_thread(gate.rate_limit, "create") == told(9)
+        await ask(gate, reported(9))
+        assert await asyncio.to_thread(gate.rate_limit, "create") == reported(9)
 
 
 def _logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str, float]]:
@@ -460,19 +460,19 @@ class TestReserve:
     ) -> None:
         """The last request of a window is reserved only if all slots are taken, since more calls may wait."""
         for left in range(9, 0, -1):
-            await ask(gate, told(left))
+            await ask(gate, reported(left))
         slots = asyncio.Semaphore(0 if taken else 1)
         last = asyncio.create_task(gate.acquire("create", max_wait=HOUR, slots=slots))
         await settle()
         assert last.done() is not taken
         clock.advance(44.5)
         await last
-        assert gate.rate_limit("create") == told(1, reset=15.5)
+        assert gate.rate_limit("create") == reported(1, reset=15.5)
 
     async def test_no_more_wait_than_are_left(self, gate: Gate, clock: Clock, leftover: list[Caller]) -> None:
         """Calls in the queue use all that is left of a window if no more of them wait."""
         for left in range(9, 1, -1):
-            await ask(gate, told(left))
+            await ask(gate, reported(left))
         leftover[:] = callers(gate, 2)
         await settle()
         assert turns(leftover) == [True, True]
@@ -482,48 +482,48 @@ class TestWhatBecameOfARequest:
     @pytest.mark.parametrize("error", [ConnectError("refused"), RequestTimeoutError("too slow")])
     async def test_nothing_was_sent(self, gate: Gate, leftover: list[Caller], error: CaseLinksError) -> None:
         """A request that was never sent is not counted, and the next caller gets its place at once."""
-        await ask(gate, told(1))
+        await ask(gate, reported(1))
         first, second = leftover[:] = callers(gate, 2)
         await settle()
         assert turns(leftover) == [True, False]
         await first.fail(error)
         assert second.has_turn
-        assert gate.rate_limit("create") == told(1)
+        assert gate.rate_limit("create") == reported(1)
 
     @pytest.mark.parametrize("error", [TransportError("reset"), RuntimeError("a bug")])
     async def test_perhaps_sent(self, gate: Gate, leftover: list[Caller], error: Exception) -> None:
         """A request that may have been sent counts, because the server may have counted it."""
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
         (caller,) = leftover[:] = callers(gate, 1)
         await settle()
         await caller.fail(error)
-        assert gate.rate_limit("create") == told(8)
+        assert gate.rate_limit("create") == reported(8)
 
-    async def test_perhaps_sent_is_cleared_up_by_the_next_answer(
+    async def test_perhaps_sent_is_cleared_up_by_the_next_response(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A response to a later request shows that a lost request was not counted."""
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
         (caller,) = leftover[:] = callers(gate, 1)
         await settle()
         await caller.fail(TransportError("reset"))
         clock.advance(1)
-        await ask(gate, told(8, reset=59.0))
-        assert gate.rate_limit("create") == told(8, reset=59.0)
+        await ask(gate, reported(8, reset=59.0))
+        assert gate.rate_limit("create") == reported(8, reset=59.0)
 
     async def test_left_without_a_word(self, gate: Gate) -> None:
         """A request without a reported response counts."""
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
         with await gate.acquire("create", max_wait=0):
             pass
-        assert gate.rate_limit("create") == told(8)
+        assert gate.rate_limit("create") == reported(8)
 
-    async def test_an_error_after_the_answer_changes_nothing(self, gate: Gate) -> None:
+    async def test_an_error_after_the_response_changes_nothing(self, gate: Gate) -> None:
         """A response that was read counts, even if an error follows."""
         with contextlib.suppress(TransportError), await gate.acquire("create", max_wait=0) as turn:
-            turn.on_response(told(9), is_rate_limited=False, retry_after=None)
+            turn.on_response(reported(9), is_rate_limited=False, retry_after=None)
             raise TransportError
-        assert gate.rate_limit("create") == told(9)
+        assert gate.rate_limit("create") == reported(9)
 
     async def test_a_lost_probe_lets_the_next_one_go(self, gate: Gate, leftover: list[Caller]) -> None:
         """A lost probe lets the next caller continue at once."""
@@ -536,91 +536,91 @@ class TestWhatBecameOfARequest:
 class TestBuckets:
     async def test_operations_share_one_until_it_is_named(self, gate: Gate, leftover: list[Caller]) -> None:
         """Operations share a bucket until the server names different ones."""
-        await ask(gate, told(0))
-        assert gate.rate_limit("list") == gate.rate_limit("create") == told(0)
+        await ask(gate, reported(0))
+        assert gate.rate_limit("list") == gate.rate_limit("create") == reported(0)
         (other,) = leftover[:] = callers(gate, 1, operation="list")
         await settle()
         assert not other.has_turn
 
     async def test_other_names_are_other_buckets(self, gate: Gate, leftover: list[Caller]) -> None:
         """Operations with different names have their own buckets, which do not hold each other back."""
-        await ask(gate, told(9, name="a"), "create")
-        await ask(gate, told(8, name="b"), "list")
-        await ask(gate, told(0, name="a"), "create")
-        assert gate.rate_limit("create") == told(0, name="a")
-        assert gate.rate_limit("list") == told(8, name="b")
+        await ask(gate, reported(9, name="a"), "create")
+        await ask(gate, reported(8, name="b"), "list")
+        await ask(gate, reported(0, name="a"), "create")
+        assert gate.rate_limit("create") == reported(0, name="a")
+        assert gate.rate_limit("list") == reported(8, name="b")
         creating, listing = leftover[:] = [Caller(gate, operation=name) for name in ("create", "list")]
         await settle()
         assert turns([creating, listing]) == [False, True]
 
     async def test_the_same_name_is_the_same_bucket(self, gate: Gate) -> None:
         """Operations with the same name share a bucket."""
-        await ask(gate, told(9, name="a"), "create")
-        await ask(gate, told(8, name="b"), "list")
-        await ask(gate, told(7, name="b"), "delete")
-        assert gate.rate_limit("list") == gate.rate_limit("delete") == told(7, name="b")
-        await ask(gate, told(3, name="b"), "list")
-        assert gate.rate_limit("delete") == told(3, name="b")
-        assert gate.rate_limit("create") == told(9, name="a")
+        await ask(gate, reported(9, name="a"), "create")
+        await ask(gate, reported(8, name="b"), "list")
+        await ask(gate, reported(7, name="b"), "delete")
+        assert gate.rate_limit("list") == gate.rate_limit("delete") == reported(7, name="b")
+        await ask(gate, reported(3, name="b"), "list")
+        assert gate.rate_limit("delete") == reported(3, name="b")
+        assert gate.rate_limit("create") == reported(9, name="a")
 
     async def test_the_first_name_keeps_what_is_known(self, gate: Gate, leftover: list[Caller]) -> None:
         """The first name that is reported keeps the state of the unnamed bucket, and its callers."""
-        await ask(gate, told(9))
-        await ask(gate, told(8, name="a"), "create")
-        assert gate.rate_limit("create") == gate.rate_limit("list") == told(8)
+        await ask(gate, reported(9))
+        await ask(gate, reported(8, name="a"), "create")
+        assert gate.rate_limit("create") == gate.rate_limit("list") == reported(8)
 
-    async def test_the_last_answer_of_a_window_lets_nobody_slip_by(
+    async def test_the_last_response_of_a_window_lets_nobody_slip_by(
         self, gate: Gate, leftover: list[Caller]
     ) -> None:
         """The last response of a window closes the bucket before the next caller can pass."""
-        await ask(gate, told(1, name="a"))
+        await ask(gate, reported(1, name="a"))
         first, second = leftover[:] = callers(gate, 2)
         await settle()
-        await first.hear(told(0, name="a"))
+        await first.hear(reported(0, name="a"))
         assert not second.has_turn
 
     async def test_names_without_end_are_forgotten(self, gate: Gate) -> None:
         """Only the latest names are kept, so that a server with endless names does not fill the memory."""
         counts = weakref.WeakSet[object]()
         for number in range(100):
-            await ask(gate, told(9, name=f"name {number}"))
+            await ask(gate, reported(9, name=f"name {number}"))
             counts.add(gate.assign_bucket("create", f"name {number}"))
         gc.collect()
         assert len(counts) == 17  # includes the unnamed bucket
-        await ask(gate, told(5, name="name 98"), "list")
-        assert gate.rate_limit("list") == told(5, name="name 98")
+        await ask(gate, reported(5, name="name 98"), "list")
+        assert gate.rate_limit("list") == reported(5, name="name 98")
 
     async def test_an_operation_may_move(self, gate: Gate, leftover: list[Caller]) -> None:
         """A request that another bucket counts is not counted here, and the next caller continues."""
-        await ask(gate, told(1, name="a"), "create")
+        await ask(gate, reported(1, name="a"), "create")
         listing, creating = leftover[:] = [Caller(gate, operation=name) for name in ("list", "create")]
         await settle()
         assert turns(leftover) == [True, False]
-        await listing.hear(told(5, name="b"))
+        await listing.hear(reported(5, name="b"))
         assert creating.has_turn
-        assert gate.rate_limit("create") == told(1, name="a")
-        assert gate.rate_limit("list") == told(5, name="b")
+        assert gate.rate_limit("create") == reported(1, name="a")
+        assert gate.rate_limit("list") == reported(5, name="b")
 
-    async def test_a_late_answer_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
+    async def test_a_late_response_moves_no_operation_back(self, gate: Gate, leftover: list[Caller]) -> None:
         """A late response with the old name does not move an operation back."""
-        await ask(gate, told(9, name="a"), "list")
+        await ask(gate, reported(9, name="a"), "list")
         late, moved = leftover[:] = callers(gate, 2, operation="list")
         await settle()
-        await moved.hear(told(5, name="b"))
-        await late.hear(told(8, name="a"))
-        assert gate.rate_limit("list") == told(5, name="b")
+        await moved.hear(reported(5, name="b"))
+        await late.hear(reported(8, name="a"))
+        assert gate.rate_limit("list") == reported(5, name="b")
 
-    async def test_a_late_answer_of_another_name_closes_nothing(
+    async def test_a_late_response_of_another_name_closes_nothing(
         self, gate: Gate, clock: Clock, leftover: list[Caller]
     ) -> None:
         """A late response from an older window of another bucket does not close that bucket."""
-        await ask(gate, told(9, name="a"), "create")
+        await ask(gate, reported(9, name="a"), "create")
         (late,) = leftover[:] = callers(gate, 1, operation="list")
         await settle()
         clock.advance(60)
-        await ask(gate, told(9, name="b"), "delete")
-        await late.hear(told(0, name="b"))
-        assert gate.rate_limit("delete") == gate.rate_limit("list") == told(8, name="b")
+        await ask(gate, reported(9, name="b"), "delete")
+        await late.hear(reported(0, name="b"))
+        assert gate.rate_limit("delete") == gate.rate_limit("list") == reported(8, name="b")
         clock.advance(60)
         leftover.extend(callers(gate, 2, operation="list"))
         await settle()
@@ -628,24 +628,24 @@ class TestBuckets:
         await leftover[1].fail(ConnectError("refused"))
         assert leftover[2].has_turn
 
-    async def test_before_any_answer_and_after_the_window_there_is_none(
+    async def test_before_any_response_and_after_the_window_there_is_none(
         self, gate: Gate, clock: Clock
     ) -> None:
         """``rate_limit`` describes only the current window."""
         assert gate.rate_limit("create") is None
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
         clock.advance(59.5)
-        assert gate.rate_limit("create") == told(9, reset=0.5)
+        assert gate.rate_limit("create") == reported(9, reset=0.5)
         clock.advance(0.5)
         assert gate.rate_limit("create") is None
 
     async def test_a_limit_without_a_name_leaves_the_bucket(self, gate: Gate) -> None:
         """A response without a name or without headers belongs to the bucket of its request."""
-        await ask(gate, told(9, name="a"), "create")
-        await ask(gate, told(8, name="b"), "list")
-        await ask(gate, told(7), "list")
+        await ask(gate, reported(9, name="a"), "create")
+        await ask(gate, reported(8, name="b"), "list")
+        await ask(gate, reported(7), "list")
         await ask(gate, None, "list")
-        assert gate.rate_limit("list") == told(6, name="b")
+        assert gate.rate_limit("list") == reported(6, name="b")
 
 
 class TestFailures:
@@ -663,7 +663,7 @@ class TestFailures:
     ) -> None:
         """An internal error is logged and resets the window, and all calls get their permits in order."""
         order: list[Caller] = []
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
         leftover[:] = callers(gate, 12, order=order)
         await settle()
         working = getattr(Window, broken)
@@ -680,7 +680,7 @@ class TestFailures:
                 left = 9
                 await settle()
             left -= 1
-            await order[number].hear(told(max(left, 0)))
+            await order[number].hear(reported(max(left, 0)))
         assert order == leftover
         assert gate._first._window._in_flight == 0
         [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -691,7 +691,7 @@ class TestFailures:
         self, gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A call whose permit met an internal error gets its permit."""
-        await ask(gate, told(9))
+        await ask(gate, reported(9))
 
         def fails(*_: Any) -> Any:
             monkeypatch.setattr(Window, "may_send", working)
@@ -699,8 +699,8 @@ class TestFailures:
 
         working = Window.may_send
         monkeypatch.setattr(Window, "may_send", fails)
-        await ask(gate, told(8))
-        assert gate.rate_limit("create") == told(8)
+        await ask(gate, reported(8))
+        assert gate.rate_limit("create") == reported(8)
 
 
 OPERATIONS: Final = ["create", "list", "delete"]
@@ -800,7 +800,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @given(steps=STEPS)
-def test_no_answer_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]]) -> None:
+def test_no_response_does_harm(runner: asyncio.Runner, steps: list[tuple[Any, ...]]) -> None:
     """Any headers keep the gate working: no count is negative, and a request may be sent within an hour."""
     loop = runner.get_loop()
     with pytest.MonkeyPatch.context() as patch:

@@ -167,7 +167,7 @@ class TestFromHeaders:
         found = read_rate_limit(headers(("X-RateLimit-Remaining", "1.9"), ("X-RateLimit-Reset", "1.5")))
         assert found == RateLimit(remaining=1, reset=1.5)
 
-    def test_a_timestamp_is_relative_to_the_answers_own_date(self) -> None:
+    def test_a_timestamp_is_relative_to_the_responses_own_date(self) -> None:
         """A timestamp in ``Reset`` is relative to the ``Date`` of the response, not to the local clock."""
         moment = ("X-RateLimit-Reset", str(NOON_TIMESTAMP + 30))
         assert read_rate_limit(headers(moment, ("Date", NOON))) == RateLimit(reset=30)
@@ -242,7 +242,7 @@ class TestRetryAfter:
         ],
     )
     @pytest.mark.usefixtures("far_from_greenwich")
-    def test_a_date_is_relative_to_the_answers_own(self, until: str) -> None:
+    def test_a_date_is_relative_to_the_responses_own(self, until: str) -> None:
         """A date in any form of RFC 9110, 5.6.7 is read as UTC, in any local time zone."""
         assert retry_after(headers(("Retry-After", until), ("Date", NOON))) == 90
 
@@ -250,7 +250,7 @@ class TestRetryAfter:
         """A date in the past means a wait of zero."""
         assert retry_after(headers(("Retry-After", "Wed, 21 Oct 2015 11:00:00 GMT"), ("Date", NOON))) == 0
 
-    def test_a_date_without_the_answers_own_is_none(self) -> None:
+    def test_a_date_without_the_responses_own_is_none(self) -> None:
         """A date in ``Retry-After`` is ignored without a ``Date``, since the local clock may be wrong."""
         assert retry_after(headers(("Retry-After", NOON))) is None
 

@@ -186,7 +186,7 @@ class TestFailure:
     ) -> None:
         """A failure of the proxy says that nothing was sent, names host and port, and hides the login."""
         caplog.set_level(logging.DEBUG)
-        parts, kind, told = FAILURES.get(name, ((b"",), ConnectError, "connection refused"))
+        parts, kind, reported = FAILURES.get(name, ((b"",), ConnectError, "connection refused"))
         events: list[object] = []
         async with answering(*parts) as (proxy, requests):
             if name == "is not there":
@@ -195,7 +195,7 @@ class TestFailure:
                 error = await raised_by(links, operation, clock)
                 assert_nothing_of(SECRETS, [repr(links), str(links)])
         assert isinstance(error, kind)
-        assert told in str(error)
+        assert reported in str(error)
         assert f"(through the proxy {proxy.rpartition('@')[2]})" in str(error)
         assert all(request.startswith(b"CONNECT localhost:1 ") for request in requests)
         times = {"is not there": 0, "wants a login": 1, "closes": 2 if operation == "create" else 4}

@@ -100,7 +100,7 @@ class TestPool:
         """The pool has no limit of its own: only the clients' slots bound the number of connections."""
         assert SessionManager().max_connections is None
 
-    def test_a_client_is_made_before_the_loop_runs(self, keys: ApiKeys) -> None:
+    def test_a_client_is_created_before_the_loop_runs(self, keys: ApiKeys) -> None:
         """A client can be created before the event loop runs, and belongs to the loop of its first use."""
         with asyncio.Runner() as runner:
             server = runner.run(Server(listed).__aenter__())
@@ -561,6 +561,6 @@ async def test_a_closed_client_sends_nothing_more(keys: ApiKeys) -> None:
         await server.until_seen(3)
         await links.close()
         hold.release(2)
-        told = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(outcome) for outcome in told] == [CaseLink] * 2 + [SessionError] * 8
+        reported = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in reported] == [CaseLink] * 2 + [SessionError] * 8
     assert len(server.seen) == 3

@@ -153,7 +153,7 @@ class TestRequest:
         assert ["Cookie" in seen.headers for seen in server.seen] == [False, False]
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    async def test_a_redirect_is_an_answer(self, status: int) -> None:
+    async def test_a_redirect_is_a_response(self, status: int) -> None:
         """A redirect is not followed, so that no other origin gets the keys."""
         async with Server(created) as other:
             redirect = answers(status, Location=f"{other.url}{LINKS_PATH}")
@@ -245,8 +245,10 @@ def echoes(status: int) -> Step:
     """A step that quotes the headers of the request in the headers and the body of the response."""
 
     async def step(exchange: Exchange) -> None:
-        told = str(dict(exchange.seen.headers))
-        await exchange.answer(status, json.dumps({"errors": [{"detail": told}]}).encode(), X_Echo=told)
+        reported = str(dict(exchange.seen.headers))
+        await exchange.answer(
+            status, json.dumps({"errors": [{"detail": reported}]}).encode(), X_Echo=reported
+        )
 
     return step
 
@@ -694,7 +696,7 @@ class TestSecrets:
         ],
     )
     @pytest.mark.slow
-    async def test_no_failure_tells_a_secret(
+    async def test_no_failure_shows_a_secret(
         self,
         name: str,
         method: str,
@@ -763,7 +765,7 @@ class TestRetries:
             assert (place.posts(), place.attempts() > 3) == (1, True)
 
     @pytest.mark.parametrize("name", ANSWERED)
-    async def test_answered(self, name: str, world: World) -> None:
+    async def test_a_response_arrived(self, name: str, world: World) -> None:
         """Each response has its error, and only a 429 is sent again, since nothing was applied.
 
         A create that may have been applied is not sent again here, because its lookup gets the same response.

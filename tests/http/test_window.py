@@ -23,7 +23,7 @@ from datadog_caselinks.http.window import SentRequest, Window
 from datadog_caselinks.rate_limit import RateLimit
 
 GRAIN = 1.0
-"""Seconds: ``Reset`` is told in whole ones, rounded up."""
+"""Seconds: ``Reset`` is reported in whole ones, rounded up."""
 
 HOUR = 3600.0
 
@@ -161,13 +161,13 @@ class Alone(RuleBasedStateMachine):
         self.now = self.window.next_check(self.now)
 
     @invariant()
-    def what_is_told_is_possible(self) -> None:
+    def what_is_reported_is_possible(self) -> None:
         """A reported count is never negative or above the limit, and belongs to a window that is not over."""
-        if told := self.window.current(self.now):
-            assert told.remaining is not None
-            assert told.reset is not None
-            assert 0 <= told.remaining <= self.server.limit
-            assert 0 < told.reset <= self.server.period
+        if reported := self.window.current(self.now):
+            assert reported.remaining is not None
+            assert reported.reset is not None
+            assert 0 <= reported.remaining <= self.server.limit
+            assert 0 < reported.reset <= self.server.period
 
     @invariant()
     def it_looks_again(self) -> None:
@@ -324,7 +324,7 @@ class TestClientsOfOneLimit:
         assert max(client.longest_gap for client in together.clients) <= 1.25 * together.server.period
 
 
-def told(
+def reported(
     remaining: int | None,
     *,
     limit: int | None = 10,
@@ -417,110 +417,110 @@ class TestProbes:
 
     def test_the_end_of_a_window_is_found_out_by_a_probe(self) -> None:
         """The first request after the end of a window is a probe, and no request is sent before the end."""
-        window = opened(told(0))
+        window = opened(reported(0))
         assert burst(window, 159.9) == []
         assert window.next_check(100.0) == window.blocked_until(100.0) == 160.0
         assert [request.is_probe for request in burst(window, 160.0)] == [True]
 
     def test_requests_of_the_last_window_do_not_keep_a_probe_back(self) -> None:
         """Requests of the last window may hang, and do not hold back the probe of the next one."""
-        window = opened(told(3))
+        window = opened(reported(3))
         assert len(burst(window, 100.0)) == 3
         assert window.next_check(150.0) == 160.0
         assert len(burst(window, 160.0)) == 1
 
     def test_the_last_request_of_a_window_is_no_probe(self) -> None:
         """The last request of a window is not a probe, and holds no probe back after the end."""
-        window = opened(told(1))
+        window = opened(reported(1))
         assert not window.count(159.5).is_probe
         assert len(burst(window, 160.0)) == 1
 
 
 class TestRemaining:
-    def test_no_more_are_under_way_than_remain(self) -> None:
+    def test_no_more_are_in_flight_than_remain(self) -> None:
         """No more requests are in flight than the window has left."""
-        window = opened(told(5))
+        window = opened(reported(5))
         assert len(burst(window, 100.0)) == 5
 
-    def test_a_late_answer_does_not_raise_it(self) -> None:
+    def test_a_late_response_does_not_raise_it(self) -> None:
         """A late response does not increase the remaining count: the least that a window reported counts."""
-        window = opened(told(9))
+        window = opened(reported(9))
         first, second = window.count(101.0), window.count(101.0)
-        hear(window, 102.0, second, told(7))
-        hear(window, 103.0, first, told(8))
+        hear(window, 102.0, second, reported(7))
+        hear(window, 103.0, first, reported(8))
         assert remaining(window, 103.0) == 7
 
     def test_what_others_take_is_seen(self) -> None:
         """Requests of other processes reduce the remaining count, because they share the limit."""
-        window = opened(told(9))
-        hear(window, 102.0, window.count(101.0), told(2))
+        window = opened(reported(9))
+        hear(window, 102.0, window.count(101.0), reported(2))
         assert remaining(window, 102.0) == 2
-        hear(window, 104.0, window.count(103.0), told(0))
+        hear(window, 104.0, window.count(103.0), reported(0))
         assert not window.may_send(104.0)
 
     def test_the_earliest_end_counts(self) -> None:
         """The earliest reported end of a window counts, because rounding and delays only make it later."""
-        window = opened(told(9))
-        hear(window, 101.0, window.count(100.5), told(8, reset=58.0))
-        hear(window, 102.0, window.count(101.0), told(7, reset=58.0))
-        assert window.current(102.0) == told(7, reset=57.0)
+        window = opened(reported(9))
+        hear(window, 101.0, window.count(100.5), reported(8, reset=58.0))
+        hear(window, 102.0, window.count(101.0), reported(7, reset=58.0))
+        assert window.current(102.0) == reported(7, reset=57.0)
 
-    def test_an_older_windows_answer_closes_nothing(self) -> None:
+    def test_an_older_windows_response_closes_nothing(self) -> None:
         """A response from an older window without remaining requests does not close the current window."""
-        window = opened(told(9))
+        window = opened(reported(9))
         late = window.count(101.0)
-        hear(window, 160.0, window.count(160.0), told(9))
-        hear(window, 161.0, late, told(0, reset=59.0))
+        hear(window, 160.0, window.count(160.0), reported(9))
+        hear(window, 161.0, late, reported(0, reset=59.0))
         assert remaining(window, 161.0) == 8  # the request may have been counted in either window
         assert window.may_send(161.0)
 
-    def test_an_older_windows_answer_opens_nothing(self) -> None:
+    def test_an_older_windows_response_opens_nothing(self) -> None:
         """A response from an older window with remaining requests does not open the current window."""
-        window = opened(told(9))
+        window = opened(reported(9))
         late = window.count(101.0)
-        hear(window, 160.0, window.count(160.0), told(0))
-        hear(window, 161.0, late, told(8, reset=1.0))
+        hear(window, 160.0, window.count(160.0), reported(0))
+        hear(window, 161.0, late, reported(8, reset=1.0))
         assert not window.may_send(219.9)
 
-    def test_an_answer_after_the_end_of_its_window_opens_no_other(self) -> None:
+    def test_a_response_after_the_end_of_its_window_opens_no_other(self) -> None:
         """A response that arrives after the end of its window does not open the next one."""
-        window = opened(told(9))
+        window = opened(reported(9))
         late = window.count(159.0)
-        hear(window, 160.5, late, told(8))
+        hear(window, 160.5, late, reported(8))
         assert window.current(160.5) is None
         assert len(burst(window, 160.5)) == 1
 
-    def test_an_answer_tells_that_the_window_was_over_earlier(self) -> None:
+    def test_a_response_shows_that_the_window_was_over_earlier(self) -> None:
         """A response with more time left than the window shows that a new window has already begun."""
-        window = opened(told(9, period=2.0, reset=2.0))
+        window = opened(reported(9, period=2.0, reset=2.0))
         early = window.count(100.5)
-        hear(window, 101.25, window.count(101.25), told(7, period=2.0, reset=2.0))
+        hear(window, 101.25, window.count(101.25), reported(7, period=2.0, reset=2.0))
         assert remaining(window, 101.25) == 7
         assert window.blocked_until(101.25) == 101.25
-        hear(window, 101.5, early, told(8, period=2.0, reset=1.0))
+        hear(window, 101.5, early, reported(8, period=2.0, reset=1.0))
         assert remaining(window, 101.5) == 6
 
-    def test_an_answer_of_the_same_window_tells_of_no_other(self) -> None:
+    def test_a_response_of_the_same_window_begins_no_other(self) -> None:
         """A response of the same window, whose ``Reset`` is rounded up, does not begin another window."""
-        window = opened(told(9, period=2.0, reset=2.0))
-        hear(window, 100.75, window.count(100.75), told(8, period=2.0, reset=2.0))
-        hear(window, 100.9, window.count(100.8), told(9, period=2.0, reset=2.0))
+        window = opened(reported(9, period=2.0, reset=2.0))
+        hear(window, 100.75, window.count(100.75), reported(8, period=2.0, reset=2.0))
+        hear(window, 100.9, window.count(100.8), reported(9, period=2.0, reset=2.0))
         assert remaining(window, 100.9) == 8
 
     @pytest.mark.parametrize("answered", [160.0, 160.2])
     def test_a_request_that_was_counted_after_the_probe_is_not_forgotten(self, answered: float) -> None:
         """A request that was counted after the probe counts, even if its response arrives before."""
-        window = opened(told(9))
+        window = opened(reported(9))
         late = window.count(159.0)
         probe = window.count(160.0)
-        hear(window, answered, late, told(8))
-        hear(window, 160.3, probe, told(9))
+        hear(window, answered, late, reported(8))
+        hear(window, 160.3, probe, reported(9))
         assert remaining(window, 160.3) == 8
         assert len(burst(window, 160.3)) == 8
 
     def test_a_withdrawn_request_takes_nothing(self) -> None:
         """A request that was released before it was sent uses nothing of the window."""
-        window = opened(told(2))
+        window = opened(reported(2))
         for request in burst(window, 100.0):
             window.release(request)
         assert len(burst(window, 100.0)) == 2
@@ -531,7 +531,7 @@ class TestReserve:
 
     def test_the_last_requests_are_left_while_more_wait(self) -> None:
         """The last request of a window of 10 is reserved until a quarter period before its end."""
-        window = opened(told(9))
+        window = opened(reported(9))
         sent = 0
         while window.may_send(100.0, math.inf):
             window.count(100.0)
@@ -544,22 +544,22 @@ class TestReserve:
 
     def test_what_waits_may_take_the_rest(self) -> None:
         """The reserve is used if all waiting requests fit into what is left of the window."""
-        window = opened(told(2))
+        window = opened(reported(2))
         window.count(100.0)
         window.count(100.0)
         assert not window.may_send(100.0, 3)
-        window = opened(told(2))
+        window = opened(reported(2))
         assert window.may_send(100.0, 2)
 
     def test_a_process_that_had_little_may_take_it(self) -> None:
         """A process that got little of a window may use its reserve."""
         window = Window()
-        hear(window, 100.0, window.count(100.0), told(16, limit=200))
+        hear(window, 100.0, window.count(100.0), reported(16, limit=200))
         assert window.may_send(100.0, math.inf)
 
     def test_the_smallest_limit_has_none(self) -> None:
         """A window of one request has no reserve."""
-        window = opened(told(1, limit=1))
+        window = opened(reported(1, limit=1))
         window.count(100.0)
         window.release(window.count(100.0))
         assert not window.may_send(100.0, math.inf)
@@ -568,9 +568,9 @@ class TestReserve:
 
     def test_nothing_is_left_where_a_window_may_be_over_at_any_time(self) -> None:
         """A window of one second has no reserve, since ``Reset`` in whole seconds hides its end."""
-        window = opened(told(2, period=1.0, reset=1.0))
+        window = opened(reported(2, period=1.0, reset=1.0))
         assert len(burst(window, 100.9)) == 2
-        window = opened(told(2, period=1.0, reset=1.0))
+        window = opened(reported(2, period=1.0, reset=1.0))
         window.count(100.9)
         assert window.may_send(100.9, math.inf)
 
@@ -581,11 +581,11 @@ class TestEnds:
     def two_seconds(self) -> Window:
         """Return a window of two seconds that ends between 102.0 and 102.1."""
         window = Window()
-        hear(window, 100.1, window.count(100.0), told(9, period=2.0, reset=2.0))
-        hear(window, 101.1, window.count(101.0), told(8, period=2.0, reset=1.0))
+        hear(window, 100.1, window.count(100.0), reported(9, period=2.0, reset=2.0))
+        hear(window, 101.1, window.count(101.0), reported(8, period=2.0, reset=1.0))
         late = window.count(101.0)
         window.on_response(
-            101.2, late, told(7, period=2.0, reset=2.0), is_rate_limited=False, retry_after=None
+            101.2, late, reported(7, period=2.0, reset=2.0), is_rate_limited=False, retry_after=None
         )
         return window
 
@@ -598,21 +598,21 @@ class TestEnds:
     def test_the_next_window_ends_a_period_later(self) -> None:
         """The next window ends one period later, with a little tolerance for clocks that drift apart."""
         window = self.two_seconds()
-        hear(window, 102.2, window.count(102.1), told(9, period=2.0, reset=2.0))
+        hear(window, 102.2, window.count(102.1), reported(9, period=2.0, reset=2.0))
         assert window.next_check(103.9) == pytest.approx(104.1, abs=0.001)
-        hear(window, 108.9, window.count(108.7), told(9, period=2.0, reset=2.0))
+        hear(window, 108.9, window.count(108.7), reported(9, period=2.0, reset=2.0))
         assert window.next_check(109.9) == pytest.approx(110.1, abs=0.001)
 
     def test_windows_that_are_not_aligned_end_as_their_responses_say(self) -> None:
         """Windows that are not a whole number of periods apart say nothing about each other's ends."""
         window = self.two_seconds()
-        hear(window, 103.6, window.count(103.5), told(9, period=2.0, reset=2.0))
+        hear(window, 103.6, window.count(103.5), reported(9, period=2.0, reset=2.0))
         assert window.next_check(105.0) == 105.6
 
     def test_slow_responses_say_too_little(self) -> None:
         """A response that takes longer than half a window does not change the known end."""
         window = self.two_seconds()
-        hear(window, 102.9, window.count(102.2), told(9, period=2.0, reset=2.0))
+        hear(window, 102.9, window.count(102.2), reported(9, period=2.0, reset=2.0))
         assert window.next_check(104.8) == 104.9
 
 
@@ -621,12 +621,12 @@ class TestPause:
         """After two windows used up by others, the next probe is sent at a random time."""
         window = Window(lambda low, high: (low + high) / 2)
         for now in (100.0, 160.0):
-            reject(window, now, told(0))
+            reject(window, now, reported(0))
             assert window.blocked_until(now) == now + 60.0 + (now > 100.0) * 5.0
-        reject(window, 225.0, told(0, period=2.0, reset=2.0))
+        reject(window, 225.0, reported(0, period=2.0, reset=2.0))
         assert window.blocked_until(225.0) == 228.0
-        hear(window, 228.0, window.count(228.0), told(5))
-        reject(window, 280.0, told(0))
+        hear(window, 228.0, window.count(228.0), reported(5))
+        reject(window, 280.0, reported(0))
         assert window.blocked_until(280.0) == 340.0
 
     def test_a_rejection_after_a_success_makes_no_pause(self) -> None:
@@ -634,16 +634,16 @@ class TestPause:
         window = Window(lambda low, high: high)
         for now in (100.0, 160.0, 220.0):
             first, second = window.count(now), window.count(now)
-            hear(window, now, first, told(0))
-            hear(window, now, second, told(0), is_rate_limited=True)
-            reject(window, now, told(0))
+            hear(window, now, first, reported(0))
+            hear(window, now, second, reported(0), is_rate_limited=True)
+            reject(window, now, reported(0))
             assert window.blocked_until(now) == now + 60.0
 
 
 class TestAdoptedRequests:
-    def test_one_is_under_way_until_it_is_answered(self) -> None:
+    def test_a_request_is_in_flight_until_its_response(self) -> None:
         """A request of another bucket takes no place among the requests of this bucket."""
-        window = opened(told(2))
+        window = opened(reported(2))
         own = burst(window, 100.0)
         window.release(window.adopt(Window().count(99.0)))
         assert not window.may_send(100.0)
@@ -653,82 +653,82 @@ class TestAdoptedRequests:
 
 
 class TestLostRequests:
-    def test_they_count_until_an_answer_to_something_later(self) -> None:
+    def test_they_count_until_a_response_to_something_later(self) -> None:
         """A lost request counts as used until a response to a later request has reported the count."""
-        window = opened(told(9))
+        window = opened(reported(9))
         earlier = window.count(101.0)
         for _ in range(3):
             window.lose(102.0, window.count(101.0))
         assert remaining(window, 102.0) == 6
-        hear(window, 103.0, earlier, told(8))
+        hear(window, 103.0, earlier, reported(8))
         assert remaining(window, 103.0) == 5
         same_moment = window.count(102.0)
-        hear(window, 103.0, same_moment, told(8))
+        hear(window, 103.0, same_moment, reported(8))
         assert remaining(window, 103.0) == 5
-        hear(window, 104.0, window.count(103.0), told(7))
+        hear(window, 104.0, window.count(103.0), reported(7))
         assert remaining(window, 104.0) == 7
 
     def test_one_counts_where_there_is_but_one(self) -> None:
         """A lost request counts even in a window of one."""
-        window = opened(told(1, limit=1))
+        window = opened(reported(1, limit=1))
         window.lose(101.0, window.count(100.5))
         assert remaining(window, 101.0) == 0
 
-    def test_so_does_an_answer_that_says_nothing(self) -> None:
+    def test_so_does_a_response_that_says_nothing(self) -> None:
         """A request whose response has no rate limit headers counts like a lost one."""
-        window = opened(told(9))
+        window = opened(reported(9))
         hear(window, 101.0, window.count(100.5))
         assert remaining(window, 101.0) == 8
-        hear(window, 103.0, window.count(102.0), told(8))
+        hear(window, 103.0, window.count(102.0), reported(8))
         assert remaining(window, 103.0) == 8
 
     def test_only_those_lost_before_are_cleared_up(self) -> None:
         """A response says nothing about requests that were lost after its own request was sent."""
-        window = opened(told(9))
+        window = opened(reported(9))
         window.lose(101.0, window.count(100.0))
         request = window.count(102.0)
         window.lose(103.0, window.count(100.0))
-        hear(window, 104.0, request, told(7))
+        hear(window, 104.0, request, reported(7))
         assert remaining(window, 104.0) == 6
 
     def test_there_are_never_fewer_than_none(self) -> None:
         """The remaining count is never negative, even if more requests were lost than remain."""
-        window = opened(told(3))
+        window = opened(reported(3))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
-        hear(window, 102.0, window.count(101.0), told(1))
+        hear(window, 102.0, window.count(101.0), reported(1))
         assert remaining(window, 102.0) == 0
 
     def test_they_do_not_close_a_window_till_its_end(self) -> None:
         """Lost requests do not close a window until its end: one probe at a time finds out what is left."""
-        window = opened(told(3))
+        window = opened(reported(3))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
         [one] = burst(window, 102.0)
         assert one.is_probe
         assert window.blocked_until(102.0) == 102.0
-        hear(window, 103.0, one, told(2))
+        hear(window, 103.0, one, reported(2))
         assert len(burst(window, 103.0)) == 2
 
     def test_in_a_window_that_is_used_up_nothing_finds_out(self) -> None:
         """A window that the server reported as used up sends no probe."""
-        window = opened(told(0))
+        window = opened(reported(0))
         assert burst(window, 101.0) == []
 
     def test_a_probe_that_was_lost_after_the_next_one_was_sent_counts(self) -> None:
         """A probe that was lost counts, because the next probe may have been counted before it."""
-        window = opened(told(9))
+        window = opened(reported(9))
         first, second = window.count(160.0), window.count(161.0)
         window.lose(161.5, first)
-        hear(window, 162.0, second, told(9))
+        hear(window, 162.0, second, reported(9))
         assert remaining(window, 162.0) == 8
 
     def test_the_next_window_owes_nothing(self) -> None:
         """Requests that were lost in one window do not count in the next."""
-        window = opened(told(9))
+        window = opened(reported(9))
         for request in burst(window, 100.0):
             window.lose(101.0, request)
-        hear(window, 160.0, window.count(160.0), told(9))
+        hear(window, 160.0, window.count(160.0), reported(9))
         assert remaining(window, 160.0) == 9
 
     @pytest.mark.parametrize("is_lost", [True, False])
@@ -744,7 +744,7 @@ class TestLostRequests:
 
     def test_where_there_is_no_limit_any_more_they_do_not_pile_up(self) -> None:
         """Lost requests do not accumulate after a limit has ended, even while an old probe is in flight."""
-        window = opened(told(9))
+        window = opened(reported(9))
         window.count(160.0)
         hear(window, 161.0, window.count(161.0))
         sizes = []
@@ -756,18 +756,18 @@ class TestLostRequests:
 
     def test_they_count_in_the_next_window_if_an_older_request_opens_it(self) -> None:
         """Lost requests count in the next window if the response of an older request opens it."""
-        window = opened(told(9))
+        window = opened(reported(9))
         older = window.count(159.0)
         window.lose(160.5, window.count(160.0))
         window.lose(160.5, window.count(160.0))
-        window.on_response(160.5, older, told(7, reset=60.0), is_rate_limited=False, retry_after=None)
+        window.on_response(160.5, older, reported(7, reset=60.0), is_rate_limited=False, retry_after=None)
         current = window.current(160.5)
         assert current is not None
         assert current.remaining == 5
 
     def test_in_an_outage_they_do_not_pile_up(self) -> None:
         """An outage accumulates no more lost requests than the limit."""
-        window = opened(told(9))
+        window = opened(reported(9))
         sizes = []
         for count in (10, 10_000):
             for _ in range(count):
@@ -788,7 +788,7 @@ class TestHolding:
             assert window.may_send(now)
         assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
-    @pytest.mark.parametrize("limit", [None, told(5)])
+    @pytest.mark.parametrize("limit", [None, reported(5)])
     def test_a_success_resets_the_pause(self, limit: RateLimit | None) -> None:
         """A success resets the pause, so that the next 429 begins with the shortest one."""
         window = Window()
@@ -805,22 +805,22 @@ class TestHolding:
             hear(window, 100.0, request, is_rate_limited=True)
         assert window.blocked_until(100.0) == 100.5
 
-    def test_a_429_that_tells_the_end_of_its_window_alone(self) -> None:
+    def test_a_429_with_only_the_end_of_its_window(self) -> None:
         """A 429 with nothing but ``Reset`` closes the window until that time."""
         window = Window()
-        reject(window, 100.0, told(None, limit=None, period=None, reset=30.0))
+        reject(window, 100.0, reported(None, limit=None, period=None, reset=30.0))
         assert window.blocked_until(100.0) == 130.0
 
     def test_the_end_of_a_used_up_window_is_a_hint(self) -> None:
         """A 429 of a used up window adds no pause to the end of the window."""
-        window = opened(told(9))
-        reject(window, 101.0, told(0, reset=59.0))
+        window = opened(reported(9))
+        reject(window, 101.0, reported(0, reset=59.0))
         assert window.blocked_until(101.0) == 160.0
         assert len(burst(window, 160.0)) == 1
 
     def test_retry_after_holds_everyone(self) -> None:
         """``Retry-After`` holds every request back, even with requests left or without a limit."""
-        for limit in (told(9), None):
+        for limit in (reported(9), None):
             window = opened(limit)
             reject(window, 101.0, limit, retry_after=7.0)
             assert burst(window, 107.9) == []
@@ -843,8 +843,8 @@ class TestHolding:
 
     def test_a_window_that_is_used_up_longer_than_retry_after_holds(self) -> None:
         """The later of ``Retry-After`` and the end of a used up window counts."""
-        window = opened(told(9))
-        reject(window, 101.0, told(0, reset=59.0), retry_after=5.0)
+        window = opened(reported(9))
+        reject(window, 101.0, reported(0, reset=59.0), retry_after=5.0)
         assert window.blocked_until(101.0) == 160.0
 
     @pytest.mark.parametrize("seconds", [3601.0, 1e300])
@@ -853,13 +853,13 @@ class TestHolding:
         window = Window()
         reject(window, 0.0, retry_after=seconds)
         assert window.blocked_until(0.0) == HOUR
-        for limit in (told(0, reset=seconds, period=None), told(0, reset=None, period=seconds)):
+        for limit in (reported(0, reset=seconds, period=None), reported(0, reset=None, period=seconds)):
             assert opened(limit).blocked_until(100.0) == 100.0 + HOUR
-        assert opened(told(0, reset=seconds, period=2 * seconds)).blocked_until(100.0) == 100.0 + HOUR
+        assert opened(reported(0, reset=seconds, period=2 * seconds)).blocked_until(100.0) == 100.0 + HOUR
 
     def test_nothing_blocked_is_now(self) -> None:
         """``blocked_until`` is now if the window is unknown, has requests left, or has no limit."""
-        for window in (Window(), opened(told(1)), opened(None)):
+        for window in (Window(), opened(reported(1)), opened(None)):
             assert window.blocked_until(100.0) == 100.0
 
 
@@ -873,50 +873,50 @@ class TestNoLimit:
         assert not any(request.is_probe for request in sent)
         assert window.current(0.1) is None
 
-    @pytest.mark.parametrize("limit", [told(None), RateLimit(name="links")])
+    @pytest.mark.parametrize("limit", [reported(None), RateLimit(name="links")])
     def test_a_limit_without_remaining_is_none(self, limit: RateLimit) -> None:
         """A limit without a remaining count is ignored, because only a 429 can show that it is exceeded."""
         window = Window()
         hear(window, 0.1, window.count(0.0), limit)
         assert len(burst(window, 0.1)) == 1000
 
-    def test_one_answer_that_says_nothing_opens_nothing(self) -> None:
+    def test_one_response_that_says_nothing_opens_nothing(self) -> None:
         """One response without rate limit headers may be a proxy's, and does not lift the window's limit."""
-        window = opened(told(3))
+        window = opened(reported(3))
         hear(window, 101.0, window.count(100.0))
         assert remaining(window, 101.0) == 2
         assert len(burst(window, 101.0)) == 2
 
-    def test_a_server_that_stops_telling(self) -> None:
+    def test_a_server_that_stops_reporting(self) -> None:
         """A probe whose response reports no limit lifts the limit."""
-        window = opened(told(3))
+        window = opened(reported(3))
         hear(window, 160.0, window.count(160.0))
         assert len(burst(window, 160.0)) == 1000
         assert window.current(160.0) is None
 
-    def test_an_older_windows_answer_does_not_close_it_again(self) -> None:
+    def test_an_older_windows_response_does_not_close_it_again(self) -> None:
         """A response from an older window without a limit does not bring the limit back."""
-        window = opened(told(3))
+        window = opened(reported(3))
         late = window.count(101.0)
         hear(window, 160.0, window.count(160.0))
         hear(window, 161.0, late)
         assert len(burst(window, 161.0)) == 1000
 
-    def test_an_answer_from_the_last_second_of_a_window_opens_nothing(self) -> None:
+    def test_a_response_from_the_last_second_of_a_window_opens_nothing(self) -> None:
         """A response to a request of the last window without a limit does not open the next window."""
-        window = opened(told(9))
+        window = opened(reported(9))
         hear(window, 160.5, window.count(159.5))
         assert len(burst(window, 160.5)) == 1
 
     def test_a_late_probe_that_hears_nothing_opens_nothing(self) -> None:
         """A late probe without rate limit headers opens nothing if a later probe has reported the limit."""
-        window = opened(told(3))
+        window = opened(reported(3))
         first, second = window.count(160.0), window.count(161.0)
-        hear(window, 161.0, second, told(0))
+        hear(window, 161.0, second, reported(0))
         hear(window, 162.0, first)
         assert not window.may_send(162.0)
 
-    def test_a_limit_that_is_told_later_closes(self) -> None:
+    def test_a_limit_that_is_reported_later_closes(self) -> None:
         """A limit that is first reported later counts the requests in flight."""
         window = Window()
         hear(window, 0.0, window.count(0.0))
@@ -924,11 +924,11 @@ class TestNoLimit:
         for request in burst(window, 0.0):
             window.release(request)
         assert window.may_send(0.0)
-        hear(window, 1.0, sent[0], told(9))
+        hear(window, 1.0, sent[0], reported(9))
         assert remaining(window, 1.0) == 9
         hear(window, 160.0, window.count(160.0))
         assert window.may_send(160.0)
-        hear(window, 161.0, window.count(161.0), told(0))
+        hear(window, 161.0, window.count(161.0), reported(0))
         assert burst(window, 162.0) == []
 
     def test_a_429_closes(self) -> None:
@@ -945,59 +945,59 @@ class TestNoLimit:
 class TestAbsentAndOddValues:
     def test_without_reset_the_period_counts(self) -> None:
         """A window without ``Reset`` ends after its period at the latest."""
-        assert opened(told(0, reset=None)).blocked_until(100.0) == 160.0
+        assert opened(reported(0, reset=None)).blocked_until(100.0) == 160.0
 
-    def test_without_reset_an_answer_of_the_last_second_opens_no_other(self) -> None:
+    def test_without_reset_a_response_of_the_last_second_opens_no_other(self) -> None:
         """A response without ``Reset`` in the last second of a window does not begin another window."""
-        window = opened(told(9, reset=None))
-        hear(window, 159.8, window.count(159.5), told(8, reset=None))
+        window = opened(reported(9, reset=None))
+        hear(window, 159.8, window.count(159.5), reported(8, reset=None))
         assert remaining(window, 159.9) == 8
         assert window.current(160.0) is None
 
     def test_without_both_it_is_a_second(self) -> None:
         """A window without ``Reset`` and period lasts one second, and then a probe is sent."""
-        assert opened(told(0, reset=None, period=None)).blocked_until(100.0) == 101.0
+        assert opened(reported(0, reset=None, period=None)).blocked_until(100.0) == 101.0
 
     def test_no_window_is_longer_than_its_period(self) -> None:
         """A window is never longer than its period, for any ``Reset``."""
-        assert opened(told(0, reset=500.0)).blocked_until(100.0) == 160.0
+        assert opened(reported(0, reset=500.0)).blocked_until(100.0) == 160.0
 
-    def test_a_period_of_0_is_not_told(self) -> None:
+    def test_a_period_of_0_is_ignored(self) -> None:
         """A period of 0 is ignored."""
-        assert opened(told(0, reset=5.0, period=0.0)).blocked_until(100.0) == 105.0
-        assert opened(told(0, reset=None, period=0.0)).blocked_until(100.0) == 101.0
+        assert opened(reported(0, reset=5.0, period=0.0)).blocked_until(100.0) == 105.0
+        assert opened(reported(0, reset=None, period=0.0)).blocked_until(100.0) == 101.0
 
     def test_a_reset_of_0_is_less_than_a_second(self) -> None:
         """A ``Reset`` of 0 was rounded, and means less than one second."""
-        assert opened(told(0, reset=0.0)).blocked_until(100.0) == 101.0
-        assert opened(told(0, reset=0.0, period=0.5)).blocked_until(100.0) == 100.5
+        assert opened(reported(0, reset=0.0)).blocked_until(100.0) == 101.0
+        assert opened(reported(0, reset=0.0, period=0.5)).blocked_until(100.0) == 100.5
 
     def test_fractions_count(self) -> None:
         """Fractions of a second in ``Reset`` and in the period count."""
-        assert opened(told(0, reset=0.25)).blocked_until(100.0) == 100.25
-        assert opened(told(0, reset=None, period=1.5)).blocked_until(100.0) == 101.5
+        assert opened(reported(0, reset=0.25)).blocked_until(100.0) == 100.25
+        assert opened(reported(0, reset=None, period=1.5)).blocked_until(100.0) == 101.5
 
     def test_a_reset_too_short_to_add_up_makes_a_pause(self) -> None:
         """A ``Reset`` too short to change the time is ignored, and the 429 causes a pause."""
         window = Window()
-        reject(window, 100.0, told(0, reset=1e-300))
+        reject(window, 100.0, reported(0, reset=1e-300))
         assert window.blocked_until(100.0) == 100.5
 
     @pytest.mark.parametrize("limit", [None, 0, 3])
     def test_remaining_counts_without_a_limit_to_match(self, limit: int | None) -> None:
         """The remaining count is used as reported, also if the limit is absent, zero or smaller."""
-        window = opened(told(5, limit=limit))
+        window = opened(reported(5, limit=limit))
         assert len(burst(window, 100.0)) == 5
 
     def test_huge_counts(self) -> None:
         """The largest count that a header can have is handled."""
         most = int(1.7e308)
-        window = opened(told(most, limit=most))
-        hear(window, 101.0, window.count(100.0), told(most, limit=most))
+        window = opened(reported(most, limit=most))
+        hear(window, 101.0, window.count(100.0), reported(most, limit=most))
         assert len(burst(window, 101.0)) == 1000
-        hear(window, 160.0, window.count(160.0), told(most, limit=1))
+        hear(window, 160.0, window.count(160.0), reported(most, limit=1))
         assert len(burst(window, 160.0)) >= 1
-        hear(window, 220.0, window.count(220.0), told(0, limit=most))
+        hear(window, 220.0, window.count(220.0), reported(0, limit=most))
         assert not window.may_send(220.0)
 
 
@@ -1008,17 +1008,17 @@ class TestCurrent:
         assert window.current(0.0) is None
         request = window.count(0.0)
         assert window.current(0.0) is None
-        hear(window, 1.0, request, told(9))
-        assert window.current(1.0) == told(9, reset=40.0)
-        assert window.current(11.0) == told(9, reset=30.0)
+        hear(window, 1.0, request, reported(9))
+        assert window.current(1.0) == reported(9, reset=40.0)
+        assert window.current(11.0) == reported(9, reset=30.0)
         window.lose(12.0, window.count(11.0))
-        assert window.current(12.0) == told(8, reset=29.0)
-        assert window.current(40.5) == told(8, reset=0.5)
+        assert window.current(12.0) == reported(8, reset=29.0)
+        assert window.current(40.5) == reported(8, reset=0.5)
         assert window.current(41.0) is None
 
     def test_the_name_is_kept(self) -> None:
         """``current`` has the name of the limit."""
-        current = opened(evolve(told(9), name="links")).current(100.0)
+        current = opened(evolve(reported(9), name="links")).current(100.0)
         assert current
         assert current.name == "links"
 
@@ -1026,7 +1026,7 @@ class TestCurrent:
 class TestShare:
     def first(self, remaining: int) -> tuple[Window, int]:
         window = Window()
-        hear(window, 100.0, window.count(100.0), told(remaining, limit=100))
+        hear(window, 100.0, window.count(100.0), reported(remaining, limit=100))
         return window, remaining
 
     def test_a_first_window_is_opened_step_by_step(self) -> None:
@@ -1038,12 +1038,12 @@ class TestShare:
             for request in sent[1:]:
                 window.release(request)
             left -= 1
-            hear(window, 100.5 + answers, sent[0], told(left, limit=100))
+            hear(window, 100.5 + answers, sent[0], reported(left, limit=100))
 
     def test_what_others_took_before_the_first_request_is_not_their_share(self) -> None:
         """Requests that others sent before the first request do not count towards their share."""
         window, _ = self.first(50)
-        hear(window, 101.0, window.count(100.0), told(49, limit=100))
+        hear(window, 101.0, window.count(100.0), reported(49, limit=100))
         assert len(burst(window, 101.0)) == 3
 
     def test_what_others_took_before_says_nothing_of_the_little_that_is_left(self) -> None:
@@ -1059,7 +1059,7 @@ class TestShare:
         window, left = self.first(left)
         for number in range(1, answers + 1):
             left -= taken_by_all
-            hear(window, 100.0 + number, window.count(100.0 + number - 0.5), told(left, limit=100))
+            hear(window, 100.0 + number, window.count(100.0 + number - 0.5), reported(left, limit=100))
         assert len(burst(window, 150.0)) == left * (1 + answers) // (1 + taken_by_all * answers)
 
     def test_the_share_of_the_last_window_is_taken_at_once(self) -> None:
@@ -1067,8 +1067,8 @@ class TestShare:
         window, left = self.first(99)
         for answers in range(1, 25):
             left -= 4
-            hear(window, 100.0 + answers, window.count(100.0 + answers - 0.5), told(left, limit=100))
-        hear(window, 160.0, window.count(160.0), told(99, limit=100))
+            hear(window, 100.0 + answers, window.count(100.0 + answers - 0.5), reported(left, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(99, limit=100))
         assert len(burst(window, 160.0)) == int(0.6 * 25 / 97 * 99)
 
     @pytest.mark.parametrize(("of_others", "allowed"), [(1, int(19 / 20 * 99)), (2, int(0.6 * 18 / 20 * 98))])
@@ -1077,53 +1077,53 @@ class TestShare:
         window, _ = self.first(99)
         sent = [window.count(100.0) for _ in range(19 - of_others)]
         for number, request in enumerate(sent, start=1):
-            hear(window, 101.0, request, told(99 - number - of_others, limit=100))
-        hear(window, 160.0, window.count(160.0), told(100 - of_others, limit=100))
+            hear(window, 101.0, request, reported(99 - number - of_others, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(100 - of_others, limit=100))
         assert len(burst(window, 160.0)) == allowed
 
     def test_alone_it_is_all(self) -> None:
         """A process alone on its limit gets the whole window."""
         window, _ = self.first(99)
-        hear(window, 160.0, window.count(160.0), told(99, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(99, limit=100))
         assert len(burst(window, 160.0)) == 99
 
     def test_it_is_no_more_than_all(self) -> None:
         """A share is never more than what the window has left."""
         window, _ = self.first(99)
         for _number in range(3):
-            hear(window, 101.0, window.count(100.0), told(99, limit=100))
-        hear(window, 160.0, window.count(160.0), told(60, limit=100))
+            hear(window, 101.0, window.count(100.0), reported(99, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(60, limit=100))
         assert len(burst(window, 160.0)) == 60
 
     def test_what_was_rejected_took_nothing(self) -> None:
         """Rejected requests do not increase a share."""
         window = Window()
-        hear(window, 100.0, window.count(100.0), told(5))
+        hear(window, 100.0, window.count(100.0), reported(5))
         requests = [window.count(100.0) for _ in range(10)]
-        hear(window, 101.0, requests.pop(), told(0))
+        hear(window, 101.0, requests.pop(), reported(0))
         for request in requests:
-            hear(window, 101.0, request, told(0), is_rate_limited=True)
-        hear(window, 160.0, window.count(160.0), told(9))
+            hear(window, 101.0, request, reported(0), is_rate_limited=True)
+        hear(window, 160.0, window.count(160.0), reported(9))
         assert len(burst(window, 160.0)) == int(0.6 * 2 / 10 * 9)
 
     def test_a_window_that_was_full_before_leaves_the_share_unknown(self) -> None:
         """A window that was full leaves the share unknown, and the next one is opened step by step."""
         window = Window()
-        reject(window, 100.0, told(0))
-        hear(window, 160.0, window.count(160.0), told(9))
+        reject(window, 100.0, reported(0))
+        hear(window, 160.0, window.count(160.0), reported(9))
         assert len(burst(window, 160.0)) == 2
 
     def test_a_rejected_request_that_opens_a_window_leaves_one(self) -> None:
         """A rejected request that opens a window allows one request, for any share."""
         window = Window()
-        reject(window, 100.0, told(5))
+        reject(window, 100.0, reported(5))
         assert len(burst(window, 101.0)) == 1
 
     def test_even_the_smallest_share_is_one(self) -> None:
         """The smallest share is one request, so that no process starves."""
         window, _ = self.first(99)
-        hear(window, 101.0, window.count(100.0), told(0, limit=100))
-        hear(window, 160.0, window.count(160.0), told(20, limit=100))
+        hear(window, 101.0, window.count(100.0), reported(0, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(20, limit=100))
         assert len(burst(window, 160.0)) == 1
 
     def test_what_was_lost_is_ones_own(self) -> None:
@@ -1131,8 +1131,8 @@ class TestShare:
         window, _ = self.first(99)
         for request in burst(window, 100.0):
             window.lose(101.0, request)
-        hear(window, 102.0, window.count(101.5), told(96, limit=100))
-        hear(window, 160.0, window.count(160.0), told(99, limit=100))
+        hear(window, 102.0, window.count(101.5), reported(96, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(99, limit=100))
         assert len(burst(window, 160.0)) == 99
 
     def test_each_that_was_lost_is_one(self) -> None:
@@ -1140,8 +1140,8 @@ class TestShare:
         window, _ = self.first(99)
         for request in [window.count(100.0) for _ in range(10)]:
             window.lose(101.0, request)
-        hear(window, 102.0, window.count(101.5), told(79, limit=100))
-        hear(window, 160.0, window.count(160.0), told(99, limit=100))
+        hear(window, 102.0, window.count(101.5), reported(79, limit=100))
+        hear(window, 160.0, window.count(160.0), reported(99, limit=100))
         assert len(burst(window, 160.0)) == int(0.6 * 12 / 21 * 99)
 
     def test_a_response_that_comes_after_its_window_is_not_taken_for_two_requests(self) -> None:
@@ -1149,17 +1149,17 @@ class TestShare:
         window, _ = self.first(99)
         sent = [window.count(100.0) for _ in range(99)]
         for number, request in enumerate(sent[:50]):
-            hear(window, 101.0, request, told(49 - number, limit=100))
+            hear(window, 101.0, request, reported(49 - number, limit=100))
         for request in sent[50:]:
-            hear(window, 160.5, request, told(50, limit=100))
-        hear(window, 161.5, window.count(161.0), told(99, limit=100))
+            hear(window, 160.5, request, reported(50, limit=100))
+        hear(window, 161.5, window.count(161.0), reported(99, limit=100))
         assert len(burst(window, 161.5)) == 99
 
     def test_what_was_lost_and_not_counted_makes_no_more_of_what_is_left(self) -> None:
         """Lost requests that were not counted do not raise the share above what was used."""
         window = Window()
-        hear(window, 100.0, window.count(100.0), told(9))
+        hear(window, 100.0, window.count(100.0), reported(9))
         for request in [window.count(100.0) for _ in range(6)]:
             window.lose(101.0, request)
-        hear(window, 102.0, window.count(101.5), told(4))
+        hear(window, 102.0, window.count(101.5), reported(4))
         assert len(burst(window, 102.0)) == 4

@@ -343,7 +343,7 @@ class TestCaseRequest:
 
 class TestReadLink:
     @pytest.mark.parametrize("status", [200, 201, 202])
-    def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
+    def test_the_documented_response(self, wire: ModuleType, status: int) -> None:
         """The API reference's example is read with any status of success."""
         assert wire.read_link(answer(ANSWER, status)) == LINK
 
@@ -439,7 +439,7 @@ class TestReadLink:
     @pytest.mark.parametrize(
         "data", [None, "", [], 7, {}, {"id": "x", "attributes": 7}, {"id": "x", "attributes": []}]
     )
-    def test_names_of_our_own_classes_are_not_told(self, wire: ModuleType, data: object) -> None:
+    def test_names_of_our_own_classes_are_not_shown(self, wire: ModuleType, data: object) -> None:
         """The message for a malformed response does not contain names of private classes."""
         with pytest.raises(MalformedResponseError) as caught:
             wire.read_link(answer({"data": data}))
@@ -452,13 +452,13 @@ class TestReadLink:
         with pytest.raises(MalformedResponseError):
             wire.read_link(answer(body))
 
-    def test_half_an_answer_is_malformed(self, wire: ModuleType) -> None:
+    def test_half_a_response_is_malformed(self, wire: ModuleType) -> None:
         """A body that was cut off is malformed, even if its beginning is a complete document."""
         with pytest.raises(ResponseTooLargeError, match="longer than the client reads"):
             wire.read_link(answer(ANSWER, complete=False))
 
     @pytest.mark.parametrize("read", ["read_link", "read_links", "read_case"])
-    def test_half_an_answer_is_told_apart_from_a_malformed_one(self, wire: ModuleType, read: str) -> None:
+    def test_half_a_response_is_not_reported_as_malformed(self, wire: ModuleType, read: str) -> None:
         """A response that is too long has its own error, which keeps the redacted beginning of the body."""
         cut = answer(b"the-key" + b"x" * 100_000, complete=False)
         with pytest.raises(ResponseTooLargeError) as caught:
@@ -588,7 +588,7 @@ CASE = {
 
 class TestReadCase:
     @pytest.mark.parametrize("status", [200, 203])
-    def test_the_documented_answer(self, wire: ModuleType, status: int) -> None:
+    def test_the_documented_response(self, wire: ModuleType, status: int) -> None:
         """Each attribute of a case is in its place, and other members are ignored."""
         found = wire.read_case(answer(CASE, status))
         assert found == Case(
@@ -795,7 +795,7 @@ class TestErrors:
             ('{"errors": ["x"]}'.encode("utf-32-be"), ("x",), "x"),
         ],
     )
-    def test_every_form_of_error_is_told(
+    def test_every_form_of_error_is_described(
         self, wire: ModuleType, body: object, said: tuple[str, ...], message: str
     ) -> None:
         """Each form of an error body is described: strings, objects, HTML, plain text, and none."""
@@ -806,7 +806,7 @@ class TestErrors:
             "The request is invalid, and would be refused again"
         )
 
-    def test_a_status_is_told_once(self, wire: ModuleType) -> None:
+    def test_a_status_is_shown_once(self, wire: ModuleType) -> None:
         """A status that the reason repeats at its beginning is left out, and kept elsewhere."""
         page = b"<title>503 Service Unavailable</title>"
         assert ": 503 Service Unavailable. " in str(refused(wire, page, 503))
@@ -866,16 +866,16 @@ class TestErrors:
     @pytest.mark.parametrize("nest", [lambda inner: {"a": inner}, lambda inner: [inner]])
     def test_what_is_nested_too_deeply_is_not_kept(self, nest: Callable[[object], object]) -> None:
         """Errors nested deeper than 19 levels are not kept, because they could not be printed or pickled."""
-        told: object = "x"
+        reported: object = "x"
         for _ in range(18):
-            told = nest(told)
+            reported = nest(reported)
         wire = datadog_caselinks.http.wire
-        assert refused(wire, {"errors": [told]}).raw_errors == (told,)
-        assert refused(wire, {"errors": [nest(told)]}).raw_errors == ()
+        assert refused(wire, {"errors": [reported]}).raw_errors == (reported,)
+        assert refused(wire, {"errors": [nest(reported)]}).raw_errors == ()
 
 
 class TestSecrets:
-    def test_a_good_answer_is_read_as_it_is(self, wire: ModuleType) -> None:
+    def test_a_good_response_is_read_before_redaction(self, wire: ModuleType) -> None:
         """A link is read from the body before redaction, since a short key may be part of any id."""
         blotted = evolve(answer(ANSWER, 201), redact=lambda text: text.replace("8", "[redacted]"))
         assert wire.read_link(blotted) == LINK
@@ -904,9 +904,9 @@ class TestSecrets:
     def test_nor_does_a_limit_have_it_as_its_name(self) -> None:
         """The name of a rate limit is redacted, and its numbers are kept."""
         headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "X-RateLimit-Name": "the-key"}
-        told = answer(b"", 201, headers)
-        assert told.rate_limit() == RateLimit(9, 8, None, None, "the-key")
-        blotted = evolve(told, redact=lambda text: text.replace("the-key", "***"))
+        reported = answer(b"", 201, headers)
+        assert reported.rate_limit() == RateLimit(9, 8, None, None, "the-key")
+        blotted = evolve(reported, redact=lambda text: text.replace("the-key", "***"))
         assert blotted.rate_limit() == RateLimit(9, 8, None, None, "***")
 
     def test_a_body_that_is_cut_ends_before_what_may_be_half_a_secret(self) -> None:
@@ -1062,7 +1062,7 @@ class TestAnyAnswer:
         _require_read_or_refused(wire, read, answer(body, status, complete=complete))
 
     @pytest.mark.parametrize("body", BREAKING, ids=range(len(BREAKING)))
-    def test_what_is_made_to_break_parsers(self, wire: ModuleType, body: bytes) -> None:
+    def test_a_body_that_breaks_parsers(self, wire: ModuleType, body: bytes) -> None:
         """A body that breaks parsers gives a value or a ``CaseLinksError``, from every reader."""
         for status, read in itertools.product([200, 400, 500], READERS):
             _require_read_or_refused(wire, read, answer(body, status))

@@ -124,7 +124,7 @@ async def errors(probe: Probe, new: NewCaseLink) -> list[Finding]:
 
 async def rate_limits(probe: Probe, _: NewCaseLink) -> list[Finding]:
     """Which limits are there, and which operations share one?"""
-    told = {
+    reported = {
         operation: limit
         for operation in _OPERATIONS
         for exchange in _of(probe, operation)
@@ -132,11 +132,12 @@ async def rate_limits(probe: Probe, _: NewCaseLink) -> list[Finding]:
     }
     rejected = sum(exchange.answer.status == 429 for exchange in probe.seen)
     return [
-        Finding("Do create, list, delete and get share a bucket?", _buckets(told)),
+        Finding("Do create, list, delete and get share a bucket?", _buckets(reported)),
         Finding(
             "Which limits and periods are there?",
-            "; ".join(f"{operation}: {_rate(limit)}" for operation, limit in told.items()) or "none is told",
-            [next(_of(probe, operation)) for operation in told],
+            "; ".join(f"{operation}: {_rate(limit)}" for operation, limit in reported.items())
+            or "none is reported",
+            [next(_of(probe, operation)) for operation in reported],
         ),
         Finding("Was the limit met?", f"{rejected} of {len(probe.seen)} requests were answered with 429"),
     ]
@@ -149,15 +150,15 @@ async def headers(probe: Probe, _: NewCaseLink) -> list[Finding]:
     values = {name: [each[name] for each in answers if name in each] for name in names}
     ids = [
         name
-        for name, told in sorted(values.items())
-        if len(told) == len(set(told)) == len(answers)
+        for name, reported in sorted(values.items())
+        if len(reported) == len(set(reported)) == len(answers)
         and name not in _NO_REQUEST_ID
         and not name.startswith("x-ratelimit-")
     ]
     kept = sorted(set(values.get("keep-alive", [])))
     return [
         Finding("Which header carries a request id?", ", ".join(ids) or "none", [probe.seen[-1]]),
-        Finding("How long is an idle connection kept?", ", ".join(kept) or "not told; not measured here"),
+        Finding("How long is an idle connection kept?", ", ".join(kept) or "not reported; not measured here"),
     ]
 
 
@@ -178,13 +179,13 @@ def _shape(body: bytes) -> str:
         document = json.loads(body)
     except ValueError:
         return "HTML" if b"<html" in body.lower() else "plain text"
-    told = document.get("errors") if isinstance(document, dict) else None
-    if not isinstance(told, list) or not told:
+    reported = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(reported, list) or not reported:
         return "JSON without errors"
-    if all(isinstance(error, str) for error in told):
+    if all(isinstance(error, str) for error in reported):
         return "errors as strings"
-    if all(isinstance(error, dict) for error in told):
-        return f"errors as objects of {', '.join(sorted({name for error in told for name in error}))}"
+    if all(isinstance(error, dict) for error in reported):
+        return f"errors as objects of {', '.join(sorted({name for error in reported for name in error}))}"
     return "errors of several kinds"
 
 
@@ -200,11 +201,11 @@ def _rate(limit: RateLimit) -> str:
     return f"{limit.limit} in {'?' if limit.period is None else f'{limit.period:g}'} s"
 
 
-def _buckets(told: dict[str, RateLimit]) -> str:
-    names = {operation: limit.name for operation, limit in told.items() if limit.name}
+def _buckets(reported: dict[str, RateLimit]) -> str:
+    names = {operation: limit.name for operation, limit in reported.items() if limit.name}
     if len(names) < len(_OPERATIONS):
         missing = ", ".join(operation for operation in _OPERATIONS if operation not in names)
-        return f"not told of {missing}"
+        return f"not reported for {missing}"
     listed = ", ".join(f"{operation}: {name}" for operation, name in names.items())
     return f"{'yes' if len(set(names.values())) == 1 else 'no'}; {listed}"
 

@@ -57,10 +57,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
                 "404, errors as objects of code, title; read as NotFoundError"
             ),
             "What is answered to a link from an unknown case?": "201, JSON without errors",
-            "Do create, list, delete and get share a bucket?": "not told of create, list, delete, get",
-            "Which limits and periods are there?": "none is told",
+            "Do create, list, delete and get share a bucket?": "not reported for create, list, delete, get",
+            "Which limits and periods are there?": "none is reported",
             "Which header carries a request id?": "none",
-            "How long is an idle connection kept?": "not told; not measured here",
+            "How long is an idle connection kept?": "not reported; not measured here",
         },
     ),
     "rate limit": (
@@ -182,7 +182,7 @@ class TestLeavesNothing:
             await findings(here.probe, CASES)
         assert here.is_as_before
 
-    async def test_of_a_link_whose_answer_was_lost(self, here: Asked) -> None:
+    async def test_a_link_whose_response_was_lost(self, here: Asked) -> None:
         """A link whose response was lost is deleted, and only its question stays open."""
         here.sandbox.fail_next(Fault.LOST_RESPONSE, operation="create")
         first, *others = await findings(here.probe, CASES)
@@ -221,7 +221,7 @@ async def test_needs_its_cases(here: Asked) -> None:
         (Fault.HTTP_429, "404, errors as objects of code, title; read as NotFoundError"),
     ],
 )
-async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, here: Asked) -> None:
+async def test_reports_what_is_not_documented(fault: Fault, answer: str, here: Asked) -> None:
     """An undocumented status is a problem; a rate limit is waited out."""
     await here.probe.case("SHOP-1")
     here.sandbox.fail_next(fault, operation="delete")
@@ -235,11 +235,13 @@ async def test_tells_what_is_against_the_documents(fault: Fault, answer: str, he
 
 
 class TestReport:
-    async def test_a_header_that_no_two_answers_share_is_a_request_id(self, here: Asked) -> None:
+    async def test_a_header_that_no_two_responses_share_is_a_request_id(self, here: Asked) -> None:
         """A header that differs in every response is a request id, unless its meaning is known."""
         for number in range(3):
-            told = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
-            headers = CIMultiDictProxy(CIMultiDict({**told, "Server": "edge", "Keep-Alive": "timeout=60"}))
+            reported = {"X-Trace": f"t{number}", "Date": f"{number}", "X-RateLimit-Reset": f"{number}"}
+            headers = CIMultiDictProxy(
+                CIMultiDict({**reported, "Server": "edge", "Keep-Alive": "timeout=60"})
+            )
             here.probe.seen.append(Exchange(REQUEST, Response(REQUEST, 200, headers, b""), 0))
         ids, idle = await questions.headers(here.probe, NEW)
         assert (ids.answer, idle.answer) == ("x-trace", "timeout=60")
@@ -247,8 +249,10 @@ class TestReport:
     async def test_holds_no_key(self) -> None:
         """The report contains neither echoed keys nor cookies, and all other headers."""
         auth = await ApiKeys(api_key="secret-1", app_key="secret-2").authenticate()
-        told = CIMultiDictProxy(CIMultiDict({"X-Echo": "secret-1", "Set-Cookie": "secret-3", "Via": "edge"}))
-        exchange = Exchange(REQUEST, Response(REQUEST, 403, told, b"not secret-2", auth.redact), 0.5)
+        reported = CIMultiDictProxy(
+            CIMultiDict({"X-Echo": "secret-1", "Set-Cookie": "secret-3", "Via": "edge"})
+        )
+        exchange = Exchange(REQUEST, Response(REQUEST, 403, reported, b"not secret-2", auth.redact), 0.5)
         written = report([Finding("Who?", "nobody", [exchange], problem="Who? 403")], about="here")
         assert "secret-" not in written
         for line in (
@@ -293,7 +297,7 @@ class TestCommand:
         for left in {link.id for link in sandbox.links} - before:
             assert f"not deleted: link {left}\n" in printed
 
-    def test_deletes_what_it_made_after_ctrl_c(self, sandbox: Sandbox) -> None:
+    def test_deletes_what_it_created_after_ctrl_c(self, sandbox: Sandbox) -> None:
         """The command deletes its links after Ctrl-C, even one whose response has not arrived."""
         before = sandbox.links
         sandbox.fail_next(Fault.DELAY, seconds=NEVER, operation="create")

@@ -107,7 +107,7 @@ async def _table(recorder: Recorder) -> str:
 
 
 async def _outage(recorder: Recorder) -> str:
-    await recorder.call("find_cases", query="(relay OR confirmations) priority:(P1 OR P2)")
+    await recorder.call("find_cases", query="(relay OR confirmation) priority:(P1 OR P2)")
     links = [
         {"entity": "MAIL-6", "relationship": "causes", "other": "MAIL-5"},
         {"entity": "MAIL-2", "relationship": "caused by", "other": "MAIL-5"},
@@ -122,7 +122,7 @@ async def _outage(recorder: Recorder) -> str:
 
 
 async def _blocked(recorder: Recorder) -> str:
-    await recorder.call("find_cases", query='"pool of less"')
+    await recorder.call("find_cases", query='"pool sizes"')
     await recorder.call("what_blocks", entity="SHOP-25")
     await recorder.call("what_blocks", entity="SHOP-22")
     return recorder.take()

@@ -37,11 +37,11 @@ class TestFindCases:
     async def test_it_shows_what_an_agent_chooses_by(self, server: AgentServer) -> None:
         """A result has the key, title, status and priority of a case, and nothing else."""
         async with connected(server) as agent:
-            assert await agent.call("find_cases", query="orders-db -dashboard status:closed", limit=1) == {
+            assert await agent.call("find_cases", query="orders-db -restore status:closed", limit=1) == {
                 "cases": [
                     {
                         "name": "SHOP-5",
-                        "title": "«Configuration push 4711 halves the pool of orders-db»",
+                        "title": "«Config push 4711 halves the orders-db pool»",
                         "status": "Closed",
                         "priority": "P2",
                     }
@@ -99,7 +99,7 @@ class TestFindIncidents:
                 "incidents": [
                     {
                         "name": "incident:IR-101",
-                        "title": "«Checkout fails for most shoppers»",
+                        "title": "«Checkout fails for most customers»",
                         "status": "resolved",
                     }
                 ]
@@ -126,7 +126,7 @@ class TestShowEntity:
         } == {
             "name": "SHOP-20",
             "type": "case",
-            "title": "«Restore the size of the pool»",
+            "title": "«Restore the orders-db pool size»",
             "status": "Closed",
             "priority": "P1",
             "total_links": 2,
@@ -264,7 +264,9 @@ class TestGraph:
         async with connected(server) as agent:
             graph = await agent.call("graph", entities=["SHOP-24", "SHOP-2"], depth=1, max_entities=9)
             whole = await agent.call("graph", entities=["SHOP-24"])
-        assert graph["mermaid"].startswith('flowchart LR\n    n0["SHOP-24<br>Push configuration to one host')
+        assert graph["mermaid"].startswith(
+            'flowchart LR\n    n0["SHOP-24<br>Push config to a canary host first'
+        )
         assert (graph["entities"], graph["left_out"]) == (9, 5)
         assert [set(each) for each in whole["cycles"]] == [{"SHOP-24", "SHOP-25", "SHOP-26"}]
         assert "left_out" not in whole

@@ -243,7 +243,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     assert CliRunner().invoke(caselinks, ["mcp", "--help"]).exit_code == 0
     result = CliRunner().invoke(caselinks, ["mcp", "--sandbox"])
     assert result.exit_code == 2
-    assert result.output.endswith("needs an extra: pip install 'datadog_caselinks[mcp]'\n")
+    hint = "In the folder of the project, run: pip install '.[mcp]'"
+    assert result.output.endswith(f"needs the extra mcp. {hint}\n")
 
 
 def test_another_missing_module_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

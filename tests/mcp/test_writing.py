@@ -181,7 +181,7 @@ class TestLinkMany:
 
 class TestUnlink:
     async def test_it_deletes_the_link_between_two_ends(self, sandbox: Sandbox, server: AgentServer) -> None:
-        """The link is deleted, in whichever direction it is said, and again is no error."""
+        """The link is deleted if it is named in either direction, and deleting it again is not an error."""
         async with connected(server) as agent:
             done = await agent.call("unlink", entity="SHOP-2", relationship="caused by", other="SHOP-5")
             again = await agent.call("unlink", entity="SHOP-5", relationship="causes", other="SHOP-2")
@@ -222,7 +222,7 @@ class TestLimit:
     async def test_writes_beyond_it_are_refused(
         self, sandbox: Sandbox, client: CaseLinksClient, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Agents together write no more than the limit, and are told when they can go on."""
+        """Agents together write no more than the limit, and are shown when they can go on."""
         server = AgentServer(client, access=Access.DELETE, write_rate=Rate(3, 600))
         before = len(sandbox.links)
         two = wanted("MAIL-1 blocks MAIL-2", "MAIL-2 blocks MAIL-3")

@@ -92,10 +92,10 @@ def test_costs_nothing_until_it_is_used(project: Project) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_pytest_tells_of_it(project: Project) -> None:
+def test_pytest_lists_it(project: Project) -> None:
     """pytest lists the fixtures with ``--fixtures`` and the marker with ``--markers``."""
-    told = project.pytest("--fixtures", "unused.py").stdout + project.pytest("--markers").stdout
-    assert re.findall(r"^(caselinks_\w+) -- |^(@pytest\.mark\.caselinks_\w+)", told, re.MULTILINE) == [
+    reported = project.pytest("--fixtures", "unused.py").stdout + project.pytest("--markers").stdout
+    assert re.findall(r"^(caselinks_\w+) -- |^(@pytest\.mark\.caselinks_\w+)", reported, re.MULTILINE) == [
         ("caselinks_sandbox", ""),
         ("caselinks_client", ""),
         ("caselinks_environment", ""),
@@ -104,7 +104,7 @@ def test_pytest_tells_of_it(project: Project) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(project: Project) -> dict[str, str]:
+def reported(project: Project) -> dict[str, str]:
     """Return the report of each test that has one, by test name."""
     done = project.pytest("failing.py", "-rP")
     parts = re.split(r"^_+ (?:ERROR at setup of )?(test_\w+) _+$", done.stdout, flags=re.MULTILINE)
@@ -112,10 +112,10 @@ def told(project: Project) -> dict[str, str]:
 
 
 class TestWhatAFailureTells:
-    def test_the_requests_and_the_links(self, told: dict[str, str]) -> None:
+    def test_the_requests_and_the_links(self, reported: dict[str, str]) -> None:
         """The report of a failed test lists the requests and the links of its sandbox."""
         entity = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
-        reason, _, section = told["test_two_links"].partition(" caselinks_sandbox -")
+        reason, _, section = reported["test_two_links"].partition(" caselinks_sandbox -")
         assert "where 1 = len([<link " in reason
         assert re.sub(r"<link \w{8}:", "<link:", section).splitlines()[1:] == [
             "requests: 2",
@@ -125,25 +125,25 @@ class TestWhatAFailureTells:
             f"  <link: CASE {entity} BLOCKS CASE 4417921d-0866-4a38-822c-6f2a0f65f77d>",
         ]
 
-    def test_the_latest_of_many(self, told: dict[str, str]) -> None:
+    def test_the_latest_of_many(self, reported: dict[str, str]) -> None:
         """The report lists only the latest 20 requests, which come before the failure."""
-        section = told["test_many_requests"]
+        section = reported["test_many_requests"]
         assert "requests: 21\n  the latest 20:\n" in section
         assert section.count("  <GET ") == 20
 
-    def test_why_nothing_is_known(self, told: dict[str, str]) -> None:
+    def test_why_nothing_is_known(self, reported: dict[str, str]) -> None:
         """If the sandbox cannot be read, the report says so, and the other tests continue."""
-        assert "not available: the sandbox is not running; " in told["test_with_a_sandbox_that_is_gone"]
+        assert "not available: the sandbox is not running; " in reported["test_with_a_sandbox_that_is_gone"]
 
-    def test_nothing_without_a_sandbox(self, told: dict[str, str]) -> None:
+    def test_nothing_without_a_sandbox(self, reported: dict[str, str]) -> None:
         """The report of a test without a sandbox has no section about one."""
-        assert "caselinks_sandbox" not in told["test_without_sandbox"]
+        assert "caselinks_sandbox" not in reported["test_without_sandbox"]
 
-    def test_nothing_of_a_test_that_passes(self, told: dict[str, str]) -> None:
+    def test_nothing_of_a_test_that_passes(self, reported: dict[str, str]) -> None:
         """A test that passes has no section about its sandbox, even with ``-rP``."""
-        assert "test_two_links" in told
-        assert "test_that_passes" not in told
+        assert "test_two_links" in reported
+        assert "test_that_passes" not in reported
 
-    def test_a_marker_that_cannot_be_read(self, told: dict[str, str]) -> None:
+    def test_a_marker_that_cannot_be_read(self, reported: dict[str, str]) -> None:
         """A marker with a positional argument is an error of the test."""
-        assert "TypeError: Sandbox.__init__() takes 1 positional" in told["test_with_a_wrong_marker"]
+        assert "TypeError: Sandbox.__init__() takes 1 positional" in reported["test_with_a_wrong_marker"]

@@ -25,7 +25,7 @@ RELATIONSHIPS = "RELATES_TO, CAUSES, BLOCKS, DUPLICATES, PARENT_OF, SUCCESSOR_OF
 
 
 class TestCreate:
-    async def test_answers_with_the_link_and_its_id(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_responds_with_the_link_and_its_id(self, caller: Caller, sandbox: Sandbox) -> None:
         """A create responds with 201, the attributes as sent and an id, and stores the same link."""
         reply = await caller.create()
 
@@ -202,7 +202,7 @@ class TestList:
         assert reply.headers["Content-Type"] == JSON_API
         assert reply.json == {"data": [first.json["data"], second.json["data"]]}
 
-    async def test_tells_entities_of_one_id_by_their_type(self, caller: Caller) -> None:
+    async def test_distinguishes_entities_of_one_id_by_their_type(self, caller: Caller) -> None:
         """Entities with the same id and different types have separate lists."""
         await caller.create(child_entity_type="PAGE", child_entity_id=INCIDENT)
 
@@ -263,7 +263,7 @@ class TestList:
 
 
 class TestDelete:
-    async def test_answers_204_without_a_body(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_responds_with_204_without_a_body(self, caller: Caller, sandbox: Sandbox) -> None:
         """A delete responds with 204 and no body, and leaves the other links."""
         gone = (await caller.create()).json["data"]["id"]
         stays = (await caller.create()).json["data"]["id"]
@@ -296,7 +296,7 @@ class TestDelete:
 
 class TestGet:
     @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", CASE, CASE.upper()])
-    async def test_answers_with_the_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
+    async def test_responds_with_the_case(self, caller: Caller, sandbox: Sandbox, name: str) -> None:
         """A case is found by its key or UUID in either letter case, with the recorded attributes."""
         sandbox.add_case("SHOP-1", "Checkout hangs", status="IN_PROGRESS", priority="P2", id=CASE)
         sandbox.add_case("SHOP-2")

@@ -24,7 +24,7 @@ LINKS = list(demo.links())
 
 
 class TestStory:
-    def test_each_case_is_told_once(self) -> None:
+    def test_each_case_appears_once(self) -> None:
         """Each case of the demo has an id, a key and a title of its own, with keys in order."""
         keys = [f"SHOP-{number}" for number in range(1, 37)] + [f"MAIL-{number}" for number in range(1, 31)]
         assert [each.key for each in CASES.values()] == keys
@@ -49,7 +49,7 @@ class TestStory:
             ):
                 assert (end_id in CASES) is (end_type == "CASE")
 
-    def test_every_relationship_and_type_stands_in_it(self) -> None:
+    def test_it_has_every_relationship_and_type(self) -> None:
         """The demo contains every relationship and every entity type."""
         assert {link.relationship for link in LINKS} == set(Relationship)
         types = {link.parent_entity_type for link in LINKS} | {link.child_entity_type for link in LINKS}
@@ -96,7 +96,7 @@ class TestSeed:
             around = await links.list_links(push, relationship=Relationship.BLOCKS)
             blocked = next(link.child for link in around if link.parent == push)
             assert blocked == pool
-            assert (await entities.case(blocked)).title == "Refuse a pool of less than 20"
+            assert (await entities.case(blocked)).title == "Reject pool sizes below 20"
 
     async def test_without_it_there_is_nothing(self, sandbox: Sandbox, caller: Caller) -> None:
         """A sandbox without the demo is empty."""

@@ -187,7 +187,7 @@ class TestAnswers:
         assert len(sandbox.links) == 1
 
     @pytest.mark.parametrize(("rate_limit", "limit"), [(None, "60"), ("9/10s", "9")])
-    async def test_429_tells_the_window(
+    async def test_429_has_the_window(
         self, caller: Caller, sandbox: Sandbox, rate_limit: str | None, limit: str
     ) -> None:
         """A 429 has all rate limit headers, and its window ends after the fault's seconds."""
@@ -202,7 +202,7 @@ class TestAnswers:
         assert reply.headers["X-RateLimit-Reset"] == "3"
         assert "Retry-After" not in reply.headers
 
-    async def test_429_may_tell_retry_after_alone(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_429_may_have_retry_after_only(self, caller: Caller, sandbox: Sandbox) -> None:
         """A 429 can have ``Retry-After`` only, by default of one second."""
         sandbox.rate_limit = "9/10s"
         sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER)
@@ -212,7 +212,7 @@ class TestAnswers:
         assert (reply.status, reply.headers["Retry-After"], sandbox.links) == (429, "1", [])
         assert "X-RateLimit-Remaining" not in reply.headers
 
-    async def test_429_may_tell_nothing(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_429_may_have_no_hint(self, caller: Caller, sandbox: Sandbox) -> None:
         """A 429 can have no hint at all, and counts as rejected like any other."""
         sandbox.rate_limit = "9/10s"
         sandbox.fail_next(Fault.HTTP_429_NO_HINT)
@@ -236,7 +236,7 @@ class TestSlowAnswers:
         await sandbox.stop()
         assert (await waiting).status == 201
 
-    async def test_late_apply_is_applied_before_its_answer(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_late_apply_is_applied_before_its_response(self, caller: Caller, sandbox: Sandbox) -> None:
         """A late create is applied before its response is sent."""
         sandbox.fail_next(Fault.LATE_APPLY, seconds=0)
 
@@ -258,7 +258,7 @@ class TestSlowAnswers:
         async with Sandbox(db=tmp_path / "links.db") as sandbox:
             assert len(sandbox.links) == 2
 
-    async def test_drip_sends_the_whole_answer(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_drip_sends_the_whole_response(self, caller: Caller, sandbox: Sandbox) -> None:
         """A dripping response is sent byte by byte, and is complete at the end."""
         sandbox.fail_next(Fault.DRIP, seconds=0)
 
@@ -292,7 +292,9 @@ class TestSlowAnswers:
 
 
 class TestFailNext:
-    async def test_strikes_in_order_and_then_no_more(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_queued_faults_occur_in_order_and_then_no_more(
+        self, caller: Caller, sandbox: Sandbox
+    ) -> None:
         """Queued faults occur in FIFO order, each as often as requested."""
         sandbox.fail_next(Fault.HTTP_500, count=2)
         sandbox.fail_next(Fault.HTTP_502)
@@ -335,7 +337,7 @@ class TestFailNext:
         sandbox.rate_limit = None
         assert (await caller.create()).status == 500
 
-    async def test_strikes_a_request_that_is_refused(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_affects_a_request_that_is_refused(self, caller: Caller, sandbox: Sandbox) -> None:
         """A fault also affects a request that is refused with a 400."""
         sandbox.fail_next(Fault.LOST_RESPONSE)
 

@@ -51,7 +51,7 @@ class TestRateLimitRule:
             RateLimitRule(limit, period)
 
 
-async def test_tells_nothing_without_a_rule(caller: Caller) -> None:
+async def test_reports_nothing_without_a_rule(caller: Caller) -> None:
     """A response without a rule has no rate limit headers."""
     reply = await caller.create()
 
@@ -113,7 +113,7 @@ async def test_rounds_the_reset_up(
     assert (await caller.list()).headers["X-RateLimit-Reset"] == reset
 
 
-async def test_tells_a_fraction_of_a_period(caller: Caller, sandbox: Sandbox) -> None:
+async def test_reports_a_fraction_of_a_period(caller: Caller, sandbox: Sandbox) -> None:
     """A period of half a second is reported as a fraction."""
     sandbox.rate_limit = "9/0.5s"
 

@@ -40,7 +40,7 @@ async def test_it_needs_no_credentials_and_is_no_request_to_the_api(caller: Call
 
 @pytest.mark.parametrize("rate_limit", [None, "100/10s"])
 @pytest.mark.parametrize("fault", STATUSES)
-async def test_it_has_what_a_fault_answers(
+async def test_it_has_the_response_of_each_fault(
     caller: Caller, sandbox: Sandbox, document: Any, fault: Fault, rate_limit: str | None
 ) -> None:
     """The document has the status, the type and the headers of each fault, for every operation."""

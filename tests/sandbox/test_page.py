@@ -42,7 +42,7 @@ async def test_fetches_nothing_from_elsewhere(caller: Caller) -> None:
     assert set(re.findall(r'(?:src|href|action)="([^"]*)"', page)) <= {"/_sandbox/state", icon}
 
 
-async def test_tells_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
+async def test_shows_what_to_do_first(caller: Caller, sandbox: Sandbox) -> None:
     """The page of an empty sandbox shows the keys to export and a command to run."""
     page = (await caller.send("GET", "/")).body.decode()
     state = (await caller.send("GET", "/_sandbox/state", headers={})).json
@@ -102,7 +102,7 @@ async def test_state_has_keys_and_titles() -> None:
             for link in state["links"]["latest"]
             for end in ("parent", "child")
         }
-    assert {"key": "SHOP-2", "title": "orders-db has no free connections"} in names.values()
+    assert {"key": "SHOP-2", "title": "orders-db connection pool exhausted"} in names.values()
     assert "IR-101" in {name["key"] for name in names.values()}
     assert set(names) == {entity_id for type_, entity_id in ends if type_ in ("CASE", "INCIDENT")}
 
@@ -115,7 +115,7 @@ async def test_shows_keys_and_titles(tmp_path: Path) -> None:
     async with Sandbox(seed="demo") as sandbox, browsing(tmp_path / "profile") as tab:
         await tab.open(sandbox.url, width=1400, height=900)
         shown = await tab.value("[...document.querySelectorAll('#links .entity')].map(e => e.innerText)")
-        assert "SHOP-2\norders-db has no free connections" in shown
+        assert "SHOP-2\norders-db connection pool exhausted" in shown
         assert tab.problems == []
 
 

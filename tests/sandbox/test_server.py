@@ -58,7 +58,7 @@ def address(sandbox: Sandbox) -> tuple[str, int]:
 
 
 class TestLifecycle:
-    async def test_tells_where_it_is(self, sandbox: Sandbox) -> None:
+    async def test_has_a_url_and_a_site(self, sandbox: Sandbox) -> None:
         """The sandbox has a loopback URL and the site for it."""
         assert sandbox.url.startswith("http://127.0.0.1:")
         assert sandbox.site == Site("sandbox", sandbox.url)

@@ -83,7 +83,7 @@ async def test_adds_cases_to_a_file_of_links(tmp_path: Path, caller_of: CallerOf
         assert sandbox.links == before
 
 
-async def test_has_each_answered_link_in_the_file(tmp_path: Path, caller_of: CallerOf) -> None:
+async def test_commits_each_link_before_its_response(tmp_path: Path, caller_of: CallerOf) -> None:
     """A link is committed before the response, so that another connection can read it."""
     async with Sandbox(db=tmp_path / "links.db") as sandbox:
         await caller_of(sandbox).create()

@@ -90,7 +90,7 @@ class TestInThread:
                 raise AssertionError("it started")
             assert len(sandbox_threads()) == 1
 
-    def test_ends_in_the_midst_of_a_slow_answer(self) -> None:
+    def test_ends_during_a_slow_response(self) -> None:
         """A slow response is sent as soon as the block ends."""
         reached = threading.Event()
 
@@ -107,7 +107,7 @@ class TestInThread:
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_other_threads_take_turns_with_its_own(
+def test_another_thread_waits_for_a_request(
     act: Callable[[Sandbox], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call from another thread waits for the end of a request, and fails after a timeout."""

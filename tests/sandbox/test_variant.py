@@ -39,8 +39,8 @@ class TestDuplicates:
         replies = [await caller.create(), await caller.create(parent_entity_id=CASE.upper())]
 
         status, title = refusal
-        told = {"status": str(status), "title": title, "detail": "an equal link exists"}
-        assert [(reply.status, reply.json) for reply in replies] == [(status, {"errors": [told]})] * 2
+        reported = {"status": str(status), "title": title, "detail": "an equal link exists"}
+        assert [(reply.status, reply.json) for reply in replies] == [(status, {"errors": [reported]})] * 2
         assert len(sandbox.links) == 1
 
     @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class TestDuplicates:
 
         assert back.status == 201
 
-    async def test_what_was_deleted_can_be_made_again(self, caller: Caller) -> None:
+    async def test_what_was_deleted_can_be_created_again(self, caller: Caller) -> None:
         """A deleted link can be created again."""
         await caller.delete((await caller.create()).json["data"]["id"])
 
@@ -89,13 +89,13 @@ class TestListLag:
         manual_clock.now += 0.25
         assert (await caller.list()).json == {"data": [link]}
 
-    async def test_an_equal_one_is_refused_meanwhile(self, caller: Caller) -> None:
+    async def test_an_equal_one_is_refused_in_the_meantime(self, caller: Caller) -> None:
         """An equal link is refused during the lag, since only lists lag."""
         await caller.create()
 
         assert (await caller.create()).status == 409
 
-    async def test_it_can_be_deleted_meanwhile(self, caller: Caller, manual_clock: ManualClock) -> None:
+    async def test_it_can_be_deleted_in_the_meantime(self, caller: Caller, manual_clock: ManualClock) -> None:
         """A link can be deleted during the lag, and is never listed afterwards."""
         link_id = (await caller.create()).json["data"]["id"]
 
@@ -140,14 +140,14 @@ class TestBuckets:
         assert (await caller.list()).headers["X-RateLimit-Remaining"] == "1"
         assert (await caller.create()).headers["X-RateLimit-Remaining"] == "1"
 
-    async def test_a_401_tells_of_the_bucket_that_was_meant(self, caller: Caller) -> None:
+    async def test_a_401_reports_the_bucket_of_its_operation(self, caller: Caller) -> None:
         """A 401 reports the bucket of its operation, and takes nothing from it."""
         refused = await caller.create(headers={})
 
         assert (refused.status, refused.headers["X-RateLimit-Name"]) == (401, "case_links_create")
         assert refused.headers["X-RateLimit-Remaining"] == "2"
 
-    async def test_the_fault_of_429_tells_of_it_too(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_the_fault_of_429_reports_it_too(self, caller: Caller, sandbox: Sandbox) -> None:
         """The fault 429 reports the bucket of its operation."""
         sandbox.fail_next(Fault.HTTP_429)
 

@@ -12,6 +12,7 @@ from attrs import frozen
 from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.search import depth_first
+from datadog_caselinks.messages import needs_extra
 from datadog_caselinks.models import Entity
 
 # All lengths are in pixels.
@@ -81,9 +82,7 @@ def layered(entities: Iterable[Entity], edges: Sequence[Pair]) -> list[Layers]:
     try:
         from fast_sugiyama import from_edges
     except ModuleNotFoundError:
-        raise ConfigurationError(
-            "this picture needs the extra pictures; run: pip install 'datadog_caselinks[pictures]'"
-        ) from None
+        raise ConfigurationError(needs_extra("this picture", "pictures")) from None
     entities = list(entities)
     neighbours: dict[Entity, list[Entity]] = defaultdict(list)
     for left, right in edges:

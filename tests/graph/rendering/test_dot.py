@@ -64,7 +64,7 @@ def test_forms_and_lines() -> None:
     assert text.count("↻ blocks") == 2
 
 
-def test_colours_tell_types() -> None:
+def test_colours_show_types() -> None:
     """Each entity type, including an unknown one, has a colour of its own."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
     strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))

@@ -103,7 +103,7 @@ def test_a_large_graph_is_tidy(many: LinkGraph) -> None:
     assert plan.height < fullest * 130
 
 
-def test_parents_stand_at_the_left() -> None:
+def test_parents_are_at_the_left() -> None:
     """Parents are at the left of their children, even if they are read later or far away."""
     plan = layout(graph("b BLOCKS a", "c BLOCKS b", "c CAUSES a", "d RELATES_TO c"))
 
@@ -234,7 +234,7 @@ def test_a_box_has_room_for_its_ports() -> None:
     assert box.y < levels[0] < levels[-1] < box.y + box.height
 
 
-def test_parts_stand_side_by_side() -> None:
+def test_parts_are_side_by_side() -> None:
     """Unconnected parts are side by side, the root's part first, and wrap into further rows."""
     plan = layout(graph("a BLOCKS b", "c BLOCKS d", "e BLOCKS f"))
     tops = [(plan.boxes[entity(name)].x, plan.boxes[entity(name)].y) for name in "ace"]
@@ -268,7 +268,7 @@ def test_a_title_that_is_too_long() -> None:
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the layout library, the error names the extra."""
     monkeypatch.setitem(sys.modules, "fast_sugiyama", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'datadog_caselinks\[pictures\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[pictures\]'"):
         layout(LinkGraph(Entity("a", "CASE"), ()))
 
 

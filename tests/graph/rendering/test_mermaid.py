@@ -56,7 +56,7 @@ def test_everything_is_there(hostile: LinkGraph) -> None:
     assert len(lines) == 1 + len(nodes) + len(links) + len(classes) + 2
 
 
-def test_forms_tell_types_and_lines_tell_cycles() -> None:
+def test_shapes_show_types_and_lines_show_cycles() -> None:
     """Shapes show the entity types and lines show cycles, so that no colour is needed."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a RELATES_TO e", "a BLOCKS e", "e BLOCKS a")
     text = mermaid(made)
@@ -67,7 +67,7 @@ def test_forms_tell_types_and_lines_tell_cycles() -> None:
     assert "    linkStyle 4,5 " in text
 
 
-def test_colours_tell_types() -> None:
+def test_colours_show_types() -> None:
     """Each entity type, including an unknown one, has a class with a colour of its own."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
     strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))

@@ -34,19 +34,19 @@ def drawn(text: str, name: str) -> list[int]:
 def test_everything_is_there(demo: LinkGraph) -> None:
     """Each entity and each link is drawn once and in the data once, with the same number."""
     text = page(demo)
-    told = data(text)
+    reported = data(text)
     entities, links = demo.entities, demo.links
 
     assert drawn(text, "data-entity") == list(range(len(entities)))
     assert drawn(text, "data-link") == list(range(len(links)))
-    assert [each["id"] for each in told["entities"]] == [each.id for each in entities]
-    assert [each["title"] for each in told["entities"]] == [
+    assert [each["id"] for each in reported["entities"]] == [each.id for each in entities]
+    assert [each["title"] for each in reported["entities"]] == [
         demo.details[each].title if each in demo.details else "" for each in entities
     ]
-    assert [(entities[each["parent"]], entities[each["child"]]) for each in told["links"]] == [
+    assert [(entities[each["parent"]], entities[each["child"]]) for each in reported["links"]] == [
         (link.parent, link.child) for link in links
     ]
-    assert [tuple(links[each] for each in cycle) for cycle in told["cycles"]] == list(demo.cycles)
+    assert [tuple(links[each] for each in cycle) for cycle in reported["cycles"]] == list(demo.cycles)
 
 
 def test_nothing_becomes_markup(hostile: LinkGraph) -> None:
@@ -178,16 +178,16 @@ async def lit(tab: Tab) -> int:
 class TestInABrowser:
     """Behaviour of the page in Chromium; skipped without it."""
 
-    async def test_a_click_tells_all_links(self, shown: Show, demo: LinkGraph) -> None:
+    async def test_a_click_lists_all_links(self, shown: Show, demo: LinkGraph) -> None:
         """A click on a case highlights its neighbours and lists its links, and Escape closes the list."""
         tab = await shown(demo)
         await tab.click(box(demo, "SHOP-8"))
 
-        told = await tab.value("document.getElementById('details').innerText")
-        assert re.sub(r"\s+", " ", told.replace("\u00d7", "")).startswith(
-            "SHOP-8 Payment webhooks time out and are sent again case, closed"
+        reported = await tab.value("document.getElementById('details').innerText")
+        assert re.sub(r"\s+", " ", reported.replace("\u00d7", "")).startswith(
+            "SHOP-8 Payment webhooks time out and are retried case, closed"
         )
-        assert re.findall(r"(← causes|causes →)\s+(SHOP-\d+)", told) == [
+        assert re.findall(r"(← causes|causes →)\s+(SHOP-\d+)", reported) == [
             ("← causes", "SHOP-2"),
             ("causes →", "SHOP-4"),
         ]

@@ -29,8 +29,10 @@ def test_everything_is_there(demo: LinkGraph) -> None:
     }
     for number, each in enumerate(demo.entities):
         case = demo.details.get(each)
-        for told in (case.key, case.title, case.status.lower().replace("_", " ")) if case else (each.id[:8],):
-            assert told in texts(boxes[number])
+        for reported in (
+            (case.key, case.title, case.status.lower().replace("_", " ")) if case else (each.id[:8],)
+        ):
+            assert reported in texts(boxes[number])
 
 
 def test_each_line_has_its_name(demo: LinkGraph) -> None:
@@ -55,7 +57,7 @@ def test_names_are_written_out() -> None:
     assert "…" not in "".join(re.findall('class="label"[^<]*', text))
 
 
-def test_types_are_told_by_form() -> None:
+def test_types_have_symbols() -> None:
     """Each entity type, including an unknown one, has a symbol of its own, so that no colour is needed."""
     made = graph("a CAUSES i:b", "a CAUSES p:c", "a CAUSES g:d", "a CAUSES e")
     strange = CaseLink("new", entity("a"), "ORBITS", Entity("x", "ROCKET"))
@@ -72,7 +74,7 @@ def test_types_are_told_by_form() -> None:
     assert all(len(signs) == 1 for signs in by_type.values())
 
 
-def test_statuses_are_told_by_form(demo: LinkGraph) -> None:
+def test_statuses_have_symbols(demo: LinkGraph) -> None:
     """Each status has a symbol of its own: a circle, a half circle or a check mark."""
     root = read_svg(svg(demo))
     signs: dict[str, set[str]] = {}

@@ -38,7 +38,7 @@ def test_a_whole_one() -> None:
     )
 
 
-def test_looks_below_too() -> None:
+def test_searches_below_too() -> None:
     """An entity is described where it is nearest to the root, even if that is further below."""
     made = graph("a BLOCKS b", "a BLOCKS c", "b CAUSES c", "b BLOCKS d", "d BLOCKS c")
 
