@@ -550,7 +550,7 @@ class CaseLinksClient:
         new = await self._resolver.link(wanted)
         equal = [link for link in await self.list_links(new.parent) if identity(link) == identity(new)]
         if not equal:
-            raise NotFoundError(f"cannot delete {wanted}: there is no such link", status=404)
+            raise NotFoundError(f"cannot delete {wanted}: it does not exist", status=404)
         for link in equal:
             with contextlib.suppress(NotFoundError):  # it was deleted since
                 await self.delete_link(link)

@@ -416,6 +416,10 @@ class NewCaseLink:
         if parent.id == child.id and parent == child:
             raise InvalidLinkError(f"{parent} cannot be linked to itself")
 
+    def existing(self, id: str) -> CaseLink:
+        """Return this link as one that exists, with its id."""
+        return CaseLink(id, self.parent, self.relationship, self.child)
+
     def __str__(self) -> str:
         return f"{self.parent} {self.relationship} {self.child}"
 

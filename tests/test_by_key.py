@@ -199,7 +199,7 @@ class TestDelete:
         """``delete_link`` without a matching link raises ``NotFoundError``, and sends no delete."""
         with pytest.raises(NotFoundError) as caught:
             await client.delete_link(by)
-        assert str(caught.value) == f"cannot delete {by}: there is no such link"
+        assert str(caught.value) == f"cannot delete {by}: it does not exist"
         assert caught.value.status == 404
         assert "DELETE" not in {each.method for each in sandbox.requests}
 

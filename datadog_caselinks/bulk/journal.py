@@ -151,7 +151,7 @@ class Journal:
         try:
             begin = Write(key, LinkStatus.AMBIGUOUS, keys=_keys(new, wanted))
             previous, link_id = await self._begin(begin)
-            link = CaseLink(link_id, new.parent, new.relationship, new.child) if link_id else None
+            link = new.existing(link_id) if link_id else None
             undone_id = None
             if link and previous not in LINKED:
                 undone_id, link = link.id, None

@@ -186,7 +186,7 @@ class KnownLinks:
             self._refuse(first)
             ids = await self._ids(second)
         link_id = ids.get(identity(new))
-        return None if link_id is None else CaseLink(link_id, new.parent, new.relationship, new.child)
+        return None if link_id is None else new.existing(link_id)
 
     def is_listed_by(self, list_ids: ListIdsFunc) -> bool:
         """Return whether ``list_ids`` lists the links here. Another client's may be those of another site."""

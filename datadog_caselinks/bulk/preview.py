@@ -90,7 +90,7 @@ class Previewer:
             if self._is_repeated(key):
                 return Repeated(wanted, new, index)
             if link_id := self._recorded.get(key):
-                found: CaseLink | None = CaseLink(link_id, new.parent, new.relationship, new.child)
+                found: CaseLink | None = new.existing(link_id)
             else:
                 found = await self._find(new, end)
         except CaseLinksError as error:

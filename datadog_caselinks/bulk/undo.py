@@ -102,7 +102,7 @@ async def open_undo(
     async with Journal(run, site=site) as journal:
         records = await journal.records(_may_be_created)
         links = (
-            CaseLink(record.link_id, record.new.parent, record.new.relationship, record.new.child)
+            record.new.existing(record.link_id)
             for record in records
             if record.link_id and not record.found_by_lookup
         )

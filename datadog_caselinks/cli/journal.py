@@ -12,7 +12,7 @@ from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.records import link_record, records, wanted_record
 from datadog_caselinks.cli.run import Settings, with_settings
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.models import CaseLink, LinkStatus
+from datadog_caselinks.models import LinkStatus
 
 _STATUSES: Final = (LinkStatus.AMBIGUOUS, LinkStatus.CREATED, LinkStatus.ALREADY_LINKED, LinkStatus.FAILED)
 
@@ -63,7 +63,7 @@ def _as_row(record: JournalRecord) -> list[str]:
 
 def _as_json(record: JournalRecord) -> dict[str, object]:
     new = record.new
-    link = CaseLink(record.link_id, new.parent, new.relationship, new.child) if record.link_id else new
+    link = new.existing(record.link_id) if record.link_id else new
     return {
         "outcome": record.status,
         "at": record.at.isoformat(),

@@ -168,11 +168,21 @@ def _assignments(variables: dict[str, str], *, is_windows: bool) -> str:
 
 
 async def _run(server: Sandbox, command: tuple[str, ...]) -> int:
+    process: asyncio.subprocess.Process | None = None
+    is_ending = False
+
+    def end(_: signal.Signals) -> None:
+        nonlocal is_ending
+        is_ending = True
+        if process:
+            process.terminate()
+
     async with server:
         environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         # Ctrl-C reaches the command too, which may still need the server while it shuts down.
-        with on_signals(lambda _: None, signal.SIGINT):
+        with on_signals(lambda _: None, signal.SIGINT), on_signals(end, *ending_signals()):
             process = await asyncio.create_subprocess_exec(*command, env=environment | server.environment)
-            with on_signals(lambda _: process.terminate(), *ending_signals()):
-                status = await process.wait()
+            if is_ending:  # a signal arrived while the command started
+                process.terminate()
+            status = await process.wait()
         return status if status >= 0 else 128 - status  # the status that shells report for a signal

@@ -221,7 +221,7 @@ def decode_link(body: bytes, new: NewCaseLink) -> CaseLink:
     """
     resource = _decode(body, LinkDocument).data
     if resource.attributes == _attributes(new):
-        return CaseLink(resource.id, new.parent, new.relationship, new.child)
+        return new.existing(resource.id)
     return _link(resource)
 
 

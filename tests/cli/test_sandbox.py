@@ -180,6 +180,29 @@ async def test_a_signal_ends_the_command_and_then_the_sandbox(tmp_path: Path, nu
     assert os.listdir(tmp_path) == ["links.db"]
 
 
+async def test_a_signal_while_the_command_starts() -> None:
+    """A signal that arrives while the command of the sandbox starts ends the command too."""
+    starts = """
+import asyncio, os, signal, sys
+start = asyncio.create_subprocess_exec
+
+async def start_slowly(*arguments, **options):
+    process = await start(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(9):
+        await asyncio.sleep(0)
+    return process
+
+asyncio.create_subprocess_exec = start_slowly
+sys.argv[1:] = ["sandbox", "--", sys.executable, "-c", "import time; time.sleep(600)"]
+from datadog_caselinks.cli import main
+main()
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", starts, stdout=PIPE, stderr=PIPE)
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (128 + signal.SIGTERM, b"", b"")
+
+
 async def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """Under nohup, the sandbox and its command survive SIGHUP."""
     waiting = "import time; print('up'); time.sleep(600)"
