@@ -22,7 +22,7 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import CaseLinksError, ParameterError
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink
-from datadog_caselinks.references import name_of
+from datadog_caselinks.references import name_of, relationship_in_words
 
 _MAX_CASES: Final = 100
 """The maximum number of cases whose keys are looked up, each with a request."""
@@ -107,7 +107,8 @@ def _show(screen: Screen, settings: Settings, undo: Undo, cases: Known) -> None:
 
 
 def _named(link: CaseLink, cases: Known) -> str:
-    return f"{name_of(link.parent, cases)} {link.relationship} {name_of(link.child, cases)}"
+    words = relationship_in_words(link.relationship)
+    return f"{name_of(link.parent, cases)} {words} {name_of(link.child, cases)}"
 
 
 class _Deletion:
@@ -153,7 +154,10 @@ class _Deletion:
         if self._total:
             self._screen.note(f"{self._summary}.")
         if left := self._total - self._counts.total():
-            self._screen.problem(f"Stopped: {counted(left, 'link')} not deleted for the same reason.")
+            reason = str(self._last_error).rstrip(".")
+            self._screen.problem(
+                f"Stopped: {reason}. {counted(left, 'link')} not deleted for the same reason."
+            )
         if self._failures:
             first = longer_wait(self._last_error, self._max_wait) or "fix the problem"
             self._screen.problem(to_continue(_THE_REST, first=first))
