@@ -110,7 +110,7 @@ def bulk(
         if attempts is None
         else RetryPolicy(max_wait=settings.max_wait, max_attempts=attempts)
     )
-    options = ClientOptions(max_concurrency=concurrency or _default_concurrency(settings.rate), retry=policy)
+    options = ClientOptions(max_concurrency=concurrency or default_concurrency(settings.rate), retry=policy)
     with (
         open_input(file) as stream,
         records(screen, settings.output) as writer,
@@ -159,7 +159,7 @@ def bulk(
     context.exit(report.exit_status)
 
 
-def _default_concurrency(rate: Rate | None) -> int:
+def default_concurrency(rate: Rate | None) -> int:
     """Return how many links to have in progress.
 
     At a slow rate, many at once would all be looked up before the first of them is created.

@@ -417,7 +417,7 @@ class TestOutput:
         async with client.undo(output) as undo:
             assert undo.links == (sure,)
             assert undo.ambiguous == (
-                "line 3 (SHOP-1 BLOCKS SHOP-3) may have been created: this version does not know the outcome "
+                "line 3 (SHOP-1 blocks SHOP-3) may have been created: this version does not know the outcome "
                 "'adopted'",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -68,15 +69,31 @@ async def test_no_line_waits_for_a_slow_one(
     assert shown(capsys) == [2]
 
 
-async def test_ids_are_aligned(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
-    """The ids of all links are in one column, unless a link is very long."""
+async def test_ids_are_aligned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, the ids of all links are in one column, unless a link is very long."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    lines = OutcomeLines(Screen(), None, has_lines=True)
     short, long = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
-    for new in (short, long):
-        lines.expect(new)
+    for number, new in ((9, short), (10, long)):
+        lines.expect(new, number)
     for index, new in enumerate((short, long)):
-        lines.add(index, {}, OutcomeLine("✓", new, "id"))
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.index("id") == second.index("id") == len(f"✓ {some_id(1)} parent of {some_id(2)}  ")
+        lines.add(index, {}, OutcomeLine("✓", new, "id", number=9 + index))
+    out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    first, second = out.splitlines()
+    assert first.index("id") == second.index("id") == len(f"line 10  ✓ {some_id(1)} parent of {some_id(2)}  ")
+    assert (first[:11], second[:11]) == ("line 9   ✓ ", "line 10  ✓ ")
+
+
+async def test_programs_get_columns(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal, tabs separate sign and link, id, and outcome, whatever the length of a link."""
+    lines.add(0, {}, OutcomeLine("✓", link(1), "id-1"))
+    lines.add(
+        1, {}, OutcomeLine("+", case(some_id(1)).parent_of(case(some_id(2))), note="would create", number=7)
+    )
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [
+        [f"✓ {some_id(1)} blocks {some_id(101)}", "id-1", "created"],
+        ["line 7", f"+ {some_id(1)} parent of {some_id(2)}", "", "would create"],
+    ]
 
 
 async def test_no_id_is_lost_if_a_line_cannot_be_written(
@@ -97,7 +114,7 @@ async def test_no_id_is_lost_if_a_line_cannot_be_written(
 class FullDisk(Screen):
     """A screen whose standard output cannot be written to."""
 
-    def data(self, line: object) -> None:
+    def data(self, line: object, row: object = None) -> None:
         raise OutputError("no space left")
 
 
