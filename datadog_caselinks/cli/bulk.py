@@ -116,7 +116,7 @@ def bulk(
         records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
-        outcomes = _outcome_lines(screen, writer, settings)
+        outcomes = _outcome_lines(screen, writer, settings, has_lines=dry_run)
         if dry_run:
             trial = DryRun(screen, outcomes, strict, looks_up=not no_lookup)
             try:
@@ -169,10 +169,10 @@ def default_concurrency(rate: Rate | None) -> int:
     return min(DEFAULT_CONCURRENCY, math.ceil(rate.requests / rate.seconds))
 
 
-def _outcome_lines(screen: Screen, writer: Records, settings: Settings) -> OutcomeLines:
-    """Return what shows the outcomes: no lines beside a progress bar, unless ``--verbose`` asks for them."""
+def _outcome_lines(screen: Screen, writer: Records, settings: Settings, *, has_lines: bool) -> OutcomeLines:
+    """Return what shows the outcomes: no lines beside a progress bar, unless asked for."""
     is_table = settings.output == "table"
-    has_lines = settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
+    has_lines |= settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
     return OutcomeLines(
         screen,
         None if is_table or settings.quiet else writer,

@@ -231,7 +231,7 @@ def show_links(
     """
     if is_for_people(output):
         if links and not draw_links(links, cases, around, has_ids=has_ids):
-            screen.note("To see the ids of the links, use --ids.")
+            screen.note(f"To see the ids of the links: caselinks list {name_of(around, cases)} --ids")
         return
     with records(screen, output) as writer:
         for link in links:

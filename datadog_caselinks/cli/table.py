@@ -52,7 +52,7 @@ def draw_links(
             Text(link_id, style="dim"),
         ]
         table.add_row(*row[: len(names)])
-    needed = sum(widths) + 2 * len(widths)
+    needed = sum(widths) + 2 * (len(widths) - 1)
     if has_ids or any(is_uuid(row[2]) for row in rows):
         console.width = max(console.width, needed)
     console.print(table)

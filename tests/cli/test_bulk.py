@@ -623,6 +623,14 @@ class TestDryRun:
         assert records[4]["link"]["id"] == existing.id
         assert "--no-lookup" not in done.err
 
+    async def test_a_terminal_shows_the_lines(self, sandbox: Sandbox, file: Path) -> None:
+        """On a terminal, a dry run shows each line, unlike a run: to see them is what it is for."""
+        status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--dry-run", str(file))
+        assert status == 0
+        assert f"+ {A} blocks {B}" in shown
+        status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--dry-run", "--quiet", str(file))
+        assert A not in shown
+
     async def test_the_options_of_the_run_can_stay(self, sandbox: Sandbox, tmp_path: Path) -> None:
         """A dry run writes no file, and with --strict it says that the run would send nothing."""
         file = tmp_path / "links.csv"

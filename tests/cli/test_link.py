@@ -234,7 +234,7 @@ class TestList:
         assert line.split()[:4] == ["↔", "relates", "to", "SHOP-1"]
         assert "…" in line
         assert sandbox.links[0].id[:8] not in shown
-        assert note == "To see the ids of the links, use --ids."
+        assert note == "To see the ids of the links: caselinks list SHOP-2 --ids"
 
     @pytest.mark.parametrize("columns", [40, 80, 119, 120])
     async def test_no_id_is_shortened(self, sandbox: Sandbox, one: StoredCase, columns: int) -> None:
@@ -251,6 +251,14 @@ class TestList:
             pointing_at(sandbox), "create", "SHOP-1", "causes", some_id(3), columns=columns
         )
         assert sandbox.links[-1].id in shown
+
+    async def test_80_columns_are_enough(self) -> None:
+        """In a terminal with 80 columns, each link has one line, also with the UUID of a page."""
+        _, shown = await on_terminal(environment(), "list", "--sandbox", "SHOP-2", columns=80)
+        _, *links, _ = shown.splitlines()
+        assert len(links) == 9
+        assert "9c048dd7-a08a-5660-98d8-7eb97716757d" in links[0]
+        assert all(line[0] in "←→↔" for line in links)
 
     async def test_the_demo_needs_no_keys(self) -> None:
         """With --sandbox, list reads the demo of a local Datadog and needs no keys."""

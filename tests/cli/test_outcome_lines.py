@@ -36,7 +36,7 @@ def add(lines: OutcomeLines, *numbers: int) -> None:
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[int]:
     """Return the numbers of the links whose lines appeared since the last call."""
-    return [int(line.rpartition("id-")[2]) for line in capsys.readouterr().out.splitlines()]
+    return [int(line.split("\t")[1].removeprefix("id-")) for line in capsys.readouterr().out.splitlines()]
 
 
 async def test_lines_are_in_the_order_of_the_file(

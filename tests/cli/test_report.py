@@ -112,5 +112,8 @@ def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[s
     report.add(Failed(NEW, unclear(during_outage=True), 1))
     report.summarize()
     err = capsys.readouterr().err
-    assert err.count("ambiguous: perhaps") == 2
-    assert "Stopped: no later line was sent." in err
+    assert [line for line in err.splitlines() if ": ambiguous: perhaps" in line] == [
+        "line 2: ambiguous: perhaps",
+        "line 3: ambiguous: perhaps",
+        "Stopped: line 3: ambiguous: perhaps. No later line was sent.",
+    ]
