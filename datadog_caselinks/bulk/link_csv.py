@@ -156,7 +156,10 @@ class Header:
 
     def cells(self, text: str) -> list[str]:
         """Return the cells of a row, without empty ones beyond the header."""
-        cells = self._splitter.split(text)
+        try:
+            cells = self._splitter.split(text)
+        except LinkFileError:
+            cells = self._splitter.split(self._without_reason(text))  # the error is that of the row itself
         while len(cells) > len(self.columns) and not cells[-1].strip():
             cells.pop()
         return cells

@@ -19,7 +19,7 @@ from datadog_caselinks.references import Details, Resolver, address_of, name_of,
 
 
 @click.command(epilog="Example: caselinks find --sandbox 'configuration -status:closed'")
-@click.argument("query")
+@click.argument("words", metavar="QUERY", nargs=-1, required=True)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -28,7 +28,7 @@ from datadog_caselinks.references import Details, Resolver, address_of, name_of,
     help="Maximum number of cases.",
 )
 @with_settings()
-def find(query: str, limit: int, settings: Settings) -> None:
+def find(words: tuple[str, ...], limit: int, settings: Settings) -> None:
     """Find cases (work items) by their text, or by a filter.
 
     QUERY is a text such as "payment webhooks", or a filter as in Datadog's search, such
@@ -38,6 +38,7 @@ def find(query: str, limit: int, settings: Settings) -> None:
     Newest first. Without a terminal the columns, separated by tabs, are: key, title,
     status, priority, UUID.
     """
+    query = " ".join(words)
     screen = Screen(quiet=settings.quiet)
 
     async def search() -> None:

@@ -113,7 +113,8 @@ def graph(
     """Draw the links around entities as a tree, Mermaid, DOT, SVG, or an HTML page.
 
     ENTITY is as for list, QUERY as for find. The page can be searched and zoomed, has clickable links,
-    and works offline. SVG and HTML need the extra "pictures".
+    and works offline. SVG and HTML need the extra "pictures". For a PNG, write an SVG, and
+    convert it: cairosvg -s 2 outage.svg -o outage.png (pip install cairosvg).
 
     \b
     --output json    one object: entities, links, cycles
@@ -210,7 +211,8 @@ def _format_of(file: str) -> str:
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
         picture = Path(file).with_suffix(".svg")
-        hint = f". For a PNG, use -o {picture}, then run: cairosvg -s 2 {picture} -o {file}"
+        command = f"cairosvg -s 2 {picture} -o {file}"
+        hint = f". For a PNG, use -o {picture}, then run: {command} (pip install cairosvg)"
         raise ParameterError(
             f"cannot derive the format from the name {file}: use one of {known}, or --format"
             + hint * (suffix == ".png")

@@ -45,7 +45,7 @@ _NOT_DELETED: Final = "not_deleted"
 def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: Settings) -> None:
     """Delete the links that RUN created, and no others, after showing them.
 
-    RUN is the journal of a bulk run, or the output of bulk --output jsonl. Links that
+    RUN is the journal of a run (bulk --journal RUN FILE), or the output of bulk --output jsonl. Links that
     existed before the run, or that may be somebody else's, are kept. Links that are gone
     already are no error, so undo can be repeated. With the same journal, bulk creates
     the deleted links again.
