@@ -39,9 +39,10 @@ class OutcomeLine:
     number: int | None = None
 
     def text(self, width: int, number_width: int = 0) -> Text:
-        """Return the line, with the id after ``width`` characters of the link."""
+        """Return the line, with the id after ``width`` characters of the link, or instead with a number."""
         number = "" if self.number is None else f"line {self.number:<{number_width}}  "
-        details = (f"  {cell}" for cell in (one_line(self.link_id), self.note) if cell)
+        link_id = "" if number else one_line(self.link_id)  # both would not fit into 80 columns
+        details = (f"  {cell}" for cell in (link_id, self.note) if cell)
         link = f" {link_in_words(self.new):<{width}}"
         sign = self.sign, _STYLES.get(self.sign, "")
         return Text.assemble((number, "dim"), sign, link, *((each, "dim") for each in details))

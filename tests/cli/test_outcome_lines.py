@@ -69,19 +69,43 @@ async def test_no_line_waits_for_a_slow_one(
     assert shown(capsys) == [2]
 
 
-async def test_ids_are_aligned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal, the ids of all links are in one column, unless a link is very long."""
+@pytest.fixture
+def on_screen(monkeypatch: pytest.MonkeyPatch) -> OutcomeLines:
+    """Return lines for people, as on a terminal."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    lines = OutcomeLines(Screen(), None, has_lines=True)
-    short, long = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
-    for number, new in ((9, short), (10, long)):
-        lines.expect(new, number)
-    for index, new in enumerate((short, long)):
-        lines.add(index, {}, OutcomeLine("✓", new, "id", number=9 + index))
-    out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-    first, second = out.splitlines()
-    assert first.index("id") == second.index("id") == len(f"line 10  ✓ {some_id(1)} parent of {some_id(2)}  ")
-    assert (first[:11], second[:11]) == ("line 9   ✓ ", "line 10  ✓ ")
+    return OutcomeLines(Screen(), None, has_lines=True)
+
+
+def two_lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Return the two lines that appeared, without colours."""
+    first, second = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    return first, second
+
+
+SHORT, LONG = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
+
+
+async def test_ids_are_aligned(on_screen: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, the ids of all links are in one column, unless a link is very long."""
+    for new in (SHORT, LONG):
+        on_screen.expect(new, 2)
+    for index, new in enumerate((SHORT, LONG)):
+        on_screen.add(index, {}, OutcomeLine("✓", new, "id"))
+    first, second = two_lines(capsys)
+    assert first.index("id") == second.index("id") == len(f"✓ {some_id(1)} parent of {some_id(2)}  ")
+
+
+async def test_numbers_are_aligned(on_screen: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, a line with its number is aligned too, and has no id, which would not fit."""
+    for number, new in ((9, SHORT), (10, LONG)):
+        on_screen.expect(new, number)
+    for number, new in ((9, SHORT), (10, LONG)):
+        on_screen.add(number, {}, OutcomeLine("=", new, "id", "already linked", number))
+    on_screen.release()
+    first, second = two_lines(capsys)
+    width = len(f"line 10  = {some_id(1)} parent of {some_id(2)}  ")
+    assert first[width:] == second[width:] == "already linked"
+    assert (first[:11], second[:11]) == ("line 9   = ", "line 10  = ")
 
 
 async def test_programs_get_columns(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
