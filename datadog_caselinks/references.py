@@ -30,6 +30,7 @@ from datadog_caselinks.models import (
     PREFIXES,
     Case,
     CaseKey,
+    CaseLink,
     Entity,
     EntityType,
     Incident,
@@ -239,6 +240,11 @@ def relationship_in_words(relationship: str, *, from_child: bool = False) -> str
     return known.get(relationship) or f"{'← ' * from_child}{in_words(relationship)}"
 
 
+def link_in_words(link: WantedLink | CaseLink) -> str:
+    """Return ``link`` for people, with its ends as written, such as ``SHOP-1 parent of SHOP-2``."""
+    return f"{named(link.parent)} {relationship_in_words(link.relationship)} {named(link.child)}"
+
+
 @functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships
 def _relationship(given: str) -> tuple[Relationship, bool]:
     """Return the relationship, and whether its ends must be swapped."""
@@ -251,7 +257,8 @@ def _relationship(given: str) -> tuple[Relationship, bool]:
             return relationship, is_swapped != is_backward
     near = " or ".join(_near_misses(words))
     hint = f"did you mean {near}? Use" if near else "use"
-    raise InvalidLinkError(f"unknown relationship {quoted(given)}; {hint} one of {', '.join(Relationship)}")
+    known = ", ".join(map(relationship_in_words, Relationship))
+    raise InvalidLinkError(f"unknown relationship {quoted(given)}; {hint} one of {known}")
 
 
 def _near_misses(words: str) -> list[str]:

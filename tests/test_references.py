@@ -522,7 +522,8 @@ class TestParseLink:
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, written: str, child: str) -> None:
         """An unknown relationship is refused with the known ones, with or without a key in the link."""
         with pytest.raises(
-            InvalidLinkError, match=rf"^unknown relationship '{written}'; use one of RELATES_TO"
+            InvalidLinkError,
+            match=rf"^unknown relationship '{written}'; use one of relates to, causes, blocks",
         ):
             parse_link("SHOP-1", written, child)
 
@@ -544,7 +545,7 @@ class TestParseLink:
         with pytest.raises(InvalidLinkError) as caught:
             parse_link("SHOP-1", written, "SHOP-2")
         assert str(caught.value).startswith(
-            f"unknown relationship {written!r}; did you mean {near}? Use one of RELATES_TO, "
+            f"unknown relationship {written!r}; did you mean {near}? Use one of relates to, "
         )
 
     @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ DELIMITERS: Final = (",", ";", "\t")
 """The delimiters that are found from the header."""
 
 REASON: Final = "rejected_because"
-"""The first column in a file of rejected lines. It is ignored when the file is read again."""
+"""The last column in a file of rejected lines. It is ignored when the file is read again."""
 
 NOT_TEXT: Final = "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
 
@@ -114,10 +114,17 @@ class _Splitter:
             raise _OpenQuoteError(len(cells))
         raise LinkFileError("is not valid CSV: text follows a closing quotation mark")
 
-    def without_first(self, text: str) -> str:
-        """Return ``text`` without its first cell."""
-        match = self._cell.match(text)
-        return text[match.end() :] if match else text
+    def raw_cells(self, text: str) -> list[str]:
+        """Return the cells of a row as written, or no cells if the row is not valid CSV."""
+        cells = []
+        position = 0
+        while match := self._cell.match(text, position):
+            end = match[3]
+            cells.append(match[0].removesuffix(end))
+            if not end:
+                return cells
+            position = match.end()
+        return []
 
 
 @frozen
@@ -149,7 +156,10 @@ class Header:
 
     def cells(self, text: str) -> list[str]:
         """Return the cells of a row, without empty ones beyond the header."""
-        cells = self._splitter.split(text)
+        try:
+            cells = self._splitter.split(text)
+        except LinkFileError:
+            cells = self._splitter.split(self._without_reason(text))  # the error is that of the row itself
         while len(cells) > len(self.columns) and not cells[-1].strip():
             cells.pop()
         return cells
@@ -183,12 +193,24 @@ class Header:
             return CsvRow(number, text, self, error)
 
     def rejected(self, text: bytes, reason: str) -> bytes:
-        """Return the row ``text`` with ``reason`` as its first cell."""
-        row = decoded(text)
-        if self._has_reason:
-            row = self._splitter.without_first(row)
+        """Return the row ``text`` with ``reason`` as its last cell, in place of an earlier reason."""
+        row = self._without_reason(decoded(text))
         escaped = reason.replace('"', '""')
-        return f'"{escaped}"{self._splitter.delimiter}{row}{self._line_end}'.encode(errors="surrogateescape")
+        return f'{row}{self.delimiter}"{escaped}"{self._line_end}'.encode(errors="surrogateescape")
+
+    def _without_reason(self, row: str) -> str:
+        """Return ``row`` with a cell for each column before the reason; more only if they are not empty."""
+        cells = self._splitter.raw_cells(row)
+        if not cells:
+            return (
+                re.sub(rf'{re.escape(self.delimiter)}"(?:[^"]|"")*+"\Z', "", row) if self._has_reason else row
+            )
+        while len(cells) > len(self.columns) and not cells[-1].strip(' \t"'):
+            cells.pop()
+        own = len(self.columns) - self._has_reason
+        if self._has_reason and len(cells) > own:
+            cells.pop()
+        return self.delimiter.join(cells + [""] * (own - len(cells)))
 
 
 @frozen
@@ -452,11 +474,11 @@ class CsvRows:
     ) -> Header:
         if twice := [name for name in COLUMNS if columns.count(name) > 1]:
             raise LinkFileError(f"the header contains {twice[0]} twice")
-        has_reason = names[0].strip() == REASON
+        has_reason = names[-1].strip() == REASON
         line_end = "\r\n" if self._held[-1][1].endswith(b"\r") else "\n"
         declaration = f"sep={self._declared}{line_end}" if self._declared else ""
-        reason = "" if has_reason else f"{REASON}{splitter.delimiter}"
-        head = self._mark + f"{declaration}{reason}".encode() + text + line_end.encode()
+        reason = "" if has_reason else f"{splitter.delimiter}{REASON}"
+        head = self._mark + declaration.encode() + text + f"{reason}{line_end}".encode()
         return Header(columns, head, splitter, line_end, has_reason)
 
 

@@ -21,6 +21,7 @@ from datadog_caselinks.concurrency import Progress, map_concurrently
 from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, JournalError
 from datadog_caselinks.messages import one_line, quoted
 from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, WantedLink, is_uuid
+from datadog_caselinks.references import link_in_words, relationship_in_words
 
 _DATABASE: Final = b"SQLite format 3\0"
 """The first bytes of a journal."""
@@ -124,13 +125,14 @@ async def _look_up(
     """Return what is known of each link that the run may have created; nothing of one that is not there."""
 
     async def describe(new: NewCaseLink) -> str:
+        words = link_in_words(unsure[new])
         try:
             link = await known.find(new, "parent")
         except CaseLinksError as error:
-            return f"{unsure[new]} may have been created, and cannot be looked up: {error}"
+            return f"{words} may have been created, and cannot be looked up: {error}"
         if link is None:
             return ""
-        return f"{unsure[new]} exists with the id {link.id}, and another process may have created it"
+        return f"{words} exists with the id {link.id}, and another process may have created it"
 
     await asyncio.sleep(wait)
     async with known:
@@ -235,4 +237,7 @@ def _description(record: Any, number: int) -> str:
     """Return what a record says of its link: the link as the file of the run wrote it, and its line."""
     line = f"line {record.get('line', number)}"
     names = [record.get(name) for name in ("parent", "relationship", "child")]
-    return f"{line} ({one_line(' '.join(names))})" if all(isinstance(name, str) for name in names) else line
+    if not all(isinstance(name, str) for name in names):
+        return line
+    parent, relationship, child = names
+    return f"{line} ({one_line(f'{parent} {relationship_in_words(relationship)} {child}')})"

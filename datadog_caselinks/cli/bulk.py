@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, ClientOptions
 from datadog_caselinks.errors import JournalError, LinkFileError, ParameterError
 from datadog_caselinks.messages import counted, quoted
+from datadog_caselinks.rate import Rate
 from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
 
 
@@ -43,9 +45,8 @@ from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
     "--concurrency",
     type=click.IntRange(1, 1000),
     metavar="N",
-    default=DEFAULT_CONCURRENCY,
-    show_default=True,
-    help="Maximum number of requests in flight.",
+    help=f"Maximum number of links in progress. Default: {DEFAULT_CONCURRENCY}, or with --rate "
+    "the requests per second, if that is less.",
 )
 @click.option(
     "--attempts",
@@ -81,7 +82,7 @@ def bulk(
     file: str,
     file_options: FileOptions,
     strict: bool,
-    concurrency: int,
+    concurrency: int | None,
     attempts: int | None,
     no_lookup: bool,
     dry_run: bool,
@@ -99,6 +100,9 @@ def bulk(
     optional columns parent_type and child_type are the types of plain UUIDs; the
     default is CASE.
 
+    Without a terminal the columns, separated by tabs, are: sign and link, id of the
+    link, and outcome. With --dry-run the number of the line is before them.
+
     The exit status is 0 if every link is created or already linked, 1 if some are
     not, 2 if nothing was sent, and above 128 if a signal ended the run.
     """
@@ -108,13 +112,13 @@ def bulk(
         if attempts is None
         else RetryPolicy(max_wait=settings.max_wait, max_attempts=attempts)
     )
-    options = ClientOptions(max_concurrency=concurrency, retry=policy)
+    options = ClientOptions(max_concurrency=concurrency or default_concurrency(settings.rate), retry=policy)
     with (
         open_input(file) as stream,
         records(screen, settings.output) as writer,
         logging_to(screen, settings),
     ):
-        outcomes = _outcome_lines(screen, writer, settings)
+        outcomes = _outcome_lines(screen, writer, settings, has_lines=dry_run)
         if dry_run:
             trial = DryRun(screen, outcomes, strict, looks_up=not no_lookup)
             try:
@@ -157,10 +161,20 @@ def bulk(
     context.exit(report.exit_status)
 
 
-def _outcome_lines(screen: Screen, writer: Records, settings: Settings) -> OutcomeLines:
-    """Return what shows the outcomes: no lines beside a progress bar, unless ``--verbose`` asks for them."""
+def default_concurrency(rate: Rate | None) -> int:
+    """Return how many links to have in progress.
+
+    At a slow rate, many at once would all be looked up before the first of them is created.
+    """
+    if rate is None:
+        return DEFAULT_CONCURRENCY
+    return min(DEFAULT_CONCURRENCY, math.ceil(rate.requests / rate.seconds))
+
+
+def _outcome_lines(screen: Screen, writer: Records, settings: Settings, *, has_lines: bool) -> OutcomeLines:
+    """Return what shows the outcomes: no lines beside a progress bar, unless asked for."""
     is_table = settings.output == "table"
-    has_lines = settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
+    has_lines |= settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
     return OutcomeLines(
         screen,
         None if is_table or settings.quiet else writer,

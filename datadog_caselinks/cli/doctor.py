@@ -115,7 +115,7 @@ def _draw(console: Console, finding: Finding) -> None:
     sign, style = _SIGNS[finding.state]
     row = Table.grid(padding=(0, 2))
     row.add_column(width=1)
-    row.add_column(width=11)
+    row.add_column(width=13)
     row.add_column(overflow="fold")
     message = one_line(finding.message, limit=1000)
     row.add_row(

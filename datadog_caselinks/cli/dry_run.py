@@ -41,7 +41,7 @@ class DryRun:
     _looks_up: bool
     _counts: Counter[str] = field(factory=Counter, init=False)
     _numbers: dict[int, int] = field(factory=dict, init=False)  # of lines, by the index of the link
-    _is_stopped: bool = field(default=False, init=False)
+    _stopped_by: str = field(default="", init=False)  # the message about an error that every line would have
 
     async def run(
         self,
@@ -56,7 +56,7 @@ class DryRun:
         async with contextlib.aclosing(client.preview_links(self._links(lines), journal=journal)) as outcomes:
             async for outcome in outcomes:
                 self._add(outcome)
-                if self._is_stopped or self._outcomes.failure:
+                if self._stopped_by or self._outcomes.failure:
                     break
         self._outcomes.release()
         if self._outcomes.failure:
@@ -70,7 +70,7 @@ class DryRun:
                 self._screen.problem(f"line {line.number}: {line.reason}")
                 self._outcomes.add_record(malformed_record(line))
                 continue
-            self._outcomes.expect(line.new)
+            self._outcomes.expect(line.new, line.number)
             self._numbers[index] = line.number
             index += 1
             yield line.new
@@ -81,20 +81,22 @@ class DryRun:
             status = str(LinkStatus.FAILED)
             shown = None
             details = error_record(outcome.error)
-            self._screen.problem(f"line {number}: {with_keys(outcome.new, outcome.error)}")
+            message = f"line {number}: {with_keys(outcome.new, outcome.error)}"
+            self._screen.problem(message)
             has_found = self._counts.total() > sum(self._counts[status] for status in _FAILURES)
-            self._is_stopped = would_fail_all(outcome.error, has_created=has_found)
+            if would_fail_all(outcome.error, has_created=has_found):
+                self._stopped_by = message
         else:
             details = {"link": link_record(outcome.link, {})}
             if isinstance(outcome, AlreadyLinked):
                 status = LinkStatus.ALREADY_LINKED
-                shown = OutcomeLine("=", outcome.new, outcome.link.id, label(status))
+                shown = OutcomeLine("=", outcome.new, outcome.link.id, label(status), number)
             elif isinstance(outcome, WouldCreate):
                 status = _WOULD_CREATE
-                shown = OutcomeLine("+", outcome.new, note=label(status))
+                shown = OutcomeLine("+", outcome.new, note=label(status), number=number)
             else:
                 status = _REPEATED
-                shown = OutcomeLine("=", outcome.new, note=label(status))
+                shown = OutcomeLine("=", outcome.new, note=label(status), number=number)
         self._count(status)
         record = {"line": number, "outcome": status, **wanted_record(outcome.new), **details}
         self._outcomes.add(outcome.index, record, shown)
@@ -110,8 +112,9 @@ class DryRun:
         for status in (LinkStatus.ALREADY_LINKED, _REPEATED, *_FAILURES):
             if self._counts[status]:
                 totals.append(f"{self._counts[status]} {label(status)}")
-        if self._is_stopped:
-            self._screen.problem("Stopped: every further line would fail for the same reason.")
+        if self._stopped_by:
+            reason = self._stopped_by.rstrip(".")
+            self._screen.problem(f"Stopped: {reason}. Every further line would fail for the same reason.")
         elif self._strict and self._counts[LinkStatus.MALFORMED]:
             self._screen.problem("With --strict, nothing would be sent, because a line is malformed.")
         if not self._looks_up and (self._counts[LinkStatus.ALREADY_LINKED] or self._counts[_REPEATED]):

@@ -19,7 +19,7 @@ from datadog_caselinks.references import Details, Resolver, address_of, name_of,
 
 
 @click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")
-@click.argument("query")
+@click.argument("words", metavar="QUERY", nargs=-1, required=True)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -29,7 +29,7 @@ from datadog_caselinks.references import Details, Resolver, address_of, name_of,
     help="Maximum number of cases.",
 )
 @with_settings()
-def find(query: str, limit: int, settings: Settings) -> None:
+def find(words: tuple[str, ...], limit: int, settings: Settings) -> None:
     """Find cases (work items) by their text, or by a filter.
 
     QUERY is a text such as "payment webhooks", or a filter as in Datadog's search, such
@@ -40,6 +40,7 @@ def find(query: str, limit: int, settings: Settings) -> None:
     The newest cases come first. Without a terminal, the columns are key, title, status,
     priority and UUID, separated by tabs.
     """
+    query = " ".join(words)
     screen = Screen(quiet=settings.quiet)
 
     async def search() -> None:

@@ -40,6 +40,7 @@ from datadog_caselinks.errors import FleetError, LinkFileError
 from datadog_caselinks.messages import counted, one_line
 from datadog_caselinks.models import LinkStatus
 from datadog_caselinks.rate import Rate
+from datadog_caselinks.references import relationship_in_words
 
 # The functions of the fleet are imported where they are used: they need an extra, and --help does not.
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ async def _draw_links(links: AsyncIterator[FleetLink]) -> None:
             has_header = True
             console.print(Text(_aligned("run", "line", "time", "status", "link"), "bold"))
         cells = (str(link.run), str(link.number), _local(link.at), link.state)
-        row = Text(_aligned(*cells, one_line(f"{link.parent} {link.relationship} {link.child}")))
+        row = Text(_aligned(*cells, one_line(_in_words(link))))
         row.highlight_words([link.state], _FAILURE)
         console.print(row, soft_wrap=True)
         console.print(Text(f"    {one_line(link.error, limit=1000)}"), soft_wrap=True)
@@ -407,8 +408,11 @@ def _run_record(run: Run) -> dict[str, object]:
 
 
 def _link_row(link: FleetLink) -> list[str]:
-    text = f"{link.parent} {link.relationship} {link.child}"
-    return [f"run {link.run}", f"line {link.number}", link.state, text, link.error]
+    return [f"run {link.run}", f"line {link.number}", link.state, _in_words(link), link.error]
+
+
+def _in_words(link: FleetLink) -> str:
+    return f"{link.parent} {relationship_in_words(link.relationship)} {link.child}"
 
 
 def _link_record(link: FleetLink) -> dict[str, object]:

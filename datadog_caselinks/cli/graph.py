@@ -94,9 +94,10 @@ _MIN_TITLE: Final = 12
 )
 @click.option(
     "-o",
-    "file",
+    "files",
     metavar="FILE",
-    help="Write to FILE and overwrite it; - is standard output.",
+    multiple=True,
+    help="Write to FILE and overwrite it; - is standard output. Repeatable.",
 )
 @with_settings()
 @click.pass_context
@@ -109,13 +110,14 @@ def graph(
     format_: str | None,
     direction: Direction,
     width: int,
-    file: str | None,
+    files: tuple[str, ...],
     settings: Settings,
 ) -> None:
     """Draw the links around entities as a tree, Mermaid, DOT, SVG, or an HTML page.
 
     ENTITY is written as for list, and QUERY as for find. The HTML page works offline; you can search and
-    zoom it. SVG and HTML need the extra "pictures".
+    zoom it. SVG and HTML need the extra "pictures". To get a PNG, write an SVG and convert it, for example
+    with: pip install cairosvg; cairosvg -s 2 outage.svg -o outage.png
 
     \b
     --output json    one object: entities, links, cycles
@@ -125,15 +127,17 @@ def graph(
         raise click.UsageError("Missing argument 'ENTITY', or --find.")
     if format_ and settings.output != "table":
         raise ParameterError(f"--format {format_} cannot be combined with --output {settings.output}")
-    if file == "-":
-        file = None
     texts = {"json": _json, "jsonl": _json_lines}
-    draw = texts.get(settings.output) or _picture(format_ or _format_of(file or ""), direction, width)
+    outputs = {
+        file: texts.get(settings.output) or _picture(format_ or _format_of(file), direction, width)
+        for file in files or ["-"]
+    }
     screen = Screen(quiet=settings.quiet)
-    # Fail before the first request if a library is missing or the file cannot be written.
-    draw(LinkGraph(Entity(str(UUID(int=0)), EntityType.CASE), ()))
-    if file is not None:
-        require_writable(file)
+    # Fail before the first request if a library is missing or a file cannot be written.
+    for file, draw in outputs.items():
+        draw(LinkGraph(Entity(str(UUID(int=0)), EntityType.CASE), ()))
+        if file != "-":
+            require_writable(file)
 
     async def read() -> LinkGraph:
         async with open_client(settings) as client:
@@ -148,17 +152,8 @@ def graph(
             link_graph = run(read())
         finally:
             screen.close()
-    if file is None and draw is rendering.tree and is_for_people(settings.output):
-        _draw_tree(link_graph)
-    else:
-        with default_sigint():
-            text = draw(link_graph)
-        if file is None:
-            screen.data(text.removesuffix("\n"))
-        else:
-            write_file(file, text)
-            notes = ", ".join(rendering.notes(link_graph))
-            screen.note(f"{rendering.heading(link_graph)}: {notes}. Written to {file}.")
+    for file, draw in outputs.items():
+        _write(screen, settings, link_graph, file, draw)
     if link_graph.left_out:
         screen.problem(
             f"Stopped at {counted(max_nodes, 'entity', 'entities')}: all that are nearer than "
@@ -166,6 +161,23 @@ def graph(
             "not. Use a smaller --depth or a larger --max-nodes."
         )
         context.exit(1)
+
+
+def _write(
+    screen: Screen, settings: Settings, link_graph: LinkGraph, file: str, draw: Callable[[LinkGraph], str]
+) -> None:
+    """Write the graph to ``file``; - is standard output."""
+    if file == "-" and draw is rendering.tree and is_for_people(settings.output):
+        _draw_tree(link_graph)
+        return
+    with default_sigint():
+        text = draw(link_graph)
+    if file == "-":
+        screen.data(text.removesuffix("\n"))
+        return
+    write_file(file, text)
+    notes = ", ".join(rendering.notes(link_graph))
+    screen.note(f"{rendering.heading(link_graph)}: {notes}. Written to {file}.")
 
 
 async def _found(client: CaseLinksClient, query: str, max_nodes: int) -> list[Entity]:
@@ -202,7 +214,8 @@ def _format_of(file: str) -> str:
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
         picture = Path(file).with_suffix(".svg")
-        hint = f". For a PNG, use -o {picture}, then run: cairosvg -s 2 {picture} -o {file}"
+        command = f"cairosvg -s 2 {picture} -o {file}"
+        hint = f". For a PNG, use -o {picture}, then run: {command} (pip install cairosvg)"
         raise ParameterError(
             f"cannot derive the format from the name {file}: use one of {known}, or --format"
             + hint * (suffix == ".png")

@@ -13,6 +13,7 @@ from datadog_caselinks.cli.records import link_record, records, wanted_record
 from datadog_caselinks.cli.run import Settings, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.models import LinkStatus
+from datadog_caselinks.references import link_in_words
 
 _STATUSES: Final = (LinkStatus.AMBIGUOUS, LinkStatus.CREATED, LinkStatus.ALREADY_LINKED, LinkStatus.FAILED)
 
@@ -57,7 +58,7 @@ def show(file: str, status: str | None, settings: Settings) -> None:
 
 
 def _as_row(record: JournalRecord) -> list[str]:
-    link = " ".join(map(str, wanted_record(record.wanted).values()))
+    link = link_in_words(record.wanted)
     return [record.status, f"{record.at:%Y-%m-%dT%H:%M:%SZ}", link, record.link_id or record.error or ""]
 
 

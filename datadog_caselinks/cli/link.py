@@ -22,7 +22,7 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ParameterError
 from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
-from datadog_caselinks.references import Details, name_of, parse_link
+from datadog_caselinks.references import Details, name_of, parse_link, relationship_in_words
 
 _ENSURE: Final = {"create": "ensure"}
 _ONLY_MISSING: Final = "it creates only a missing link"
@@ -231,7 +231,7 @@ def show_links(
     """
     if is_for_people(output):
         if links and not draw_links(links, cases, around, has_ids=has_ids):
-            screen.note("To see the ids of the links, use --ids.")
+            screen.note(f"To see the ids of the links: caselinks list {name_of(around, cases)} --ids")
         return
     with records(screen, output) as writer:
         for link in links:
@@ -241,7 +241,7 @@ def show_links(
                 [
                     link.id,
                     name_of(link.parent, cases),
-                    str(link.relationship),
+                    relationship_in_words(link.relationship),
                     name_of(link.child, cases),
                     other.title if other else "",
                     other.status if other else "",

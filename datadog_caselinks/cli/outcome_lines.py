@@ -9,11 +9,12 @@ from typing import Final
 from attrs import define, field, frozen
 from rich.text import Text
 
-from datadog_caselinks.cli.records import Records, in_words
+from datadog_caselinks.cli.records import Records, label
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import WantedLink
+from datadog_caselinks.models import LinkStatus, WantedLink
+from datadog_caselinks.references import link_in_words
 
 _LONGEST_DELAY: Final = 1.0
 """Seconds that a line waits at most for the lines before it."""
@@ -26,19 +27,31 @@ _STYLES: Final = {"✓": "green", "+": "green"}
 
 @frozen
 class OutcomeLine:
-    """A line for people. ``sign`` says what happened to the link ``new``, and ``note`` says it in words."""
+    """A line for people. ``sign`` says what happened to the link ``new``, and ``note`` says it in words.
+
+    Without a ``note``, the link was created. ``number`` is that of the line in the file, if it is shown.
+    """
 
     sign: str
     new: WantedLink
     link_id: str = ""
     note: str = ""
+    number: int | None = None
 
-    def text(self, width: int) -> Text:
-        """Return the line, with the id after ``width`` characters of the link."""
-        details = (f"  {cell}" for cell in (one_line(self.link_id), self.note) if cell)
-        link = f" {in_words(self.new):<{width}}"
+    def text(self, width: int, number_width: int = 0) -> Text:
+        """Return the line, with the id after ``width`` characters of the link, or instead with a number."""
+        number = "" if self.number is None else f"line {self.number:<{number_width}}  "
+        link_id = "" if number else one_line(self.link_id)  # both would not fit into 80 columns
+        details = (f"  {cell}" for cell in (link_id, self.note) if cell)
+        link = f" {link_in_words(self.new):<{width}}"
         sign = self.sign, _STYLES.get(self.sign, "")
-        return Text.assemble(sign, link, *((each, "dim") for each in details))
+        return Text.assemble((number, "dim"), sign, link, *((each, "dim") for each in details))
+
+    def row(self) -> str:
+        """Return the columns of the line for programs, separated by tabs: sign and link, id, note."""
+        number = [] if self.number is None else [f"line {self.number}"]
+        link = f"{self.sign} {link_in_words(self.new)}"
+        return "\t".join([*number, link, one_line(self.link_id), self.note or label(LinkStatus.CREATED)])
 
 
 @define
@@ -57,14 +70,16 @@ class OutcomeLines:
     _has_lines: bool
     failure: OutputError | None = field(default=None, init=False)
     _width: int = field(default=0, init=False)  # of the longest link so far
+    _number_width: int = field(default=0, init=False)  # of the longest line number so far
     _next: int = field(default=0, init=False)  # the index of the first link whose line was not shown
     _held: dict[int, OutcomeLine | None] = field(factory=dict, init=False)  # by the index of the link
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
-    def expect(self, new: WantedLink) -> None:
+    def expect(self, new: WantedLink, number: int) -> None:
         """Make room for a link that was read. Links are read ahead, so that their lines are aligned."""
         if self._has_lines:
-            self._width = max(self._width, min(len(in_words(new)), _MAX_WIDTH))
+            self._width = max(self._width, min(len(link_in_words(new)), _MAX_WIDTH))
+            self._number_width = max(self._number_width, len(str(number)))
 
     def add(self, index: int, record: Mapping[str, object], line: OutcomeLine | None = None) -> None:
         """Show the outcome of the link with this index. Without ``line``, it appears in JSON only."""
@@ -100,7 +115,7 @@ class OutcomeLines:
     def _show(self, line: OutcomeLine | None) -> None:
         if line:
             try:
-                self._screen.data(line.text(self._width))
+                self._screen.data(line.text(self._width, self._number_width), line.row())
             except OutputError as error:
                 self._fail(error, line)
 

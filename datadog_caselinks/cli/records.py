@@ -22,7 +22,7 @@ from datadog_caselinks.models import (
     WantedLink,
     named,
 )
-from datadog_caselinks.references import Details
+from datadog_caselinks.references import Details, link_in_words
 
 Known = Mapping[Entity, Details]
 """What is known of the ends of links."""
@@ -133,17 +133,12 @@ def error_record(error: BaseException) -> dict[str, object]:
     return {"error": str(error), "error_type": type(error).__name__, "error_status": status}
 
 
-def in_words(new: WantedLink | CaseLink) -> str:
-    """Return a link for people, with its ends as written, such as ``SHOP-1 parent of SHOP-2``."""
-    return f"{named(new.parent)} {label(new.relationship).lower()} {named(new.child)}"
-
-
 def with_keys(new: WantedLink, error: CaseLinksError) -> str:
     """Return the message of ``error``, after the keys in ``new`` if the message names UUIDs only."""
     message = str(error)
     ends = [end for end in (new.parent, new.child) if not isinstance(end, Entity)]
     keys = [end.key if isinstance(end, CaseKey) else end.number for end in ends]
-    return f"{in_words(new)}: {message}" if keys and not any(key in message for key in keys) else message
+    return f"{link_in_words(new)}: {message}" if keys and not any(key in message for key in keys) else message
 
 
 def malformed_record(line: MalformedLine) -> dict[str, object]:

@@ -28,6 +28,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.errors import AmbiguousResultError
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import LinkStatus, WantedLink
+from datadog_caselinks.references import relationship_in_words
 
 _MAX_LINES: Final = 20_000
 """Created links whose lines are remembered."""
@@ -51,6 +52,7 @@ class Report:
     _counts: Counter[LinkStatus] = field(factory=Counter, init=False)
     _created: Counter[str] = field(factory=Counter, init=False)  # by relationship
     _stopped_by: Exception | None = field(default=None, init=False)
+    _reason: str = field(default="", init=False)  # the message about what stopped the run
     _open: dict[int, LinkLine] = field(factory=dict, init=False)  # without an outcome, by the link's index
     _sent: int = field(default=0, init=False)  # links that were sent or are about to be
     _lines: OrderedDict[str, int] = field(factory=OrderedDict, init=False)  # of links created, by id
@@ -94,7 +96,7 @@ class Report:
                     self.add_malformed(line)
                     continue
                 self._open[index] = line
-                self._outcomes.expect(line.new)
+                self._outcomes.expect(line.new, line.number)
                 index += 1
                 yield line.new
         except OSError as error:
@@ -167,9 +169,10 @@ class Report:
         number, error = line.number, outcome.error
         message = f"line {number}: {label(outcome.status)}: {with_keys(line.new, error)}"
         if isinstance(error, AmbiguousResultError):
-            self._screen.problem(message)
-            if error.during_outage:
-                self._stopped_by = self._stopped_by or error
+            if error.during_outage and not self._stopped_by:
+                self.stop(error, message)
+            else:
+                self._screen.problem(message)
         elif not would_fail_all(error, has_created=bool(self._created)):
             self._screen.problem(message)
         elif type(error) is type(self._stopped_by):
@@ -188,6 +191,7 @@ class Report:
         """Read no further lines, and show ``message`` unless the run was stopped already."""
         if not self._stopped_by:
             self._stopped_by = error
+            self._reason = message
             self._screen.problem(message)
 
     @property
@@ -200,7 +204,9 @@ class Report:
 
     def summarize(self) -> None:
         """Show the totals, what was not done, and how to continue."""
-        relationships = ", ".join(f"{count} {name}" for name, count in self._created.most_common())
+        relationships = ", ".join(
+            f"{count} {relationship_in_words(name)}" for name, count in self._created.most_common()
+        )
         totals = [counted(self._counts[LinkStatus.CREATED], "link") + " created"]
         if relationships:
             totals[0] += f" ({relationships})"
@@ -210,8 +216,7 @@ class Report:
         seconds = time.monotonic() - self._began
         self._screen.summary(f"{', '.join(totals)}, in {seconds:.1f} s.")
         if self._stopped_by:
-            same = f"{_lines(self._same_failure)} failed for the same reason, and "
-            self._screen.problem(f"Stopped: {same if self._same_failure else ''}no later line was sent.")
+            self._screen.problem(f"Stopped: {self._stopped}.")
         if self.interruption:
             lines = self._in_flight
             in_flight = (
@@ -225,6 +230,16 @@ class Report:
                 self._screen.note(f"To undo this run: {to_undo(self._journal, self._site_option)}")
             elif not self.exit_status:  # else the last line is the command to continue
                 self._screen.note("To be able to undo a run, add --journal FILE.")
+
+    @property
+    def _stopped(self) -> str:
+        """What stopped the run, again if other failures were shown since."""
+        stopped = "no later line was sent"
+        if self._same_failure:
+            stopped = f"{_lines(self._same_failure)} failed for the same reason, and {stopped}"
+        if self._failures > 1:
+            stopped = f"{self._reason.rstrip('.')}. {stopped[0].upper()}{stopped[1:]}"
+        return stopped
 
     @property
     def _to_continue(self) -> str:

@@ -90,23 +90,26 @@ class Screen:
         until = datetime.now() + timedelta(seconds=seconds)
         self._progress.update(self._bar, held=f" · rate limit until {until:%H:%M:%S}")
 
-    def data(self, line: str | Text) -> None:
-        """Write a line of the result. Raises :class:`OutputError` if standard output cannot be written."""
+    def data(self, line: str | Text, row: str | None = None) -> None:
+        """Write a line of the result, or ``row`` in its place if standard output is not for people.
+
+        Raises :class:`OutputError` if standard output cannot be written.
+        """
         if self._progress.live.is_started and sys.stdout.isatty():
             self._console.print(line)  # above the bar, which print() would garble
             return
         try:
-            print(self._styled(line), flush=True)  # noqa: T201 - this is where the command prints
+            print(self._styled(line, row), flush=True)  # noqa: T201 - this is where the command prints
         except OutputError as error:
             self._unwritable = error
         if self._unwritable:
             raise self._unwritable
 
-    def _styled(self, line: str | Text) -> str:
+    def _styled(self, line: str | Text, row: str | None) -> str:
         if isinstance(line, str):
             return line
         if not self._results.is_terminal:
-            return line.plain
+            return line.plain if row is None else row
         with self._results.capture() as captured:
             self._results.print(line, end="")
         return captured.get()

@@ -12,7 +12,7 @@ from rich.text import Text
 from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.messages import one_line
 from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid, named
-from datadog_caselinks.references import Details, name_of, status_of
+from datadog_caselinks.references import Details, name_of, relationship_in_words, status_of
 
 _WIDE: Final = 120
 """The terminal width from which the ids of the links leave room for titles."""
@@ -52,7 +52,7 @@ def draw_links(
             Text(link_id, style="dim"),
         ]
         table.add_row(*row[: len(names)])
-    needed = sum(widths) + 2 * len(widths)
+    needed = sum(widths) + 2 * (len(widths) - 1)
     if has_ids or any(is_uuid(row[2]) for row in rows):
         console.width = max(console.width, needed)
     console.print(table)
@@ -95,12 +95,12 @@ def draw_changes(planned: LinkPlan, changes: Mapping[Entity, Sequence[Change]]) 
     """Draw ``changes`` of ``planned``, grouped by parent, with titles, each on one line."""
     console = Console(highlight=False)
     links = [link for each in changes.values() for _, link in each]
-    width = max((len(link.relationship) for link in links), default=0)
+    width = max((len(relationship_in_words(link.relationship)) for link in links), default=0)
     for parent, below in changes.items():
         lines = [Text.assemble(*_named(planned, parent, "bold"))]
         for sign, link in below:
             style = "green" if sign == "+" else "red"
-            prefix = f"  {sign} {link.relationship:<{width}}  "
+            prefix = f"  {sign} {relationship_in_words(link.relationship):<{width}}  "
             lines.append(Text.assemble((prefix, style), *_named(planned, link.child, style)))
         for line in lines:
             console.print(line, no_wrap=True, overflow="ellipsis")
@@ -117,7 +117,7 @@ def _row(link: CaseLink, cases: Mapping[Entity, Details], around: Entity) -> lis
     kind, _, other_id = named(other).rpartition(":")
     known = cases.get(other) or Case(other_id, kind or "case", other_id, "", "")
     name = name_of(other, {other: known}) if other in cases else known.key
-    relationship = f"{_arrow(link, around)} {link.relationship}"
+    relationship = f"{_arrow(link, around)} {relationship_in_words(link.relationship)}"
     return [relationship, name, known.title, status_of(known), link.id, known.stage]
 
 

@@ -22,7 +22,7 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.errors import CaseLinksError, ParameterError
 from datadog_caselinks.messages import counted
 from datadog_caselinks.models import CaseLink
-from datadog_caselinks.references import name_of
+from datadog_caselinks.references import name_of, relationship_in_words
 
 _MAX_CASES: Final = 100
 """The maximum number of cases whose keys are looked up, each with a request."""
@@ -45,10 +45,10 @@ _NOT_DELETED: Final = "not_deleted"
 def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: Settings) -> None:
     """Delete the links that RUN created, and no others, after showing them.
 
-    RUN is the journal of a bulk run, or the output of bulk --output jsonl. Links that
-    existed before the run are kept, and so are links that another program may have
-    created. A link that no longer exists is not an error, so you can repeat undo. To
-    create the deleted links again, run bulk with the same journal.
+    RUN is the journal of a run (bulk --journal RUN FILE), or the output of bulk --output
+    jsonl. Links that existed before the run are kept, and so are links that another
+    program may have created. A link that no longer exists is not an error, so you can
+    repeat undo. To create the deleted links again, run bulk with the same journal.
 
     The exit status is 0 if no link of the run is left, and 1 if a link was not deleted
     or is ambiguous.
@@ -107,7 +107,8 @@ def _show(screen: Screen, settings: Settings, undo: Undo, cases: Known) -> None:
 
 
 def _named(link: CaseLink, cases: Known) -> str:
-    return f"{name_of(link.parent, cases)} {link.relationship} {name_of(link.child, cases)}"
+    words = relationship_in_words(link.relationship)
+    return f"{name_of(link.parent, cases)} {words} {name_of(link.child, cases)}"
 
 
 class _Deletion:
@@ -153,7 +154,10 @@ class _Deletion:
         if self._total:
             self._screen.note(f"{self._summary}.")
         if left := self._total - self._counts.total():
-            self._screen.problem(f"Stopped: {counted(left, 'link')} not deleted for the same reason.")
+            reason = str(self._last_error).rstrip(".")
+            self._screen.problem(
+                f"Stopped: {reason}. {counted(left, 'link')} not deleted for the same reason."
+            )
         if self._failures:
             first = longer_wait(self._last_error, self._max_wait) or "fix the problem"
             self._screen.problem(to_continue(_THE_REST, first=first))

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from datadog_caselinks.graph.cycles import find_cycles
 from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship, named
+from datadog_caselinks.references import relationship_in_words
 
 _MAX_NAMES: Final = 10
 """Links of a cycle, or parents of a child, that a message names before it only counts the rest."""
@@ -78,7 +79,7 @@ def _describe(kind: ContradictionKind, links: Sequence[Link], name: Name) -> str
 
 
 def _describe_cycle(cycle: Sequence[Link], name: Name) -> str:
-    steps = [f"{link.relationship} {name(link.child)}" for link in cycle]
+    steps = [f"{relationship_in_words(link.relationship)} {name(link.child)}" for link in cycle]
     if len(steps) > _MAX_NAMES:
         steps = [*steps[: _MAX_NAMES - 1], f"… ({len(steps) - _MAX_NAMES} more)", steps[-1]]
     return f"a cycle: {' '.join([name(cycle[0].parent), *steps])}"

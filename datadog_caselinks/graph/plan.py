@@ -39,7 +39,7 @@ from datadog_caselinks.models import (
     identity,
 )
 from datadog_caselinks.operations import ids_by_identity
-from datadog_caselinks.references import Details, Resolver, name_of
+from datadog_caselinks.references import Details, Resolver, name_of, relationship_in_words
 
 
 @frozen
@@ -83,8 +83,9 @@ class LinkPlan:
         return name_of(entity, self.details)
 
     def describe(self, link: NewCaseLink | CaseLink) -> str:
-        """Return ``link`` with the names of its entities, such as ``SHOP-1 BLOCKS SHOP-2``."""
-        return f"{self.name_of(link.parent)} {link.relationship} {self.name_of(link.child)}"
+        """Return ``link`` for people, with the names of its entities, such as ``SHOP-1 blocks SHOP-2``."""
+        words = relationship_in_words(link.relationship)
+        return f"{self.name_of(link.parent)} {words} {self.name_of(link.child)}"
 
     def __str__(self) -> str:
         created = [f"+ {self.describe(new)}" for new in self.create]

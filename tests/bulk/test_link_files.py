@@ -170,7 +170,7 @@ class TestBothForms:
                 "'SHOP-1' is a case key, but the type is",
             ),
             ({"parent": "SHOP-1", "child": "shop-1"}, "SHOP-1 cannot be linked to itself"),
-            ({"relationship": "LIKES"}, "unknown relationship 'LIKES'; use one of RELATES_TO"),
+            ({"relationship": "LIKES"}, "unknown relationship 'LIKES'; use one of relates to"),
             ({"child_type": "WIDGET"}, "unknown entity type 'WIDGET'; use one of CASE"),
             ({"child": A}, "cannot be linked to itself"),
             ({"parent_type": "PAGE", "child_type": "PAGE"}, "is a case: at least one must be"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import stat
@@ -30,34 +32,61 @@ async def rejected(content: str | bytes, *, format: str | None = None) -> bytes:
 class TestForms:
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
     async def test_csv(self, end: str) -> None:
-        """In CSV, the reason is the first column; header, delimiter, line ends and cells stay unchanged."""
+        """In CSV, the reason is the last column; header, delimiter, line ends and cells stay unchanged."""
         content = end.join(["sep=;", "Parent;Relationship;Child;Note", 'a;b;c;"x;', 'y"', "é;2;3;4;5", ""])
-        expected = ["sep=;", "rejected_because;Parent;Relationship;Child;Note"]
-        expected += ['"because";a;b;c;"x;', 'y"', '"because";é;2;3;4;5', ""]
+        expected = ["sep=;", "Parent;Relationship;Child;Note;rejected_because"]
+        expected += ['a;b;c;"x;', 'y";"because"', 'é;2;3;4;5;"because"', ""]
         assert await rejected(f"\ufeff{content}") == f"\ufeff{end.join(expected)}".encode()
 
     async def test_a_line_that_is_not_valid_csv(self) -> None:
-        """A line that is not valid CSV is written unchanged."""
+        """A line that is not valid CSV is written unchanged, and a new reason replaces that of an old run."""
         content = b'parent,relationship,child\n"SHOP-1,blocks,SHOP-2\nSHOP-\xe9,,\n'
-        head, first, second = (await rejected(content)).splitlines()
-        assert head == b"rejected_because,parent,relationship,child"
-        assert first == b'"because","SHOP-1,blocks,SHOP-2'
-        assert second == b'"because",SHOP-\xe9,,'
+        written = await rejected(content)
+        head, first, second = written.splitlines()
+        assert head == b"parent,relationship,child,rejected_because"
+        assert first == b'"SHOP-1,blocks,SHOP-2,"because"'
+        assert second == b'SHOP-\xe9,,,"because"'
+        assert await rejected(written) == written
+
+    @pytest.mark.parametrize("row", ["SHOP-1,blocks", ROW, f"{ROW},", f"{ROW},,,,", f'{ROW},note," ",""'])
+    async def test_the_reason_is_in_its_column(self, row: str) -> None:
+        """The reason is below its name, also in rows with fewer or more cells than the header."""
+        written = await rejected(f"parent,relationship,child,note,\n{row}\n")
+        header, line = csv.reader(io.StringIO(written.decode()))
+        assert header.index("rejected_because") == len(header) - 1 == line.index("because") == len(line) - 1
+        assert await rejected(written) == written
+
+    async def test_a_fixed_line_is_read(self) -> None:
+        """A row that was fixed in place is a link, whatever its reason says."""
+        header = b"parent,relationship,child"
+        content = header + b'\nSHOP-1,bloks,SHOP-2,,\n"SHOP-1,bloks,SHOP-2\nSHOP-1,bloks,SHOP-2,x\n'
+        fixed = (await rejected(content)).replace(b"bloks", b"blocks").replace(b'"SHOP-1', b"SHOP-1")
+        fixed = fixed.replace(b",x", b"")
+        for reason in (b"because", b'a ""b"", c', b"SHOP-3,blocks,SHOP-4"):
+            lines = await read(fixed.replace(b'because"', reason + b'"'))
+            assert [type(line) for line in lines] == [LinkLine] * 3
 
     async def test_a_rejected_line_is_rejected_again(self) -> None:
         """A new reason replaces the old one, even if a spreadsheet has saved the file in between."""
         for old in ('"one, two"', "three"):
-            content = f"rejected_because,parent,relationship,child\n{old},{ROW}\n"
+            content = f"parent,relationship,child,rejected_because\n{ROW},{old}\n"
             assert await rejected(content) == (
-                f'rejected_because,parent,relationship,child\n"because",{ROW}\n'.encode()
+                f'parent,relationship,child,rejected_because\n{ROW},"because"\n'.encode()
             )
-        content = 'rejected_because,parent,relationship,child\n"x"y,SHOP-1\n'
-        assert (await rejected(content)).endswith(b'\n"because","x"y,SHOP-1\n')
+        content = 'parent,relationship,child,rejected_because\n"x"y,SHOP-1\n'
+        assert (await rejected(content)).endswith(b'\n"x"y,SHOP-1,"because"\n')
+
+    async def test_a_reason_that_was_moved(self) -> None:
+        """A column of reasons that is not the last one is ignored, and a new one is added."""
+        content = f"rejected_because,parent,relationship,child\nold,{ROW}\n"
+        assert (await rejected(content)).endswith(f'\nold,{ROW},"because"\n'.encode())
 
     async def test_utf16_becomes_utf8(self) -> None:
         """A file in UTF-16 is rejected as UTF-8 with a byte order mark, which spreadsheets need."""
         content = f"\ufeffparent\trelationship\tchild\n{ROW.replace(',', chr(9))}".encode("utf-16-le")
-        assert (await rejected(content)).startswith(b"\xef\xbb\xbfrejected_because\tparent\t")
+        assert (await rejected(content)).startswith(
+            b"\xef\xbb\xbfparent\trelationship\tchild\trejected_because\n"
+        )
 
     async def test_json_lines(self) -> None:
         """In JSON Lines, the reason is the first member of each object, and the others stay unchanged."""
@@ -90,7 +119,7 @@ class TestForms:
     async def test_a_reason_is_one_line(self) -> None:
         """A reason with line breaks and quotation marks is written as one line."""
         (source,) = sources(await read(f"parent,relationship,child\n{ROW}\n"))
-        assert source.rejected('a\n"b",\x1b c') == f'"a ""b"", c",{ROW}\n'.encode()
+        assert source.rejected('a\n"b",\x1b c') == f'{ROW},"a ""b"", c"\n'.encode()
 
 
 @pytest.fixture
@@ -147,7 +176,7 @@ class TestFile:
             rejects.add(source, "because")
         with Rejects(path):
             pass
-        assert os.read(reader, 1000).endswith(f'"because",{ROW}\n'.encode())
+        assert os.read(reader, 1000).endswith(f'{ROW},"because"\n'.encode())
         os.close(reader)
         assert stat.S_ISFIFO(path.stat().st_mode)
         assert [each.name for each in tmp_path.iterdir()] == ["pipe"]

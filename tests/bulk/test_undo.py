@@ -27,6 +27,7 @@ from datadog_caselinks import (
     read_journal,
 )
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.references import link_in_words
 from datadog_caselinks.sandbox import Sandbox
 from tests.bulk.polls import few_polls
 from tests.support.api import Api
@@ -152,7 +153,9 @@ class TestJournal:
             other.undo(journal) as undo,
         ):
             (ambiguous,) = undo.ambiguous
-        assert ambiguous.startswith(f"{A} may have been created, and cannot be looked up: cannot list")
+        assert ambiguous.startswith(
+            f"{link_in_words(A)} may have been created, and cannot be looked up: cannot list"
+        )
 
     async def test_a_link_of_unknown_outcome_is_named_and_left(
         self, client: CaseLinksClient, sandbox: Sandbox, journal: Path
@@ -163,7 +166,7 @@ class TestJournal:
             pass  # leaves the link as a killed run does
         async with client.undo(journal) as undo:
             (ambiguous,) = undo.ambiguous
-            assert ambiguous.startswith(f"{A} exists with the id {sandbox.links[0].id}")
+            assert ambiguous.startswith(f"{link_in_words(A)} exists with the id {sandbox.links[0].id}")
             assert undo.links == ()
         assert len(sandbox.links) == 1
 
@@ -261,7 +264,7 @@ class TestFoundByLookup:
                     assert undo.links == expected
                     (ambiguous,) = undo.ambiguous
                     assert ambiguous.startswith(
-                        f"{A} exists with the id {found.link.id}, and another process"
+                        f"{link_in_words(A)} exists with the id {found.link.id}, and another process"
                     )
                     assert [type(each) async for each in undo.delete()] == [Deleted] * len(expected)
         assert [link["id"] for link in api.links] == [found.link.id]
@@ -435,7 +438,7 @@ class TestOutput:
         async with client.undo(output) as undo:
             assert undo.links == (sure,)
             assert undo.ambiguous == (
-                "line 3 (SHOP-1 BLOCKS SHOP-3) may have been created: this version does not know the outcome "
+                "line 3 (SHOP-1 blocks SHOP-3) may have been created: this version does not know the outcome "
                 "'adopted'",
             )
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from datadog_caselinks.cli.bulk import default_concurrency
+from datadog_caselinks.rate import Rate
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.bulk import HEADER, bulk
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
@@ -42,8 +44,8 @@ async def test_each_link_of_a_file_is_created_and_reported(sandbox: Sandbox, tmp
     done = await bulk(pointing_at(sandbox), str(path))
     ids = {link.relationship: link.id for link in sandbox.links}
     assert done.out.splitlines() == [
-        f"✓ {A} blocks {B}           {ids['BLOCKS']}",
-        f"✓ {A} causes incident:{B}  {ids['CAUSES']}",
+        f"✓ {A} blocks {B}\t{ids['BLOCKS']}\tcreated",
+        f"✓ {A} causes incident:{B}\t{ids['CAUSES']}\tcreated",
     ]
     assert done.err.startswith("2 links created (")
     assert done.status == 0
@@ -54,14 +56,14 @@ async def test_json_lines_come_from_standard_input(sandbox: Sandbox) -> None:
     row = {"parent_id": A, "relationship": "blocks", "child_id": B}
     done = await bulk(pointing_at(sandbox), "-", stdin=json.dumps(row).encode())
     assert [(link.parent_entity_type, link.relationship) for link in sandbox.links] == [("CASE", "BLOCKS")]
-    assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 BLOCKS)")
+    assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 blocks)")
 
 
 async def test_yaml_comes_from_standard_input(sandbox: Sandbox) -> None:
     """YAML on standard input needs --format, because there is no suffix; the error says so."""
     text = f"{A}: {{blocks: {B}}}\n".encode()
     done = await bulk(pointing_at(sandbox), "--format", "yaml", "-", stdin=text)
-    assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 BLOCKS)")
+    assert (done.status, done.err.split(",")[0]) == (0, "1 link created (1 blocks)")
     done = await bulk(pointing_at(sandbox), "-", stdin=text)
     assert done.status == 2
     assert "if the file is not CSV, specify its format" in done.err
@@ -96,7 +98,7 @@ async def test_a_malformed_line_does_not_stop_the_others(sandbox: Sandbox) -> No
     assert problems[1].startswith(
         "line 4: 'https://app.datadoghq.eu/cases/A-1' is on EU1 (datadoghq.eu), but"
     )
-    assert problems[2].startswith("1 link created (1 BLOCKS), 1 already linked, 2 malformed")
+    assert problems[2].startswith("1 link created (1 blocks), 1 already linked, 2 malformed")
     assert (done.status, len(sandbox.links)) == (1, 1)
 
 
@@ -170,7 +172,7 @@ async def test_a_file_that_cannot_be_opened_is_reported_in_a_line(tmp_path: Path
 async def test_refused_credentials_end_the_run_in_a_few_lines(
     sandbox: Sandbox, tmp_path: Path, api_key: str, app_key: str, says: str
 ) -> None:
-    """Refused credentials are reported once, no later line is sent, and the status is 1."""
+    """Refused credentials end the run with status 1; the last message has both the reason and all lines."""
     path = tmp_path / "links.csv"
     path.write_text(HEADER + BLOCKS * 1000)
     keys = sandbox.credentials_without_scope
@@ -182,9 +184,8 @@ async def test_refused_credentials_end_the_run_in_a_few_lines(
     assert advice.startswith("To continue, fix the problems above, then run this command ")
     assert command == f"  caselinks bulk --concurrency 5 {path}"
     assert summary.startswith("0 links created, ")
-    assert re.fullmatch(
-        r"Stopped: lines? [\d, -]+ failed for the same reason, and no later line was sent\.", stopped
-    )
+    assert stopped.startswith(f"Stopped: {first}. Line")
+    assert re.search(r"\. Lines? [\d, -]+ failed for the same reason, and no later line was sent\.$", stopped)
     assert len(sandbox.requests) <= 10
     assert done.status == 1
 
@@ -257,7 +258,7 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     problems = done.err.splitlines()
     assert sorted(problem.split(":")[0] for problem in problems[:2]) == ["line 2", "line 3"]
     assert all("The link may have been created" in problem for problem in problems[:2])
-    assert problems[2].startswith("2 links created (2 BLOCKS), 2 ambiguous")
+    assert problems[2].startswith("2 links created (2 blocks), 2 ambiguous")
     assert problems[3:] == [
         "To continue, fix the problems above, then run this command with the same input "
         "(it creates only the missing links):",
@@ -288,7 +289,7 @@ async def test_an_entity_that_does_not_exist_fails_its_line() -> None:
     assert done.err.startswith(
         f"line 2: failed: cannot create CASE {A} BLOCKS CASE {B}: 404 case not found. "
     )
-    assert done.out.startswith(f"✓ {A} blocks {B}  ")
+    assert done.out.startswith(f"✓ {A} blocks {B}\t")
     assert done.status == 1
 
 
@@ -470,7 +471,7 @@ async def test_cases_are_named_by_their_keys(sandbox: Sandbox) -> None:
         (known[0].id, known[1].id)
     }
     assert "line 4: failed: cannot get case SHOP-3: 404 case not found" in done.err
-    assert [line.split("  ")[0] for line in done.out.splitlines()] == [
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == [
         "✓ SHOP-1 blocks SHOP-2",
         "✓ SHOP-1 causes SHOP-2",
     ]
@@ -551,7 +552,7 @@ async def test_a_repeated_line_names_the_first(sandbox: Sandbox) -> None:
     text = (HEADER + BLOCKS * 2).encode()
     done = await bulk(pointing_at(sandbox), "--concurrency", "1", "-", stdin=text)
     (link,) = sandbox.links
-    assert done.out.splitlines()[1] == f"= {A} blocks {B}  {link.id}  repeats line 2"
+    assert done.out.splitlines()[1] == f"= {A} blocks {B}\t{link.id}\trepeats line 2"
     await caselinks(pointing_at(sandbox), "delete", link.id)
     done = await bulk(pointing_at(sandbox), "--concurrency", "1", "--output", "jsonl", "-", stdin=text)
     assert json.loads(done.out.splitlines()[1])["repeats_line"] == 2
@@ -584,9 +585,15 @@ SHOP-99,blocks,SHOP-1
 """
 
 
+@pytest.mark.parametrize(("rate", "links"), [(None, 100), ("4/1s", 4), ("1/1m", 1), ("9000/1m", 100)])
+def test_few_links_are_in_progress_at_a_slow_rate(rate: str | None, links: int) -> None:
+    """At a slow rate, as many links are in progress as requests fit in a second: creates come soon."""
+    assert default_concurrency(Rate.parse(rate) if rate else None) == links
+
+
 class TestDryRun:
     async def test_it_says_what_would_happen_to_each_line(self, sandbox: Sandbox) -> None:
-        """A dry run reports the outcome of every line, including malformed ones, and creates nothing."""
+        """A dry run reports the outcome of every line with its number, and creates nothing."""
         for number in (1, 2):
             sandbox.add_case(f"SHOP-{number}", "A case")
         await caselinks(pointing_at(sandbox), "create", "SHOP-2", "causes", "SHOP-1")
@@ -596,9 +603,9 @@ class TestDryRun:
         )
         assert done.status == 1
         assert done.out.splitlines() == [
-            "+ SHOP-1 blocks SHOP-2   would create",
-            f"= SHOP-2 causes SHOP-1   {existing.id}  already linked",
-            "= SHOP-1 blocks SHOP-2   repeated",
+            "line 2\t+ SHOP-1 blocks SHOP-2\t\twould create",
+            f"line 4\t= SHOP-2 causes SHOP-1\t{existing.id}\talready linked",
+            "line 5\t= SHOP-1 blocks SHOP-2\t\trepeated",
         ]
         malformed, failed, hint, summary = done.err.splitlines()
         assert malformed.startswith("line 3: unknown relationship 'bloks'")
@@ -615,6 +622,14 @@ class TestDryRun:
         assert (records[3]["outcome"], records[6]["outcome"]) == ("malformed", "failed")
         assert records[4]["link"]["id"] == existing.id
         assert "--no-lookup" not in done.err
+
+    async def test_a_terminal_shows_the_lines(self, sandbox: Sandbox, file: Path) -> None:
+        """On a terminal, a dry run shows each line, unlike a run: to see them is what it is for."""
+        status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--dry-run", str(file))
+        assert status == 0
+        assert f"+ {A} blocks {B}" in shown
+        status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--dry-run", "--quiet", str(file))
+        assert A not in shown
 
     async def test_the_options_of_the_run_can_stay(self, sandbox: Sandbox, tmp_path: Path) -> None:
         """A dry run writes no file, and with --strict it says that the run would send nothing."""
@@ -634,7 +649,7 @@ class TestDryRun:
         assert not sandbox.links
 
     async def test_an_error_of_every_line_is_shown_once(self, file: Path, unused_tcp_port: int) -> None:
-        """An error that concerns every line, such as a refused connection, is shown once."""
+        """An error that concerns every line, such as a refused connection, ends the run."""
         variables = environment(
             DD_SITE=f"http://127.0.0.1:{unused_tcp_port}", DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key"
         )
@@ -642,4 +657,4 @@ class TestDryRun:
         assert done.status == 1
         first, stopped, _ = done.err.splitlines()
         assert first.startswith("line 2: ")
-        assert stopped == "Stopped: every further line would fail for the same reason."
+        assert stopped == f"Stopped: {first}. Every further line would fail for the same reason."

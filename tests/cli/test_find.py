@@ -113,7 +113,7 @@ class TestShow:
             "type\tCASE\nkey\tSHOP-1\ntitle\tCheckout [31m hangs at payment\nstatus\tCLOSED\n"
             f"priority\tP1\nid\t{A}\n{listed.out}"
         )
-        assert "\tincident:IR-123\tCAUSES\tSHOP-1\tCheckout fails\tstable\n" in listed.out
+        assert "\tincident:IR-123\tcauses\tSHOP-1\tCheckout fails\tstable\n" in listed.out
 
     @pytest.mark.parametrize(
         "name", ["incident:123", "incident:IR-123", f"incident:{A}", "{url}/incidents/123"]
@@ -147,7 +147,7 @@ class TestShow:
         assert status == 0
         assert ["key", "SHOP-1"] in lines
         assert ["id", A] in lines
-        assert ["←", "CAUSES", "incident:IR-123", "Checkout", "fails", "stable"] in lines
+        assert ["←", "causes", "incident:IR-123", "Checkout", "fails", "stable"] in lines
 
     @pytest.mark.parametrize(
         ("name", "wrong"),
@@ -171,7 +171,7 @@ class TestShow:
         assert (done.status, done.out) == (1, "")
         assert "needs the scope incident_read" in done.err
         done = await caselinks(pointing_at(linked) | keys, "list", "SHOP-1")
-        assert (done.status, f"\tincident:{A}\tCAUSES\tSHOP-1\t\t\n" in done.out) == (0, True)
+        assert (done.status, f"\tincident:{A}\tcauses\tSHOP-1\t\t\n" in done.out) == (0, True)
         assert done.err.count("needs the scope incident_read") == 1
 
 

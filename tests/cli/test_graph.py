@@ -144,6 +144,21 @@ async def test_a_query_that_matches_nothing_or_too_much(sandbox: Sandbox) -> Non
         assert (done.status, done.out, done.err) == (1, "", f"Error: {wrong}\n")
 
 
+async def test_several_files(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Each -o writes a file in the format of its name, and - among them is standard output, from one read."""
+    page, text = tmp_path / "outage.html", tmp_path / "outage.mmd"
+    done = await caselinks(
+        pointing_at(sandbox), "graph", "SHOP-2", "-o", str(page), "-o", str(text), "-o", "-"
+    )
+    assert done.status == 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert text.read_text().startswith("flowchart ")
+    assert done.out.startswith("■ SHOP-2")
+    assert done.err.count("Written to ") == 2
+    paths = [request.path for request in sandbox.requests]
+    assert len(paths) == len(set(paths))
+
+
 async def test_a_png_is_converted(sandbox: Sandbox, tmp_path: Path) -> None:
     """For a PNG, the command shows how to convert an SVG, and sends no request."""
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", str(tmp_path / "outage.png"))

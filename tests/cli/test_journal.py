@@ -34,8 +34,8 @@ async def test_it_shows_keys(journal: str) -> None:
     done = await caselinks(environment(), "journal", "show", journal)
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert {(status, link) for status, _, link, _ in rows} == {
-        ("created", "SHOP-1 BLOCKS SHOP-2"),
-        ("failed", f"SHOP-1 BLOCKS {some_id(4)}"),
+        ("created", "SHOP-1 blocks SHOP-2"),
+        ("failed", f"SHOP-1 blocks {some_id(4)}"),
     }
     assert done.err == "0 ambiguous, 1 created, 0 already_linked, 1 failed.\n"
 
@@ -79,4 +79,4 @@ async def test_undo_names_what_is_uncertain_by_its_keys(sandbox: Sandbox, tmp_pa
     options = ("--no-lookup", "--attempts", "1", "--journal", journal)
     await caselinks(pointing_at(sandbox), "bulk", *options, str(file))
     done = await caselinks(waiting_for_nothing(pointing_at(sandbox)), "undo", "--dry-run", journal)
-    assert "Not deleted: SHOP-1 BLOCKS SHOP-2 may have been created, and cannot be looked up" in done.err
+    assert "Not deleted: SHOP-1 blocks SHOP-2 may have been created, and cannot be looked up" in done.err

@@ -174,8 +174,8 @@ class TestList:
         done = await caselinks(pointing_at(sandbox), "list", "SHOP-2")
         ids = [link.id for link in sandbox.links]
         assert [line.split("\t") for line in done.out.splitlines()] == [
-            [ids[0], "SHOP-1", "BLOCKS", "SHOP-2", "Checkout [31m hangs at payment", "CLOSED"],
-            [ids[1], f"page:{INCIDENT}", "ESCALATES_TO", "SHOP-2", "", ""],
+            [ids[0], "SHOP-1", "blocks", "SHOP-2", "Checkout [31m hangs at payment", "CLOSED"],
+            [ids[1], f"page:{INCIDENT}", "escalates to", "SHOP-2", "", ""],
         ]
 
     async def test_one_relationship_only(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
@@ -199,7 +199,7 @@ class TestList:
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         before = len(sandbox.requests)
         done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--ids")
-        assert done.out.split("\t")[1:4] == [one.id, "BLOCKS", two.id]
+        assert done.out.split("\t")[1:4] == [one.id, "blocks", two.id]
         assert len(sandbox.requests) - before == 2
 
     async def test_a_case_that_may_not_be_seen_is_shown_by_its_id(
@@ -208,7 +208,7 @@ class TestList:
         """A case that the credentials cannot access is shown by its id, and the status is 0."""
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", some_id(3))
         done = await caselinks(pointing_at(sandbox), "list", "SHOP-1")
-        assert done.out.split("\t")[1:4] == ["SHOP-1", "BLOCKS", some_id(3)]
+        assert done.out.split("\t")[1:4] == ["SHOP-1", "blocks", some_id(3)]
         assert done.status == 0
 
     async def test_a_terminal_shows_a_table(self, sandbox: Sandbox, one: StoredCase, two: StoredCase) -> None:
@@ -231,10 +231,10 @@ class TestList:
         _, shown = await on_terminal(pointing_at(sandbox), "list", "SHOP-2", columns=50)
         _, line, note = shown.splitlines()
         # The arrow has another width in some versions of rich.
-        assert line.split()[:4] == ["↔", "RELATES_TO", "SHOP-1", "Checkout"]
+        assert line.split()[:4] == ["↔", "relates", "to", "SHOP-1"]
         assert "…" in line
         assert sandbox.links[0].id[:8] not in shown
-        assert note == "To see the ids of the links, use --ids."
+        assert note == "To see the ids of the links: caselinks list SHOP-2 --ids"
 
     @pytest.mark.parametrize("columns", [40, 80, 119, 120])
     async def test_no_id_is_shortened(self, sandbox: Sandbox, one: StoredCase, columns: int) -> None:
@@ -251,6 +251,14 @@ class TestList:
             pointing_at(sandbox), "create", "SHOP-1", "causes", some_id(3), columns=columns
         )
         assert sandbox.links[-1].id in shown
+
+    async def test_80_columns_are_enough(self) -> None:
+        """In a terminal with 80 columns, each link has one line, also with the UUID of a page."""
+        _, shown = await on_terminal(environment(), "list", "--sandbox", "SHOP-2", columns=80)
+        _, *links, _ = shown.splitlines()
+        assert len(links) == 9
+        assert "9c048dd7-a08a-5660-98d8-7eb97716757d" in links[0]
+        assert all(line[0] in "←→↔" for line in links)
 
     async def test_the_demo_needs_no_keys(self) -> None:
         """With --sandbox, list reads the demo of a local Datadog and needs no keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -35,7 +36,7 @@ def add(lines: OutcomeLines, *numbers: int) -> None:
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[int]:
     """Return the numbers of the links whose lines appeared since the last call."""
-    return [int(line.rpartition("id-")[2]) for line in capsys.readouterr().out.splitlines()]
+    return [int(line.split("\t")[1].removeprefix("id-")) for line in capsys.readouterr().out.splitlines()]
 
 
 async def test_lines_are_in_the_order_of_the_file(
@@ -68,15 +69,55 @@ async def test_no_line_waits_for_a_slow_one(
     assert shown(capsys) == [2]
 
 
-async def test_ids_are_aligned(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
-    """The ids of all links are in one column, unless a link is very long."""
-    short, long = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
-    for new in (short, long):
-        lines.expect(new)
-    for index, new in enumerate((short, long)):
-        lines.add(index, {}, OutcomeLine("✓", new, "id"))
-    first, second = capsys.readouterr().out.splitlines()
+@pytest.fixture
+def on_screen(monkeypatch: pytest.MonkeyPatch) -> OutcomeLines:
+    """Return lines for people, as on a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    return OutcomeLines(Screen(), None, has_lines=True)
+
+
+def two_lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Return the two lines that appeared, without colours."""
+    first, second = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    return first, second
+
+
+SHORT, LONG = case(some_id(1)).blocks(case(some_id(2))), case(some_id(1)).parent_of(case(some_id(2)))
+
+
+async def test_ids_are_aligned(on_screen: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, the ids of all links are in one column, unless a link is very long."""
+    for new in (SHORT, LONG):
+        on_screen.expect(new, 2)
+    for index, new in enumerate((SHORT, LONG)):
+        on_screen.add(index, {}, OutcomeLine("✓", new, "id"))
+    first, second = two_lines(capsys)
     assert first.index("id") == second.index("id") == len(f"✓ {some_id(1)} parent of {some_id(2)}  ")
+
+
+async def test_numbers_are_aligned(on_screen: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, a line with its number is aligned too, and has no id, which would not fit."""
+    for number, new in ((9, SHORT), (10, LONG)):
+        on_screen.expect(new, number)
+    for number, new in ((9, SHORT), (10, LONG)):
+        on_screen.add(number, {}, OutcomeLine("=", new, "id", "already linked", number))
+    on_screen.release()
+    first, second = two_lines(capsys)
+    width = len(f"line 10  = {some_id(1)} parent of {some_id(2)}  ")
+    assert first[width:] == second[width:] == "already linked"
+    assert (first[:11], second[:11]) == ("line 9   = ", "line 10  = ")
+
+
+async def test_programs_get_columns(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal, tabs separate sign and link, id, and outcome, whatever the length of a link."""
+    lines.add(0, {}, OutcomeLine("✓", link(1), "id-1"))
+    lines.add(
+        1, {}, OutcomeLine("+", case(some_id(1)).parent_of(case(some_id(2))), note="would create", number=7)
+    )
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [
+        [f"✓ {some_id(1)} blocks {some_id(101)}", "id-1", "created"],
+        ["line 7", f"+ {some_id(1)} parent of {some_id(2)}", "", "would create"],
+    ]
 
 
 async def test_no_id_is_lost_if_a_line_cannot_be_written(
@@ -97,7 +138,7 @@ async def test_no_id_is_lost_if_a_line_cannot_be_written(
 class FullDisk(Screen):
     """A screen whose standard output cannot be written to."""
 
-    def data(self, line: object) -> None:
+    def data(self, line: object, row: object = None) -> None:
         raise OutputError("no space left")
 
 

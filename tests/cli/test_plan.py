@@ -54,7 +54,7 @@ def file(tmp_path: Path) -> str:
 async def test_it_shows_and_changes_nothing(sandbox: Sandbox, file: str) -> None:
     """plan prints one line per change and says how to apply them, and changes nothing."""
     done = await caselinks(pointing_at(sandbox), "plan", file)
-    assert done.out == "+ SHOP-1 BLOCKS SHOP-2\n+ SHOP-1 BLOCKS SHOP-3\n"
+    assert done.out == "+ SHOP-1 blocks SHOP-2\n+ SHOP-1 blocks SHOP-3\n"
     assert done.err == "2 links to create. Nothing was changed; use --apply to apply the plan.\n"
     assert (done.status, sandbox.links) == (0, [])
 
@@ -69,14 +69,14 @@ async def test_a_terminal_shows_it_by_parents_and_with_titles(sandbox: Sandbox, 
     assert status == 0
     assert [re.sub(r"\x1b\[\d+m", "", line).rstrip() for line in lines[:6]] == [
         "SHOP-1  Case 1",
-        "  + BLOCKS  SHOP-2  Case 2",
-        "  + BLOCKS  SHOP-3  Case 3",
-        "  - CAUSES  SHOP-5  One and [31m two",
+        "  + blocks  SHOP-2  Case 2",
+        "  + blocks  SHOP-3  Case 3",
+        "  - causes  SHOP-5  One and [31m two",
         "SHOP-5  One and [31m two",
-        "  + BLOCKS  SHOP-1  Case 1",
+        "  + blocks  SHOP-1  Case 1",
     ]
-    assert "\x1b[32m  + BLOCKS" in shown
-    assert "\x1b[31m  - CAUSES" in shown
+    assert "\x1b[32m  + blocks" in shown
+    assert "\x1b[31m  - causes" in shown
 
 
 async def test_applying_twice_changes_nothing(sandbox: Sandbox, file: str) -> None:
@@ -115,7 +115,7 @@ async def test_prune_deletes_what_the_file_lacks(sandbox: Sandbox, file: str) ->
         await caselinks(pointing_at(sandbox), "create", *arguments)
     assert "- " not in (await caselinks(pointing_at(sandbox), "plan", file)).out
     shown = await caselinks(pointing_at(sandbox), "plan", file, "--prune")
-    assert shown.out.splitlines()[-1] == "- SHOP-3 CAUSES SHOP-2"
+    assert shown.out.splitlines()[-1] == "- SHOP-3 causes SHOP-2"
     done = await caselinks(pointing_at(sandbox), "plan", file, "--prune", "--apply", "--yes")
     assert done.err == "2 created, 1 deleted.\n"
     assert sorted(link.relationship for link in sandbox.links) == ["BLOCKS", "BLOCKS", "CAUSES"]
@@ -143,8 +143,8 @@ async def test_a_failure_is_reported_with_its_link(sandbox: Sandbox, file: str) 
         *("--output", "json"),
     )
     assert done.status == 1
-    assert "SHOP-1 BLOCKS SHOP-2: failed: " in done.err
-    assert "SHOP-3 CAUSES SHOP-2: not deleted: " in done.err
+    assert "SHOP-1 blocks SHOP-2: failed: " in done.err
+    assert "SHOP-3 causes SHOP-2: not deleted: " in done.err
     assert "2 failed, 1 not deleted." in done.err
     assert {each["outcome"] for each in json.loads(done.out)} == {"failed", "not_deleted"}
     assert len(sandbox.links) == 1
@@ -184,7 +184,7 @@ async def test_a_cycle_is_reported_before_anything_is_sent(sandbox: Sandbox) -> 
     await caselinks(pointing_at(sandbox), "create", "SHOP-2", "blocks", "SHOP-1")
     done = await caselinks(pointing_at(sandbox), "plan", "--format", "yaml", "-", stdin=YAML.encode())
     assert "Warning: a cycle: " in done.err
-    assert "SHOP-1 BLOCKS SHOP-2" in done.err.partition("cycle: ")[2]
+    assert "SHOP-1 blocks SHOP-2" in done.err.partition("cycle: ")[2]
     assert (done.status, len(sandbox.links)) == (0, 1)
 
 
@@ -319,7 +319,7 @@ SHOP-1,blocks,SHOP-2
 async def test_a_messy_file_is_planned_as_bulk_reads_it(sandbox: Sandbox) -> None:
     """Malformed lines and unknown cases are reported, and the other lines are planned and applied."""
     done = await caselinks(pointing_at(sandbox), "plan", "--check", "-", stdin=MESSY)
-    assert (done.status, done.out) == (1, "+ SHOP-1 BLOCKS SHOP-2\n")
+    assert (done.status, done.out) == (1, "+ SHOP-1 blocks SHOP-2\n")
     malformed, first, second, summary = done.err.splitlines()
     assert malformed.startswith("line 2: unknown relationship 'bloks'; did you mean blocks?")
     assert first.startswith("line 4: cannot get case SHOP-98: 404 case not found")
@@ -368,7 +368,7 @@ async def test_warnings_are_grouped_and_capped_and_in_keys(sandbox: Sandbox) -> 
     heading, *cycles, rest, parents, summary = done.err.splitlines()
     assert heading == "Warning: 12 cycles"
     assert cycles == [
-        f"  a cycle: MANY-{number} BLOCKS MANY-{number + 1} BLOCKS MANY-{number}"
+        f"  a cycle: MANY-{number} blocks MANY-{number + 1} blocks MANY-{number}"
         for number in range(0, 20, 2)
     ]
     assert rest == "  … and 2 more"

@@ -67,12 +67,25 @@ def test_the_lines_that_are_remembered_are_bounded(
 
 
 def test_what_fails_alike_is_shown_once(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    """If every link fails for one reason, it is shown once, with the line numbers of the others."""
+    """A reason for which every link fails is shown at once, and again beside the lines of the others."""
     fail(report, *[ConnectError("no network")] * 3)
+    assert capsys.readouterr().err == "line 2: failed: no network\n"
+    report.add_malformed(MalformedLine(9, "lacks child"))
+    report.summarize()
+    *_, stopped, _, _ = capsys.readouterr().err.splitlines()
+    assert stopped == (
+        "Stopped: line 2: failed: no network. "
+        "Lines 3-4 failed for the same reason, and no later line was sent."
+    )
+
+
+def test_the_only_failure_is_shown_once(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason is not repeated if no other failure is shown after it."""
+    fail(report, ConnectError("no network"))
     report.summarize()
     err = capsys.readouterr().err
     assert err.count("no network") == 1
-    assert "Stopped: lines 3-4 failed for the same reason, and no later line was sent." in err
+    assert "Stopped: no later line was sent." in err
 
 
 def test_a_single_line_is_named_in_the_singular(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +93,7 @@ def test_a_single_line_is_named_in_the_singular(report: Report, capsys: pytest.C
     fail(report, *[ConnectError("no network")] * 2)
     report.summarize()
     err = capsys.readouterr().err
-    assert "Stopped: line 3 failed for the same reason, and no later line was sent." in err
+    assert "no network. Line 3 failed for the same reason, and no later line was sent." in err
 
 
 def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,5 +112,8 @@ def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[s
     report.add(Failed(NEW, unclear(during_outage=True), 1))
     report.summarize()
     err = capsys.readouterr().err
-    assert err.count("ambiguous: perhaps") == 2
-    assert "Stopped: no later line was sent." in err
+    assert [line for line in err.splitlines() if ": ambiguous: perhaps" in line] == [
+        "line 2: ambiguous: perhaps",
+        "line 3: ambiguous: perhaps",
+        "Stopped: line 3: ambiguous: perhaps. No later line was sent.",
+    ]

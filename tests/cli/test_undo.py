@@ -50,7 +50,7 @@ async def test_it_shows_and_deletes_what_the_run_created(sandbox: Sandbox, journ
     """undo deletes only the link that the run created, and a second undo has nothing to do."""
     (kept, made) = sandbox.links
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
-    assert (done.status, done.out) == (0, f"- SHOP-1 BLOCKS SHOP-3\t{made.id}\n")
+    assert (done.status, done.out) == (0, f"- SHOP-1 blocks SHOP-3\t{made.id}\n")
     assert done.err == "1 deleted.\n"
     assert sandbox.links == [kept]
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
@@ -158,7 +158,7 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
     names = {"parent": "SHOP-1", "relationship": "BLOCKS", "child": "SHOP-3"}
     output.write_text(json.dumps({"line": 7, "outcome": "ambiguous", **names}) + "\n")
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(output))
-    assert done.err.startswith("Not deleted: line 7 (SHOP-1 BLOCKS SHOP-3) may have been created")
+    assert done.err.startswith("Not deleted: line 7 (SHOP-1 blocks SHOP-3) may have been created")
     cut_off = tmp_path / "run.jsonl"
     cut_off.write_text('{"outcome": "failed"}\n{"outco')
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", str(cut_off))
@@ -246,7 +246,7 @@ async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) 
     assert done.status == 1
     assert json.loads(done.out)["outcome"] == "not_deleted"
     first, summary, advice, command = done.err.splitlines()
-    assert first.startswith("SHOP-1 BLOCKS SHOP-3: not deleted: cannot delete link ")
+    assert first.startswith("SHOP-1 blocks SHOP-3: not deleted: cannot delete link ")
     assert summary == "1 not deleted."
     assert advice == "To continue, fix the problem, then run this command (it deletes the rest):"
     assert command == f"  caselinks undo --yes {journal} --output jsonl"
@@ -255,7 +255,7 @@ async def test_a_failure_is_shown_with_its_link(sandbox: Sandbox, journal: str) 
 
 
 async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -> None:
-    """Refused credentials are reported once, and end the undo early."""
+    """Refused credentials end the undo early, and the last message has the reason."""
     output = tmp_path / "run.jsonl"
     parent, child = ({"type": "CASE", "id": some_id(number)} for number in (1, 2))
     links = [
@@ -270,7 +270,9 @@ async def test_refused_credentials_end_it_after_the_first_link(tmp_path: Path) -
     assert done.status == 1
     first, stopped, *_ = done.err.splitlines()
     assert "401" in first
-    assert stopped == "Stopped: 299 links not deleted for the same reason."
+    assert re.fullmatch(
+        r"Stopped: cannot delete link .* 401 .*[^.]\. 299 links not deleted for the same reason\.", stopped
+    )
 
 
 async def test_keys_of_many_cases_are_not_looked_up(
@@ -328,7 +330,7 @@ async def test_on_a_terminal_it_shows_the_links_and_asks(
 ) -> None:
     """On a terminal, undo shows the links, and only yes deletes them."""
     done, shown = await answered(sandbox, journal, answer, *options)
-    assert shown.index("- SHOP-1 BLOCKS SHOP-3") < shown.index("1 link to delete on ")
+    assert shown.index("- SHOP-1 blocks SHOP-3") < shown.index("1 link to delete on ")
     assert "Delete? [y/N]" in shown
     assert expected in shown
     assert (done, len(sandbox.links)) == (status, left)

@@ -79,7 +79,7 @@ class TestLinkCommand:
         [
             (
                 ("SHOP-1", "likes", "SHOP-2"),
-                "Not linked: unknown relationship 'likes'; use one of RELATES_TO,",
+                "Not linked: unknown relationship 'likes'; use one of relates to,",
             ),
             (
                 ("it", "blocks", "SHOP-2"),

@@ -331,7 +331,7 @@ class TestGitHubActions:
             variables = {**without_datadog(), **environment(sandbox)}
             done = run(["bash", "-e", "steps.sh"], tmp_path, variables)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "+ SHOP-23 PARENT_OF SHOP-31" in done.stdout
+        assert "+ SHOP-23 parent of SHOP-31" in done.stdout
         assert "3 created, 1 deleted" in done.stderr
 
 

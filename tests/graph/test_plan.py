@@ -246,7 +246,7 @@ class TestWarnings:
         [warning] = (await client.plan_links([*wanted, parse_link("SHOP-1", "causes", "SHOP-3")])).warnings
         assert warning.kind is ContradictionKind.CYCLE
         assert set(warning.links) == {kept, B.blocks(C), closing}
-        assert str(warning) == "a cycle: SHOP-2 BLOCKS SHOP-3 BLOCKS SHOP-1 BLOCKS SHOP-2"
+        assert str(warning) == "a cycle: SHOP-2 blocks SHOP-3 blocks SHOP-1 blocks SHOP-2"
 
     async def test_not_of_what_will_be_gone(self, client: CaseLinksClient) -> None:
         """Links that the plan deletes are not part of a cycle."""
@@ -278,9 +278,9 @@ class TestText:
         wanted = [parse_link("SHOP-1", "blocks", "SHOP-2"), parse_link("SHOP-1", "causes", OUTAGE)]
         plan = await client.plan_links(wanted, prune=True)
         assert str(plan).splitlines() == [
-            "+ SHOP-1 BLOCKS SHOP-2",
-            f"+ SHOP-1 CAUSES incident:{OUTAGE.id}",
-            "- SHOP-1 CAUSES SHOP-2",
+            "+ SHOP-1 blocks SHOP-2",
+            f"+ SHOP-1 causes incident:{OUTAGE.id}",
+            "- SHOP-1 causes SHOP-2",
         ]
         assert plan.name_of(C) == C.id
         assert plan.cases[A].title == "Title 1"

@@ -200,8 +200,8 @@ async def test_plans_know_incidents(sandbox: Sandbox, demo: CaseLinksClient) -> 
     wanted = [parse_link("incident:102", "causes", key) for key in ("SHOP-31", "SHOP-32")]
     planned = await demo.plan_links(wanted)
     assert str(planned).splitlines() == [
-        "+ incident:IR-102 CAUSES SHOP-31",
-        "+ incident:IR-102 CAUSES SHOP-32",
+        "+ incident:IR-102 causes SHOP-31",
+        "+ incident:IR-102 causes SHOP-32",
     ]
     assert [each.key for each in planned.incidents.values()] == ["IR-102"]
     assert sum("/incidents/" in request.path for request in sandbox.requests) == 1
