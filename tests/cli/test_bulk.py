@@ -627,7 +627,7 @@ class TestDryRun:
         """On a terminal, a dry run shows each line, unlike a run: to see them is what it is for."""
         status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--dry-run", str(file))
         assert status == 0
-        assert f"+ {A} blocks {B}" in shown
+        assert f" {A} blocks {B}" in shown
         status, shown = await on_terminal(pointing_at(sandbox), "bulk", "--dry-run", "--quiet", str(file))
         assert A not in shown
 

@@ -46,7 +46,7 @@ class TestCreate:
             assert done.out.split("\t")[:4] == [
                 made.id,
                 ends[made.parent_entity_id],
-                made.relationship,
+                made.relationship.lower().replace("_", " "),
                 ends[made.child_entity_id],
             ]
         assert [link.relationship for link in sandbox.links] == ["BLOCKS", "RELATES_TO", "CAUSES"]

@@ -150,7 +150,8 @@ async def test_what_may_have_been_created_is_reported(sandbox: Sandbox, journal:
         assert done.status == 1
         first, advice, last = done.err.splitlines()
         assert first == (
-            f"Not deleted: {unknown} exists with the id {found.id}, and another process may have created it"
+            f"Not deleted: {unknown.parent.id} blocks {unknown.child.id} exists with the id {found.id}, and "
+            "another process may have created it"
         )
         assert "run caselinks delete with its id" in advice
         assert last == summary
@@ -191,7 +192,7 @@ async def test_a_link_that_a_lookup_found_is_kept(tmp_path: Path, record: str) -
         assert done.status == 0
         theirs, _ = api.links
         if record == "journal":
-            assert f"{theirs['id']}  found by a lookup\n" in done.out
+            assert f"{theirs['id']}\tfound by a lookup\n" in done.out
             shown = await caselinks(variables, "journal", "show", run, "--output", "jsonl")
             assert [json.loads(line)["found_by_lookup"] for line in shown.out.splitlines()] == [True, False]
         else:
