@@ -201,7 +201,7 @@ class TestListLinks:
         """The error names the relationships."""
         async with connected(server) as agent:
             error = await agent.refused("list_links", entity="SHOP-2", relationship="eats")
-        assert error.startswith("unknown relationship 'eats'; did you mean relates? Use one of RELATES_TO, ")
+        assert error.startswith("unknown relationship 'eats'; did you mean relates? Use one of relates to, ")
 
 
 class TestWhatBlocks:
