@@ -13,7 +13,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.concurrency import enumerate_async, retrieve_error
-from datadog_caselinks.errors import BadRequestError, NotFoundError, PermissionDeniedError
+from datadog_caselinks.errors import (
+    BadRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResponseTooLargeError,
+)
 from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, Reference, WantedLink, identity
 
@@ -170,7 +175,7 @@ class KnownLinks:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
         A list of either end answers if it was requested within the last five minutes. Otherwise the entity at
-        ``end`` is listed, or the other one, if the server refuses to list the first.
+        ``end`` is listed, or the other one, if the server refuses to list the first, or its list is too long.
 
         Raises:
             CaseLinksError: As :meth:`CaseLinksClient.list_links`.
@@ -180,7 +185,7 @@ class KnownLinks:
             first, second = second, first
         try:
             ids = await self._ids(first)
-        except (BadRequestError, NotFoundError, PermissionDeniedError):
+        except (BadRequestError, NotFoundError, PermissionDeniedError, ResponseTooLargeError):
             if second in self._refused:
                 raise
             self._refuse(first)

@@ -20,6 +20,7 @@ from datadog_caselinks.errors import (
     InvalidLinkError,
     NotFoundError,
     PermissionDeniedError,
+    ResponseTooLargeError,
 )
 from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
 from datadog_caselinks.messages import quoted
@@ -135,7 +136,7 @@ async def plan_links(
     # In threads: 10,000 links take a fifth of a second, which would block the event loop.
     to_list = await asyncio.to_thread(_entities_to_list, list(links.values()), prune=prune)
     refused: dict[Entity, CaseLinksError] = {}
-    forbidden: set[Entity] = set()
+    unlisted: dict[Entity, CaseLinksError] = {}
 
     async def list_and_learn(entity: Entity) -> list[CaseLink]:
         requested_at = asyncio.get_running_loop().time()
@@ -146,20 +147,23 @@ async def plan_links(
                 raise
             refused[entity] = error
             return []
-        except PermissionDeniedError:
-            if entity.type == EntityType.CASE:  # with these credentials no case can be listed
-                raise
-            forbidden.add(entity)
+        except (PermissionDeniedError, ResponseTooLargeError) as error:
+            if isinstance(error, PermissionDeniedError) and entity.type == EntityType.CASE:
+                raise  # with these credentials no case can be listed
+            unlisted[entity] = error
             return []
         known.learn(entity, await asyncio.to_thread(ids_by_identity, links), requested_at)
         return links
 
     list_all = partial(map_concurrently, list_and_learn, concurrency=concurrency, progress=progress)
     lists = await list_all(to_list)
-    if forbidden:  # their links are found at the other end, which is a case
+    if unlisted:  # their links are found at the other end
         prune = False
-        ends = _ends(link for link in links.values() if not forbidden.isdisjoint((link.parent, link.child)))
-        lists |= await list_all([entity for entity in ends if entity not in lists])
+        at_other_end = [link for link in links.values() if unlisted.keys() & {link.parent, link.child}]
+        lists |= await list_all([entity for entity in _ends(at_other_end) if entity not in lists])
+        for link in at_other_end:
+            if link.parent in unlisted and link.child in unlisted:
+                raise unlisted[link.parent]
     if on_failure:
         for reference, link in list(links.items()):
             if reason := refused.get(link.parent) or refused.get(link.child):

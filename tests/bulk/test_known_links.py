@@ -22,6 +22,7 @@ from datadog_caselinks import (
     NewCaseLink,
     NotFoundError,
     PermissionDeniedError,
+    ResponseTooLargeError,
     ServerError,
     SessionError,
     WantedLink,
@@ -218,6 +219,14 @@ class TestRefusedLists:
             assert await known.find(HUB.causes(a), "parent") is None
             assert await known.find(HUB.causes(b), "parent") is None
         assert lists.requested == [HUB, a, b]
+
+    async def test_a_list_that_is_too_long(self) -> None:
+        """If the list of a hub is longer than the client reads, the links are looked up at the other end."""
+        lists = Lists({HUB: ResponseTooLargeError("too long", body="")})
+        (a,) = cases(1)
+        async with KnownLinks(lists) as known:
+            assert await known.find(HUB.causes(a), "parent") is None
+        assert lists.requested == [HUB, a]
 
     async def test_the_error_is_raised_if_neither_can_be_listed(self) -> None:
         """If neither end can be listed, the lookup raises the error."""

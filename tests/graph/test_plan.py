@@ -22,6 +22,7 @@ from datadog_caselinks import (
     ContradictionKind,
     Created,
     Deleted,
+    Entity,
     Failed,
     InvalidLinkError,
     LinkPlan,
@@ -31,6 +32,7 @@ from datadog_caselinks import (
     PermissionDeniedError,
     PlanOutcome,
     Relationship,
+    ResponseTooLargeError,
     RetryPolicy,
     WantedLink,
     parse_link,
@@ -194,6 +196,23 @@ class TestPlanLinks:
             [A],
             (),
         )
+
+    async def test_a_list_that_is_too_long(self, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the list of one end is too long, the link is found at the other; if both are, that is an error."""
+        async with Server(Api()) as server, CaseLinksClient(server.url, keys) as client:
+            list_links, long = client.list_links, {A, D}
+
+            async def list_some(entity: Entity) -> list[CaseLink]:
+                if entity in long:
+                    raise ResponseTooLargeError("too long", body="")
+                return await list_links(entity)
+
+            monkeypatch.setattr(client, "list_links", list_some)
+            existing = await client.create_link(A.blocks(B))
+            plan = await client.plan_links([A.blocks(B), A.blocks(C)])
+            assert (plan.keep, plan.create) == ((existing,), (A.blocks(C),))
+            with pytest.raises(ResponseTooLargeError):
+                await client.plan_links([A.blocks(B), A.blocks(D)])
 
     async def test_credentials_that_may_list_no_case(self, keys: ApiKeys) -> None:
         """A 403 for a case concerns all cases, so it is raised."""
