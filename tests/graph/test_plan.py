@@ -198,7 +198,7 @@ class TestPlanLinks:
         )
 
     async def test_a_list_that_is_too_long(self, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If the list of one end is too long, the link is found at the other; if both are, that is an error."""
+        """If the list of one end is too long, the link is found at the other; if both are, it is an error."""
         async with Server(Api()) as server, CaseLinksClient(server.url, keys) as client:
             list_links, long = client.list_links, {A, D}
 
