@@ -96,9 +96,9 @@ def bulk(
     FILE is CSV with the columns
       parent,relationship,child
     or JSON Lines with the same keys, or YAML as for plan. Parent and child are case
-    keys, UUIDs, URLs of cases, or incident:UUID, page:UUID, conversation:UUID. The
-    optional columns parent_type and child_type are the types of plain UUIDs; the
-    default is CASE.
+    keys, UUIDs, URLs of cases or incidents, incident:123, page:UUID or
+    conversation:UUID. The optional columns parent_type and child_type are the types
+    of plain UUIDs; the default is CASE.
 
     Without a terminal the columns, separated by tabs, are: sign and link, id of the
     link, and outcome. With --dry-run the number of the line is before them.

@@ -39,9 +39,17 @@ def create(parent: str, relationship: str, child: str, settings: Settings) -> No
     It is created even if an equal link exists. Use ensure to create only a missing link.
 
     PARENT and CHILD are case keys, UUIDs, URLs of cases or incidents, or incident:123,
-    page:UUID, conversation:UUID. RELATIONSHIP is relates-to, causes, blocks,
-    duplicates, parent-of, successor-of or escalates-to; or caused-by, blocked-by,
-    duplicated-by or child-of, which swap PARENT and CHILD.
+    page:UUID, conversation:UUID. RELATIONSHIP is one of these; caused-by, blocked-by,
+    duplicated-by and child-of swap PARENT and CHILD:
+
+    \b
+      relates-to    PARENT and CHILD are related, without a direction
+      causes        PARENT causes CHILD
+      blocks        CHILD cannot continue until PARENT is done
+      duplicates    PARENT is a duplicate of CHILD
+      parent-of     CHILD is a part of PARENT
+      successor-of  PARENT succeeds CHILD
+      escalates-to  PARENT was escalated to CHILD
     """
     _create(settings, parent, relationship, child, ensure=False)
 
@@ -202,7 +210,11 @@ def _ids(given: Iterable[str]) -> list[str]:
 def _id(text: str, place: str = "") -> str:
     if is_uuid(text):
         return text
-    hint = "it is shortened; list --ids shows whole ids" if text.endswith("…") else "list --ids shows the ids"
+    hint = (
+        "it is shortened; list --ids shows whole ids"
+        if text.endswith("…")
+        else "list --ids shows the ids. Or write PARENT RELATIONSHIP CHILD"
+    )
     raise ParameterError(
         f"nothing was deleted: {place}{quoted(text)} is not the id of a link{dash_hint(text) or f': {hint}'}"
     )

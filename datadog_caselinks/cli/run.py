@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any, Final, TypeVar, Unpack
 
 import click
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 _SPEAKING: Final = 0.5
 """Seconds for the last message of a process that has to end."""
+
+_SAME_SIGINT: Final = 0.5
+"""Seconds in which a further SIGINT is the same one: ``timeout -s INT`` signals a program and its group."""
 
 _received = signal.SIGINT
 """The signal that ends the run; Ctrl-C does it without a handler of ours."""
@@ -179,12 +183,16 @@ def run(
     """Run ``work``. Raises :class:`RunInterruptedError` if Ctrl-C, SIGTERM or SIGHUP ends it."""
     global _last_words
     _last_words = threading.Lock()
+    on_sigint = signal.getsignal(signal.SIGINT)
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(_cancel_on_signals(work))
     except RunInterruptedError:
         _last_words.acquire()  # forever if the process is being ended
         raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is not on_sigint:
+            signal.signal(signal.SIGINT, on_sigint)
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -279,8 +287,27 @@ async def _cancel_on_signals(work: Coroutine[Any, Any, T]) -> T:
         _received = number
         task.cancel()
 
+    _ignore_repeated_sigint()
     with on_signals(cancel, *ending_signals()):
         try:
             return await work
         except asyncio.CancelledError:
             raise RunInterruptedError(_received) from None
+
+
+def _ignore_repeated_sigint() -> None:
+    """Ignore each SIGINT that follows the first one immediately, until the loop is closed."""
+    handle_sigint = signal.getsignal(signal.SIGINT)  # that of asyncio: it cancels, and then ends at once
+    first: float | None = None
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+        elif time.monotonic() - first < _SAME_SIGINT:
+            return
+        assert callable(handle_sigint)
+        handle_sigint(number, frame)
+
+    if callable(handle_sigint):  # it is not if SIGINT is ignored, as under nohup
+        signal.signal(signal.SIGINT, handle)

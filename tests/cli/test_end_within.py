@@ -11,9 +11,11 @@ import pytest
 from tests.support.waiting import MAX_SECONDS
 
 PROGRAM = """
-import asyncio, os, signal, time
+import asyncio, os, signal, sys, time
 from datadog_caselinks.cli.run import end_within, run
 import click
+
+sys.modules[run.__module__]._SAME_SIGINT = 0  # each counts
 
 async def work():
     hung = asyncio.ensure_future(asyncio.to_thread(time.sleep, 1000))
@@ -26,6 +28,27 @@ async def work():
                 os.kill(os.getpid(), signal.{first})
 
 run(end_within({seconds}, work(), lambda: click.echo({words}, err=True)))
+"""
+
+REPEATS = """
+import asyncio, os, signal, sys
+from datadog_caselinks.cli.interruption import RunInterruptedError
+from datadog_caselinks.cli.run import run
+import click
+
+async def work():
+    os.kill(os.getpid(), signal.{first})
+    os.kill(os.getpid(), signal.{first})
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        os.kill(os.getpid(), signal.{first})
+
+try:
+    run(work())
+except RunInterruptedError as interruption:
+    click.echo("Interrupted.", err=True)
+    sys.exit(interruption.exit_status)
 """
 
 ENDS_LATE = """
@@ -120,6 +143,12 @@ def test_work_that_cannot_be_cancelled_is_ended(name: str, status: int) -> None:
 def test_a_second_signal_ends_it_at_once(name: str, status: int) -> None:
     """A second signal ends the process immediately."""
     assert end(name, second=True, seconds=3 * MAX_SECONDS) == (status, b"the end\nInterrupted.\n")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_is_repeated_immediately_is_one(name: str, status: int) -> None:
+    """Some programs signal a process and then its group; the run still ends in its usual way."""
+    assert end(name, program=REPEATS) == (status, b"Interrupted.\n")
 
 
 def test_last_words_that_nobody_reads_do_not_hold_it_up() -> None:

@@ -117,7 +117,7 @@ async def test_a_terminal_shows_a_header_and_times(variables: dict[str, str], sa
     assert status == 1
     assert re.search(r"run +line +time +status +link", re.sub(r"\x1b\[[0-9;]*m", "", shown))
     assert "\x1b[1;31mfailed" in shown
-    assert f"\x1b[1;31mfailed\x1b[0m     SHOP-1 BLOCKS {some_id(2)}" in shown
+    assert f"\x1b[1;31mfailed\x1b[0m     SHOP-1 blocks {some_id(2)}" in shown
     assert "    cannot get case SHOP-1: 404 case not found. It does not exist" in shown
 
 
@@ -182,7 +182,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
     assert (await fleet(variables, "status", "--quiet")).status == 1
     listed = await fleet(variables, "status", "--failed")
     assert listed.out.startswith(
-        f"run 1\tline 2\tfailed\tSHOP-1 BLOCKS {some_id(2)}\tcannot get case SHOP-1: 404"
+        f"run 1\tline 2\tfailed\tSHOP-1 blocks {some_id(2)}\tcannot get case SHOP-1: 404"
     )
     (record,) = json.loads((await fleet(variables, "status", "--failed", "--output", "json")).out)
     assert (record["run"], record["number"], record["state"]) == (1, 2, "failed")
