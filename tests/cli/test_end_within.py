@@ -51,6 +51,20 @@ except RunInterruptedError as interruption:
     sys.exit(interruption.exit_status)
 """
 
+IGNORES = """
+import asyncio, os, signal
+from datadog_caselinks.cli.run import run
+import click
+
+async def work():
+    os.kill(os.getpid(), signal.{first})
+    await asyncio.sleep(0)
+    click.echo({words}, err=True)
+
+signal.signal(signal.{first}, signal.SIG_IGN)
+run(work())
+"""
+
 ENDS_LATE = """
 import asyncio, os, signal, time
 from datadog_caselinks.cli.interruption import RunInterruptedError
@@ -149,6 +163,12 @@ def test_a_second_signal_ends_it_at_once(name: str, status: int) -> None:
 def test_a_signal_that_is_repeated_immediately_is_one(name: str, status: int) -> None:
     """Some programs signal a process and then its group; the run still ends in its usual way."""
     assert end(name, program=REPEATS) == (status, b"Interrupted.\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_that_is_ignored_stays_ignored(name: str) -> None:
+    """A run continues after a signal that the process ignores, as a background job of a script does."""
+    assert end(name, program=IGNORES) == (0, b"the end\n")
 
 
 def test_last_words_that_nobody_reads_do_not_hold_it_up() -> None:
