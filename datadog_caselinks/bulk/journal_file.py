@@ -297,15 +297,31 @@ def _remove_log(file: Path) -> None:
 
 def _refuse_damaged(db: sqlite3.Connection) -> None:
     """Raise the error of a damaged database, such as an incomplete copy, in which SQLite still finds rows."""
-    (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    ((result,),) = _fetched(db, "PRAGMA quick_check(1)")
     if result != "ok":
         raise _DamagedError(result)
+
+
+def _fetched(db: sqlite3.Connection, query: str, parameters: Sequence[str] = ()) -> list[Any]:
+    """Return the rows of a query.
+
+    A reader that must not change the log fails if it reads the log's header while a run writes it.
+    """
+    tries = 0
+    while True:
+        try:
+            return db.execute(query, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            tries += 1
+            if tries == _MAX_TRIES or error.sqlite_errorcode != sqlite3.SQLITE_READONLY_RECOVERY:
+                raise
+        time.sleep(0.01)
 
 
 def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
     # In pages: a run cannot reuse the write-ahead log during a SELECT, and the log would keep growing.
     last = ("", "", "")
-    while page := db.execute(_PAGE, last).fetchall():
+    while page := _fetched(db, _PAGE, last):
         yield from map(_record, page)
         last = page[-1][:3]
 
@@ -404,7 +420,8 @@ def _is_marked(file: Path) -> bool:
 
 def _version(db: sqlite3.Connection, file: Path) -> int:
     """Return the version of the file format, or 0 for a new file."""
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    version: int
+    ((version,),) = _fetched(db, "PRAGMA user_version")
     if version > _VERSION:
         raise JournalError(f"the journal {file} was written by a newer version of this program: update it")
     if version not in (0, _VERSION):

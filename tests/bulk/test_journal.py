@@ -28,6 +28,7 @@ from datadog_caselinks import (
     WantedLink,
     parse_link,
 )
+from datadog_caselinks.bulk import journal_file
 from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.bulk.journal_lock import locked
@@ -940,7 +941,38 @@ async def begun_run(path: Path) -> None:
         pass
 
 
+class Torn(sqlite3.Connection):
+    """A connection that meets the header of the log while a run writes it, ``failures`` times."""
+
+    failures = 0
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        if Torn.failures:
+            Torn.failures -= 1
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_RECOVERY
+            raise error
+        return super().execute(*arguments)
+
+
 class TestReading:
+    async def test_while_a_run_writes_the_header_of_the_log(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reader that meets a header that is being written tries again, but not for ever."""
+        async with (
+            Journal(path, site="site") as journal,
+            journal.entry(case(some_id(1)).blocks(case(some_id(2)))),
+        ):
+            pass
+        monkeypatch.setattr(journal_file, "_open_to_read", lambda file: sqlite3.connect(file, factory=Torn))
+        monkeypatch.setattr(journal_file, "_MAX_TRIES", 3)
+        monkeypatch.setattr(Torn, "failures", 2)
+        assert len(list(read_journal(path))) == 1
+        monkeypatch.setattr(Torn, "failures", 3)
+        with pytest.raises(JournalError):
+            list(read_journal(path))
+
     async def test_each_state(self, path: Path) -> None:
         """Each record has its status, its id or error, and its time."""
         begin = datetime.now(UTC)
