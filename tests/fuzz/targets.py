@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from multidict import CIMultiDict
 
@@ -36,7 +37,7 @@ from datadog_caselinks.bulk.link_yaml import read_rows
 from datadog_caselinks.credentials import AuthHeaders
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.headers import read_rate_limit, retry_after
-from datadog_caselinks.models import named
+from datadog_caselinks.models import case, named
 
 KEY: Final = "secret/key+0123"
 """A text in the inputs that must not be in any message."""
@@ -45,8 +46,13 @@ CORPUS: Final = Path(__file__).parent / "corpus"
 """A folder for each target with inputs to begin with, among them each that ever failed."""
 
 _SITE: Final = "https://api.datadoghq.com"
-_REQUEST: Final = wire.case_request("SHOP-1")
-_READ: Final = (wire.read_link, wire.read_links, wire.read_case, wire.read_deleted)
+_NEW: Final = NewCaseLink(case(UUID(int=1)), "BLOCKS", case(UUID(int=2)))
+_READ: Final[tuple[tuple[wire.Request, Callable[[wire.Response], object]], ...]] = (
+    (wire.create_request(_NEW), wire.read_link),
+    (wire.list_request(_NEW.parent, None), wire.read_links),
+    (wire.case_request("SHOP-1"), wire.read_case),
+    (wire.delete_request("an-id"), wire.read_deleted),
+)
 _STATUSES: Final = (200, 201, 204, 302, 400, 401, 404, 409, 429, 500, 503)
 
 
@@ -54,9 +60,10 @@ def answers(data: bytes) -> None:
     """Read a response: the first byte selects the reader, the second the status, the rest is the body."""
     read, status = (*data[:2], 0, 0)[:2]
     redact = AuthHeaders({}, (KEY,)).redact
-    reported = wire.Response(_REQUEST, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
+    request, decode = _READ[read % len(_READ)]
+    reported = wire.Response(request, _STATUSES[status % len(_STATUSES)], CIMultiDict(), data[2:], redact)
     try:
-        _READ[read % len(_READ)](reported)
+        decode(reported)
     except CaseLinksError as error:
         _require_fit_to_report(error)
         _require_nothing_of(KEY, pickle.dumps(error).decode("latin-1"))
