@@ -247,6 +247,7 @@ class TestInUse:
         assert len([outcome async for outcome in start()]) == COUNT
         assert not journal._ending
 
+    @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # nothing closes it: see below
     async def test_after_an_event_loop_that_did_not_end_its_run(self, path: Path, sandbox: Sandbox) -> None:
         """A run that its event loop did not end is not waited for: another process may have the journal."""
 
