@@ -7,18 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from unittest.mock import patch
 
 import pytest
 
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from tests.support.clock import ManualClock
-
-needs_rich_14 = pytest.mark.skipif(
-    [int(part) for part in version("rich").split(".")[:2]] < [14, 1],
-    reason="rich reads TTY_COMPATIBLE and TTY_INTERACTIVE, and ignores an empty NO_COLOR, since 14.1",
-)
 
 
 @pytest.fixture
@@ -130,7 +124,7 @@ RED = "\x1b[31m"
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("TERM", "dumb"), ("CI", "true"), pytest.param("TTY_INTERACTIVE", "0", marks=needs_rich_14)],
+    [("TERM", "dumb"), ("CI", "true"), ("TTY_INTERACTIVE", "0")],
 )
 def test_a_terminal_that_is_not_watched_shows_lines(
     manual_clock: ManualClock,
@@ -150,9 +144,7 @@ def strip(text: str) -> str:
     return text.replace(RED, "").replace("\x1b[0m", "")
 
 
-@pytest.mark.parametrize(
-    "name", ["FORCE_COLOR", pytest.param("TTY_COMPATIBLE", marks=needs_rich_14), "TTY_INTERACTIVE"]
-)
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
 def test_only_a_terminal_shows_a_bar(
     manual_clock: ManualClock,
     capsys: pytest.CaptureFixture[str],
@@ -168,7 +160,7 @@ def test_only_a_terminal_shows_a_bar(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("NO_COLOR", "1"), pytest.param("NO_COLOR", "", marks=needs_rich_14), ("CI", "")],
+    [("NO_COLOR", "1"), ("NO_COLOR", ""), ("CI", "")],
 )
 def test_a_terminal_without_colours_shows_a_bar(
     manual_clock: ManualClock,
