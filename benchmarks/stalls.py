@@ -29,7 +29,7 @@ from datadog_caselinks.sandbox.api import CREDENTIALS
 COLLECTOR: Final = "Python's garbage collector, once"
 PARSER: Final = "the JSON parser, on the list: in a thread, and blocks all other threads"
 BESIDE: Final = (COLLECTOR, PARSER)
-"""What is reported beside the callbacks."""
+"""The rows that are not about callbacks."""
 
 
 async def stalls(*, url: str, links: int, listed: int, source: Iterator[Pair]) -> dict[str, float]:

@@ -57,7 +57,7 @@ class CreateResult(NamedTuple):
 
 
 class _FoundResult(CreateResult):
-    """A link that a lookup found, and of which nobody knows for certain who created it."""
+    """A link that a lookup found. It is not certain which process created it."""
 
     __slots__ = ()
 

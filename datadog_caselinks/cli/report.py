@@ -233,7 +233,7 @@ class Report:
 
     @property
     def _stopped(self) -> str:
-        """What stopped the run, again if other failures were shown since."""
+        """Why the run stopped. The reason is repeated if other failures were shown after it."""
         stopped = "no later line was sent"
         if self._same_failure:
             stopped = f"{_lines(self._same_failure)} failed for the same reason, and {stopped}"

@@ -108,9 +108,9 @@ class Sandbox:
             ``public_id:1`` (``public-id``) or its text (``text``). With ``all``, every search returns all
             incidents.
         clock: A function that returns the time in seconds since the epoch.
-        draw_graph: A function that draws the links around an entity as an HTML page, to which the page of the
-            sandbox links. It gets the store, and the type and the id of the entity. ``caselinks sandbox``
-            passes one.
+        draw_graph: A function that draws the links around an entity as an HTML page. The page of the
+            sandbox links to it. The function gets the store, and the type and the id of the entity.
+            ``caselinks sandbox`` passes one.
 
     Raises:
         ParameterError: A rule is malformed, or a value is unknown.

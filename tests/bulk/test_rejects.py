@@ -57,7 +57,7 @@ class TestForms:
         assert await rejected(written) == written
 
     async def test_a_fixed_line_is_read(self) -> None:
-        """A row that was fixed in place is a link, whatever its reason says."""
+        """A row that was fixed in place is a link. Its reason is ignored."""
         header = b"parent,relationship,child"
         content = header + b'\nSHOP-1,bloks,SHOP-2,,\n"SHOP-1,bloks,SHOP-2\nSHOP-1,bloks,SHOP-2,x\n'
         fixed = (await rejected(content)).replace(b"bloks", b"blocks").replace(b'"SHOP-1', b"SHOP-1")

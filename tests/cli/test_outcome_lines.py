@@ -109,7 +109,7 @@ async def test_numbers_are_aligned(on_screen: OutcomeLines, capsys: pytest.Captu
 
 
 async def test_programs_get_columns(lines: OutcomeLines, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, tabs separate sign and link, id, and outcome, whatever the length of a link."""
+    """Without a terminal, tabs separate sign and link, id, and outcome, also for a link of any length."""
     lines.add(0, {}, OutcomeLine("✓", link(1), "id-1"))
     lines.add(
         1, {}, OutcomeLine("+", case(some_id(1)).parent_of(case(some_id(2))), note="would create", number=7)
