@@ -10,7 +10,10 @@ from pathlib import Path
 
 import nox
 
-FIRST, *OTHERS = PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
+FIRST, LAST = PYTHONS[0], PYTHONS[-1]
+# Coverage measures by sys.monitoring there, which takes two thirds of the CPU that it takes before.
+MEASURED_ON = "3.14" if shutil.which("python3.14") else FIRST
 # Each process collects all tests, and hardly a fast test waits: so one for each core.
 FAST = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
 # Two for each core, since tests wait for programs and servers.
@@ -19,7 +22,7 @@ PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 # Tests that do not depend on the version of Python.
 ONCE = "browser or database or documents or hostile or kills or tools"
-AGAIN = [*PARALLEL, "-m", f"not ({ONCE})"]
+WHOLE = [*PARALLEL, "-m", f"not ({ONCE})"]
 # These tests cover no line that the others do not cover, and measuring would slow them down.
 NOT_MEASURED = "documents or hostile or kills or tools"
 # The tests that depend on the event loop.
@@ -53,14 +56,19 @@ OPTIONAL = {
     name: extra for name, extra in PROJECT["project"]["optional-dependencies"].items() if name != "dev"
 }
 DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable(OPTIONAL.values())})
+FORK, *_ = (name for name in PROJECT["project"]["dependencies"] if name.startswith("python-backoff"))
 ALL_EXTRAS = f"[{','.join(OPTIONAL)}]"
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
 # Where it is set, every worker and every program of the tests compiles what it imports: twice the CPU.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["UV_COMPILE_BYTECODE"] = "1"  # as pip does; else the workers would all do it, each for itself
+os.environ["UV_SYSTEM_CERTS"] = "1"  # as pip does, for networks with an authority of their own
 
 
 def activate_pyenv() -> None:
@@ -114,7 +122,7 @@ def check_types(session: nox.Session) -> None:
     session.run("python", "-m", "tests.api")
 
 
-@nox.session(python=FIRST)
+@nox.session(python=MEASURED_ON)
 def tests(session: nox.Session) -> None:
     """The types, then every test, examples and documents too, and what lines they leave out.
 
@@ -133,23 +141,31 @@ def tests(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *PARALLEL, "-m", NOT_MEASURED)
 
 
-@nox.session(python=OTHERS)
+@nox.session(python=[python for python in PYTHONS if python != MEASURED_ON])
 def tests_again(session: nox.Session) -> None:
     """Run the fast tests, which are those that may depend on the version of Python.
 
-    The first version also has eager tasks. The last version also runs the tests that start programs, with the
-    fork of backoff, which Python 3.16 will need.
+    On 3.12, the first that has them, also with eager tasks.
     """
-    install(session, "test")
-    options = FAST
-    if session.python == OTHERS[-1]:
-        options = AGAIN
-        session.run("pip", "uninstall", "--quiet", "--yes", "backoff")
-        # Both install the same files, so in a reused environment pip would not replace those of backoff.
-        session.install("--force-reinstall", "--no-deps", "python-backoff>=3,<4")
-    session.run("python", "-m", "pytest", *(session.posargs or options))
-    if session.python == OTHERS[0] and not session.posargs:
+    install_for_tests(session)
+    session.run("python", "-m", "pytest", *(session.posargs or FAST))
+    if session.python == "3.12" and not session.posargs:
         session.run("python", "-m", "pytest", *FAST, "-p", "tests.on_eager_tasks", *WITH_EAGER_TASKS)
+
+
+@nox.session(python=PYTHONS, default=False)
+def tests_whole(session: nox.Session) -> None:
+    """On every Python, also the tests that take long or start programs, which ``tests`` runs on one."""
+    install_for_tests(session)
+    session.run("python", "-m", "pytest", *(session.posargs or WHOLE))
+
+
+def install_for_tests(session: nox.Session) -> None:
+    """Install what the tests need; on the last Python with the fork of backoff, which 3.16 will need."""
+    install(session, "test")
+    if session.python == LAST:
+        # Both install the same files, so in a reused environment those of backoff would stay.
+        session.install("--force-reinstall", FORK.partition(";")[0])
 
 
 @nox.session(default=False)
@@ -180,7 +196,7 @@ def fuzz(session: nox.Session) -> None:
     Atheris takes two minutes; ``-- SECONDS TARGET`` for others.
     """
     install(session, "fuzz")
-    session.run("python", "-m", "pytest", *AGAIN, "--hypothesis-profile=patient")
+    session.run("python", "-m", "pytest", *WHOLE, "--hypothesis-profile=patient")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
@@ -220,7 +236,7 @@ def lowest(session: nox.Session) -> None:
     """The tests with the lowest version of each dependency that ``pyproject.toml`` allows."""
     pinned = [line.replace(">=", "==", 1) for line in DEPENDENCIES]
     session.install(f".{ALL_EXTRAS}", *pinned, *groups("test"))
-    session.run("python", "-m", "pytest", *(session.posargs or AGAIN))
+    session.run("python", "-m", "pytest", *(session.posargs or WHOLE))
 
 
 @nox.session(default=False)
@@ -259,7 +275,7 @@ def release(session: nox.Session) -> None:
     session.run("pip", f"--python={fresh}", "install", "--quiet", *groups("test"))
     shutil.rmtree(unpacked / "datadog_caselinks")
     session.chdir(unpacked)
-    tests = session.posargs or AGAIN
+    tests = session.posargs or WHOLE
     session.run(str(fresh / "bin" / "python"), "-m", "pytest", *tests, external=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -74,6 +75,9 @@ def folder_marker(path: Path) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Run all tests of the paths on the command line, not only the fast ones."""
+    # A shell starts a background job with SIGINT ignored, and so would start all programs of the tests.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     is_worker = hasattr(config, "workerinput")  # gets the paths as arguments even if nobody named them
     is_default = config.option.markexpr in config.getini("addopts")
     if is_default and not is_worker and config.args_source is pytest.Config.ArgsSource.ARGS:

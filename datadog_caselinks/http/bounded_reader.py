@@ -24,7 +24,7 @@ class BoundedReader:
     """A budget for the bodies of one client that are being read or decoded.
 
     Each body has a share. Only one at a time may be longer, and only one is decoded at a time if that takes
-    long: its objects take several times as much memory as the body, up to fifty times if the server is
+    long: its objects take several times as much memory as the body, up to sixty times if the server is
     hostile.
 
     Args:

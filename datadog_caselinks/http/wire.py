@@ -113,7 +113,7 @@ class Request(NamedTuple):
     """A request: ``target`` is path and query, ``subject`` what it is about, for messages.
 
     ``operation`` is a key of ``_ACTIONS``: what the server may count by. ``max_body`` is the most bytes that
-    are read of the response; a hostile one takes fifty times as much once decoded. ``extend`` is called when
+    are read of the response; a hostile one takes sixty times as much once decoded. ``extend`` is called when
     the response is longer, and returns the new limit.
     """
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from datadog_caselinks import __version__
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
@@ -64,8 +67,16 @@ def test_ci_runs_the_fast_tests_on_other_systems() -> None:
 def test_a_release_is_checked_before_it_is_published() -> None:
     """A release runs the checks of CI and the slow sessions before it is published."""
     assert ".ci/run" in steps("release")
-    assert ".venv-checks/bin/nox -s lowest audit release" in steps("release")
+    assert ".venv-checks/bin/nox -s tests_whole lowest audit release" in steps("release")
     assert workflow("release")["jobs"]["publish"]["needs"] == "build"
+
+
+@pytest.mark.parametrize(("tag", "status"), [(f"v{__version__}", 0), ("v0.0.1", 1)])
+def test_a_release_has_the_version_of_its_tag(tag: str, status: int) -> None:
+    """A release ends at once if its tag is not the version of the package."""
+    [check] = [step for step in steps("release", "build") if "GITHUB_REF_NAME" in step]
+    variables = {**os.environ, "GITHUB_REF_NAME": tag}
+    assert subprocess.run(["bash", "-ec", check], cwd=ROOT, env=variables, check=False).returncode == status
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
