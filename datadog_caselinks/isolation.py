@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Return whether ``error`` is no failure, but ends the task or the program, such as a cancellation.
+    """Return whether ``error`` ends the task or the program, such as a cancellation, and is not a failure.
 
     A ``CancelledError`` in a task that nobody cancelled is a failure: of another task that it awaited.
     """

@@ -225,7 +225,7 @@ def worker(
             screen.note(f"Creating links on {client.site.api_url} as they are submitted.")
             screen.start(None)
             await (work_until_done(app) if until_done else work(app))
-            return sum(each.not_made for each in await list_runs(app) if each.run not in done_before)
+            return sum(each.not_created for each in await list_runs(app) if each.run not in done_before)
 
     try:
         with logging_to(screen, settings):
@@ -315,13 +315,13 @@ def status(
     def _report(runs: list[Run]) -> int:
         for text in _held_up(runs):
             screen.problem(text)
-        return sum(each.not_made for each in runs)
+        return sum(each.not_created for each in runs)
 
     try:
-        not_made = _run(show())
+        not_created = _run(show())
     finally:
         screen.close()
-    context.exit(1 if not_made else 0)
+    context.exit(1 if not_created else 0)
 
 
 async def _follow(screen: Screen, fetch: Callable[[], Awaitable[list[Run]]]) -> None:
@@ -330,7 +330,7 @@ async def _follow(screen: Screen, fetch: Callable[[], Awaitable[list[Run]]]) -> 
     screen.start(sum(each.links for each in runs), done=sum(each.done for each in runs))
     reported = set[str]()
     while any(each.pending for each in runs):
-        screen.advance(done=sum(each.done for each in runs), failed=sum(each.not_made for each in runs))
+        screen.advance(done=sum(each.done for each in runs), failed=sum(each.not_created for each in runs))
         for text in set(_held_up(runs)) - reported:
             reported.add(text)
             screen.problem(text)

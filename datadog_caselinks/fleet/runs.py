@@ -125,7 +125,7 @@ class Run:
         return self.links - self.pending
 
     @property
-    def not_made(self) -> int:
+    def not_created(self) -> int:
         """The number of links that failed or are ambiguous."""
         return self.failed + self.ambiguous
 
