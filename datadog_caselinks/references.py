@@ -210,7 +210,7 @@ def parse_link(
     parent, child = _parsed(parent, site), _parsed(child, site)
     if not isinstance(relationship, str):
         require_known_relationship(relationship)
-    known, is_swapped = _relationship(relationship)
+    known, is_swapped = parse_relationship(relationship)
     if is_swapped:
         parent, child = child, parent
     return link_between(parent, known, child)
@@ -246,8 +246,12 @@ def link_in_words(link: WantedLink | CaseLink) -> str:
 
 
 @functools.lru_cache(maxsize=64)  # the lines of a file repeat a few relationships
-def _relationship(given: str) -> tuple[Relationship, bool]:
-    """Return the relationship, and whether its ends must be swapped."""
+def parse_relationship(given: str) -> tuple[Relationship, bool]:
+    """Return the relationship that these words name, and whether they name it from the child.
+
+    Raises:
+        InvalidLinkError: The relationship is unknown.
+    """
     words = in_words(given)
     is_backward = words.startswith("←")  # the sign of lists and trees for a link seen from its child
     words = words.lstrip("←→↔ ")

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 
 from datadog_caselinks.errors import RateLimitError
 from datadog_caselinks.messages import one_line
@@ -17,21 +16,38 @@ _MAX_LENGTH = 10_000
 
 
 def to_continue(
-    what: str = "", *, first: str = "", replacing: Mapping[str, str | None] | None = None, option: str = ""
+    what: str = "",
+    *,
+    first: str = "",
+    command: str = "",
+    file: tuple[str, str] | None = None,
+    flag: str = "",
+    option: str = "",
 ) -> str:
     """Return how to go on: a sentence, and the command on a line of its own, ready to be copied.
 
     Args:
         what: What the command does then, such as ``it creates only the missing links``.
         first: What to do before, such as ``fix the problems above``.
-        replacing: Words of this command to replace, or to leave out.
-        option: A word to leave out with the word after it.
+        command: The subcommand to run in place of this one.
+        file: The FILE of this command, and the one to run in its place.
+        flag: An option to leave out.
+        option: An option to leave out with its value.
     """
-    words = _replaced(sys.argv[1:], replacing or {}, option)
+    words = _without(sys.argv[1:], flag, option)
+    if command:
+        words[0] = command
+    if file:
+        words[len(words) - 1 - words[::-1].index(file[0])] = file[1]
     fix = f"{first}, then " if first else ""
     same_input = " with the same input" if "-" in words else ""
     then = f" ({what})" if what else ""
     return f"To continue, {fix}run this command{same_input}{then}:\n  {_line([_program(), *words])}"
+
+
+def to_show_ids() -> str:
+    """Return the command ``list --ids`` with the entity and the options of this command."""
+    return _line([_program(), "list", "--ids", *sys.argv[2:]])
 
 
 def to_undo(journal: str, site: str | None) -> str:
@@ -47,15 +63,14 @@ def longer_wait(error: BaseException | None, max_wait: float) -> str:
     return f"wait {math.ceil(wait)} s or add --max-wait {math.ceil(wait)}"
 
 
-def _replaced(words: list[str], replacing: Mapping[str, str | None], option: str) -> list[str]:
+def _without(words: list[str], flag: str, option: str) -> list[str]:
     kept: list[str] = []
     rest = iter(words)
     for word in rest:
         if option and word == option:
             next(rest, None)
-        elif not (option and word.startswith(f"{option}=")):
-            replacement = replacing.get(word, word)
-            kept += [] if replacement is None else [replacement]
+        elif word != flag and not (option and word.startswith(f"{option}=")):
+            kept.append(word)
     return kept
 
 

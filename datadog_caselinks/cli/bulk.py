@@ -125,7 +125,7 @@ def bulk(
                 run(_try_all(trial, stream, settings, file_options, journal, options))
             finally:
                 screen.close()
-            trial.summarize()
+                trial.summarize()
             context.exit(trial.exit_status)
         rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
         report = Report(
@@ -177,7 +177,7 @@ def _outcome_lines(screen: Screen, writer: Records, settings: Settings, *, has_l
     has_lines |= settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
     return OutcomeLines(
         screen,
-        None if is_table or settings.quiet else writer,
+        None if is_table else writer,
         has_lines=is_table and has_lines and not settings.quiet,
     )
 

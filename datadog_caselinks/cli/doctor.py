@@ -16,10 +16,12 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 import click
 from attrs import asdict, evolve, frozen
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datadog_caselinks.cli.again import longer_wait
 from datadog_caselinks.cli.proxies import ProxyChoice, proxy_for
 from datadog_caselinks.cli.records import is_for_people, records
 from datadog_caselinks.cli.run import (
@@ -41,6 +43,7 @@ from datadog_caselinks.errors import (
     NotFoundError,
     ParameterError,
     PermissionDeniedError,
+    RateLimitError,
     TLSError,
 )
 from datadog_caselinks.http.sessions import SessionManager
@@ -59,6 +62,8 @@ _SKEW: Final = 60.0
 """The largest clock difference that passes, in seconds. A larger one breaks TLS and confuses logs."""
 
 _ONCE: Final = RetryPolicy(max_attempts=1, max_wait=_SECONDS)
+
+_LIMITED: Final = "rate limit"
 
 _SIGNS: Final = {"ok": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "bold red")}
 """The sign of each state on a terminal, and its style."""
@@ -85,6 +90,8 @@ def doctor(context: click.Context, settings: Settings) -> None:
     The exit status is 1 if a check fails.
     """
     screen = Screen(quiet=settings.quiet)
+    if context.get_parameter_source("max_wait") == ParameterSource.DEFAULT:
+        settings = evolve(settings, max_wait=_SECONDS)
 
     async def check_all() -> bool:
         is_fine = True
@@ -132,13 +139,16 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         if found[-1].state == "bad":
             return
-    async with open_client(settings, timeout=_SECONDS, retry=_ONCE) as client:
+    policy = evolve(_ONCE, max_wait=settings.max_wait)
+    async with open_client(settings, timeout=_SECONDS, retry=policy) as client:
         async for finding in _connection(client.site):
             yield finding
             if finding.state == "bad":
                 return
         async for finding in _access(client, settings):
             yield finding
+            if finding.state == "bad" and finding.check in ("keys", _LIMITED):
+                return
         yield _rate_limit(client)
 
 
@@ -261,6 +271,9 @@ async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[
     ):
         yield Finding("keys", "bad", f"{' and '.join(names)} are swapped: exchange their values")
         return
+    if isinstance(read, RateLimitError):
+        yield _used_up(read)
+        return
     if read and not isinstance(read, PermissionDeniedError):
         yield Finding("keys", "bad", _reason(read))
         return
@@ -278,16 +291,23 @@ async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[
 def _scope(scope: str, refusal: CaseLinksError | None, holder: str, purpose: str) -> Finding:
     if refusal is None:
         return Finding(scope, "ok", f"may {purpose}")
+    if isinstance(refusal, RateLimitError):
+        return _used_up(refusal)
     if not isinstance(refusal, PermissionDeniedError):
         return Finding(scope, "bad", _reason(refusal))
     said = "; ".join(refusal.errors) or str(refusal.status)
     return Finding(scope, "bad", f"{holder} lacks the scope {scope}, which it needs to {purpose} ({said})")
 
 
+def _used_up(error: RateLimitError) -> Finding:
+    advice = longer_wait(error, 0.0) or "wait, and run doctor again"
+    return Finding(_LIMITED, "bad", f"used up, so not everything was checked: {advice}")
+
+
 def _reason(error: CaseLinksError) -> str:
     """Return the message of ``error`` without its subject, a random id that nobody knows."""
     message = str(error)
-    return message.partition(": ")[2] or message
+    return message.partition(": ")[2] if message.startswith("cannot ") else message
 
 
 async def _refusal(request: Awaitable[object]) -> CaseLinksError | None:

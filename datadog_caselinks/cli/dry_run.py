@@ -41,6 +41,7 @@ class DryRun:
     _looks_up: bool
     _counts: Counter[str] = field(factory=Counter, init=False)
     _numbers: dict[int, int] = field(factory=dict, init=False)  # of lines, by the index of the link
+    _is_complete: bool = field(default=False, init=False)
     _stopped_by: str = field(default="", init=False)  # the message about an error that every line would have
 
     async def run(
@@ -53,12 +54,16 @@ class DryRun:
     ) -> None:
         """Show what would happen to each of ``lines``."""
         self._screen.start(total)
-        async with contextlib.aclosing(client.preview_links(self._links(lines), journal=journal)) as outcomes:
-            async for outcome in outcomes:
-                self._add(outcome)
-                if self._stopped_by or self._outcomes.failure:
-                    break
-        self._outcomes.release()
+        previews = client.preview_links(self._links(lines), journal=journal)
+        try:
+            async with contextlib.aclosing(previews) as outcomes:
+                async for outcome in outcomes:
+                    self._add(outcome)
+                    if self._stopped_by or self._outcomes.failure:
+                        break
+            self._is_complete = not self._stopped_by
+        finally:
+            self._outcomes.release()
         if self._outcomes.failure:
             raise self._outcomes.failure
 
@@ -107,7 +112,9 @@ class DryRun:
         self._screen.advance(done=self._counts.total(), failed=failed)
 
     def summarize(self) -> None:
-        """Show the totals."""
+        """Show the totals, unless the run ended before it had any."""
+        if not (self._is_complete or self._counts):
+            return
         totals = [f"{counted(self._counts[_WOULD_CREATE], 'link')} would be created"]
         for status in (LinkStatus.ALREADY_LINKED, _REPEATED, *_FAILURES):
             if self._counts[status]:
@@ -119,7 +126,8 @@ class DryRun:
             self._screen.problem("With --strict, nothing would be sent, because a line is malformed.")
         if not self._looks_up and (self._counts[LinkStatus.ALREADY_LINKED] or self._counts[_REPEATED]):
             self._screen.problem("With --no-lookup, links that exist or are repeated may be created again.")
-        self._screen.summary(f"Dry run: {', '.join(totals)}. Nothing was created.")
+        far = "" if self._is_complete else ", incomplete"
+        self._screen.summary(f"Dry run{far}: {', '.join(totals)}. Nothing was created.")
 
     @property
     def exit_status(self) -> int:

@@ -88,9 +88,7 @@ _MIN_TITLE: Final = 12
     "--width",
     type=click.IntRange(min=200),
     metavar="PIXELS",
-    default=int(rendering.README_WIDTH),
-    show_default=True,
-    help="Lay out an SVG so that it is readable at this width.",
+    help=f"Lay out an SVG so that it is readable at this width. Default: {int(rendering.README_WIDTH)}.",
 )
 @click.option(
     "-o",
@@ -109,7 +107,7 @@ def graph(
     max_nodes: int,
     format_: str | None,
     direction: Direction,
-    width: int,
+    width: int | None,
     files: tuple[str, ...],
     settings: Settings,
 ) -> None:
@@ -128,9 +126,12 @@ def graph(
     if format_ and settings.output != "table":
         raise ParameterError(f"--format {format_} cannot be combined with --output {settings.output}")
     texts = {"json": _json, "jsonl": _json_lines}
+    formats = {file: _format(file, format_, settings.output) for file in files or ["-"]}
+    if width is not None and "svg" not in formats.values():
+        raise ParameterError("--width is for SVG; leave it out, or add -o FILE.svg or --format svg")
     outputs = {
-        file: texts.get(settings.output) or _picture(format_ or _format_of(file), direction, width)
-        for file in files or ["-"]
+        file: texts.get(format) or _picture(format, direction, width or int(rendering.README_WIDTH))
+        for file, format in formats.items()
     }
     screen = Screen(quiet=settings.quiet)
     # Fail before the first request if a library is missing or a file cannot be written.
@@ -175,7 +176,10 @@ def _write(
     if file == "-":
         screen.data(text.removesuffix("\n"))
         return
-    write_file(file, text)
+    try:
+        write_file(file, text)
+    except OSError as error:
+        raise CaseLinksError(f"{error.filename}: {error.strerror}") from error
     notes = ", ".join(rendering.notes(link_graph))
     screen.note(f"{rendering.heading(link_graph)}: {notes}. Written to {file}.")
 
@@ -208,9 +212,22 @@ def _picture(format_: str, direction: Direction, width: int) -> Callable[[LinkGr
     return pictures[format_]
 
 
-def _format_of(file: str) -> str:
-    """Return the format for a file of this name."""
+def _format(file: str, given: str | None, output: str) -> str:
+    """Return the format of ``file``: that of --format, of --output, or of its suffix.
+
+    Raises:
+        ParameterError: The name of the file contradicts the option, or says nothing.
+    """
+    if file in (*_FORMATS, "json", "jsonl"):
+        option = "--output" if file.startswith("json") else "--format"
+        raise ParameterError(f"-o takes the name of a file; write {option} {file}, or -o ./{file} for a file")
     suffix = Path(file).suffix.lower()
+    if output != "table":
+        if suffix in _SUFFIXES and suffix not in ("", ".txt"):
+            raise ParameterError(f"--output {output} contradicts the suffix of {file}: use .{output}")
+        return output
+    if given:
+        return given
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
         picture = Path(file).with_suffix(".svg")

@@ -10,7 +10,7 @@ import click
 from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, read_journal
 from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.records import link_record, records, wanted_record
-from datadog_caselinks.cli.run import Settings, with_settings
+from datadog_caselinks.cli.run import output_option
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.models import LinkStatus
 from datadog_caselinks.references import link_in_words
@@ -33,8 +33,9 @@ def journal() -> None:
     type=click.Choice([status.value for status in _STATUSES]),
     help="Show only links with this status.",
 )
-@with_settings()
-def show(file: str, status: str | None, settings: Settings) -> None:
+@output_option
+@click.option("--quiet", "-q", is_flag=True, help="Show results only.")
+def show(file: str, status: str | None, output: str, quiet: bool) -> None:
     """List the links in the journal FILE. A run may be writing to it at the same time.
 
     \b
@@ -44,12 +45,10 @@ def show(file: str, status: str | None, settings: Settings) -> None:
       time     when the status was recorded, in UTC
       link     parent, relationship and child, with the keys that the run was given
       details  the id of the link, or why it was not created
-
-    The command sends nothing: --site, --sandbox, --rate and --max-wait have no effect.
     """
-    screen = Screen(quiet=settings.quiet)
+    screen = Screen(quiet=quiet)
     counts: Counter[str] = Counter()
-    with records(screen, settings.output, _WIDTHS) as writer:
+    with records(screen, output, _WIDTHS) as writer:
         for record in read_journal(file):
             counts[record.status] += 1
             if status in (None, record.status):

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import click
 
-from datadog_caselinks.cli.again import to_continue
+from datadog_caselinks.bulk.create_links import would_fail_all
+from datadog_caselinks.cli.again import to_continue, to_show_ids
 from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.files import open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.cli.records import is_for_people, link_record, records
+from datadog_caselinks.cli.records import Records, error_record, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import draw_links
-from datadog_caselinks.client import CaseLinksClient
+from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient
+from datadog_caselinks.concurrency import for_each
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ParameterError
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.messages import counted, quoted
 from datadog_caselinks.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
-from datadog_caselinks.references import Details, name_of, parse_link, relationship_in_words
+from datadog_caselinks.references import (
+    Details,
+    name_of,
+    parse_link,
+    parse_relationship,
+    relationship_in_words,
+)
 
-_ENSURE: Final = {"create": "ensure"}
+_ENSURE: Final = "ensure"
 _ONLY_MISSING: Final = "it creates only a missing link"
 
 
@@ -88,29 +96,21 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
         try:
             run(create())
         except RunInterruptedError:
-            screen.problem(f"The link may have been created. {to_continue(_ONLY_MISSING, replacing=_ENSURE)}")
+            screen.problem(f"The link may have been created. {to_continue(_ONLY_MISSING, command=_ENSURE)}")
             raise
         except AmbiguousResultError as error:
             screen.problem(f"Error: {error}")
-            screen.problem(to_continue(_ONLY_MISSING, replacing=_ENSURE))
+            screen.problem(to_continue(_ONLY_MISSING, command=_ENSURE))
             raise click.exceptions.Exit(1) from None
 
 
-def _normalized(name: str) -> str:
-    """Return ``name`` in lower case and with hyphens, so that any spelling that create accepts matches."""
-    return re.sub(r"[\s_]+", "-", name.strip().lower())
-
-
-@click.command(
-    "list",
-    epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes",
-    context_settings={"token_normalize_func": _normalized},
-)
+@click.command("list", epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes")
 @click.argument("entity")
 @click.option(
     "--relationship",
-    type=click.Choice(list(Relationship)),
-    help="List only links with this relationship.",
+    metavar="WORDS",
+    help="List only links with this relationship, in any words that create accepts. Words such as caused-by "
+    "list only the links in which ENTITY is the child.",
 )
 @click.option("--ids", is_flag=True, help="Show ids only; do not look up keys and titles.")
 @with_settings()
@@ -121,15 +121,16 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
     page:UUID, conversation:UUID. Without a terminal the columns, separated by tabs, are: link,
     parent, relationship, child, and title and status of the entity at the other end.
     """
+    kind, is_from_child = parse_relationship(relationship) if relationship else (None, False)
     screen = Screen(quiet=settings.quiet)
 
     async def show() -> None:
         async with open_client(settings) as client:
             resolver = client.resolver()
             around = await resolver.entity(entity)
-            found = await client.list_links(
-                around, relationship=Relationship(relationship) if relationship else None
-            )
+            found = await client.list_links(around, relationship=kind)
+            if is_from_child and kind != Relationship.RELATES_TO:
+                found = [link for link in found if link.child == around]
             cases = {} if ids else await find_details(resolver, found)
             show_links(screen, settings.output, found, cases, around, has_ids=ids)
         if not found:
@@ -154,36 +155,57 @@ def delete(context: click.Context, links: Sequence[str], settings: Settings) -> 
     is_by_ends = len(links) == 3 and not is_uuid(links[1]) and "-" not in links
     ids = [] if is_by_ends else _ids(links)
 
-    async def delete_all() -> bool:
+    async def delete_all() -> int:
         nonlocal ids
         async with open_client(settings) as client:
             if is_by_ends:
                 ids = await _ids_between(client, *links)
             with records(screen, settings.output) as writer:
-
-                async def delete_one(link_id: str) -> bool:
-                    try:
-                        await client.delete_link(link_id)
-                    except CaseLinksError as error:
-                        screen.problem(str(error))
-                        return False
-                    writer.add({"id": link_id, "deleted": True}, [link_id])
-                    return True
-
-                # To the last one, also if a result cannot be written.
-                results = await asyncio.gather(*map(delete_one, ids), return_exceptions=True)
-                for result in results:
-                    if isinstance(result, BaseException):
-                        raise result
-                return all(results)
+                return await _delete(client, ids, screen, writer)
 
     with logging_to(screen, settings):
-        is_done = run(delete_all())
+        deleted = run(delete_all())
     if not ids:
         screen.note(
             f"Nothing to delete: {' '.join(links)} does not exist." if is_by_ends else "Nothing to delete."
         )
-    context.exit(0 if is_done else 1)
+    context.exit(0 if deleted == len(ids) else 1)
+
+
+async def _delete(client: CaseLinksClient, ids: Sequence[str], screen: Screen, writer: Records) -> int:
+    """Delete these links, until an error shows that every further delete would fail.
+
+    Returns the number of links that were deleted.
+    """
+
+    async def delete(_: int, link_id: str) -> tuple[str, CaseLinksError | None]:
+        try:
+            await client.delete_link(link_id)
+        except CaseLinksError as error:
+            return link_id, error
+        return link_id, None
+
+    deleted = failed = 0
+    lost: OutputError | None = None  # the links are deleted even if that cannot be written
+    async with contextlib.aclosing(for_each(delete, ids, concurrency=DEFAULT_CONCURRENCY)) as outcomes:
+        async for link_id, error in outcomes:
+            deleted += error is None
+            record = {"id": link_id, "deleted": error is None, **(error_record(error) if error else {})}
+            try:
+                writer.add(record, [] if error else [link_id])
+            except OutputError as failure:
+                lost = failure
+            if error is None:
+                continue
+            failed += 1
+            screen.problem(str(error))
+            if would_fail_all(error, has_created=bool(deleted)):
+                break
+    if left := len(ids) - deleted - failed:
+        screen.problem(f"Stopped: {counted(left, 'further link')} would fail in the same way.")
+    if lost:
+        raise lost
+    return deleted
 
 
 def _ids(given: Iterable[str]) -> list[str]:
@@ -243,7 +265,7 @@ def show_links(
     """
     if is_for_people(output):
         if links and not draw_links(links, cases, around, has_ids=has_ids):
-            screen.note(f"To see the ids of the links: caselinks list {name_of(around, cases)} --ids")
+            screen.note(f"To see the ids of the links: {to_show_ids()}")
         return
     with records(screen, output) as writer:
         for link in links:

@@ -89,6 +89,7 @@ def mcp(
     token, is_new = (None, False) if port is None else _token()
     from datadog_caselinks.mcp import serve_http, serve_stdio
     from datadog_caselinks.mcp.server import Access, AgentServer
+    from datadog_caselinks.mcp.serving import HOST, PATH
 
     access = Access.DELETE if allow_delete else Access.WRITE if allow_write else Access.READ
     settings = Settings(site, in_sandbox, "table", False, verbose, max_wait, rate)
@@ -101,18 +102,15 @@ def mcp(
                 screen.note(f"Serving {client.site.api_url} on standard input and output.")
                 await serve_stdio(server)
             else:
-                with socket.create_server(("127.0.0.1", port or 0)) as listener:
-                    screen.note(f"Serving {client.site.api_url} on {_address(listener)}")
+                with socket.create_server((HOST, port or 0)) as listener:
+                    address = f"http://{HOST}:{listener.getsockname()[1]}{PATH}"
+                    screen.note(f"Serving {client.site.api_url} on {address}")
                     if is_new:
                         screen.note(f"Authorization: Bearer {token}")
                     await serve_http(server, listener, token)
 
     with _logging(verbose=verbose):
         run(end_within(_END, serve(), lambda: None))
-
-
-def _address(listener: socket.socket) -> str:
-    return f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
 
 
 def _token() -> tuple[str, bool]:

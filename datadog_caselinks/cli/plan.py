@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
@@ -77,7 +78,7 @@ def plan(
     changed without --apply, and applying twice changes nothing. With --check, the exit
     status is 3 if changes are pending, and 0 if there are none. As in bulk, lines that
     are malformed or name an unknown case are reported, and the others are planned. Then
-    nothing is pruned, and the exit status is 1.
+    nothing is pruned, and the exit status is 1. It is also 1 if you answer no.
 
     \b
     In YAML:
@@ -110,8 +111,11 @@ def plan(
             application.left_out = wanted.left_out
             if prune and wanted.left_out:
                 screen.problem("Nothing is pruned, because a line above may mean a link that exists.")
-            if not (applies and settings.output != "table"):
+            if not applies or settings.output == "table":
                 _show(screen, settings, planned)
+            elif not yes:  # standard output has only the outcomes
+                for sign, link in _changes(planned):
+                    screen.summary(f"{sign} {planned.describe(link)}")
             await show_warnings(screen, client.resolver(), planned)
             summary = _summary(planned, wanted.left_out)
             if not (planned.create or planned.delete):
@@ -123,6 +127,7 @@ def plan(
                 await application.apply(client, planned)
             else:
                 screen.note("Nothing was changed.")
+                application.is_declined = True
 
     with logging_to(screen, settings):
         try:
@@ -130,10 +135,11 @@ def plan(
         except RunInterruptedError:
             application.report_early_end()
             raise
-        except (CaseLinksError, OutputError):
-            if application.has_begun:
-                application.report_early_end()
-            raise
+        except (CaseLinksError, OutputError) as error:
+            if not application.has_begun:
+                raise
+            application.report_early_end()
+            raise click.ClickException(str(error)) from error
         finally:
             screen.close()
     context.exit(application.exit_status)
@@ -174,9 +180,8 @@ async def _read(screen: Screen, file: str, file_options: FileOptions, client: Ca
 def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
     """Show the links to create and delete, grouped by parent."""
     changes = defaultdict[Entity, list[Change]](list)
-    for sign, links in (("+", planned.create), ("-", planned.delete)):
-        for link in links:
-            changes[link.parent].append((sign, link))
+    for sign, link in _changes(planned):
+        changes[link.parent].append((sign, link))
     if is_for_people(settings.output):
         draw_changes(planned, changes)
         return
@@ -184,6 +189,12 @@ def _show(screen: Screen, settings: Settings, planned: LinkPlan) -> None:
         for sign, link in chain.from_iterable(changes.values()):
             record = {"action": _ACTIONS[sign], "link": link_record(link, planned.details)}
             writer.add(record, [f"{sign} {planned.describe(link)}"])
+
+
+def _changes(planned: LinkPlan) -> Iterator[Change]:
+    """Yield each link to create and to delete with its sign."""
+    yield from (("+", link) for link in planned.create)
+    yield from (("-", link) for link in planned.delete)
 
 
 def _summary(planned: LinkPlan, left_out: int) -> str:
@@ -206,6 +217,7 @@ class _Application:
         self._counts: Counter[str] = Counter()
         self._last_error: CaseLinksError | None = None
         self.has_begun = False
+        self.is_declined = False
         self.is_pending = False
         self.left_out = 0  # lines of the file
 
@@ -256,7 +268,7 @@ class _Application:
     @property
     def exit_status(self) -> int:
         """The exit status: 1 if something failed, or 3 for ``--check`` if changes are pending."""
-        if self._failures or self.left_out:
+        if self._failures or self.left_out or self.is_declined:
             return 1
         return _PENDING if self.is_pending else 0
 

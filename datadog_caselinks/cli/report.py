@@ -245,15 +245,15 @@ class Report:
     def _to_continue(self) -> str:
         """How to continue, with the command."""
         # Without lookups, a link that may exist would be created again.
-        replacing: dict[str, str | None] = {} if self._journal else {"--no-lookup": None}
+        flag = "" if self._journal else "--no-lookup"
         if self._rejects and self._rejects.count and not (self._stopped_by or self.interruption):
             first = f"fix the {counted(self._rejects.count, 'line')} in {self._rejects.path}"
-            replacing[self._file] = str(self._rejects.path)
-            return to_continue(first=first, replacing=replacing, option="--rejects")
+            file = self._file, str(self._rejects.path)
+            return to_continue(first=first, file=file, flag=flag, option="--rejects")
         first = "fix the problems above" if self._failures or self._stopped_by else ""
         wait = longer_wait(self._stopped_by, self._max_wait)
         then = "the journal records what is done" if self._journal else "it creates only the missing links"
-        return to_continue(then, first=wait or first, replacing=replacing)
+        return to_continue(then, first=wait or first, flag=flag)
 
     @property
     def exit_status(self) -> int:

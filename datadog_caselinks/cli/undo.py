@@ -51,7 +51,7 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
     repeat undo. To create the deleted links again, run bulk with the same journal.
 
     The exit status is 0 if no link of the run is left, and 1 if a link was not deleted
-    or is ambiguous.
+    or is ambiguous, or if you answer no.
     """
     if dry_run and yes:
         raise ParameterError("--dry-run deletes nothing; leave out --yes")
@@ -77,11 +77,11 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
                 screen.note(f"{nothing} to undo: the run created none, or all were deleted.")
             elif dry_run:
                 screen.note(f"{summary}. Nothing was deleted.")
-                return
             elif not (yes or await confirmed(f"{summary}. Delete?")):
                 screen.note("Nothing was deleted.")
-                return
-            await deletion.delete(undo, cases)
+                deletion.is_declined = True
+            if not (dry_run or deletion.is_declined):
+                await deletion.delete(undo, cases)
 
     with logging_to(screen, settings):
         try:
@@ -89,10 +89,11 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
         except RunInterruptedError:
             deletion.report_early_end()
             raise
-        except (CaseLinksError, OutputError):
-            if deletion.has_begun:
-                deletion.report_early_end()
-            raise
+        except (CaseLinksError, OutputError) as error:
+            if not deletion.has_begun:
+                raise
+            deletion.report_early_end()
+            raise click.ClickException(str(error)) from error
         finally:
             screen.close()
     context.exit(deletion.exit_status)
@@ -121,6 +122,8 @@ class _Deletion:
         self._counts: Counter[str] = Counter()
         self._last_error: CaseLinksError | None = None
         self._total = 0
+        self._is_done = False
+        self.is_declined = False
         self.is_uncertain = False
 
     def report_uncertain(self, undo: Undo) -> None:
@@ -150,6 +153,7 @@ class _Deletion:
                         outcome.error, has_created=bool(self._counts[_DELETED])
                     ):
                         break
+        self._is_done = True
         self._screen.close()
         if self._total:
             self._screen.note(f"{self._summary}.")
@@ -180,7 +184,8 @@ class _Deletion:
         if not self.has_begun:
             self._screen.note("Nothing was deleted.")
             return
-        self._screen.problem(f"So far: {self._summary}. Deletes in flight may have been applied too.")
+        if not self._is_done:
+            self._screen.problem(f"So far: {self._summary}. Deletes in flight may have been applied too.")
         self._screen.problem(to_continue(_THE_REST))
 
     @property
@@ -199,4 +204,4 @@ class _Deletion:
     @property
     def exit_status(self) -> int:
         """The exit status: 1 if links of the run are left, or may be."""
-        return 1 if self._failures or self.is_uncertain else 0
+        return 1 if self._failures or self.is_uncertain or self.is_declined else 0

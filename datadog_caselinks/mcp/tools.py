@@ -45,7 +45,7 @@ from datadog_caselinks.models import (
     is_incident_number,
     named,
 )
-from datadog_caselinks.references import Details, Resolver, address_of, parse_link
+from datadog_caselinks.references import Details, Resolver, address_of, parse_link, parse_relationship
 
 T = TypeVar("T")
 
@@ -377,16 +377,24 @@ class Tools:
         A deleted link can be created again with link. Ask the user first, unless they asked for it.
         """
         wanted = parse_link(entity, relationship, other, site=self._client.site)
-        with self._writes.asked("unlink", [wanted]) as report:
-            new = await self._client.resolver().link(wanted)
-            equal = [
-                link.id
-                for link in await self._client.list_links(new.parent)
-                if identity(link) == identity(new) and link_id in (None, link.id)
-            ]
-            for each in equal:
-                with contextlib.suppress(NotFoundError):  # deleted in the meantime
-                    await self._client.delete_link(each)
+        new = await self._client.resolver().link(wanted)
+        equal = [
+            link.id
+            for link in await self._client.list_links(new.parent)
+            if identity(link) == identity(new) and link_id in (None, link.id)
+        ]
+        # Each is a write. If there is none, the agent asked for one nevertheless.
+        with self._writes.asked("unlink", [wanted] * max(len(equal), 1)) as report:
+            deleted: list[str] = []
+            try:
+                for each in equal:
+                    with contextlib.suppress(NotFoundError):  # deleted in the meantime
+                        await self._client.delete_link(each)
+                    deleted.append(each)
+            except CaseLinksError as error:
+                if not deleted:
+                    raise
+                raise CaseLinksError(f"deleted {', '.join(deleted)}, but then: {error}") from error
             report(wanted, f"deleted {', '.join(equal) or 'nothing'}")
         return views.Unlinked(
             link=as_asked(wanted), deleted=len(equal), link_ids=list(map(views.fact, equal))
@@ -559,10 +567,8 @@ def _direction(relationship: str | None) -> tuple[Relationship, bool | None] | N
     """Return the relationship that the words name, and whether from the child; ``None`` for either end."""
     if relationship is None:
         return None
-    one, two = (Entity(f"00000000-0000-0000-0000-00000000000{number}", EntityType.CASE) for number in (1, 2))
-    link = parse_link(one, relationship, two)
-    known = Relationship(link.relationship)
-    return known, None if known == Relationship.RELATES_TO else link.parent == two
+    known, is_from_child = parse_relationship(relationship)
+    return known, None if known == Relationship.RELATES_TO else is_from_child
 
 
 async def _page(

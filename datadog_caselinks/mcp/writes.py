@@ -44,9 +44,9 @@ class Writes:
             CaseLinksError: The limit does not allow that many now. Nothing was written.
         """
         self._admit(action, len(links))
-        for link in links:
-            log(_logger, logging.INFO, "asked to %s: %s", action, as_asked(link))
         pending = dict.fromkeys(links)
+        for link in pending:
+            log(_logger, logging.INFO, "asked to %s: %s", action, as_asked(link))
 
         def report(link: WantedLink, outcome: str) -> None:
             pending.pop(link, None)

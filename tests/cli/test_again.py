@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datadog_caselinks import AuthenticationError, RateLimitError
-from datadog_caselinks.cli.again import longer_wait, to_continue, to_undo
+from datadog_caselinks.cli.again import longer_wait, to_continue, to_show_ids, to_undo
 
 
 def command(text: str) -> str:
@@ -33,9 +33,23 @@ def test_the_command_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_words_are_replaced(monkeypatch: pytest.MonkeyPatch, rejects: list[str]) -> None:
     """The shown command replaces or omits words, and omits an option together with its value."""
     monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "--no-lookup", *rejects, "links.csv"])
-    replacing = {"--no-lookup": None, "links.csv": "bad.csv"}
-    text = to_continue("why", first="fix it", replacing=replacing, option="--rejects")
+    file = "links.csv", "bad.csv"
+    text = to_continue("why", first="fix it", file=file, flag="--no-lookup", option="--rejects")
     assert text == "To continue, fix it, then run this command (why):\n  caselinks bulk bad.csv"
+
+
+def test_other_words_stay_if_they_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with the name of the subcommand, or of an entity called create, does not change the others."""
+    monkeypatch.setattr(sys, "argv", ["caselinks", "bulk", "--sandbox", "bulk"])
+    assert command(to_continue(file=("bulk", "bad"))) == "caselinks bulk --sandbox bad"
+    monkeypatch.setattr(sys, "argv", ["caselinks", "create", "create", "blocks", "SHOP-2"])
+    assert command(to_continue(command="ensure")) == "caselinks ensure create blocks SHOP-2"
+
+
+def test_the_command_that_shows_ids_has_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that lists the ids of links asks the same site for the same entity."""
+    monkeypatch.setattr(sys, "argv", ["caselinks", "show", "SHOP-2", "--site", "EU1"])
+    assert to_show_ids() == "caselinks list --ids SHOP-2 --site EU1"
 
 
 def test_the_program_is_named_as_the_shell_finds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

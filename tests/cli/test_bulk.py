@@ -23,6 +23,7 @@ from tests.cli.program import caselinks, environment, on_terminal, pointing_at, 
 from tests.cli.waits import waiting_for_nothing
 from tests.support.server import Exchange, Server
 from tests.support.steps import answers, created, drops, is_silent
+from tests.support.waiting import MAX_SECONDS
 
 A = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 B = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
@@ -80,6 +81,15 @@ async def test_quiet_leaves_out_what_went_well(sandbox: Sandbox, file: Path) -> 
     done = await bulk(pointing_at(sandbox), "--quiet", str(file))
     assert done.out == ""
     assert "1 link created" in done.err
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+async def test_quiet_is_about_lines_for_people(
+    sandbox: Sandbox, file: Path, options: tuple[str, ...]
+) -> None:
+    """With --quiet, JSON has every outcome nevertheless."""
+    done = await bulk(pointing_at(sandbox), "--quiet", "--output", "json", *options, str(file))
+    assert [record["line"] for record in json.loads(done.out)] == [2]
 
 
 async def test_sandbox_needs_no_environment(file: Path) -> None:
@@ -647,6 +657,22 @@ class TestDryRun:
         done = await bulk(pointing_at(sandbox), "--dry-run", str(file))
         assert done.status == 0
         assert not sandbox.links
+
+    async def test_an_early_end_shows_what_was_found(self, sandbox: Sandbox) -> None:
+        """A dry run that ends early shows its lines and totals so far, and says that they are incomplete."""
+        for number in (1, 2):
+            sandbox.add_case(f"SHOP-{number}", "A case")
+        process = await start(pointing_at(sandbox), "bulk", "--dry-run", "--concurrency", "1", "-")
+        process.stdin.write(b"parent,relationship,child\nSHOP-1,blocks,SHOP-2\n")
+        await process.stdin.drain()
+        async with asyncio.timeout(MAX_SECONDS):
+            assert await process.stdout.readline() == b"line 2\t+ SHOP-1 blocks SHOP-2\t\twould create\n"
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert process.returncode == 130
+        assert err.decode() == (
+            "Dry run, incomplete: 1 link would be created. Nothing was created.\nInterrupted.\n"
+        )
 
     async def test_an_error_of_every_line_is_shown_once(self, file: Path, unused_tcp_port: int) -> None:
         """An error that concerns every line, such as a refused connection, ends the run."""

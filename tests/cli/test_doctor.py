@@ -76,6 +76,31 @@ async def test_it_ends_with_a_sentence(sandbox: Sandbox) -> None:
     assert done.err == "Not ready to create links: fix what is marked above, and run doctor again.\n"
 
 
+async def test_refused_keys_end_it(sandbox: Sandbox) -> None:
+    """After refused keys, nothing is said of the rate limit, which was not seen."""
+    _, found = await doctor(pointing_at(sandbox) | {"DD_APP_KEY": "wrong"})
+    assert list(found)[-1] == "keys"
+
+
+@pytest.mark.sandbox(rate_limit="1/1h")
+async def test_a_used_up_rate_limit_is_not_a_flaw_of_the_keys(sandbox: Sandbox) -> None:
+    """If the rate limit is used up, doctor says so, and ends without a word on what it could not check."""
+    done, found = await doctor(pointing_at(sandbox))
+    assert done.status == 1
+    assert "cases_write" not in found
+    state, message = found["rate limit"]
+    assert state == "bad"
+    assert re.fullmatch(r"used up, so not everything was checked: wait \d+ s or add --max-wait \d+", message)
+
+
+async def test_a_server_that_limits_the_first_request_says_nothing_of_the_keys() -> None:
+    """A 429 for the first request is reported as the rate limit, also without a time to wait."""
+    async with Server(answers(404, Date=formatdate(usegmt=True)), answers(429)) as server:
+        done, found = await doctor(environment(DD_SITE=server.url, **KEYS))
+    assert (done.status, "keys" in found) == (1, False)
+    assert found["rate limit"][1].startswith("used up, so not everything was checked: ")
+
+
 async def test_what_a_key_lacks(sandbox: Sandbox) -> None:
     """A key without the scope cases_write is reported with this scope, although it may list links."""
     variables = pointing_at(sandbox) | {"DD_APP_KEY": sandbox.credentials_without_scope.app_key}

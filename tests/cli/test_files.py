@@ -44,7 +44,7 @@ def test_a_page_that_does_not_fit_is_not_written(tmp_path: Path, before: str | N
     if before:
         file.write_text(before)
     done = run(FULL, file)
-    assert (done.returncode, done.stderr) == (2, f"Error: {file}: File too large\n")
+    assert (done.returncode, done.stderr) == (1, f"Error: {file}: File too large\n")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == (
         {"page.html": before} if before else {}
     )

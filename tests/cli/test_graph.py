@@ -85,8 +85,8 @@ async def test_json_is_the_whole_graph(sandbox: Sandbox) -> None:
 
 
 async def test_json_lines_are_its_links(sandbox: Sandbox, tmp_path: Path) -> None:
-    """JSON Lines have the links in the format of list, also in a file with another suffix."""
-    file = tmp_path / "links.svg"
+    """JSON Lines have the links in the format of list, also in a file."""
+    file = tmp_path / "links.jsonl"
     arguments = ("--depth", "1", "--output", "jsonl")
     done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", *arguments, "-o", str(file))
     listed = await caselinks(pointing_at(sandbox), "list", "SHOP-2", "--output", "jsonl")
@@ -233,7 +233,10 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
             "cannot derive the format from the name outage.png: use one of .txt, .mermaid",
         ),
         (("SHOP-2", "-o", "/"), 2, "/: Is a directory"),
-        (("SHOP-2", "-o", "/dev/full"), 2, "/dev/full: No space left on device"),
+        (("SHOP-2", "-o", "json"), 2, "-o takes the name of a file; write --output json, or -o ./json"),
+        (("SHOP-2", "-o", "svg"), 2, "-o takes the name of a file; write --format svg, or -o ./svg"),
+        (("SHOP-2", "-o", "a.svg", "--output", "json"), 2, "--output json contradicts the suffix of a.svg"),
+        (("SHOP-2", "--width", "500"), 2, "--width is for SVG"),
         (
             ("SHOP-2", "--format", "dot", "--output", "json"),
             2,
@@ -245,11 +248,27 @@ async def test_a_terminal_shows_colours_and_breaks_no_line(sandbox: Sandbox) -> 
 async def test_an_invalid_argument_is_reported(
     sandbox: Sandbox, arguments: tuple[str, ...], status: int, expected: str
 ) -> None:
-    """An invalid option or output file is reported before any request with status 2, other errors with 1."""
+    """An invalid option or output file is reported with status 2, and other errors with 1."""
     done = await caselinks(pointing_at(sandbox), "graph", *arguments)
     assert (done.status, done.out) == (status, "")
     assert expected in done.err
     assert status == 1 or "full" in expected or not sandbox.requests
+
+
+async def test_a_full_disk_is_an_error_after_the_requests(sandbox: Sandbox) -> None:
+    """A file that cannot be written after the graph was read ends the command with status 1."""
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", "/dev/full")
+    assert (done.status, done.err) == (1, "Error: /dev/full: No space left on device\n")
+
+
+async def test_a_file_may_be_named_like_a_format(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path with a folder is a file, even if its name is that of a format."""
+    monkeypatch.chdir(tmp_path)
+    done = await caselinks(pointing_at(sandbox), "graph", "SHOP-2", "-o", "./json")
+    assert done.status == 0
+    assert (tmp_path / "json").read_text().startswith("■ SHOP-2")
 
 
 async def test_a_file_is_left_as_it_was_if_there_is_nothing_to_write(

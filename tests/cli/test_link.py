@@ -183,12 +183,20 @@ class TestList:
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         for relationship, count, err in (
             ("blocks", 1, ""),
+            ("blocked by", 0, "SHOP-1 has no such links.\n"),
             ("CAUSES", 0, "SHOP-1 has no such links.\n"),
             ("relates-to", 0, "SHOP-1 has no such links.\n"),
             ("Parent_Of", 0, "SHOP-1 has no such links.\n"),
         ):
             done = await caselinks(pointing_at(sandbox), "list", "SHOP-1", "--relationship", relationship)
             assert (done.status, done.out.count("\n"), done.err) == (0, count, err)
+        done = await caselinks(pointing_at(sandbox), "list", "SHOP-2", "--relationship", "is blocked by")
+        assert (done.status, done.out.count("\n")) == (0, 1)
+        done = await caselinks(pointing_at(sandbox), "list", "SHOP-2", "--relationship", "bloks")
+        assert (done.status, done.err.startswith("Error: unknown relationship 'bloks'; did you mean")) == (
+            2,
+            True,
+        )
         assert (
             await caselinks(pointing_at(sandbox), "list", some_id(1))
         ).err == f"{some_id(1)} has no links.\n"
@@ -234,7 +242,7 @@ class TestList:
         assert line.split()[:4] == ["↔", "relates", "to", "SHOP-1"]
         assert "…" in line
         assert sandbox.links[0].id[:8] not in shown
-        assert note == "To see the ids of the links: caselinks list SHOP-2 --ids"
+        assert note == "To see the ids of the links: caselinks list --ids SHOP-2"
 
     @pytest.mark.parametrize("columns", [40, 80, 119, 120])
     async def test_no_id_is_shortened(self, sandbox: Sandbox, one: StoredCase, columns: int) -> None:
@@ -289,9 +297,26 @@ class TestDelete:
         await caselinks(pointing_at(sandbox), "create", "SHOP-1", "blocks", "SHOP-2")
         (link,) = sandbox.links
         done = await caselinks(pointing_at(sandbox), "delete", some_id(1), link.id, "--output", "json")
-        assert json.loads(done.out) == [{"id": link.id, "deleted": True}]
+        failed, deleted = sorted(json.loads(done.out), key=lambda record: bool(record["deleted"]))
+        assert deleted == {"id": link.id, "deleted": True}
+        assert (failed["id"], failed["error_type"], failed["error_status"]) == (
+            some_id(1),
+            "NotFoundError",
+            404,
+        )
         assert done.err.startswith(f"cannot delete link {some_id(1)}: 404 link not found")
         assert (done.status, done.err.count("\n"), sandbox.links) == (1, 1, [])
+
+    async def test_an_error_of_every_delete_ends_it(self, sandbox: Sandbox) -> None:
+        """Refused keys end the deletes, and are shown with the number of links that were not tried."""
+        ids = [some_id(number) for number in range(300)]
+        wrong = pointing_at(sandbox) | {"DD_APP_KEY": "wrong"}
+        done = await caselinks(wrong, "delete", *ids, "--output", "jsonl")
+        first, stopped = done.err.splitlines()
+        assert "401" in first
+        assert stopped == "Stopped: 299 further links would fail in the same way."
+        assert (done.status, len(done.out.splitlines())) == (1, 1)
+        assert len(sandbox.requests) < 300
 
     async def test_a_link_can_be_given_by_its_ends(
         self, sandbox: Sandbox, one: StoredCase, two: StoredCase

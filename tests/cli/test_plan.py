@@ -229,11 +229,11 @@ async def test_without_a_terminal_it_needs_yes(sandbox: Sandbox, file: str) -> N
     assert "add --yes" in done.err
 
 
-async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str]:
+async def answered(sandbox: Sandbox, file: str, answer: bytes, *options: str) -> tuple[int, str]:
     """Run plan --apply on a terminal, confirm or interrupt it, and return the status and the output."""
     ours, theirs = pty.openpty()
     variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
-    process = await start_on((theirs, theirs, theirs), variables, "plan", file, "--apply")
+    process = await start_on((theirs, theirs, theirs), variables, "plan", file, "--apply", *options)
     os.close(theirs)
     shown = b""
     async with asyncio.timeout(MAX_SECONDS):
@@ -257,16 +257,24 @@ async def answered(sandbox: Sandbox, file: str, answer: bytes) -> tuple[int, str
     ("answer", "status", "expected", "links"),
     [
         (b"y\n", 0, "2 created.", 2),
-        (b"n\n", 0, "Nothing was changed.", 0),
-        (b"\n", 0, "Nothing was changed.", 0),
+        (b"n\n", 1, "Nothing was changed.", 0),
+        (b"\n", 1, "Nothing was changed.", 0),
         (b"", 130, "\r\nNothing was changed.\r\nInterrupted.", 0),
     ],
 )
+@pytest.mark.parametrize("options", [(), ("--output", "jsonl")])
 async def test_on_a_terminal_it_asks(
-    sandbox: Sandbox, file: str, answer: bytes, status: int, expected: str, links: int
+    sandbox: Sandbox,
+    file: str,
+    answer: bytes,
+    status: int,
+    expected: str,
+    links: int,
+    options: tuple[str, ...],
 ) -> None:
-    """On a terminal, only yes applies the plan; no, an empty line and Ctrl-C change nothing."""
-    done, shown = await answered(sandbox, file, answer)
+    """On a terminal, plan shows the changes, and only yes applies them."""
+    done, shown = await answered(sandbox, file, answer, *options)
+    assert shown.index("SHOP-2") < shown.index("2 links to create")
     assert expected in shown
     assert "2 links to create. Apply? [y/N]" in shown
     assert (done, len(sandbox.links)) == (status, links)

@@ -14,6 +14,7 @@ import pytest
 
 from datadog_caselinks import CaseLinksClient
 from datadog_caselinks.bulk.journal import Journal
+from datadog_caselinks.bulk.journal_file import Store
 from datadog_caselinks.cli import undo
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
@@ -315,7 +316,7 @@ async def answered(sandbox: Sandbox, journal: str, answer: bytes, *options: str)
     ("answer", "status", "expected", "left"),
     [
         (b"y\n", 0, "1 deleted.", 1),
-        (b"n\n", 0, "Nothing was deleted.", 2),
+        (b"n\n", 1, "Nothing was deleted.", 2),
         (b"", 130, "Nothing was deleted.\r\nInterrupted.", 2),
     ],
 )
@@ -350,6 +351,31 @@ async def test_interrupted_it_says_how_far_it_came(tmp_path: Path) -> None:
         _, err = await process.communicate()
     assert process.returncode == 130
     assert "So far: nothing. Deletes in flight may have been applied too.\nTo continue, run" in err.decode()
+
+
+async def test_an_error_at_the_end_has_the_status_of_a_failure(
+    sandbox: Sandbox, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the journal cannot be written after links were deleted, the status is 1: something was sent."""
+    monkeypatch.setattr(Store, "close", lambda _: "the journal cannot be written: disk full")
+    done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    assert done.status == 1
+    summary, advice, _, error = done.err.splitlines()
+    assert summary == "1 deleted."
+    assert advice.startswith("To continue")
+    assert error == "Error: the journal cannot be written: disk full"
+    assert len(sandbox.links) == 1
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ("--yes",), ()])
+async def test_nothing_to_undo_is_one_empty_list(
+    sandbox: Sandbox, journal: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --output json, an undo without links prints one empty list."""
+    await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    monkeypatch.setattr(undo, "require_terminal", lambda _: None)
+    done = await caselinks(pointing_at(sandbox), "undo", *options, "--output", "json", journal)
+    assert (done.status, json.loads(done.out)) == (0, [])
 
 
 async def test_results_that_cannot_be_written_are_an_error(sandbox: Sandbox, journal: str) -> None:

@@ -16,6 +16,7 @@ from datadog_caselinks import (
     Entity,
     PermissionDeniedError,
     Rate,
+    ServerError,
     case,
 )
 from datadog_caselinks.mcp import AgentServer, tools
@@ -242,6 +243,41 @@ class TestLimit:
         )
         assert "call again in" in last
         assert len(sandbox.links) == before + 1
+
+    async def test_each_deleted_link_is_a_write(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
+        """Two equal links to delete are two writes."""
+        server = AgentServer(client, access=Access.DELETE, write_rate=Rate(1, 600))
+        link = case("MAIL-1").blocks(case("MAIL-2"))
+        for _ in range(2):
+            await client.create_link(link)
+        before = len(sandbox.links)
+        async with connected(server) as agent:
+            error = await agent.refused("unlink", entity="MAIL-1", relationship="blocks", other="MAIL-2")
+        assert error.startswith("this server allows 1 write in 600 s, and 2 were asked for")
+        assert len(sandbox.links) == before
+
+    async def test_what_was_deleted_before_an_error_is_named(
+        self,
+        client: CaseLinksClient,
+        server: AgentServer,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """If the second of two equal links cannot be deleted, the agent and the log learn of the first."""
+        link = case("MAIL-1").blocks(case("MAIL-2"))
+        created = [(await client.create_link(link)).id for _ in range(2)]
+        delete_link = client.delete_link
+
+        async def delete_the_first(link_id: str) -> None:
+            if link_id == created[1]:
+                raise ServerError("503", status=503)
+            await delete_link(link_id)
+
+        monkeypatch.setattr(client, "delete_link", delete_the_first)
+        async with connected(server) as agent:
+            error = await agent.refused("unlink", entity="MAIL-1", relationship="blocks", other="MAIL-2")
+        assert error == f"deleted {created[0]}, but then: 503"
+        assert f"unlink: MAIL-1 blocks MAIL-2: {error}" in logged(caplog)
 
     def test_it_is_of_any_period(self) -> None:
         """A write is allowed again once the period after an earlier one is over."""
