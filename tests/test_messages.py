@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datadog_caselinks
 from datadog_caselinks.messages import (
     MAX_QUOTED,
     MAX_STORED,
@@ -129,7 +130,7 @@ class TestNeedsExtra:
 
     def test_each_extra_that_a_message_names_exists(self) -> None:
         """Every call passes an extra that the package provides."""
-        sources = [path.read_text() for path in (ROOT / "datadog_caselinks").rglob("*.py")]
+        sources = [path.read_text() for path in Path(datadog_caselinks.__path__[0]).rglob("*.py")]
         named = {extra for source in sources for extra in re.findall(r"needs_extra\(.+, ['\"](\w+)", source)}
         assert named == {"cli", "distributed", "mcp", "pictures", "yaml"}
         assert named <= set(metadata.metadata("datadog_caselinks").get_all("Provides-Extra", []))
