@@ -29,7 +29,7 @@ REASON: Final = "rejected_because"
 """The last column in a file of rejected lines. It is ignored when the file is read again."""
 
 _FORMATS: Final = "it must be CSV, JSON Lines or YAML in UTF-8; in Excel, save it as CSV UTF-8"
-_BINARY: Final = f"the file is binary, or UTF-16 without a byte order mark: {_FORMATS}"
+_BINARY: Final = f"the file is binary, not text, or UTF-16 without a byte order mark: {_FORMATS}"
 _NOT_UTF8: Final = f"the file is not UTF-8 text: {_FORMATS}"
 _CONTROL: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
 """A character that text does not contain in any encoding with one byte for each character."""

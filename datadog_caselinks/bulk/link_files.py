@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
 from datadog_caselinks.bulk.link_csv import MAX_LINE, CsvRow, CsvRows, not_text, require_delimiter
-from datadog_caselinks.bulk.rejects import LineSource, rejected_json, rejected_yaml
+from datadog_caselinks.bulk.rejects import LineSource, json_of_fields, rejected_json, rejected_yaml
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
 from datadog_caselinks.messages import needs_extra, quoted
 from datadog_caselinks.models import EntityType, LinkStatus, WantedLink
@@ -454,7 +454,7 @@ def _yaml_row(number: int, fields: Mapping[str, str] | str, names: ColumnNames) 
             raise LinkFileError(fields)
         return _named(fields.items(), names)
 
-    text = b"" if isinstance(fields, str) else json.dumps(fields).encode()
+    text = b"" if isinstance(fields, str) else json_of_fields(fields)
     return _Row(number, LineSource(b"", rejected_yaml, text), read)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Final, Self
@@ -49,6 +49,11 @@ def rejected_json(text: bytes, reason: str) -> bytes:
         return f"{line}\n".encode()
     rest = text[1:].lstrip()
     return start[:-1].encode() + (b"" if rest.startswith(b"}") else b", ") + rest + b"\n"
+
+
+def json_of_fields(fields: Mapping[str, str]) -> bytes:
+    """Return the fields of a link as JSON, without an earlier reason: YAML refuses a second one."""
+    return json.dumps({name: value for name, value in fields.items() if name != REASON}).encode()
 
 
 def rejected_yaml(text: bytes, reason: str) -> bytes:
