@@ -131,7 +131,7 @@ class TestForms:
         assert len(await read(written, format="yaml")) == 2
 
     async def test_an_earlier_reason_in_yaml(self) -> None:
-        """In YAML, a new reason replaces the old one anywhere in the item: a second one is a duplicate key."""
+        """In YAML, a new reason replaces the old one anywhere in an item, because keys must differ."""
         content = "- parent: SHOP-1\n  rejected_because: old\n  relationship: blocks\n  child: shop\n"
         written = await rejected(content, format="yaml")
         assert b"old" not in written

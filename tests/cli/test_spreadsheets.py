@@ -106,21 +106,22 @@ async def test_a_journal_survives_a_file_of_rejects_beside_it(
 
 
 @pytest.mark.parametrize("option", ["--journal", "--rejects"])
-@pytest.mark.parametrize("standard", [1, 2])
+@pytest.mark.parametrize(("out", "err"), [("same", "other"), ("other", "same")])
 async def test_a_file_of_the_shell_is_not_used(
-    sandbox: Sandbox, file: Path, tmp_path: Path, option: str, standard: int
+    sandbox: Sandbox, file: Path, tmp_path: Path, option: str, out: str, err: str
 ) -> None:
     """A file to which the shell sends an output of the run is neither the journal nor that of rejects."""
-    same = tmp_path / "same"
-    with open(same, "wb") as redirected, open(tmp_path / "err", "w+b") as err, open(os.devnull) as none:
-        streams = [none.fileno(), err.fileno(), err.fileno()]
-        streams[standard] = redirected.fileno()
-        options = (*OPTIONS, "--output", "jsonl", option, str(same), str(file))
-        process = await start_on((streams[0], streams[1], streams[2]), pointing_at(sandbox), "bulk", *options)
-        assert await process.wait() == 2
-    shown = (same if standard == 2 else tmp_path / "err").read_text()
+    used = tmp_path / "same"
+    empty = os.open(os.devnull, os.O_RDONLY)
+    to_out, to_err = (os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in (out, err))
+    options = (*OPTIONS, "--output", "jsonl", option, str(used), str(file))
+    process = await start_on((empty, to_out, to_err), pointing_at(sandbox), "bulk", *options)
+    for descriptor in (empty, to_out, to_err):
+        os.close(descriptor)
+    assert await process.wait() == 2
+    shown = (tmp_path / err).read_text()
     reason = "standard output or standard error is written to"
-    assert shown == f"Error: {reason} {same}: name another file for {option}\n"
+    assert shown == f"Error: {reason} {used}: name another file for {option}\n"
     assert list(sandbox.links) == []
 
 
@@ -130,13 +131,13 @@ async def test_an_earlier_file_of_rejects_is_kept(sandbox: Sandbox, file: Path, 
     options = (*OPTIONS, "--quiet", "--rejects", str(bad))
     first = await bulk(pointing_at(sandbox), *options, str(file))
     assert "was moved to" not in first.err
-    for backup in (f"{bad}~", f"{bad}~2"):
+    for backup in (tmp_path / "bad.csv~", tmp_path / "bad.csv~2"):
         fixed = f"{bad.read_text()}fixed by hand"
         bad.write_text(fixed)
         again = await bulk(pointing_at(sandbox), *options, str(file))
         assert again.err.startswith(f"The earlier {bad} was moved to {backup}.\n")
         assert again.err.count("was moved to") == 1
-        assert Path(backup).read_text() == fixed
+        assert backup.read_text() == fixed
     good = tmp_path / "good.csv"
     good.write_text(f"{HEADER}{A}|blocked by|{B}|ok\n")
     before = bad.read_text()
@@ -160,7 +161,8 @@ async def test_incident_numbers_and_comments(sandbox: Sandbox, tmp_path: Path) -
         f"# 103,INCIDENT,causes,{A}\n\n#{A},,blocks,{B}\n"
     )
     done = await bulk(pointing_at(sandbox), "--output", "jsonl", str(path))
-    assert [json.loads(line)["line"] for line in done.out.splitlines()] == [2, 3]
+    shown = [json.loads(line) for line in done.out.splitlines()]
+    assert [(each["line"], each["parent"]) for each in shown] == [(2, "incident:101"), (3, "incident:102")]
     assert "Skipped as comments: 2 lines, the first is line 4." in done.err
 
 
