@@ -103,8 +103,8 @@ async def read_link_file(
     Every format is UTF-8, or UTF-16 with a byte order mark. CSV has a header, and JSON Lines an object on
     each line, with the names in :data:`COLUMNS`; other names are ignored. YAML is a list of such objects, or
     a mapping from parents to relationships to children, and needs the extra ``yaml``. Blank lines, and empty
-    rows and comments in CSV, are skipped. Memory is bounded for files of any length, and the event loop is
-    not blocked while reading from a pipe.
+    rows and comments in CSV, are skipped; the number of comments is logged. Memory is bounded for files of
+    any length, and the event loop is not blocked while reading from a pipe.
 
     Args:
         file: The stream to read.
