@@ -243,13 +243,10 @@ class TestFile:
         monkeypatch.chdir(tmp_path)
         Path("link").symlink_to("same")
         used = other.format(tmp_path.name)
-        for rejects, path in [
-            ("same", used),
-            (str(tmp_path / "same"), used),
-            ("same", Path(used).absolute()),
-        ]:
-            with pytest.raises(ParameterError, match="must not overwrite"):
-                Rejects(rejects).require_not(path)
+        for rejects in ("same", str(tmp_path / "same")):
+            for path in (used, str(Path(used).absolute())):
+                with pytest.raises(ParameterError, match="must not overwrite"):
+                    Rejects(rejects).require_not(path)
         Rejects("other").require_not(used)
 
     @pytest.mark.parametrize("name", ["bad.csv", "bad.csv~"])
