@@ -495,7 +495,14 @@ class TestComments:
     async def test_a_row_that_is_out_of_use(self) -> None:
         """A link is a comment with # before a key or UUID, or with # and a blank before any parent."""
         header = "parent,parent_type,relationship,child"
-        rows = ["#SHOP-1,,blocks,SHOP-2", "# 101,INCIDENT,causes,SHOP-1", '# "open', "#101 is solved,,,"]
+        rows = [
+            "#SHOP-1,,blocks,SHOP-2",
+            "# 101,INCIDENT,causes,SHOP-1",
+            '# "open',
+            "#101 is solved,,,",
+            "#a,b,c,d,e",
+            '#a,"b"c',
+        ]
         assert await read("\n".join([header, *rows])) == []
 
     @pytest.mark.parametrize(
