@@ -373,6 +373,12 @@ def _text(value: object) -> str | None:
     return value
 
 
+def files_of_journal(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the file of the journal at ``path``, and those that SQLite and the lock use next to it."""
+    file = _real(path)
+    return [Path(f"{file}{suffix}") for suffix in ("", "-journal", "-lock", "-shm", "-wal")]
+
+
 def _real(path: str | os.PathLike[str]) -> Path:
     """Resolve symbolic links, so that two names of one file are one journal."""
     return Path(os.path.realpath(path))

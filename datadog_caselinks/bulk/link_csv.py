@@ -28,13 +28,20 @@ DELIMITERS: Final = (",", ";", "\t")
 REASON: Final = "rejected_because"
 """The last column in a file of rejected lines. It is ignored when the file is read again."""
 
-NOT_TEXT: Final = "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
+_FORMATS: Final = "it must be CSV, JSON Lines or YAML in UTF-8; in Excel, save it as CSV UTF-8"
+_BINARY: Final = f"the file is binary, not text, or UTF-16 without a byte order mark: {_FORMATS}"
+_NOT_UTF8: Final = f"the file is not UTF-8 text: {_FORMATS}"
+_CONTROL: Final = re.compile(rb"[\0-\x08\x0e-\x1f]")
+"""A character that text does not contain in any encoding with one byte for each character."""
 
 _DECLARATION: Final = re.compile(r'"?sep=([^\w"])"?[ ,;\t]*', re.IGNORECASE)
 """The line with which a spreadsheet declares the delimiter."""
 
 _INSIDE: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
 """The part of a line that belongs to the quoted cell in which the line begins."""
+
+_INCIDENT_NUMBER: Final = re.compile(r"#[0-9]+")
+"""An incident as the first cell of a row, which is not a comment."""
 
 
 class _OpenQuoteError(LinkFileError):
@@ -181,6 +188,15 @@ class Header:
             raise LinkFileError("is not UTF-8 text")
         return values
 
+    def is_comment(self, cell: str) -> bool:
+        """Return whether the first cell of a row may begin a comment, and is not a value."""
+        if not cell.startswith("#"):
+            return False
+        if self.columns[0] is None:
+            # In a column that is not read, such as the name of a channel, the text may be a value.
+            return cell[1:2] in ("", " ", "\t", "#")
+        return not _INCIDENT_NUMBER.fullmatch(cell)
+
     def row(self, number: int, text: bytes) -> CsvRow:
         """Return the row ``text``. Raises ``_OpenQuoteError`` if a quoted cell is open at its end."""
         try:
@@ -242,6 +258,13 @@ class CsvRow:
         """Return whether all cells are empty."""
         return not isinstance(self._cells, LinkFileError) and not any(map(str.strip, self._cells))
 
+    def is_comment(self) -> bool:
+        """Return whether the only cell that is not empty is a comment, such as ``"# a, b",,``."""
+        if isinstance(self._cells, LinkFileError):
+            return False
+        first, *others = map(str.strip, self._cells)
+        return self.header.is_comment(first) and not any(others)
+
     def is_plausible(self) -> bool:
         """Return whether the cells may be those of several lines: line breaks are in ignored columns only."""
         columns = self.header.columns
@@ -272,8 +295,10 @@ class CsvRows:
     _is_link: Callable[[Mapping[str, object]], bool]
     _mark: bytes = b""
     header: Header | None = field(default=None, init=False)
-    first_comment: int | None = field(default=None, init=False)
-    """The number of the first line that was skipped as a comment."""
+    comments: int = field(default=0, init=False)
+    """How many lines were skipped as comments."""
+    first_comment: int = field(default=0, init=False)
+    """The number of the first of these lines."""
     _declared: str = field(default="", init=False)
     """The delimiter that the file declares."""
     _held: list[tuple[int, bytes]] = field(factory=list, init=False)
@@ -359,13 +384,15 @@ class CsvRows:
         elif self._is_skipped(number, line):
             return None
         text = self._text()
-        text = self._text()
         if self.header is None:
             self.header = self._find_header(text)
             return None
         row = self.header.row(number, text)
         if is_continued and not row.is_plausible():
             raise _UnbalancedError
+        if row.is_comment():
+            self._count_comment(number)
+            return None
         return None if row.is_empty() else row
 
     def _require_continuation(self, line: bytes) -> None:
@@ -405,7 +432,7 @@ class CsvRows:
         """Return whether ``line`` is a comment, or before the header an empty row or the delimiter."""
         text = decoded(line[:MAX_LINE]).strip("\r")
         if self._is_comment(text):
-            self.first_comment = self.first_comment or number
+            self._count_comment(number)
             return True
         if self.header:
             return False
@@ -413,28 +440,35 @@ class CsvRows:
             self._declared = declaration[1]
         return bool(declaration) or not text.strip(' ,;\t"' + (self._delimiter or self._declared))
 
+    def _count_comment(self, number: int) -> None:
+        self.first_comment = self.first_comment or number
+        self.comments += 1
+
     def _is_comment(self, text: str) -> bool:
-        start = text.lstrip(' \t"')
-        if not start.startswith("#"):
-            return False
         if self.header:
-            # In a column that is not read, such as the name of a channel, the text may be a value.
-            return self.header.columns[0] is not None or start[1:2] in (
-                "",
-                " ",
-                "\t",
-                "#",
-                self.header.delimiter,
-            )
+            return self._is_comment_below(self.header, text)
+        if not text.lstrip(' \t"').startswith("#"):
+            return False
         try:
             self._find_header(text.encode(errors="surrogateescape"))
         except LinkFileError:
             return True
         return False
 
+    def _is_comment_below(self, header: Header, text: str) -> bool:
+        """Return whether ``text`` is a comment without quotation marks around it."""
+        if not header.is_comment(text.partition(header.delimiter)[0].strip()):
+            return False
+        if header.columns[0] is None:
+            return True
+        try:  # such as a link from #IR-101, if a column says that it is an incident
+            return not self._is_link(header.values(header.cells(text)))
+        except LinkFileError:
+            return True
+
     def _find_header(self, text: bytes) -> Header:
         if b"\0" in text:
-            raise LinkFileError(NOT_TEXT)
+            raise not_text(text)
         line = decoded(text)
         delimiters = [self._delimiter] if self._delimiter else [*self._declared, *DELIMITERS]
         best: list[str | None] = []
@@ -452,7 +486,7 @@ class CsvRows:
             if len(set(columns)) > len(set(best)):
                 best = columns
         if not _is_utf8(line):
-            raise LinkFileError(NOT_TEXT)
+            raise not_text(text)
         if line.lstrip().startswith("["):
             raise LinkFileError("the file looks like a JSON array: write one object on each line instead")
         if isinstance(wrong, _OpenQuoteError):
@@ -480,6 +514,11 @@ class CsvRows:
         reason = "" if has_reason else f"{splitter.delimiter}{REASON}"
         head = self._mark + declaration.encode() + text + f"{reason}{line_end}".encode()
         return Header(columns, head, splitter, line_end, has_reason)
+
+
+def not_text(line: bytes) -> LinkFileError:
+    """Return the error for a file with ``line``, which contains NUL or is not UTF-8."""
+    return LinkFileError(_BINARY if _CONTROL.search(line) else _NOT_UTF8)
 
 
 def decoded(text: bytes) -> str:

@@ -19,8 +19,8 @@ from typing import Final
 from attrs import define, field, frozen
 
 from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
-from datadog_caselinks.bulk.link_csv import MAX_LINE, NOT_TEXT, CsvRow, CsvRows, require_delimiter
-from datadog_caselinks.bulk.rejects import LineSource, rejected_json, rejected_yaml
+from datadog_caselinks.bulk.link_csv import MAX_LINE, CsvRow, CsvRows, not_text, require_delimiter
+from datadog_caselinks.bulk.rejects import LineSource, json_of_fields, rejected_json, rejected_yaml
 from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
 from datadog_caselinks.messages import needs_extra, quoted
 from datadog_caselinks.models import EntityType, LinkStatus, WantedLink
@@ -103,8 +103,8 @@ async def read_link_file(
     Every format is UTF-8, or UTF-16 with a byte order mark. CSV has a header, and JSON Lines an object on
     each line, with the names in :data:`COLUMNS`; other names are ignored. YAML is a list of such objects, or
     a mapping from parents to relationships to children, and needs the extra ``yaml``. Blank lines, and empty
-    rows and comments in CSV, are skipped. Memory is bounded for files of any length, and the event loop is
-    not blocked while reading from a pipe.
+    rows and comments in CSV, are skipped; the number of comments is logged. Memory is bounded for files of
+    any length, and the event loop is not blocked while reading from a pipe.
 
     Args:
         file: The stream to read.
@@ -133,15 +133,13 @@ async def read_link_file(
     if site is not None:
         require("site", site, Site, "a Site, such as Site.EU1")
     parser = _Parser(_format_of(file, format), require_delimiter(delimiter), ColumnNames(columns or {}))
-    is_comment_logged = False
     async for chunk in _chunks(file):
         for row in parser.feed(chunk):
             yield row.line(site)
-        if not is_comment_logged and (comment := parser.first_comment):
-            is_comment_logged = True
-            _LOGGER.info("Line %d is skipped as a comment. CSV has no comments of its own.", comment)
     for row in parser.end():
         yield row.line(site)
+    if comments := parser.comments:
+        _LOGGER.info("Skipped as comments: %s. CSV has no comments of its own.", comments)
     if parser.is_empty:
         raise LinkFileError("the file is empty: it must contain at least a header or a link")
     if parser.document:
@@ -324,9 +322,12 @@ class _Parser:
             self._format = LinkFileFormat.CSV
 
     @property
-    def first_comment(self) -> int | None:
-        """The number of the first line that was skipped as a comment."""
-        return self._csv.first_comment if self._csv else None
+    def comments(self) -> str:
+        """A description of the lines that were skipped as comments."""
+        if self._csv is None or not self._csv.comments:
+            return ""
+        first = f"line {self._csv.first_comment}"
+        return first if self._csv.comments == 1 else f"{self._csv.comments} lines, the first is {first}"
 
     @property
     def is_empty(self) -> bool:
@@ -424,7 +425,7 @@ def _require_text(first_line: bytes) -> None:
     except UnicodeDecodeError:
         is_text = False
     if not is_text:
-        raise LinkFileError(NOT_TEXT)
+        raise not_text(first_line)
 
 
 def _text(line: bytes) -> str:
@@ -453,7 +454,7 @@ def _yaml_row(number: int, fields: Mapping[str, str] | str, names: ColumnNames) 
             raise LinkFileError(fields)
         return _named(fields.items(), names)
 
-    text = b"" if isinstance(fields, str) else json.dumps(fields).encode()
+    text = b"" if isinstance(fields, str) else json_of_fields(fields)
     return _Row(number, LineSource(b"", rejected_yaml, text), read)
 
 

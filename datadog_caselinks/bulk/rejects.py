@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import re
-import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Final, Self
 
@@ -17,7 +18,7 @@ from datadog_caselinks.bulk.link_csv import REASON
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.messages import one_line
 
-_OLD_REASON: Final = re.compile(rf'\s*\{{\s*"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*+"\s*,?'.encode())
+_OLD_REASON: Final = re.compile(rf'\A\s*\{{\s*"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*+"\s*,?'.encode())
 
 
 @frozen
@@ -50,6 +51,11 @@ def rejected_json(text: bytes, reason: str) -> bytes:
     return start[:-1].encode() + (b"" if rest.startswith(b"}") else b", ") + rest + b"\n"
 
 
+def json_of_fields(fields: Mapping[str, str]) -> bytes:
+    """Return the fields of a link as JSON, without an earlier reason: YAML refuses a second one."""
+    return json.dumps({name: value for name, value in fields.items() if name != REASON}).encode()
+
+
 def rejected_yaml(text: bytes, reason: str) -> bytes:
     """Return an item of a YAML list with ``reason``, or a comment if the fields of the link are unknown."""
     return b"- " + rejected_json(text, reason) if text else f"# {reason}\n".encode()
@@ -58,8 +64,9 @@ def rejected_yaml(text: bytes, reason: str) -> bytes:
 class Rejects:
     """A file of rejected lines, used as ``with Rejects(path) as rejects``.
 
-    Each line is written at once, so that none is lost if the process is killed. A file that exists is kept
-    with ``~`` after its name. At the end, a file without lines is deleted.
+    Each line is written at once, so that none is lost if the process is killed. The file is created, or
+    replaced, with the first line. A file that exists is then renamed: ``~`` or ``~2``, ``~3``, … follows its
+    name. No file is overwritten or deleted.
 
     Args:
         path: The file to write.
@@ -71,33 +78,39 @@ class Rejects:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: Path = Path(path)
         self.count: int = 0
+        self.backup: Path | None = None
+        """The new name of the file that existed, once it is renamed."""
+        self._target = Path(os.path.realpath(path))  # a symbolic link stays
+        self._is_old = False
+        self._file: FileIO | None = None
 
-    def require_not(self, other: int | str) -> None:
+    def require_not(self, other: int | str | os.PathLike[str]) -> None:
         """Check that neither the file nor its backup is ``other``, a path or a file descriptor.
+
+        Paths are compared also if no file exists yet.
 
         Raises:
             ParameterError: It is the same file.
         """
-        for path in (self.path, self._backup):
-            with contextlib.suppress(OSError):  # such as a file that does not exist
-                if os.path.samestat(os.stat(path), os.stat(other)):
-                    raise ParameterError(f"rejected lines must not overwrite {path}, which this run uses")
-
-    @property
-    def _backup(self) -> Path:
-        return Path(f"{self.path}~")
+        for path in (self.path, Path(f"{self.path}~")):
+            if _is_same(path, other):
+                raise ParameterError(f"rejected lines must not overwrite {path}, which this run uses")
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG(self.path.stat().st_mode):
-                self.path.replace(self._backup)
-        self._file = open(self.path, "ab", buffering=0)
+        self._is_old = os.path.isfile(self.path)
+        if os.path.exists(self.path) and not self._is_old:  # a pipe or a device
+            self._file = open(self.path, "ab", buffering=0)
+            return self
+        try:
+            with tempfile.TemporaryFile(dir=self._target.parent):
+                pass  # so that a directory without write access is found before any line is sent
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if not self.count and self.path.is_file():
-            self.path.unlink()
+        if self._file:
+            self._file.close()
 
     def add(self, source: LineSource, reason: str) -> None:
         """Write one line.
@@ -106,9 +119,38 @@ class Rejects:
             OSError: It cannot be written.
         """
         line = source.rejected(reason)
-        self._write(line if self.count else source.head + line)
+        self._file = self._file or self._open()
+        _write(self._file, line if self.count else source.head + line)
         self.count += 1
 
-    def _write(self, line: bytes) -> None:
-        while line:
-            line = line[self._file.write(line) :]
+    def _open(self) -> FileIO:
+        if not self._is_old:
+            return open(self._target, "xb", buffering=0)  # not what appeared since, such as the journal
+        if os.path.isfile(self._target) and os.path.getsize(self._target):
+            self.backup = _set_aside(self._target)
+        return open(self._target, "ab", buffering=0)
+
+
+def _is_same(path: Path, other: int | str | os.PathLike[str]) -> bool:
+    with contextlib.suppress(OSError):  # such as a file that does not exist
+        if os.path.samefile(path, other):
+            return True
+    return not isinstance(other, int) and Path(os.path.realpath(path)) == Path(os.path.realpath(other))
+
+
+def _set_aside(file: Path) -> Path:
+    """Rename ``file`` to the first free backup name, and return that name."""
+    number = 1
+    while True:
+        backup = Path(f"{file}~{number if number > 1 else ''}")
+        try:
+            backup.touch(exist_ok=False)  # reserves the name
+        except FileExistsError:
+            number += 1
+        else:
+            return file.replace(backup)
+
+
+def _write(file: FileIO, line: bytes) -> None:
+    while line:
+        line = line[file.write(line) :]

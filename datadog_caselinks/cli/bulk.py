@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import click
 
+from datadog_caselinks.bulk.journal_file import files_of_journal
 from datadog_caselinks.bulk.link_files import (
     LinkFileFormat,
     LinkLine,
@@ -21,7 +22,7 @@ from datadog_caselinks.bulk.link_files import (
 )
 from datadog_caselinks.bulk.rejects import Rejects
 from datadog_caselinks.cli.dry_run import DryRun
-from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
+from datadog_caselinks.cli.files import FileOptions, open_input, require_not_output, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.outcome_lines import OutcomeLines
 from datadog_caselinks.cli.records import Records, is_for_people, records
@@ -127,6 +128,8 @@ def bulk(
                 screen.close()
                 trial.summarize()
             context.exit(trial.exit_status)
+        require_not_output("--journal", journal)
+        require_not_output("--rejects", rejects)
         rejected = _rejects(rejects, file, stream, file_options, journal) if rejects else None
         report = Report(
             screen,
@@ -191,9 +194,8 @@ def _rejects(
     if len(formats - {None}) > 1:
         raise ParameterError(f"--rejects must have the suffix of the same format as FILE, not {quoted(path)}")
     rejects = Rejects(path)
-    for other in (stream.fileno(), journal):
-        if other is not None:
-            rejects.require_not(other)
+    for other in (stream.fileno(), *(files_of_journal(journal) if journal else ())):
+        rejects.require_not(other)
     return rejects
 
 

@@ -92,6 +92,18 @@ def open_input(file: str) -> contextlib.AbstractContextManager[io.RawIOBase]:
     return open(file, "rb", buffering=0)
 
 
+def require_not_output(option: str, file: str | None) -> None:
+    """Check that neither standard output nor standard error is written to ``file``, the value of ``option``.
+
+    Raises:
+        ParameterError: One of them is written to this regular file.
+    """
+    if file and os.path.isfile(file) and any(os.path.samefile(file, number) for number in (1, 2)):
+        raise ParameterError(
+            f"standard output or standard error is written to {file}: name another file for {option}"
+        )
+
+
 def require_writable(file: str) -> None:
     """Raise :class:`OSError` if ``file`` cannot be written. Its content stays unchanged."""
     if Path(file).is_fifo():

@@ -157,10 +157,13 @@ class Report:
         """Write a line that failed to the file of rejected lines."""
         if self._rejects is None or line.source is None:
             return
+        known = self._rejects.backup
         try:
             self._rejects.add(line.source, reason)
         except OSError as error:
             self.stop(error, f"cannot write the rejected lines: {error}")
+        if self._rejects.backup != known:
+            self._screen.summary(f"The earlier {self._rejects.path} was moved to {self._rejects.backup}.")
 
     def _advance(self) -> None:
         self._screen.advance(done=self._counts.total(), failed=self._failures)

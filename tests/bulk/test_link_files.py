@@ -20,6 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datadog_caselinks import (
+    IncidentNumber,
     LinkFileError,
     LinkFileFormat,
     LinkLine,
@@ -50,6 +51,8 @@ NEW = case(A).blocks(case(B))
 Pipe = tuple[io.FileIO, io.FileIO]
 OBJECT = {"parent": A, "relationship": "BLOCKS", "child": B}
 JSON_LINE = json.dumps(OBJECT)
+FORMATS = "it must be CSV, JSON Lines or YAML in UTF-8; in Excel, save it as CSV UTF-8"
+BINARY = f"the file is binary, not text, or UTF-16 without a byte order mark: {FORMATS}"
 
 
 class Broken(io.RawIOBase):
@@ -446,19 +449,86 @@ class TestRowsOfSeveralLines:
 
 class TestComments:
     @pytest.mark.parametrize("length", [MAX_LINE, 1])
-    async def test_they_are_skipped_and_reported_once(
-        self, caplog: pytest.LogCaptureFixture, length: int
-    ) -> None:
-        """A CSV line that begins with # is skipped as a comment, and the first one is logged."""
+    async def test_they_are_skipped_and_counted(self, caplog: pytest.LogCaptureFixture, length: int) -> None:
+        """A CSV line that begins with # is skipped as a comment, and the number of them is logged."""
         caplog.set_level("INFO", "datadog_caselinks")
         content = f'\n# "by hand\n{HEADER}\n#{GOOD}\n"# a, b",,\n{GOOD}\n'
         assert await read(content, length) == [LinkLine(6, NEW)]
-        assert caplog.messages == ["Line 2 is skipped as a comment. CSV has no comments of its own."]
+        assert caplog.messages == [
+            "Skipped as comments: 3 lines, the first is line 2. CSV has no comments of its own."
+        ]
+        caplog.clear()
+        await read(f"{HEADER}\n{GOOD}\n# x", length)
+        assert caplog.messages == ["Skipped as comments: line 3. CSV has no comments of its own."]
+
+    @pytest.mark.parametrize(
+        "parent", ["#101", '"#101"', " #101 ", "#IR-101", '"#IR-101"', '"incident:#101"']
+    )
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    async def test_an_incident_number_is_not_a_comment(self, parent: str, delimiter: str) -> None:
+        """A row whose parent is the number of an incident is a link, also if it begins with #."""
+        content = f"parent,parent_type,relationship,child\n{parent},INCIDENT,causes,SHOP-1\n"
+        content = content.replace(",", delimiter)
+        (line,) = await read(content)
+        assert isinstance(line, LinkLine)
+        assert isinstance(line.new.parent, IncidentNumber)
+        assert count_links(raw_file(content.encode())) == 1
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            "#101,INCIDENT,cuases,SHOP-1",
+            "#101,,causes,SHOP-1",
+            "#101",
+            '"#101",,,',
+            '"#IR-101",INCIDENT,cuases,SHOP-1',
+            '"#SHOP-2",,blocks,SHOP-1',
+            '"# by hand",,blocks,SHOP-1',
+            '"#101"x,INCIDENT,causes,SHOP-1',
+        ],
+    )
+    async def test_a_row_that_is_not_a_comment_is_never_dropped(self, row: str) -> None:
+        """A row that begins with an incident number, or has a quoted # before other cells, is malformed."""
+        (line,) = await read(f"parent,parent_type,relationship,child\n{row}\n")
+        assert isinstance(line, MalformedLine)
+
+    async def test_a_row_that_is_out_of_use(self) -> None:
+        """A link is a comment with # before a key or UUID, or with # and a blank before any parent."""
+        header = "parent,parent_type,relationship,child"
+        rows = [
+            "#SHOP-1,,blocks,SHOP-2",
+            "# 101,INCIDENT,causes,SHOP-1",
+            '# "open',
+            "#101 is solved,,,",
+            "#a,b,c,d,e",
+            '#a,"b"c',
+        ]
+        assert await read("\n".join([header, *rows])) == []
+
+    @pytest.mark.parametrize(
+        ("header", "row", "delimiter"),
+        [
+            ("relationship\tparent\tchild", "\t#SHOP-1\tSHOP-2", "\t"),
+            ("relationship\tparent\tchild", " \t# x\tSHOP-2", "\t"),
+            ("parent#relationship#child", "#blocks#SHOP-2", "#"),
+            ("note#parent#relationship#child", "##blocks#SHOP-2", "#"),
+        ],
+    )
+    async def test_an_empty_first_cell_is_not_a_comment(self, header: str, row: str, delimiter: str) -> None:
+        """A row whose first cell is empty is not a comment, also if # follows it or separates the cells."""
+        (line,) = await read(f"{header}\n{row}\n", delimiter=delimiter)
+        assert isinstance(line, MalformedLine)
 
     async def test_a_sign_in_an_ignored_column_is_a_value(self) -> None:
         """A # in an unknown first column is a value, unless a blank follows."""
         content = f"#,{HEADER}\n#inc-1,{GOOD}\n# 1,{GOOD}\n##,{GOOD}\n#,,,\n"
         assert await read(content) == [LinkLine(2, NEW)]
+        assert await read(f'#,{HEADER}\n"#inc-1",{GOOD}\n"# 1",{GOOD}\n"# 1",,,\n') == [
+            LinkLine(2, NEW),
+            LinkLine(3, NEW),
+        ]
+        (line,) = await read(f"#,{HEADER}\n#inc-1,,,\n")
+        assert isinstance(line, MalformedLine)
 
     async def test_only_comments(self) -> None:
         """A file of comments is refused as empty."""
@@ -590,8 +660,7 @@ class TestWholeFiles:
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
     async def test_an_encoding_that_cannot_be_known(self, encoding: str) -> None:
         """UTF-16 without a byte order mark and UTF-32 are refused, and the message says what is read."""
-        message = await refusal(f"{HEADER}\n{GOOD}\n".encode(encoding))
-        assert message == "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
+        assert await refusal(f"{HEADER}\n{GOOD}\n".encode(encoding)) == BINARY
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
     @pytest.mark.parametrize("length", [1, 2, 3, 7, MAX_LINE])
@@ -621,24 +690,43 @@ class TestWholeFiles:
         "content",
         [
             b"PK\x03\x04\x14\0\x06\0",
-            b"\x89PNG\r\n\x1a\n",
             b"\0" * 100,
             b"\x1f\x8b\x08\0",
+            b"\x1f\x8b\x08\n",
             b"a\0b\n",
+        ],
+    )
+    @pytest.mark.parametrize("format", [None, "csv"])
+    async def test_a_binary_file(self, content: bytes, format: str | None) -> None:
+        """A binary file, such as a workbook with the wrong suffix, is refused."""
+        assert await refusal(content, format=format) == BINARY
+
+    @pytest.mark.parametrize("format", ["jsonl", "yaml"])
+    @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\r\n", b"a\0b\n"])
+    async def test_a_binary_file_of_a_known_format(self, content: bytes, format: str) -> None:
+        """A binary file is refused, also if the format is given."""
+        assert await refusal(content, format=format) == BINARY
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "\u00dcbergeordnet;Beziehung;Kind\r\n".encode("cp1252"),
+            b"# by hand\n\xdcbergeordnet;relationship;child\r\n",
+            b"\x89PNG\r\n\x1a\n",
             b"\xff" * MAX_LINE * 2,
         ],
     )
-    async def test_a_binary_file(self, content: bytes) -> None:
-        """A binary file, such as a workbook with the wrong suffix, is refused."""
-        assert await refusal(content) == (
-            "the file is binary, not text: it must be CSV, JSON Lines or YAML in UTF-8"
-        )
+    @pytest.mark.parametrize("format", [None, "csv"])
+    async def test_a_file_in_another_encoding(self, content: bytes, format: str | None) -> None:
+        """A header that is not UTF-8, such as one in Windows-1252, is refused, and the message says so."""
+        message = await refusal(content, format=format)
+        assert message == f"the file is not UTF-8 text: {FORMATS}"
 
     @pytest.mark.parametrize("format", ["jsonl", "yaml"])
-    @pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"a\0b\n"])
-    async def test_a_binary_file_of_a_known_format(self, content: bytes, format: str) -> None:
-        """A binary file is refused, also if the format is given."""
-        assert (await refusal(content, format=format)).startswith("the file is binary, not text")
+    async def test_a_first_line_in_another_encoding(self, format: str) -> None:
+        """A first line of JSON Lines or YAML that is not UTF-8 is refused, and the message says so."""
+        message = await refusal('{"\u00dcber": 1}\n'.encode("cp1252"), format=format)
+        assert message == f"the file is not UTF-8 text: {FORMATS}"
 
     @pytest.mark.parametrize(
         ("header", "missing", "hint"),

@@ -103,6 +103,20 @@ class TestForms:
         again = await rejected(written)
         assert again == written
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '{"parent": {"rejected_because": "x", "a": 1}, "child": "SHOP-2"}',
+            '{"parent": "{\\"rejected_because\\": \\"x\\"}"}',
+            '{"notes": [{"rejected_because": "x"}]}',
+        ],
+    )
+    async def test_only_the_reason_of_the_line_itself_is_replaced(self, line: str) -> None:
+        """A member of a nested object is not an earlier reason, so the line keeps it."""
+        written = await rejected(f"{line}\n", format="jsonl")
+        assert written.decode() == f'{{"rejected_because": "because", {line[1:]}\n'
+        assert await rejected(written, format="jsonl") == written
+
     async def test_what_is_not_an_object(self) -> None:
         """A line that is not a JSON object is kept as a string in an object, because JSON has no comments."""
         (_, last) = sources(await read(f'{json.dumps(OBJECT)}\n[1, "x"]\n'))
@@ -115,6 +129,15 @@ class TestForms:
         start = '- {"rejected_because": "because", "parent": "SHOP-1", "relationship": "blocks", "child"'
         assert written.splitlines() == [f'{start}: "SHOP-2"}}', f'{start}: "shop"}}', "# because"]
         assert len(await read(written, format="yaml")) == 2
+
+    async def test_an_earlier_reason_in_yaml(self) -> None:
+        """In YAML, a new reason replaces the old one anywhere in an item, because keys must differ."""
+        content = "- parent: SHOP-1\n  rejected_because: old\n  relationship: blocks\n  child: shop\n"
+        written = await rejected(content, format="yaml")
+        assert b"old" not in written
+        (line,) = await read(written, format="yaml")
+        assert isinstance(line, MalformedLine)
+        assert line.reason.startswith("'shop' does not name an entity")
 
     async def test_a_reason_is_one_line(self) -> None:
         """A reason with line breaks and quotation marks is written as one line."""
@@ -144,17 +167,87 @@ class TestFile:
             pass
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_earlier_file_is_kept(self, tmp_path: Path) -> None:
-        """An existing file is kept as a backup, because its lines may have been fixed by hand."""
+    def test_each_earlier_file_is_kept(self, tmp_path: Path, source: LineSource) -> None:
+        """An existing file is renamed, and no earlier backup is overwritten: lines may be fixed by hand."""
+        path = tmp_path / "bad.csv"
+        for number, name in enumerate(["bad.csv~", "bad.csv~2", "bad.csv~3"]):
+            path.write_text(f"by hand {number}")
+            with Rejects(path) as rejects:
+                rejects.add(source, "because")
+                rejects.add(source, "because")
+            assert rejects.backup == tmp_path / name
+            assert rejects.backup.read_text() == f"by hand {number}"
+        assert path.read_text().count("because") == 3
+        assert len(list(tmp_path.iterdir())) == 4
+
+    def test_an_earlier_file_stays_without_a_rejected_line(self, tmp_path: Path) -> None:
+        """An existing file keeps its name and its content if no line is rejected."""
         path = tmp_path / "bad.csv"
         path.write_text("by hand")
-        with Rejects(path):
-            assert path.read_text() == ""
-        assert [each.name for each in tmp_path.iterdir()] == ["bad.csv~"]
-        assert (tmp_path / "bad.csv~").read_text() == "by hand"
-        with Rejects(path):
+        with Rejects(path) as rejects:
+            assert path.read_text() == "by hand"
+        assert rejects.backup is None
+        assert path.read_text() == "by hand"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_an_earlier_file_may_be_the_source(self, tmp_path: Path, source: LineSource) -> None:
+        """A file that is being read can be renamed, and is read to its end."""
+        path = tmp_path / "bad.csv"
+        path.write_text("by hand")
+        with open(path) as file, Rejects(path) as rejects:
+            rejects.add(source, "because")
+            assert file.read() == "by hand"
+
+    def test_an_empty_file_is_not_a_backup(self, tmp_path: Path, source: LineSource) -> None:
+        """An empty file has nothing to keep, so the lines are written to it."""
+        path = tmp_path / "bad.csv"
+        path.touch()
+        with Rejects(path) as rejects:
+            rejects.add(source, "because")
+        assert rejects.backup is None
+        assert path.read_bytes().endswith(source.rejected("because"))
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_symbolic_link_stays(self, tmp_path: Path, source: LineSource) -> None:
+        """A symbolic link stays, and the file that it names is written, or renamed if it exists."""
+        path, target = tmp_path / "bad.csv", tmp_path / "elsewhere.csv"
+        path.symlink_to(target)
+        for backup in (None, tmp_path / "elsewhere.csv~"):
+            with Rejects(path) as rejects:
+                rejects.add(source, "because")
+            assert rejects.backup == backup
+            assert path.is_symlink()
+            assert target.read_bytes().endswith(source.rejected("because"))
+
+    def test_a_file_that_appeared_during_the_run_stays(self, tmp_path: Path, source: LineSource) -> None:
+        """A file that did not exist at the beginning belongs to another program, and is not overwritten."""
+        path = tmp_path / "bad.csv"
+        with Rejects(path) as rejects:
+            path.write_text("of another program")
+            with pytest.raises(FileExistsError):
+                rejects.add(source, "because")
+        assert path.read_text() == "of another program"
+
+    def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """A file that cannot be created is an error before any line is rejected, with the given name."""
+        path = tmp_path / "nowhere" / "bad.csv"
+        with pytest.raises(FileNotFoundError) as caught, Rejects(path):
             pass
-        assert (tmp_path / "bad.csv~").read_text() == "by hand"
+        assert caught.value.filename == str(path)
+
+    @pytest.mark.parametrize("other", ["same", "./same", "../{}/same", "link", "same~"])
+    def test_a_path_of_the_run_is_refused_before_it_exists(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+    ) -> None:
+        """A path that the run will use is refused under any of its names, although no file exists yet."""
+        monkeypatch.chdir(tmp_path)
+        Path("link").symlink_to("same")
+        used = other.format(tmp_path.name)
+        for rejects in ("same", str(tmp_path / "same")):
+            for path in (used, str(Path(used).absolute())):
+                with pytest.raises(ParameterError, match="must not overwrite"):
+                    Rejects(rejects).require_not(path)
+        Rejects("other").require_not(used)
 
     @pytest.mark.parametrize("name", ["bad.csv", "bad.csv~"])
     def test_a_file_of_the_run_is_not_overwritten(self, tmp_path: Path, name: str) -> None:

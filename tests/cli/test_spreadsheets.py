@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.bulk import bulk
-from tests.cli.program import caselinks, environment, pointing_at, start
+from tests.cli.program import caselinks, environment, pointing_at, start, start_on
 from tests.support.server import Server
 from tests.support.steps import answers, created, drops
 
@@ -62,6 +64,106 @@ async def test_the_input_is_not_overwritten(file: Path) -> None:
     done = await bulk(environment(), "--sandbox", "--rejects", str(file), str(file))
     assert "must not overwrite" in done.err
     assert (done.status, file.read_bytes()) == (2, before)  # noqa: ASYNC240 - as above
+
+
+@pytest.mark.parametrize(
+    ("journal", "rejects"),
+    [
+        ("same", "same"),
+        ("same", "./same"),
+        ("{}/same", "same"),
+        ("link", "same"),
+        ("same", "link"),
+        ("same~", "same"),
+        ("same", "same-wal"),
+        ("link", "same-shm"),
+        ("same", "same-lock"),
+        ("same", "same-journal"),
+    ],
+)
+async def test_the_journal_is_not_overwritten(
+    sandbox: Sandbox, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str, rejects: str
+) -> None:
+    """The file of rejected lines must not be one of the journal, under any name, before any file exists."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("same")
+    options = (*OPTIONS, "--journal", journal.format(tmp_path), "--rejects", rejects)
+    done = await bulk(pointing_at(sandbox), *options, str(file))
+    assert "rejected lines must not overwrite" in done.err
+    assert (done.status, list(sandbox.links)) == (2, [])
+    assert sorted(os.listdir()) == ["link", "links.csv"]
+
+
+async def test_a_journal_survives_a_file_of_rejects_beside_it(
+    sandbox: Sandbox, file: Path, tmp_path: Path
+) -> None:
+    """A run keeps its journal and its rejected lines, so that it can be undone and continued."""
+    journal, rejects = str(tmp_path / "run"), str(tmp_path / "run.csv")
+    done = await bulk(pointing_at(sandbox), *OPTIONS, "--journal", journal, "--rejects", rejects, str(file))
+    assert done.status == 1
+    undone = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
+    assert (undone.status, list(sandbox.links)) == (0, [])
+
+
+@pytest.mark.parametrize("option", ["--journal", "--rejects"])
+@pytest.mark.parametrize(("out", "err"), [("same", "other"), ("other", "same")])
+async def test_a_file_of_the_shell_is_not_used(
+    sandbox: Sandbox, file: Path, tmp_path: Path, option: str, out: str, err: str
+) -> None:
+    """A file to which the shell sends an output of the run is neither the journal nor that of rejects."""
+    used = tmp_path / "same"
+    empty = os.open(os.devnull, os.O_RDONLY)
+    to_out, to_err = (os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in (out, err))
+    options = (*OPTIONS, "--output", "jsonl", option, str(used), str(file))
+    process = await start_on((empty, to_out, to_err), pointing_at(sandbox), "bulk", *options)
+    for descriptor in (empty, to_out, to_err):
+        os.close(descriptor)
+    assert await process.wait() == 2
+    shown = (tmp_path / err).read_text()
+    reason = "standard output or standard error is written to"
+    assert shown == f"Error: {reason} {used}: name another file for {option}\n"
+    assert list(sandbox.links) == []
+
+
+async def test_an_earlier_file_of_rejects_is_kept(sandbox: Sandbox, file: Path, tmp_path: Path) -> None:
+    """Each run that rejects a line keeps the earlier file and says so, also with --quiet; others leave it."""
+    bad = tmp_path / "bad.csv"
+    options = (*OPTIONS, "--quiet", "--rejects", str(bad))
+    first = await bulk(pointing_at(sandbox), *options, str(file))
+    assert "was moved to" not in first.err
+    for backup in (tmp_path / "bad.csv~", tmp_path / "bad.csv~2"):
+        fixed = f"{bad.read_text()}fixed by hand"
+        bad.write_text(fixed)
+        again = await bulk(pointing_at(sandbox), *options, str(file))
+        assert again.err.startswith(f"The earlier {bad} was moved to {backup}.\n")
+        assert again.err.count("was moved to") == 1
+        assert backup.read_text() == fixed
+    good = tmp_path / "good.csv"
+    good.write_text(f"{HEADER}{A}|blocked by|{B}|ok\n")
+    before = bad.read_text()
+    done = await bulk(pointing_at(sandbox), *options, str(good))
+    assert (done.status, bad.read_text()) == (0, before)
+
+
+async def test_a_run_that_stops_keeps_the_earlier_rejects(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A run that fails before its first rejected line leaves the file of an earlier run as it is."""
+    bad = tmp_path / "bad.csv"
+    bad.write_text("by hand")
+    done = await bulk(pointing_at(sandbox), "--rejects", str(bad), "-", stdin=b"a,b\n")
+    assert (done.status, bad.read_text(), os.listdir(tmp_path)) == (2, "by hand", ["bad.csv"])
+
+
+async def test_incident_numbers_and_comments(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A row from #101 is a link, and a note says how many rows were skipped as comments."""
+    path = tmp_path / "links.csv"
+    path.write_text(
+        f'parent,parent_type,relationship,child\n#101,INCIDENT,causes,{A}\n"#102",INCIDENT,causes,{A}\n'
+        f"# 103,INCIDENT,causes,{A}\n\n#{A},,blocks,{B}\n"
+    )
+    done = await bulk(pointing_at(sandbox), "--output", "jsonl", str(path))
+    shown = [json.loads(line) for line in done.out.splitlines()]
+    assert [(each["line"], each["parent"]) for each in shown] == [(2, "incident:101"), (3, "incident:102")]
+    assert "Skipped as comments: 2 lines, the first is line 4." in done.err
 
 
 @pytest.mark.parametrize("strict", [(), ("--strict",)])
