@@ -109,8 +109,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def pointing_at(sandbox: Sandbox) -> dict[str, str]:
     """Return an environment with the URL and the keys of ``sandbox``."""
-    keys = sandbox.credentials
-    return environment(DD_SITE=sandbox.url, DD_API_KEY=keys.api_key, DD_APP_KEY=keys.app_key)
+    return environment(**sandbox.environment)
 
 
 async def start(variables: dict[str, str], *arguments: str) -> Program:

@@ -26,7 +26,7 @@ from tests.support.forwarder import Forwarder
 from tests.support.ids import case, some_id
 from tests.support.postgres import PASSWORD
 from tests.support.tcp import unused_port
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS, until
 
 HEADER = b"parent,relationship,child\n"
 FILE = HEADER + b"".join(f"{some_id(1)},blocks,{some_id(n)}\n".encode() for n in range(2, 6))
@@ -45,12 +45,6 @@ async def fleet(variables: dict[str, str], *arguments: str, stdin: bytes = b"") 
     done = await caselinks(variables, "fleet", *arguments, stdin=stdin)
     assert PASSWORD not in done.out + done.err
     return done
-
-
-async def until_linked(sandbox: Sandbox) -> None:
-    async with asyncio.timeout(MAX_SECONDS):
-        while not sandbox.links:  # noqa: ASYNC110 - another process makes them
-            await asyncio.sleep(0.01)
 
 
 async def until_looked_at(database: str) -> None:
@@ -224,7 +218,7 @@ async def test_a_worker_ends_after_what_is_in_flight(variables: dict[str, str], 
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     sandbox.fail_next(Fault.DELAY, operation="create", count=4, seconds=0.5)
     worker = await start(variables, "fleet", "worker")
-    await until_linked(sandbox)
+    await until(lambda: sandbox.links)
     worker.send_signal(signal.SIGTERM)
     _, err = await worker.communicate()
     assert worker.returncode == 143
@@ -394,9 +388,7 @@ class TestADatabaseThatHangs:
         hanging.hang()
         before = hanging.connections
         process = await start(through, "fleet", *command)
-        async with asyncio.timeout(MAX_SECONDS):
-            while hanging.connections == before:  # noqa: ASYNC110 - another process connects
-                await asyncio.sleep(0.01)
+        await until(lambda: hanging.connections != before)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
