@@ -397,7 +397,11 @@ class TestADatabaseThatHangs:
             await until(lambda: has_progress(variables, "3 of 4 done"))
         hanging.hang()
         worker.send_signal(signal.SIGTERM)
-        _, err = await worker.communicate()
+        try:
+            _, err = await asyncio.wait_for(worker.communicate(), MAX_SECONDS)
+        finally:
+            if worker.returncode is None:
+                worker.kill()
         assert worker.returncode == 143
         assert err.decode().splitlines()[-3:] == [
             "The process ends itself.",
