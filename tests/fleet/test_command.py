@@ -67,9 +67,13 @@ async def has_progress(variables: dict[str, str], progress: str) -> bool:
 async def until_looked_at(database: str) -> None:
     """Wait until a command has read the runs from the database."""
     looks = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%held_up_by%'"
-    async with asyncio.timeout(MAX_SECONDS), await psycopg.AsyncConnection.connect(database) as connection:
-        while (await connection.execute(looks + " AND pid <> pg_backend_pid()")).rowcount == 0:
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+
+        async def has_looked() -> bool:
             await connection.rollback()  # otherwise the query would return the same snapshot
+            return (await connection.execute(looks + " AND pid <> pg_backend_pid()")).rowcount > 0
+
+        await until(has_looked)
 
 
 async def test_the_links_of_a_file_are_created(variables: dict[str, str], sandbox: Sandbox) -> None:
