@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import gc
 import signal
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,9 @@ MARKERS: Final = {
     "test_soak.py": "tools",
 }
 """The marker of all tests in a folder or file, the first that fits. pyproject.toml describes the markers."""
+
+MAX_SECONDS_OF_A_TEST: Final = 900
+"""Longer than any test takes, on any machine."""
 
 # With a deadline a test would depend on the speed of the machine. `nox -s fuzz` runs "patient".
 settings.register_profile("patient", deadline=None)
@@ -107,6 +111,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Keep garbage collections fast: they skip modules and tests, which exist until the end."""
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Fail a test that does not end. Only real time counts, since a test may stop the clock of its loop."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"the test did not end within {MAX_SECONDS_OF_A_TEST} s")
+
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        return (yield)
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(MAX_SECONDS_OF_A_TEST)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 _searched = Counter[str]()

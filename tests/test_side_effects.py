@@ -18,6 +18,7 @@ from tests.support.clock import Clock, hurrying
 from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, created
+from tests.support.waiting import until
 
 
 class OddError(BaseException):
@@ -114,6 +115,7 @@ class TestLogs:
             assert len(sandbox.links) == 1
         assert handler.raised == 1
 
+    @pytest.mark.clock(stopped_at=1000.0)
     async def test_a_handler_that_blocks(self, package_logger: logging.Logger, clock: Clock) -> None:
         """A log handler that blocks does not extend the wait."""
 
@@ -133,6 +135,7 @@ class TestLogs:
             await server.until_seen(1)
             await blocked.wait()
             clock.advance(20.0)
+            await until(task.done)
             await task
 
     async def test_a_handler_that_uses_the_client(self, package_logger: logging.Logger, clock: Clock) -> None:

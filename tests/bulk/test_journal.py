@@ -36,7 +36,7 @@ from datadog_caselinks.errors import JournalError
 from tests.bulk.polls import few_polls
 from tests.support.ids import case, incident, some_id
 from tests.support.strategies import new_links
-from tests.support.waiting import settle
+from tests.support.waiting import settle, until
 
 SITE = "https://api.datadoghq.eu"
 PARENT = case(some_id(1))
@@ -249,10 +249,9 @@ class TestEntry:
 
     async def test_an_outcome_waits_for_nobody(self, path: Path) -> None:
         """An outcome is written while the journal is open, without waiting for another entry."""
-        async with Journal(path, site=SITE) as journal, asyncio.timeout(60):
+        async with Journal(path, site=SITE) as journal:
             await link_one(journal, NEW)
-            while statuses(path) != {NEW: LinkStatus.CREATED}:  # noqa: ASYNC110 # another thread's work
-                await asyncio.sleep(0)
+            await until(lambda: statuses(path) == {NEW: LinkStatus.CREATED})
 
     async def test_the_last_outcome_counts(self, path: Path) -> None:
         """Outcomes are written in order, and the last one counts."""

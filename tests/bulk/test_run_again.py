@@ -18,7 +18,7 @@ from datadog_caselinks.bulk.journal_lock import locked, locked_if_free
 from datadog_caselinks.errors import JournalError
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.ids import some_id
-from tests.support.waiting import MAX_SECONDS, settle
+from tests.support.waiting import settle, until
 
 COUNT = 30
 CONCURRENCY = 10  # so that each way leaves the loop before the last link begins
@@ -168,8 +168,7 @@ async def test_the_next_run_waits_as_long_as_the_ending_takes(
     tries = counted_tries(monkeypatch)
     await by_break(start)
     again = asyncio.create_task(first(start))
-    while (len(tries) < 6 or not closing.is_set()) and not again.done():  # noqa: ASYNC110 - in threads
-        await asyncio.sleep(0.001)
+    await until(lambda: (len(tries) >= 6 and closing.is_set()) or again.done())
     assert closing.is_set()
     assert not again.done()
     go.set()
@@ -226,8 +225,7 @@ class TestInUse:
         with contextlib.ExitStack() as other:
             other.enter_context(locked(path))
             run = asyncio.create_task(first(start))
-            while len(tries) < 3:  # noqa: ASYNC110 - the work of a thread
-                await asyncio.sleep(0.001)
+            await until(lambda: len(tries) >= 3)
         await run
         await settle()
 
@@ -239,8 +237,7 @@ class TestInUse:
         tries = counted_tries(monkeypatch)
         with locked(path):
             run = asyncio.create_task(first(start))
-            while len(tries) < 3:  # noqa: ASYNC110 - the work of a thread
-                await asyncio.sleep(0.001)
+            await until(lambda: len(tries) >= 3)
             run.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await run
@@ -259,10 +256,8 @@ class TestInUse:
             loop.close()
 
         await asyncio.to_thread(begin_to_end)
-        async with asyncio.timeout(MAX_SECONDS):
-            with contextlib.ExitStack() as other:
-                while not other.enter_context(locked_if_free(path)):  # noqa: ASYNC110 - in a thread
-                    await asyncio.sleep(0.001)
-                with pytest.raises(JournalError, match="is in use by another run"):
-                    async with journal.Journal(path, site=sandbox.url):
-                        pass
+        with contextlib.ExitStack() as other:
+            await until(lambda: other.enter_context(locked_if_free(path)))
+            with pytest.raises(JournalError, match="is in use by another run"):
+                async with journal.Journal(path, site=sandbox.url):
+                    pass

@@ -28,6 +28,7 @@ from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli import starter
 from tests.cli.waits import waits_of
+from tests.support.waiting import MAX_SECONDS
 
 _starter: socket.socket  # True while a `starting` context is open
 _one_at_a_time = threading.Lock()
@@ -109,8 +110,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def pointing_at(sandbox: Sandbox) -> dict[str, str]:
     """Return an environment with the URL and the keys of ``sandbox``."""
-    keys = sandbox.credentials
-    return environment(DD_SITE=sandbox.url, DD_API_KEY=keys.api_key, DD_APP_KEY=keys.app_key)
+    return environment(**sandbox.environment)
 
 
 async def start(variables: dict[str, str], *arguments: str) -> Program:
@@ -220,23 +220,38 @@ async def caselinks(variables: dict[str, str], *arguments: str, stdin: bytes = b
     return finished
 
 
-async def on_terminal(variables: dict[str, str], *arguments: str, columns: int = 200) -> tuple[int, str]:
-    """Run the command on a terminal and return its exit status and everything that it displayed."""
+async def on_terminal(
+    variables: dict[str, str], *arguments: str, columns: int = 200, answer: bytes | None = None
+) -> tuple[int, str]:
+    """Run the command on a terminal and return its exit status and everything that it displayed.
+
+    ``answer`` is typed when the command asks for a confirmation; if it is empty, Ctrl-C is pressed.
+    """
     ours, theirs = os.openpty()
     variables = variables | {"TERM": "xterm-256color", "COLUMNS": str(columns)}
     process = await start_on((theirs, theirs, theirs), variables, *arguments)
     os.close(theirs)
-    shown = await asyncio.to_thread(_read_all, ours)
-    return await process.wait(), shown
-
-
-def _read_all(terminal: int) -> str:
-    """Read from a pseudo-terminal until it closes, which Linux reports as an error."""
-    chunks = []
+    shown = b""
     try:
-        while chunk := os.read(terminal, 65536):
-            chunks.append(chunk)
-    except OSError:
-        pass
-    os.close(terminal)
-    return b"".join(chunks).decode()
+        async with asyncio.timeout(MAX_SECONDS):
+            if answer is not None:
+                shown = await asyncio.to_thread(_read, ours, b"[y/N]")
+                if answer:
+                    os.write(ours, answer)
+                else:
+                    process.send_signal(signal.SIGINT)
+            shown += await asyncio.to_thread(_read, ours)
+            status = await process.wait()
+    finally:
+        process.kill()  # if it still runs, the thread that reads its output would never end
+    os.close(ours)
+    return status, shown.decode()
+
+
+def _read(terminal: int, end: bytes | None = None) -> bytes:
+    """Read from a pseudo-terminal up to ``end`` or until it closes, which Linux reports as an error."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while (end is None or end not in shown) and (chunk := os.read(terminal, 65536)):
+            shown += chunk
+    return shown

@@ -107,7 +107,11 @@ def report_number(reports: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    for module in walk_packages(datadog_caselinks.__path__, "datadog_caselinks."):
+    for module in walk_packages(
+        datadog_caselinks.__path__,
+        "datadog_caselinks.",
+        onerror=lambda _: None,  # a package whose extra is not installed
+    ):
         if not module.name.endswith("__main__"):  # this would run the command
             with contextlib.suppress(ImportError, ConfigurationError):  # an extra is not installed
                 import_module(module.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from datadog_caselinks.cli import command as group
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.version import __version__
 from tests.cli.program import caselinks, environment, pointing_at, start
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from datadog_caselinks.cli import main; main()"
@@ -228,9 +227,7 @@ async def test_the_rate_is_an_option(sandbox: Sandbox) -> None:
     assert (done.status, len(sandbox.requests)) == (2, 2)
     assert "'fast' is not a rate: write REQUESTS/PERIOD, such as 50/1s" in done.err
     process = await start(pointing_at(sandbox), "list", "SHOP-1", "--rate", "1/1h")
-    async with asyncio.timeout(MAX_SECONDS):
-        while len(sandbox.requests) < 3:  # noqa: ASYNC110 - another process sends it
-            await asyncio.sleep(0.01)
+    await until(lambda: len(sandbox.requests) >= 3)
     process.send_signal(signal.SIGINT)
     await process.communicate()
     assert (process.returncode, len(sandbox.requests)) == (130, 3)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 
 from tests.cli.program import caselinks, environment
 from tests.cli.waits import waiting_for_nothing
@@ -41,9 +42,21 @@ async def _refuse(_: web.Request) -> web.Response:
 
 
 @pytest.fixture
-async def hostile() -> AsyncIterator[dict[str, str]]:
+def requested() -> list[str]:
+    """Return the paths of the requests that the server has received."""
+    return []
+
+
+@pytest.fixture
+async def hostile(requested: list[str]) -> AsyncIterator[dict[str, str]]:
     """Yield the environment for a server whose responses contain control characters."""
-    app = web.Application()
+
+    @web.middleware
+    async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
+        requested.append(request.path)
+        return await handler(request)
+
+    app = web.Application(middlewares=[record])
     app.router.add_post("/api/v2/cases/link", _create)
     app.router.add_get("/api/v2/cases/link", _list)
     app.router.add_delete("/api/v2/cases/link/{id}", _refuse)
@@ -62,7 +75,7 @@ async def hostile() -> AsyncIterator[dict[str, str]]:
         ["graph", "SHOP-1"],
         ["graph", "SHOP-1", "--format", "dot"],
         ["graph", "SHOP-1", "--format", "mermaid"],
-        ["delete", "x"],
+        ["delete", some_id(8)],
         ["bulk", "{file}"],
         ["plan", "--prune", "{file}"],
         ["doctor"],
@@ -70,12 +83,13 @@ async def hostile() -> AsyncIterator[dict[str, str]]:
     ids=" ".join,
 )
 async def test_no_command_shows_what_moves_a_cursor(
-    command: list[str], hostile: dict[str, str], tmp_path: Path
+    command: list[str], hostile: dict[str, str], requested: list[str], tmp_path: Path
 ) -> None:
     """No command prints a control character from ids, keys, titles or errors of a server."""
     file = tmp_path / "links.csv"
     file.write_text(f"parent,relationship,child\nSHOP-1,blocks,{PAGE}\n")
     done = await caselinks(hostile, *(word.format(file=file) for word in command))
+    assert requested
     assert_harmless(done.out + done.err)
 
 

@@ -10,7 +10,6 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from datadog_caselinks import case, read_journal
@@ -19,7 +18,9 @@ from tests.cli.bulk import HEADER, bulk
 from tests.cli.program import Program, caselinks, environment, pointing_at, start
 from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import some_id
-from tests.support.waiting import MAX_SECONDS
+from tests.support.server import Server
+from tests.support.steps import created, is_silent, link_id
+from tests.support.waiting import until
 
 LINKS = 400
 TWICE = 20  # lines that appear twice in the file
@@ -33,12 +34,6 @@ def write_file(path: Path, links: int = LINKS, twice: int = TWICE) -> None:
     numbers = [*range(links), *range(twice)]
     lines = [f"{parent},CASE,BLOCKS,{child},CASE" for parent, child in map(wanted, numbers)]
     path.write_text(HEADER + "\n".join(lines) + "\n")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(MAX_SECONDS):
-        while not holds():  # noqa: ASYNC110 - what it waits for happens in other processes too
-            await asyncio.sleep(0.001)
 
 
 async def kill_at(process: Program, sandbox: Sandbox, requests: int) -> bool:
@@ -105,25 +100,28 @@ async def test_what_the_journal_holds(tmp_path: Path) -> None:
     """``journal show`` lists each link with its status; links in flight at the kill are ambiguous."""
     file, journal = tmp_path / "links.csv", tmp_path / "run.journal"
     write_file(file)
-    async with Sandbox() as sandbox:
-        sandbox.rate_limit = "10/1m"  # a wait below --max-wait, so that no link fails
-        process = await start(pointing_at(sandbox), "bulk", "--quiet", "--journal", str(journal), str(file))
-        await kill_at(process, sandbox, 10)
-        ids = {link.id for link in sandbox.links}
+    async with Server(created, created, is_silent) as server:
+        variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
+        arguments = ("bulk", "--quiet", "--no-lookup", "--concurrency", "1", "--journal", str(journal))
+        process = await start(variables, *arguments, str(file))
+        await server.until_seen(3)
+        process.kill()
+        await process.communicate()
+        first, second, _ = (link_id(seen.json["data"]["attributes"]) for seen in server.seen)
     shown = await start(environment(), "journal", "show", str(journal))
     out, err = await shown.communicate()
     lines = [line.split("\t") for line in out.decode().splitlines()]
     assert shown.returncode == 0
-    assert {line[0] for line in lines} <= {"created", "ambiguous"}
-    assert {line[3] for line in lines if line[0] == "created"} <= ids
-    counts = Counter(line[0] for line in lines)
-    assert err.decode() == (
-        f"{counts['ambiguous']} ambiguous, {counts['created']} created, 0 already_linked, 0 failed.\n"
-    )
+    assert [(line[0], line[3]) for line in lines] == [
+        ("created", first),
+        ("created", second),
+        ("ambiguous", ""),
+    ]
+    assert err.decode() == "1 ambiguous, 2 created, 0 already_linked, 0 failed.\n"
     shown = await start(environment(), "journal", "show", "--status", "ambiguous", str(journal))
     only, _ = await shown.communicate()
     assert shown.returncode == 0
-    assert only.decode().splitlines() == ["\t".join(line) for line in lines if line[0] == "ambiguous"]
+    assert only.decode().splitlines() == ["\t".join(lines[2])]
     shown = await start(environment(), "journal", "show", "--status", "failed", str(journal))
     assert await shown.communicate() == (b"", err)  # no link failed, and the counts include all links
 

@@ -18,7 +18,7 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import Started, environment, pointing_at, start_on
 from tests.support.ids import some_id
 from tests.support.tcp import unused_port
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import until
 
 LINES = [f"{some_id(1)},{'blocks' if number % 10 else 'bloks'},{some_id(number)}" for number in range(2, 202)]
 MALFORMED = 20
@@ -64,6 +64,16 @@ async def start_with(out: int, err: int, variables: dict[str, str], *arguments: 
 
 async def status_with(out: int, err: int, variables: dict[str, str], *arguments: str) -> int:
     return await (await start_with(out, err, variables, *arguments)).wait()
+
+
+async def accepts(port: int) -> bool:
+    """Return whether a server accepts connections at ``port``."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
 
 
 def null() -> int:
@@ -165,9 +175,7 @@ class TestStandardError:
         process = await start_with(
             null(), closed_pipe(), pointing_at(sandbox), "create", some_id(1), "blocks", some_id(2)
         )
-        async with asyncio.timeout(MAX_SECONDS):
-            while not sandbox.requests:  # noqa: ASYNC110 - another process sends it
-                await asyncio.sleep(0.01)
+        await until(lambda: sandbox.requests)
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
 
@@ -257,12 +265,6 @@ class TestSandbox:
         """A sandbox continues to serve after its output is closed, until a signal ends it."""
         port = unused_port()
         process = await start_with(gone(), gone(), environment(), "sandbox", "--port", str(port))
-        async with asyncio.timeout(MAX_SECONDS):
-            while True:
-                with contextlib.suppress(ConnectionRefusedError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    break
-                await asyncio.sleep(0.01)
-        writer.close()
+        await until(lambda: accepts(port))
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0

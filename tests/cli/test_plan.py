@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import re
 import signal
 from collections.abc import AsyncGenerator
@@ -27,11 +25,10 @@ from datadog_caselinks.cli.plan import _Application
 from datadog_caselinks.cli.run import Settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Sandbox
-from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start, start_on
+from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
 from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, is_silent, listed
-from tests.support.waiting import MAX_SECONDS
 
 YAML = "SHOP-1:\n  blocks: [SHOP-2, SHOP-3]\n"
 
@@ -229,30 +226,6 @@ async def test_without_a_terminal_it_needs_yes(sandbox: Sandbox, file: str) -> N
     assert "add --yes" in done.err
 
 
-async def answered(sandbox: Sandbox, file: str, answer: bytes, *options: str) -> tuple[int, str]:
-    """Run plan --apply on a terminal, confirm or interrupt it, and return the status and the output."""
-    ours, theirs = pty.openpty()
-    variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
-    process = await start_on((theirs, theirs, theirs), variables, "plan", file, "--apply", *options)
-    os.close(theirs)
-    shown = b""
-    async with asyncio.timeout(MAX_SECONDS):
-        while b"[y/N]" not in shown:
-            shown += await asyncio.to_thread(os.read, ours, 65536)
-        if answer:
-            os.write(ours, answer)
-        else:
-            process.send_signal(signal.SIGINT)
-        status = await process.wait()
-    try:
-        while more := os.read(ours, 65536):
-            shown += more
-    except OSError:
-        pass
-    os.close(ours)
-    return status, shown.decode()
-
-
 @pytest.mark.parametrize(
     ("answer", "status", "expected", "links"),
     [
@@ -273,7 +246,8 @@ async def test_on_a_terminal_it_asks(
     options: tuple[str, ...],
 ) -> None:
     """On a terminal, plan shows the changes, and only yes applies them."""
-    done, shown = await answered(sandbox, file, answer, *options)
+    variables = pointing_at(sandbox)
+    done, shown = await on_terminal(variables, "plan", file, "--apply", *options, answer=answer)
     assert shown.index("SHOP-2") < shown.index("2 links to create")
     assert expected in shown
     assert "2 links to create. Apply? [y/N]" in shown

@@ -108,8 +108,9 @@ def test_what_fails_otherwise_is_shown(report: Report, capsys: pytest.CaptureFix
 def test_an_outage_stops_the_run(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     """Each ambiguous link has a line of its own, and the first one during an outage stops the run."""
     fail(report, unclear(during_outage=False))
-    assert report._stopped_by is None
+    assert report.proceed(3)
     report.add(Failed(NEW, unclear(during_outage=True), 1))
+    assert not report.proceed(3)
     report.summarize()
     err = capsys.readouterr().err
     assert [line for line in err.splitlines() if ": ambiguous: perhaps" in line] == [

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import pty
 import re
 import signal
 from pathlib import Path
@@ -23,7 +21,6 @@ from tests.support.api import LINKS_PATH, Api
 from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server
 from tests.support.steps import answers, created, drops, is_silent
-from tests.support.waiting import MAX_SECONDS
 
 LINKS = "parent,relationship,child\nSHOP-1,blocks,SHOP-2\nSHOP-1,blocks,SHOP-3\n"
 
@@ -288,30 +285,6 @@ async def test_keys_of_many_cases_are_not_looked_up(
     assert len(sandbox.requests) == before
 
 
-async def answered(sandbox: Sandbox, journal: str, answer: bytes, *options: str) -> tuple[int, str]:
-    """Run undo on a terminal, confirm or interrupt it, and return the status and the output."""
-    ours, theirs = pty.openpty()
-    variables = pointing_at(sandbox) | {"TERM": "xterm", "COLUMNS": "100"}
-    process = await start_on((theirs, theirs, theirs), variables, "undo", journal, *options)
-    os.close(theirs)
-    shown = b""
-    async with asyncio.timeout(MAX_SECONDS):
-        while b"[y/N]" not in shown:
-            shown += await asyncio.to_thread(os.read, ours, 65536)
-        if answer:
-            os.write(ours, answer)
-        else:
-            process.send_signal(signal.SIGINT)
-        status = await process.wait()
-    try:
-        while more := os.read(ours, 65536):
-            shown += more
-    except OSError:
-        pass
-    os.close(ours)
-    return status, shown.decode()
-
-
 @pytest.mark.parametrize(
     ("answer", "status", "expected", "left"),
     [
@@ -331,7 +304,7 @@ async def test_on_a_terminal_it_shows_the_links_and_asks(
     options: tuple[str, ...],
 ) -> None:
     """On a terminal, undo shows the links, and only yes deletes them."""
-    done, shown = await answered(sandbox, journal, answer, *options)
+    done, shown = await on_terminal(pointing_at(sandbox), "undo", journal, *options, answer=answer)
     assert shown.index("- SHOP-1 blocks SHOP-3") < shown.index("1 link to delete on ")
     assert "Delete? [y/N]" in shown
     assert expected in shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import signal
 import sys
@@ -13,15 +12,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from datadog_caselinks.sandbox import Sandbox
+from tests.cli.program import pointing_at
 from tests.support.waiting import MAX_SECONDS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def environment(sandbox: Sandbox) -> dict[str, str]:
-    """Return the variables that ``caselinks sandbox -- COMMAND`` sets for its command."""
-    keys = sandbox.credentials
-    return {"DD_SITE": sandbox.url, "DD_API_KEY": keys.api_key, "DD_APP_KEY": keys.app_key}
 
 
 @contextlib.asynccontextmanager
@@ -32,7 +26,7 @@ async def running(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-W", "error", "-u", str(EXAMPLES / example), *arguments),
-        env={**os.environ, **environment(sandbox), **variables},
+        env=pointing_at(sandbox) | variables,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
-from tests.documents.processes import environment
+from tests.cli.program import environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,17 +65,15 @@ def runnable() -> list[object]:
     ]
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 def without_datadog() -> dict[str, str]:
     """Return the environment with this Python's commands first and without a Datadog site or key."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DD_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    return environment
+    return environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize(("page", "language", "text"), runnable())
@@ -91,7 +89,7 @@ def test_a_block_runs_unchanged(
     if page == "fleet.md":
         variables["CASELINKS_DATABASE"] = request.getfixturevalue("database")
     with Sandbox(seed="demo").in_thread() as sandbox:
-        done = run([*runner, str(program)], tmp_path, {**variables, **environment(sandbox)})
+        done = run([*runner, str(program)], tmp_path, variables | sandbox.environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -121,8 +119,8 @@ def test_the_first_command_makes_the_links_of_the_example(tmp_path_factory: pyte
     copy = tmp_path_factory.mktemp("project") / "copy"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "_build", "dist", "mutants")
     shutil.copytree(ROOT, copy, ignore=left_out)
-    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PIP_CERT")}
-    done = run(["bash", "-eu", "-c", readme_commands()[0]], copy, environment)
+    variables = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PIP_CERT")}
+    done = run(["bash", "-eu", "-c", readme_commands()[0]], copy, variables)
     links = (ROOT / "examples" / "postmortem.csv").read_text().splitlines()[1:]
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^✓ ", done.stdout, re.MULTILINE)) == len(links)

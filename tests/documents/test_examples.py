@@ -23,7 +23,7 @@ from datadog_caselinks import (
     read_link_file,
 )
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.documents.processes import EXAMPLES, environment, fail, run, serving
+from tests.documents.processes import EXAMPLES, fail, run, serving
 
 INCIDENT = "1588a905-212d-5dcb-ad1b-15647f1ad62d"
 SERVICES = pytest.mark.parametrize("service", ["web_service.py", "fastapi_service.py"])
@@ -100,7 +100,7 @@ async def test_the_client_lives_as_long_as_the_application(
     key: web.AppKey[CaseLinksClient],
 ) -> None:
     """The client is open while requests are served, and closed with the application."""
-    for name, value in environment(sandbox).items():
+    for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     runner = web.AppRunner(app)
     await runner.setup()

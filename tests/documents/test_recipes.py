@@ -30,7 +30,7 @@ import slack_incident
 from datadog_caselinks import BearerToken, CaseLinksClient, ConfigurationError, Site, case
 from datadog_caselinks.cli.command import caselinks
 from datadog_caselinks.sandbox import Sandbox
-from tests.documents.processes import ended, environment, running
+from tests.documents.processes import ended, running
 from tests.documents.slack import Slack
 from tests.documents.test_code_blocks import CELLS, PARSED, ROOT, blocks, run, without_datadog
 from tests.support.server import Exchange, Server
@@ -328,7 +328,7 @@ class TestGitHubActions:
         assert len(steps) == 2
         (tmp_path / "steps.sh").write_text("\n".join(steps))
         with Sandbox(seed="demo").in_thread() as sandbox:
-            variables = {**without_datadog(), **environment(sandbox)}
+            variables = without_datadog() | sandbox.environment
             done = run(["bash", "-e", "steps.sh"], tmp_path, variables)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "+ SHOP-23 parent of SHOP-31" in done.stdout
@@ -345,7 +345,7 @@ class TestSchedule:
     def home(self, tmp_path: Path, demo: Sandbox) -> Iterator[Path]:
         """A folder with the links, and with the credentials as the page says."""
         shutil.copy(ROOT / "examples" / "postmortem.csv", tmp_path / "links.csv")
-        lines = [f"{name}={value}\n" for name, value in environment(demo).items()]
+        lines = [f"{name}={value}\n" for name, value in demo.environment.items()]
         (tmp_path / "bulk.env").write_text("".join(lines))
         yield tmp_path
         (tmp_path / "bulk.env").unlink()  # the search for keys after each test would find those in it
@@ -362,7 +362,7 @@ class TestSchedule:
         command = shlex.split(self.here(service["ExecStart"], home))
         before = len(demo.links)
         for _ in range(2):
-            done = run(command, home, {**without_datadog(), **environment(demo)})
+            done = run(command, home, without_datadog() | demo.environment)
             assert done.returncode == 0, done.stderr
         assert len(demo.links) == before + 42
         assert service["Type"] == "oneshot"
@@ -397,7 +397,7 @@ async def test_the_cells_of_the_notebook_run(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     async with Sandbox(seed="demo") as sandbox:
-        for name, value in environment(sandbox).items():
+        for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
         names: dict[str, Any] = {}
         for cell in of("python", Path(CELLS).name):

@@ -61,6 +61,7 @@ def test_ci_runs_the_fast_tests_on_other_systems() -> None:
     install, tests, *commands = steps("ci", "systems")
     assert "-e" in install
     assert tests.removeprefix("python -m ") in (ROOT / "CONTRIBUTING.md").read_text()
+    assert commands
     assert all(command.startswith("caselinks ") for command in commands)
 
 

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,7 +17,8 @@ import psycopg
 import pytest
 
 from datadog_caselinks import AmbiguousResultError, ApiKeys, CaseLinksError, Failed
-from datadog_caselinks.cli.fleet import _WorkerReport
+from datadog_caselinks.cli import fleet as cli_fleet
+from datadog_caselinks.cli import run
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.cli.program import Finished, caselinks, environment, on_terminal, pointing_at, start, start_on
@@ -26,9 +26,21 @@ from tests.support.forwarder import Forwarder
 from tests.support.ids import case, some_id
 from tests.support.postgres import PASSWORD
 from tests.support.tcp import unused_port
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS, until
 
 HEADER = b"parent,relationship,child\n"
+REPORTS_ITS_END = """
+import click
+from datadog_caselinks.cli import fleet, main, run
+
+def end_process(last_words):
+    click.echo("The process ends itself.", err=True)
+    end(last_words)
+
+end, run._end_process = run._end_process, end_process
+fleet._END = 0.1
+main()
+"""
 FILE = HEADER + b"".join(f"{some_id(1)},blocks,{some_id(n)}\n".encode() for n in range(2, 6))
 
 
@@ -47,18 +59,21 @@ async def fleet(variables: dict[str, str], *arguments: str, stdin: bytes = b"") 
     return done
 
 
-async def until_linked(sandbox: Sandbox) -> None:
-    async with asyncio.timeout(MAX_SECONDS):
-        while not sandbox.links:  # noqa: ASYNC110 - another process makes them
-            await asyncio.sleep(0.01)
+async def has_progress(variables: dict[str, str], progress: str) -> bool:
+    """Return whether ``status`` shows this progress of the only run."""
+    return (await fleet(variables, "status")).out.split("\t")[2] == progress
 
 
 async def until_looked_at(database: str) -> None:
     """Wait until a command has read the runs from the database."""
     looks = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%held_up_by%'"
-    async with asyncio.timeout(MAX_SECONDS), await psycopg.AsyncConnection.connect(database) as connection:
-        while (await connection.execute(looks + " AND pid <> pg_backend_pid()")).rowcount == 0:
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+
+        async def has_looked() -> bool:
             await connection.rollback()  # otherwise the query would return the same snapshot
+            return (await connection.execute(looks + " AND pid <> pg_backend_pid()")).rowcount > 0
+
+        await until(has_looked)
 
 
 async def test_the_links_of_a_file_are_created(variables: dict[str, str], sandbox: Sandbox) -> None:
@@ -197,7 +212,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
 def test_a_link_that_may_have_been_created_is_ambiguous(capsys: pytest.CaptureFixture[str]) -> None:
     """A link that may have been created is reported as ambiguous, and not as failed."""
     new = case(some_id(1)).blocks(case(some_id(2)))
-    report = _WorkerReport(Screen())
+    report = cli_fleet._WorkerReport(Screen())
     error = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("lost"))
     report.add(3, 7, Failed(new, error, 0))
     assert capsys.readouterr().err == "run 3, line 7: ambiguous: who knows\n"
@@ -224,7 +239,7 @@ async def test_a_worker_ends_after_what_is_in_flight(variables: dict[str, str], 
     await fleet(variables, "submit", "--quiet", "-", stdin=FILE)
     sandbox.fail_next(Fault.DELAY, operation="create", count=4, seconds=0.5)
     worker = await start(variables, "fleet", "worker")
-    await until_linked(sandbox)
+    await until(lambda: sandbox.links)
     worker.send_signal(signal.SIGTERM)
     _, err = await worker.communicate()
     assert worker.returncode == 143
@@ -362,21 +377,38 @@ class TestADatabaseThatHangs:
 
     @pytest.mark.parametrize("is_busy", [True, False])
     async def test_a_worker_ends_within_ten_seconds(
-        self, through: dict[str, str], hanging: Forwarder, sandbox: Sandbox, is_busy: bool
+        self,
+        variables: dict[str, str],
+        through: dict[str, str],
+        hanging: Forwarder,
+        sandbox: Sandbox,
+        is_busy: bool,
     ) -> None:
-        """SIGTERM ends a worker within ten seconds, with the status of the signal and a summary."""
-        sandbox.fail_next(Fault.DELAY, operation="create", count=1, seconds=MAX_SECONDS)
+        """SIGTERM ends a worker within ten seconds, with the status of the signal and a summary.
+
+        The worker ends its own process after a given time, which the test shortens.
+        """
+        assert cli_fleet._END + run._SPEAKING < 10
+        sandbox.fail_next(Fault.DELAY, operation="create", count=1, seconds=10 * MAX_SECONDS)
         if is_busy:
             await fleet(through, "submit", "--quiet", "-", stdin=FILE)
-        worker = await start(through, "fleet", "worker")
-        await (until_linked(sandbox) if is_busy else worker.stderr.readline())
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", REPORTS_ITS_END, "fleet", "worker"), env=through, stderr=subprocess.PIPE
+        )
+        assert worker.stderr
+        await worker.stderr.readline()
+        if is_busy:
+            await until(lambda: has_progress(variables, "3 of 4 done"))
         hanging.hang()
-        began = time.monotonic()
         worker.send_signal(signal.SIGTERM)
-        _, err = await worker.communicate()
-        assert time.monotonic() - began < 15, "ten, and some for a busy machine; without a limit it is 35"
+        try:
+            _, err = await asyncio.wait_for(worker.communicate(), MAX_SECONDS)
+        finally:
+            if worker.returncode is None:
+                worker.kill()
         assert worker.returncode == 143
-        assert err.decode().splitlines()[-2:] == [
+        assert err.decode().splitlines()[-3:] == [
+            "The process ends itself.",
             f"{3 if is_busy else 0} links created or already linked, 0 failed. "
             "To continue, start a worker on any machine.",
             "Interrupted.",
@@ -394,9 +426,7 @@ class TestADatabaseThatHangs:
         hanging.hang()
         before = hanging.connections
         process = await start(through, "fleet", *command)
-        async with asyncio.timeout(MAX_SECONDS):
-            while hanging.connections == before:  # noqa: ASYNC110 - another process connects
-                await asyncio.sleep(0.01)
+        await until(lambda: hanging.connections != before)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()

@@ -16,7 +16,7 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from tests.fleet.work import SITE, end_leases, links
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS, until
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +52,16 @@ async def test_a_holder_that_was_cut_off_does_not_hold_it_for_long(app: App) -> 
         assert await lease._rows("SHOW tcp_keepalives_idle") == [("15",)]
 
 
+async def has_failures(app: App) -> bool:
+    return (await list_runs(app))[0].failed > 0
+
+
 async def test_keeping_it_writes_what_came(app: App) -> None:
     """Outcomes are written to the database while the work continues."""
     async with Lease.acquire(app, 1, 0) as lease:
         keeping = asyncio.ensure_future(lease.keep())
         lease.failed(1, CaseLinksError("refused"), is_ambiguous=False)
-        async with asyncio.timeout(MAX_SECONDS):
-            while (await list_runs(app))[0].failed == 0:  # noqa: ASYNC110 - no event tells of the database
-                await asyncio.sleep(0)
+        await until(lambda: has_failures(app))
         await cancel(keeping)
         assert [number for number, _ in await lease.pending()] == [2]
 

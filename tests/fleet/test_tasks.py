@@ -33,9 +33,9 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.fleet.work import all_done, end_leases, links, made, once, until
+from tests.fleet.work import all_done, end_leases, links, made, once
 from tests.support.ids import some_id
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS, until
 
 AT_ONCE = RetryPolicy(base=0, settle=0)
 

@@ -12,9 +12,9 @@ from procrastinate.exceptions import ConnectorException
 from datadog_caselinks import CaseLinksClient, FleetError
 from datadog_caselinks.fleet import add_link_tasks, list_runs, submit, work_until_done, worker
 from datadog_caselinks.sandbox import Fault, Sandbox
-from tests.fleet.work import all_done, links, made, once, until
+from tests.fleet.work import all_done, links, made, once
 from tests.support.postgres import Postgres
-from tests.support.waiting import MAX_SECONDS
+from tests.support.waiting import MAX_SECONDS, until
 
 
 async def test_the_database_may_be_away_for_a_while(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 
 from procrastinate import App
 
@@ -31,16 +30,6 @@ def made(sandbox: Sandbox) -> Counter[tuple[str, str]]:
 def once(wanted: list[NewCaseLink]) -> Counter[tuple[str, str]]:
     """Return the counts of :func:`made` for a sandbox that has each link once."""
     return Counter((new.parent.id, new.child.id) for new in wanted)
-
-
-async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait until ``holds()`` is true."""
-    async with asyncio.timeout(MAX_SECONDS):
-        while True:
-            held = holds()
-            if held if isinstance(held, bool) else await held:
-                return
-            await asyncio.sleep(0)
 
 
 async def all_done(app: App) -> None:

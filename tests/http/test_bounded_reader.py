@@ -27,7 +27,7 @@ from datadog_caselinks.retry import RetryBudget
 from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, link_json
-from tests.support.waiting import settle
+from tests.support.waiting import MAX_SECONDS, settle, until
 
 if TYPE_CHECKING:
     from tests.support.ids import KnownEntity
@@ -119,16 +119,19 @@ class TestLongLists:
             await busy.begin()
             call = asyncio.create_task(client.list_links(PARENT))
             await server.until_seen(1)
-            while client._operations._reader._shares._value != client._concurrency:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+            await server.until(lambda: server.open_connections == 0)
             assert not call.done()
             busy.end()
             assert len(await call) == 1
-            assert client._operations._reader._long._value == 1
-        assert server.methods == ["GET"] * 2
+            async with asyncio.timeout(MAX_SECONDS):
+                assert len(await client.list_links(PARENT)) == 1, "the memory is free again"
+        assert server.methods == ["GET"] * 3
 
     async def test_one_of_a_client_with_many_requests_in_flight(self, keys: ApiKeys) -> None:
-        """The share of a request is smaller if more requests may be in flight."""
+        """The share of a request is smaller if more requests may be in flight.
+
+        A list that is longer than the share waits for the other one and is requested again.
+        """
         async with (
             Server(answers(200, listing(MAX_BODY // 4, new_link(1)))) as server,
             client_of(server, keys, max_concurrency=1000) as client,
@@ -137,8 +140,10 @@ class TestLongLists:
             await busy.begin()
             call = asyncio.create_task(client.list_links(PARENT))
             await server.until_seen(1)
+            await server.until(lambda: server.open_connections == 0)
             busy.end()
             assert len(await call) == 1
+        assert server.methods == ["GET"] * 2
 
     async def test_an_error_is_not_requested_again(self, keys: ApiKeys) -> None:
         """An error that is longer than its share is not requested again: its beginning is enough."""
@@ -175,8 +180,7 @@ async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.Monke
         calls = [asyncio.create_task(client.list_links(PARENT)) for _ in range(6)]
         await server.until_seen(6)
         for call in calls[:3]:
-            while not busy:  # noqa: ASYNC110 - the work of a thread
-                await asyncio.sleep(0.001)
+            await until(lambda: busy)
             call.cancel()
             await settle()
         go.set()

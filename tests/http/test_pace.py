@@ -29,7 +29,7 @@ from tests.support.ids import case, some_id
 from tests.support.needs import needs_upload_tracker
 from tests.support.server import Exchange, Server
 from tests.support.steps import Held, answers, created, drops, link_json, listed
-from tests.support.waiting import MAX_SECONDS, settle
+from tests.support.waiting import MAX_SECONDS, settle, until
 
 PARENT = case(some_id(0))
 stopped = pytest.mark.parametrize("clock", [{"stopped_at": 1000.0}], indirect=True)
@@ -80,8 +80,7 @@ async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: C
         creates = [asyncio.create_task(client.create_link(each)) for each in new]
         lists = [asyncio.create_task(client.list_links(PARENT)) for _ in range(3)]
         for count in (3, 6, 7):
-            while len(sandbox.requests) < count:
-                await settle(1)
+            await until_received(sandbox, count)
             await settle()
             assert len(sandbox.requests) == count
             clock.advance(9.5)
@@ -374,9 +373,12 @@ async def test_without_a_rate_aiohttp_may_repeat_a_request(keys: Any) -> None:
 RATE_LIMIT = {"X_RateLimit_Limit": "1000", "X_RateLimit_Period": "60", "X_RateLimit_Reset": "60"}
 
 
+async def until_received(sandbox: Sandbox, count: int) -> None:
+    await until(lambda: len(sandbox.requests) >= count)
+
+
 async def until_sent(server: Server, count: int) -> None:
     """Wait until the server has seen ``count`` requests, and check that it sees no more."""
-    while len(server.seen) < count:
-        await settle(1)
+    await until(lambda: len(server.seen) >= count)
     await settle(50)
     assert len(server.seen) == count

@@ -25,6 +25,7 @@ def test_each_configuration_is_valid(text: str) -> None:
 
     servers = json.loads(text).get("mcpServers") or json.loads(text)["servers"]
     options = {option for parameter in mcp.params for option in parameter.opts}
+    assert servers
     for server in servers.values():
         assert set(server) <= {"type", "command", "args", "env", "url", "headers"}
         assert {each for each in server.get("args", []) if each.startswith("-")} <= options

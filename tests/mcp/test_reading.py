@@ -186,16 +186,25 @@ class TestListLinks:
         assert found == sorted(names)
         assert page["total"] == len(names)
 
+    @pytest.mark.parametrize("is_added", [True, False])
     async def test_pages_stay_right_while_links_change(
-        self, client: CaseLinksClient, server: AgentServer
+        self, client: CaseLinksClient, server: AgentServer, is_added: bool
     ) -> None:
         """A link that is deleted or added between two pages neither hides nor repeats another."""
         async with connected(server) as agent:
+            everything = await agent.call("list_links", entity="SHOP-2")
             before = await agent.call("list_links", entity="SHOP-2", limit=4)
-            await client.delete_link(before["links"][3]["link_id"])
-            await client.delete_link(before["links"][0]["link_id"])
+            if is_added:  # links are listed by relationship: this one is the first
+                await client.create_link(case("SHOP-2").blocks(case("SHOP-3")))
+            else:
+                await client.delete_link(before["links"][3]["link_id"])
+                await client.delete_link(before["links"][0]["link_id"])
             after = await agent.call("list_links", entity="SHOP-2", cursor=before["next_cursor"])
-        assert len({each["link_id"] for each in [*before["links"], *after["links"]]}) == 9
+            first = (await agent.call("list_links", entity="SHOP-2", limit=1))["links"][0]
+        ids = [each["link_id"] for each in everything["links"]]
+        assert [each["link_id"] for each in [*before["links"], *after["links"]]] == ids
+        assert len(ids) == 9
+        assert first["link_id"] not in ids[:1]
 
     async def test_an_unknown_relationship_is_refused(self, server: AgentServer) -> None:
         """The error names the relationships."""

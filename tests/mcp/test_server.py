@@ -90,7 +90,9 @@ class TestDescriptions:
             "unlink": A_LINK,
         }
         async with connected(server) as agent:
-            for name, tool in (await agent.tools()).items():
+            tools = await agent.tools()
+            assert tools.keys() == calls.keys()
+            for name, tool in tools.items():
                 before = len(sandbox.requests)
                 await agent.call(name, **calls[name])
                 methods = {each.method for each in sandbox.requests[before:]} - {"GET"}

@@ -27,6 +27,7 @@ from datadog_caselinks import ApiKeys, CaseLinksClient
 from datadog_caselinks.cli.command import caselinks
 from datadog_caselinks.mcp import AgentServer
 from datadog_caselinks.sandbox import Sandbox
+from tests.cli.program import environment, pointing_at
 from tests.mcp.agents import TOKEN, Agent, connected, over_http, serving
 from tests.mcp.test_server import A_LINK, drips
 from tests.support.server import Server
@@ -98,12 +99,6 @@ class TestHTTP:
         }
 
 
-def environment(sandbox: Sandbox | None = None) -> dict[str, str]:
-    """An environment without a site or credentials, or with those of ``sandbox``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DD_", "DATADOG_"))}
-    return kept | (sandbox.environment if sandbox else {})
-
-
 @asynccontextmanager
 async def program(folder: Path, variables: dict[str, str], *options: str) -> AsyncIterator[Agent]:
     """Start the command as a host does, and connect to it. Its process id and its log are in ``folder``."""
@@ -133,7 +128,7 @@ class TestCommand:
         """
         options = ("--allow-write", "--allow-delete", "--write-rate", "2/1h", "--rate", "50/1s")
         log = tmp_path / "log"
-        async with program(tmp_path, environment(sandbox), *options) as agent:
+        async with program(tmp_path, pointing_at(sandbox), *options) as agent:
             done = await agent.call("link", **A_LINK)
             await agent.call("unlink", **A_LINK)
             assert "allows 2 writes in 3600 s" in await agent.refused("link", **A_LINK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -219,15 +220,19 @@ class TestRequests:
         assert repr(sandbox.links) == f"[<link {created[:8]}: {text}>]"
         assert str(sandbox.links[0]) == text
 
-    async def test_never_holds_a_header(self, caller: Caller, sandbox: Sandbox) -> None:
+    async def test_never_holds_a_header(
+        self, caller: Caller, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """No key, valid or not, is in what the sandbox records, shows or logs."""
+        caplog.set_level(logging.DEBUG)
         await caller.create(headers={"DD-API-KEY": "real-key-1", "DD-APPLICATION-KEY": "real-key-2"})
         await caller.create(headers={"Authorization": "Bearer real-key-3"})
         await caller.create()
         state = (await caller.send("GET", "/_sandbox/state")).json
         del state["keys"]
 
-        for text in (repr([asdict(request) for request in sandbox.requests]), json.dumps(state)):
+        recorded = repr([asdict(request) for request in sandbox.requests])
+        for text in (recorded, json.dumps(state), caplog.text):
             assert "real-key" not in text
             assert "sandbox-app-key" not in text
 

@@ -12,6 +12,7 @@ import pytest
 
 from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, thread
+from tests.support.waiting import MAX_SECONDS
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"
 # So long that a test which waited for it would hang.
@@ -102,7 +103,7 @@ class TestInThread:
             with Sandbox(clock=clock).in_thread() as sandbox:
                 sandbox.fail_next(Fault.DELAY, seconds=NEVER)
                 answer = threads.submit(get, sandbox, CASE)
-                reached.wait()
+                assert reached.wait(MAX_SECONDS)
             assert answer.result() == 404
 
 
@@ -115,13 +116,13 @@ def test_another_thread_waits_for_a_request(
 
     def clock() -> float:
         reached.set()
-        go_on.wait()
+        assert go_on.wait(MAX_SECONDS)
         return 0.0
 
     with ThreadPoolExecutor() as threads, Sandbox(clock=clock).in_thread() as sandbox:
         answer: Future[int] = threads.submit(get, sandbox, CASE)
         try:
-            reached.wait()
+            assert reached.wait(MAX_SECONDS)
             monkeypatch.setattr(thread, "_PATIENCE", 0)
             with pytest.raises(TimeoutError):
                 act(sandbox)

@@ -156,7 +156,7 @@ def watching() -> Iterator[Watch]:
             after_awaiting(asyncio.subprocess.Process, "communicate", printed),
             after_awaiting(program.Program, "communicate", printed),
             after(program, "_invoke", lambda done, *_: printed((done.out, done.err))),
-            after(program, "_read_all", lambda shown, _: watch.see("programs", shown)),
+            after(program, "_read", lambda shown, *_: watch.see("programs", shown)),
         ):
             stack.enter_context(patched)
         logger.addHandler(records)
