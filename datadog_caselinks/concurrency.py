@@ -29,20 +29,29 @@ async def for_each(
     consumer stops early, the running calls are cancelled. If ``source`` is a generator, it is always closed.
 
     Raises:
-        Exception: The first error of ``source`` or ``function``. No item is taken after it, and it is raised
-            once the calls that are running have ended and their results have been yielded.
+        Exception: The first error of ``source`` or ``function``. No item is taken after it: if ``source`` is
+            waiting for its next item, that wait is cancelled. The error is raised once the calls that are
+            running have ended and their results have been yielded.
     """
     async with contextlib.aclosing(enumerate_async(source)) as items:
         source_lock = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
         results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
         errors: list[BaseException] = []
+        taker: asyncio.Task[None] | None = None  # the worker that waits for the source
+
+        async def take() -> tuple[int, T] | None:
+            nonlocal taker
+            async with source_lock:
+                if errors:
+                    return None
+                taker = asyncio.current_task()
+                try:
+                    return await anext(items, None)
+                finally:
+                    taker = None
 
         async def work() -> None:
-            while True:
-                async with source_lock:
-                    item = None if errors else await anext(items, None)
-                if item is None:
-                    return
+            while item := await take():
                 await results.put((await function(*item),))
 
         async def work_until_an_error() -> None:
@@ -52,6 +61,8 @@ async def for_each(
                 if is_interruption(error):
                     raise
                 errors.append(error)
+                if taker:
+                    taker.cancel()
 
         workers = [asyncio.create_task(work_until_an_error()) for _ in range(concurrency)]
 
