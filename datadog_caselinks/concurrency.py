@@ -142,13 +142,7 @@ async def map_concurrently(
 async def enumerate_async(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
     """Yield the index and value of each item of ``source``, and close it at the end if it is a generator."""
     index = 0
-    async with contextlib.AsyncExitStack() as stack:
-        # Close explicitly: otherwise an abandoned generator stays open until it is garbage-collected, which
-        # may be late after an error, and after the event loop has closed for an async generator.
-        if isinstance(source, AsyncGenerator):
-            stack.push_async_callback(source.aclose)
-        elif isinstance(source, Generator):
-            stack.callback(source.close)
+    async with closing_source(source):
         if isinstance(source, AsyncIterable):
             async for item in source:
                 yield index, item
@@ -157,3 +151,17 @@ async def enumerate_async(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenera
             for item in source:
                 yield index, item
                 index += 1
+
+
+def closing_source(source: Iterable[Any] | AsyncIterable[Any]) -> contextlib.AsyncExitStack:
+    """Return a context at whose end ``source`` is closed if it is a generator.
+
+    Otherwise an abandoned generator stays open until it is garbage-collected, which may be late after an
+    error, and after the event loop has closed for an async generator.
+    """
+    stack = contextlib.AsyncExitStack()
+    if isinstance(source, AsyncGenerator):
+        stack.push_async_callback(source.aclose)
+    elif isinstance(source, Generator):
+        stack.callback(source.close)
+    return stack
