@@ -7,6 +7,7 @@ import copy
 import logging
 import os
 import ssl as tls
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from functools import partial
 from typing import Final, Self, TypedDict, Unpack
@@ -49,7 +50,7 @@ from datadog_caselinks.models import (
     identity,
     is_incident_number,
     is_uuid,
-    number_text,
+    text_of,
 )
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.parameters import (
@@ -154,7 +155,7 @@ class CaseLinksClient:
         self._is_shared = isinstance(sessions, SessionManager)
         self._sessions = sessions if isinstance(sessions, SessionManager) else SessionManager(sessions)
         # With more slots than connections, attempts would wait for a connection while their timeout runs.
-        self._concurrency = min(max_concurrency, self._sessions.max_connections or max_concurrency)
+        self._concurrency = min(max_concurrency, self._sessions.max_connections or sys.maxsize)
         self._gate = self._sessions.gate(self.site, credentials)
         own_rate = parsed_rate(rate)
         if own_rate:
@@ -727,7 +728,7 @@ def _require_query(query: str) -> None:
 
 
 async def _get_case(operations: Operations, observer: Observer, key_or_id: str | UUID) -> Case:
-    with observer.call("get", str(key_or_id)) as call:
+    with observer.call("get", text_of(key_or_id)) as call:
         call.result = case = await operations.get_case(key_or_id)
         return case
 
@@ -735,7 +736,7 @@ async def _get_case(operations: Operations, observer: Observer, key_or_id: str |
 async def _get_incident(
     operations: Operations, observer: Observer, number_or_id: str | int | UUID
 ) -> Incident:
-    name = number_text(number_or_id)
+    name = text_of(number_or_id)
     if is_uuid(name):
         with observer.call("get_incident", name) as call:
             call.result = incident = await operations.get_incident(name)

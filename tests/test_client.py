@@ -518,6 +518,13 @@ CASE = {"key": "SHOP-1", "title": "Checkout hangs", "status": "OPEN", "priority"
 got = answers(200, json.dumps({"data": {"type": "case", "id": some_id(1), "attributes": CASE}}).encode())
 
 
+class Unwritable:
+    """An object that cannot be written as a text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 class TestGetCase:
     @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", some_id(1), some_id(1).upper(), UUID(int=1)])
     async def test_by_key_and_by_uuid(self, name: str | UUID) -> None:
@@ -546,6 +553,15 @@ class TestGetCase:
         async with Server(got) as server, CaseLinksClient(server.url, keys) as links:
             with pytest.raises(InvalidLinkError, match="is neither the key of a case nor a UUID"):
                 await links.get_case(name)
+        assert server.connections == 0
+
+    @pytest.mark.parametrize("name", [10**5000, [10**5000], Unwritable()], ids=["int", "list", "object"])
+    async def test_what_has_no_text(self, name: Any, keys: ApiKeys) -> None:
+        """What Python cannot write as a text is refused like anything else that is not a key."""
+        async with Server(got) as server, CaseLinksClient(server.url, keys) as links:
+            for get in (links.get_case, links.get_incident):
+                with pytest.raises(InvalidLinkError, match="has no text: a number may have too many digits"):
+                    await get(name)
         assert server.connections == 0
 
     @pytest.mark.parametrize("name", ["SHOP-2", some_id(2)])

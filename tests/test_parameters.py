@@ -6,6 +6,7 @@ import datetime
 import io
 import math
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -40,6 +41,10 @@ from tests.support.ids import case, some_id
 
 KEYS: Final = ApiKeys(api_key="an-api-key", app_key="an-app-key")
 NEW: Final = case(some_id(1)).blocks(case(some_id(2)))
+
+LONE_SURROGATE: Final = pytest.param(
+    "run\ud800.journal", marks=pytest.mark.skipif(sys.platform == "win32", reason="allowed in paths there")
+)
 
 
 class NotIterable:
@@ -370,7 +375,7 @@ class TestFiles:
         with pytest.raises(ParameterError, match=r"^site must be a Site"):
             await _complete(read_link_file(io.BytesIO(), site="EU1"))  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("path", [None, 5, "", b"run.journal", "run\0.journal"])
+    @pytest.mark.parametrize("path", [None, 5, "", b"run.journal", "run\0.journal", LONE_SURROGATE])
     def test_a_journal_is_a_path(self, path: Any) -> None:
         """The path of a journal is refused if it is empty or of another type."""
         with pytest.raises(ParameterError, match=r"^path (must be|is empty: it must be) the path of a file"):
@@ -381,6 +386,14 @@ class TestFiles:
         journal = tmp_path / "run.journal"
         await _complete(client.create_links([NEW], journal=journal))
         assert [record.new for record in read_journal(journal)] == [NEW]
+
+
+@pytest.mark.parametrize("count", [10**20, 10**5000], ids=["21 digits", "5,001 digits"])
+async def test_a_whole_number_may_have_any_size(sandbox: Sandbox, count: int) -> None:
+    """A number of requests in flight that no machine has is accepted, and works."""
+    async with CaseLinksClient(sandbox.site, sandbox.credentials, max_concurrency=count) as client:
+        await client.create_link(NEW)
+        assert len(await client.list_links(NEW.parent)) == 1
 
 
 WRONG_FOR_THE_SANDBOX: Final[list[tuple[str, dict[str, Any]]]] = [

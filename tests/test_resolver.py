@@ -299,6 +299,21 @@ class TestMemory:
                 await entities.entity(f"GONE-{number}")
         assert asked(sandbox) == ["GONE-1", "GONE-2", "GONE-3", "GONE-4", "GONE-1"]
 
+    async def test_of_an_unknown_one_only_the_message_is_kept(self, client: CaseLinksClient) -> None:
+        """The cache keeps the message of a key that does not exist, and not the response, which is long."""
+        entities = client.resolver()
+        with pytest.raises(NotFoundError) as caught:
+            await entities.entity("GONE-1")
+        first, message = weakref.ref(caught.value), str(caught.value)
+        assert caught.value.headers
+        del caught
+        gc.collect()
+        assert first() is None
+        with pytest.raises(NotFoundError) as again:
+            await entities.entity("GONE-1")
+        assert (str(again.value), again.value.status) == (message, 404)
+        assert not again.value.headers
+
     async def test_resolvers_share_nothing(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """Resolvers share nothing: each belongs to one run."""
         for _ in range(2):

@@ -205,9 +205,10 @@ class KnownLinks:
 
     def add(self, link: CaseLink) -> None:
         """Remember a link that was created or found."""
-        for entity in (link.parent, link.child):
-            if known := self._lists.get(entity):
-                self._keep(known, identity(link), link.id)
+        used = [known for entity in (link.parent, link.child) if (known := self._lists.get(entity))]
+        for known in used:
+            self._keep(known, identity(link), link.id)
+        self._evict(*used)
 
     def forget(self, *entities: Entity) -> None:
         """Forget the lists of ``entities``, so that the next call requests them."""
@@ -254,9 +255,13 @@ class KnownLinks:
     def _fill(self, known: _List, ids: Mapping[Identity, str]) -> None:
         for key, link_id in ids.items():
             self._keep(known, key, link_id)
+        self._evict(known)
+
+    def _evict(self, *used: _List) -> None:
+        """Forget the lists that were used least recently, except ``used``, while there are too many links."""
         while self._size > _MAX_LINKS or len(self._lists) > _MAX_ENTITIES:
             idle = (
-                each for each, other in self._lists.items() if other is not known and not other.is_in_flight
+                each for each, other in self._lists.items() if other not in used and not other.is_in_flight
             )
             oldest = next(idle, None)
             if oldest is None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ConfigurationError
+from datadog_caselinks.errors import (
+    AmbiguousResultError,
+    CaseLinksError,
+    ConfigurationError,
+    PermissionDeniedError,
+)
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.isolation import log
 from datadog_caselinks.models import WantedLink
@@ -19,6 +26,9 @@ _logger = logging.getLogger(__name__)
 OnOutcome = Callable[[int, int, Outcome], None]
 """A callback for each outcome: the number of the run, the number of the link in it, and the outcome."""
 
+_MAX_REFUSALS: Final = 3
+"""How often a 403 for one link may hold up all links. After that it is recorded as the error of this link."""
+
 
 class ChunkCreation:
     """A creator of links that works on one chunk after another."""
@@ -27,6 +37,7 @@ class ChunkCreation:
         self._client = client
         self._on_outcome = on_outcome
         self._has_created = False
+        self._refusals: Counter[tuple[int, int]] = Counter()
 
     async def create(self, lease: Lease, stop: asyncio.Event) -> None:
         """Create links until every link of the chunk has an outcome or ``stop`` is set.
@@ -46,27 +57,41 @@ class ChunkCreation:
     async def _create(
         self, pending: list[tuple[int, WantedLink]], lease: Lease, stop: asyncio.Event
     ) -> CaseLinksError | None:
-        causes: list[CaseLinksError] = []
+        held: list[tuple[int, Failed]] = []
         client = self._client._fenced(lease.confirm)
         run = client.create_links(
             [new for _, new in pending],
             ensure=True,
-            proceed=lambda _: not causes and not stop.is_set(),
+            proceed=lambda _: not held and not stop.is_set(),
         )
         async with contextlib.aclosing(run) as outcomes:
             async for outcome in outcomes:
                 number, _ = pending[outcome.index]
-                match outcome:
-                    case Failed(error=error) if would_fail_all(error, has_created=self._has_created):
-                        causes.append(error)
-                        continue
-                    case Failed(error=error):
-                        lease.failed(number, error, is_ambiguous=isinstance(error, AmbiguousResultError))
-                    case _:
-                        self._has_created |= (is_new := isinstance(outcome, Created))
-                        lease.linked(number, outcome.link, is_new=is_new)
-                self._report(lease.run, number, outcome)
+                if isinstance(outcome, Failed) and self._would_fail_all(lease.run, number, outcome.error):
+                    held.append((number, outcome))
+                else:
+                    self._record(lease, number, outcome)
+        causes: list[CaseLinksError] = []
+        for number, failed in held:  # a link that was created since shows that a 403 concerns one case
+            if self._would_fail_all(lease.run, number, failed.error):
+                causes.append(failed.error)
+                self._refusals[lease.run, number] += isinstance(failed.error, PermissionDeniedError)
+            else:
+                self._record(lease, number, failed)
         return causes[0] if causes else None
+
+    def _would_fail_all(self, run: int, number: int, error: CaseLinksError) -> bool:
+        is_of_one_case = self._has_created or self._refusals[run, number] >= _MAX_REFUSALS
+        return would_fail_all(error, has_created=is_of_one_case)
+
+    def _record(self, lease: Lease, number: int, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed):
+            is_ambiguous = isinstance(outcome.error, AmbiguousResultError)
+            lease.failed(number, outcome.error, is_ambiguous=is_ambiguous)
+        else:
+            self._has_created |= (is_new := isinstance(outcome, Created))
+            lease.linked(number, outcome.link, is_new=is_new)
+        self._report(lease.run, number, outcome)
 
     def _report(self, run: int, number: int, outcome: Outcome) -> None:
         try:

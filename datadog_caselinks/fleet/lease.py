@@ -114,8 +114,10 @@ class Lease:
                     await lease._rows(_HOLD_UP, stored(str(error)), run, chunk)
                 raise
             finally:
-                if lease.nothing_in_flight:
-                    with contextlib.suppress(*_LOST):
+                with contextlib.suppress(*_LOST):
+                    if lease._outcomes:  # of a write that was cancelled
+                        await lease.write()
+                    if lease.nothing_in_flight:
                         await lease._rows(_RELEASE, run, chunk)
 
     async def _begin(self) -> None:
@@ -191,10 +193,11 @@ class Lease:
             before = _clocks()
             await self._rows(_RENEW, self._chunk[1], _LEASE, self.run)
             self._confirmed_at = before
-            if self._outcomes:
-                outcomes, self._outcomes = self._outcomes, []
+            if outcomes := self._outcomes.copy():
                 columns = [list(column) for column in zip(*outcomes, strict=True)]
                 await self._rows(_WRITE, *columns, *self._chunk)
+                # Not before: aiohttp cancels a write within `confirm` if the connection drops.
+                del self._outcomes[: len(outcomes)]
 
     async def keep(self) -> None:
         """Write outcomes regularly until cancelled. Raises like :meth:`write` once the lease is lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime
 from enum import StrEnum
@@ -14,8 +15,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
-from datadog_caselinks.concurrency import enumerate_async
+from datadog_caselinks.concurrency import closing_source, enumerate_async
+from datadog_caselinks.errors import InvalidLinkError
 from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
+from datadog_caselinks.messages import quoted
 from datadog_caselinks.models import LinkStatus, WantedLink, named
 from datadog_caselinks.parameters import require, require_items, require_whole_number
 from datadog_caselinks.sites import Site
@@ -159,7 +162,9 @@ async def submit(
 ) -> Submission:
     """Submit ``wanted`` to the workers of the database of ``app``. If this raises, nothing is submitted.
 
-    Uses bounded memory for any number of links. A repeated link is created once.
+    Uses bounded memory for any number of links. A link that is repeated in the same form is submitted once;
+    two forms of one link, such as by key and by UUID, may be created twice. If ``wanted`` is a generator, it
+    is always closed.
 
     Args:
         site: The site of the links. Workers with a client of another site do not create them.
@@ -168,11 +173,12 @@ async def submit(
 
     Raises:
         FleetError: The database cannot be used. Errors of ``wanted`` are raised unchanged.
+        InvalidLinkError: An item is not a link.
         ParameterError: An argument has the wrong type, or ``chunk`` is below 1.
     """
     require_items("wanted", wanted)
-    lines = (LinkLine(index + 1, new) async for index, new in enumerate_async(wanted))
-    return await submit_lines(app, lines, site=site, source=source, chunk=chunk)
+    async with closing_source(wanted):
+        return await submit_lines(app, _numbered(wanted), site=site, source=source, chunk=chunk)
 
 
 async def submit_lines(
@@ -183,7 +189,11 @@ async def submit_lines(
     require("source", source, str, "a text")
     require_whole_number("chunk", chunk, at_least=1)
     with translate_errors():
-        async with pool_of(app).connection() as connection, connection.transaction():
+        async with (
+            closing_source(lines),
+            pool_of(app).connection() as connection,
+            connection.transaction(),
+        ):
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(
                 "INSERT INTO caselinks_runs (source, site) VALUES (%s, %s) RETURNING run",
@@ -193,7 +203,7 @@ async def submit_lines(
             count = 0
             async with cursor.copy(_COPY) as copy:
                 async for line in lines:
-                    new = line.new
+                    new = _checked(line.new)
                     ends = stored(named(new.parent)), str(new.relationship), stored(named(new.child))
                     await copy.write_row((run, count // chunk, line.number, *ends))
                     count += 1
@@ -201,6 +211,22 @@ async def submit_lines(
             repeated = cursor.rowcount
             await _defer(app, connection, [(run, number) for number in range(-(-count // chunk))])
     return Submission(run, count - repeated, repeated)
+
+
+async def _numbered(
+    wanted: Iterable[WantedLink] | AsyncIterable[WantedLink],
+) -> AsyncGenerator[LinkLine, None]:
+    async with contextlib.aclosing(enumerate_async(wanted)) as items:
+        async for index, new in items:
+            yield LinkLine(index + 1, new)
+
+
+def _checked(new: WantedLink) -> WantedLink:
+    if not isinstance(new, WantedLink):
+        raise InvalidLinkError(
+            f"submit takes links such as case(a).blocks(case(b)) or parse_link(…), not {quoted(new)}"
+        )
+    return new
 
 
 async def list_runs(app: App, run: int | None = None) -> list[Run]:

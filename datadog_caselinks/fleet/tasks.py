@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from procrastinate import App, Blueprint, JobContext
@@ -14,13 +13,15 @@ from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import RateLimitError
+from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
+from datadog_caselinks.http.window import LONGEST_WAIT
 from datadog_caselinks.isolation import log
 from datadog_caselinks.parameters import require, require_function
+from datadog_caselinks.retry import asked_wait
 
 _logger = logging.getLogger(__name__)
 
@@ -40,17 +41,8 @@ _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 300.0
 """Bounds in seconds of the wait after an error that affects all links; it doubles with each such error."""
 
-_LONGEST_REQUESTED: Final = 3600.0
-"""The maximum wait in seconds that a server can ask for, as in ``http/window.py``."""
 
-
-def add_link_tasks(
-    app: App,
-    client: CaseLinksClient,
-    *,
-    on_outcome: OnOutcome = lambda *_: None,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
+def add_link_tasks(app: App, client: CaseLinksClient, *, on_outcome: OnOutcome = lambda *_: None) -> None:
     """Add the tasks that create links to ``app``. ``client`` must stay open while its workers run.
 
     The tasks have the namespace ``caselinks`` and the queue ``caselinks``. One of them runs every five
@@ -59,12 +51,11 @@ def add_link_tasks(
     Args:
         on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
             What it raises is logged.
-        sleep: Called with the seconds to wait after an error that affects all links.
     """
     require("client", client, CaseLinksClient, "a CaseLinksClient")
     require_function("on_outcome", on_outcome)
     blueprint = Blueprint()
-    worker = _Worker(ChunkCreation(client, on_outcome), sleep)
+    worker = _Worker(ChunkCreation(client, on_outcome))
     blueprint.task(name=CREATE, queue=QUEUE, pass_context=True, retry=_AlwaysRetry())(worker.create_links)
     requeue = blueprint.task(
         name="take_up", queue=QUEUE, pass_context=True, priority=1, queueing_lock="caselinks take_up"
@@ -90,12 +81,17 @@ class _AlwaysRetry(BaseRetryStrategy):
         return RetryDecision(retry_in={"seconds": _RETRY_AFTER})
 
 
+def _requested_wait(error: Exception) -> float:
+    """Return the seconds that the server asked to wait, also in the reason of an ambiguous result."""
+    reason = error.reason if isinstance(error, AmbiguousResultError) else error
+    return (asked_wait(reason) if isinstance(reason, CaseLinksError) else None) or 0.0
+
+
 class _Worker:
     """A worker that runs its jobs one chunk after another."""
 
-    def __init__(self, creation: ChunkCreation, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, creation: ChunkCreation) -> None:
         self._creation = creation
-        self._sleep = sleep
         self._next_hold = _FIRST_HOLD
 
     async def create_links(self, context: JobContext, run: int, chunk: int) -> None:
@@ -130,8 +126,7 @@ class _Worker:
 
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail for the same reason."""
-        requested = (error.retry_after or 0.0) if isinstance(error, RateLimitError) else 0.0
-        seconds = max(min(requested, _LONGEST_REQUESTED), self._next_hold)
+        seconds = max(min(_requested_wait(error), LONGEST_WAIT), self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
         log(_logger, logging.WARNING, "cannot create links: %s; next attempt in %.0f s", error, seconds)
-        await self._sleep(seconds)
+        await asyncio.sleep(seconds)

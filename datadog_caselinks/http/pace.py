@@ -38,16 +38,22 @@ class Pace:
         ``withdraw`` gives a result back if the rate allows no request any more when it is acquired.
         """
         queue = self._queue(bucket)
-        wait = self._wait()
-        with report_wait(wait) if wait or queue.locked() else contextlib.nullcontext():
-            async with queue:  # in FIFO order
-                while True:
+        async with contextlib.AsyncExitStack() as turn:
+            with self._reported_wait(queue):
+                await turn.enter_async_context(queue)  # in FIFO order
+                await self._until_allowed()
+            while True:
+                acquired = await acquire()  # reports its own waits, so this is not within a reported one
+                if not self._wait():
+                    self._started.add(asyncio.get_running_loop().time())
+                    return acquired
+                withdraw(acquired)  # a request of another bucket started in the meantime
+                with self._reported_wait(queue):
                     await self._until_allowed()
-                    acquired = await acquire()
-                    if not self._wait():
-                        self._started.add(asyncio.get_running_loop().time())
-                        return acquired
-                    withdraw(acquired)  # a request of another bucket started in the meantime
+
+    def _reported_wait(self, queue: asyncio.Lock) -> contextlib.AbstractContextManager[None]:
+        wait = self._wait()
+        return report_wait(wait) if wait or queue.locked() else contextlib.nullcontext()
 
     def close(self) -> None:
         """Let all calls go on at once: the client is closed, and refuses them."""

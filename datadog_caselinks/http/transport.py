@@ -165,6 +165,8 @@ class Transport:
             # A short body, which arrived with the headers. Where it is empty, a middleware may have read it
             # before: aiohttp keeps what it read.
             body = response.content.read_nowait() or await response.read()
+            if len(body) > limit and request.extend:
+                limit = await request.extend()
         else:
             async with response:
                 body, limit = await _read(content_of(response, options), request)

@@ -292,6 +292,19 @@ class TestMemory:
                 await known.find(each.blocks(HUB), "parent")
             assert known._size <= 10
 
+    async def test_links_that_were_created_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The links that a run creates count towards the limit, as those that it listed."""
+        monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
+        lists, (a, b, *others) = Lists(links=0), cases(20)
+        async with KnownLinks(lists) as known:
+            for parent in (a, b):
+                for child in others[:9]:
+                    await known.find(parent.blocks(child), "parent")
+                    known.add(parent.blocks(child).existing(f"{parent.id}-{child.id}"))
+                    assert known._size <= 10
+            assert await known.find(b.blocks(others[0]), "parent")
+        assert lists.requested == [a, b]
+
     async def test_one_list_may_be_longer_than_the_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A list that is longer than the limit is still requested only once."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)

@@ -66,6 +66,37 @@ async def test_keeping_it_writes_what_came(app: App) -> None:
         assert [number for number, _ in await lease.pending()] == [2]
 
 
+async def cancel_a_write(app: App, lease: Lease) -> None:
+    """Record an outcome of link 1, and cancel the statement that writes it, which waits for a lock."""
+
+    async def is_waiting() -> bool:
+        async with pool_of(app).connection() as connection:
+            waiting = await connection.execute("SELECT FROM pg_locks WHERE NOT granted")
+            return waiting.rowcount > 0
+
+    lease.failed(1, CaseLinksError("refused"), is_ambiguous=False)
+    async with pool_of(app).connection() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE caselinks_links IN EXCLUSIVE MODE")
+        writing = asyncio.ensure_future(lease.write())
+        await until(is_waiting)
+        await cancel(writing)
+
+
+async def test_a_write_that_is_cancelled_loses_no_outcome(app: App) -> None:
+    """An outcome whose write was cancelled, as by a timeout of aiohttp, is written by the next write."""
+    async with Lease.acquire(app, 1, 0) as lease:
+        await cancel_a_write(app, lease)
+        await lease.write()
+        assert [number for number, _ in await lease.pending()] == [2]
+
+
+async def test_the_last_outcomes_are_written_at_the_end(app: App) -> None:
+    """A lease that ends writes outcomes whose write was cancelled, as when a worker is shut down."""
+    async with Lease.acquire(app, 1, 0) as lease:
+        await cancel_a_write(app, lease)
+    assert [link.number async for link in failed_links(app)] == [1]
+
+
 async def test_an_error_that_ends_it_is_kept(app: App) -> None:
     """An error that ends the work is stored for the pending links only."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from procrastinate import App, PsycopgConnector
@@ -11,6 +13,7 @@ from datadog_caselinks import (
     CaseLink,
     CaseLinksError,
     FleetError,
+    InvalidLinkError,
     LinkFileError,
     NewCaseLink,
     case,
@@ -18,6 +21,7 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.fleet import Submission, connected, failed_links, list_runs, retry_failed, submit
+from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import Lease
 from tests.fleet.work import SITE, links
 from tests.support.ids import some_id
@@ -71,6 +75,60 @@ class TestSubmit:
         with pytest.raises(LinkFileError, match="no more"):
             await submit(app, broken(), site=SITE, chunk=1)
         assert (await list_runs(app), await jobs(app)) == ([], [])
+
+    @pytest.mark.parametrize("wrong", ["SHOP-1 blocks SHOP-2", None, ("SHOP-1", "blocks", "SHOP-2")])
+    async def test_what_is_not_a_link_leaves_nothing_behind(self, app: App, wrong: Any) -> None:
+        """An item that is not a link raises the error of other functions for it, and submits nothing."""
+        with pytest.raises(InvalidLinkError, match="submit takes links such as"):
+            await submit(app, [*links(3), wrong], site=SITE, chunk=1)
+        assert (await list_runs(app), await jobs(app)) == ([], [])
+
+    @pytest.mark.parametrize("is_async", [True, False])
+    async def test_a_generator_is_closed_if_the_database_has_no_tables(
+        self, database: str, is_async: bool
+    ) -> None:
+        """A generator of links, which may have an open file, is closed even if nothing is read of it."""
+        is_closed = False
+
+        def read() -> Iterator[NewCaseLink]:
+            nonlocal is_closed
+            try:
+                yield from links(3)
+            finally:
+                is_closed = True
+
+        async def read_async() -> AsyncIterator[NewCaseLink]:
+            with contextlib.closing(read()) as wanted:  # type: ignore[type-var]  # a generator
+                for new in wanted:
+                    yield new
+
+        source: Any = read_async() if is_async else read()
+        assert await anext(source) if is_async else next(source)  # the header of a file
+        async with connected(database) as app:
+            with pytest.raises(FleetError):
+                await submit(app, source, site=SITE)
+        assert is_closed
+
+    async def test_a_generator_is_closed_if_the_database_fails(self, app: App) -> None:
+        """A generator of links is closed if the database fails while the links are copied."""
+        is_closed = False
+
+        async def endless() -> AsyncIterator[NewCaseLink]:
+            nonlocal is_closed
+            try:
+                yield links(1)[0]
+                async with pool_of(app).connection() as connection:
+                    await connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY %'"
+                    )
+                while True:
+                    yield links(1)[0]
+            finally:
+                is_closed = True
+
+        with pytest.raises(FleetError):
+            await submit(app, endless(), site=SITE)
+        assert is_closed
 
     async def test_an_app_of_ones_own_needs_no_tasks(self, app: App, database: str) -> None:
         """An app without our tasks, such as a web service, can submit links.

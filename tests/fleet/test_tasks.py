@@ -11,6 +11,7 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.jobs import Job, Status
 
 from datadog_caselinks import (
+    ApiKeys,
     BearerToken,
     CaseLinksClient,
     Failed,
@@ -33,8 +34,12 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.lease import Lease
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.sandbox.api import Operation
 from tests.fleet.work import all_done, end_leases, links, made, once
+from tests.support.api import Api
 from tests.support.ids import some_id
+from tests.support.server import Exchange, Server
+from tests.support.steps import answers
 from tests.support.waiting import MAX_SECONDS, until
 
 AT_ONCE = RetryPolicy(base=0, settle=0)
@@ -46,11 +51,33 @@ def again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_RETRY_AFTER", 0)
 
 
-class Waits(list[float]):
-    """The waits of a worker after errors that affect all links; here they take no time."""
+class Waits:
+    """The waits of a worker after errors that affect all links, as its log has them."""
 
-    async def sleep(self, seconds: float) -> None:
-        self.append(seconds)
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    def __call__(self) -> list[float]:
+        return [
+            seconds
+            for record in self._caplog.records
+            if record.name == tasks.__name__ and isinstance(record.args, tuple)
+            for seconds in record.args[1:]
+            if isinstance(seconds, float)
+        ]
+
+
+@pytest.fixture
+def waits(caplog: pytest.LogCaptureFixture) -> Waits:
+    """Return the waits of the workers of this test."""
+    return Waits(caplog)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait a thousandth of the time after errors that affect all links."""
+    for name in ("_FIRST_HOLD", "_LONGEST_HOLD"):
+        monkeypatch.setattr(tasks, name, getattr(tasks, name) / 1000)
 
 
 async def the_job(app: App) -> int:
@@ -138,58 +165,98 @@ async def test_a_link_of_unknown_outcome_is_ambiguous(app: App, sandbox: Sandbox
 
 class TestAnErrorThatAllWouldMeet:
     async def test_the_links_wait_for_another_try(
-        self, app: App, sandbox: Sandbox, again_at_once: None
+        self, app: App, sandbox: Sandbox, again_at_once: None, short_waits: None, waits: Waits
     ) -> None:
         """Refused keys fail no link: the worker retries with growing waits, and the run shows the reason."""
-        waits = Waits()
         reasons: set[str] = set()
         refused = 3
 
         async def token() -> str:
-            return "wrong" if len(waits) < refused else str(sandbox.bearer_token.token)
-
-        async def sleep(seconds: float) -> None:
-            await waits.sleep(seconds)
-            reasons.update((await list_runs(app))[0].held_up_by)
+            if waits():
+                reasons.update((await list_runs(app))[0].held_up_by)
+            return "wrong" if len(waits()) < refused else str(sandbox.bearer_token.token)
 
         await submit(app, links(3), site=sandbox.site)
         async with CaseLinksClient(sandbox.site, BearerToken(token)) as client:
-            add_link_tasks(app, client, sleep=sleep)
+            add_link_tasks(app, client)
             await all_done(app)
-            assert waits == [5, 10, 20]
+            assert waits() == [0.005, 0.01, 0.02]
             assert ["401" in reason for reason in reasons] == [True]
             (run,) = await list_runs(app)
             assert (run.created, run.failed, run.held_up_by) == (3, 0, [])
             refused = 4
             await submit(app, links(4), site=sandbox.site)
             await all_done(app)
-        assert waits == [5, 10, 20, 5], "after a success it begins again"
+        assert waits() == [0.005, 0.01, 0.02, 0.005], "after a success it begins again"
 
+    @pytest.mark.parametrize(
+        ("fault", "operation"),
+        [
+            (Fault.HTTP_429_RETRY_AFTER, "create"),
+            (Fault.HTTP_503_RETRY_AFTER, "list"),
+            (Fault.HTTP_503_RETRY_AFTER, "create"),
+        ],
+    )
     async def test_the_server_is_not_asked_before_it_said(
-        self, app: App, sandbox: Sandbox, again_at_once: None
+        self, app: App, sandbox: Sandbox, waits: Waits, fault: Fault, operation: Operation
     ) -> None:
-        """The worker waits for a rate limit that lasts longer than the client would wait."""
-        waits = Waits()
+        """The worker waits as long as the server says, after a 429 and in an outage."""
         await submit(app, links(2), site=sandbox.site)
-        sandbox.fail_next(Fault.HTTP_429_RETRY_AFTER, seconds=1000)
-        async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
-            add_link_tasks(app, client, sleep=waits.sleep)
+        seconds = 1000 if fault is Fault.HTTP_429_RETRY_AFTER else 100
+        sandbox.fail_next(fault, operation=operation, count=2, seconds=seconds)
+        policy = RetryPolicy(budget=0)  # any failure counts as an outage
+        async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as client:
+            add_link_tasks(app, client)
             async with working(app):
-                await until(lambda: bool(waits))
-        assert 990 < waits[0] <= 1000
+                await until(lambda: bool(waits()))
+        assert 0.99 * seconds < waits()[0] <= seconds
 
     async def test_links_of_another_site_are_left_alone(
-        self, app: App, client: CaseLinksClient, sandbox: Sandbox
+        self, app: App, client: CaseLinksClient, sandbox: Sandbox, waits: Waits
     ) -> None:
         """The links of another site are left for other workers, and nothing is sent."""
-        waits = Waits()
         await submit(app, links(2), site=Site.parse("datadoghq.eu"))
-        add_link_tasks(app, client, sleep=waits.sleep)
+        add_link_tasks(app, client)
         async with working(app):
-            await until(lambda: bool(waits))
+            await until(lambda: bool(waits()))
         (run,) = await list_runs(app)
+        assert waits() == [5]
         assert "https://api.datadoghq.eu" in run.held_up_by[0]
         assert not sandbox.requests
+
+
+class TestAForbiddenLink:
+    """A 403 may concern one case, in a restricted project, or the credentials and thus all links."""
+
+    async def test_the_last_link_does_not_hold_up_its_run_for_ever(
+        self, app: App, sandbox: Sandbox, again_at_once: None, short_waits: None, waits: Waits
+    ) -> None:
+        """A link that is forbidden again and again fails, although nothing shows that others would not."""
+        await submit(app, links(1), site=sandbox.site)
+        async with CaseLinksClient(sandbox.site, sandbox.credentials_without_scope) as client:
+            add_link_tasks(app, client)
+            await all_done(app)
+        assert waits() == [0.005, 0.01, 0.02]
+        assert ["403" in link.error async for link in failed_links(app)] == [True]
+
+    async def test_a_link_that_was_created_since_shows_that_one_case_is_forbidden(
+        self, app: App, keys: ApiKeys, waits: Waits
+    ) -> None:
+        """A forbidden link of a new worker fails at once if another link of its chunk is created."""
+        forbidden, *others = links(3)
+        api = Api()
+
+        async def step(exchange: Exchange) -> None:
+            is_forbidden = forbidden.child.id.encode() in exchange.seen.body
+            await (answers(403) if is_forbidden else api)(exchange)
+
+        async with Server(step) as server, CaseLinksClient(server.url, keys) as client:
+            await submit(app, [forbidden, *others], site=client.site)
+            add_link_tasks(app, client)
+            await all_done(app)
+        (run,) = await list_runs(app)
+        assert (run.created, run.failed) == (2, 1)
+        assert waits() == []
 
 
 class TestTheEndOfAWorker:
@@ -239,12 +306,11 @@ class TestTheEndOfAWorker:
 
 class TestTwoWorkersWithOneJob:
     async def test_the_second_waits_for_the_first(
-        self, app: App, sandbox: Sandbox, client: CaseLinksClient
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient, waits: Waits
     ) -> None:
         """A worker waits while another one holds the chunk, and then creates the rest."""
-        waits = Waits()
         await submit(app, links(2), site=sandbox.site)
-        add_link_tasks(app, client, sleep=waits.sleep)
+        add_link_tasks(app, client)
         job_id = await the_job(app)
         async with working(app):
             async with Lease.acquire(app, 1, 0):
@@ -252,7 +318,7 @@ class TestTwoWorkersWithOneJob:
                 assert not sandbox.requests
             await until(lambda: is_done(app))
         assert made(sandbox) == once(links(2))
-        assert waits == [], "that is no error, and keeps it from no other chunk"
+        assert waits() == [], "that is no error, and keeps it from no other chunk"
 
     async def test_one_that_lost_its_connection_stops(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
@@ -339,12 +405,13 @@ async def test_an_app_of_ones_own_does_its_own_jobs_too(
     assert made(sandbox) == once(links(2))
 
 
-async def test_a_closed_client_fails_no_link(app: App, sandbox: Sandbox, client: CaseLinksClient) -> None:
+async def test_a_closed_client_fails_no_link(
+    app: App, sandbox: Sandbox, client: CaseLinksClient, waits: Waits
+) -> None:
     """A closed client, which is a mistake of the program, fails no link."""
-    waits = Waits()
     await client.close()
     await submit(app, links(2), site=sandbox.site)
-    add_link_tasks(app, client, sleep=waits.sleep)
+    add_link_tasks(app, client)
     async with working(app):
-        await until(lambda: bool(waits))
+        await until(lambda: bool(waits()))
     assert (await list_runs(app))[0].pending == 2

@@ -145,6 +145,17 @@ class TestLongLists:
             assert len(await call) == 1
         assert server.methods == ["GET"] * 2
 
+    async def test_one_that_arrives_with_its_headers_is_requested_once(self, keys: ApiKeys) -> None:
+        """A list that arrived as a whole is used, although it is longer than the share of its request."""
+        body = listing(2**14, new_link(1))
+        async with (
+            Server(answers(200, body)) as server,
+            client_of(server, keys, max_concurrency=10_000) as client,
+        ):
+            assert client._operations._reader._share < len(body)
+            assert len(await client.list_links(PARENT)) == 1
+        assert server.methods == ["GET"]
+
     async def test_an_error_is_not_requested_again(self, keys: ApiKeys) -> None:
         """An error that is longer than its share is not requested again: its beginning is enough."""
         async with Server(answers(403, b"x" * 2 * MAX_BODY)) as server, client_of(server, keys) as client:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from datadog_caselinks import (
+    ApiKeys,
     BearerToken,
+    CallFinished,
     CallWaiting,
     CaseLink,
     CaseLinksClient,
@@ -90,6 +92,27 @@ async def test_no_more_requests_than_allowed_are_sent(sandbox: Sandbox, clock: C
         await asyncio.gather(*creates, *lists)
     assert len(sandbox.links) == 4
     assert len([event for event in events if isinstance(event, CallWaiting)]) == 6
+
+
+@stopped
+async def test_no_wait_counts_twice(clock: Clock, keys: ApiKeys) -> None:
+    """A call that waits for the rate and for the server's window has waited no longer than it took."""
+    events: list[object] = []
+    used_up = {**RATE_LIMIT, "X_RateLimit_Remaining": "0"}
+    async with (
+        Server(answers(200, b'{"data": []}', **used_up)) as server,
+        CaseLinksClient(server.url, keys, rate="1/10s", retry=NO_WAIT, on_event=events.append) as client,
+    ):
+        await client.list_links(PARENT)
+        waiting = asyncio.create_task(client.list_links(PARENT))
+        for seconds in (10, 51):
+            await settle(50)
+            clock.advance(seconds)
+        await waiting
+    waits = [event.seconds for event in events if isinstance(event, CallWaiting)]
+    finished = [event for event in events if isinstance(event, CallFinished)]
+    assert waits == [pytest.approx(10, abs=1), pytest.approx(50, abs=1)]
+    assert finished[-1].call.waited == pytest.approx(finished[-1].seconds, abs=1) == pytest.approx(61, abs=1)
 
 
 async def test_the_lower_limit_counts(sandbox: Sandbox) -> None:
