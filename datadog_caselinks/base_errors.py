@@ -12,7 +12,7 @@ class CaseLinksError(Exception):
     """The base class of all errors of this package.
 
     ``during_outage``
-        Whether the client did not retry because most recent requests had failed.
+        Whether the client stopped retrying because most recent requests had failed.
     """
 
     during_outage: bool = False

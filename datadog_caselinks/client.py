@@ -159,12 +159,11 @@ class CaseLinksClient:
         own_rate = parsed_rate(rate)
         if own_rate:
             self._sessions.stop_resends()
-        outage = retry.new_outage()
-        budget = retry.new_budget(self._concurrency, outage)
+        budget = retry.new_budget(self._concurrency)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
-            outage,
+            budget.outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
             rate=own_rate,

@@ -229,7 +229,7 @@ class Creator:
             if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
                 raise
             # A lookup would add to the load, or come sooner than the server said.
-            if error.during_outage or (asked_wait(error) or 0.0) > self._policy.max_wait:
+            if error.during_outage or asked_wait(error) > self._policy.max_wait:
                 raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
             last = error
         if link := await self._resolve(creation):

@@ -859,13 +859,13 @@ class TestLastAttempt:
             f"{error.reason}. The link may have been created: list the links of {NEW.parent} "
             "before creating it again"
         )
-        assert "Not retried: most recent requests have failed" in str(error)
+        assert "No further retries: most recent requests have failed" in str(error)
 
     async def test_a_spent_budget_where_nothing_was_sent(self, keys: ApiKeys) -> None:
         """A create that was never sent is not ambiguous, even if the retry budget is used up."""
         policy = RetryPolicy(base=0, settle=0, budget=0)
         async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=policy) as links:
-            with pytest.raises(ConnectError, match="Not retried") as caught:
+            with pytest.raises(ConnectError, match="No further retries") as caught:
                 await links.create_link(NEW)
         assert caught.value.during_outage
 

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 from attrs import evolve
 
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.rate_limit import LONGEST_WAIT, RateLimit
 
 _PROBE_TIMEOUT: Final = 1.0
 """Seconds to wait for the response to a probe before another probe may be sent."""
@@ -39,9 +39,6 @@ _LONGEST_PENALTY: Final = 30.0
 
 _DEFAULT_PERIOD: Final = 1.0
 """Seconds until the end of a window, if the server does not report it: the precision of ``Reset``."""
-
-_LONGEST_WAIT: Final = 3600.0
-"""The maximum wait in seconds that a header can cause. After it, a probe is sent."""
 
 _ALONE: Final = 0.95
 """A process with at least this share of the limit is assumed to use it alone."""
@@ -302,7 +299,7 @@ class Window:
 
     def _hold(self, now: float, retry_after: float | None) -> None:
         if retry_after is not None:
-            self._held_until = max(self._held_until, now + min(retry_after, _LONGEST_WAIT))
+            self._held_until = max(self._held_until, now + min(retry_after, LONGEST_WAIT))
         if self.blocked_until(now) > now:
             return
         # The server reported no wait, or 0 seconds: a pause avoids a tight loop.
@@ -332,5 +329,5 @@ def _earliest_end(request: SentRequest, reported: RateLimit) -> float:
 def _seconds_left(reported: RateLimit) -> float:
     """Return the maximum of seconds left: ``Reset`` (0 means less than one second), or the period."""
     if reported.reset is None:
-        return min(reported.period or _DEFAULT_PERIOD, _LONGEST_WAIT)
-    return min(reported.reset or 1.0, reported.period or _LONGEST_WAIT, _LONGEST_WAIT)
+        return min(reported.period or _DEFAULT_PERIOD, LONGEST_WAIT)
+    return min(reported.reset or 1.0, reported.period or LONGEST_WAIT, LONGEST_WAIT)
