@@ -21,7 +21,7 @@ from datadog_caselinks.bulk.known_links import End, KnownLinks, choose_ends, par
 from datadog_caselinks.bulk.preview import Preview, Previewer, links_in_journal
 from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
-from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
+from datadog_caselinks.creation import BeforeCreate, CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
 from datadog_caselinks.errors import InvalidLinkError, NotFoundError, ParameterError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
@@ -304,7 +304,10 @@ class CaseLinksClient:
     ) -> AsyncGenerator[Outcome, None]:
         resolver = self.resolver()
         create_unchecked = self._observed("create", self._creator.create)
-        resume = self._observed("ensure", self._creator.resume)
+
+        def resume(before_create: BeforeCreate) -> CreateFunc:
+            return self._observed("ensure", partial(self._creator.resume, before_create=before_create))
+
         async with contextlib.AsyncExitStack() as stack:
             if known:
                 await stack.enter_async_context(known)

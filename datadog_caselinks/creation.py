@@ -76,6 +76,9 @@ class _FoundResult(CreateResult):
 CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
 """Creates a link or finds it."""
 
+BeforeCreate = Callable[[], Awaitable[None]]
+"""Called right before a link is created that an earlier run may have created, and a lookup did not find."""
+
 FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
 """Returns the link that is equal to a new one, or ``None``."""
 
@@ -94,7 +97,7 @@ class _Creation:
 
     ``accepts_existing``: an equal link is as good as a new one. ``ambiguity``: of an attempt that no lookup
     has resolved yet. ``may_be_ours``: an attempt was ambiguous, so an equal link that turns up may be its
-    result.
+    result. ``was_ambiguous``: it was an attempt of this call.
     """
 
     new: NewCaseLink
@@ -103,6 +106,7 @@ class _Creation:
     accepts_existing: bool = False
     ambiguity: _Ambiguity | None = None
     may_be_ours: bool = False
+    was_ambiguous: bool = False
 
 
 class _RecentLinks:
@@ -203,18 +207,27 @@ class Creator:
             self._recent.add(result)
             return result
 
-    async def resume(self, new: NewCaseLink) -> CreateResult:
+    async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
         lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
-        return await self._resume(self._begin(new), f"an earlier run may have sent {new}", lookup_at)
+        reason = f"an earlier run may have sent {new}"
+        return await self._resume(self._begin(new), reason, lookup_at, before_create)
 
     def forget(self, link_id: str) -> None:
         """Forget a link that is being deleted."""
         self._recent.add_deleted(link_id)
 
-    async def _resume(self, creation: _Creation, reason: str, lookup_at: float) -> CreateResult:
+    async def _resume(
+        self,
+        creation: _Creation,
+        reason: str,
+        lookup_at: float,
+        before_create: BeforeCreate | None = None,
+    ) -> CreateResult:
         self._mark_ambiguous(creation, CaseLinksError(reason), lookup_at)
         found = await self._resolve(creation)
+        if before_create and not found:
+            await before_create()
         result = _FoundResult(found, created=False) if found else await self._create(creation)
         self._recent.add(result)
         return result
@@ -226,6 +239,7 @@ class Creator:
         try:
             return await self._attempt(creation)
         except CaseLinksError as error:
+            error.was_ambiguous |= creation.was_ambiguous
             if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
                 raise
             # A lookup would add to the load, or come sooner than the server said.
@@ -258,6 +272,7 @@ class Creator:
             if is_sent and error.may_have_been_applied:
                 seconds = self._policy.wait_before_lookup(error)
                 self._mark_ambiguous(creation, error, _in_seconds(seconds))
+                creation.was_ambiguous = True
             raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
         self._budget.give_back()
         return CreateResult(link, created=True)
