@@ -12,10 +12,14 @@ class CaseLinksError(Exception):
     """The base class of all errors of this package.
 
     ``during_outage``
-        Whether the client did not retry because most recent requests had failed.
+        Whether the client stopped retrying because most recent requests had failed.
+    ``was_ambiguous``
+        Whether an attempt to create the link was ambiguous. If this is not an :class:`AmbiguousResultError`,
+        the last lookup did not show the link. The server may create it later.
     """
 
     during_outage: bool = False
+    was_ambiguous: bool = False
 
     @property
     def may_have_been_applied(self) -> bool:

@@ -22,9 +22,9 @@ from datadog_caselinks.bulk.known_links import End, KnownLinks, choose_ends, par
 from datadog_caselinks.bulk.preview import Preview, Previewer, links_in_journal
 from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.concurrency import OnProgress, Progress
-from datadog_caselinks.creation import CreateFunc, CreateResult, Creator
+from datadog_caselinks.creation import BeforeCreate, CreateFunc, CreateResult, Creator
 from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
-from datadog_caselinks.errors import AmbiguousResultError, InvalidLinkError, NotFoundError, ParameterError
+from datadog_caselinks.errors import InvalidLinkError, NotFoundError, ParameterError
 from datadog_caselinks.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, OnFailure, PlanOutcome, apply_plan, plan_links
@@ -160,12 +160,11 @@ class CaseLinksClient:
         own_rate = parsed_rate(rate)
         if own_rate:
             self._sessions.stop_resends()
-        outage = retry.new_outage()
-        budget = retry.new_budget(self._concurrency, outage)
+        budget = retry.new_budget(self._concurrency)
         self._requester = Requester(
             Transport(self.site, credentials, self._sessions, timeout=timeout, proxy=proxy, ssl=ssl),
             self._gate,
-            outage,
+            budget.outage,
             max_in_flight=self._concurrency,
             max_wait=retry.max_wait,
             rate=own_rate,
@@ -227,8 +226,9 @@ class CaseLinksClient:
     async def ensure_link(self, new: WantedLink) -> CreateResult:
         """Create the link unless it exists. ``RELATES_TO`` links are equal in either direction.
 
-        Equal calls of one client run one after the other, so the link is created once. An equal call of
-        another process at the same moment may create a second one.
+        Equal calls of one client run one after the other, and a link that the client has just created, or may
+        have created, is not created again. An equal call of another process at the same moment may create a
+        second one.
 
         Returns:
             The link, and whether this call created it. Write
@@ -305,7 +305,10 @@ class CaseLinksClient:
     ) -> AsyncGenerator[Outcome, None]:
         resolver = self.resolver()
         create_unchecked = self._observed("create", self._creator.create)
-        resume = self._observed("ensure", self._creator.resume)
+
+        def resume(before_create: BeforeCreate) -> CreateFunc:
+            return self._observed("ensure", partial(self._creator.resume, before_create=before_create))
+
         async with contextlib.AsyncExitStack() as stack:
             if known:
                 await stack.enter_async_context(known)
@@ -545,6 +548,8 @@ class CaseLinksClient:
             return
         link_id = link.id if isinstance(link, CaseLink) else link
         with self._observer.call("delete", link_id):
+            if isinstance(link_id, str):  # anything else is refused below
+                self._creator.forget(link_id)
             await self._operations.delete_link(link_id)
 
     async def _delete_equal(self, wanted: WantedLink) -> None:
@@ -702,11 +707,7 @@ class CaseLinksClient:
             return await known.find(new, end)
 
         async def ensure(new: NewCaseLink) -> CreateResult:
-            try:
-                result = await self._creator.ensure(new, find)
-            except AmbiguousResultError:
-                known.forget(new.parent, new.child)
-                raise
+            result = await self._creator.ensure(new, find)
             known.add(result.link)
             return result
 

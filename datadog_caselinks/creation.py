@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import define, frozen
@@ -39,6 +40,12 @@ from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, id
 from datadog_caselinks.operations import Operations
 from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
 
+_MAX_RECENT: Final = 10_000
+"""The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
 
 class CreateResult(NamedTuple):
     """A link, and whether this call created it, as far as a lookup can tell."""
@@ -50,8 +57,8 @@ class CreateResult(NamedTuple):
     def found_by_lookup(self) -> bool:
         """Whether ``created`` is the result of a lookup. Another process may have created the link.
 
-        The response to the create was lost, and the lookup found an equal link; or the link existed when a
-        run continued an earlier one, which may have sent it.
+        The response to the create was lost, and the lookup found an equal link; or the link existed when it
+        was looked up after an earlier call or run, which may have sent it.
         """
         return False
 
@@ -68,6 +75,9 @@ class _FoundResult(CreateResult):
 
 CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
 """Creates a link or finds it."""
+
+BeforeCreate = Callable[[], Awaitable[None]]
+"""Called right before a link is created that an earlier run may have created, and a lookup did not find."""
 
 FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
 """Returns the link that is equal to a new one, or ``None``."""
@@ -87,7 +97,7 @@ class _Creation:
 
     ``accepts_existing``: an equal link is as good as a new one. ``ambiguity``: of an attempt that no lookup
     has resolved yet. ``may_be_ours``: an attempt was ambiguous, so an equal link that turns up may be its
-    result.
+    result. ``was_ambiguous``: it was an attempt of this call.
     """
 
     new: NewCaseLink
@@ -96,20 +106,56 @@ class _Creation:
     accepts_existing: bool = False
     ambiguity: _Ambiguity | None = None
     may_be_ours: bool = False
-
-    def mark_ambiguous(self, error: CaseLinksError, seconds: float) -> _Ambiguity:
-        """Note that the link may exist; in ``seconds`` a lookup can find it."""
-        self.ambiguity = _Ambiguity(error, asyncio.get_running_loop().time() + seconds)
-        self.may_be_ours = True
-        return self.ambiguity
+    was_ambiguous: bool = False
 
 
-class _EnsureQueue:
-    """The queue of overlapping calls that ensure equal links, and the link that the latest one returned."""
+class _RecentLinks:
+    """What a client did lately, which a list may not show yet.
 
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.latest: CaseLink | None = None
+    Args:
+        seconds: How long a list may lag behind.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
+        self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
+        self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, result: CreateResult) -> None:
+        """Remember a link. If a lookup found it, only for the calls that wait for this one."""
+        until = _in_seconds(self._seconds if result.created else 0.0)
+        self._results.append((result, until))  # its identity would cost a create more than all of this
+        if self._ambiguous:
+            self._ambiguous.pop(identity(result.link), None)
+
+    def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
+        """Remember a link that may exist. From ``lookup_at`` on, a list can show it."""
+        _put(self._ambiguous, identity(new), lookup_at)
+
+    def add_deleted(self, link_id: str) -> None:
+        """Forget the link with this id."""
+        _put(self._deleted, link_id.lower(), None)
+
+    def find(self, key: Identity, called_at: float) -> CaseLink | None:
+        """Return the link, unless the call that asks began after every list shows it."""
+        while self._results:
+            result, until = self._results.popleft()
+            _put(self._links, identity(result.link), (result.link, until))
+        link, until = self._links.get(key, (None, 0.0))
+        return link if link and until >= called_at and link.id.lower() not in self._deleted else None
+
+    def lookup_at(self, key: Identity) -> float | None:
+        """Return when a lookup can show whether the link exists, if an earlier call left that open."""
+        return self._ambiguous.get(key)
+
+
+def _put(items: OrderedDict[K, V], key: K, value: V) -> None:
+    items[key] = value
+    items.move_to_end(key)
+    if len(items) > _MAX_RECENT:
+        items.popitem(last=False)
 
 
 class Creator:
@@ -122,7 +168,8 @@ class Creator:
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
-        self._queues: WeakValueDictionary[Identity, _EnsureQueue] = WeakValueDictionary()
+        self._recent = _RecentLinks(policy.wait_after_earlier_run)
+        self._locks: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
 
     def through(self, requester: FencedRequester) -> Creator:
         """Return a creator that sends its creates through ``requester``, and shares everything else."""
@@ -137,31 +184,53 @@ class Creator:
             AmbiguousResultError: The link may exist.
             CaseLinksError: Any other error: nothing was created, as far as the lookup can tell.
         """
-        return await self._create(self._begin(new))
+        result = await self._create(self._begin(new))
+        self._recent.add(result)
+        return result
 
     async def ensure(self, new: NewCaseLink, find: FindFunc | None = None) -> CreateResult:
         """Return the link that exists, or create it. Calls for equal links run one after the other.
 
-        ``find`` looks the link up; by default the links of its parent are listed.
+        ``find`` looks the link up; by default the links of its parent are listed. A link that an earlier call
+        created, or may have created, is not looked up before a list can show it.
         """
         creation = self._begin(new)
         creation.accepts_existing = True
-        queue = self._queues.setdefault(identity(new), _EnsureQueue())  # exists while calls refer to it
-        async with queue.lock:
-            if queue.latest:  # so recent that a list may not show it yet
-                return CreateResult(queue.latest, created=False)
+        called_at, key = _in_seconds(0.0), identity(new)
+        async with self._locks.setdefault(key, asyncio.Lock()):  # exists while calls refer to it
+            if recent := self._recent.find(key, called_at):
+                return CreateResult(recent, created=False)
+            if (lookup_at := self._recent.lookup_at(key)) is not None:
+                return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
             found = await (find or self._lookup.find)(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
-            queue.latest = result.link
+            self._recent.add(result)
             return result
 
-    async def resume(self, new: NewCaseLink) -> CreateResult:
+    async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
-        creation = self._begin(new)
-        earlier = CaseLinksError(f"an earlier run may have sent {new}")
-        creation.mark_ambiguous(earlier, self._policy.wait_after_earlier_run)
+        lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
+        reason = f"an earlier run may have sent {new}"
+        return await self._resume(self._begin(new), reason, lookup_at, before_create)
+
+    def forget(self, link_id: str) -> None:
+        """Forget a link that is being deleted."""
+        self._recent.add_deleted(link_id)
+
+    async def _resume(
+        self,
+        creation: _Creation,
+        reason: str,
+        lookup_at: float,
+        before_create: BeforeCreate | None = None,
+    ) -> CreateResult:
+        self._mark_ambiguous(creation, CaseLinksError(reason), lookup_at)
         found = await self._resolve(creation)
-        return _FoundResult(found, created=False) if found else await self._create(creation)
+        if before_create and not found:
+            await before_create()
+        result = _FoundResult(found, created=False) if found else await self._create(creation)
+        self._recent.add(result)
+        return result
 
     def _begin(self, new: NewCaseLink) -> _Creation:
         return _Creation(new, wire.create_request(new), Attempts(self._policy, self._budget))
@@ -170,10 +239,11 @@ class Creator:
         try:
             return await self._attempt(creation)
         except CaseLinksError as error:
+            error.was_ambiguous |= creation.was_ambiguous
             if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
                 raise
             # A lookup would add to the load, or come sooner than the server said.
-            if error.during_outage or (asked_wait(error) or 0.0) > self._policy.max_wait:
+            if error.during_outage or asked_wait(error) > self._policy.max_wait:
                 raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
             last = error
         if link := await self._resolve(creation):
@@ -193,21 +263,32 @@ class Creator:
             if creation.may_be_ours:
                 return _FoundResult(existing, created=True)
             return CreateResult(existing, created=False)
+        except asyncio.CancelledError:
+            self._recent.add_ambiguous(creation.new, _in_seconds(self._policy.wait_after_earlier_run))
+            raise
         except CaseLinksError as error:
             seconds = 0.0
             is_sent = error is not creation.attempts.last_failure  # else the requester raised it again
             if is_sent and error.may_have_been_applied:
                 seconds = self._policy.wait_before_lookup(error)
-                creation.mark_ambiguous(error, seconds)
+                self._mark_ambiguous(creation, error, _in_seconds(seconds))
+                creation.was_ambiguous = True
             raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
         self._budget.give_back()
         return CreateResult(link, created=True)
+
+    def _mark_ambiguous(self, creation: _Creation, error: CaseLinksError, lookup_at: float) -> _Ambiguity:
+        """Note that the link may exist, for this call and for later ones."""
+        creation.ambiguity = _Ambiguity(error, lookup_at)
+        creation.may_be_ours = True
+        self._recent.add_ambiguous(creation.new, lookup_at)
+        return creation.ambiguity
 
     async def _resolve(self, creation: _Creation) -> CaseLink | None:
         """Look the link up once it can be found; return it, or ``None`` if it was not created after all."""
         ambiguity = creation.ambiguity
         assert ambiguity is not None
-        await asyncio.sleep(max(0.0, ambiguity.lookup_at - asyncio.get_running_loop().time()))
+        await asyncio.sleep(max(0.0, ambiguity.lookup_at - _in_seconds(0.0)))
         try:
             link = await self._lookup.find(creation.new)
         except CaseLinksError as error:
@@ -248,11 +329,16 @@ class Creator:
 
         A list that lags behind may not show it, so without a link the result stays ambiguous.
         """
-        ambiguity = creation.mark_ambiguous(error, self._policy.settle)
+        ambiguity = self._mark_ambiguous(creation, error, _in_seconds(self._policy.settle))
         link = await self._resolve(creation)
         if link is None:
             raise _ambiguous(creation, ambiguity, " by an earlier attempt") from error
         return link
+
+
+def _in_seconds(seconds: float) -> float:
+    """Return the time of the event loop in so many seconds."""
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> AmbiguousResultError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -32,9 +33,9 @@ def longest_wait(base: float, cap: float, number: int) -> float:
 
 
 def mark_as_outage(error: CaseLinksError) -> None:
-    """Say in ``error`` that it was not retried, since the server fails most requests."""
+    """Say in ``error`` that no more retries follow, since the server fails most requests."""
     if not error.during_outage:  # an error that several calls share is marked once
-        error.args = (f"{error}. Not retried: most recent requests have failed",)
+        error.args = (f"{error}. No further retries: most recent requests have failed",)
         error.during_outage = True
 
 
@@ -45,7 +46,8 @@ class Outage:
     each request waits in :meth:`wait`. After each of a series of growing waits one request is sent as a
     probe. The first success ends the outage and lets all requests go. An outage that lasts longer than
     ``horizon``, or than ``patience`` if the server can be reached, becomes :attr:`is_long`: no request waits
-    any more, each is sent once, and none is retried.
+    any more, each is sent once, and none is retried. So does one whose probes end without any news, such as
+    those of cancelled calls, and one in which the server asks for a wait above ``max_wait``.
 
     Args:
         base: Seconds. The n-th wait for a probe is random, between half of ``base * 2**(n - 1)`` and all
@@ -53,6 +55,7 @@ class Outage:
         cap: Seconds. The longest wait for a probe.
         horizon: Seconds after which an outage is long if the server cannot be reached. 0: nothing ever waits.
         patience: Seconds after which an outage is long if the server or a gateway can be reached, and fails.
+        max_wait: Seconds. The longest wait for a probe that the server may request.
         uniform: Returns a random number between two numbers.
     """
 
@@ -62,20 +65,24 @@ class Outage:
         cap: float = 0.0,
         horizon: float = 0.0,
         patience: float = 0.0,
+        max_wait: float = math.inf,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._base = base
         self._cap = cap
         self._horizon = horizon
         self._patience = max(horizon, patience)
+        self._max_wait = max_wait
         self._uniform = uniform
         self.is_on: bool = False
         self.is_long: bool = False
         self.has_failures: bool = False
         self._failures = 0
         self._began = self._last_failure = 0.0
+        self._limit = horizon
         self._probes = 0
         self._next_probe = 0.0
+        self._is_probed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -96,13 +103,14 @@ class Outage:
         self._failures += 1
         if self.is_on:
             self._next_probe = max(self._next_probe, now + asked)
-            self.is_long = now - self._began >= (self._patience if is_connected else self._horizon)
-            if self.is_long:
-                self._release()
         elif not self.is_long and (not is_connected or self._failures >= _SUSPICIOUS):
             self.is_on, self._began, self._probes = True, now, 0
             self._next_probe = now + max(asked, self._wait())
             log(_logger, logging.INFO, "an outage begins, and requests wait: %s", error)
+        if self.is_on:
+            self._limit, self._is_probed = self._patience if is_connected else self._horizon, False
+            if asked > self._max_wait or now - self._began >= self._limit:
+                self._become_long()
 
     def on_success(self) -> None:
         """Record a success, which ends the outage."""
@@ -126,6 +134,10 @@ class Outage:
         self._horizon = 0.0
         self._release()
 
+    def _become_long(self) -> None:
+        self.is_long = True
+        self._release()
+
     def _release(self) -> None:
         self.is_on = False
         if self._timer:
@@ -142,6 +154,10 @@ class Outage:
         self._timer = None
         now = loop.time()
         if now >= self._next_probe:
+            if self._is_probed and now - self._began >= self._limit:
+                self._become_long()  # no news of the probes in all that time
+                return
+            self._is_probed = True
             while self._waiting and not _let_go(self._waiting.popleft()):
                 pass
             self._probes += 1

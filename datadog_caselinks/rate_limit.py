@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 
 from datadog_caselinks.messages import one_line
+
+LONGEST_WAIT: Final = 3600.0
+"""The maximum wait in seconds that a header can cause. After it, a request finds out how things are."""
 
 
 @frozen

@@ -33,6 +33,7 @@ from datadog_caselinks.events import report_retry
 from datadog_caselinks.isolation import log
 from datadog_caselinks.outage import Outage, longest_wait, mark_as_outage
 from datadog_caselinks.parameters import require_finite_number, require_number, require_whole_number
+from datadog_caselinks.rate_limit import LONGEST_WAIT
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class RetryPolicy:
         Seconds. The n-th wait is random between 0 and ``min(cap, base * 2**(n - 1))`` (full jitter).
     ``max_wait``
         Seconds. The longest wait that the server may request. If it requests a longer one, the error is
-        raised immediately.
+        raised immediately. A request for more than an hour counts as one for an hour.
     ``settle``
         Seconds between an ambiguous attempt and the lookup of its link, since a list may lag behind. This is
         the wait if the server itself reported a failure, such as 500 or 503. The wait is five times as long
@@ -115,12 +116,12 @@ class RetryPolicy:
         """Return what holds a client's requests back during an outage, as long as a call is retried."""
         waits = range(min(self.max_attempts - 1, _MOST_WAITS))
         horizon = sum(longest_wait(self.base, self.cap, number) for number in waits)
-        return Outage(self.base, self.cap, horizon, self.patience)
+        return Outage(self.base, self.cap, horizon, self.patience, self.max_wait)
 
-    def new_budget(self, max_concurrency: int, outage: Outage | None = None) -> RetryBudget:
-        """Return the budget of a client that may have so many requests in flight."""
+    def new_budget(self, max_concurrency: int) -> RetryBudget:
+        """Return the budget of a client that may have so many requests in flight, with its outage."""
         size = max(500.0, 5.0 * max_concurrency) if self.budget is None else self.budget
-        return RetryBudget(size, outage)
+        return RetryBudget(size, self.new_outage())
 
     @property
     def wait_after_earlier_run(self) -> float:
@@ -130,14 +131,14 @@ class RetryPolicy:
     def wait_before_lookup(self, error: CaseLinksError) -> float:
         """Return the seconds between an ambiguous attempt, which ended with ``error``, and its lookup."""
         factor = _STILL_AT_WORK if may_be_at_work(error) else 1.0
-        return max(self.settle * factor, asked_wait(error) or 0.0)
+        return max(self.settle * factor, asked_wait(error))
 
 
 class RetryBudget:
     """The failed attempts that a client may still have before it stops retrying.
 
     A failed attempt takes one, or less if nothing was sent; a success or a refusal, which shows that the
-    server works, gives one back. ``outage`` learns of each.
+    server works, gives one back and ends ``outage``. :class:`Attempts` reports failures to both.
     """
 
     def __init__(self, size: float, outage: Outage | None = None) -> None:
@@ -154,12 +155,12 @@ class RetryBudget:
         self._left = max(self._left - cost, 0)
 
     def give_back(self) -> None:
-        """Count a success."""
+        """Count a success, which ends an outage."""
         self._left = min(self._left + 1, self._size)
         self.note_success()
 
     def note_success(self) -> None:
-        """Note that the server works, without giving anything back."""
+        """End an outage, without giving anything back."""
         if self.outage.has_failures:
             self.outage.on_success()
 
@@ -204,14 +205,15 @@ class Attempts:
             return None  # Requester.send raised the last failure again, instead of sending
         policy = self._policy
         asked = asked_wait(error)
-        if asked is not None and asked > policy.max_wait:
-            return None
         if isinstance(error, RateLimitError):
             self._rate_limited += 1
-            return 0.0 if self._rate_limited <= policy.max_rate_limited else None  # the gate makes it wait
+            is_final = asked > policy.max_wait or self._rate_limited > policy.max_rate_limited
+            return None if is_final else 0.0  # the gate makes it wait
         if not is_retryable(error):
             if isinstance(error, ResponseError):
                 self._budget.give_back()  # a refusal shows that the server works
+            elif isinstance(error, ResponseTooLargeError):
+                self._budget.note_success()
             return None
         was_spent = self._budget.is_spent  # before: the attempt that empties the budget is still repeated
         self.last_failure = error
@@ -221,11 +223,13 @@ class Attempts:
         self._budget.take(1.0 if error.may_have_been_applied else _SHARE_OF_UNSENT)
         if not isinstance(error, StaleConnectionError):
             is_connected = not isinstance(error, ConnectError)
-            self._budget.outage.on_failure(error, is_connected=is_connected, asked=asked or 0.0)
+            self._budget.outage.on_failure(error, is_connected=is_connected, asked=asked)
         if self._failed >= policy.max_attempts and not self._is_patient(error):
             return None
         if was_spent or self._budget.outage.is_long:
             mark_as_outage(error)
+            return None
+        if asked > policy.max_wait:
             return None
         if isinstance(error, StaleConnectionError):
             return 0.0  # the server is fine, and the next connection is a new one
@@ -251,9 +255,9 @@ def is_retryable(error: CaseLinksError) -> bool:
     return isinstance(error, ResponseError) and error.may_have_been_applied
 
 
-def asked_wait(error: CaseLinksError) -> float | None:
-    """Return the seconds that the server asks to wait; ``None`` if it does not say."""
-    return error.retry_after if isinstance(error, ResponseError) else None
+def asked_wait(error: CaseLinksError) -> float:
+    """Return the seconds that the server asks to wait: at most an hour, and 0 if it does not say."""
+    return min(error.retry_after or 0.0, LONGEST_WAIT) if isinstance(error, ResponseError) else 0.0
 
 
 def _report_retry(details: Any) -> None:

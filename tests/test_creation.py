@@ -859,13 +859,13 @@ class TestLastAttempt:
             f"{error.reason}. The link may have been created: list the links of {NEW.parent} "
             "before creating it again"
         )
-        assert "Not retried: most recent requests have failed" in str(error)
+        assert "No further retries: most recent requests have failed" in str(error)
 
     async def test_a_spent_budget_where_nothing_was_sent(self, keys: ApiKeys) -> None:
         """A create that was never sent is not ambiguous, even if the retry budget is used up."""
         policy = RetryPolicy(base=0, settle=0, budget=0)
         async with CaseLinksClient(f"http://{HOST}:{unused_port()}", keys, retry=policy) as links:
-            with pytest.raises(ConnectError, match="Not retried") as caught:
+            with pytest.raises(ConnectError, match="No further retries") as caught:
                 await links.create_link(NEW)
         assert caught.value.during_outage
 
@@ -1076,6 +1076,97 @@ class TestEnsure:
         assert {link.id for link, _ in results} == {held.id}
         assert sorted(created for _, created in results) == [False] * 19 + [True]
         assert methods(sandbox) == ["GET", "POST"]
+
+    @pytest.mark.parametrize("first", ["create", "ensure"])
+    @pytest.mark.parametrize(("held", "again"), [(NEW, NEW), (RELATED, RELATED_BACK)])
+    async def test_a_later_call_where_lists_lag(
+        self, held: NewCaseLink, again: NewCaseLink, first: str, clock: Clock
+    ) -> None:
+        """``ensure_link`` returns a link that the client has just created, before a list has it."""
+        async with (
+            Sandbox(list_lag=4.5, clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            call = links.create_link(held) if first == "create" else links.ensure_link(held)
+            await call
+            for seconds in (0, 4, 2):
+                clock.advance(seconds)
+                link, created = await links.ensure_link(again)
+                assert not created
+                assert [each.id for each in sandbox.links] == [link.id]
+
+    async def test_a_link_that_was_found_is_looked_up_by_later_calls(self, keys: ApiKeys) -> None:
+        """``ensure_link`` creates a link again that it found before, if another process deleted it since."""
+        api = holding(NEW)
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            assert not (await links.ensure_link(NEW)).created
+            api.links.clear()
+            assert (await links.ensure_link(NEW)).created
+
+    @pytest.mark.parametrize("by", ["link", "id", "ID", "ends"])
+    async def test_a_link_that_was_deleted_since(self, by: str) -> None:
+        """``ensure_link`` creates a link again that the same client created and deleted."""
+        async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
+            link, _ = await links.ensure_link(NEW)
+            others = {"link": link, "id": link.id, "ID": link.id.upper(), "ends": NEW}
+            await links.delete_link(others[by])
+            again, created = await links.ensure_link(NEW)
+            assert (created, [each.id for each in sandbox.links]) == (True, [again.id])
+
+    @pytest.mark.parametrize("call", ["create", "ensure"])
+    @pytest.mark.parametrize(("status", "seconds"), [(504, 5), (500, 1)])
+    async def test_after_a_call_with_an_unknown_result(
+        self, status: int, seconds: int, call: str, api: Api, keys: ApiKeys, clock: Clock
+    ) -> None:
+        """``ensure_link`` after an ``AmbiguousResultError`` looks the link up once a list can show it."""
+
+        async def apply_late(exchange: Exchange) -> None:
+            await answers(status)(exchange)
+            loop = asyncio.get_running_loop()
+            loop.call_later(seconds - 0.1, api.make, exchange.seen.json["data"]["attributes"])
+
+        policy = RetryPolicy(budget=0)
+        steps: list[Step] = [api, apply_late, api] if call == "ensure" else [apply_late, api]
+        async with (
+            Server(*steps) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            with pytest.raises(AmbiguousResultError):
+                await (links.ensure_link(NEW) if call == "ensure" else links.create_link(NEW))
+            link, created = await in_no_time(clock, links.ensure_link(NEW))
+            assert (link.id, created) == ("link-0", False)
+            assert (await links.ensure_link(NEW)).link == link
+        assert (len(api.links), server.methods.count("POST")) == (1, 1)
+
+    async def test_after_a_cancelled_call(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """``ensure_link`` waits before it looks up a link that a cancelled call may have sent."""
+        hold = Held(api)
+        async with Server(hold, api) as server, CaseLinksClient(server.url, keys) as links:
+            call = asyncio.create_task(links.create_link(NEW))
+            await server.until_seen(1)
+            call.cancel()
+            await asyncio.wait([call])
+            again = asyncio.create_task(links.ensure_link(NEW))
+            await settle(50)
+            clock.advance(4.9)
+            await settle(50)
+            assert server.methods == ["POST"]
+            hold.release()
+            await settle(50)
+            clock.advance(0.2)
+            assert not (await again).created
+        assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
+
+    async def test_it_forgets(self, api: Api, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A client remembers a bounded number of links that it created or deleted."""
+        monkeypatch.setattr("datadog_caselinks.creation._MAX_RECENT", 10)
+        wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 22)]
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            created = [await links.ensure_link(new) for new in wanted]
+            for link, _ in created:
+                await links.delete_link(link)
+            recent = links._creator._recent
+            assert (len(recent._links), len(recent._deleted)) == (10, 10)
 
     async def test_other_calls_do_not_wait(self, api: Api, keys: ApiKeys) -> None:
         """Only equal ``ensure_link`` calls wait for each other; others of one parent share a list."""

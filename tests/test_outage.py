@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import heapq
 import json
+import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,16 +23,21 @@ from datadog_caselinks import (
     ApiKeys,
     CaseLinksClient,
     CaseLinksError,
+    ConfigurationError,
     ConnectError,
+    ProxyAuthenticationError,
+    ResponseTooLargeError,
     RetryPolicy,
     SessionError,
+    TLSError,
     TransportError,
 )
+from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.models import NewCaseLink
 from datadog_caselinks.outage import Outage, mark_as_outage
-from datadog_caselinks.retry import BULK_PATIENCE
+from datadog_caselinks.retry import BULK_PATIENCE, Attempts
 from tests.support.clock import Clock
 from tests.support.ids import case, some_id
 from tests.support.tcp import HOST
@@ -57,8 +63,11 @@ def responds(status: int) -> Failing:
 class Site:
     """A server that fails between ``away_from`` and ``back_at``, and takes 50 ms for every other response."""
 
-    def __init__(self, clock: Clock, failing: Failing, *, away_from: float = 0.12, back_at: float) -> None:
+    def __init__(
+        self, clock: Clock, failing: Failing, *, away_from: float = 0.12, back_at: float, **headers: str
+    ) -> None:
         self._clock = clock
+        self._headers = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
         self._failing = failing
         self._began = clock.time()
         self._away_from = away_from
@@ -86,7 +95,7 @@ class Site:
         failure = self._failing(request)
         if isinstance(failure, Exception):
             raise failure
-        return Response(request, failure, CIMultiDict(), b"")
+        return Response(request, failure, self._headers, b"")
 
     def _respond(self, request: Request) -> tuple[int, CIMultiDict[str], bytes]:
         if request.operation == "list":
@@ -221,7 +230,7 @@ class TestLong:
                 with pytest.raises(ConnectError):
                     await in_virtual_time(clock, client.create_link(new))
             before, now = site.requests["create"], clock.time()
-            with pytest.raises(ConnectError, match="Not retried"):
+            with pytest.raises(ConnectError, match="No further retries"):
                 await in_virtual_time(clock, client.create_link(new))
             assert site.requests["create"] == before + 1
             assert clock.time() < now + 0.01
@@ -244,6 +253,74 @@ class TestLong:
                 await in_virtual_time(clock, client.create_link(new))
             clock.advance(595 - (clock.time() - site._began))
             assert await in_virtual_time(clock, client.create_link(other))
+
+    @pytest.mark.parametrize("status", [500, 503])
+    async def test_a_server_that_asks_for_a_long_wait(
+        self, status: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ten responses in a row that ask for a wait above ``max_wait`` are an outage, which ends a run."""
+        site = Site(clock, responds(status), away_from=0, back_at=600, Retry_After="300")
+        errors = await gathered(clock, site, monkeypatch, 100, max_concurrency=10)
+        assert [would_fail_all(error, has_created=True) for error in errors] == [False] * 9 + [True] * 91
+        assert site.requests == {"create": 100}
+        assert clock.time() - site._began < 1
+
+    @pytest.mark.parametrize(
+        "failure",
+        [TLSError("expired"), ProxyAuthenticationError("407"), ConfigurationError("no token")],
+        ids=lambda failure: type(failure).__name__,
+    )
+    async def test_probes_without_news(
+        self, failure: Exception, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An outage ends for the waiting calls even if no probe fails or succeeds as requests do."""
+        errors = [refused, *[lambda _: failure] * 100]
+        site = Site(clock, lambda request: errors.pop(0)(request), away_from=0, back_at=600)
+        results = await gathered(clock, site, monkeypatch, 100, max_concurrency=1)
+        assert failures(results)[type(failure).__name__] == 99
+        assert clock.time() - site._began < 15.5 + 20 + 5
+
+    async def test_probes_of_calls_that_give_up(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An outage ends for the waiting calls even if the callers of all probes give up."""
+        site = Site(clock, refused, away_from=0, back_at=600)
+        send = site.send
+
+        async def never(request: Request) -> Response:
+            if site.requests["create"]:
+                await asyncio.sleep(0.1)
+                current = asyncio.current_task()
+                assert current is not None
+                current.cancel()
+                await asyncio.sleep(1)
+            return await send(request)
+
+        monkeypatch.setattr(site, "send", never)
+        results = await gathered(clock, site, monkeypatch, 100, max_concurrency=1)
+        assert failures(results).keys() <= {"ConnectError"}
+        assert clock.time() - site._began < 15.5 + 20 + 5
+
+    @pytest.mark.parametrize("status", [404, 429])
+    async def test_a_response_of_a_server_that_works(
+        self,
+        status: int,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A refusal or a 429 ends an outage, since the server works."""
+        caplog.set_level(logging.INFO)
+        statuses = [503] * 10
+        site = Site(clock, lambda _: statuses.pop() if statuses else status, away_from=0, back_at=1e6)
+        policy = RetryPolicy(max_rate_limited=0)
+        await gathered(clock, site, monkeypatch, 100, retry=policy, max_concurrency=10)
+        assert [text for text in caplog.messages if "outage" in text][1:] == ["the outage is over"]
+
+    async def test_too_large_a_response(self) -> None:
+        """A response that is too large ends an outage, since the server works."""
+        budget = RetryPolicy().new_budget(1)
+        budget.outage.on_failure(ConnectError("refused"), is_connected=False)
+        Attempts(RetryPolicy(), budget).record(ResponseTooLargeError("too large", body=""))
+        assert not budget.outage.is_on
 
 
 class TestPatience:
@@ -311,7 +388,7 @@ class TestState:
         error = ConnectError("refused")
         for _ in range(2):
             mark_as_outage(error)
-        assert str(error) == "refused. Not retried: most recent requests have failed"
+        assert str(error) == "refused. No further retries: most recent requests have failed"
 
     async def test_a_probe_is_postponed(self, clock: Clock) -> None:
         """A failure with a Retry-After postpones the probe that was due earlier."""

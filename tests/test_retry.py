@@ -261,6 +261,12 @@ class TestWaits:
             started(policy).send(error)
         assert caught.value is error
 
+    def test_a_hint_of_more_than_an_hour_counts_as_an_hour(self) -> None:
+        """A requested wait of more than one hour is read as one hour, with any ``max_wait``."""
+        for max_wait in (3600, math.inf):
+            assert started(RetryPolicy(max_wait=max_wait), shortest).send(unavailable(86_400)) == 3600
+        assert RetryPolicy().wait_before_lookup(unavailable(86_400)) == 3600
+
     def test_a_hint_of_zero_is_treated_like_none(self) -> None:
         """A requested wait of zero is treated as none: the range doubles, which avoids a tight loop."""
         generator = started(RetryPolicy(max_wait=0, base=0.5))
@@ -511,7 +517,7 @@ class TestRetrying:
         )
 
 
-SPENT = ". Not retried: most recent requests have failed"
+SPENT = ". No further retries: most recent requests have failed"
 OFTEN = RetryPolicy(max_attempts=1000, base=0)
 
 

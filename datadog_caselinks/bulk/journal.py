@@ -20,12 +20,15 @@ from attrs import frozen
 
 from datadog_caselinks.bulk.delete_links import DeleteFunc
 from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, Key, Previous, Store, Write, key_of
-from datadog_caselinks.creation import CreateFunc, CreateResult
+from datadog_caselinks.creation import BeforeCreate, CreateFunc, CreateResult
 from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
 from datadog_caselinks.messages import storable
 from datadog_caselinks.models import CaseKey, CaseLink, LinkStatus, NewCaseLink, WantedLink
 
 _Result = TypeVar("_Result")
+
+ResumeFunc = Callable[[BeforeCreate], CreateFunc]
+"""Returns a function that creates a link or finds it, and calls what it got right before it creates one."""
 
 _POLL: Final = 0.01
 """Seconds between two attempts to open a file that another run is using."""
@@ -51,6 +54,7 @@ class Entry:
     previous: LinkStatus | None
     link: CaseLink | None
     undone_id: str | None
+    _forget_id: BeforeCreate
     _put: Callable[[LinkStatus, str | None, str | None, bool], None]
 
     def linked(self, link: CaseLink, *, created: bool, found_by_lookup: bool = False) -> None:
@@ -62,9 +66,21 @@ class Entry:
         status = LinkStatus.CREATED if created or was_ours else LinkStatus.ALREADY_LINKED
         self._put(status, link.id, None, found_by_lookup and not was_ours)
 
-    def failed(self, error: Exception) -> None:
-        """Record that the link was not created, and the first 1,000 characters of ``error``."""
-        self._put(LinkStatus.FAILED, None, storable(str(error)), False)
+    def failed(self, error: Exception, *, may_exist: bool = False) -> None:
+        """Record that the link was not created, and the first 1,000 characters of ``error``.
+
+        With ``may_exist`` the entry stays ambiguous, so the next run looks the link up.
+        """
+        status = LinkStatus.AMBIGUOUS if may_exist else LinkStatus.FAILED
+        self._put(status, None, storable(str(error)), False)
+
+    async def will_send(self) -> None:
+        """Record that the link is about to be sent again, since it was not found.
+
+        The id of an undo that did not finish is forgotten: the next undo must find the new link.
+        """
+        if self.undone_id:
+            await self._forget_id()
 
 
 class Journal:
@@ -113,23 +129,24 @@ class Journal:
         _ending.add(self)
 
     async def once(
-        self, new: NewCaseLink, create: CreateFunc, resume: CreateFunc, *, wanted: WantedLink | None = None
+        self, new: NewCaseLink, create: CreateFunc, resume: ResumeFunc, *, wanted: WantedLink | None = None
     ) -> CreateResult:
         """Call ``create`` for ``new``, once over all runs.
 
-        Calls ``resume`` instead if an earlier run sent the link without recording an outcome. The keys in
-        ``wanted``, the link as the source names it, are recorded.
+        Calls what ``resume`` returns instead if an earlier run sent the link without recording an outcome.
+        The keys in ``wanted``, the link as the source names it, are recorded.
         """
         async with self.entry(new, wanted) as entry:
             if entry.link:
                 return CreateResult(entry.link, created=False)
-            is_ambiguous = entry.previous is LinkStatus.AMBIGUOUS
+            if entry.previous is LinkStatus.AMBIGUOUS:
+                create = resume(entry.will_send)
             try:
-                result = await (resume if is_ambiguous else create)(new)
+                result = await create(new)
             except AmbiguousResultError:
                 raise  # the entry is ambiguous already
             except CaseLinksError as error:
-                entry.failed(error)
+                entry.failed(error, may_exist=error.was_ambiguous)
                 raise
             entry.linked(result.link, created=result.created, found_by_lookup=result.found_by_lookup)
             return result
@@ -155,7 +172,14 @@ class Journal:
             undone_id = None
             if link and previous not in LINKED:
                 undone_id, link = link.id, None
-            yield Entry(previous, link, undone_id, lambda *outcome: self._put(Write(key, *outcome)))
+
+            async def forget_id() -> None:
+                self._put(Write(key, None))  # in the same transaction
+                await self._begin(begin)
+
+            yield Entry(
+                previous, link, undone_id, forget_id, lambda *outcome: self._put(Write(key, *outcome))
+            )
         finally:
             del self._in_progress[key]
             left.set()

@@ -93,7 +93,7 @@ class JournalRecord:
     ``link_id``
         The id of the link, if it was created or found. An ambiguous link has one after an undo only.
     ``error``
-        The error message, if the link failed.
+        The error message, if the link failed. An ambiguous link has one if a lookup did not find it.
     ``at``
         The time of the last change, in UTC.
     ``found_by_lookup``

@@ -18,7 +18,6 @@ from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
-from datadog_caselinks.http.window import LONGEST_WAIT
 from datadog_caselinks.isolation import log
 from datadog_caselinks.parameters import require, require_function
 from datadog_caselinks.retry import asked_wait
@@ -84,7 +83,7 @@ class _AlwaysRetry(BaseRetryStrategy):
 def _requested_wait(error: Exception) -> float:
     """Return the seconds that the server asked to wait, also in the reason of an ambiguous result."""
     reason = error.reason if isinstance(error, AmbiguousResultError) else error
-    return (asked_wait(reason) if isinstance(reason, CaseLinksError) else None) or 0.0
+    return asked_wait(reason) if isinstance(reason, CaseLinksError) else 0.0
 
 
 class _Worker:
@@ -126,7 +125,7 @@ class _Worker:
 
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail for the same reason."""
-        seconds = max(min(_requested_wait(error), LONGEST_WAIT), self._next_hold)
+        seconds = max(_requested_wait(error), self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
         log(_logger, logging.WARNING, "cannot create links: %s; next attempt in %.0f s", error, seconds)
         await asyncio.sleep(seconds)

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 from attrs import evolve
 
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.rate_limit import LONGEST_WAIT, RateLimit
 
 _PROBE_TIMEOUT: Final = 1.0
 """Seconds to wait for the response to a probe before another probe may be sent."""
@@ -39,9 +39,6 @@ _LONGEST_PENALTY: Final = 30.0
 
 _DEFAULT_PERIOD: Final = 1.0
 """Seconds until the end of a window, if the server does not report it: the precision of ``Reset``."""
-
-LONGEST_WAIT: Final = 3600.0
-"""The maximum wait in seconds that a header can cause. After it, a probe is sent."""
 
 _ALONE: Final = 0.95
 """A process with at least this share of the limit is assumed to use it alone."""

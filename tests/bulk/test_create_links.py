@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from datadog_caselinks import (
     AlreadyLinked,
@@ -46,9 +47,10 @@ from datadog_caselinks.bulk.journal_file import read_journal
 from datadog_caselinks.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.errors import InvalidLinkError, JournalError
 from datadog_caselinks.sandbox import Fault, Sandbox
+from tests.support.api import Api
 from tests.support.ids import case, some_id
-from tests.support.server import Exchange, Server
-from tests.support.steps import Held, answers, created, drops, is_silent
+from tests.support.server import Exchange, Server, Step
+from tests.support.steps import Held, answers, created, drops, is_silent, listed
 from tests.support.waiting import settle
 
 PARENT = case(some_id(1))
@@ -666,6 +668,47 @@ class TestJournal:
             [found] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(found, AlreadyLinked)
         assert [stored.id for stored in sandbox.links] == [found.link.id]
+
+    @pytest.mark.parametrize("is_applied", [True, False])
+    @pytest.mark.parametrize(
+        ("last", "kind"),
+        [((answers(500), listed), ServerError), ((answers(403),), PermissionDeniedError)],
+        ids=["500", "403"],
+    )
+    async def test_a_link_that_the_server_may_create_late_is_looked_up_by_the_next_run(
+        self,
+        last: tuple[Step, ...],
+        kind: type[CaseLinksError],
+        is_applied: bool,
+        keys: ApiKeys,
+        tmp_path: Path,
+        at_once: RetryPolicy,
+    ) -> None:
+        """A link fails if no lookup showed it after an ambiguous attempt; the next run looks it up."""
+        journal, api, policy = tmp_path / "journal", Api(), evolve(at_once, max_attempts=2)
+        async with Server(answers(500), listed, *last, api) as server:
+            async with CaseLinksClient(server.url, keys, retry=policy) as links:
+                [failed] = await outcomes_of(links, [link(1)], journal=journal)
+            assert isinstance(failed, Failed)
+            assert (type(failed.error), failed.status) == (kind, LinkStatus.FAILED)
+            [record] = read_journal(journal)
+            assert (record.status, record.error) == (LinkStatus.AMBIGUOUS, str(failed.error))
+            if is_applied:
+                api.make(server.seen[0].json["data"]["attributes"])
+            async with CaseLinksClient(server.url, keys, retry=policy) as links:
+                [outcome] = await outcomes_of(links, [link(1)], journal=journal)
+        assert (isinstance(outcome, AlreadyLinked), len(api.links)) == (is_applied, 1)
+
+    async def test_a_link_that_is_refused_by_the_next_run_has_failed(
+        self, keys: ApiKeys, tmp_path: Path, at_once: RetryPolicy
+    ) -> None:
+        """A link that a later run does not find, and that is refused then, is recorded as failed."""
+        journal = tmp_path / "journal"
+        async with Server(answers(500), listed, answers(403), listed, answers(403)) as server:
+            for status in (LinkStatus.AMBIGUOUS, LinkStatus.FAILED):
+                async with CaseLinksClient(server.url, keys, retry=at_once) as links:
+                    await outcomes_of(links, [link(1)], journal=journal)
+                assert [record.status for record in read_journal(journal)] == [status]
 
     @pytest.mark.parametrize("ensure", [False, True])
     async def test_what_is_no_link_is_refused_and_not_kept(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from datadog_caselinks import (
+    ApiKeys,
     CaseLink,
     CaseLinksClient,
     Created,
@@ -23,6 +24,7 @@ from datadog_caselinks import (
     NotFoundError,
     PermissionDeniedError,
     ResponseTooLargeError,
+    RetryPolicy,
     ServerError,
     SessionError,
     WantedLink,
@@ -31,8 +33,11 @@ from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
 from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Sandbox
-from tests.support.clock import Clock
+from tests.support.api import Api
+from tests.support.clock import Clock, hurrying
 from tests.support.ids import case, incident, some_id
+from tests.support.server import Server
+from tests.support.steps import answers
 from tests.support.waiting import settle
 
 if TYPE_CHECKING:
@@ -178,18 +183,48 @@ class TestNoDuplicates:
         await client.create_link(a.relates_to(b))
         assert await statuses(client, [b.relates_to(a)]) == {LinkStatus.ALREADY_LINKED: 1}
 
+    @pytest.mark.parametrize("seconds", [0, 30])
     async def test_a_link_that_may_exist_is_looked_up_anew(
-        self, sandbox: Sandbox, client: CaseLinksClient
+        self, seconds: int, keys: ApiKeys, clock: Clock
     ) -> None:
-        """After an ambiguous create, the lists of both ends are requested again."""
-        new = HUB.causes(case(some_id(1)))
-        known = KnownLinks(client._operations.list_ids)
-        async with known:
-            assert await known.find(new, "parent") is None
-            created = await client.create_link(new)
-            assert await known.find(new, "parent") is None
-            known.forget(new.parent, new.child)
-            assert await known.find(new, "parent") == created
+        """A repeated link whose create was ambiguous is listed again, although its list is not old."""
+        api, new = Api(), HUB.causes(case(some_id(1)))
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            yield new
+            await settle(50)
+            clock.advance(seconds)
+            yield new
+
+        policy = RetryPolicy(budget=0)
+        async with (
+            Server(api, api.applies(answers(504)), api) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as client,
+            hurrying(clock),
+        ):
+            run = client.create_links(source(), ensure=True, concurrency=1)
+            assert [each.status async for each in run] == [LinkStatus.AMBIGUOUS, LinkStatus.ALREADY_LINKED]
+        assert (server.methods, len(api.links)) == (["GET", "POST", "GET"], 1)
+
+    @pytest.mark.clock(stopped_at=1000.0)
+    async def test_a_link_that_was_created_just_before_its_list_is_too_old(self, clock: Clock) -> None:
+        """A repeated link is not created again if its list expires in between, and the next one lags."""
+        new, other = HUB.causes(case(some_id(1))), HUB.causes(case(some_id(2)))
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            for each, seconds in ((other, 0), (new, 299), (new, 2)):
+                clock.advance(seconds)
+                yield each
+                await settle(100)
+
+        async with (
+            Sandbox(list_lag=4.0, clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as client,
+        ):
+            expected = {LinkStatus.CREATED: 2, LinkStatus.ALREADY_LINKED: 1}
+            run = client.create_links(source(), ensure=True, concurrency=1)
+            assert Counter([each.status async for each in run]) == expected
+            assert len(sandbox.links) == 2
 
     async def test_applying_a_plan_twice_changes_nothing(
         self, sandbox: Sandbox, client: CaseLinksClient

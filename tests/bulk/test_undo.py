@@ -204,6 +204,37 @@ class TestJournal:
             assert isinstance(outcome, Deleted)
         assert [seen.method for seen in server.seen] == ["POST", "DELETE", "GET", "DELETE"]
 
+    async def test_a_link_that_was_sent_again_after_a_failed_undo(self, keys: Any, journal: Path) -> None:
+        """A link that a run sent again after a failed undo is found by a later undo, with its own id."""
+        api, is_up = Api(), False
+
+        async def lists_fail_after_the_second_create(exchange: Any) -> None:
+            await (api if is_up or api.prefix == "link-" else answers(500))(exchange)
+
+        async def creates_another(exchange: Any) -> None:
+            api.prefix = "another-"
+            await api.applies(drops)(exchange)
+
+        async def deletes(exchange: Any) -> None:
+            api.links.clear()
+            await answers(500)(exchange)
+
+        once = RetryPolicy(max_attempts=1, settle=0)
+        async with (
+            Server(api, deletes, api, creates_another, lists_fail_after_the_second_create) as server,
+            CaseLinksClient(server.url, keys, retry=once) as client,
+        ):
+            await linked(client, journal, A, ensure=False)
+            (outcome,) = await undone(client, journal)
+            assert isinstance(outcome, NotDeleted)
+            (failed,) = [each async for each in client.create_links([A], journal=journal)]
+            assert failed.status is LinkStatus.AMBIGUOUS
+            is_up = True
+            async with client.undo(journal) as undo:
+                assert (undo.links, len(undo.ambiguous)) == ((), 1)
+                assert "another-0" in undo.ambiguous[0]
+        assert [link["id"] for link in api.links] == ["another-0"]
+
     async def test_an_undo_that_was_cancelled_can_be_repeated(self, keys: Any, journal: Path) -> None:
         """A cancelled undo can be repeated, because the journal keeps the id until the delete succeeds."""
         async with Server(created, is_silent, deleted) as server, CaseLinksClient(server.url, keys) as client:

@@ -161,7 +161,7 @@ async def test_an_outage_ends_the_run_and_the_journal_goes_on(tmp_path: Path) ->
         asked_for = {request.body for request in sandbox.requests if request.method == "POST"}
     assert first.status == 1
     assert len(asked_for) < 3000
-    assert "Not retried: most recent requests have failed" in first.err
+    assert "No further retries: most recent requests have failed" in first.err
     *_, then, command = first.err.splitlines()
     assert then.endswith("then run this command (the journal records what is done):")
     assert command == f"  {shlex.join(['caselinks', 'bulk', *arguments])}"
