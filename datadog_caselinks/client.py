@@ -341,10 +341,11 @@ class CaseLinksClient:
         concurrency: int | None = None,
         journal: str | os.PathLike[str] | None = None,
     ) -> AsyncGenerator[Preview, None]:
-        """Look up each link in ``source``, and yield what :meth:`create_links` would do. Creates nothing.
+        """Look up each link in ``source``, and yield what ``create_links(…, ensure=True)`` would do.
 
-        The parameters are those of :meth:`create_links`. The journal is only read; a link that it contains
-        needs no lookup.
+        Creates nothing. Without ``ensure``, :meth:`create_links` would create existing links again. The
+        parameters are those of :meth:`create_links`. The journal is only read; a link that it contains needs
+        no lookup.
 
         Yields:
             :class:`WouldCreate`, :class:`AlreadyLinked`, :class:`Repeated` for a link that equals another one

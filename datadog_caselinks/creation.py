@@ -5,7 +5,8 @@ in one of four states:
 
 - *created*: the response has the link.
 - *never sent*: the link does not exist, so a retry needs no lookup.
-- *rejected*: the server refused the request, so the link does not exist, and only a 429 is retried.
+- *rejected*: the server refused the request, so this attempt created nothing, and only a 429 is retried. An
+  equal link, which may be that of an earlier attempt, may be the reason for the refusal.
 - *ambiguous*: the server may have created the link. It is looked up among the links of its parent, and sent
   again only if it is not there.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -37,7 +38,7 @@ from datadog_caselinks.http.fence import FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request
 from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, identity
-from datadog_caselinks.operations import Operations
+from datadog_caselinks.operations import CANNOT_LIST, FoundLinks, Operations
 from datadog_caselinks.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
 
 _MAX_RECENT: Final = 10_000
@@ -343,8 +344,8 @@ def _in_seconds(seconds: float) -> float:
 
 def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> AmbiguousResultError:
     error = AmbiguousResultError(
-        f"{ambiguity.error}. The link may have been created{lookup}: "
-        f"list the links of {creation.new.parent} before creating it again",
+        f"{ambiguity.error}. The link may have been created{lookup}. "
+        f"List the links of {creation.new.parent} before you create it again",
         new=creation.new,
         reason=ambiguity.error,
     )
@@ -353,9 +354,9 @@ def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> 
 
 
 class _SharedList:
-    """One list of the links of a parent, for all calls that asked before it began."""
+    """One list of the links of an entity, for all calls that asked before it began."""
 
-    task: asyncio.Task[Mapping[Identity, CaseLink]]
+    task: asyncio.Task[FoundLinks]
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -365,7 +366,7 @@ class _SharedList:
 class Lookup:
     """Finds out whether a link exists, by listing the links of its parent; many calls share one list.
 
-    Of one parent only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
+    Of one entity only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
     that was requested before a link was sent cannot show it.
     """
 
@@ -377,15 +378,25 @@ class Lookup:
     async def find(self, new: NewCaseLink) -> CaseLink | None:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
-        The list begins after this call. Raises as :meth:`Operations.find_links`.
+        The list begins after this call. If the parent cannot be listed, the child is. Raises as
+        :meth:`Operations.find_links`.
         """
-        parent = new.parent
-        shared = self._next.get(parent)
+        try:
+            return await self._find(new, new.parent)
+        except CANNOT_LIST as error:
+            refusal = error
+        try:
+            return await self._find(new, new.child)
+        except CANNOT_LIST:
+            raise refusal from None
+
+    async def _find(self, new: NewCaseLink, entity: Entity) -> CaseLink | None:
+        shared = self._next.get(entity)
         if shared is None:
-            before = self._in_flight.get(parent)
+            before = self._in_flight.get(entity)
             # Registered first: an eager task factory starts the task before create_task returns.
-            shared = self._next[parent] = _SharedList()
-            shared.task = asyncio.create_task(self._list(parent, before))
+            shared = self._next[entity] = _SharedList()
+            shared.task = asyncio.create_task(self._list(entity, before))
             shared.task.add_done_callback(retrieve_error)
         shared.waiting += 1
         shared.wanted.add(identity(new))
@@ -394,22 +405,22 @@ class Lookup:
         finally:
             shared.waiting -= 1
             if not shared.waiting and not shared.task.done():
-                self._forget(parent, shared)
+                self._forget(entity, shared)
                 shared.task.cancel()
         return shared.task.result().get(identity(new))
 
-    async def _list(self, parent: Entity, before: _SharedList | None) -> Mapping[Identity, CaseLink]:
+    async def _list(self, entity: Entity, before: _SharedList | None) -> FoundLinks:
         if before is None:
             await asyncio.sleep(0)  # an eager task starts at once, and would not wait for those who ask next
         else:
             await asyncio.wait([before.task])
-        shared = self._in_flight[parent] = self._next.pop(parent)
+        shared = self._in_flight[entity] = self._next.pop(entity)
         try:
-            return await self._operations.find_links(parent, shared.wanted)
+            return await self._operations.find_links(entity, shared.wanted)
         finally:
-            self._forget(parent, shared)
+            self._forget(entity, shared)
 
-    def _forget(self, parent: Entity, shared: _SharedList) -> None:
+    def _forget(self, entity: Entity, shared: _SharedList) -> None:
         for lists in (self._next, self._in_flight):
-            if lists.get(parent) is shared:
-                del lists[parent]
+            if lists.get(entity) is shared:
+                del lists[entity]

@@ -19,6 +19,7 @@
     │   └── RequestTimeoutError       out of time (also a TimeoutError); see ``sent``
     ├── AmbiguousResultError          sent, and the client could not find out whether it was applied
     ├── MalformedResponseError        a response without the requested content
+    │   ├── IncompleteListError       a list that does not show whether a link exists
     │   └── ResponseTooLargeError     a response that is longer than the client reads
     └── ResponseError                 a response with a status other than success
         ├── BadRequestError           400, 422
@@ -159,6 +160,10 @@ class MalformedResponseError(CaseLinksError):
     def may_have_been_applied(self) -> bool:
         """Always true: the status says success."""
         return True
+
+
+class IncompleteListError(MalformedResponseError):
+    """A lookup did not find a link, but members of the list cannot be read, and may be this link."""
 
 
 class ResponseTooLargeError(MalformedResponseError):

@@ -7,11 +7,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 from uuid import UUID
 
+from attrs import frozen
+
 from datadog_caselinks.errors import (
     BadRequestError,
     CaseLinksError,
+    IncompleteListError,
     MalformedResponseError,
     NotFoundError,
+    PermissionDeniedError,
+    ResponseTooLargeError,
 )
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.bounded_reader import BoundedReader
@@ -19,7 +24,7 @@ from datadog_caselinks.http.envelope import CasePage, IncidentPage
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.isolation import log
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.messages import counted, quoted
 from datadog_caselinks.models import (
     Case,
     CaseLink,
@@ -35,6 +40,12 @@ _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+CANNOT_LIST: Final = (
+    *(BadRequestError, NotFoundError, PermissionDeniedError),
+    *(IncompleteListError, ResponseTooLargeError),
+)
+"""The errors of a lookup that concern one entity. A list of the other end of a link shows the link too."""
+
 _MAX_PAGES: Final = 5
 """The most pages of incidents to read for each query. If a query filters, its first page has the incident."""
 
@@ -45,6 +56,33 @@ def ids_by_identity(links: Iterable[CaseLink]) -> dict[Identity, str]:
     for link in links:
         ids.setdefault(identity(link), link.id)
     return ids
+
+
+@frozen
+class FoundLinks:
+    """The links of ``entity`` that a lookup found, and how many members of its list cannot be read."""
+
+    entity: Entity
+    links: Mapping[Identity, CaseLink]
+    skipped: int
+
+    def get(self, key: Identity) -> CaseLink | None:
+        """Return the link, or ``None`` if it does not exist.
+
+        Raises:
+            IncompleteListError: It was not found, but may be a member that cannot be read.
+        """
+        if key not in self.links and self.skipped:
+            raise _incomplete(self.entity, self.skipped)
+        return self.links.get(key)
+
+
+def _incomplete(entity: Entity, skipped: int) -> IncompleteListError:
+    return IncompleteListError(
+        f"cannot find out which links of {entity} exist: {counted(skipped, 'member')} of the list cannot be "
+        "read as links",
+        body="",
+    )
 
 
 class Operations:
@@ -63,27 +101,34 @@ class Operations:
         request = wire.list_request(entity, relationship)
         return await self._fetch(request, wire.read_links, self._attempts())
 
-    async def find_links(
-        self, entity: Entity, identities: Collection[Identity]
-    ) -> Mapping[Identity, CaseLink]:
+    async def find_links(self, entity: Entity, identities: Collection[Identity]) -> FoundLinks:
         """Return the first link of ``entity`` that has each of ``identities``, and keep no others."""
 
-        def find(response: Response) -> Mapping[Identity, CaseLink]:
+        def find(response: Response) -> FoundLinks:
             found: dict[Identity, CaseLink] = {}
-            for link in wire.read_links(response):
+            members, skipped, _ = wire.read_members(response)
+            for link in members:
                 if (key := identity(link)) in identities:
                     found.setdefault(key, link)
-            return found
+            return FoundLinks(entity, found, skipped)
 
         return await self._look_up(entity, find)
 
     async def list_ids(self, entity: Entity) -> Mapping[Identity, str]:
-        """Return the id of each link of ``entity``; of equal links, that of the first."""
+        """Return the id of each link of ``entity``; of equal links, that of the first.
 
-        def ids(response: Response) -> Mapping[Identity, str]:
-            return ids_by_identity(wire.read_links(response))
+        Raises:
+            IncompleteListError: A member of the list cannot be read, so it may be any link.
+        """
 
-        return await self._look_up(entity, ids)
+        def ids(response: Response) -> tuple[Mapping[Identity, str], int]:
+            members, skipped, _ = wire.read_members(response)
+            return ids_by_identity(members), skipped
+
+        found, skipped = await self._look_up(entity, ids)
+        if skipped:
+            raise _incomplete(entity, skipped)
+        return found
 
     async def _look_up(self, entity: Entity, read: Callable[[Response], T]) -> T:
         # A lookup earns no budget: where creates fail and lists do not, it would never be spent.

@@ -38,6 +38,7 @@ from datadog_caselinks.errors import (
     ConnectError as ConnectError,
     CycleError as CycleError,
     FleetError as FleetError,
+    IncompleteListError as IncompleteListError,
     InvalidLinkError as InvalidLinkError,
     JournalError as JournalError,
     LinkFileError as LinkFileError,

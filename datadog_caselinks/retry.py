@@ -19,6 +19,7 @@ from attrs.validators import optional
 from datadog_caselinks.errors import (
     CaseLinksError,
     ConnectError,
+    IncompleteListError,
     MalformedResponseError,
     ProxyAuthenticationError,
     RateLimitError,
@@ -251,7 +252,7 @@ def is_retryable(error: CaseLinksError) -> bool:
     if isinstance(error, TransportError):
         return not isinstance(error, TLSError | ProxyAuthenticationError)
     if isinstance(error, MalformedResponseError):
-        return not isinstance(error, ResponseTooLargeError)
+        return not isinstance(error, IncompleteListError | ResponseTooLargeError)
     return isinstance(error, ResponseError) and error.may_have_been_applied
 
 

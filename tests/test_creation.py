@@ -30,6 +30,7 @@ from datadog_caselinks import (
     ConflictError,
     ConnectError,
     Created,
+    IncompleteListError,
     InvalidLinkError,
     MalformedResponseError,
     NewCaseLink,
@@ -638,6 +639,53 @@ class TestLook:
             assert (await links.create_link(NEW)).id == "link-0"
         assert server.methods == ["POST", "GET"]
 
+    @pytest.mark.parametrize("odd", [b"null", b'{"id": null}'])
+    async def test_what_is_not_a_link_may_be_the_link(
+        self, odd: bytes, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """A create stays ambiguous, and no other is sent, if both lists may show the link unreadably."""
+        flawed = answers(200, b'{"data": [%b]}' % odd)
+        async with (
+            Server(drops, flawed) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(AmbiguousResultError, match="1 member of the list cannot be read"):
+                await links.create_link(NEW)
+            with pytest.raises(AmbiguousResultError):
+                await links.ensure_link(NEW)
+        assert server.methods == ["POST", "GET", "GET", "GET", "GET"]
+
+    async def test_an_unreadable_member_among_others(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """``ensure_link`` creates nothing if a list may show the link unreadably."""
+        async with (
+            Server(answers(200, b'{"data": [null]}')) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            with pytest.raises(IncompleteListError):
+                await links.ensure_link(NEW)
+        assert server.methods == ["GET", "GET"]
+
+    @pytest.mark.parametrize(
+        "fails",
+        [answers(200, b'{"data": [null]}'), answers(400), answers(403), answers(404)],
+        ids=["incomplete", "400", "403", "404"],
+    )
+    @pytest.mark.parametrize("held", [[], [NEW]], ids=["missing", "there"])
+    async def test_a_parent_that_cannot_be_listed(
+        self, fails: Step, held: list[NewCaseLink], keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """If the parent cannot be listed, the links of the child show whether the link exists."""
+        api = holding(*held)
+        async with (
+            Server(drops, fails, api) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            assert (await links.create_link(NEW)).id == "link-0"
+        assert server.methods == ["POST", "GET", "GET", *["POST"] * (not held)]
+        assert server.seen[2].target.endswith(NEW.child.id)
+
     async def test_the_list_of_another_entity(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """A list that belongs to another request is requested again, on another connection."""
         other = json.dumps({"data": holding(case(some_id(8)).blocks(case(some_id(9)))).links}).encode()
@@ -658,7 +706,7 @@ class TestLook:
             assert (await links.create_link(NEW)).id == "link-0"
         assert server.methods == ["POST", "GET", "GET", "GET"]
 
-    @pytest.mark.parametrize(("status", "lists"), [(503, 3), (403, 1), (200, 3)])
+    @pytest.mark.parametrize(("status", "lists"), [(503, 3), (403, 2), (200, 3)])
     async def test_a_list_that_fails_for_good(
         self, status: int, lists: int, keys: ApiKeys, at_once: RetryPolicy
     ) -> None:
@@ -679,7 +727,7 @@ class TestLook:
             f"{error.reason}. The link may have been created, and the lookup failed: "
         )
         assert f"cannot list the links of {NEW.parent}: {status}" in str(error)
-        assert str(error).endswith(f": list the links of {NEW.parent} before creating it again")
+        assert str(error).endswith(f". List the links of {NEW.parent} before you create it again")
 
     async def test_it_goes_through_the_gate(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
@@ -856,8 +904,8 @@ class TestLastAttempt:
         assert error.__cause__ is error.reason
         assert isinstance(error.reason, ServerError)
         assert str(error) == (
-            f"{error.reason}. The link may have been created: list the links of {NEW.parent} "
-            "before creating it again"
+            f"{error.reason}. The link may have been created. List the links of {NEW.parent} "
+            "before you create it again"
         )
         assert "No further retries: most recent requests have failed" in str(error)
 
@@ -883,9 +931,11 @@ class TestConflict:
         assert server.methods == ["POST", "GET"]
 
     @pytest.mark.parametrize(
-        "look", [listed, answers(403), answers(500)], ids=["none there", "forbidden", "failing"]
+        ("look", "lists"),
+        [(listed, 1), (answers(403), 2), (answers(500), 1)],
+        ids=["none there", "forbidden", "failing"],
     )
-    async def test_with_nothing_else(self, look: Step, keys: ApiKeys) -> None:
+    async def test_with_nothing_else(self, look: Step, lists: int, keys: ApiKeys) -> None:
         """A conflict whose lookup fails or finds no link is raised unchanged, without an existing link."""
         once = RetryPolicy(max_attempts=1, settle=0)
         async with (
@@ -896,7 +946,7 @@ class TestConflict:
                 await links.create_link(NEW)
         assert (caught.value.existing, caught.value.status) == (None, 409)
         assert caught.value.__cause__ is None
-        assert server.methods == ["POST", "GET"]
+        assert server.methods == ["POST", *["GET"] * lists]
 
     @pytest.mark.parametrize("status", [400, 409, 422])
     async def test_after_an_unclear_attempt(
@@ -923,7 +973,7 @@ class TestConflict:
                 await links.create_link(NEW)
         assert isinstance(caught.value.reason, ResponseError)
         assert caught.value.reason.status == status
-        assert server.methods == ["POST", "GET", "POST", "GET"]
+        assert server.methods == ["POST", "GET", "POST", "GET", "GET"]
 
     @pytest.mark.parametrize("status", [400, 409, 422])
     async def test_after_an_unclear_attempt_with_nothing_else(
@@ -1108,8 +1158,9 @@ class TestEnsure:
         """``ensure_link`` creates a link again that the same client created and deleted."""
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             link, _ = await links.ensure_link(NEW)
-            others = {"link": link, "id": link.id, "ID": link.id.upper(), "ends": NEW}
-            await links.delete_link(others[by])
+            wanted: dict[str, CaseLink | NewCaseLink | str]
+            wanted = {"link": link, "id": link.id, "ID": link.id.upper(), "ends": NEW}
+            await links.delete_link(wanted[by])
             again, created = await links.ensure_link(NEW)
             assert (created, [each.id for each in sandbox.links]) == (True, [again.id])
 
@@ -1234,7 +1285,7 @@ class TestResume:
             with pytest.raises(AmbiguousResultError, match="an earlier run may have sent") as caught:
                 await creator.resume(NEW)
         assert caught.value.new is NEW
-        assert server.methods == ["GET"]
+        assert server.methods == ["GET", "GET"]
 
 
 Call = Callable[[CaseLinksClient], Awaitable[object]]

@@ -274,8 +274,8 @@ class TestLong:
         self, failure: Exception, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An outage ends for the waiting calls even if no probe fails or succeeds as requests do."""
-        errors = [refused, *[lambda _: failure] * 100]
-        site = Site(clock, lambda request: errors.pop(0)(request), away_from=0, back_at=600)
+        errors: list[Exception] = [ConnectError("refused"), *[failure] * 100]
+        site = Site(clock, lambda _: errors.pop(0), away_from=0, back_at=600)
         results = await gathered(clock, site, monkeypatch, 100, max_concurrency=1)
         assert failures(results)[type(failure).__name__] == 99
         assert clock.time() - site._began < 15.5 + 20 + 5

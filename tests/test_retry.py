@@ -28,6 +28,7 @@ from datadog_caselinks import (
     ConnectError,
     CycleError,
     FleetError,
+    IncompleteListError,
     InvalidLinkError,
     JournalError,
     LinkFileError,
@@ -74,6 +75,7 @@ TABLE: list[tuple[CaseLinksError, bool, bool]] = [
     (AmbiguousResultError("x", new=NEW, reason=TransportError("y")), False, True),
     (RequestTimeoutError("x", sent=True), True, True),
     (MalformedResponseError("x", body=""), True, True),
+    (IncompleteListError("x", body=""), False, True),
     (ResponseTooLargeError("x", body=""), False, True),
     *(
         (ResponseError("x", status=status), False, False)

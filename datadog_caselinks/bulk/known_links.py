@@ -13,14 +13,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.concurrency import enumerate_async, retrieve_error
-from datadog_caselinks.errors import (
-    BadRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    ResponseTooLargeError,
-)
 from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, Reference, WantedLink, identity
+from datadog_caselinks.operations import CANNOT_LIST
 
 LOOK_AHEAD: Final = 2_000
 """Links that are read ahead, to find out which end serves more of them."""
@@ -175,7 +170,8 @@ class KnownLinks:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
         A list of either end answers if it was requested within the last five minutes. Otherwise the entity at
-        ``end`` is listed, or the other one, if the server refuses to list the first, or its list is too long.
+        ``end`` is listed, or the other one, if the server refuses to list the first, or its list is too long
+        or incomplete.
 
         Raises:
             CaseLinksError: As :meth:`CaseLinksClient.list_links`.
@@ -185,7 +181,7 @@ class KnownLinks:
             first, second = second, first
         try:
             ids = await self._ids(first)
-        except (BadRequestError, NotFoundError, PermissionDeniedError, ResponseTooLargeError):
+        except CANNOT_LIST:
             if second in self._refused:
                 raise
             self._refuse(first)

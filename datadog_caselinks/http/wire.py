@@ -270,13 +270,18 @@ def read_links(response: Response) -> list[CaseLink]:
 
     What is not a link is skipped, and logged: one flawed member says nothing about the other links.
     """
+    return read_members(response).members
+
+
+def read_members(response: Response) -> envelope.Members[CaseLink]:
+    """Return the links in ``response`` and the number of members that are not links; see ``read_links``."""
     decoded, entity = _read(response, envelope.decode_links), response.request.subject
     if decoded.skipped:
         _log_skipped(f"the list of the links of {entity}", "links", decoded)
     if isinstance(entity, Entity) and not _is_about(entity, decoded.members):
         del decoded  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another entity")
-    return decoded.members
+    return decoded
 
 
 def _log_skipped(where: str, kind: str, decoded: envelope.Members[Any]) -> None:

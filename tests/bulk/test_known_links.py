@@ -36,7 +36,7 @@ from datadog_caselinks.sandbox import Sandbox
 from tests.support.api import Api
 from tests.support.clock import Clock, hurrying
 from tests.support.ids import case, incident, some_id
-from tests.support.server import Server
+from tests.support.server import Exchange, Server
 from tests.support.steps import answers
 from tests.support.waiting import settle
 
@@ -262,6 +262,25 @@ class TestRefusedLists:
         async with KnownLinks(lists) as known:
             assert await known.find(HUB.causes(a), "parent") is None
         assert lists.requested == [HUB, a]
+
+    async def test_a_list_with_members_that_cannot_be_read(self, keys: ApiKeys) -> None:
+        """If a member of the list of a hub cannot be read, the links are looked up at the other end."""
+        api = Api()
+        links = [HUB.causes(each) for each in cases(3)]
+
+        async def respond(exchange: Exchange) -> None:
+            is_hub = "entity_type=INCIDENT" in exchange.seen.target
+            await (answers(200, b'{"data": [{"id": null}]}') if is_hub else api)(exchange)
+
+        async with (
+            Server(respond) as server,
+            CaseLinksClient(server.url, keys) as client,
+            CaseLinksClient(server.url, keys) as other,
+        ):
+            await other.create_link(links[1])
+            found = await statuses(client, links)
+        assert found == {LinkStatus.CREATED: 2, LinkStatus.ALREADY_LINKED: 1}
+        assert server.methods.count("GET") == 4
 
     async def test_the_error_is_raised_if_neither_can_be_listed(self) -> None:
         """If neither end can be listed, the lookup raises the error."""

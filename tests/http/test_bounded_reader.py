@@ -93,7 +93,7 @@ async def test_many_long_lists_at_once(keys: ApiKeys) -> None:
         found = await asyncio.gather(*lookups)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert [list(links) for links in found] == [[identity(new_link(1, parent))] for parent in parents]
+    assert [list(each.links) for each in found] == [[identity(new_link(1, parent))] for parent in parents]
     assert peak < count * 2 * MAX_BODY + 6 * MAX_LIST
 
 
@@ -205,7 +205,7 @@ async def test_a_lookup_earns_no_budget(keys: ApiKeys, monkeypatch: pytest.Monke
     monkeypatch.setattr(RetryBudget, "give_back", lambda budget: earned.append(budget))
     async with Server(answers(200, listing(100, new_link(1)))) as server, client_of(server, keys) as client:
         found = await client._operations.find_links(PARENT, {identity(new_link(1)), identity(new_link(2))})
-        assert found.keys() == {identity(new_link(1))}
+        assert found.links.keys() == {identity(new_link(1))}
         assert not earned
         await client.list_links(PARENT)
         assert len(earned) == 1
