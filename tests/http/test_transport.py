@@ -50,7 +50,9 @@ from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import (
     MAX_BODY,
     MAX_LIST,
+    MAX_SHORT,
     Request,
+    case_request,
     create_request,
     delete_request,
     list_request,
@@ -73,6 +75,7 @@ from tests.support.waiting import settle
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 CREATE, LIST, DELETE = create_request(NEW), list_request(NEW.parent, None), delete_request("some-link")
+GET = case_request("SHOP-1")
 
 SECRETS = API_KEY, APP_KEY, TOKEN, PASSWORD = "the-api-key", "the-app-key", "the-token", "the-password"
 LOGIN = f"somebody:{PASSWORD}"
@@ -193,7 +196,7 @@ class TestAnswer:
 
     @pytest.mark.parametrize("more", [0, 1])
     @pytest.mark.parametrize(
-        ("request_", "bound"), [(CREATE, MAX_BODY), (DELETE, MAX_BODY), (LIST, MAX_LIST)]
+        ("request_", "bound"), [(CREATE, MAX_SHORT), (DELETE, MAX_SHORT), (GET, MAX_BODY), (LIST, MAX_LIST)]
     )
     async def test_the_bound_is_exact(self, request_: Request, bound: int, more: int) -> None:
         """A body of exactly the maximum is complete, and one byte more is cut off; lists may be longer."""
