@@ -185,7 +185,9 @@ class TestPlanLinks:
         ):
             sandbox.add_case("SHOP-1")
             with pytest.raises(LookupError, match="404"):
-                await client.plan_links([parse_link(wrong, "blocks", "SHOP-1")], on_failure=refuse)
+                await client.plan_links(
+                    [parse_link(wrong, "blocks", "SHOP-1")], prune=True, on_failure=refuse
+                )
 
     async def test_an_incident_that_may_not_be_listed(self, keys: ApiKeys) -> None:
         """Where the credentials may not list an incident, its links are found at the cases, without prune."""
