@@ -114,8 +114,8 @@ class CallStarted:
 class CallWaiting:
     """``call`` waits, since the rate limit is used up for ``seconds``, or other requests wait before it.
 
-    It waits for a ``rate`` of the client first, and then for the server's limit, each with an event. Waits for
-    a slot and for the end of an outage have none.
+    It waits for a ``rate`` of the client first, and then for the server's limit, each with an event. Waits
+    for a slot and for the end of an outage have none.
     """
 
     call: Call
