@@ -421,7 +421,7 @@ class CaseLinksClient:
                 expected by now.
             on_failure: Called with each link that is not allowed, or whose end does not exist, and with
                 the error. The link is left out, and nothing is pruned, since an existing link may be
-                meant. By default, the error is raised.
+                meant. What it raises ends the call. By default, the error is raised.
 
         Raises:
             NotFoundError: A case or incident does not exist. The message names each one.
@@ -542,7 +542,9 @@ class CaseLinksClient:
                 equal one is deleted; ``RELATES_TO`` links are equal in either direction.
 
         Raises:
-            NotFoundError: The link does not exist, and no attempt of this call can have deleted it.
+            NotFoundError: The link does not exist, and no attempt of this call can have deleted it. With an
+                ``aiohttp.ClientSession`` of your own and an aiohttp before 3.14.4, aiohttp may have repeated
+                an attempt unseen, and the first one deleted the link.
         """
         if isinstance(link, NewCaseLink | LinkReference):
             await self._delete_equal(link)

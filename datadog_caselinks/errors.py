@@ -167,7 +167,8 @@ class IncompleteListError(MalformedResponseError):
 
 
 class ResponseTooLargeError(MalformedResponseError):
-    """A response that is longer than the client reads: 16 MiB for a list, else 1 MiB.
+    """A response that is longer than the client reads: 16 MiB for a list, 64 KiB for a create, else
+    1 MiB.
 
     A list of 16 MiB has about 40,000 links. A list of more than 1,048,576 JSON values, twice the number in
     40,000 links, raises this error too.
@@ -245,7 +246,7 @@ class AuthenticationError(ResponseError):
 
 
 class PermissionDeniedError(ResponseError):
-    """403: the credentials are valid, and lack a permission or scope."""
+    """403: the credentials are valid, and lack a scope, or access to a project or incident."""
 
 
 class NotFoundError(ResponseError):

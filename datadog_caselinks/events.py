@@ -51,7 +51,8 @@ class Call(_Observed):
     ``attempts``
         Requests that were sent for it, without lookups.
     ``waited``
-        Seconds for which the rate limit held it back.
+        Seconds for which the rate limit, or a ``rate`` of the client, held it back. Waits for a slot, for the
+        end of an outage and between attempts are not included.
     ``outcome``
         Once it is finished: a :class:`LinkStatus` (``created``, ``already_linked``, ``failed``,
         ``ambiguous``),
@@ -111,7 +112,11 @@ class CallStarted:
 
 @frozen
 class CallWaiting:
-    """``call`` waits, since the rate limit is used up for ``seconds``, or other requests wait before it."""
+    """``call`` waits, since the rate limit is used up for ``seconds``, or other requests wait before it.
+
+    It waits for a ``rate`` of the client first, and then for the server's limit, each with an event. Waits
+    for a slot and for the end of an outage have none.
+    """
 
     call: Call
     seconds: float

@@ -188,7 +188,7 @@ def held(links: CaseLinksClient) -> dict[str, int]:
     bucket, lookup, requester = links._gate._first, links._creator._lookup, links._requester
     connectors = [session.connector for session in links._sessions._opened.values()]
     return {
-        "slots": 2 * links._concurrency - requester._slots(bucket)._value - requester._in_flight._value,
+        "slots": 2 * links._concurrency - requester._slots[bucket]._value - requester._in_flight._value,
         "waiting": len(bucket._waiting),
         "under way": bucket._window._in_flight,
         "looks": len(lookup._in_flight) + len(lookup._next),

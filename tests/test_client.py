@@ -170,7 +170,7 @@ class TestCreate:
             (400, BadRequestError, "would be refused again"),
             (401, AuthenticationError, "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN"),
             (403, PermissionDeniedError, "cases_write"),
-            (404, NotFoundError, "It does not exist on this site"),
+            (404, NotFoundError, "One of its ends does not exist on this site"),
         ],
     )
     async def test_refusals_are_not_repeated(
@@ -605,7 +605,9 @@ class TestGetCase:
                 links.list_links(new.child),
                 links.read_graph(new.child),
             ):
-                with pytest.raises(NotFoundError, match=r"404 case not found\. It does not exist"):
+                with pytest.raises(
+                    NotFoundError, match=r"404 case not found\. (It|One of its ends) does not exist"
+                ):
                     await call
             (outcome,) = [outcome async for outcome in links.create_links([new], ensure=True)]
             assert isinstance(outcome, Failed)

@@ -151,7 +151,10 @@ class TestGetIncident:
         async with CaseLinksClient(sandbox.site, sandbox.credentials_without_incidents) as client:
             with pytest.raises(PermissionDeniedError) as caught:
                 await client.get_incident(name)
-        assert str(caught.value).endswith("The application key or token needs the scope incident_read")
+        assert str(caught.value).endswith(
+            "The application key or token may lack the scope incident_read, "
+            "or access to the project or incident"
+        )
         assert f"incident {name}: 403 " in str(caught.value)
 
     async def test_a_failed_attempt_is_retried(self, sandbox: Sandbox, client: CaseLinksClient) -> None:

@@ -53,7 +53,6 @@ CREATE TABLE IF NOT EXISTS caselinks_links (
 CREATE TABLE IF NOT EXISTS caselinks_leases (
     run bigint NOT NULL REFERENCES caselinks_runs ON DELETE CASCADE,
     chunk integer NOT NULL,
-    until timestamptz NOT NULL,
     PRIMARY KEY (run, chunk)
 );
 """

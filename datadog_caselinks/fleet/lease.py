@@ -5,9 +5,10 @@ running. So a worker must hold an advisory lock for the chunk. PostgreSQL releas
 connection ends, because the process died or the database restarted; the worker stops when it loses the
 connection.
 
-A worker that was frozen notices that late. So the right to send has a time as well: each renewal in the
-database allows the worker to send for ``_SEND_WITHIN`` seconds by its own clocks, and keeps the next holder
-of the lock waiting for ``_LEASE`` seconds by the clock of the database.
+A worker that was frozen notices that late. So the right to send has a time as well: each renewal, which shows
+that the connection and thus the lock still exists, allows the worker to send for ``_SEND_WITHIN`` seconds by
+its own clocks. The next holder of the lock waits for ``_LEASE`` seconds by its own clock, if the row of the
+lease shows that the previous holder may still be sending.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ _KEEPALIVES: Final = (
 _TAKE: Final = (
     "SELECT pg_try_advisory_lock(hashtextextended(format('caselinks %%s %%s', %s::bigint, %s::bigint), 0))"
 )
+# Writes even if nothing changes: with synchronous replication, a database that was replaced cannot commit.
 _RENEW: Final = """
-INSERT INTO caselinks_leases (run, chunk, until)
-SELECT run, %s, clock_timestamp() + make_interval(secs => %s) FROM caselinks_runs WHERE run = %s
-ON CONFLICT (run, chunk) DO UPDATE SET until = EXCLUDED.until"""
+INSERT INTO caselinks_leases (run, chunk)
+SELECT run, %s FROM caselinks_runs WHERE run = %s
+ON CONFLICT (run, chunk) DO UPDATE SET chunk = EXCLUDED.chunk"""
 _IS_LEFT: Final = "SELECT true FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _RELEASE: Final = "DELETE FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
@@ -191,7 +193,7 @@ class Lease:
         """
         async with self._writing:
             before = _clocks()
-            await self._rows(_RENEW, self._chunk[1], _LEASE, self.run)
+            await self._rows(_RENEW, self._chunk[1], self.run)
             self._confirmed_at = before
             if outcomes := self._outcomes.copy():
                 columns = [list(column) for column in zip(*outcomes, strict=True)]
@@ -223,7 +225,11 @@ async def _connect(app: App) -> AsyncConnection[TupleRow]:
         connect_timeout=int(TIMEOUT),
         row_factory=tuple_row,
     )
-    await connection.execute(_KEEPALIVES)
+    try:
+        await connection.execute(_KEEPALIVES)
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 

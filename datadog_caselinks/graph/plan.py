@@ -95,7 +95,10 @@ class LinkPlan:
 
 
 OnFailure = Callable[[WantedLink, CaseLinksError], None]
-"""A callback that receives a link that cannot be planned, and the reason."""
+"""A callback that receives a link that cannot be planned, and the reason.
+
+It is part of the result and no observer: if what it raises were only logged, a link would be missing unseen.
+"""
 
 PlanOutcome = Outcome | Deleted | NotDeleted
 """The outcome of one create or delete of a plan."""

@@ -1,4 +1,4 @@
-"""Send requests and decode their responses, within a bound on the memory of all responses together."""
+"""Send lists, gets and searches, and decode the responses, within a bound on the memory of all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import MAX_BODY, Request, Response
 
 _TOTAL: Final = 100 * 2**20
-"""Bytes of all bodies together, besides one long list."""
+"""Bytes of all bodies together, besides one long list.
+
+Responses to creates and deletes do not count. They are short (``MAX_SHORT``): 1,600 of them take as much.
+"""
 
 _LONG_BODY: Final = 2**17
 """Bytes of a body that is decoded in a thread: a list of some 350 links, which takes two milliseconds."""

@@ -33,9 +33,7 @@ class Gate:
         self._by_name: dict[str, Bucket] = {}
         self._by_operation: dict[str, Bucket] = {}
 
-    async def acquire(
-        self, operation: str, *, max_wait: float, slots: asyncio.Semaphore | None = None
-    ) -> Permit:
+    async def acquire(self, operation: str, *, max_wait: float, slots: asyncio.Semaphore) -> Permit:
         """Wait until a request may be sent, and return the permit.
 
         Args:
@@ -128,7 +126,7 @@ class Bucket:
         self.name: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._window = Window()
-        self._waiting: deque[tuple[asyncio.Future[SentRequest], float, asyncio.Semaphore | None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[SentRequest], float, asyncio.Semaphore]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._logged_until = 0.0
         self._refused_until = 0.0
@@ -137,18 +135,18 @@ class Bucket:
         """Return the current window, or ``None`` if it is over or there is no limit."""
         return self._window.current(self._loop.time()) if self._loop else None
 
-    def try_acquire(self, slots: asyncio.Semaphore | None = None) -> SentRequest | None:
+    def try_acquire(self, slots: asyncio.Semaphore) -> SentRequest | None:
         """Count a request, or return ``None`` if it has to wait."""
         now = self._now()
         try:
-            if self._waiting or not self._window.may_send(now, math.inf if slots and slots.locked() else 1):
+            if self._waiting or not self._window.may_send(now, math.inf if slots.locked() else 1):
                 return None
             return self._window.count(now)
         except Exception:
             self._start_over()
             return None
 
-    async def acquire(self, max_wait: float, slots: asyncio.Semaphore | None = None) -> SentRequest:
+    async def acquire(self, max_wait: float, slots: asyncio.Semaphore) -> SentRequest:
         """Wait until a request may be sent, and count it."""
         now = self._now()
         if (wait := self._window.blocked_until(now) - now) > max_wait:
@@ -156,7 +154,7 @@ class Bucket:
         with report_wait(max(0.0, wait)):
             return await self._queue(max_wait, slots)
 
-    async def _queue(self, max_wait: float, slots: asyncio.Semaphore | None) -> SentRequest:
+    async def _queue(self, max_wait: float, slots: asyncio.Semaphore) -> SentRequest:
         permitted: asyncio.Future[SentRequest] = asyncio.get_running_loop().create_future()
         self._waiting.append((permitted, max_wait, slots))
         self._serve()
@@ -226,7 +224,7 @@ class Bucket:
     def _grant(self) -> None:
         while self._waiting:
             permitted, _, slots = self._waiting[0]
-            demand = math.inf if slots and slots.locked() else len(self._waiting)
+            demand = math.inf if slots.locked() else len(self._waiting)
             now = self._now()
             blocked_until = self._window.blocked_until(now)
             if permitted.done():

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from datadog_caselinks.events import report_wait
-from datadog_caselinks.http.gate import MAX_BUCKETS
 from datadog_caselinks.rate import Rate, RateCount
 
 T = TypeVar("T")
@@ -26,9 +25,7 @@ class Pace:
         self._started = RateCount(rate)
         self._closed = asyncio.Event()
         # One queue for each bucket, because calls that wait for one window must not hold up those of another.
-        self._queue: Callable[[object], asyncio.Lock] = functools.lru_cache(MAX_BUCKETS)(
-            lambda _: asyncio.Lock()
-        )
+        self._queues: WeakKeyDictionary[object, asyncio.Lock] = WeakKeyDictionary()
 
     async def acquire(
         self, bucket: object, acquire: Callable[[], Awaitable[T]], withdraw: Callable[[T], None]
@@ -37,7 +34,7 @@ class Pace:
 
         ``withdraw`` gives a result back if the rate allows no request any more when it is acquired.
         """
-        queue = self._queue(bucket)
+        queue = self._queues.setdefault(bucket, asyncio.Lock())
         async with contextlib.AsyncExitStack() as turn:
             with self._reported_wait(queue):
                 await turn.enter_async_context(queue)  # in FIFO order

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
 from functools import partial
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from datadog_caselinks.credentials import AuthHeaders
 from datadog_caselinks.errors import CaseLinksError, SessionError
 from datadog_caselinks.events import report_request
-from datadog_caselinks.http.gate import MAX_BUCKETS, Bucket, Gate, Permit
+from datadog_caselinks.http.gate import Bucket, Gate, Permit
 from datadog_caselinks.http.headers import retry_after
 from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.http.transport import Transport
@@ -51,9 +50,8 @@ class Requester:
         self._gate = gate
         self._outage = outage
         self._in_flight = asyncio.Semaphore(max_in_flight)
-        self._slots: Callable[[Bucket], asyncio.Semaphore] = functools.lru_cache(MAX_BUCKETS)(
-            lambda _: asyncio.Semaphore(max_in_flight)
-        )
+        self._max_in_flight = max_in_flight
+        self._slots: WeakKeyDictionary[Bucket, asyncio.Semaphore] = WeakKeyDictionary()
         self._max_wait = max_wait
         self._pace = Pace(rate) if rate else None
         self._is_closed = False
@@ -75,7 +73,9 @@ class Requester:
         # The slot comes before the permit: the window of a permit that waits for a slot could end. Each
         # bucket has its own slots, since calls that wait for one window must not hold up those of another.
         bucket = self._gate.bucket(request.operation)
-        slots = self._slots(bucket)
+        slots = self._slots.get(bucket)
+        if slots is None:
+            slots = self._slots[bucket] = asyncio.Semaphore(self._max_in_flight)
         async with slots:
             # In the slot, so that a request which waits holds back those behind it.
             if self._outage.is_on:

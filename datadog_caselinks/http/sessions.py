@@ -133,7 +133,9 @@ class SessionManager:
     def stop_resends(self) -> None:
         """Keep the sessions that the manager opens from repeating requests by themselves.
 
-        A client with a limit of its own could not count them. Its retries take their place.
+        A client with a limit of its own could not count them. Its retries take their place. A session of the
+        caller's own is left alone, since other code uses it: what aiohttp repeats there does not count
+        towards the limit, and before aiohttp 3.14.4 a repeated delete may get a 404.
         """
         self._may_resend = False
         for session in self._opened.values():

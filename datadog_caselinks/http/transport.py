@@ -109,18 +109,16 @@ class Transport:
         """
         self._sessions.session(self._site)
 
-    async def send(self, request: Request, auth: AuthHeaders | None = None) -> Response:
+    async def send(self, request: Request, auth: AuthHeaders) -> Response:
         """Send ``request`` once, and return the response, with any status.
 
-        ``auth`` is what :meth:`authenticate` returned; without it, the credentials are read first.
+        ``auth`` is what :meth:`authenticate` returned.
 
         Raises:
             TransportError: No complete response arrived. ``may_have_been_applied`` says whether anything was
                 sent.
             SessionError: The sessions are closed, or belong to another event loop.
-            ConfigurationError: The credentials could not be read.
         """
-        auth = auth or await self.authenticate()
         session = self._sessions.session(self._site)
         upload = UploadTracker()
         try:

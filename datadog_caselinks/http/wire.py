@@ -65,7 +65,13 @@ MAX_LIST: Final = 16 * 2**20
 """The most bytes that are read of a list: room for some 40,000 links."""
 
 MAX_BODY: Final = 2**20
-"""The most bytes that are read of any other response. A hundred of them may be in flight."""
+"""The most bytes that are read of a case or incident."""
+
+MAX_SHORT: Final = 2**16
+"""The most bytes that are read of the response to a create or delete, which is one link or an error.
+
+The client reads as many of them at once as it may have requests in flight.
+"""
 
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
@@ -196,7 +202,7 @@ def create_request(new: NewCaseLink) -> Request:
         raise InvalidLinkError(
             f"a link to create must be a NewCaseLink such as case(a).blocks(case(b)), not {quoted(new)}"
         )
-    return Request("create", "POST", LINKS_PATH, envelope.encode_new_link(new), new)
+    return Request("create", "POST", LINKS_PATH, envelope.encode_new_link(new), new, MAX_SHORT)
 
 
 def list_request(entity: Entity, relationship: Relationship | None) -> Request:
@@ -217,7 +223,7 @@ def delete_request(link_id: str) -> Request:
     if not isinstance(link_id, str) or link_id.strip(".") == "" or not link_id.isprintable():
         raise InvalidLinkError(f"{quoted(link_id)} is not the id of a link")
     target = f"{LINKS_PATH}/{quote(link_id, safe='')}"
-    return Request("delete", "DELETE", target, None, link_id)
+    return Request("delete", "DELETE", target, None, link_id, MAX_SHORT)
 
 
 def case_request(key_or_id: str | UUID) -> Request:
@@ -278,7 +284,8 @@ def read_members(response: Response) -> envelope.Members[CaseLink]:
     decoded, entity = _read(response, envelope.decode_links), response.request.subject
     if decoded.skipped:
         _log_skipped(f"the list of the links of {entity}", "links", decoded)
-    if isinstance(entity, Entity) and not _is_about(entity, decoded.members):
+    assert isinstance(entity, Entity)
+    if not _is_about(entity, decoded.members):
         del decoded  # it may echo the keys, and tracebacks show local variables
         raise _malformed(response, "it is about another entity")
     return decoded
@@ -330,7 +337,8 @@ def read_cases(response: Response) -> envelope.CasePage:
     page, search = _read(response, envelope.decode_cases), response.request.subject
     if page.cases.skipped:
         _log_skipped(f"a page of the search for {search}", "cases", page.cases)
-    if isinstance(search, CaseSearch) and page.number not in (None, search.page):
+    assert isinstance(search, CaseSearch)
+    if page.number not in (None, search.page):
         del page  # as above
         raise _malformed(response, "it is another page of the search")
     return page
@@ -400,7 +408,10 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
         AuthenticationError,
         "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site they belong to.",
     ),
-    403: (PermissionDeniedError, "The application key or token needs the scope {scope}."),
+    403: (
+        PermissionDeniedError,
+        "The application key or token may lack the scope {scope}, or access to the project or incident.",
+    ),
     404: (NotFoundError, "It does not exist on this site, or these credentials cannot access it."),
     408: (ResponseError, "The server gave up waiting for the request."),
     409: (ConflictError, "An equal link may exist: list the links of both sides."),
@@ -432,6 +443,8 @@ def _error(response: Response) -> ResponseError:
         advice = f"The server asks to wait {wait:g} s. {advice}"
     advice = advice.format(scope=response.request.scope)
     where = where_to_raise(rate_limit) if response.status == 429 else ""
+    if response.status == 404 and response.request.operation == "create":
+        advice = "One of its ends does not exist on this site, or these credentials cannot access it."
     if response.status == 404 and _names_a_key(response.request):
         where = " A case that moved to another project has another key"
     excerpt = text[:_EXCERPT]

@@ -176,7 +176,11 @@ async def test_a_file_that_cannot_be_opened_is_reported_in_a_line(tmp_path: Path
     ("api_key", "app_key", "says"),
     [
         (API_KEY, APP_KEY, "401 Unauthorized. Check DD_API_KEY and DD_APP_KEY"),
-        ("", "", "The application key or token needs the scope cases_write"),
+        (
+            "",
+            "",
+            "The application key or token may lack the scope cases_write",
+        ),
     ],
 )
 async def test_refused_credentials_end_the_run_in_a_few_lines(

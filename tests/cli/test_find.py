@@ -169,10 +169,10 @@ class TestShow:
         keys = {"DD_APP_KEY": linked.credentials_without_incidents.app_key}
         done = await caselinks(pointing_at(linked) | keys, "show", "incident:123")
         assert (done.status, done.out) == (1, "")
-        assert "needs the scope incident_read" in done.err
+        assert "lack the scope incident_read" in done.err
         done = await caselinks(pointing_at(linked) | keys, "list", "SHOP-1")
         assert (done.status, f"\tincident:{A}\tcauses\tSHOP-1\t\t\n" in done.out) == (0, True)
-        assert done.err.count("needs the scope incident_read") == 1
+        assert done.err.count("lack the scope incident_read") == 1
 
 
 async def test_an_address_needs_a_site_of_datadog(cases: Sandbox) -> None:

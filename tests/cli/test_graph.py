@@ -192,7 +192,7 @@ async def test_incidents_without_the_permission(sandbox: Sandbox) -> None:
     assert done.status == 0
     assert "▲ incident:61c41aec-dddd-59db-a8d2-bb09606ec3a2" in done.out
     assert done.err.count("an incident is shown without its number and title".capitalize()) == 1
-    assert "needs the scope incident_read" in done.err
+    assert "lack the scope incident_read" in done.err
 
 
 async def test_a_case_without_links(sandbox: Sandbox) -> None:

@@ -172,6 +172,23 @@ class TestPlanLinks:
             (itself, InvalidLinkError),
         ]
 
+    @pytest.mark.parametrize("wrong", ["NONE-1", some_id(99)])
+    async def test_what_on_failure_raises_ends_the_call(self, wrong: str) -> None:
+        """A failure that ``on_failure`` does not take is raised: only the log would show a missing link."""
+
+        def refuse(_: WantedLink, error: CaseLinksError) -> None:
+            raise LookupError(str(error))
+
+        async with (
+            Sandbox(unknown_cases="not-found") as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as client,
+        ):
+            sandbox.add_case("SHOP-1")
+            with pytest.raises(LookupError, match="404"):
+                await client.plan_links(
+                    [parse_link(wrong, "blocks", "SHOP-1")], prune=True, on_failure=refuse
+                )
+
     async def test_an_incident_that_may_not_be_listed(self, keys: ApiKeys) -> None:
         """Where the credentials may not list an incident, its links are found at the cases, without prune."""
         api, outage = Api(), incident(some_id(900))

@@ -63,6 +63,10 @@ def pending(timers: list[asyncio.TimerHandle], now: float) -> list[float]:
     return [timer.when() - now for timer in timers if not timer.cancelled() and timer.when() > now]
 
 
+FREE: Final = asyncio.Semaphore()
+"""The slots of a caller that has more than it needs."""
+
+
 def reported(remaining: int | None, *, reset: float = 60.0, name: str | None = None) -> RateLimit:
     return RateLimit(10, remaining, 60.0, reset, name)
 
@@ -71,7 +75,7 @@ async def ask(
     gate: Gate, limit: RateLimit | None, operation: str = "create", *, retry_after: float | None = None
 ) -> None:
     """Send one request with an immediate response, which is a 429 if ``retry_after`` is given."""
-    with await gate.acquire(operation, max_wait=HOUR) as turn:
+    with await gate.acquire(operation, max_wait=HOUR, slots=FREE) as turn:
         turn.on_response(limit, is_rate_limited=retry_after is not None, retry_after=retry_after)
 
 
@@ -82,7 +86,7 @@ class Caller:
         self, gate: Gate, order: list[Caller] | None = None, operation: str = "create", max_wait: float = HOUR
     ) -> None:
         self.has_turn = False
-        self._turn = gate.acquire(operation, max_wait=max_wait)
+        self._turn = gate.acquire(operation, max_wait=max_wait, slots=FREE)
         self._order = order
         self.outcome: asyncio.Future[RateLimit | None] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._call())
@@ -176,7 +180,7 @@ class TestOrder:
         self, gate: Gate, timers: list[asyncio.TimerHandle]
     ) -> None:
         """A permit that is available takes no iteration of the event loop."""
-        turn = gate.acquire("create", max_wait=0)
+        turn = gate.acquire("create", max_wait=0, slots=FREE)
         with pytest.raises(StopIteration):
             turn.send(None)
         assert timers == []
@@ -184,8 +188,8 @@ class TestOrder:
     async def test_a_permit_that_is_given_back(self, gate: Gate) -> None:
         """A permit that is released without a request leaves the window to the next caller."""
         await ask(gate, reported(1))
-        (await gate.acquire("create", max_wait=0)).withdraw()
-        with await gate.acquire("create", max_wait=0):
+        (await gate.acquire("create", max_wait=0, slots=FREE)).withdraw()
+        with await gate.acquire("create", max_wait=0, slots=FREE):
             pass
 
 
@@ -350,7 +354,7 @@ class TestWaiting:
     async def test_too_long_a_wait_is_an_error_at_once(self, gate: Gate, clock: Clock) -> None:
         """A wait above ``max_wait`` is an error at once, which gives the wait in seconds and the remedy."""
         await ask(gate, reported(0))
-        with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
+        with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5, slots=FREE):
             raise AssertionError
         assert clock.time() == NOON
         assert str(caught.value) == (
@@ -363,7 +367,7 @@ class TestWaiting:
     async def test_too_long_a_wait_names_the_limit(self, gate: Gate, clock: Clock) -> None:
         """The error of a wait that is too long has the name of the limit, to view it and to raise it."""
         await ask(gate, evolve(reported(0), name=f"case_links{'x' * 5000}"))
-        with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5):
+        with pytest.raises(RateLimitError) as caught, await gate.acquire("create", max_wait=59.5, slots=FREE):
             raise AssertionError
         message = str(caught.value)
         assert ". The limit is named case_linksxxx" in message
@@ -514,13 +518,16 @@ class TestWhatBecameOfARequest:
     async def test_left_without_a_word(self, gate: Gate) -> None:
         """A request without a reported response counts."""
         await ask(gate, reported(9))
-        with await gate.acquire("create", max_wait=0):
+        with await gate.acquire("create", max_wait=0, slots=FREE):
             pass
         assert gate.rate_limit("create") == reported(8)
 
     async def test_an_error_after_the_response_changes_nothing(self, gate: Gate) -> None:
         """A response that was read counts, even if an error follows."""
-        with contextlib.suppress(TransportError), await gate.acquire("create", max_wait=0) as turn:
+        with (
+            contextlib.suppress(TransportError),
+            await gate.acquire("create", max_wait=0, slots=FREE) as turn,
+        ):
             turn.on_response(reported(9), is_rate_limited=False, retry_after=None)
             raise TransportError
         assert gate.rate_limit("create") == reported(9)
@@ -739,7 +746,7 @@ class Story:
 
     async def _request(self, operation: str, max_wait: float) -> None:
         outcome = asyncio.get_running_loop().create_future()
-        with await self.gate.acquire(operation, max_wait=max_wait) as turn:
+        with await self.gate.acquire(operation, max_wait=max_wait, slots=FREE) as turn:
             self.under_way.append((outcome, operation))
             limit, hint = await outcome
             turn.on_response(

@@ -24,6 +24,7 @@ from datadog_caselinks import (
     SessionError,
     SessionManager,
 )
+from datadog_caselinks.http.gate import Bucket
 from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock
@@ -162,16 +163,16 @@ class Permit:
 @stopped
 async def test_buckets_share_the_rate(clock: Clock) -> None:
     """Calls of different buckets wait in separate queues, and keep to the rate together."""
-    pace, permits = Pace(Rate(1, 10)), list[Permit]()
+    pace, permits, listing, creating = Pace(Rate(1, 10)), list[Permit](), Bucket(), Bucket()
 
     async def acquire() -> Any:
         await asyncio.sleep(0)
         permits.append(Permit())
         return permits[-1]
 
-    await pace.acquire("list", acquire, Permit.withdraw)
+    await pace.acquire(listing, acquire, Permit.withdraw)
     calls = [
-        asyncio.create_task(pace.acquire(bucket, acquire, Permit.withdraw)) for bucket in ("list", "create")
+        asyncio.create_task(pace.acquire(bucket, acquire, Permit.withdraw)) for bucket in (listing, creating)
     ]
     for done in range(3):
         await settle()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import pytest
 
-from datadog_caselinks import CaseLinksClient, NewCaseLink, RetryPolicy, SessionError
+from datadog_caselinks import ApiKeys, CaseLinksClient, NewCaseLink, RetryPolicy, SessionError
+from datadog_caselinks.http.gate import MAX_BUCKETS
 from tests.support.clock import Clock
 from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server
@@ -166,3 +169,38 @@ async def test_a_call_that_waits_for_a_connection_ends_with_its_client(
         await listing
     assert len(server.seen) == sent
     await ended(creates)
+
+
+@pytest.mark.parametrize("rate", [None, "1000/1s"])
+async def test_a_bucket_keeps_its_slots(keys: ApiKeys, rate: str | None) -> None:
+    """A server that names another bucket in each response changes nothing for the buckets in use.
+
+    What is known of the others is forgotten.
+    """
+    names = itertools.count()
+
+    async def step(exchange: Exchange) -> None:
+        is_create = exchange.seen.method == "POST"
+        name = "creates" if is_create else f"lists-{next(names)}"
+        limit = {"X_RateLimit_Limit": "1000", "X_RateLimit_Period": "60", "X_RateLimit_Reset": "60"}
+        attributes = exchange.seen.json["data"]["attributes"] if is_create else {}
+        body = json.dumps({"data": link_json(attributes) if is_create else []}).encode()
+        status = 201 if is_create else 200
+        await exchange.answer(status, body, X_RateLimit_Name=name, X_RateLimit_Remaining="900", **limit)
+
+    [new] = new_links(1)
+    async with Server(step) as server, CaseLinksClient(server.url, keys, rate=rate) as client:
+        requester = client._requester
+        bounded: list[Any] = (
+            [requester._slots, requester._pace._queues] if requester._pace else [requester._slots]
+        )
+        for _ in range(2):
+            await client.create_link(new)
+        creates = client._gate.bucket("create")
+        before = [each[creates] for each in bounded]
+        for _ in range(3 * MAX_BUCKETS):
+            await client.list_links(new.parent)
+        await client.create_link(new)
+        gc.collect()
+        assert [each[creates] for each in bounded] == before
+        assert all(len(each) <= MAX_BUCKETS + 2 for each in bounded)

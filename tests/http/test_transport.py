@@ -50,7 +50,9 @@ from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import (
     MAX_BODY,
     MAX_LIST,
+    MAX_SHORT,
     Request,
+    case_request,
     create_request,
     delete_request,
     list_request,
@@ -73,6 +75,7 @@ from tests.support.waiting import settle
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 CREATE, LIST, DELETE = create_request(NEW), list_request(NEW.parent, None), delete_request("some-link")
+GET = case_request("SHOP-1")
 
 SECRETS = API_KEY, APP_KEY, TOKEN, PASSWORD = "the-api-key", "the-app-key", "the-token", "the-password"
 LOGIN = f"somebody:{PASSWORD}"
@@ -96,7 +99,7 @@ class TestRequest:
     async def test_a_create_on_the_wire(self) -> None:
         """A create has the documented method, path, headers and body, with both keys."""
         async with Server(created) as server, transport_to(server.url) as transport:
-            await transport.send(CREATE)
+            await transport.send(CREATE, await transport.authenticate())
         [seen] = server.seen
         assert (seen.method, seen.target) == ("POST", "/api/v2/cases/link")
         assert seen.json == {
@@ -128,7 +131,7 @@ class TestRequest:
     async def test_a_token_goes_alone(self) -> None:
         """A bearer token is sent as Authorization, without any keys."""
         async with Server(created) as server, transport_to(server.url, BearerToken(TOKEN)) as transport:
-            await transport.send(CREATE)
+            await transport.send(CREATE, await transport.authenticate())
         headers = server.seen[0].headers
         assert headers.getall("Authorization") == [f"Bearer {TOKEN}"]
         assert not {"DD-API-KEY", "DD-APPLICATION-KEY"} & set(headers)
@@ -137,7 +140,7 @@ class TestRequest:
         """The target of a request is sent unchanged: nothing is decoded, encoded twice or normalized."""
         request = delete_request("a/../b?c=%41#é d")
         async with Server(deleted) as server, transport_to(f"{server.url}/base") as transport:
-            await transport.send(request)
+            await transport.send(request, await transport.authenticate())
         assert server.seen[0].target == f"/base{LINKS_PATH}/a%2F..%2Fb%3Fc%3D%2541%23%C3%A9%20d"
         assert server.seen[0].body == b""
 
@@ -148,8 +151,8 @@ class TestRequest:
             Server(set_cookie) as server,
             transport_to(server.url.replace(HOST, "localhost")) as transport,
         ):
-            await transport.send(LIST)
-            await transport.send(LIST)
+            await transport.send(LIST, await transport.authenticate())
+            await transport.send(LIST, await transport.authenticate())
         assert ["Cookie" in seen.headers for seen in server.seen] == [False, False]
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -158,7 +161,7 @@ class TestRequest:
         async with Server(created) as other:
             redirect = answers(status, Location=f"{other.url}{LINKS_PATH}")
             async with Server(redirect) as server, transport_to(server.url) as transport:
-                answer = await transport.send(CREATE)
+                answer = await transport.send(CREATE, await transport.authenticate())
         assert answer.status == status
         assert (len(server.seen), other.connections) == (1, 0)
 
@@ -187,19 +190,19 @@ class TestAnswer:
     async def test_every_framing_of_a_body(self, parts: tuple[bytes, ...]) -> None:
         """A body is complete with each way in which HTTP can delimit it."""
         async with Server(sends(*parts)) as server, transport_to(server.url) as transport:
-            answer = await transport.send(CREATE)
+            answer = await transport.send(CREATE, await transport.authenticate())
         assert (answer.status, answer.body, answer.is_complete) == (201, b'{"data": null}', True)
         assert answer.request is CREATE
 
     @pytest.mark.parametrize("more", [0, 1])
     @pytest.mark.parametrize(
-        ("request_", "bound"), [(CREATE, MAX_BODY), (DELETE, MAX_BODY), (LIST, MAX_LIST)]
+        ("request_", "bound"), [(CREATE, MAX_SHORT), (DELETE, MAX_SHORT), (GET, MAX_BODY), (LIST, MAX_LIST)]
     )
     async def test_the_bound_is_exact(self, request_: Request, bound: int, more: int) -> None:
         """A body of exactly the maximum is complete, and one byte more is cut off; lists may be longer."""
         step = answers(200, b"x" * (bound + more))
         async with Server(step) as server, transport_to(server.url) as transport:
-            answer = await transport.send(request_)
+            answer = await transport.send(request_, await transport.authenticate())
         assert len(answer.body) == bound
         assert answer.is_complete is not bool(more)
 
@@ -215,11 +218,11 @@ class TestAnswer:
             step = repeats(head(200, Content_Length=str(2**40)), bytes(2**16))
         async with Server(step, listed) as server, transport_to(server.url) as transport:
             tracemalloc.start()
-            answer = await transport.send(LIST)
+            answer = await transport.send(LIST, await transport.authenticate())
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             await server.until(lambda: server.open_connections == 0)
-            assert (await transport.send(LIST)).body == b'{"data": []}'
+            assert (await transport.send(LIST, await transport.authenticate())).body == b'{"data": []}'
         assert (len(answer.body), answer.is_complete) == (MAX_LIST, False)
         assert peak < 4 * MAX_LIST
 
@@ -227,7 +230,7 @@ class TestAnswer:
     async def test_keys_that_come_back_are_blotted_out(self, credentials: Credentials) -> None:
         """Keys that a server echoes are redacted in the text of its response."""
         async with Server(echoes(400)) as server, transport_to(server.url, credentials) as transport:
-            answer = await transport.send(CREATE)
+            answer = await transport.send(CREATE, await transport.authenticate())
         assert "[redacted]" in answer.text()
         assert not any(secret in answer.text() for secret in SECRETS)
 
@@ -235,8 +238,8 @@ class TestAnswer:
     async def test_a_request_that_aiohttp_sent_twice_says_so(self) -> None:
         """A response reports whether aiohttp has resent the request on a new connection."""
         async with Server(drops, deleted) as server, transport_to(server.url) as transport:
-            answer = await transport.send(DELETE)
-            again = await transport.send(DELETE)
+            answer = await transport.send(DELETE, await transport.authenticate())
+            again = await transport.send(DELETE, await transport.authenticate())
         assert (answer.was_resent, again.was_resent) == (True, False)
         assert len(server.seen) == 3
 
@@ -482,7 +485,7 @@ def world(authority: Authority, clock: Clock) -> World:
 async def failure_of(place: Place, request: Request, seconds: float = 30) -> TransportError:
     async with transport_to(place.url, ssl=place.ssl, proxy=place.proxy, seconds=seconds) as transport:
         with pytest.raises(TransportError) as caught:
-            await transport.send(request)
+            await transport.send(request, await transport.authenticate())
     return caught.value
 
 

@@ -118,6 +118,12 @@ def answer(
     return Response(request, status, CIMultiDict(headers or {}), encoded, is_complete=complete)
 
 
+def to_list(response: Response, first: CaseLink = LINK) -> Response:
+    """Return ``response`` as one to a list of the links of the parent of ``first``."""
+    request = datadog_caselinks.http.wire.list_request(LINK.parent, None)
+    return evolve(response, request=request._replace(subject=first.parent))
+
+
 def flawed(document: Any, *path: str) -> Iterator[Any]:
     """Yield copies of the document whose member at this path is missing, or is not a text or empty."""
     values: list[object] = [None, "", 7, True, [], {}, ["x"], ...]
@@ -477,11 +483,11 @@ class TestReadLink:
         others = 4  # the outermost object, both lists, and the comma between them
         count, rest = divmod(wire.envelope.MAX_VALUES - others + 1, each)
         meta = b",".join([value] * count + [b"0"] * rest)
-        assert wire.read_links(answer(b'{"data": [], "meta": [%s]}' % meta)) == []
+        assert wire.read_links(to_list(answer(b'{"data": [], "meta": [%s]}' % meta))) == []
         with pytest.raises(
             ResponseTooLargeError, match="more than the 1,048,576 values that the client reads"
         ):
-            wire.read_links(answer(b'{"data": [], "meta": [%s,0]}' % meta))
+            wire.read_links(to_list(answer(b'{"data": [], "meta": [%s,0]}' % meta)))
 
     def test_half_an_error_is_that_error(self, wire: ModuleType) -> None:
         """An error with a body of many megabytes is still the error of its status."""
@@ -490,15 +496,24 @@ class TestReadLink:
 
 
 class TestReadLinks:
+    def test_a_response_to_something_else(self, wire: ModuleType) -> None:
+        """A list or page is always compared with what was requested, so other responses are not read."""
+        for read, body in ((wire.read_links, {"data": []}), (wire.read_cases, {"data": [], "meta": {}})):
+            with pytest.raises(AssertionError):
+                read(answer(body))
+
     def test_none(self, wire: ModuleType) -> None:
         """An entity may have no links."""
-        assert wire.read_links(answer({"data": []})) == []
+        assert wire.read_links(to_list(answer({"data": []}))) == []
 
     @any_wire
     @given(st.lists(links, max_size=5))
     def test_all_of_them_in_their_order(self, wire: ModuleType, wanted: list[CaseLink]) -> None:
         """Every link is kept, and types and relationships of a later API are plain strings."""
-        assert wire.read_links(answer({"data": [_resource(link) for link in wanted]})) == wanted
+        assert (
+            wire.read_links(to_list(answer({"data": [_resource(link) for link in wanted]}), *wanted[:1]))
+            == wanted
+        )
 
     @pytest.mark.parametrize(
         "body",
@@ -516,7 +531,7 @@ class TestReadLinks:
     def test_what_is_no_list_is_malformed(self, wire: ModuleType, body: bytes) -> None:
         """A response without a list is malformed, and is not read as "no links"."""
         with pytest.raises(MalformedResponseError):
-            wire.read_links(answer(body))
+            wire.read_links(to_list(answer(body)))
 
     @pytest.mark.parametrize("count", [0, 1, 3])
     def test_what_has_no_flaw_is_read_the_same_way(self, wire: ModuleType, count: int) -> None:
@@ -548,11 +563,11 @@ class TestReadLinks:
     def test_a_list_of_something_else_is_malformed(self, wire: ModuleType) -> None:
         """A list with more flawed members than the limit is refused at the first one above it."""
         most = wire.envelope.MAX_SKIPPED
-        assert wire.read_links(answer({"data": [{}] * most})) == []
+        assert wire.read_links(to_list(answer({"data": [{}] * most}))) == []
         with pytest.raises(
             MalformedResponseError, match=r"1000 members that are not links: missing @ .*\[0\]"
         ):
-            wire.read_links(answer({"data": [{}] * (most + 1) + [ANSWER["data"]]}))
+            wire.read_links(to_list(answer({"data": [{}] * (most + 1) + [ANSWER["data"]]})))
 
     def test_a_list_of_another_entity_is_malformed(self, wire: ModuleType) -> None:
         """A list in which no link concerns the entity belongs to another request."""
@@ -563,7 +578,7 @@ class TestReadLinks:
     def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
         """A single link is not accepted as a list, because the API always responds with a list."""
         with pytest.raises(MalformedResponseError):
-            wire.read_links(answer(ANSWER))
+            wire.read_links(to_list(answer(ANSWER)))
 
 
 # A recorded case, reduced to a few members.
@@ -707,8 +722,11 @@ class TestErrors:
             ),
             (400, "The request is invalid, and would be refused again"),
             (401, "Check DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, and that DD_SITE is the site"),
-            (403, "The application key or token needs the scope cases_write"),
-            (404, "It does not exist on this site, or these credentials cannot access it"),
+            (
+                403,
+                "The application key or token may lack the scope cases_write, or access to",
+            ),
+            (404, "One of its ends does not exist on this site, or these credentials cannot access it"),
             (408, "The server gave up waiting for the request"),
             (409, "An equal link may exist: list the links of both sides"),
             (418, "See the body of the response"),
@@ -734,8 +752,8 @@ class TestErrors:
     def test_a_403_names_the_scope(
         self, wire: ModuleType, make: Callable[[ModuleType], Any], scope: str
     ) -> None:
-        """The message of a 403 names the scope that the operation needs."""
-        with pytest.raises(PermissionDeniedError, match=f"the scope {scope}$"):
+        """The message of a 403 names the scope that the operation needs, which the credentials may have."""
+        with pytest.raises(PermissionDeniedError, match=f"may lack the scope {scope}, or access to"):
             wire.read_deleted(Response(make(wire), 403, CIMultiDict(), b""))
 
     @pytest.mark.parametrize(
@@ -857,7 +875,7 @@ class TestErrors:
         """A long reason is cut, so that the advice at the end of the message remains."""
         message = str(refused(wire, {"errors": ["x" * 10_000]}, 403))
         assert len(message) < 600
-        assert message.endswith("the scope cases_write")
+        assert message.endswith("or access to the project or incident")
 
     def test_braces_in_a_reason_are_kept(self, wire: ModuleType) -> None:
         """Braces in a reason are kept, because the reason is not a template."""
@@ -983,7 +1001,12 @@ class TestHints:
                 "case {links}: the metrics datadog.apis.rate_limit.usage.* show its use by limit_name, and "
                 "Datadog's support can raise it",
             ),
-            (403, {"X-RateLimit-Name": "x"}, "The application key or token needs the scope cases_write"),
+            (
+                403,
+                {"X-RateLimit-Name": "x"},
+                "The application key or token may lack the scope cases_write, "
+                "or access to the project or incident",
+            ),
             (503, {"Retry-After": "7"}, "The fault is the server's"),
         ],
     )
@@ -1070,7 +1093,7 @@ class TestAnyAnswer:
 
 def _require_read_or_refused(wire: ModuleType, read: str, any_answer: Response) -> None:
     try:
-        getattr(wire, read)(any_answer)
+        getattr(wire, read)(to_list(any_answer) if read == "read_links" else any_answer)
     except CaseLinksError as error:
         assert str(error).isprintable()  # noqa: PT017 - some answers are good
         assert len(str(error)) < 1000  # noqa: PT017

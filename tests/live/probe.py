@@ -94,8 +94,8 @@ class Probe:
         """Send a request, and again only after a 429 and the wait that it requests."""
         transport = self._without_keys if wrong_keys else self._transport
         for _ in range(_MANY_REJECTIONS):
-            begun = self.now()
-            exchange = Exchange(request, await transport.send(request), self.now() - begun)
+            auth, begun = await transport.authenticate(), self.now()
+            exchange = Exchange(request, await transport.send(request, auth), self.now() - begun)
             self.seen.append(exchange)
             rejection = exchange.error()
             if not isinstance(rejection, RateLimitError):
