@@ -126,7 +126,10 @@ class _RecentLinks:
 
     def add(self, result: CreateResult) -> None:
         """Remember a link. If a lookup found it, only for the calls that wait for this one."""
-        until = _in_seconds(self._seconds if result.created else 0.0)
+        now = asyncio.get_running_loop().time()
+        while self._results and self._results[0][1] < now - self._seconds:
+            self._results.popleft()
+        until = now + self._seconds if result.created else now
         self._results.append((result, until))  # its identity would cost a create more than all of this
         if self._ambiguous:
             self._ambiguous.pop(identity(result.link), None)
@@ -144,6 +147,8 @@ class _RecentLinks:
         while self._results:
             result, until = self._results.popleft()
             _put(self._links, identity(result.link), (result.link, until))
+        while self._links and next(iter(self._links.values()))[1] < called_at - self._seconds:
+            self._links.popitem(last=False)
         link, until = self._links.get(key, (None, 0.0))
         return link if link and until >= called_at and link.id.lower() not in self._deleted else None
 

@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -1218,6 +1219,18 @@ class TestEnsure:
                 await links.delete_link(link)
             recent = links._creator._recent
             assert (len(recent._links), len(recent._deleted)) == (10, 10)
+
+    @pytest.mark.parametrize("call", ["create", "ensure"])
+    async def test_it_keeps_no_link_for_long(self, call: str, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """A client does not keep the links that every list shows by now."""
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            run = links.create_link if call == "create" else links.ensure_link
+            first = weakref.ref(await links.create_link(NEW))
+            await run(case(some_id(1)).blocks(case(some_id(3))))
+            clock.advance(60)
+            await run(case(some_id(1)).blocks(case(some_id(4))))
+            gc.collect()
+            assert first() is None
 
     async def test_other_calls_do_not_wait(self, api: Api, keys: ApiKeys) -> None:
         """Only equal ``ensure_link`` calls wait for each other; others of one parent share a list."""
