@@ -186,9 +186,11 @@ NOTHING = {"slots": 0, "waiting": 0, "under way": 0, "looks": 0, "connections": 
 def held(links: CaseLinksClient) -> dict[str, int]:
     """Return what the calls of ``links`` occupy, which is not visible from outside until it runs out."""
     bucket, lookup, requester = links._gate._first, links._creator._lookup, links._requester
+    slots = requester._slots.get(bucket)
+    taken = links._concurrency - slots._value if slots else 0  # before the first call there are none
     connectors = [session.connector for session in links._sessions._opened.values()]
     return {
-        "slots": 2 * links._concurrency - requester._slots[bucket]._value - requester._in_flight._value,
+        "slots": taken + links._concurrency - requester._in_flight._value,
         "waiting": len(bucket._waiting),
         "under way": bucket._window._in_flight,
         "looks": len(lookup._in_flight) + len(lookup._next),
