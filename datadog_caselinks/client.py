@@ -432,7 +432,7 @@ class CaseLinksClient:
         require_function("on_failure", on_failure)
         return await plan_links(
             wanted,
-            list_links=self.list_links,
+            list_links=self._list_whole,
             known=KnownLinks(self._operations.list_ids),
             resolver=self.resolver(),
             prune=prune,
@@ -440,6 +440,11 @@ class CaseLinksClient:
             progress=Progress(progress),
             on_failure=on_failure,
         )
+
+    async def _list_whole(self, entity: Entity) -> list[CaseLink]:
+        with self._observer.call("list", entity) as call:
+            call.result = links = await self._operations.list_whole(entity)
+            return links
 
     def apply_plan(self, plan: LinkPlan, *, trust_lists: bool = False) -> AsyncGenerator[PlanOutcome, None]:
         """Create and delete the links in ``plan``, and yield the outcome of each as it completes.

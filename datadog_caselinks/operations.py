@@ -101,6 +101,18 @@ class Operations:
         request = wire.list_request(entity, relationship)
         return await self._fetch(request, wire.read_links, self._attempts())
 
+    async def list_whole(self, entity: Entity) -> list[CaseLink]:
+        """Return all links of ``entity``.
+
+        Raises:
+            IncompleteListError: A member of the list cannot be read, so it may be any link.
+        """
+        request = wire.list_request(entity, None)
+        links, skipped, _ = await self._fetch(request, wire.read_members, self._attempts())
+        if skipped:
+            raise _incomplete(entity, skipped)
+        return links
+
     async def find_links(self, entity: Entity, identities: Collection[Identity]) -> FoundLinks:
         """Return the first link of ``entity`` that has each of ``identities``, and keep no others."""
 

@@ -17,6 +17,7 @@ from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurr
 from datadog_caselinks.errors import (
     BadRequestError,
     CaseLinksError,
+    IncompleteListError,
     InvalidLinkError,
     NotFoundError,
     PermissionDeniedError,
@@ -150,7 +151,7 @@ async def plan_links(
                 raise
             refused[entity] = error
             return []
-        except (PermissionDeniedError, ResponseTooLargeError) as error:
+        except (IncompleteListError, PermissionDeniedError, ResponseTooLargeError) as error:
             if isinstance(error, PermissionDeniedError) and entity.type == EntityType.CASE:
                 raise  # with these credentials no case can be listed
             unlisted[entity] = error

@@ -24,6 +24,7 @@ from datadog_caselinks import (
     Deleted,
     Entity,
     Failed,
+    IncompleteListError,
     InvalidLinkError,
     LinkPlan,
     NewCaseLink,
@@ -217,19 +218,35 @@ class TestPlanLinks:
     async def test_a_list_that_is_too_long(self, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the list of one end is too long, the link is found at the other; if both are, it is an error."""
         async with Server(Api()) as server, CaseLinksClient(server.url, keys) as client:
-            list_links, long = client.list_links, {A, D}
+            list_whole, long = client._operations.list_whole, {A, D}
 
             async def list_some(entity: Entity) -> list[CaseLink]:
                 if entity in long:
                     raise ResponseTooLargeError("too long", body="")
-                return await list_links(entity)
+                return await list_whole(entity)
 
-            monkeypatch.setattr(client, "list_links", list_some)
+            monkeypatch.setattr(client._operations, "list_whole", list_some)
             existing = await client.create_link(A.blocks(B))
             plan = await client.plan_links([A.blocks(B), A.blocks(C)])
             assert (plan.keep, plan.create) == ((existing,), (A.blocks(C),))
             with pytest.raises(ResponseTooLargeError):
                 await client.plan_links([A.blocks(B), A.blocks(D)])
+
+    async def test_a_list_with_a_member_that_cannot_be_read(self, keys: ApiKeys) -> None:
+        """A link that may be an unreadable member is found at its other end, and is not created again."""
+        api = Api()
+        flawed = A.id, D.id
+
+        async def show(exchange: Exchange) -> None:
+            is_flawed = any(f"entity_id={each}" in exchange.seen.target for each in flawed)
+            await (answers(200, b'{"data": [null]}') if is_flawed else api)(exchange)
+
+        async with Server(show) as server, CaseLinksClient(server.url, keys) as client:
+            existing = await client.create_link(A.blocks(B))
+            plan = await client.plan_links([A.blocks(B), A.blocks(C)], prune=True)
+            assert (plan.keep, plan.create, plan.delete) == ((existing,), (A.blocks(C),), ())
+            with pytest.raises(IncompleteListError):
+                await client.plan_links([A.blocks(D)])
 
     async def test_credentials_that_may_list_no_case(self, keys: ApiKeys) -> None:
         """A 403 for a case concerns all cases, so it is raised."""
