@@ -147,9 +147,6 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
                 return
         async for finding in _access(client, settings):
             yield finding
-            if finding.state == "bad" and finding.check in ("keys", _LIMITED):
-                return
-        yield _rate_limit(client)
 
 
 async def _connection(site: Site) -> AsyncIterator[Finding]:
@@ -263,7 +260,10 @@ def _clock(date: str) -> Finding:
 
 
 async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[Finding]:
-    """Yield whether the keys are accepted, and which scopes they have. Nothing is created or deleted."""
+    """Yield whether the keys are accepted, which scopes they have, and the rate limit.
+
+    Nothing is created or deleted.
+    """
     names = () if settings.in_sandbox else credential_variables()
     read = await _refusal(client.list_links(case(uuid.uuid4())))
     if isinstance(read, AuthenticationError | PermissionDeniedError) and await _are_swapped(
@@ -282,17 +282,22 @@ async def _access(client: CaseLinksClient, settings: Settings) -> AsyncIterator[
         yield Finding("keys", "ok", "accepted")
     yield _scope("cases_read", read, holder, "list links and read cases")
     write = await _refusal(client.delete_link(str(uuid.uuid4())))  # a link that does not exist
+    if isinstance(write, RateLimitError):
+        yield _used_up(write)
+        return
     yield _scope("cases_write", write, holder, "create and delete links")
     incident = await _refusal(client.get_incident(uuid.uuid4()))
+    if isinstance(incident, RateLimitError):
+        yield evolve(_used_up(incident), state="note")  # links of cases do not need incidents
+        return
     finding = _scope("incident_read", incident, holder, "find incidents by their numbers")
-    yield evolve(finding, state="ok" if finding.state == "ok" else "note")  # links of cases do not need it
+    yield evolve(finding, state="ok" if finding.state == "ok" else "note")
+    yield _rate_limit(client)
 
 
 def _scope(scope: str, refusal: CaseLinksError | None, holder: str, purpose: str) -> Finding:
     if refusal is None:
         return Finding(scope, "ok", f"may {purpose}")
-    if isinstance(refusal, RateLimitError):
-        return _used_up(refusal)
     if not isinstance(refusal, PermissionDeniedError):
         return Finding(scope, "bad", _reason(refusal))
     said = "; ".join(refusal.errors) or str(refusal.status)

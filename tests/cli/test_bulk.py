@@ -678,6 +678,11 @@ class TestDryRun:
             "Dry run, incomplete: 1 link would be created. Nothing was created.\nInterrupted.\n"
         )
 
+    async def test_a_wrong_environment_is_all_that_is_reported(self, file: Path) -> None:
+        """A dry run that cannot begin has no totals."""
+        done = await bulk(environment(DD_SITE="nowhere"), "--dry-run", str(file))
+        assert (done.status, done.err.count("\n"), "Dry run" in done.err) == (2, 1, False)
+
     async def test_an_error_of_every_line_is_shown_once(self, file: Path, unused_tcp_port: int) -> None:
         """An error that concerns every line, such as a refused connection, ends the run."""
         variables = environment(

@@ -82,15 +82,25 @@ async def test_refused_keys_end_it(sandbox: Sandbox) -> None:
     assert list(found)[-1] == "keys"
 
 
+@pytest.mark.parametrize("options", [(), ("--max-wait", "1")])
 @pytest.mark.sandbox(rate_limit="1/1h")
-async def test_a_used_up_rate_limit_is_not_a_flaw_of_the_keys(sandbox: Sandbox) -> None:
+async def test_a_used_up_rate_limit_is_not_a_flaw_of_the_keys(
+    sandbox: Sandbox, options: tuple[str, ...]
+) -> None:
     """If the rate limit is used up, doctor says so, and ends without a word on what it could not check."""
-    done, found = await doctor(pointing_at(sandbox))
+    done, found = await doctor(pointing_at(sandbox), *options)
     assert done.status == 1
     assert "cases_write" not in found
     state, message = found["rate limit"]
     assert state == "bad"
     assert re.fullmatch(r"used up, so not everything was checked: wait \d+ s or add --max-wait \d+", message)
+
+
+@pytest.mark.sandbox(rate_limit="2/1h")
+async def test_a_rate_limit_that_is_used_up_by_the_checks(sandbox: Sandbox) -> None:
+    """If only the check of incidents finds the rate limit used up, cases can be linked."""
+    done, found = await doctor(pointing_at(sandbox))
+    assert (done.status, found["rate limit"][0], "incident_read" in found) == (0, "note", False)
 
 
 async def test_a_server_that_limits_the_first_request_says_nothing_of_the_keys() -> None:

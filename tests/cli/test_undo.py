@@ -330,7 +330,10 @@ async def test_an_error_at_the_end_has_the_status_of_a_failure(
     sandbox: Sandbox, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the journal cannot be written after links were deleted, the status is 1: something was sent."""
-    monkeypatch.setattr(Store, "close", lambda _: "the journal cannot be written: disk full")
+    close = Store.close
+    monkeypatch.setattr(
+        Store, "close", lambda store: close(store) or "the journal cannot be written: disk full"
+    )
     done = await caselinks(pointing_at(sandbox), "undo", "--yes", journal)
     assert done.status == 1
     summary, advice, _, error = done.err.splitlines()
