@@ -135,8 +135,11 @@ class _RecentLinks:
             self._ambiguous.pop(identity(result.link), None)
 
     def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
-        """Remember a link that may exist. From ``lookup_at`` on, a list can show it."""
-        _put(self._ambiguous, identity(new), lookup_at)
+        """Remember a link that may exist. From ``lookup_at`` on, or after ``seconds``, a list can show it.
+
+        A longer wait is one that the server asked of this call, and not of later ones.
+        """
+        _put(self._ambiguous, identity(new), min(lookup_at, _in_seconds(self._seconds)))
 
     def add_deleted(self, link_id: str) -> None:
         """Forget the link with this id."""

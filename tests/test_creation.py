@@ -1190,6 +1190,19 @@ class TestEnsure:
             assert (await links.ensure_link(NEW)).link == link
         assert (len(api.links), server.methods.count("POST")) == (1, 1)
 
+    async def test_after_a_call_that_was_asked_to_wait_too_long(self, clock: Clock) -> None:
+        """After a 503 that asked for a long wait, ``ensure_link`` waits only until a list can show the link."""
+        async with (
+            Sandbox(clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as links,
+        ):
+            sandbox.fail_next(Fault.HTTP_503_RETRY_AFTER, operation="create", seconds=1000)
+            with pytest.raises(AmbiguousResultError):
+                await links.ensure_link(NEW)
+            before = clock.time()
+            assert (await in_no_time(clock, links.ensure_link(NEW))).created
+            assert clock.time() - before < 10
+
     async def test_after_a_cancelled_call(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
         """``ensure_link`` waits before it looks up a link that a cancelled call may have sent."""
         hold = Held(api)

@@ -192,8 +192,8 @@ class Response:
         """Return the beginning of the body, redacted: enough to find out what is wrong."""
         beginning = self.body[:_MAX_SEARCHED]
         text = self.redact(beginning.decode(json.detect_encoding(beginning), "replace"))
-        # Where the body was cut, half a secret may be left.
-        return text if len(beginning) == len(self.body) else text[:-_LONGEST_SECRET]
+        is_cut = len(beginning) < len(self.body) or not self.is_complete
+        return text[:-_LONGEST_SECRET] if is_cut else text  # half a secret may be left at the end
 
 
 def create_request(new: NewCaseLink) -> Request:
