@@ -1191,7 +1191,7 @@ class TestEnsure:
         assert (len(api.links), server.methods.count("POST")) == (1, 1)
 
     async def test_after_a_call_that_was_asked_to_wait_too_long(self, clock: Clock) -> None:
-        """After a 503 that asked for a long wait, ``ensure_link`` waits only until a list can show the link."""
+        """After a 503 that asked for a long wait, ``ensure_link`` waits until a list can show the link."""
         async with (
             Sandbox(clock=clock.time) as sandbox,
             CaseLinksClient(sandbox.site, sandbox.credentials) as links,
