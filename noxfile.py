@@ -161,7 +161,7 @@ def tests_whole(session: nox.Session) -> None:
 
 
 def install_for_tests(session: nox.Session) -> None:
-    """Install what the tests need; on the last Python with the fork of backoff, which 3.16 will need."""
+    """Install what the tests need. The last Python gets the fork of backoff, which 3.16 will require."""
     install(session, "test")
     if session.python == LAST:
         # Both install the same files, so in a reused environment those of backoff would stay.

@@ -111,7 +111,7 @@ class _Creation:
 
 
 class _RecentLinks:
-    """What a client did lately, which a list may not show yet.
+    """The recent creates and deletes of a client. A list may not show them yet.
 
     Args:
         seconds: How long a list may lag behind.

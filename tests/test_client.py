@@ -557,7 +557,7 @@ class TestGetCase:
 
     @pytest.mark.parametrize("name", [10**5000, [10**5000], Unwritable()], ids=["int", "list", "object"])
     async def test_what_has_no_text(self, name: Any, keys: ApiKeys) -> None:
-        """What Python cannot write as a text is refused like anything else that is not a key."""
+        """A number or an object that Python cannot convert to text is refused, and nothing is sent."""
         async with Server(got) as server, CaseLinksClient(server.url, keys) as links:
             for get in (links.get_case, links.get_incident):
                 with pytest.raises(InvalidLinkError, match="has no text: a number may have too many digits"):

@@ -28,7 +28,7 @@ from datadog_caselinks.models import CaseKey, CaseLink, LinkStatus, NewCaseLink,
 _Result = TypeVar("_Result")
 
 ResumeFunc = Callable[[BeforeCreate], CreateFunc]
-"""Returns a function that creates a link or finds it, and calls what it got right before it creates one."""
+"""Returns a function that finds a link or creates it. The function calls ``BeforeCreate`` before a create."""
 
 _POLL: Final = 0.01
 """Seconds between two attempts to open a file that another run is using."""

@@ -87,7 +87,7 @@ async def test_refused_keys_end_it(sandbox: Sandbox) -> None:
 async def test_a_used_up_rate_limit_is_not_a_flaw_of_the_keys(
     sandbox: Sandbox, options: tuple[str, ...]
 ) -> None:
-    """If the rate limit is used up, doctor says so, and ends without a word on what it could not check."""
+    """A used up rate limit is reported, and nothing about the checks that were left out."""
     done, found = await doctor(pointing_at(sandbox), *options)
     assert done.status == 1
     assert "cases_write" not in found

@@ -110,7 +110,7 @@ async def test_a_journal_survives_a_file_of_rejects_beside_it(
 async def test_a_file_of_the_shell_is_not_used(
     sandbox: Sandbox, file: Path, tmp_path: Path, option: str, out: str, err: str
 ) -> None:
-    """A file to which the shell sends an output of the run is neither the journal nor that of rejects."""
+    """The command refuses its redirected output as the journal, and as the file of rejected lines."""
     used = tmp_path / "same"
     empty = os.open(os.devnull, os.O_RDONLY)
     to_out, to_err = (os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in (out, err))
@@ -146,7 +146,7 @@ async def test_an_earlier_file_of_rejects_is_kept(sandbox: Sandbox, file: Path, 
 
 
 async def test_a_run_that_stops_keeps_the_earlier_rejects(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A run that fails before its first rejected line leaves the file of an earlier run as it is."""
+    """A run that fails before its first rejected line leaves the file of an earlier run unchanged."""
     bad = tmp_path / "bad.csv"
     bad.write_text("by hand")
     done = await bulk(pointing_at(sandbox), "--rejects", str(bad), "-", stdin=b"a,b\n")

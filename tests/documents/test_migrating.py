@@ -67,7 +67,7 @@ class TestBoth:
         assert len(sandbox.links) == 1
 
     async def test_make_many(self, program: Any, client: Any, sandbox: Sandbox) -> None:
-        """Each pair results in an id or an error, in the order of the pairs, whichever is created first."""
+        """Each pair results in an id or an error, in the order of the pairs."""
         pairs = [(A, B), (A, A), (A, C)]
         first, second, third = await program.block_all(client, pairs)
         assert {link.child_entity_id: link.id for link in sandbox.links} == {B: first, C: third}

@@ -16,7 +16,7 @@ from datadog_caselinks.cli.command import caselinks
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fleet"
 LONGEST_END = fleet._END + run._SPEAKING
-"""Seconds until the command ends by itself after SIGTERM, whatever it waits for: see ``end_within``."""
+"""The maximum seconds from SIGTERM to the end of the command. ``end_within`` enforces it."""
 
 
 @pytest.fixture

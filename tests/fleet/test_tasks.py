@@ -318,7 +318,7 @@ class TestTwoWorkersWithOneJob:
                 assert not sandbox.requests
             await until(lambda: is_done(app))
         assert made(sandbox) == once(links(2))
-        assert waits() == [], "that is no error, and keeps it from no other chunk"
+        assert waits() == [], "a chunk of another worker is not an error, and delays no other chunk"
 
     async def test_one_that_lost_its_connection_stops(
         self, app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch

@@ -50,7 +50,7 @@ ENDLESS: Final[dict[str, Step]] = {
     "a header without an end": endless(b"HTTP/1.1 200 OK\r\nX-A: ", b"a" * 2**16),
     "headers without an end": endless(b"HTTP/1.1 200 OK\r\n", b"X-A: a\r\n" * 2**13),
 }
-"""More than is read: no operation succeeds but a delete, whose result is the status."""
+"""Bodies longer than the client reads. Only a delete succeeds, because its result is the status."""
 
 
 def full(begin: bytes, again: bytes, end: bytes) -> bytes:
