@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
@@ -123,10 +124,19 @@ class _RecentLinks:
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Return the time of the event loop, or a little more: never the same time twice.
+
+        The loop's own clock may not move between two calls. That of ``uvloop`` counts milliseconds.
+        """
+        self._now = max(asyncio.get_running_loop().time(), math.nextafter(self._now, math.inf))
+        return self._now
 
     def add(self, result: CreateResult) -> None:
         """Remember a link. If a lookup found it, only for the calls that wait for this one."""
-        now = asyncio.get_running_loop().time()
+        now = self.now()
         while self._results and self._results[0][1] < now - self._seconds:
             self._results.popleft()
         until = now + self._seconds if result.created else now
@@ -205,7 +215,7 @@ class Creator:
         """
         creation = self._begin(new)
         creation.accepts_existing = True
-        called_at, key = _in_seconds(0.0), identity(new)
+        called_at, key = self._recent.now(), identity(new)
         async with self._locks.setdefault(key, asyncio.Lock()):  # exists while calls refer to it
             if recent := self._recent.find(key, called_at):
                 return CreateResult(recent, created=False)

@@ -1116,6 +1116,7 @@ class TestEnsure:
         assert sorted(created for _, created in results) == [False] * 19 + [True]
         assert (server.methods.count("POST"), len(api.links)) == (1, 1)
 
+    @pytest.mark.clock(stopped_at=1000.0)
     async def test_equal_calls_at_once_where_lists_lag(self, clock: Clock) -> None:
         """Waiting ``ensure_link`` calls get the link from the call that created it, before a list has it."""
         async with (
@@ -1146,8 +1147,13 @@ class TestEnsure:
                 assert not created
                 assert [each.id for each in sandbox.links] == [link.id]
 
+    @pytest.mark.usefixtures("clock")
+    @pytest.mark.clock(stopped_at=1000.0)
     async def test_a_link_that_was_found_is_looked_up_by_later_calls(self, keys: ApiKeys) -> None:
-        """``ensure_link`` creates a link again that it found before, if another process deleted it since."""
+        """``ensure_link`` creates a link again that it found before, if another process deleted it since.
+
+        The clock of an event loop may be so coarse that both calls begin at the same time.
+        """
         api = holding(NEW)
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             assert not (await links.ensure_link(NEW)).created
