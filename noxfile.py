@@ -34,7 +34,7 @@ ON_UVLOOP = [
         "http/test_sessions",
         "test_cancellation",
         "test_client",
-        "test_creation",
+        "calls/test_creation",
     )
 ]
 # The tests whose calls depend on when a task starts.
@@ -46,9 +46,9 @@ WITH_EAGER_TASKS = [
         "graph/test_link_graph",
         "graph/test_plan",
         "test_client",
-        "test_creation",
-        "test_lookup",
-        "test_outage",
+        "calls/test_creation",
+        "calls/test_lookup",
+        "http/test_outage",
     )
 ]
 PROJECT = nox.project.load_toml("pyproject.toml")

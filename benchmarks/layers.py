@@ -16,14 +16,14 @@ from multidict import CIMultiDict
 
 from benchmarks.contenders import API_KEY, APP_KEY
 from datadog_caselinks import ApiKeys, CaseLinksClient, WantedLink, case
+from datadog_caselinks.calls.retry import with_retries
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.http.outage import Outage
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Response
-from datadog_caselinks.models import NewCaseLink
-from datadog_caselinks.outage import Outage
-from datadog_caselinks.retry import with_retries
+from datadog_caselinks.values.models import NewCaseLink
 
 _ROUNDS: Final = 100
 _CALLS: Final = 200

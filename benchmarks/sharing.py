@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from benchmarks.picture import WIDTH, svg
 from datadog_caselinks.http.window import SentRequest, Window
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.values.rate_limit import RateLimit
 
 LIMIT: Final = 200
 PERIOD: Final = 2.0

@@ -21,11 +21,11 @@ from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.known_links import End, KnownLinks, choose_ends, parent_ends
 from datadog_caselinks.bulk.preview import Preview, Previewer, links_in_journal
 from datadog_caselinks.bulk.undo import Undo, open_undo
-from datadog_caselinks.concurrency import OnProgress, Progress
-from datadog_caselinks.creation import BeforeCreate, CreateFunc, CreateResult, Creator
-from datadog_caselinks.credentials import Credentials, credentials_from_env, require_credentials
-from datadog_caselinks.errors import InvalidLinkError, NotFoundError, ParameterError
-from datadog_caselinks.events import Observer, OnEvent, Telemetry
+from datadog_caselinks.calls.concurrency import OnProgress, Progress
+from datadog_caselinks.calls.creation import BeforeCreate, CreateFunc, CreateResult, Creator
+from datadog_caselinks.calls.operations import Operations
+from datadog_caselinks.calls.resolver import Resolver
+from datadog_caselinks.calls.retry import RetryPolicy
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, OnFailure, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
@@ -36,8 +36,11 @@ from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import PAGE_SIZE
 from datadog_caselinks.isolation import isolated, log
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import (
+from datadog_caselinks.observation.events import Observer, OnEvent, Telemetry
+from datadog_caselinks.values.credentials import Credentials, credentials_from_env, require_credentials
+from datadog_caselinks.values.errors import InvalidLinkError, NotFoundError, ParameterError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.models import (
     Case,
     CaseLink,
     Entity,
@@ -52,19 +55,16 @@ from datadog_caselinks.models import (
     is_uuid,
     text_of,
 )
-from datadog_caselinks.operations import Operations
-from datadog_caselinks.parameters import (
+from datadog_caselinks.values.parameters import (
     require,
     require_function,
     require_items,
     require_path,
     require_whole_number,
 )
-from datadog_caselinks.rate import Rate, parsed_rate
-from datadog_caselinks.rate_limit import RateLimit
-from datadog_caselinks.references import Resolver
-from datadog_caselinks.retry import RetryPolicy
-from datadog_caselinks.sites import Site, parsed_site, site_from_env
+from datadog_caselinks.values.rate import Rate, parsed_rate
+from datadog_caselinks.values.rate_limit import RateLimit
+from datadog_caselinks.values.sites import Site, parsed_site, site_from_env
 
 # As libraries should: log records go only where the program sends them.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
@@ -760,7 +760,7 @@ async def _get_incident(
 def _opentelemetry() -> Telemetry | None:
     with isolated(_logger, "OpenTelemetry cannot be used"):
         try:
-            from datadog_caselinks.telemetry import telemetry
+            from datadog_caselinks.observation.telemetry import telemetry
         except ModuleNotFoundError:  # the extra "otel" is not installed
             return None
         return telemetry()

@@ -20,15 +20,34 @@ from datadog_caselinks.bulk.preview import (
     WouldCreate as WouldCreate,
 )
 from datadog_caselinks.bulk.undo import Undo as Undo
+from datadog_caselinks.calls.concurrency import OnProgress as OnProgress
+from datadog_caselinks.calls.creation import CreateResult as CreateResult
+from datadog_caselinks.calls.resolver import Resolver as Resolver
+from datadog_caselinks.calls.retry import RetryPolicy as RetryPolicy
 from datadog_caselinks.client import CaseLinksClient as CaseLinksClient, ClientOptions as ClientOptions
-from datadog_caselinks.concurrency import OnProgress as OnProgress
-from datadog_caselinks.creation import CreateResult as CreateResult
-from datadog_caselinks.credentials import (
+from datadog_caselinks.graph.contradictions import (
+    Contradiction as Contradiction,
+    ContradictionKind as ContradictionKind,
+)
+from datadog_caselinks.graph.link_graph import LinkGraph as LinkGraph
+from datadog_caselinks.graph.plan import LinkPlan as LinkPlan, PlanOutcome as PlanOutcome
+from datadog_caselinks.http.sessions import SessionManager as SessionManager
+from datadog_caselinks.observation.events import (
+    Call as Call,
+    CallEvent as CallEvent,
+    CallFinished as CallFinished,
+    CallReconciled as CallReconciled,
+    CallRetrying as CallRetrying,
+    CallStarted as CallStarted,
+    CallWaiting as CallWaiting,
+    OnEvent as OnEvent,
+)
+from datadog_caselinks.values.credentials import (
     ApiKeys as ApiKeys,
     BearerToken as BearerToken,
     Credentials as Credentials,
 )
-from datadog_caselinks.errors import (
+from datadog_caselinks.values.errors import (
     AmbiguousResultError as AmbiguousResultError,
     AuthenticationError as AuthenticationError,
     BadRequestError as BadRequestError,
@@ -57,24 +76,7 @@ from datadog_caselinks.errors import (
     TLSError as TLSError,
     TransportError as TransportError,
 )
-from datadog_caselinks.events import (
-    Call as Call,
-    CallEvent as CallEvent,
-    CallFinished as CallFinished,
-    CallReconciled as CallReconciled,
-    CallRetrying as CallRetrying,
-    CallStarted as CallStarted,
-    CallWaiting as CallWaiting,
-    OnEvent as OnEvent,
-)
-from datadog_caselinks.graph.contradictions import (
-    Contradiction as Contradiction,
-    ContradictionKind as ContradictionKind,
-)
-from datadog_caselinks.graph.link_graph import LinkGraph as LinkGraph
-from datadog_caselinks.graph.plan import LinkPlan as LinkPlan, PlanOutcome as PlanOutcome
-from datadog_caselinks.http.sessions import SessionManager as SessionManager
-from datadog_caselinks.models import (
+from datadog_caselinks.values.models import (
     Case as Case,
     CaseKey as CaseKey,
     CaseLink as CaseLink,
@@ -93,12 +95,7 @@ from datadog_caselinks.models import (
     incident as incident,
     page as page,
 )
-from datadog_caselinks.rate import Rate as Rate
-from datadog_caselinks.rate_limit import RateLimit as RateLimit
-from datadog_caselinks.references import (
-    Resolver as Resolver,
-    parse_link as parse_link,
-    parse_reference as parse_reference,
-)
-from datadog_caselinks.retry import RetryPolicy as RetryPolicy
-from datadog_caselinks.sites import Site as Site
+from datadog_caselinks.values.rate import Rate as Rate
+from datadog_caselinks.values.rate_limit import RateLimit as RateLimit
+from datadog_caselinks.values.references import parse_link as parse_link, parse_reference as parse_reference
+from datadog_caselinks.values.sites import Site as Site

@@ -30,8 +30,8 @@ from datadog_caselinks import (
     case,
     incident,
     parse_link,
-    references,
 )
+from datadog_caselinks.calls import resolver
 from datadog_caselinks.sandbox import Sandbox
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import some_id
@@ -293,7 +293,7 @@ class TestCache:
         self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The cache is bounded, and drops the case whose lookup is the oldest, by key and by UUID."""
-        monkeypatch.setattr(references, "_MAX_RESULTS", 4)
+        monkeypatch.setattr(resolver, "_MAX_RESULTS", 4)
         for key in ("SHOP-1", "SHOP-2"):
             await client.list_links(case(key))
         clock.advance(301)
@@ -306,7 +306,7 @@ class TestCache:
         self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A key that does not exist is not cached at all, since it is looked up again in any case."""
-        monkeypatch.setattr(references, "_MAX_RESULTS", 2)
+        monkeypatch.setattr(resolver, "_MAX_RESULTS", 2)
         for key in ("SHOP-1", "GONE-1", "GONE-2", "GONE-1"):
             with contextlib.suppress(NotFoundError):
                 await client.list_links(case(key))

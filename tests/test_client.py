@@ -40,8 +40,8 @@ from datadog_caselinks import (
     Site,
     incident,
 )
-from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.values.errors import ResponseTooLargeError
 from tests.support.api import LINKS_PATH, Api
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import case, some_id

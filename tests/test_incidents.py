@@ -23,12 +23,12 @@ from datadog_caselinks import (
     PermissionDeniedError,
     RetryPolicy,
     ServerError,
-    models,
     page,
     parse_link,
 )
-from datadog_caselinks.events import CallEvent, CallFinished
+from datadog_caselinks.observation.events import CallEvent, CallFinished
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.values import models
 from tests.support.ids import case, incident, some_id
 from tests.support.server import Exchange, Server, Step
 from tests.support.steps import answers
@@ -480,7 +480,7 @@ class TestDetails:
             resolver = client.resolver()
             with caplog.at_level(logging.WARNING, "datadog_caselinks"):
                 assert [await resolver.details(incident(some_id(number))) for number in (1, 2)] == [None] * 2
-        (record,) = [each for each in caplog.records if each.name == "datadog_caselinks.references"]
+        (record,) = [each for each in caplog.records if each.name == "datadog_caselinks.calls.resolver"]
         assert record.getMessage().startswith(
             f"an incident is shown without its number and title: cannot get incident {some_id(1)}: {status} "
         )

@@ -25,9 +25,9 @@ from datadog_caselinks import (
     Relationship,
     RetryPolicy,
 )
-from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
 from datadog_caselinks.sandbox.store import StoredLink
+from datadog_caselinks.values.models import Identity, identity
 from tests.support.clock import Clock, hurrying
 from tests.support.ids import case, incident
 from tests.support.variants import VARIANTS

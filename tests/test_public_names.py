@@ -15,7 +15,8 @@ from typing import get_args
 import pytest
 
 import datadog_caselinks
-from datadog_caselinks import CaseLinksError, errors, public
+from datadog_caselinks import CaseLinksError, public
+from datadog_caselinks.values import errors
 
 NAMES = sorted(name for name in vars(public) if name[0].isalpha())
 ALIASES = [name for name in NAMES if get_args(getattr(datadog_caselinks, name))]
@@ -91,7 +92,7 @@ def test_a_telemetry_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client is created even if OpenTelemetry cannot be loaded."""
-    telemetry = pytest.importorskip("datadog_caselinks.telemetry")
+    telemetry = pytest.importorskip("datadog_caselinks.observation.telemetry")
 
     def fail() -> None:
         raise StopIteration

@@ -20,7 +20,7 @@ from datadog_caselinks import (
     RetryPolicy,
     case,
 )
-from datadog_caselinks.events import CallEvent, CallFinished
+from datadog_caselinks.observation.events import CallEvent, CallFinished
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.support.ids import some_id
 from tests.support.server import Server, Step

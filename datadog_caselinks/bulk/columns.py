@@ -7,8 +7,8 @@ from typing import Final
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import ParameterError
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import quoted
 
 COLUMNS: Final = ("parent", "parent_type", "relationship", "child", "child_type")
 """The columns of a CSV file and the keys of a JSON line.

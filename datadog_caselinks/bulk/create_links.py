@@ -10,9 +10,10 @@ from typing import TypeVar
 from attrs import frozen
 
 from datadog_caselinks.bulk.known_links import End
-from datadog_caselinks.concurrency import enumerate_async, for_each
-from datadog_caselinks.creation import CreateResult
-from datadog_caselinks.errors import (
+from datadog_caselinks.calls.concurrency import enumerate_async, for_each
+from datadog_caselinks.calls.creation import CreateResult
+from datadog_caselinks.observation.events import failure_status
+from datadog_caselinks.values.errors import (
     AuthenticationError,
     CaseLinksError,
     ConnectError,
@@ -22,8 +23,7 @@ from datadog_caselinks.errors import (
     RateLimitError,
     SessionError,
 )
-from datadog_caselinks.events import failure_status
-from datadog_caselinks.models import CaseLink, LinkStatus, WantedLink
+from datadog_caselinks.values.models import CaseLink, LinkStatus, WantedLink
 
 T = TypeVar("T")
 

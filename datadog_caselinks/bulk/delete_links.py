@@ -7,9 +7,9 @@ from functools import partial
 
 from attrs import field, frozen
 
-from datadog_caselinks.concurrency import for_each
-from datadog_caselinks.errors import CaseLinksError, JournalError, NotFoundError
-from datadog_caselinks.models import CaseLink
+from datadog_caselinks.calls.concurrency import for_each
+from datadog_caselinks.values.errors import CaseLinksError, JournalError, NotFoundError
+from datadog_caselinks.values.models import CaseLink
 
 DeleteFunc = Callable[[CaseLink], Awaitable[None]]
 """Deletes a link. Raises :class:`NotFoundError` if it does not exist."""

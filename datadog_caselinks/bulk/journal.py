@@ -20,10 +20,10 @@ from attrs import frozen
 
 from datadog_caselinks.bulk.delete_links import DeleteFunc
 from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, Key, Previous, Store, Write, key_of
-from datadog_caselinks.creation import BeforeCreate, CreateFunc, CreateResult
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
-from datadog_caselinks.messages import storable
-from datadog_caselinks.models import CaseKey, CaseLink, LinkStatus, NewCaseLink, WantedLink
+from datadog_caselinks.calls.creation import BeforeCreate, CreateFunc, CreateResult
+from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
+from datadog_caselinks.values.messages import storable
+from datadog_caselinks.values.models import CaseKey, CaseLink, LinkStatus, NewCaseLink, WantedLink
 
 _Result = TypeVar("_Result")
 

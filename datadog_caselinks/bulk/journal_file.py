@@ -18,8 +18,8 @@ from typing import Any, Final, NamedTuple
 from attrs import field, frozen
 
 from datadog_caselinks.bulk.journal_lock import locked, locked_if_free, with_log_protected
-from datadog_caselinks.errors import JournalError
-from datadog_caselinks.models import (
+from datadog_caselinks.values.errors import JournalError
+from datadog_caselinks.values.models import (
     CaseKey,
     CaseLink,
     Entity,
@@ -31,7 +31,7 @@ from datadog_caselinks.models import (
     WantedLink,
     identity,
 )
-from datadog_caselinks.parameters import require_path
+from datadog_caselinks.values.parameters import require_path
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
 _VERSION: Final = 3

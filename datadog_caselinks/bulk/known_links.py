@@ -12,10 +12,18 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import Final, Literal, Self, TypeVar
 
-from datadog_caselinks.concurrency import enumerate_async, retrieve_error
+from datadog_caselinks.calls.concurrency import enumerate_async, retrieve_error
+from datadog_caselinks.calls.operations import CANNOT_LIST
 from datadog_caselinks.isolation import is_interruption
-from datadog_caselinks.models import CaseLink, Entity, Identity, NewCaseLink, Reference, WantedLink, identity
-from datadog_caselinks.operations import CANNOT_LIST
+from datadog_caselinks.values.models import (
+    CaseLink,
+    Entity,
+    Identity,
+    NewCaseLink,
+    Reference,
+    WantedLink,
+    identity,
+)
 
 LOOK_AHEAD: Final = 2_000
 """Links that are read ahead, to find out which end serves more of them."""

@@ -14,8 +14,8 @@ from typing import Final
 from attrs import define, field, frozen
 
 from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
-from datadog_caselinks.errors import LinkFileError, ParameterError
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.values.errors import LinkFileError, ParameterError
+from datadog_caselinks.values.messages import quoted
 
 MAX_LINE: Final = 65_536
 """The maximum length of a line in bytes, and of a row of several lines. A link takes about 150."""

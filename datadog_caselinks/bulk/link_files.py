@@ -21,12 +21,12 @@ from attrs import define, field, frozen
 from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
 from datadog_caselinks.bulk.link_csv import MAX_LINE, CsvRow, CsvRows, not_text, require_delimiter
 from datadog_caselinks.bulk.rejects import LineSource, json_of_fields, rejected_json, rejected_yaml
-from datadog_caselinks.errors import InvalidLinkError, LinkFileError, ParameterError
-from datadog_caselinks.messages import needs_extra, quoted
-from datadog_caselinks.models import EntityType, LinkStatus, WantedLink
-from datadog_caselinks.parameters import require
-from datadog_caselinks.references import parse_link, parse_reference
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.errors import InvalidLinkError, LinkFileError, ParameterError
+from datadog_caselinks.values.messages import needs_extra, quoted
+from datadog_caselinks.values.models import EntityType, LinkStatus, WantedLink
+from datadog_caselinks.values.parameters import require
+from datadog_caselinks.values.references import parse_link, parse_reference
+from datadog_caselinks.values.sites import Site
 
 _LOGGER: Final = logging.getLogger(__name__)
 

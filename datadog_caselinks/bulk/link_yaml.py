@@ -11,9 +11,9 @@ import yaml
 from attrs import define, field, frozen
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from datadog_caselinks.errors import LinkFileError
-from datadog_caselinks.messages import one_line, quoted
-from datadog_caselinks.references import in_words
+from datadog_caselinks.values.errors import LinkFileError
+from datadog_caselinks.values.messages import one_line, quoted
+from datadog_caselinks.values.references import in_words
 
 _FORM: Final = "write SHOP-1: {blocks: [SHOP-2, SHOP-3]}"
 _NULL: Final = "tag:yaml.org,2002:null"

@@ -13,9 +13,9 @@ from datadog_caselinks.bulk.create_links import AlreadyLinked, Failed
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import LINKED, Key, key_of
 from datadog_caselinks.bulk.known_links import End, choose_ends
-from datadog_caselinks.concurrency import for_each
-from datadog_caselinks.errors import CaseLinksError
-from datadog_caselinks.models import CaseLink, NewCaseLink, WantedLink
+from datadog_caselinks.calls.concurrency import for_each
+from datadog_caselinks.values.errors import CaseLinksError
+from datadog_caselinks.values.models import CaseLink, NewCaseLink, WantedLink
 
 
 @frozen

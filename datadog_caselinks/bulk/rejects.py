@@ -15,8 +15,8 @@ from typing import Final, Self
 from attrs import frozen
 
 from datadog_caselinks.bulk.link_csv import REASON
-from datadog_caselinks.errors import ParameterError
-from datadog_caselinks.messages import one_line
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import one_line
 
 _OLD_REASON: Final = re.compile(rf'\A\s*\{{\s*"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*+"\s*,?'.encode())
 

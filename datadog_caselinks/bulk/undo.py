@@ -17,11 +17,11 @@ from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted,
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord
 from datadog_caselinks.bulk.known_links import KnownLinks
-from datadog_caselinks.concurrency import Progress, map_concurrently
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, JournalError
-from datadog_caselinks.messages import one_line, quoted
-from datadog_caselinks.models import CaseLink, Entity, LinkStatus, NewCaseLink, WantedLink, is_uuid
-from datadog_caselinks.references import link_in_words, relationship_in_words
+from datadog_caselinks.calls.concurrency import Progress, map_concurrently
+from datadog_caselinks.values.errors import CaseLinksError, InvalidLinkError, JournalError
+from datadog_caselinks.values.messages import one_line, quoted
+from datadog_caselinks.values.models import CaseLink, Entity, LinkStatus, NewCaseLink, WantedLink, is_uuid
+from datadog_caselinks.values.references import link_in_words, relationship_in_words
 
 _DATABASE: Final = b"SQLite format 3\0"
 """The first bytes of a journal."""

@@ -14,7 +14,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
-        from datadog_caselinks.messages import needs_extra
+        from datadog_caselinks.values.messages import needs_extra
 
         sys.exit(f"caselinks: {needs_extra('the command', 'cli')}")
     except KeyboardInterrupt:

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 
-from datadog_caselinks.errors import RateLimitError
-from datadog_caselinks.messages import one_line
+from datadog_caselinks.values.errors import RateLimitError
+from datadog_caselinks.values.messages import one_line
 
 _MAX_LENGTH = 10_000
 

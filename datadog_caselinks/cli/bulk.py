@@ -21,6 +21,7 @@ from datadog_caselinks.bulk.link_files import (
     read_link_file,
 )
 from datadog_caselinks.bulk.rejects import Rejects
+from datadog_caselinks.calls.retry import BULK_PATIENCE, RetryPolicy
 from datadog_caselinks.cli.dry_run import DryRun
 from datadog_caselinks.cli.files import FileOptions, open_input, require_not_output, with_file_options
 from datadog_caselinks.cli.interruption import RunInterruptedError
@@ -30,10 +31,9 @@ from datadog_caselinks.cli.report import Report
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, ClientOptions
-from datadog_caselinks.errors import JournalError, LinkFileError, ParameterError
-from datadog_caselinks.messages import counted, quoted
-from datadog_caselinks.rate import Rate
-from datadog_caselinks.retry import BULK_PATIENCE, RetryPolicy
+from datadog_caselinks.values.errors import JournalError, LinkFileError, ParameterError
+from datadog_caselinks.values.messages import counted, quoted
+from datadog_caselinks.values.rate import Rate
 
 
 @click.command(epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink
-from datadog_caselinks.references import Details, Resolver
+from datadog_caselinks.calls.resolver import Resolver
+from datadog_caselinks.values.models import CaseLink, Entity, NewCaseLink
+from datadog_caselinks.values.references import Details
 
 
 async def find_details(resolver: Resolver, links: Iterable[CaseLink]) -> dict[Entity, Details]:

@@ -12,7 +12,7 @@ import click
 
 from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
-from datadog_caselinks.errors import (
+from datadog_caselinks.values.errors import (
     CaseLinksError,
     ConfigurationError,
     FleetError,

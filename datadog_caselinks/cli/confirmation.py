@@ -10,7 +10,7 @@ import threading
 
 import click
 
-from datadog_caselinks.errors import ParameterError
+from datadog_caselinks.values.errors import ParameterError
 
 
 def require_terminal(asker: str) -> None:

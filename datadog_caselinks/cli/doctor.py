@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datadog_caselinks.calls.retry import RetryPolicy
 from datadog_caselinks.cli.again import longer_wait
 from datadog_caselinks.cli.proxies import ProxyChoice, proxy_for
 from datadog_caselinks.cli.records import is_for_people, records
@@ -34,8 +35,11 @@ from datadog_caselinks.cli.run import (
 )
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
-from datadog_caselinks.credentials import ApiKeys, credential_variables, credentials_from_env
-from datadog_caselinks.errors import (
+from datadog_caselinks.http.sessions import SessionManager
+from datadog_caselinks.http.transport import classify
+from datadog_caselinks.http.trust import Trust
+from datadog_caselinks.values.credentials import ApiKeys, credential_variables, credentials_from_env
+from datadog_caselinks.values.errors import (
     AuthenticationError,
     BadRequestError,
     CaseLinksError,
@@ -46,14 +50,10 @@ from datadog_caselinks.errors import (
     RateLimitError,
     TLSError,
 )
-from datadog_caselinks.http.sessions import SessionManager
-from datadog_caselinks.http.transport import classify
-from datadog_caselinks.http.trust import Trust
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import case
-from datadog_caselinks.rate_limit import where_to_raise
-from datadog_caselinks.retry import RetryPolicy
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import case
+from datadog_caselinks.values.rate_limit import where_to_raise
+from datadog_caselinks.values.sites import Site
 
 _SECONDS: Final = 10.0
 """The timeout of each check."""

@@ -23,8 +23,8 @@ from datadog_caselinks.cli.records import (
 )
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.messages import counted
-from datadog_caselinks.models import LinkStatus, WantedLink
+from datadog_caselinks.values.messages import counted
+from datadog_caselinks.values.models import LinkStatus, WantedLink
 
 _WOULD_CREATE: Final = "would_create"
 _REPEATED: Final = "repeated"

@@ -17,8 +17,8 @@ from typing import Any, Final, TypedDict, TypeVar
 import click
 
 from datadog_caselinks.bulk.link_files import LinkFileFormat
-from datadog_caselinks.errors import LinkFileError, ParameterError
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.values.errors import LinkFileError, ParameterError
+from datadog_caselinks.values.messages import quoted
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ import contextlib
 
 import click
 
+from datadog_caselinks.calls.resolver import Resolver
 from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.link import show_links
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record, records
@@ -13,9 +14,9 @@ from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, wi
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_cases, draw_fields
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.messages import counted, quoted
-from datadog_caselinks.models import Case, Entity, EntityType
-from datadog_caselinks.references import Details, Resolver, address_of, name_of, status_of
+from datadog_caselinks.values.messages import counted, quoted
+from datadog_caselinks.values.models import Case, Entity, EntityType
+from datadog_caselinks.values.references import Details, address_of, name_of, status_of
 
 
 @click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")

@@ -36,11 +36,11 @@ from datadog_caselinks.cli.run import (
     verbose_option,
 )
 from datadog_caselinks.cli.screen import Screen, time_left
-from datadog_caselinks.errors import FleetError, LinkFileError
-from datadog_caselinks.messages import counted, one_line
-from datadog_caselinks.models import LinkStatus
-from datadog_caselinks.rate import Rate
-from datadog_caselinks.references import relationship_in_words
+from datadog_caselinks.values.errors import FleetError, LinkFileError
+from datadog_caselinks.values.messages import counted, one_line
+from datadog_caselinks.values.models import LinkStatus
+from datadog_caselinks.values.rate import Rate
+from datadog_caselinks.values.references import relationship_in_words
 
 # The functions of the fleet are imported where they are used: they need an extra, and --help does not.
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from datadog_caselinks.cli.records import entity_record, is_for_people, link_rec
 from datadog_caselinks.cli.run import Settings, default_sigint, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import CaseLinksError, ParameterError
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering import Direction, Style
-from datadog_caselinks.messages import counted, quoted
-from datadog_caselinks.models import Entity, EntityType
+from datadog_caselinks.values.errors import CaseLinksError, ParameterError
+from datadog_caselinks.values.messages import counted, quoted
+from datadog_caselinks.values.models import Entity, EntityType
 
 _FORMATS: Final = ("tree", "mermaid", "dot", "svg", "html")
 _SUFFIXES: Final = {

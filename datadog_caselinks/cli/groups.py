@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.values.messages import quoted
 
 _SYNONYMS: Final = {
     "add": "create",

@@ -12,8 +12,8 @@ from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.records import link_record, records, wanted_record
 from datadog_caselinks.cli.run import output_option
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.models import LinkStatus
-from datadog_caselinks.references import link_in_words
+from datadog_caselinks.values.models import LinkStatus
+from datadog_caselinks.values.references import link_in_words
 
 _STATUSES: Final = (LinkStatus.AMBIGUOUS, LinkStatus.CREATED, LinkStatus.ALREADY_LINKED, LinkStatus.FAILED)
 

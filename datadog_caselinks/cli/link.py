@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from datadog_caselinks.bulk.create_links import would_fail_all
+from datadog_caselinks.calls.concurrency import for_each
 from datadog_caselinks.cli.again import to_continue, to_show_ids
 from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.files import open_input
@@ -20,11 +21,10 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient
-from datadog_caselinks.concurrency import for_each
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, ParameterError
-from datadog_caselinks.messages import counted, quoted
-from datadog_caselinks.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
-from datadog_caselinks.references import (
+from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError, ParameterError
+from datadog_caselinks.values.messages import counted, quoted
+from datadog_caselinks.values.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
+from datadog_caselinks.values.references import (
     Details,
     name_of,
     parse_link,

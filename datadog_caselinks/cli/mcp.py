@@ -25,8 +25,8 @@ from datadog_caselinks.cli.run import (
     verbose_option,
 )
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.errors import ConfigurationError, ParameterError
-from datadog_caselinks.rate import Rate
+from datadog_caselinks.values.errors import ConfigurationError, ParameterError
+from datadog_caselinks.values.rate import Rate
 
 _TOKEN: Final = "CASELINKS_MCP_TOKEN"
 _MIN_TOKEN: Final = 16

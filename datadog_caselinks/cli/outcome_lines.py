@@ -12,9 +12,9 @@ from rich.text import Text
 from datadog_caselinks.cli.records import Records, label
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import LinkStatus, WantedLink
-from datadog_caselinks.references import link_in_words
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import LinkStatus, WantedLink
+from datadog_caselinks.values.references import link_in_words
 
 _LONGEST_DELAY: Final = 1.0
 """Seconds that a line waits at most for the lines before it."""

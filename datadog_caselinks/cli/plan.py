@@ -32,10 +32,10 @@ from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.cli.warnings import show_warnings
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import CaseLinksError, LinkFileError, ParameterError
 from datadog_caselinks.graph.plan import LinkPlan, PlanOutcome
-from datadog_caselinks.messages import counted
-from datadog_caselinks.models import Entity, LinkStatus, WantedLink
+from datadog_caselinks.values.errors import CaseLinksError, LinkFileError, ParameterError
+from datadog_caselinks.values.messages import counted
+from datadog_caselinks.values.models import Entity, LinkStatus, WantedLink
 
 _PENDING: Final = 3
 """The exit status of ``--check`` if changes are pending."""

@@ -11,10 +11,10 @@ from urllib.request import getproxies, proxy_bypass
 
 from attrs import frozen
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.http.proxies import split_proxy
-from datadog_caselinks.messages import is_in_quotes
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import is_in_quotes
+from datadog_caselinks.values.sites import Site
 
 _SYSTEM: Final = "the system's settings"
 

@@ -10,9 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datadog_caselinks.bulk.link_files import MalformedLine
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError, InvalidLinkError, ResponseError
-from datadog_caselinks.messages import MAX_STORED, one_line, storable
-from datadog_caselinks.models import (
+from datadog_caselinks.values.errors import (
+    AmbiguousResultError,
+    CaseLinksError,
+    InvalidLinkError,
+    ResponseError,
+)
+from datadog_caselinks.values.messages import MAX_STORED, one_line, storable
+from datadog_caselinks.values.models import (
     Case,
     CaseKey,
     CaseLink,
@@ -22,7 +27,7 @@ from datadog_caselinks.models import (
     WantedLink,
     named,
 )
-from datadog_caselinks.references import Details, link_in_words
+from datadog_caselinks.values.references import Details, link_in_words
 
 Known = Mapping[Entity, Details]
 """What is known of the ends of links."""

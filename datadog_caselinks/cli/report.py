@@ -25,10 +25,10 @@ from datadog_caselinks.cli.records import (
     with_keys,
 )
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.errors import AmbiguousResultError
-from datadog_caselinks.messages import counted
-from datadog_caselinks.models import LinkStatus, WantedLink
-from datadog_caselinks.references import relationship_in_words
+from datadog_caselinks.values.errors import AmbiguousResultError
+from datadog_caselinks.values.messages import counted
+from datadog_caselinks.values.models import LinkStatus, WantedLink
+from datadog_caselinks.values.references import relationship_in_words
 
 _MAX_LINES: Final = 20_000
 """Created links whose lines are remembered."""

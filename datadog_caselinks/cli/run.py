@@ -17,16 +17,16 @@ from typing import Any, Final, TypeVar, Unpack
 import click
 from attrs import frozen
 
+from datadog_caselinks.calls.retry import RetryPolicy
 from datadog_caselinks.cli.again import longer_wait
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.proxies import proxy_for
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
-from datadog_caselinks.errors import RateLimitError
-from datadog_caselinks.rate import Rate
-from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
-from datadog_caselinks.sites import Site, site_from_env
+from datadog_caselinks.values.errors import RateLimitError
+from datadog_caselinks.values.rate import Rate
+from datadog_caselinks.values.sites import Site, site_from_env
 
 T = TypeVar("T")
 

@@ -15,7 +15,6 @@ from datadog_caselinks.cli import sandbox_graph
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.sandbox.variant import (
     Buckets,
@@ -25,6 +24,7 @@ from datadog_caselinks.sandbox.variant import (
     MalformedIds,
     UnknownCases,
 )
+from datadog_caselinks.values.credentials import TOKEN_VARIABLES
 
 _AN_INCIDENT: Final = "incident:1588a905-212d-5dcb-ad1b-15647f1ad62d"
 _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"

@@ -6,8 +6,8 @@ from typing import Final
 
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.models import Case, CaseLink, Entity, Incident
 from datadog_caselinks.sandbox.store import Store, StoredLink
+from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident
 
 _DEPTH: Final = 3
 _MAX_ENTITIES: Final = 120

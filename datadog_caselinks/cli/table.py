@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from datadog_caselinks.graph.plan import LinkPlan
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid, named
-from datadog_caselinks.references import Details, name_of, relationship_in_words, status_of
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import Case, CaseLink, Entity, NewCaseLink, Relationship, is_uuid, named
+from datadog_caselinks.values.references import Details, name_of, relationship_in_words, status_of
 
 _WIDE: Final = 120
 """The terminal width from which the ids of the links leave room for titles."""

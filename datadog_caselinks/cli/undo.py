@@ -19,10 +19,10 @@ from datadog_caselinks.cli.records import Known, Records, error_record, label, l
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
-from datadog_caselinks.errors import CaseLinksError, ParameterError
-from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink
-from datadog_caselinks.references import name_of, relationship_in_words
+from datadog_caselinks.values.errors import CaseLinksError, ParameterError
+from datadog_caselinks.values.messages import counted
+from datadog_caselinks.values.models import CaseLink
+from datadog_caselinks.values.references import name_of, relationship_in_words
 
 _MAX_CASES: Final = 100
 """The maximum number of cases whose keys are looked up, each with a request."""

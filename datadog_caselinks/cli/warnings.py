@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from datadog_caselinks.calls.resolver import Resolver
 from datadog_caselinks.cli.cases import ends_of, get_details
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.graph.contradictions import ContradictionKind
 from datadog_caselinks.graph.plan import LinkPlan
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Entity
-from datadog_caselinks.references import Resolver, name_of
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import Entity
+from datadog_caselinks.values.references import name_of
 
 _MAX_SHOWN: Final = 10
 """The warnings of one kind that are shown before the rest is only counted."""

@@ -3,8 +3,8 @@
 Needs the extra ``distributed``.
 """
 
-from datadog_caselinks.errors import ConfigurationError
-from datadog_caselinks.messages import needs_extra
+from datadog_caselinks.values.errors import ConfigurationError
+from datadog_caselinks.values.messages import needs_extra
 
 try:
     from datadog_caselinks.fleet.database import connected, create_tables

@@ -11,15 +11,15 @@ from typing import Final
 
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import (
+from datadog_caselinks.fleet.lease import Lease
+from datadog_caselinks.isolation import log
+from datadog_caselinks.values.errors import (
     AmbiguousResultError,
     CaseLinksError,
     ConfigurationError,
     PermissionDeniedError,
 )
-from datadog_caselinks.fleet.lease import Lease
-from datadog_caselinks.isolation import log
-from datadog_caselinks.models import WantedLink
+from datadog_caselinks.values.models import WantedLink
 
 _logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
-from datadog_caselinks.errors import FleetError, ParameterError
-from datadog_caselinks.messages import is_in_quotes, one_line, storable
+from datadog_caselinks.values.errors import FleetError, ParameterError
+from datadog_caselinks.values.messages import is_in_quotes, one_line, storable
 
 TIMEOUT: Final = 10.0
 """Seconds to connect, and for a statement, which usually takes milliseconds."""

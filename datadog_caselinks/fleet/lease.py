@@ -25,12 +25,12 @@ from procrastinate import App
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 
-from datadog_caselinks.errors import CaseLinksError, FleetError, InvalidLinkError
 from datadog_caselinks.fleet.database import ENCODING, TIMEOUT, pool_of, stored, translate_errors
 from datadog_caselinks.fleet.runs import FleetState
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import CaseLink, WantedLink
-from datadog_caselinks.references import parse_link
+from datadog_caselinks.values.errors import CaseLinksError, FleetError, InvalidLinkError
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import CaseLink, WantedLink
+from datadog_caselinks.values.references import parse_link
 
 _INTERVAL: Final = 0.5
 """Seconds between two renewals, which also write the outcomes."""

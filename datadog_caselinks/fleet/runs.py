@@ -15,13 +15,13 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
-from datadog_caselinks.concurrency import closing_source, enumerate_async
-from datadog_caselinks.errors import InvalidLinkError
+from datadog_caselinks.calls.concurrency import closing_source, enumerate_async
 from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import LinkStatus, WantedLink, named
-from datadog_caselinks.parameters import require, require_items, require_whole_number
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.errors import InvalidLinkError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.models import LinkStatus, WantedLink, named
+from datadog_caselinks.values.parameters import require, require_items, require_whole_number
+from datadog_caselinks.values.sites import Site
 
 QUEUE: Final = "caselinks"
 TASKS: Final = "caselinks"

@@ -12,15 +12,15 @@ from procrastinate.exceptions import ConnectorException, JobAborted
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
+from datadog_caselinks.calls.retry import asked_wait
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import AmbiguousResultError, CaseLinksError
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
 from datadog_caselinks.isolation import log
-from datadog_caselinks.parameters import require, require_function
-from datadog_caselinks.retry import asked_wait
+from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError
+from datadog_caselinks.values.parameters import require, require_function
 
 _logger = logging.getLogger(__name__)
 

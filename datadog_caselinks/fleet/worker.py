@@ -11,11 +11,11 @@ import psycopg
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 
-from datadog_caselinks.errors import FleetError
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.runs import QUEUE, has_pending
 from datadog_caselinks.fleet.tasks import STALLED
 from datadog_caselinks.isolation import log
+from datadog_caselinks.values.errors import FleetError
 
 _logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Final
 from attrs import frozen
 
 from datadog_caselinks.graph.cycles import find_cycles
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship, named
-from datadog_caselinks.references import relationship_in_words
+from datadog_caselinks.values.models import CaseLink, Entity, NewCaseLink, Relationship, named
+from datadog_caselinks.values.references import relationship_in_words
 
 _MAX_NAMES: Final = 10
 """Links of a cycle, or parents of a child, that a message names before it only counts the rest."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from datadog_caselinks.graph.search import depth_first
-from datadog_caselinks.models import CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.values.models import CaseLink, Entity, NewCaseLink, Relationship
 
 ACYCLIC: Final = (
     Relationship.BLOCKS,

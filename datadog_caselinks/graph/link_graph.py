@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import ConfigurationError, CycleError, ParameterError
 from datadog_caselinks.graph.cycles import find_cycles
 from datadog_caselinks.graph.search import distances_from
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import (
+from datadog_caselinks.values.errors import ConfigurationError, CycleError, ParameterError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.models import (
     Case,
     CaseKey,
     CaseLink,
@@ -23,8 +23,8 @@ from datadog_caselinks.models import (
     Relationship,
     require_known_relationship,
 )
-from datadog_caselinks.references import Details, address_of, name_of, parse_reference
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.references import Details, address_of, name_of, parse_reference
+from datadog_caselinks.values.sites import Site
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph

@@ -13,8 +13,11 @@ from attrs import evolve, field, frozen
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.delete_links import Deleted, DeleteFunc, NotDeleted, delete_links
 from datadog_caselinks.bulk.known_links import KnownLinks
-from datadog_caselinks.concurrency import Progress, enumerate_async, map_concurrently
-from datadog_caselinks.errors import (
+from datadog_caselinks.calls.concurrency import Progress, enumerate_async, map_concurrently
+from datadog_caselinks.calls.operations import ids_by_identity
+from datadog_caselinks.calls.resolver import Resolver
+from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
+from datadog_caselinks.values.errors import (
     BadRequestError,
     CaseLinksError,
     IncompleteListError,
@@ -23,9 +26,8 @@ from datadog_caselinks.errors import (
     PermissionDeniedError,
     ResponseTooLargeError,
 )
-from datadog_caselinks.graph.contradictions import Contradiction, find_contradictions
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.models import (
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.models import (
     Case,
     CaseKey,
     CaseLink,
@@ -40,8 +42,7 @@ from datadog_caselinks.models import (
     WantedLink,
     identity,
 )
-from datadog_caselinks.operations import ids_by_identity
-from datadog_caselinks.references import Details, Resolver, name_of, relationship_in_words
+from datadog_caselinks.values.references import Details, name_of, relationship_in_words
 
 
 @frozen

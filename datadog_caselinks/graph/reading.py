@@ -9,12 +9,12 @@ from functools import partial
 from operator import call
 from typing import Final
 
-from datadog_caselinks.concurrency import Progress, map_concurrently
-from datadog_caselinks.errors import InvalidLinkError, NotFoundError, PermissionDeniedError
+from datadog_caselinks.calls.concurrency import Progress, map_concurrently
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.models import Case, CaseLink, Entity, EntityType, Incident
-from datadog_caselinks.references import Details
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.errors import InvalidLinkError, NotFoundError, PermissionDeniedError
+from datadog_caselinks.values.models import Case, CaseLink, Entity, EntityType, Incident
+from datadog_caselinks.values.references import Details
+from datadog_caselinks.values.sites import Site
 
 # The credentials cannot access the entity, or this version does not know its type.
 _UNREADABLE: Final = (NotFoundError, PermissionDeniedError, InvalidLinkError)

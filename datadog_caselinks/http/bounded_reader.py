@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from datadog_caselinks.errors import CaseLinksError
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import MAX_BODY, Request, Response
+from datadog_caselinks.values.errors import CaseLinksError
 
 _TOTAL: Final = 100 * 2**20
 """Bytes of all bodies together, besides one long list.

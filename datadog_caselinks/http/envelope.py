@@ -13,7 +13,7 @@ from attrs import NOTHING, define, fields, has
 from cattrs.cols import is_sequence
 from cattrs.gen import make_dict_structure_fn
 
-from datadog_caselinks.models import Case, CaseLink, Entity, Incident, NewCaseLink
+from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident, NewCaseLink
 
 try:
     from cattrs.preconf.orjson import make_converter

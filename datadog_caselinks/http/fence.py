@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from aiohttp import BytesPayload
 from aiohttp.abc import AbstractStreamWriter
 
-from datadog_caselinks.errors import CaseLinksError, TransportError
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.values.errors import CaseLinksError, TransportError
 
 Check = Callable[[], Awaitable[None]]
 """Returns if a create may be sent now, and raises the :class:`CaseLinksError` that says why not."""

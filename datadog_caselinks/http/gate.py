@@ -9,11 +9,11 @@ import math
 from collections import deque
 from typing import Final, Self
 
-from datadog_caselinks.errors import CaseLinksError, RateLimitError
-from datadog_caselinks.events import report_wait
 from datadog_caselinks.http.window import SentRequest, Window
 from datadog_caselinks.isolation import log
-from datadog_caselinks.rate_limit import RateLimit, where_to_raise
+from datadog_caselinks.observation.events import report_wait
+from datadog_caselinks.values.errors import CaseLinksError, RateLimitError
+from datadog_caselinks.values.rate_limit import RateLimit, where_to_raise
 
 _logger = logging.getLogger("datadog_caselinks.gate")
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from multidict import istr
 
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.values.rate_limit import RateLimit
 
 # A larger number of seconds is a Unix timestamp: 10**8 s is three years of waiting, and as a date in 1973.
 _TIMESTAMP: Final = 1e8

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from datadog_caselinks.events import report_wait
-from datadog_caselinks.rate import Rate, RateCount
+from datadog_caselinks.observation.events import report_wait
+from datadog_caselinks.values.rate import Rate, RateCount
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from yarl import URL
 
-from datadog_caselinks.base_errors import ParameterError
-from datadog_caselinks.messages import is_in_quotes
+from datadog_caselinks.values.base_errors import ParameterError
+from datadog_caselinks.values.messages import is_in_quotes
 
 _RESERVED: Final = frozenset("/?#")
 

@@ -7,16 +7,16 @@ from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from datadog_caselinks.credentials import AuthHeaders
-from datadog_caselinks.errors import CaseLinksError, SessionError
-from datadog_caselinks.events import report_request
 from datadog_caselinks.http.gate import Bucket, Gate, Permit
 from datadog_caselinks.http.headers import retry_after
+from datadog_caselinks.http.outage import Outage, mark_as_outage
 from datadog_caselinks.http.pace import Pace
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
-from datadog_caselinks.outage import Outage, mark_as_outage
-from datadog_caselinks.rate import Rate
+from datadog_caselinks.observation.events import report_request
+from datadog_caselinks.values.credentials import AuthHeaders
+from datadog_caselinks.values.errors import CaseLinksError, SessionError
+from datadog_caselinks.values.rate import Rate
 
 _CLOSED: Final = "this client is closed: create a new one"
 

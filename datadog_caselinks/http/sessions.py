@@ -12,13 +12,13 @@ from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
 
-from datadog_caselinks.credentials import Credentials
-from datadog_caselinks.errors import ParameterError, SessionError
 from datadog_caselinks.http.compatibility import Connector, reports_resends, stop_resends
 from datadog_caselinks.http.gate import Gate
 from datadog_caselinks.http.trust import Trust, require_verifying
-from datadog_caselinks.parameters import require
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.credentials import Credentials
+from datadog_caselinks.values.errors import ParameterError, SessionError
+from datadog_caselinks.values.parameters import require
+from datadog_caselinks.values.sites import Site
 from datadog_caselinks.version import __version__
 
 

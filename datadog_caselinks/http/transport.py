@@ -15,15 +15,6 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from datadog_caselinks.credentials import AuthHeaders, Credentials
-from datadog_caselinks.errors import (
-    ConnectError,
-    ProxyAuthenticationError,
-    RequestTimeoutError,
-    StaleConnectionError,
-    TLSError,
-    TransportError,
-)
 from datadog_caselinks.http.compatibility import (
     OWN_HEADERS,
     BlindTracker,
@@ -39,9 +30,18 @@ from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.trust import Trust, require_verifying
 from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.isolation import is_interruption
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.parameters import require_seconds
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.credentials import AuthHeaders, Credentials
+from datadog_caselinks.values.errors import (
+    ConnectError,
+    ProxyAuthenticationError,
+    RequestTimeoutError,
+    StaleConnectionError,
+    TLSError,
+    TransportError,
+)
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.parameters import require_seconds
+from datadog_caselinks.values.sites import Site
 
 _CONNECT_TIMEOUT: Final = 10.0
 """Seconds to wait for a connection, as part of the timeout. After that, a new attempt is more likely to work.

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-from datadog_caselinks.base_errors import ParameterError
-from datadog_caselinks.messages import is_in_quotes, quoted
+from datadog_caselinks.values.base_errors import ParameterError
+from datadog_caselinks.values.messages import is_in_quotes, quoted
 
 _FILE: Final = "SSL_CERT_FILE"
 _DIRECTORY: Final = "SSL_CERT_DIR"

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 from attrs import evolve
 
-from datadog_caselinks.rate_limit import LONGEST_WAIT, RateLimit
+from datadog_caselinks.values.rate_limit import LONGEST_WAIT, RateLimit
 
 _PROBE_TIMEOUT: Final = 1.0
 """Seconds to wait for the response to a probe before another probe may be sent."""

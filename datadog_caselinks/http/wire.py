@@ -22,7 +22,10 @@ from uuid import UUID
 from aiohttp import Payload
 from attrs import define, evolve, field
 
-from datadog_caselinks.errors import (
+from datadog_caselinks.http import envelope
+from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
+from datadog_caselinks.isolation import log
+from datadog_caselinks.values.errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
@@ -36,11 +39,8 @@ from datadog_caselinks.errors import (
     ServerError,
     may_be_at_work,
 )
-from datadog_caselinks.http import envelope
-from datadog_caselinks.http.headers import Headers, read_rate_limit, request_id, retry_after
-from datadog_caselinks.isolation import log
-from datadog_caselinks.messages import counted, one_line, quoted
-from datadog_caselinks.models import (
+from datadog_caselinks.values.messages import counted, one_line, quoted
+from datadog_caselinks.values.models import (
     Case,
     CaseLink,
     Entity,
@@ -53,7 +53,7 @@ from datadog_caselinks.models import (
     is_uuid,
     require_known_relationship,
 )
-from datadog_caselinks.rate_limit import RateLimit, where_to_raise
+from datadog_caselinks.values.rate_limit import RateLimit, where_to_raise
 
 _logger = logging.getLogger("datadog_caselinks.wire")
 

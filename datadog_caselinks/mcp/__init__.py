@@ -3,8 +3,8 @@
 Needs the extra ``mcp``.
 """
 
-from datadog_caselinks.errors import ConfigurationError
-from datadog_caselinks.messages import needs_extra
+from datadog_caselinks.values.errors import ConfigurationError
+from datadog_caselinks.values.messages import needs_extra
 
 try:
     from datadog_caselinks.mcp.server import DEFAULT_WRITE_RATE, AgentServer

@@ -16,13 +16,13 @@ from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.isolation import log
 from datadog_caselinks.mcp.tools import MAX_ENTITIES, Tools
 from datadog_caselinks.mcp.views import error_text
 from datadog_caselinks.mcp.writes import Writes
-from datadog_caselinks.messages import one_line, quoted
-from datadog_caselinks.rate import Rate
+from datadog_caselinks.values.errors import CaseLinksError, InvalidLinkError, NotFoundError
+from datadog_caselinks.values.messages import one_line, quoted
+from datadog_caselinks.values.rate import Rate
 from datadog_caselinks.version import __version__
 
 _logger: Final = logging.getLogger(__name__)

@@ -14,16 +14,9 @@ from mcp.server.mcpserver import Context
 from pydantic import BaseModel, Field
 
 from datadog_caselinks.bulk.create_links import Failed
+from datadog_caselinks.calls.concurrency import OnProgress, Progress, map_concurrently
+from datadog_caselinks.calls.resolver import Resolver
 from datadog_caselinks.client import CaseLinksClient
-from datadog_caselinks.concurrency import OnProgress, Progress, map_concurrently
-from datadog_caselinks.errors import (
-    CaseLinksError,
-    CycleError,
-    InvalidLinkError,
-    NotFoundError,
-    ParameterError,
-    PermissionDeniedError,
-)
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.contradictions import find_contradictions
 from datadog_caselinks.graph.cycles import ACYCLIC
@@ -31,8 +24,16 @@ from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.mcp import views
 from datadog_caselinks.mcp.writes import Writes, as_asked
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import (
+from datadog_caselinks.values.errors import (
+    CaseLinksError,
+    CycleError,
+    InvalidLinkError,
+    NotFoundError,
+    ParameterError,
+    PermissionDeniedError,
+)
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import (
     CaseLink,
     Entity,
     EntityType,
@@ -45,7 +46,7 @@ from datadog_caselinks.models import (
     is_incident_number,
     named,
 )
-from datadog_caselinks.references import Details, Resolver, address_of, parse_link, parse_relationship
+from datadog_caselinks.values.references import Details, address_of, parse_link, parse_relationship
 
 T = TypeVar("T")
 

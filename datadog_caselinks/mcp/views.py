@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-from datadog_caselinks.errors import CaseLinksError
 from datadog_caselinks.graph.contradictions import Contradiction
-from datadog_caselinks.messages import one_line
-from datadog_caselinks.models import Case, CaseLink, Entity, Incident, NewCaseLink
-from datadog_caselinks.references import Details, in_words, name_of, relationship_in_words, status_of
+from datadog_caselinks.values.errors import CaseLinksError
+from datadog_caselinks.values.messages import one_line
+from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident, NewCaseLink
+from datadog_caselinks.values.references import Details, in_words, name_of, relationship_in_words, status_of
 
 MAX_TITLE: Final = 120
 """Characters of a title that are shown."""

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from datadog_caselinks.errors import CaseLinksError
 from datadog_caselinks.isolation import log
-from datadog_caselinks.messages import MAX_STORED, counted, one_line
-from datadog_caselinks.models import WantedLink, named
-from datadog_caselinks.rate import Rate, RateCount
-from datadog_caselinks.references import relationship_in_words
+from datadog_caselinks.values.errors import CaseLinksError
+from datadog_caselinks.values.messages import MAX_STORED, counted, one_line
+from datadog_caselinks.values.models import WantedLink, named
+from datadog_caselinks.values.rate import Rate, RateCount
+from datadog_caselinks.values.references import relationship_in_words
 
 _logger: Final = logging.getLogger(__name__)
 

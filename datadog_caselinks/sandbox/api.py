@@ -11,7 +11,6 @@ from urllib.parse import parse_qs
 
 from attrs import field, frozen
 
-from datadog_caselinks.credentials import ApiKeys, BearerToken
 from datadog_caselinks.sandbox.documents import (
     InvalidDocumentError,
     MalformedIdError,
@@ -39,6 +38,7 @@ from datadog_caselinks.sandbox.refusals import (
 )
 from datadog_caselinks.sandbox.store import Draft, Store, StoredCase, StoredIncident, StoredLink
 from datadog_caselinks.sandbox.variant import IncidentSearch, Variant
+from datadog_caselinks.values.credentials import ApiKeys, BearerToken
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from typing import Final, cast
 
 from attrs import define, field, frozen
 
-from datadog_caselinks.errors import ParameterError
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.parameters import is_number, require_items, require_whole_number
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.parameters import is_number, require_items, require_whole_number
 
 
 class Fault(StrEnum):

@@ -12,11 +12,11 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from datadog_caselinks.errors import ParameterError
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.parameters import is_number
 from datadog_caselinks.sandbox.api import OPERATIONS, Operation
 from datadog_caselinks.sandbox.variant import Buckets
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.parameters import is_number
 
 _BUCKET: Final = "case_links"
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from aiohttp import web
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox.exchange import Exchange
 from datadog_caselinks.sandbox.page import Page
+from datadog_caselinks.values.errors import ParameterError
 
 # Loopback only, since the sandbox's keys are public.
 _HOST: Final = "127.0.0.1"

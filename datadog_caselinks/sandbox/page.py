@@ -11,13 +11,13 @@ from typing import Any, Final, TypeAlias
 from aiohttp import web
 from attrs import asdict, frozen
 
-from datadog_caselinks.errors import CaseLinksError
 from datadog_caselinks.sandbox import openapi
 from datadog_caselinks.sandbox.api import CREDENTIALS
 from datadog_caselinks.sandbox.documents import write_json
 from datadog_caselinks.sandbox.limits import Limiter
 from datadog_caselinks.sandbox.record import Record
 from datadog_caselinks.sandbox.store import Store, StoredLink
+from datadog_caselinks.values.errors import CaseLinksError
 
 # A browser lays out this many rows without delay.
 _SHOWN: Final = 200

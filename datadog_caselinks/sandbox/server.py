@@ -15,10 +15,6 @@ from typing import Literal, Self, TypeVar
 
 from attrs import frozen
 
-from datadog_caselinks.credentials import ApiKeys, BearerToken
-from datadog_caselinks.errors import ParameterError
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.parameters import require, require_function, require_path, require_whole_number
 from datadog_caselinks.sandbox import demo
 from datadog_caselinks.sandbox.api import (
     ACCESS_TOKEN,
@@ -55,7 +51,11 @@ from datadog_caselinks.sandbox.variant import (
     UnknownCases,
     Variant,
 )
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.credentials import ApiKeys, BearerToken
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.parameters import require, require_function, require_path, require_whole_number
+from datadog_caselinks.values.sites import Site
 
 T = TypeVar("T")
 

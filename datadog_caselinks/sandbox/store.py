@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from attrs import asdict, fields_dict, frozen
 
-from datadog_caselinks.errors import ParameterError
+from datadog_caselinks.values.errors import ParameterError
 
 CaseStatus = Literal[
     "OPEN",

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 from attrs import field, frozen
 
-from datadog_caselinks.errors import ParameterError
-from datadog_caselinks.messages import quoted
-from datadog_caselinks.parameters import is_number
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.messages import quoted
+from datadog_caselinks.values.parameters import is_number
 
 Duplicates = Literal["allow", "conflict", "bad-request"]
 Buckets = Literal["shared", "separate"]

@@ -8,9 +8,9 @@ from typing import Final
 
 import aiohttp
 
+from datadog_caselinks.calls.retry import RetryPolicy
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.http.sessions import SessionManager
-from datadog_caselinks.retry import RetryPolicy
 from datadog_caselinks.sandbox import Sandbox
 
 NO_WAIT: Final = RetryPolicy(base=0, settle=0, max_wait=0)

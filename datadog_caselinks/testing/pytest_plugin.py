@@ -56,7 +56,7 @@ def caselinks_client(caselinks_sandbox: Sandbox) -> Iterator[CaseLinksClient]:
 @pytest.fixture
 def caselinks_environment(caselinks_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point ``CaseLinksClient.from_env`` and the command ``caselinks`` at ``caselinks_sandbox``."""
-    from datadog_caselinks.credentials import TOKEN_VARIABLES
+    from datadog_caselinks.values.credentials import TOKEN_VARIABLES
 
     for name in TOKEN_VARIABLES:
         monkeypatch.delenv(name, raising=False)

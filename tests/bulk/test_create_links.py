@@ -44,9 +44,9 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.bulk.journal_file import read_journal
-from datadog_caselinks.concurrency import Progress, for_each, map_concurrently
-from datadog_caselinks.errors import InvalidLinkError, JournalError
+from datadog_caselinks.calls.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.values.errors import InvalidLinkError, JournalError
 from tests.support.api import Api
 from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server, Step

@@ -32,7 +32,7 @@ from datadog_caselinks.bulk import journal_file
 from datadog_caselinks.bulk.journal import Entry, Journal
 from datadog_caselinks.bulk.journal_file import JournalRecord, read_journal
 from datadog_caselinks.bulk.journal_lock import locked
-from datadog_caselinks.errors import JournalError
+from datadog_caselinks.values.errors import JournalError
 from tests.bulk.polls import few_polls
 from tests.support.ids import case, incident, some_id
 from tests.support.strategies import new_links

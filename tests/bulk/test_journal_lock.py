@@ -22,7 +22,7 @@ from datadog_caselinks import LinkStatus, NewCaseLink
 from datadog_caselinks.bulk import journal_lock
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import read_journal
-from datadog_caselinks.errors import JournalError
+from datadog_caselinks.values.errors import JournalError
 from tests.bulk.polls import few_polls
 from tests.support.ids import case, some_id
 

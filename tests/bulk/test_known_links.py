@@ -31,8 +31,8 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
-from datadog_caselinks.models import Identity, identity
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.values.models import Identity, identity
 from tests.support.api import Api
 from tests.support.clock import Clock, hurrying
 from tests.support.ids import case, incident, some_id

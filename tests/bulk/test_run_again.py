@@ -15,8 +15,8 @@ from datadog_caselinks import CaseLinksClient, LinkStatus, Outcome, RetryPolicy,
 from datadog_caselinks.bulk import journal
 from datadog_caselinks.bulk.journal_file import Store
 from datadog_caselinks.bulk.journal_lock import locked, locked_if_free
-from datadog_caselinks.errors import JournalError
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.values.errors import JournalError
 from tests.support.ids import some_id
 from tests.support.waiting import settle, until
 

@@ -27,8 +27,8 @@ from datadog_caselinks import (
     read_journal,
 )
 from datadog_caselinks.bulk.journal import Journal
-from datadog_caselinks.references import link_in_words
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.values.references import link_in_words
 from tests.bulk.polls import few_polls
 from tests.support.api import Api
 from tests.support.ids import case, some_id

@@ -24,8 +24,8 @@ from unittest.mock import patch
 from attrs import define, field, frozen
 
 from datadog_caselinks.cli import graph, main, run
-from datadog_caselinks.credentials import TOKEN_VARIABLES
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.values.credentials import TOKEN_VARIABLES
 from tests.cli import starter
 from tests.cli.waits import waits_of
 from tests.support.waiting import MAX_SECONDS

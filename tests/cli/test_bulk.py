@@ -16,8 +16,8 @@ import pytest
 import trustme
 
 from datadog_caselinks.cli.bulk import default_concurrency
-from datadog_caselinks.rate import Rate
 from datadog_caselinks.sandbox import Fault, Sandbox
+from datadog_caselinks.values.rate import Rate
 from tests.cli.bulk import HEADER, bulk
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
 from tests.cli.waits import waiting_for_nothing

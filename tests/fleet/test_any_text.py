@@ -12,8 +12,8 @@ from datadog_caselinks import ApiKeys, CaseKey, CaseLinksClient, Relationship, R
 from datadog_caselinks.bulk.create_links import Outcome
 from datadog_caselinks.fleet import add_link_tasks, failed_links, list_runs, submit
 from datadog_caselinks.fleet.database import pool_of
-from datadog_caselinks.models import LinkReference
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.values.models import LinkReference
 from tests.fleet.work import all_done, links, made, once
 from tests.support.api import Api
 from tests.support.server import Exchange, Server

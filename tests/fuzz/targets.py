@@ -34,10 +34,10 @@ from datadog_caselinks import (
 from datadog_caselinks.bulk.journal_file import Store, Write, read_journal
 from datadog_caselinks.bulk.link_files import count_links, read_link_file
 from datadog_caselinks.bulk.link_yaml import read_rows
-from datadog_caselinks.credentials import AuthHeaders
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.headers import read_rate_limit, retry_after
-from datadog_caselinks.models import case, named
+from datadog_caselinks.values.credentials import AuthHeaders
+from datadog_caselinks.values.models import case, named
 
 KEY: Final = "secret/key+0123"
 """A text in the inputs that must not be in any message."""

@@ -31,7 +31,7 @@ from datadog_caselinks import (
     ServerError,
     Site,
 )
-from datadog_caselinks.concurrency import Progress
+from datadog_caselinks.calls.concurrency import Progress
 from datadog_caselinks.graph import reading
 from datadog_caselinks.graph.reading import read_graph
 from datadog_caselinks.sandbox import Sandbox

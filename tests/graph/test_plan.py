@@ -39,8 +39,8 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.graph.plan import compare
-from datadog_caselinks.models import identity
 from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.values.models import identity
 from tests.support.api import Api
 from tests.support.clock import Clock, in_no_time
 from tests.support.ids import case, incident, some_id

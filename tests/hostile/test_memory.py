@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, RetryPolicy
-from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
+from datadog_caselinks.values.errors import ResponseTooLargeError
 from tests.hostile.answers import OPERATIONS, endless, good
 from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server, Step, head

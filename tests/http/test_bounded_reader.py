@@ -19,11 +19,11 @@ from datadog_caselinks import (
     PermissionDeniedError,
     RetryPolicy,
 )
-from datadog_caselinks.errors import ResponseTooLargeError
+from datadog_caselinks.calls.retry import RetryBudget
 from datadog_caselinks.http import envelope
 from datadog_caselinks.http.wire import MAX_BODY, MAX_LIST
-from datadog_caselinks.models import identity
-from datadog_caselinks.retry import RetryBudget
+from datadog_caselinks.values.errors import ResponseTooLargeError
+from datadog_caselinks.values.models import identity
 from tests.support.ids import case, some_id
 from tests.support.server import Server
 from tests.support.steps import answers, link_json

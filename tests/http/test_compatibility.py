@@ -24,10 +24,10 @@ from datadog_caselinks import (
     SessionManager,
     case,
 )
-from datadog_caselinks.errors import ResponseTooLargeError
 from datadog_caselinks.http import compatibility, transport
 from datadog_caselinks.http.compatibility import BlindTracker, Decompressed, closing
 from datadog_caselinks.http.wire import MAX_LIST
+from datadog_caselinks.values.errors import ResponseTooLargeError
 from tests.support.api import Api
 from tests.support.ids import some_id
 from tests.support.needs import needs_middlewares

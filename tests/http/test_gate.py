@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from datadog_caselinks.errors import (
+from datadog_caselinks.http.gate import Gate
+from datadog_caselinks.http.headers import read_rate_limit
+from datadog_caselinks.http.window import Window
+from datadog_caselinks.values.errors import (
     CaseLinksError,
     ConnectError,
     RateLimitError,
     RequestTimeoutError,
     TransportError,
 )
-from datadog_caselinks.http.gate import Gate
-from datadog_caselinks.http.headers import read_rate_limit
-from datadog_caselinks.http.window import Window
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.values.rate_limit import RateLimit
 from tests.support.clock import Clock
 from tests.support.waiting import settle
 

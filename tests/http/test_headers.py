@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from datadog_caselinks.http.headers import read_rate_limit, request_id, retry_after
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.values.rate_limit import RateLimit
 
 NAMES = [
     "X-RateLimit-Limit",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from datadog_caselinks.http.window import SentRequest, Window
-from datadog_caselinks.rate_limit import RateLimit
+from datadog_caselinks.values.rate_limit import RateLimit
 
 GRAIN = 1.0
 """Seconds: ``Reset`` is reported in whole ones, rounded up."""

@@ -50,7 +50,7 @@ from datadog_caselinks import (
     ServerError,
 )
 from datadog_caselinks.http.wire import Response
-from datadog_caselinks.messages import quoted
+from datadog_caselinks.values.messages import quoted
 from tests.support.ids import case, incident
 from tests.support.strategies import json_values, links, new_links
 

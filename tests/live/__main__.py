@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datadog_caselinks import CaseLinksError, ConfigurationError, SessionManager
-from datadog_caselinks.credentials import credentials_from_env
-from datadog_caselinks.sites import site_from_env
+from datadog_caselinks.values.credentials import credentials_from_env
+from datadog_caselinks.values.sites import site_from_env
 from tests.live.probe import Probe
 from tests.live.questions import Finding, findings
 from tests.live.report import report

@@ -23,10 +23,10 @@ from datadog_caselinks import (
     Site,
 )
 from datadog_caselinks.client import DEFAULT_TIMEOUT
-from datadog_caselinks.credentials import Credentials
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.transport import Transport
 from datadog_caselinks.http.wire import Request, Response
+from datadog_caselinks.values.credentials import Credentials
 
 RELATIONSHIP: Final = Relationship.BLOCKS
 WRONG_KEYS: Final = ApiKeys(api_key="wrong-api-key", app_key="wrong-app-key")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, FaultRule, Sandbox
+from datadog_caselinks.values.errors import ParameterError
 
 if TYPE_CHECKING:
     from tests.sandbox.caller import Caller

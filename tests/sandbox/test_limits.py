@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import RateLimitRule, Sandbox
+from datadog_caselinks.values.errors import ParameterError
 
 if TYPE_CHECKING:
     from tests.sandbox.caller import Caller

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Sandbox, StoredIncident
 from datadog_caselinks.sandbox.query import Document, InvalidQueryError, parse_query
+from datadog_caselinks.values.errors import ParameterError
 from tests.support.ids import some_id
 
 if TYPE_CHECKING:

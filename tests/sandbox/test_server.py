@@ -18,10 +18,10 @@ import aiohttp
 import pytest
 from attrs import asdict
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, RecordedRequest, Sandbox, StoredCase
 from datadog_caselinks.sandbox.record import Record
-from datadog_caselinks.sites import Site
+from datadog_caselinks.values.errors import ParameterError
+from datadog_caselinks.values.sites import Site
 
 if TYPE_CHECKING:
     from tests.sandbox.caller import Caller

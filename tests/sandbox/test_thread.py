@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from datadog_caselinks.errors import ParameterError
 from datadog_caselinks.sandbox import Fault, RateLimitRule, Sandbox, thread
+from datadog_caselinks.values.errors import ParameterError
 from tests.support.waiting import MAX_SECONDS
 
 CASE = "bf0cbac6-4c16-4cfb-b6bf-ca5e0ec37a4f"

@@ -26,10 +26,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from datadog_caselinks import ApiKeys, BearerToken, CaseLinksError
-from datadog_caselinks.credentials import AuthHeaders
-from datadog_caselinks.events import Call
+from datadog_caselinks.observation.events import Call
 from datadog_caselinks.sandbox.api import CREDENTIALS
 from datadog_caselinks.sandbox.page import Page
+from datadog_caselinks.values.credentials import AuthHeaders
 from tests.cli import program
 
 # Shorter keys are placeholders in tests, and also occur as parts of words.

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from datadog_caselinks.errors import ConfigurationError
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.search import depth_first
-from datadog_caselinks.messages import needs_extra
-from datadog_caselinks.models import Entity
+from datadog_caselinks.values.errors import ConfigurationError
+from datadog_caselinks.values.messages import needs_extra
+from datadog_caselinks.values.models import Entity
 
 # All lengths are in pixels.
 _BETWEEN_BOXES: Final = 18.0

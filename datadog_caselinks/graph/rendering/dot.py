@@ -15,7 +15,7 @@ from datadog_caselinks.graph.rendering.words import (
     heading,
     words,
 )
-from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
+from datadog_caselinks.values.models import CaseLink, Entity, EntityType, Relationship
 
 # A shape for each type, so that types differ without colour.
 _SHAPES: Final[Mapping[str, str]] = {

@@ -24,7 +24,7 @@ from datadog_caselinks.graph.rendering.words import (
     words,
     wrapped,
 )
-from datadog_caselinks.models import CaseLink, Entity, Relationship
+from datadog_caselinks.values.models import CaseLink, Entity, Relationship
 
 Direction: TypeAlias = Literal["auto", "LR", "TB"]
 """From left to right, from top to bottom, or as fits best."""

@@ -17,7 +17,7 @@ from datadog_caselinks.graph.rendering.words import (
     is_directed,
     words,
 )
-from datadog_caselinks.models import CaseLink, Entity, EntityType
+from datadog_caselinks.values.models import CaseLink, Entity, EntityType
 
 # A shape for each type, so that types differ without colour.
 _SHAPES: Final[Mapping[str, tuple[str, str]]] = {

@@ -14,7 +14,7 @@ from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering.layout import Direction, best_layout
 from datadog_caselinks.graph.rendering.svg import STYLE, draw, legend
 from datadog_caselinks.graph.rendering.words import describe, heading, is_directed, notes, plain, words
-from datadog_caselinks.models import EntityType
+from datadog_caselinks.values.models import EntityType
 
 _FILES: Final = resources.files(__package__)
 _TEMPLATE: Final = _FILES.joinpath("page.html").read_text("utf-8")

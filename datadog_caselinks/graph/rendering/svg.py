@@ -44,7 +44,7 @@ from datadog_caselinks.graph.rendering.words import (
     words,
     wrapped,
 )
-from datadog_caselinks.models import CaseLink, Entity, EntityType, Relationship
+from datadog_caselinks.values.models import CaseLink, Entity, EntityType, Relationship
 
 STYLE: Final = resources.files(__package__).joinpath("drawing.css").read_text("utf-8")
 

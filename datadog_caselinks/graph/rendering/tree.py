@@ -11,7 +11,7 @@ from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.rendering.words import cycle_link_ids, describe, is_directed, notes, words
-from datadog_caselinks.models import CaseLink, Entity, EntityType
+from datadog_caselinks.values.models import CaseLink, Entity, EntityType
 
 
 class Style(StrEnum):

@@ -11,9 +11,9 @@ from typing import Final
 from attrs import frozen
 
 from datadog_caselinks.graph.link_graph import LinkGraph
-from datadog_caselinks.messages import counted
-from datadog_caselinks.models import CaseLink, Entity, EntityType, Incident, Relationship
-from datadog_caselinks.references import Details, name_of, status_of
+from datadog_caselinks.values.messages import counted
+from datadog_caselinks.values.models import CaseLink, Entity, EntityType, Incident, Relationship
+from datadog_caselinks.values.references import Details, name_of, status_of
 
 _STAGE_SIGNS: Final[Mapping[str, str]] = {"OPEN": "○", "IN_PROGRESS": "◐", "CLOSED": "✓"}
 """A sign for each stage."""

@@ -16,7 +16,7 @@ from datadog_caselinks.graph.rendering.words import (
     text_width,
     wrapped,
 )
-from datadog_caselinks.models import Case, Entity
+from datadog_caselinks.values.models import Case, Entity
 from tests.support.graphs import entity, graph
 
 anything = st.text(st.characters(), max_size=60)

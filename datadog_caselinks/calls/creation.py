@@ -1,0 +1,444 @@
+"""One link, without a duplicate that a lookup can prevent: what is done about each way a create can fail.
+
+The server has no idempotency key, so it cannot tell a repeated request from a second one. Each attempt ends
+in one of four states:
+
+- *created*: the response has the link.
+- *never sent*: the link does not exist, so a retry needs no lookup.
+- *rejected*: the server refused the request, so this attempt created nothing, and only a 429 is retried. An
+  equal link, which may be that of an earlier attempt, may be the reason for the refusal.
+- *ambiguous*: the server may have created the link. It is looked up among the links of its parent, and sent
+  again only if it is not there.
+
+A lookup cannot exclude that the server applies a request after the lookup, or that an equal link was created
+by another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+from attrs import define, frozen
+
+from datadog_caselinks.calls.concurrency import retrieve_error
+from datadog_caselinks.calls.operations import CANNOT_LIST, FoundLinks, Operations
+from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
+from datadog_caselinks.http import wire
+from datadog_caselinks.http.fence import FencedRequester
+from datadog_caselinks.http.requester import Requester
+from datadog_caselinks.http.wire import Request
+from datadog_caselinks.observation.events import report_reconciled
+from datadog_caselinks.values.errors import (
+    AmbiguousResultError,
+    BadRequestError,
+    CaseLinksError,
+    ConflictError,
+)
+from datadog_caselinks.values.models import CaseLink, Entity, Identity, NewCaseLink, identity
+
+_MAX_RECENT: Final = 10_000
+"""The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class CreateResult(NamedTuple):
+    """A link, and whether this call created it, as far as a lookup can tell."""
+
+    link: CaseLink
+    created: bool
+
+    @property
+    def found_by_lookup(self) -> bool:
+        """Whether ``created`` is the result of a lookup. Another process may have created the link.
+
+        The response to the create was lost, and the lookup found an equal link; or the link existed when it
+        was looked up after an earlier call or run, which may have sent it.
+        """
+        return False
+
+
+class _FoundResult(CreateResult):
+    """A link that a lookup found. It is not certain which process created it."""
+
+    __slots__ = ()
+
+    @property
+    def found_by_lookup(self) -> bool:
+        return True
+
+
+CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
+"""Creates a link or finds it."""
+
+BeforeCreate = Callable[[], Awaitable[None]]
+"""Called right before a link is created that an earlier run may have created, and a lookup did not find."""
+
+FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
+"""Returns the link that is equal to a new one, or ``None``."""
+
+
+@frozen
+class _Ambiguity:
+    """Why the link may exist, and when (in the event loop's time) a lookup can find it."""
+
+    error: CaseLinksError
+    lookup_at: float
+
+
+@define(eq=False)
+class _Creation:
+    """One call, over all of its attempts.
+
+    ``accepts_existing``: an equal link is as good as a new one. ``ambiguity``: of an attempt that no lookup
+    has resolved yet. ``may_be_ours``: an attempt was ambiguous, so an equal link that turns up may be its
+    result. ``was_ambiguous``: it was an attempt of this call.
+    """
+
+    new: NewCaseLink
+    request: Request
+    attempts: Attempts
+    accepts_existing: bool = False
+    ambiguity: _Ambiguity | None = None
+    may_be_ours: bool = False
+    was_ambiguous: bool = False
+
+
+class _RecentLinks:
+    """The recent creates and deletes of a client. A list may not show them yet.
+
+    Args:
+        seconds: How long a list may lag behind.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
+        self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
+        self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Return the time of the event loop, or a little more: never the same time twice.
+
+        The loop's own clock may not move between two calls. That of ``uvloop`` counts milliseconds.
+        """
+        self._now = max(asyncio.get_running_loop().time(), math.nextafter(self._now, math.inf))
+        return self._now
+
+    def add(self, result: CreateResult) -> None:
+        """Remember a link. If a lookup found it, only for the calls that wait for this one."""
+        now = self.now()
+        while self._results and self._results[0][1] < now - self._seconds:
+            self._results.popleft()
+        until = now + self._seconds if result.created else now
+        self._results.append((result, until))  # its identity would cost a create more than all of this
+        if self._ambiguous:
+            self._ambiguous.pop(identity(result.link), None)
+
+    def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
+        """Remember a link that may exist. From ``lookup_at`` on, or after ``seconds``, a list can show it.
+
+        A longer wait is one that the server asked of this call, and not of later ones.
+        """
+        _put(self._ambiguous, identity(new), min(lookup_at, _in_seconds(self._seconds)))
+
+    def add_deleted(self, link_id: str) -> None:
+        """Forget the link with this id."""
+        _put(self._deleted, link_id.lower(), None)
+
+    def find(self, key: Identity, called_at: float) -> CaseLink | None:
+        """Return the link, unless the call that asks began after every list shows it."""
+        while self._results:
+            result, until = self._results.popleft()
+            _put(self._links, identity(result.link), (result.link, until))
+        while self._links and next(iter(self._links.values()))[1] < called_at - self._seconds:
+            self._links.popitem(last=False)
+        link, until = self._links.get(key, (None, 0.0))
+        return link if link and until >= called_at and link.id.lower() not in self._deleted else None
+
+    def lookup_at(self, key: Identity) -> float | None:
+        """Return when a lookup can show whether the link exists, if an earlier call left that open."""
+        return self._ambiguous.get(key)
+
+
+def _put(items: OrderedDict[K, V], key: K, value: V) -> None:
+    items[key] = value
+    items.move_to_end(key)
+    if len(items) > _MAX_RECENT:
+        items.popitem(last=False)
+
+
+class Creator:
+    """Creates links through ``requester``, and looks them up through ``operations``."""
+
+    def __init__(
+        self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
+    ) -> None:
+        self._requester: Requester | FencedRequester = requester
+        self._lookup = Lookup(operations)
+        self._policy = policy
+        self._budget = budget
+        self._recent = _RecentLinks(policy.wait_after_earlier_run)
+        self._locks: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
+
+    def through(self, requester: FencedRequester) -> Creator:
+        """Return a creator that sends its creates through ``requester``, and shares everything else."""
+        other = copy.copy(self)
+        other._requester = requester
+        return other
+
+    async def create(self, new: NewCaseLink) -> CreateResult:
+        """Create the link.
+
+        Raises:
+            AmbiguousResultError: The link may exist.
+            CaseLinksError: Any other error: nothing was created, as far as the lookup can tell.
+        """
+        result = await self._create(self._begin(new))
+        self._recent.add(result)
+        return result
+
+    async def ensure(self, new: NewCaseLink, find: FindFunc | None = None) -> CreateResult:
+        """Return the link that exists, or create it. Calls for equal links run one after the other.
+
+        ``find`` looks the link up; by default the links of its parent are listed. A link that an earlier call
+        created, or may have created, is not looked up before a list can show it.
+        """
+        creation = self._begin(new)
+        creation.accepts_existing = True
+        called_at, key = self._recent.now(), identity(new)
+        async with self._locks.setdefault(key, asyncio.Lock()):  # exists while calls refer to it
+            if recent := self._recent.find(key, called_at):
+                return CreateResult(recent, created=False)
+            if (lookup_at := self._recent.lookup_at(key)) is not None:
+                return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
+            found = await (find or self._lookup.find)(new)
+            result = CreateResult(found, created=False) if found else await self._create(creation)
+            self._recent.add(result)
+            return result
+
+    async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
+        """Ensure the link, after an earlier run that may have created it just before it ended."""
+        lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
+        reason = f"an earlier run may have sent {new}"
+        return await self._resume(self._begin(new), reason, lookup_at, before_create)
+
+    def forget(self, link_id: str) -> None:
+        """Forget a link that is being deleted."""
+        self._recent.add_deleted(link_id)
+
+    async def _resume(
+        self,
+        creation: _Creation,
+        reason: str,
+        lookup_at: float,
+        before_create: BeforeCreate | None = None,
+    ) -> CreateResult:
+        self._mark_ambiguous(creation, CaseLinksError(reason), lookup_at)
+        found = await self._resolve(creation)
+        if before_create and not found:
+            await before_create()
+        result = _FoundResult(found, created=False) if found else await self._create(creation)
+        self._recent.add(result)
+        return result
+
+    def _begin(self, new: NewCaseLink) -> _Creation:
+        return _Creation(new, wire.create_request(new), Attempts(self._policy, self._budget))
+
+    async def _create(self, creation: _Creation) -> CreateResult:
+        try:
+            return await self._attempt(creation)
+        except CaseLinksError as error:
+            error.was_ambiguous |= creation.was_ambiguous
+            if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
+                raise
+            # A lookup would add to the load, or come sooner than the server said.
+            if error.during_outage or asked_wait(error) > self._policy.max_wait:
+                raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
+            last = error
+        if link := await self._resolve(creation):
+            return _FoundResult(link, created=True)
+        raise last
+
+    @with_retries
+    async def _attempt(self, creation: _Creation) -> CreateResult:
+        """Make one attempt, unless the lookup after an ambiguous one finds the link."""
+        if creation.ambiguity and (link := await self._resolve(creation)):
+            return _FoundResult(link, created=True)
+        try:
+            response = await self._requester.send(creation.request, creation.attempts.last_failure)
+            link = wire.read_link(response)
+        except (BadRequestError, ConflictError) as error:
+            existing = await self._resolve_refusal(creation, error)
+            if creation.may_be_ours:
+                return _FoundResult(existing, created=True)
+            return CreateResult(existing, created=False)
+        except asyncio.CancelledError:
+            self._recent.add_ambiguous(creation.new, _in_seconds(self._policy.wait_after_earlier_run))
+            raise
+        except CaseLinksError as error:
+            seconds = 0.0
+            is_sent = error is not creation.attempts.last_failure  # else the requester raised it again
+            if is_sent and error.may_have_been_applied:
+                seconds = self._policy.wait_before_lookup(error)
+                self._mark_ambiguous(creation, error, _in_seconds(seconds))
+                creation.was_ambiguous = True
+            raise creation.attempts.error_to_raise(error, min_wait=seconds)  # noqa: B904 - as its context
+        self._budget.give_back()
+        return CreateResult(link, created=True)
+
+    def _mark_ambiguous(self, creation: _Creation, error: CaseLinksError, lookup_at: float) -> _Ambiguity:
+        """Note that the link may exist, for this call and for later ones."""
+        creation.ambiguity = _Ambiguity(error, lookup_at)
+        creation.may_be_ours = True
+        self._recent.add_ambiguous(creation.new, lookup_at)
+        return creation.ambiguity
+
+    async def _resolve(self, creation: _Creation) -> CaseLink | None:
+        """Look the link up once it can be found; return it, or ``None`` if it was not created after all."""
+        ambiguity = creation.ambiguity
+        assert ambiguity is not None
+        await asyncio.sleep(max(0.0, ambiguity.lookup_at - _in_seconds(0.0)))
+        try:
+            link = await self._lookup.find(creation.new)
+        except CaseLinksError as error:
+            ambiguous = _ambiguous(creation, ambiguity, f", and the lookup failed: {error}")
+            ambiguous.during_outage |= error.during_outage
+            raise ambiguous from ambiguity.error
+        creation.ambiguity = None
+        if link:
+            report_reconciled()
+        return link
+
+    async def _resolve_refusal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
+        """Return the equal link that made the server refuse this one, if the call accepts it, else raise.
+
+        The API does not document whether it refuses equal links, nor with which status.
+        """
+        self._budget.give_back()  # a refusal shows that the server works
+        if creation.may_be_ours:
+            return await self._resolve_refusal_of_ours(creation, error)
+        if isinstance(error, BadRequestError) and not creation.accepts_existing:
+            raise error
+        if creation.accepts_existing:
+            await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
+        try:
+            link = await self._lookup.find(creation.new)
+        except CaseLinksError:
+            raise error from None
+        if link and creation.accepts_existing:
+            return link
+        if isinstance(error, ConflictError):
+            error.existing = link
+        raise error
+
+    async def _resolve_refusal_of_ours(
+        self, creation: _Creation, error: BadRequestError | ConflictError
+    ) -> CaseLink:
+        """Return the equal link that an earlier, ambiguous attempt may have created.
+
+        A list that lags behind may not show it, so without a link the result stays ambiguous.
+        """
+        ambiguity = self._mark_ambiguous(creation, error, _in_seconds(self._policy.settle))
+        link = await self._resolve(creation)
+        if link is None:
+            raise _ambiguous(creation, ambiguity, " by an earlier attempt") from error
+        return link
+
+
+def _in_seconds(seconds: float) -> float:
+    """Return the time of the event loop in so many seconds."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> AmbiguousResultError:
+    error = AmbiguousResultError(
+        f"{ambiguity.error}. The link may have been created{lookup}. "
+        f"List the links of {creation.new.parent} before you create it again",
+        new=creation.new,
+        reason=ambiguity.error,
+    )
+    error.during_outage = ambiguity.error.during_outage
+    return error
+
+
+class _SharedList:
+    """One list of the links of an entity, for all calls that asked before it began."""
+
+    task: asyncio.Task[FoundLinks]
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.wanted: set[Identity] = set()
+
+
+class Lookup:
+    """Finds out whether a link exists, by listing the links of its parent; many calls share one list.
+
+    Of one entity only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
+    that was requested before a link was sent cannot show it.
+    """
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._in_flight: dict[Entity, _SharedList] = {}
+        self._next: dict[Entity, _SharedList] = {}
+
+    async def find(self, new: NewCaseLink) -> CaseLink | None:
+        """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
+
+        The list begins after this call. If the parent cannot be listed, the child is. Raises as
+        :meth:`Operations.find_links`.
+        """
+        try:
+            return await self._find(new, new.parent)
+        except CANNOT_LIST as error:
+            refusal = error
+        try:
+            return await self._find(new, new.child)
+        except CANNOT_LIST:
+            raise refusal from None
+
+    async def _find(self, new: NewCaseLink, entity: Entity) -> CaseLink | None:
+        shared = self._next.get(entity)
+        if shared is None:
+            before = self._in_flight.get(entity)
+            # Registered first: an eager task factory starts the task before create_task returns.
+            shared = self._next[entity] = _SharedList()
+            shared.task = asyncio.create_task(self._list(entity, before))
+            shared.task.add_done_callback(retrieve_error)
+        shared.waiting += 1
+        shared.wanted.add(identity(new))
+        try:
+            await asyncio.wait([shared.task])  # if this call is cancelled, the list goes on for the others
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting and not shared.task.done():
+                self._forget(entity, shared)
+                shared.task.cancel()
+        return shared.task.result().get(identity(new))
+
+    async def _list(self, entity: Entity, before: _SharedList | None) -> FoundLinks:
+        if before is None:
+            await asyncio.sleep(0)  # an eager task starts at once, and would not wait for those who ask next
+        else:
+            await asyncio.wait([before.task])
+        shared = self._in_flight[entity] = self._next.pop(entity)
+        try:
+            return await self._operations.find_links(entity, shared.wanted)
+        finally:
+            self._forget(entity, shared)
+
+    def _forget(self, entity: Entity, shared: _SharedList) -> None:
+        for lists in (self._next, self._in_flight):
+            if lists.get(entity) is shared:
+                del lists[entity]

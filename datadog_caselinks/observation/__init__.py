@@ -1,0 +1,1 @@
+"""Calls as observers, traces and metrics see them."""

@@ -1,0 +1,1 @@
+"""What users pass in and get back, and how it is checked and shown: no I/O."""
