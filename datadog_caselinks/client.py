@@ -26,6 +26,7 @@ from datadog_caselinks.calls.creation import BeforeCreate, CreateFunc, CreateRes
 from datadog_caselinks.calls.operations import Operations
 from datadog_caselinks.calls.resolver import Resolver
 from datadog_caselinks.calls.retry import RetryPolicy
+from datadog_caselinks.calls.search import Search, next_offset
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.graph.plan import LinkPlan, OnFailure, PlanOutcome, apply_plan, plan_links
 from datadog_caselinks.graph.reading import read_graph
@@ -34,8 +35,7 @@ from datadog_caselinks.http.fence import Check, FencedRequester
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.sessions import SessionManager
 from datadog_caselinks.http.transport import Transport
-from datadog_caselinks.http.wire import PAGE_SIZE
-from datadog_caselinks.isolation import isolated, log
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.observation.events import Observer, OnEvent, Telemetry
 from datadog_caselinks.values.credentials import Credentials, credentials_from_env, require_credentials
 from datadog_caselinks.values.errors import InvalidLinkError, NotFoundError, ParameterError
@@ -78,10 +78,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 _FOUND_FOR: Final = 300.0
 """Seconds for which a case that was found by its key is used. A key may name another case later."""
-
-
-_MAX_REPEATED: Final = 10
-"""Pages in a row without anything new that end a search. New cases or incidents may shift some pages."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -495,6 +491,17 @@ class CaseLinksClient:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links
 
+    async def find_links(self, wanted: WantedLink) -> list[CaseLink]:
+        """Find the links that are equal to ``wanted``: the same relationship between the same entities.
+
+        ``RELATES_TO`` links are equal in either direction. The links of the parent are listed. The result is
+        empty if the link does not exist, and has several links if it was created more than once.
+        """
+        if not isinstance(wanted, NewCaseLink):
+            wanted = await self._resolver.link(wanted)
+        links = await self.list_links(wanted.parent)
+        return [link for link in links if identity(link) == identity(wanted)]
+
     async def read_graph(
         self,
         *roots: Reference | str,
@@ -561,8 +568,7 @@ class CaseLinksClient:
             await self._operations.delete_link(link_id)
 
     async def _delete_equal(self, wanted: WantedLink) -> None:
-        new = await self._resolver.link(wanted)
-        equal = [link for link in await self.list_links(new.parent) if identity(link) == identity(new)]
+        equal = await self.find_links(wanted)
         if not equal:
             raise NotFoundError(f"cannot delete {wanted}: it does not exist", status=404)
         for link in equal:
@@ -600,24 +606,16 @@ class CaseLinksClient:
             BadRequestError: The server does not understand the query.
         """
         _require_query(query)
-        seen = set[str]()
-        page, repeated = 1, 0
+        search = Search[Case]("case", query)
+        page = 1
         while True:
             with self._observer.call("search_cases", query) as call:
                 (cases, skipped, _), _, last = await self._operations.search_cases(query, page)
                 call.result = cases
-            repeated += 1
-            for case in cases:
-                if case.id not in seen:
-                    repeated = 0
-                    seen.add(case.id)
-                    yield case
+            for case in search.new_on(cases):
+                yield case
             is_last = page >= last if last and last > 0 else not (cases or skipped)
-            if is_last:
-                return
-            if repeated == _MAX_REPEATED:  # a server that ignores the number of the page has no last one
-                message = "the search for %s ends: %d pages in a row have no new case"
-                log(_logger, logging.WARNING, message, quoted(query), repeated)
+            if is_last or search.repeats_itself():
                 return
             page += 1
 
@@ -651,26 +649,17 @@ class CaseLinksClient:
             PermissionDeniedError: These credentials lack the permission ``incident_read``.
         """
         _require_query(query)
-        seen = set[str]()
-        offset, repeated = 0, 0
-        while True:
+        search = Search[Incident]("incident", query)
+        offset: int | None = 0
+        while offset is not None:
             with self._observer.call("search_incidents", query) as call:
-                (incidents, skipped, _), total = await self._operations.search_incidents(query, offset)
+                page = await self._operations.search_incidents(query, offset)
+                (incidents, _, _), _ = page
                 call.result = incidents
-            repeated += 1
-            for incident in incidents:
-                if incident.id not in seen:
-                    repeated = 0
-                    seen.add(incident.id)
-                    yield incident
-            size = len(incidents) + skipped
-            offset += size or PAGE_SIZE
-            has_more = bool(size) if total is None else offset < total
-            if not (has_more or size >= PAGE_SIZE):  # a full page may be followed by another one
-                return
-            if repeated == _MAX_REPEATED:
-                message = "the search for %s ends: %d pages in a row have no new incident"
-                log(_logger, logging.WARNING, message, quoted(query), repeated)
+            for incident in search.new_on(incidents):
+                yield incident
+            offset = next_offset(page, offset)
+            if offset is not None and search.repeats_itself():
                 return
 
     def resolver(self) -> Resolver:

@@ -171,6 +171,24 @@ class TestEachCall:
         ]
 
 
+class TestFind:
+    @pytest.mark.parametrize(
+        "wanted", [LINK, case(UUID_6).causes(case(UUID_5)), case("SHOP-6").causes(case(UUID_5))]
+    )
+    async def test_by_the_ends(self, wanted: WantedLink, client: CaseLinksClient) -> None:
+        """``find_links`` returns every link with these ends and this relationship, and no other."""
+        assert await client.find_links(wanted) == []
+        links = [await client.create_link(LINK) for _ in range(2)]
+        await client.create_link(case("SHOP-6").blocks(case("SHOP-5")))
+        await client.create_link(case("SHOP-5").causes(case("SHOP-6")))
+        assert await client.find_links(wanted) == links
+
+    async def test_a_link_without_a_direction(self, client: CaseLinksClient) -> None:
+        """``find_links`` finds ``RELATES_TO`` from either end."""
+        link = await client.create_link(case("SHOP-6").relates_to(case("SHOP-5")))
+        assert await client.find_links(case("SHOP-5").relates_to(case("SHOP-6"))) == [link]
+
+
 class TestDelete:
     @pytest.mark.parametrize(
         "by", [LINK, case(UUID_6).causes(case(UUID_5)), case("SHOP-6").causes(case(UUID_5))]
@@ -220,6 +238,7 @@ CALLS: dict[str, Callable[[CaseLinksClient], Awaitable[object]]] = {
     "create_link": lambda client: client.create_link(case("SHOP-6").causes(case("SHOP-99"))),
     "ensure_link": lambda client: client.ensure_link(case("SHOP-6").causes(case("SHOP-99"))),
     "list_links": lambda client: client.list_links(case("SHOP-99")),
+    "find_links": lambda client: client.find_links(case("SHOP-6").causes(case("SHOP-99"))),
     "delete_link": lambda client: client.delete_link(case("SHOP-99").causes(case("SHOP-6"))),
     "read_graph": lambda client: client.read_graph(case("SHOP-99")),
 }

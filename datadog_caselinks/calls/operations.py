@@ -10,6 +10,7 @@ from uuid import UUID
 from attrs import frozen
 
 from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, with_retries
+from datadog_caselinks.calls.search import next_offset
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.bounded_reader import BoundedReader
 from datadog_caselinks.http.envelope import CasePage, IncidentPage
@@ -204,19 +205,19 @@ class Operations:
         offset = 0
         for _ in range(_MAX_PAGES):
             request = wire.incident_search_request(number, query, offset)
-            (incidents, skipped, _), total = await self._fetch(request, wire.read_incidents, self._attempts())
+            page = await self._fetch(request, wire.read_incidents, self._attempts())
+            (incidents, _, _), _ = page
             found |= {each.id: each for each in incidents if each.has_number(number)}
-            size = len(incidents) + skipped
-            del incidents  # they may echo the keys, and tracebacks show local variables
+            following = next_offset(page, offset)
+            del page, incidents  # they may echo the keys, and tracebacks show local variables
             if (count := len(found)) > 1:
                 del found  # as above
                 raise MalformedResponseError(
                     f"cannot {request.action}: {count} incidents have this number", body=""
                 )
-            offset += size or wire.PAGE_SIZE
-            has_more = bool(size) if total is None else offset < total
-            if not (has_more or size >= wire.PAGE_SIZE):  # a full page may be followed by another one
+            if following is None:
                 break
+            offset = following
         else:
             if not found:
                 message = "the search for incident %s ends after %d pages, although there may be more"

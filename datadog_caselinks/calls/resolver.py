@@ -7,9 +7,10 @@ import copy
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from datadog_caselinks.calls.concurrency import Progress, map_concurrently
 from datadog_caselinks.isolation import log
 from datadog_caselinks.values.errors import (
     BadRequestError,
@@ -41,6 +42,9 @@ _logger = logging.getLogger(__name__)
 
 _UNSTABLE: Final = (BadRequestError, MalformedResponseError, ServerError)
 """Failures of requests about incidents, an unstable part of the API, that must not hide the links."""
+
+_CONCURRENCY: Final = 20
+"""How many entities of :meth:`Resolver.all_details` are looked up at once."""
 
 _LookUp = Callable[[str], Awaitable[Details | NotFoundError]]
 
@@ -175,6 +179,13 @@ class Resolver:
             elif isinstance(error, _UNSTABLE):
                 raise
         return None
+
+    async def all_details(self, entities: Iterable[Entity]) -> dict[Entity, Details]:
+        """Return the details of ``entities``, as :meth:`details` does, without those that are not known."""
+        found = await map_concurrently(
+            self.details, list(dict.fromkeys(entities)), concurrency=_CONCURRENCY, progress=Progress(None)
+        )
+        return {entity: details for entity, details in found.items() if details}
 
     def _warn(self, error: CaseLinksError) -> None:
         if not self._has_warned:

@@ -7,7 +7,6 @@ import contextlib
 import click
 
 from datadog_caselinks.calls.resolver import Resolver
-from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.link import show_links
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -15,7 +14,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_cases, draw_fields
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.values.messages import counted, quoted
-from datadog_caselinks.values.models import Case, Entity, EntityType
+from datadog_caselinks.values.models import Case, Entity, EntityType, ends_of
 from datadog_caselinks.values.references import Details, address_of, name_of, status_of
 
 
@@ -99,7 +98,7 @@ def show(entity: str, settings: Settings) -> None:
             found = await resolver.entity(entity)
             known = await _details(resolver, found)
             links = await client.list_links(found)
-            details = await find_details(resolver, links)
+            details = await resolver.all_details(ends_of(links))
         if known:
             details[found] = known
         address = address_of(known, client.site) if known else None

@@ -12,7 +12,6 @@ import click
 from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.calls.concurrency import for_each
 from datadog_caselinks.cli.again import to_continue, to_show_ids
-from datadog_caselinks.cli.cases import find_details
 from datadog_caselinks.cli.files import open_input
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, error_record, is_for_people, link_record, records
@@ -23,7 +22,7 @@ from datadog_caselinks.cli.table import draw_links
 from datadog_caselinks.client import DEFAULT_CONCURRENCY, CaseLinksClient
 from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError, ParameterError
 from datadog_caselinks.values.messages import counted, quoted
-from datadog_caselinks.values.models import CaseLink, Entity, Relationship, dash_hint, identity, is_uuid
+from datadog_caselinks.values.models import CaseLink, Entity, Relationship, dash_hint, ends_of, is_uuid
 from datadog_caselinks.values.references import (
     Details,
     name_of,
@@ -87,7 +86,7 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
             else:
                 link, is_new = await client.create_link(new), True
             screen.note("Created." if is_new else "Already linked.")
-            cases = await find_details(resolver, [link])
+            cases = await resolver.all_details(ends_of([link]))
             # A single link is one JSON object, not a list.
             output = "jsonl" if settings.output == "json" else settings.output
             show_links(screen, output, [link], cases, new.parent, has_ids=True, created=is_new)
@@ -131,7 +130,7 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
             found = await client.list_links(around, relationship=kind)
             if is_from_child and kind != Relationship.RELATES_TO:
                 found = [link for link in found if link.child == around]
-            cases = {} if ids else await find_details(resolver, found)
+            cases = {} if ids else await resolver.all_details(ends_of(found))
             show_links(screen, settings.output, found, cases, around, has_ids=ids)
         if not found:
             screen.note(f"{entity} has no such links." if relationship else f"{entity} has no links.")
@@ -159,7 +158,7 @@ def delete(context: click.Context, links: Sequence[str], settings: Settings) -> 
         nonlocal ids
         async with open_client(settings) as client:
             if is_by_ends:
-                ids = await _ids_between(client, *links)
+                ids = [link.id for link in await client.find_links(parse_link(*links, site=client.site))]
             with records(screen, settings.output) as writer:
                 return await _delete(client, ids, screen, writer)
 
@@ -240,13 +239,6 @@ def _id(text: str, place: str = "") -> str:
     raise ParameterError(
         f"nothing was deleted: {place}{quoted(text)} is not the id of a link{dash_hint(text) or f': {hint}'}"
     )
-
-
-async def _ids_between(client: CaseLinksClient, parent: str, relationship: str, child: str) -> list[str]:
-    """Return the ids of the links that are equal to this one."""
-    wanted = await client.resolver().link(parse_link(parent, relationship, child, site=client.site))
-    found = await client.list_links(wanted.parent)
-    return [link.id for link in found if identity(link) == identity(wanted)]
 
 
 def show_links(

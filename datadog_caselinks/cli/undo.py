@@ -12,7 +12,6 @@ from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.undo import Undo
 from datadog_caselinks.cli.again import longer_wait, to_continue
-from datadog_caselinks.cli.cases import ends_of, find_details
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Known, Records, error_record, label, link_record, records
@@ -21,7 +20,7 @@ from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.values.errors import CaseLinksError, ParameterError
 from datadog_caselinks.values.messages import counted
-from datadog_caselinks.values.models import CaseLink
+from datadog_caselinks.values.models import CaseLink, ends_of
 from datadog_caselinks.values.references import name_of, relationship_in_words
 
 _MAX_CASES: Final = 100
@@ -64,7 +63,7 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
         async with open_client(settings) as client, client.undo(file) as undo:
             cases: Known = {}
             if len(ends_of(undo.links)) <= _MAX_CASES:
-                cases = await find_details(client.resolver(), undo.links)
+                cases = await client.resolver().all_details(ends_of(undo.links))
             if dry_run or settings.output == "table":
                 _show(screen, settings, undo, cases)
             elif not yes:  # standard output has only the outcomes

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from datadog_caselinks.calls.resolver import Resolver
-from datadog_caselinks.cli.cases import ends_of, get_details
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.graph.contradictions import ContradictionKind
 from datadog_caselinks.graph.plan import LinkPlan
 from datadog_caselinks.values.messages import one_line
-from datadog_caselinks.values.models import Entity
+from datadog_caselinks.values.models import Entity, ends_of
 from datadog_caselinks.values.references import name_of
 
 _MAX_SHOWN: Final = 10
@@ -30,7 +29,7 @@ async def show_warnings(screen: Screen, resolver: Resolver, planned: LinkPlan) -
     groups = {kind: [each for each in planned.warnings if each.kind is kind] for kind in ContradictionKind}
     ends = ends_of(link for group in groups.values() for each in group[:_MAX_SHOWN] for link in each.links)
     unnamed = [end for end in ends if end not in planned.details]
-    known = {**planned.details, **await get_details(resolver, unnamed[:_MAX_LOOKUPS])}
+    known = {**planned.details, **await resolver.all_details(unnamed[:_MAX_LOOKUPS])}
 
     def name(entity: Entity) -> str:
         return one_line(name_of(entity, known))

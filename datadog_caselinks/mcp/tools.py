@@ -302,7 +302,7 @@ class Tools:
             [*plan.create, *ahead], name=named, about=lambda link: identity(link) in created
         )
         ends = [end for each in contradictions for link in each.links for end in (link.parent, link.child)]
-        known = await _details_of(self._client.resolver(), ends)
+        known = await self._client.resolver().all_details(ends)
         return views.Plan(
             would_create=[views.sentence(link, plan.details) for link in plan.create],
             already_linked=[views.sentence(link, plan.details) for link in plan.keep],
@@ -378,12 +378,8 @@ class Tools:
         A deleted link can be created again with link. Ask the user first, unless they asked for it.
         """
         wanted = parse_link(entity, relationship, other, site=self._client.site)
-        new = await self._client.resolver().link(wanted)
-        equal = [
-            link.id
-            for link in await self._client.list_links(new.parent)
-            if identity(link) == identity(new) and link_id in (None, link.id)
-        ]
+        found = await self._client.find_links(wanted)
+        equal = [link.id for link in found if link_id in (None, link.id)]
         # Each is a write. If there is none, the agent asked for one nevertheless.
         with self._writes.asked("unlink", [wanted] * max(len(equal), 1)) as report:
             deleted: list[str] = []
@@ -465,7 +461,7 @@ class Tools:
         following = [each for each in links if cursor is None or _position(each) > cursor]
         page = following[:limit]
         others = dict.fromkeys(end for each in page for end in (each.parent, each.child))
-        known = await _details_of(resolver, [entity, *others])
+        known = await resolver.all_details([entity, *others])
         return views.LinksPage(
             entity=views.named_by(entity, known),
             total=len(links),
@@ -606,13 +602,6 @@ async def _required_details(resolver: Resolver, entity: Entity) -> Details | Non
     if entity.type == EntityType.CASE:
         return await resolver.case(entity)
     return await resolver.incident(entity) if entity.type == EntityType.INCIDENT else None
-
-
-async def _details_of(resolver: Resolver, entities: Sequence[Entity]) -> dict[Entity, Details]:
-    found = await map_concurrently(
-        resolver.details, list(dict.fromkeys(entities)), concurrency=_CONCURRENCY, progress=Progress(None)
-    )
-    return {entity: details for entity, details in found.items() if details}
 
 
 def _in_two_parts(on_progress: OnProgress) -> tuple[OnProgress, OnProgress]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, overload
 from uuid import UUID
@@ -598,3 +599,8 @@ def identity(link: NewCaseLink | CaseLink) -> Identity:
     if link.relationship == Relationship.RELATES_TO and (child.type, child.id) < (parent.type, parent.id):
         parent, child = child, parent
     return parent, link.relationship, child
+
+
+def ends_of(links: Iterable[NewCaseLink | CaseLink]) -> list[Entity]:
+    """Return each parent and child of ``links`` once."""
+    return list(dict.fromkeys(end for link in links for end in (link.parent, link.child)))

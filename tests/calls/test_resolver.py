@@ -7,6 +7,7 @@ import gc
 import json
 import weakref
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import pytest
 
@@ -29,6 +30,7 @@ from datadog_caselinks import (
     Site,
     case,
     incident,
+    page,
     parse_link,
 )
 from datadog_caselinks.calls import resolver
@@ -271,6 +273,14 @@ class TestAskingOnce:
         async with CaseLinksClient(sandbox.site, sandbox.credentials, retry=at_once) as links:
             with pytest.raises(ServerError, match="cannot get case SHOP-1: 503"):
                 await links.resolver().entity("SHOP-1")
+
+
+async def test_the_details_of_several_entities(sandbox: Sandbox, client: CaseLinksClient) -> None:
+    """``all_details`` requests each entity once, and leaves out those that cannot have details."""
+    known, missing = case(UUID(some_id(1))), case(UUID(some_id(99)))
+    details = await client.resolver().all_details([known, page(some_id(2)), missing, known])
+    assert {entity: found.key for entity, found in details.items()} == {known: "SHOP-1"}
+    assert sorted(asked(sandbox)) == [known.id, missing.id]
 
 
 class TestMemory:
