@@ -7,7 +7,7 @@ from typing import Final
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.link_graph import LinkGraph
 from datadog_caselinks.sandbox.store import Store, StoredLink
-from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident
+from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident, ends_of
 
 _DEPTH: Final = 3
 _MAX_ENTITIES: Final = 120
@@ -28,7 +28,7 @@ def draw(store: Store, entity_type: str, entity_id: str) -> str:
         around = {
             link.id: _link(link) for entity in nearest for link in store.around(entity.type, entity.id, None)
         }
-        ends = dict.fromkeys(end for link in around.values() for end in (link.parent, link.child))
+        ends = ends_of(around.values())
         found = [end for end in ends if end not in seen]
         nearest = found[: _MAX_ENTITIES - len(seen)]
         left_out = len(found) - len(nearest)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from datadog_caselinks.graph.search import depth_first
-from datadog_caselinks.values.models import CaseLink, Entity, NewCaseLink, Relationship
+from datadog_caselinks.values.models import CaseLink, Entity, NewCaseLink, Relationship, ends_of
 
 ACYCLIC: Final = (
     Relationship.BLOCKS,
@@ -70,7 +70,7 @@ def _groups(links: list[L]) -> dict[Entity, int]:
     for link in links:
         children[link.parent].append(link.child)
         parents[link.child].append(link.parent)
-    entities = dict.fromkeys(end for link in links for end in (link.parent, link.child))
+    entities = ends_of(links)
     postorder = [entity for tree in depth_first(entities, children) for entity in tree]
     groups = depth_first(reversed(postorder), parents)
     return {entity: number for number, group in enumerate(groups) for entity in group}

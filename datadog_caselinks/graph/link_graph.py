@@ -21,6 +21,7 @@ from datadog_caselinks.values.models import (
     Incident,
     IncidentNumber,
     Relationship,
+    ends_of,
     require_known_relationship,
 )
 from datadog_caselinks.values.references import Details, address_of, name_of, parse_reference
@@ -164,7 +165,7 @@ class LinkGraph:
             path = " -> ".join(name_of(end, self.details) for end in ends)
             raise CycleError(f"cannot order by {relationship}: the links form a cycle: {path}", links=cycle)
         links = self._links_of(relationship)
-        linked = {end for link in links for end in (link.parent, link.child)}
+        linked = set(ends_of(links))
         # Adding all entities first, in their order, makes the sorter keep that order where links allow it.
         sorter = TopologicalSorter({entity: () for entity in self.entities if entity in linked})
         for link in links:

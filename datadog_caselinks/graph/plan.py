@@ -40,6 +40,7 @@ from datadog_caselinks.values.models import (
     NewCaseLink,
     Relationship,
     WantedLink,
+    ends_of,
     identity,
 )
 from datadog_caselinks.values.references import Details, name_of, relationship_in_words
@@ -165,7 +166,7 @@ async def plan_links(
     if unlisted:  # their links are found at the other end
         prune = False
         at_other_end = [link for link in links.values() if unlisted.keys() & {link.parent, link.child}]
-        lists |= await list_all([entity for entity in _ends(at_other_end) if entity not in lists])
+        lists |= await list_all([entity for entity in ends_of(at_other_end) if entity not in lists])
         for link in at_other_end:
             if link.parent in unlisted and link.child in unlisted:
                 raise unlisted[link.parent]
@@ -200,7 +201,7 @@ def compare(
     # Of equal links, keep the one with the smallest id. The order of a list is not documented, so keeping the
     # first could make two people who prune at the same time delete both links.
     keep = {each: min(equal[each], key=_id) for each in new if each in equal}
-    entities = _ends(new.values())
+    entities = frozenset(ends_of(new.values()))
     delete = {
         link.id: link
         for each, links in equal.items()
@@ -293,7 +294,7 @@ def _checked(link: WantedLink) -> WantedLink:
 def _entities_to_list(wanted: Sequence[NewCaseLink], *, prune: bool) -> list[Entity]:
     """Return entities whose lists show whether each wanted link exists: one end of each link is enough."""
     if prune:
-        return list(_ends(wanted))
+        return ends_of(wanted)
     degree = Counter(end for link in wanted for end in (link.parent, link.child))
     listed: dict[Entity, None] = {}
     for link in wanted:
@@ -303,11 +304,7 @@ def _entities_to_list(wanted: Sequence[NewCaseLink], *, prune: bool) -> list[Ent
     return list(listed)
 
 
-def _ends(links: Iterable[NewCaseLink]) -> dict[Entity, None]:
-    return dict.fromkeys(end for link in links for end in (link.parent, link.child))
-
-
-def _could_be_wanted(link: CaseLink, entities: Mapping[Entity, None]) -> bool:
+def _could_be_wanted(link: CaseLink, entities: frozenset[Entity]) -> bool:
     """Return whether ``link`` could be wanted: its relationship is known and both ends are ``entities``."""
     return isinstance(link.relationship, Relationship) and link.parent in entities and link.child in entities
 

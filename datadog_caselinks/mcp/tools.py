@@ -41,6 +41,7 @@ from datadog_caselinks.values.models import (
     NewCaseLink,
     Relationship,
     WantedLink,
+    ends_of,
     identity,
     is_case_key,
     is_incident_number,
@@ -460,8 +461,7 @@ class Tools:
         )
         following = [each for each in links if cursor is None or _position(each) > cursor]
         page = following[:limit]
-        others = dict.fromkeys(end for each in page for end in (each.parent, each.child))
-        known = await resolver.all_details([entity, *others])
+        known = await resolver.all_details([entity, *ends_of(page)])
         return views.LinksPage(
             entity=views.named_by(entity, known),
             total=len(links),
