@@ -17,7 +17,6 @@ from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link
 from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
-from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import (
     Records,
     error_record,
@@ -26,9 +25,15 @@ from datadog_caselinks.cli.records import (
     link_record,
     records,
 )
-from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
+from datadog_caselinks.cli.run import (
+    Settings,
+    logging_to,
+    open_client,
+    reporting_early_end,
+    run,
+    with_settings,
+)
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.cli.table import Change, draw_changes
 from datadog_caselinks.cli.warnings import show_warnings
 from datadog_caselinks.client import CaseLinksClient
@@ -129,19 +134,8 @@ def plan(
                 screen.note("Nothing was changed.")
                 application.is_declined = True
 
-    with logging_to(screen, settings):
-        try:
-            run(work())
-        except RunInterruptedError:
-            application.report_early_end()
-            raise
-        except (CaseLinksError, OutputError) as error:
-            if not application.has_begun:
-                raise
-            application.report_early_end()
-            raise click.ClickException(str(error)) from error
-        finally:
-            screen.close()
+    with logging_to(screen, settings), reporting_early_end(screen, application):
+        run(work())
     context.exit(application.exit_status)
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import FrameType
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 import click
 from attrs import frozen
@@ -22,9 +22,10 @@ from datadog_caselinks.cli.again import longer_wait
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.proxies import proxy_for
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
+from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
 from datadog_caselinks.sandbox import Sandbox
-from datadog_caselinks.values.errors import RateLimitError
+from datadog_caselinks.values.errors import CaseLinksError, RateLimitError
 from datadog_caselinks.values.rate import Rate
 from datadog_caselinks.values.sites import Site, site_from_env
 
@@ -175,6 +176,34 @@ def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class Changes(Protocol):
+    """Links that a command deletes or creates, one after the other."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any may have changed."""
+
+    def report_early_end(self) -> None:
+        """Say which did not change, and how to go on."""
+
+
+@contextlib.contextmanager
+def reporting_early_end(screen: Screen, changes: Changes) -> Iterator[None]:
+    """Report how far the command has come if a signal or an error ends it, and close the screen."""
+    try:
+        yield
+    except RunInterruptedError:
+        changes.report_early_end()
+        raise
+    except (CaseLinksError, OutputError) as error:
+        if not changes.has_begun:
+            raise
+        changes.report_early_end()
+        raise click.ClickException(str(error)) from error
+    finally:
+        screen.close()
 
 
 def run(

@@ -13,11 +13,16 @@ from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.undo import Undo
 from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
-from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Known, Records, error_record, label, link_record, records
-from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
+from datadog_caselinks.cli.run import (
+    Settings,
+    logging_to,
+    open_client,
+    reporting_early_end,
+    run,
+    with_settings,
+)
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.values.errors import CaseLinksError, ParameterError
 from datadog_caselinks.values.messages import counted
 from datadog_caselinks.values.models import CaseLink, ends_of
@@ -82,19 +87,8 @@ def undo(context: click.Context, file: str, dry_run: bool, yes: bool, settings: 
             if not (dry_run or deletion.is_declined):
                 await deletion.delete(undo, cases)
 
-    with logging_to(screen, settings):
-        try:
-            run(work())
-        except RunInterruptedError:
-            deletion.report_early_end()
-            raise
-        except (CaseLinksError, OutputError) as error:
-            if not deletion.has_begun:
-                raise
-            deletion.report_early_end()
-            raise click.ClickException(str(error)) from error
-        finally:
-            screen.close()
+    with logging_to(screen, settings), reporting_early_end(screen, deletion):
+        run(work())
     context.exit(deletion.exit_status)
 
 
