@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from datadog_caselinks import public
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +22,20 @@ NAMED = set(re.findall(r"^\.\. auto(?:class|data|function):: (?:\w+\.)*(\w+)$", 
 def test_each_public_name_is_there() -> None:
     """Each public name is on the reference page."""
     assert {name for name in vars(public) if name[0].isalpha()} <= NAMED
+
+
+@pytest.mark.parametrize("name", re.findall(r"^\.\. autodata:: (.+)$", PAGE, re.MULTILINE))
+def test_each_alias_is_named_with_its_module(name: str) -> None:
+    """An alias has its docstring in its module only; by another name the page would show that of its type."""
+    module, _, alias = name.rpartition(".")
+    source = ast.parse(ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text())
+    assert alias in {
+        target.id
+        for statement, docstring in pairwise(source.body)
+        if isinstance(docstring, ast.Expr)
+        for target in getattr(statement, "targets", [getattr(statement, "target", None)])
+        if isinstance(target, ast.Name)
+    }
 
 
 def attribute_docstrings(module: ast.Module) -> Iterator[str]:
