@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import threading
@@ -69,6 +70,7 @@ settings.register_profile(
 settings.load_profile("few")
 
 
+@functools.cache
 def folder_marker(path: Path) -> str | None:
     """Return the marker of all tests in a file or folder, if it has one."""
     if ROOT not in path.parents:
