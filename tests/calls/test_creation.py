@@ -1209,6 +1209,19 @@ class TestEnsure:
             assert (await in_no_time(clock, links.ensure_link(NEW))).created
             assert clock.time() - before < 10
 
+    async def test_after_a_call_whose_lookup_failed(self, keys: ApiKeys, clock: Clock) -> None:
+        """``ensure_link`` cannot decide as long as the lookup fails: the result stays ambiguous."""
+        policy = RetryPolicy(budget=0)
+        async with (
+            Server(answers(500), answers(403)) as server,
+            CaseLinksClient(server.url, keys, retry=policy) as links,
+        ):
+            with pytest.raises(AmbiguousResultError):
+                await in_no_time(clock, links.create_link(NEW))
+            with pytest.raises(AmbiguousResultError, match=f"an earlier call may have sent {NEW}"):
+                await in_no_time(clock, links.ensure_link(NEW))
+        assert server.methods.count("POST") == 1
+
     async def test_after_a_cancelled_call(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
         """``ensure_link`` waits before it looks up a link that a cancelled call may have sent."""
         hold = Held(api)
@@ -1241,15 +1254,20 @@ class TestEnsure:
 
     @pytest.mark.parametrize("call", ["create", "ensure"])
     async def test_it_keeps_no_link_for_long(self, call: str, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """A client does not keep the links that every list shows by now."""
+        """A client keeps the links that a list may not show yet, and no older ones."""
+        others = [case(some_id(1)).blocks(case(some_id(number))) for number in (3, 4, 5)]
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             run = links.create_link if call == "create" else links.ensure_link
             first = weakref.ref(await links.create_link(NEW))
-            await run(case(some_id(1)).blocks(case(some_id(3))))
+            await run(others[0])
             clock.advance(60)
-            await run(case(some_id(1)).blocks(case(some_id(4))))
+            await links.create_link(others[1])
+            await run(others[2])
             gc.collect()
             assert first() is None
+            before = len(server.seen)
+            assert not (await links.ensure_link(others[1])).created
+            assert len(server.seen) == before
 
     async def test_other_calls_do_not_wait(self, api: Api, keys: ApiKeys) -> None:
         """Only equal ``ensure_link`` calls wait for each other; others of one parent share a list."""

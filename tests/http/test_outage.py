@@ -390,6 +390,17 @@ class TestState:
             mark_as_outage(error)
         assert str(error) == "refused. No further retries: most recent requests have failed"
 
+    async def test_a_success_in_between(self) -> None:
+        """Only failures in a row begin an outage: after a success, as many are needed as at first."""
+        outage = Outage(1.0, 1.0, 100.0)
+        for _ in range(2):
+            outage.on_success()
+            for _ in range(9):
+                outage.on_failure(TransportError("gone"), is_connected=True)
+            assert not outage.is_on
+        outage.on_failure(TransportError("gone"), is_connected=True)
+        assert outage.is_on
+
     async def test_a_probe_is_postponed(self, clock: Clock) -> None:
         """A failure with a Retry-After postpones the probe that was due earlier."""
         outage = Outage(1.0, 1.0, 100.0, uniform=lambda _, longest: longest)
