@@ -1193,7 +1193,8 @@ class TestEnsure:
                 await (links.ensure_link(NEW) if call == "ensure" else links.create_link(NEW))
             link, created = await in_no_time(clock, links.ensure_link(NEW))
             assert (link.id, created) == ("link-0", False)
-            assert (await links.ensure_link(NEW)).link == link
+            again = await links.ensure_link(NEW)
+            assert (again.link, again.found_by_lookup) == (link, False)  # nothing is open any more
         assert (len(api.links), server.methods.count("POST")) == (1, 1)
 
     async def test_after_a_call_that_was_asked_to_wait_too_long(self, clock: Clock) -> None:
