@@ -17,10 +17,11 @@ by another process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -41,6 +42,9 @@ from datadog_caselinks.values.errors import (
     ConflictError,
 )
 from datadog_caselinks.values.models import CaseLink, Entity, Identity, NewCaseLink, identity
+
+MAX_LIST_AGE: Final = 300.0
+"""Seconds for which a run uses a list. A link that another process creates in that time is not seen."""
 
 _MAX_RECENT: Final = 10_000
 """The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
@@ -82,7 +86,7 @@ BeforeCreate = Callable[[], Awaitable[None]]
 """Called right before a link is created that an earlier run may have created, and a lookup did not find."""
 
 FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
-"""Returns the link that is equal to a new one, or ``None``."""
+"""Returns the link that is equal to a new one, or ``None``. The list that shows it may be old."""
 
 
 @frozen
@@ -120,10 +124,11 @@ class _RecentLinks:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._kept = seconds + MAX_LIST_AGE
         self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, bool] = OrderedDict()  # whether the server confirmed it
         self._now = 0.0
 
     def now(self) -> float:
@@ -137,7 +142,7 @@ class _RecentLinks:
     def add(self, result: CreateResult) -> None:
         """Remember a link. If a lookup found it, only for the calls that wait for this one."""
         now = self.now()
-        while self._results and self._results[0][1] < now - self._seconds:
+        while self._results and self._results[0][1] < now - self._kept:
             self._results.popleft()
         until = now + self._seconds if result.created else now
         self._results.append((result, until))  # its identity would cost a create more than all of this
@@ -151,19 +156,23 @@ class _RecentLinks:
         """
         _put(self._ambiguous, identity(new), min(lookup_at, _in_seconds(self._seconds)))
 
-    def add_deleted(self, link_id: str) -> None:
-        """Forget the link with this id."""
-        _put(self._deleted, link_id.lower(), None)
+    def add_deleted(self, link_id: str, *, is_certain: bool) -> None:
+        """Forget the link with this id, which may be deleted, or certainly is."""
+        _put(self._deleted, link_id.lower(), is_certain)
 
-    def find(self, key: Identity, called_at: float) -> CaseLink | None:
-        """Return the link, unless the call that asks began after every list shows it."""
+    def is_deleted(self, link_id: str) -> bool:
+        """Return whether this client deleted the link with this id. A list may still show it."""
+        return self._deleted.get(link_id.lower(), False)
+
+    def find(self, key: Identity, since: float) -> CaseLink | None:
+        """Return the link, unless every list that was requested at the time ``since`` shows it."""
         while self._results:
             result, until = self._results.popleft()
             _put(self._links, identity(result.link), (result.link, until))
-        while self._links and next(iter(self._links.values()))[1] < called_at - self._seconds:
+        while self._links and next(iter(self._links.values()))[1] < since - self._kept:
             self._links.popitem(last=False)
         link, until = self._links.get(key, (None, 0.0))
-        return link if link and until >= called_at and link.id.lower() not in self._deleted else None
+        return link if link and until >= since and link.id.lower() not in self._deleted else None
 
     def lookup_at(self, key: Identity) -> float | None:
         """Return when a lookup can show whether the link exists, if an earlier call left that open."""
@@ -184,10 +193,11 @@ class Creator:
         self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
         self._requester: Requester | FencedRequester = requester
-        self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
         self._recent = _RecentLinks(policy.wait_after_earlier_run)
+        self._lookup = Lookup(operations, self._recent.is_deleted)
+        self.find_recent: Final = self._recent.find
         self._locks: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
 
     def through(self, requester: FencedRequester) -> Creator:
@@ -216,25 +226,40 @@ class Creator:
         creation = self._begin(new)
         creation.accepts_existing = True
         called_at, key = self._recent.now(), identity(new)
-        async with self._locks.setdefault(key, asyncio.Lock()):  # exists while calls refer to it
+        async with self._lock(key):
             if recent := self._recent.find(key, called_at):
                 return CreateResult(recent, created=False)
             if (lookup_at := self._recent.lookup_at(key)) is not None:
                 return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
             found = await (find or self._lookup.find)(new)
+            if found and self._recent.is_deleted(found.id):  # since it was listed
+                found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
             self._recent.add(result)
             return result
 
     async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
-        lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
-        reason = f"an earlier run may have sent {new}"
-        return await self._resume(self._begin(new), reason, lookup_at, before_create)
+        creation = self._begin(new)
+        called_at, key = self._recent.now(), identity(new)
+        async with self._lock(key):
+            if recent := self._recent.find(key, called_at):
+                return _FoundResult(recent, created=False)
+            lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
+            return await self._resume(
+                creation, f"an earlier run may have sent {new}", lookup_at, before_create
+            )
 
-    def forget(self, link_id: str) -> None:
-        """Forget a link that is being deleted."""
-        self._recent.add_deleted(link_id)
+    @contextlib.contextmanager
+    def deleting(self, link_id: str) -> Iterator[None]:
+        """Forget a link that is being deleted. If the block does not raise, no lookup finds it either."""
+        self._recent.add_deleted(link_id, is_certain=False)
+        yield
+        self._recent.add_deleted(link_id, is_certain=True)
+
+    def _lock(self, key: Identity) -> asyncio.Lock:
+        """Return the lock of all calls for a link. It exists while calls refer to it."""
+        return self._locks.setdefault(key, asyncio.Lock())
 
     async def _resume(
         self,
@@ -386,10 +411,15 @@ class Lookup:
 
     Of one entity only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
     that was requested before a link was sent cannot show it.
+
+    Args:
+        operations: Requests the lists.
+        is_deleted: Returns whether the client deleted the link with this id, which a list may still show.
     """
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, is_deleted: Callable[[str], bool]) -> None:
         self._operations = operations
+        self._is_deleted = is_deleted
         self._in_flight: dict[Entity, _SharedList] = {}
         self._next: dict[Entity, _SharedList] = {}
 
@@ -434,7 +464,7 @@ class Lookup:
             await asyncio.wait([before.task])
         shared = self._in_flight[entity] = self._next.pop(entity)
         try:
-            return await self._operations.find_links(entity, shared.wanted)
+            return await self._operations.find_links(entity, shared.wanted, self._is_deleted)
         finally:
             self._forget(entity, shared)
 

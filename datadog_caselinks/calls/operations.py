@@ -114,14 +114,19 @@ class Operations:
             raise _incomplete(entity, skipped)
         return links
 
-    async def find_links(self, entity: Entity, identities: Collection[Identity]) -> FoundLinks:
-        """Return the first link of ``entity`` that has each of ``identities``, and keep no others."""
+    async def find_links(
+        self, entity: Entity, identities: Collection[Identity], is_deleted: Callable[[str], bool]
+    ) -> FoundLinks:
+        """Return the first link of ``entity`` that has each of ``identities``, and keep no others.
+
+        A link that is deleted by now, as ``is_deleted`` says of its id, is left out.
+        """
 
         def find(response: Response) -> FoundLinks:
             found: dict[Identity, CaseLink] = {}
             members, skipped, _ = wire.read_members(response)
             for link in members:
-                if (key := identity(link)) in identities:
+                if (key := identity(link)) in identities and not is_deleted(link.id):
                     found.setdefault(key, link)
             return FoundLinks(entity, found, skipped)
 

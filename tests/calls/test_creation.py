@@ -1171,6 +1171,51 @@ class TestEnsure:
             again, created = await links.ensure_link(NEW)
             assert (created, [each.id for each in sandbox.links]) == (True, [again.id])
 
+    @pytest.mark.parametrize("others", [0, 1])
+    async def test_a_deleted_link_that_a_list_still_shows(self, others: int, api: Api, keys: ApiKeys) -> None:
+        """``ensure_link`` ignores a link that the same client deleted; another equal one counts."""
+        stale = Api()
+
+        async def lag(exchange: Exchange) -> None:
+            await (stale if exchange.seen.method == "GET" else api)(exchange)
+
+        async with Server(lag) as server, CaseLinksClient(server.url, keys) as links:
+            first = await links.create_link(NEW)
+            for _ in range(others):
+                api.make(attributes(NEW))
+            stale.links = list(api.links)
+            await links.delete_link(first)
+            link, created = await links.ensure_link(NEW)
+        assert (link.id, created) == (api.links[-1]["id"], not others)
+        assert len(api.links) == 1
+
+    async def test_a_link_whose_delete_failed(self, api: Api, keys: ApiKeys) -> None:
+        """``ensure_link`` returns a link that the server refused to delete."""
+        async with Server(api, answers(403), api) as server, CaseLinksClient(server.url, keys) as links:
+            first = await links.create_link(NEW)
+            with pytest.raises(PermissionDeniedError):
+                await links.delete_link(first)
+            assert await links.ensure_link(NEW) == (first, False)
+
+    async def test_a_deleted_link_after_an_unclear_attempt(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """A deleted link that a list still shows is not the result of an unclear attempt."""
+        stale = Api()
+
+        async def lag(exchange: Exchange) -> None:
+            await (stale if exchange.seen.method == "GET" else api)(exchange)
+
+        async with (
+            Server(lag, lag, answers(500), lag) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            first = await links.create_link(NEW)
+            stale.links = list(api.links)
+            await links.delete_link(first)
+            link = await links.create_link(NEW)
+        assert [each["id"] for each in api.links] == [link.id]
+
     @pytest.mark.parametrize("call", ["create", "ensure"])
     @pytest.mark.parametrize(("status", "seconds"), [(504, 5), (500, 1)])
     async def test_after_a_call_with_an_unknown_result(
@@ -1241,12 +1286,12 @@ class TestEnsure:
 
     @pytest.mark.parametrize("call", ["create", "ensure"])
     async def test_it_keeps_no_link_for_long(self, call: str, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """A client does not keep the links that every list shows by now."""
+        """A client does not keep the links that every list in use shows by now."""
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             run = links.create_link if call == "create" else links.ensure_link
             first = weakref.ref(await links.create_link(NEW))
             await run(case(some_id(1)).blocks(case(some_id(3))))
-            clock.advance(60)
+            clock.advance(400)
             await run(case(some_id(1)).blocks(case(some_id(4))))
             gc.collect()
             assert first() is None
