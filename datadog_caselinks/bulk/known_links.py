@@ -149,8 +149,8 @@ class _List:
 class KnownLinks:
     """What is known of the existing links, from lists and from what was created since.
 
-    Use it as ``async with known:`` around the work: at the end, lists in flight are cancelled. What it knows
-    stays for a next time.
+    Use it as ``async with known:`` around the work: at the end of the last such block, lists in flight are
+    cancelled. What it knows stays for a next time.
 
     Args:
         list_ids: Lists the ids of the links of an entity.
@@ -163,15 +163,20 @@ class KnownLinks:
         self._lists: OrderedDict[Entity, _List] = OrderedDict()
         self._size = 0
         self._refused: set[Entity] = set()
+        self._users = 0
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # A copy or a pickle, such as that of a plan, is None: it may be used later, or elsewhere.
         return type(None), ()
 
     async def __aenter__(self) -> Self:
+        self._users += 1
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._users -= 1
+        if self._users:  # a plan may be applied twice at once
+            return
         tasks = [each.task for each in self._lists.values() if each.task]
         for task in tasks:
             task.cancel()

@@ -17,11 +17,10 @@ by another process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -128,7 +127,7 @@ class _RecentLinks:
         self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
-        self._deleted: OrderedDict[str, bool] = OrderedDict()  # whether the server confirmed it
+        self._deleted: OrderedDict[str, None] = OrderedDict()
         self._now = 0.0
 
     def now(self) -> float:
@@ -156,13 +155,9 @@ class _RecentLinks:
         """
         _put(self._ambiguous, identity(new), min(lookup_at, _in_seconds(self._seconds)))
 
-    def add_deleted(self, link_id: str, *, is_certain: bool) -> None:
-        """Forget the link with this id, which may be deleted, or certainly is."""
-        _put(self._deleted, link_id.lower(), is_certain)
-
-    def is_deleted(self, link_id: str) -> bool:
-        """Return whether this client deleted the link with this id. A list may still show it."""
-        return self._deleted.get(link_id.lower(), False)
+    def add_deleted(self, link_id: str) -> None:
+        """Forget the link with this id."""
+        _put(self._deleted, link_id.lower(), None)
 
     def find(self, key: Identity, since: float) -> CaseLink | None:
         """Return the link, unless every list that was requested at the time ``since`` shows it."""
@@ -193,10 +188,11 @@ class Creator:
         self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
         self._requester: Requester | FencedRequester = requester
+        self._operations = operations
+        self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
         self._recent = _RecentLinks(policy.wait_after_earlier_run)
-        self._lookup = Lookup(operations, self._recent.is_deleted)
         self.find_recent: Final = self._recent.find
         self._locks: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
 
@@ -232,7 +228,7 @@ class Creator:
             if (lookup_at := self._recent.lookup_at(key)) is not None:
                 return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
             found = await (find or self._lookup.find)(new)
-            if found and self._recent.is_deleted(found.id):  # since it was listed
+            if found and self._operations.has_deleted(found.id):  # since it was listed
                 found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
             self._recent.add(result)
@@ -250,12 +246,9 @@ class Creator:
                 creation, f"an earlier run may have sent {new}", lookup_at, before_create
             )
 
-    @contextlib.contextmanager
-    def deleting(self, link_id: str) -> Iterator[None]:
-        """Forget a link that is being deleted. If the block does not raise, no lookup finds it either."""
-        self._recent.add_deleted(link_id, is_certain=False)
-        yield
-        self._recent.add_deleted(link_id, is_certain=True)
+    def forget(self, link_id: str) -> None:
+        """Forget a link that is being deleted."""
+        self._recent.add_deleted(link_id)
 
     def _lock(self, key: Identity) -> asyncio.Lock:
         """Return the lock of all calls for a link. It exists while calls refer to it."""
@@ -411,15 +404,10 @@ class Lookup:
 
     Of one entity only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
     that was requested before a link was sent cannot show it.
-
-    Args:
-        operations: Requests the lists.
-        is_deleted: Returns whether the client deleted the link with this id, which a list may still show.
     """
 
-    def __init__(self, operations: Operations, is_deleted: Callable[[str], bool]) -> None:
+    def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        self._is_deleted = is_deleted
         self._in_flight: dict[Entity, _SharedList] = {}
         self._next: dict[Entity, _SharedList] = {}
 
@@ -464,7 +452,7 @@ class Lookup:
             await asyncio.wait([before.task])
         shared = self._in_flight[entity] = self._next.pop(entity)
         try:
-            return await self._operations.find_links(entity, shared.wanted, self._is_deleted)
+            return await self._operations.find_links(entity, shared.wanted)
         finally:
             self._forget(entity, shared)
 

@@ -31,7 +31,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
-from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.values.models import Identity, identity
 from tests.support.api import Api
 from tests.support.clock import Clock, hurrying
@@ -285,6 +285,41 @@ class TestNoDuplicates:
         ]
         assert len(sandbox.links) == 1
         assert [each.method for each in sandbox.requests].count("GET") == 2
+
+    async def test_a_plan_after_a_delete_that_lists_do_not_show(self, keys: ApiKeys) -> None:
+        """A plan creates a link that the client deleted, although a list still shows it."""
+        api, stale, new = Api(), Api(), HUB.causes(case(some_id(1)))
+
+        async def lag(exchange: Exchange) -> None:
+            await (stale if exchange.seen.method == "GET" else api)(exchange)
+
+        async with Server(lag) as server, CaseLinksClient(server.url, keys) as client:
+            first = await client.create_link(new)
+            stale.links = list(api.links)
+            await client.delete_link(first)
+            plan = await client.plan_links([new])
+            assert (plan.create, plan.keep) == ((new,), ())
+            outcomes = [outcome async for outcome in client.apply_plan(plan)]
+        assert [type(each) for each in outcomes] == [Created]
+        assert len(api.links) == 1
+
+    async def test_a_plan_that_is_applied_twice_at_once(
+        self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock
+    ) -> None:
+        """Applying a plan ends as usual if another call that applies it is cancelled."""
+        plan = await client.plan_links([HUB.causes(case(some_id(1)))])
+        clock.advance(400)  # so that the lists of the plan are too old
+
+        async def apply() -> list[object]:
+            return [outcome async for outcome in client.apply_plan(plan, trust_lists=True)]
+
+        sandbox.fail_next(Fault.DELAY, operation="list", seconds=0.2)
+        first, second = asyncio.create_task(apply()), asyncio.create_task(apply())
+        while len(sandbox.requests) < 2:
+            await settle()
+        first.cancel()
+        (outcome,) = await second
+        assert isinstance(outcome, Created)
 
     async def test_applying_a_plan_twice_changes_nothing(
         self, sandbox: Sandbox, client: CaseLinksClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -45,7 +45,7 @@ class Lists:
         self.under_way: dict[Entity, asyncio.Future[list[CaseLink]]] = {}
 
     async def find_links(
-        self, parent: Entity, identities: Collection[Identity], _: Callable[[str], bool]
+        self, parent: Entity, identities: Collection[Identity]
     ) -> Mapping[Identity, CaseLink]:
         assert parent not in self.under_way, "only one of a parent at a time"
         self.begun.append(parent)
@@ -85,7 +85,7 @@ async def lists() -> AsyncIterator[Lists]:
 
 @pytest.fixture
 def lookup(lists: Lists) -> Lookup:
-    return Lookup(cast("Operations", lists), lambda _: False)
+    return Lookup(cast("Operations", lists))
 
 
 async def finding(lookup: Lookup, *wanted: NewCaseLink) -> list[Finding]:
@@ -289,7 +289,7 @@ async def test_lists_over_http(keys: ApiKeys) -> None:
     hold = Held(api)
     async with Server(api, hold) as server, CaseLinksClient(server.url, keys) as links:
         await links.create_link(link(0))
-        lookup = Lookup(links._operations, lambda _: False)
+        lookup = Lookup(links._operations)
         calls = await finding(lookup, *(link(number) for number in range(50)))
         await server.until_seen(2)
         hold.release()

@@ -88,8 +88,7 @@ async def test_many_long_lists_at_once(keys: ApiKeys) -> None:
     ):
         tracemalloc.start()
         lookups = (
-            client._operations.find_links(parent, {identity(new_link(1, parent))}, lambda _: False)
-            for parent in parents
+            client._operations.find_links(parent, {identity(new_link(1, parent))}) for parent in parents
         )
         found = await asyncio.gather(*lookups)
         _, peak = tracemalloc.get_traced_memory()
@@ -205,8 +204,7 @@ async def test_a_lookup_earns_no_budget(keys: ApiKeys, monkeypatch: pytest.Monke
     earned: list[RetryBudget] = []
     monkeypatch.setattr(RetryBudget, "give_back", lambda budget: earned.append(budget))
     async with Server(answers(200, listing(100, new_link(1)))) as server, client_of(server, keys) as client:
-        wanted = {identity(new_link(1)), identity(new_link(2))}
-        found = await client._operations.find_links(PARENT, wanted, lambda _: False)
+        found = await client._operations.find_links(PARENT, {identity(new_link(1)), identity(new_link(2))})
         assert found.links.keys() == {identity(new_link(1))}
         assert not earned
         await client.list_links(PARENT)
