@@ -284,7 +284,7 @@ class CaseLinksClient:
         if journal is not None:
             require_path("journal", journal)
         require_function("proceed", proceed)
-        known = KnownLinks(self._operations.list_ids) if ensure else None
+        known = self._known_links() if ensure else None
         run = self._create_all(source, known, concurrency=concurrency, journal=journal, proceed=proceed)
         async with contextlib.aclosing(run) as outcomes:
             async for outcome in outcomes:
@@ -358,7 +358,7 @@ class CaseLinksClient:
         if journal is not None:
             require_path("journal", journal)
             recorded = await links_in_journal(journal, site=self.site.api_url)
-        known = KnownLinks(self._operations.list_ids)
+        known = self._known_links()
         previewer = Previewer(self.resolver().link, known.find, recorded)
         outcomes = previewer.preview(source, concurrency=concurrency or self._concurrency)
         async with known, contextlib.aclosing(outcomes):
@@ -389,7 +389,7 @@ class CaseLinksClient:
         return open_undo(
             run,
             site=self.site.api_url,
-            known=KnownLinks(self._operations.list_ids),
+            known=self._known_links(),
             wait=self._wait_after_earlier_run,
             delete=self.delete_link,
             concurrency=self._concurrency,
@@ -429,7 +429,7 @@ class CaseLinksClient:
         return await plan_links(
             wanted,
             list_links=self._list_whole,
-            known=KnownLinks(self._operations.list_ids),
+            known=self._known_links(),
             resolver=self.resolver(),
             prune=prune,
             concurrency=self._concurrency,
@@ -465,7 +465,7 @@ class CaseLinksClient:
             ParameterError: ``plan`` is not a :class:`LinkPlan`.
         """
         require("plan", plan, LinkPlan, "a LinkPlan, as plan_links returns it")
-        known = KnownLinks(self._operations.list_ids)
+        known = self._known_links()
         if trust_lists and plan.known and plan.known.is_listed_by(self._operations.list_ids):
             known = plan.known
         return apply_plan(
@@ -698,6 +698,9 @@ class CaseLinksClient:
         fenced = copy.copy(self)
         fenced._creator = self._creator.through(FencedRequester(self._requester, check))
         return fenced
+
+    def _known_links(self) -> KnownLinks:
+        return KnownLinks(self._operations.list_ids, self._creator.find_recent)
 
     def _ensuring(self, known: KnownLinks, end: End) -> CreateFunc:
         async def find(new: NewCaseLink) -> CaseLink | None:

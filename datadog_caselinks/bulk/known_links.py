@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.calls.concurrency import enumerate_async, retrieve_error
+from datadog_caselinks.calls.creation import MAX_LIST_AGE
 from datadog_caselinks.calls.operations import CANNOT_LIST
 from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.values.models import (
@@ -28,9 +29,6 @@ from datadog_caselinks.values.models import (
 LOOK_AHEAD: Final = 2_000
 """Links that are read ahead, to find out which end serves more of them."""
 
-_MAX_AGE: Final = 300.0
-"""Seconds for which a list is used. A link that another process creates in that time is not seen."""
-
 _MAX_LINKS: Final = 20_000
 _MAX_ENTITIES: Final = 5_000
 """What is kept of the lists. Beyond that, the list that was used least recently is dropped."""
@@ -43,6 +41,9 @@ End = Literal["parent", "child"]
 
 ListIdsFunc = Callable[[Entity], Awaitable[Mapping[Identity, str]]]
 """Lists the ids of the links of an entity."""
+
+FindRecentFunc = Callable[[Identity, float], CaseLink | None]
+"""Returns a link that the client created or found, unless every list requested at this time shows it."""
 
 T = TypeVar("T")
 
@@ -142,33 +143,40 @@ class _List:
 
     @property
     def is_fresh(self) -> bool:
-        return asyncio.get_running_loop().time() - self.requested_at <= _MAX_AGE
+        return asyncio.get_running_loop().time() - self.requested_at <= MAX_LIST_AGE
 
 
 class KnownLinks:
     """What is known of the existing links, from lists and from what was created since.
 
-    Use it as ``async with known:`` around the work: at the end, lists in flight are cancelled. What it knows
-    stays for a next time.
+    Use it as ``async with known:`` around the work: at the end of the last such block, lists in flight are
+    cancelled. What it knows stays for a next time.
 
     Args:
         list_ids: Lists the ids of the links of an entity.
+        find_recent: Finds a link that a list does not show yet.
     """
 
-    def __init__(self, list_ids: ListIdsFunc) -> None:
+    def __init__(self, list_ids: ListIdsFunc, find_recent: FindRecentFunc) -> None:
         self._list_ids = list_ids
+        self._find_recent = find_recent
         self._lists: OrderedDict[Entity, _List] = OrderedDict()
         self._size = 0
         self._refused: set[Entity] = set()
+        self._users = 0
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         # A copy or a pickle, such as that of a plan, is None: it may be used later, or elsewhere.
         return type(None), ()
 
     async def __aenter__(self) -> Self:
+        self._users += 1
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._users -= 1
+        if self._users:  # a plan may be applied twice at once
+            return
         tasks = [each.task for each in self._lists.values() if each.task]
         for task in tasks:
             task.cancel()
@@ -188,14 +196,15 @@ class KnownLinks:
         if first in self._refused or (self._fresh(second) and not self._fresh(first)):
             first, second = second, first
         try:
-            ids = await self._ids(first)
+            known = await self._list(first)
         except CANNOT_LIST:
             if second in self._refused:
                 raise
             self._refuse(first)
-            ids = await self._ids(second)
-        link_id = ids.get(identity(new))
-        return None if link_id is None else new.existing(link_id)
+            known = await self._list(second)
+        key = identity(new)
+        link_id = known.ids.get(key)
+        return self._find_recent(key, known.requested_at) if link_id is None else new.existing(link_id)
 
     def is_listed_by(self, list_ids: ListIdsFunc) -> bool:
         """Return whether ``list_ids`` lists the links here. Another client's may be those of another site."""
@@ -210,8 +219,10 @@ class KnownLinks:
     def add(self, link: CaseLink) -> None:
         """Remember a link that was created or found."""
         used = [known for entity in (link.parent, link.child) if (known := self._lists.get(entity))]
+        key = identity(link)
         for known in used:
-            self._keep(known, identity(link), link.id)
+            self._keep(known, key, link.id)
+            known.ids[key] = link.id  # instead of one that was deleted
         self._evict(*used)
 
     def forget(self, *entities: Entity) -> None:
@@ -229,7 +240,7 @@ class KnownLinks:
             self._refused.clear()
         self._refused.add(entity)
 
-    async def _ids(self, entity: Entity) -> dict[Identity, str]:
+    async def _list(self, entity: Entity) -> _List:
         known = self._fresh(entity)
         if known is None:
             self.forget(entity)
@@ -242,7 +253,7 @@ class KnownLinks:
             if known.is_in_flight:
                 await asyncio.wait([known.task])  # a call that is cancelled leaves the list to the others
             known.task.result()
-        return known.ids
+        return known
 
     async def _request(self, entity: Entity, known: _List) -> None:
         try:

@@ -42,6 +42,9 @@ from datadog_caselinks.values.errors import (
 )
 from datadog_caselinks.values.models import CaseLink, Entity, Identity, NewCaseLink, identity
 
+MAX_LIST_AGE: Final = 300.0
+"""Seconds for which a run uses a list. A link that another process creates in that time is not seen."""
+
 _MAX_RECENT: Final = 10_000
 """The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
 
@@ -82,7 +85,7 @@ BeforeCreate = Callable[[], Awaitable[None]]
 """Called right before a link is created that an earlier run may have created, and a lookup did not find."""
 
 FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
-"""Returns the link that is equal to a new one, or ``None``."""
+"""Returns the link that is equal to a new one, or ``None``. The list that shows it may be old."""
 
 
 @frozen
@@ -120,6 +123,7 @@ class _RecentLinks:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._kept = seconds + MAX_LIST_AGE
         self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
@@ -137,7 +141,7 @@ class _RecentLinks:
     def add(self, result: CreateResult) -> None:
         """Remember a link. If a lookup found it, only for the calls that wait for this one."""
         now = self.now()
-        while self._results and self._results[0][1] < now - self._seconds:
+        while self._results and self._results[0][1] < now - self._kept:
             self._results.popleft()
         until = now + self._seconds if result.created else now
         self._results.append((result, until))  # its identity would cost a create more than all of this
@@ -155,15 +159,15 @@ class _RecentLinks:
         """Forget the link with this id."""
         _put(self._deleted, link_id.lower(), None)
 
-    def find(self, key: Identity, called_at: float) -> CaseLink | None:
-        """Return the link, unless the call that asks began after every list shows it."""
+    def find(self, key: Identity, since: float) -> CaseLink | None:
+        """Return the link, unless every list that was requested at the time ``since`` shows it."""
         while self._results:
             result, until = self._results.popleft()
             _put(self._links, identity(result.link), (result.link, until))
-        while self._links and next(iter(self._links.values()))[1] < called_at - self._seconds:
+        while self._links and next(iter(self._links.values()))[1] < since - self._kept:
             self._links.popitem(last=False)
         link, until = self._links.get(key, (None, 0.0))
-        return link if link and until >= called_at and link.id.lower() not in self._deleted else None
+        return link if link and until >= since and link.id.lower() not in self._deleted else None
 
     def lookup_at(self, key: Identity) -> float | None:
         """Return when a lookup can show whether the link exists, if an earlier call left that open."""
@@ -184,6 +188,7 @@ class Creator:
         self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
     ) -> None:
         self._requester: Requester | FencedRequester = requester
+        self._operations = operations
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
@@ -216,25 +221,41 @@ class Creator:
         creation = self._begin(new)
         creation.accepts_existing = True
         called_at, key = self._recent.now(), identity(new)
-        async with self._locks.setdefault(key, asyncio.Lock()):  # exists while calls refer to it
+        async with self._lock(key):
             if recent := self._recent.find(key, called_at):
                 return CreateResult(recent, created=False)
             if (lookup_at := self._recent.lookup_at(key)) is not None:
                 return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
             found = await (find or self._lookup.find)(new)
+            if found and self._operations.has_deleted(found.id):  # since it was listed
+                found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
             self._recent.add(result)
             return result
 
     async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended."""
-        lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
-        reason = f"an earlier run may have sent {new}"
-        return await self._resume(self._begin(new), reason, lookup_at, before_create)
+        creation = self._begin(new)
+        called_at, key = self._recent.now(), identity(new)
+        async with self._lock(key):
+            if recent := self._recent.find(key, called_at):
+                return _FoundResult(recent, created=False)
+            lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
+            return await self._resume(
+                creation, f"an earlier run may have sent {new}", lookup_at, before_create
+            )
+
+    def find_recent(self, key: Identity, since: float) -> CaseLink | None:
+        """Return a recent link, unless every list that was requested at the time ``since`` shows it."""
+        return self._recent.find(key, since)
 
     def forget(self, link_id: str) -> None:
         """Forget a link that is being deleted."""
         self._recent.add_deleted(link_id)
+
+    def _lock(self, key: Identity) -> asyncio.Lock:
+        """Return the lock of all calls for a link. It exists while calls refer to it."""
+        return self._locks.setdefault(key, asyncio.Lock())
 
     async def _resume(
         self,

@@ -47,6 +47,9 @@ CANNOT_LIST: Final = (
 )
 """The errors of a lookup that concern one entity. A list of the other end of a link shows the link too."""
 
+_MAX_DELETED: Final = 10_000
+"""The most deleted links that are remembered. A client deletes hardly as many while a list lags."""
+
 _MAX_PAGES: Final = 5
 """The most pages of incidents to read for each query. If a query filters, its first page has the incident."""
 
@@ -96,6 +99,7 @@ class Operations:
         self._reader = reader
         self._policy = policy
         self._budget = budget
+        self._deleted: dict[str, None] = {}
 
     async def list_links(self, entity: Entity, relationship: Relationship | None = None) -> list[CaseLink]:
         """Return the links of ``entity``, all or those of one ``relationship``."""
@@ -109,7 +113,7 @@ class Operations:
             IncompleteListError: A member of the list cannot be read, so it may be any link.
         """
         request = wire.list_request(entity, None)
-        links, skipped, _ = await self._fetch(request, wire.read_members, self._attempts())
+        links, skipped = await self._fetch(request, self._read_members, self._attempts())
         if skipped:
             raise _incomplete(entity, skipped)
         return links
@@ -119,7 +123,7 @@ class Operations:
 
         def find(response: Response) -> FoundLinks:
             found: dict[Identity, CaseLink] = {}
-            members, skipped, _ = wire.read_members(response)
+            members, skipped = self._read_members(response)
             for link in members:
                 if (key := identity(link)) in identities:
                     found.setdefault(key, link)
@@ -135,7 +139,7 @@ class Operations:
         """
 
         def ids(response: Response) -> tuple[Mapping[Identity, str], int]:
-            members, skipped, _ = wire.read_members(response)
+            members, skipped = self._read_members(response)
             return ids_by_identity(members), skipped
 
         found, skipped = await self._look_up(entity, ids)
@@ -227,6 +231,18 @@ class Operations:
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
         await self._delete(_Deletion(wire.delete_request(link_id), self._attempts()))
+        self._deleted[link_id.lower()] = None
+        if len(self._deleted) > _MAX_DELETED:
+            del self._deleted[next(iter(self._deleted))]
+
+    def has_deleted(self, link_id: str) -> bool:
+        """Return whether the link with this id was deleted here. A list may still show it."""
+        return link_id.lower() in self._deleted
+
+    def _read_members(self, response: Response) -> tuple[list[CaseLink], int]:
+        """Return the links of a list that were not deleted here, and how many members cannot be read."""
+        members, skipped, _ = wire.read_members(response)
+        return [link for link in members if not self.has_deleted(link.id)], skipped
 
     def _attempts(self) -> Attempts:
         return Attempts(self._policy, self._budget)

@@ -43,6 +43,7 @@ from datadog_caselinks import (
     parse_link,
 )
 from datadog_caselinks.bulk.create_links import would_fail_all
+from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import read_journal
 from datadog_caselinks.calls.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.sandbox import Fault, Sandbox
@@ -624,6 +625,42 @@ class TestKeys:
             [found] = await outcomes_of(links, wanted, journal=journal)
         assert isinstance(found, AlreadyLinked)
         assert [stored.id for stored in sandbox.links] == [found.link.id]
+
+
+class TestAmbiguousEntry:
+    """A run that continues, and an equal call of the same client."""
+
+    @pytest.fixture
+    async def journal(self, tmp_path: Path, client: CaseLinksClient) -> Path:
+        """Return a journal that was left when a link was in flight."""
+        path = tmp_path / "journal"
+        async with Journal(path, site=client.site.api_url) as journal, journal.entry(link(0)):
+            pass
+        return path
+
+    async def test_an_equal_call_waits_for_the_run(
+        self, journal: Path, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """``ensure_link`` waits for a run that looks the link up and creates it."""
+        sandbox.fail_next(Fault.DELAY, operation="create", seconds=1000)
+        run = asyncio.create_task(outcomes_of(client, [link(0)], journal=journal))
+        while len(sandbox.requests) < 2:
+            await settle()
+        call = asyncio.create_task(client.ensure_link(link(0)))
+        await settle(100)
+        assert len(sandbox.requests) == 2
+        for task in (run, call):
+            task.cancel()
+        await asyncio.wait([run, call])
+
+    async def test_the_link_of_a_call_just_before(self, journal: Path, sandbox: Sandbox) -> None:
+        """A run returns the link that an equal call has just created, without a lookup."""
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
+            there, _ = await client.ensure_link(link(0))
+            sent = len(sandbox.requests)
+            [found] = await outcomes_of(client, [link(0)], journal=journal)
+        assert found == AlreadyLinked(link(0), there, 0, found_by_lookup=True)
+        assert len(sandbox.requests) == sent
 
 
 class TestJournal:

@@ -31,7 +31,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
-from datadog_caselinks.sandbox import Sandbox
+from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.values.models import Identity, identity
 from tests.support.api import Api
 from tests.support.clock import Clock, hurrying
@@ -226,6 +226,101 @@ class TestNoDuplicates:
             assert Counter([each.status async for each in run]) == expected
             assert len(sandbox.links) == 2
 
+    async def test_a_link_that_another_call_created_during_the_run(
+        self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock
+    ) -> None:
+        """A link that the client created after the run requested its list is not created again."""
+        new, other = HUB.causes(case(some_id(1))), HUB.causes(case(some_id(2)))
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            yield other
+            await settle(100)
+            await client.create_link(new)
+            clock.advance(60)
+            yield new
+
+        run = client.create_links(source(), ensure=True)
+        assert [each.status async for each in run] == [LinkStatus.CREATED, LinkStatus.ALREADY_LINKED]
+        assert operations(sandbox) == {"list": 1, "create": 2}
+
+    async def test_a_link_that_was_created_just_before_the_run(self, clock: Clock) -> None:
+        """A link that the list of a run does not show yet is not created again, however late its turn is."""
+        new, other = HUB.causes(case(some_id(1))), HUB.causes(case(some_id(2)))
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            yield other
+            await settle(100)
+            clock.advance(200)
+            yield new
+
+        async with (
+            Sandbox(list_lag=4.0, clock=clock.time) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials) as client,
+        ):
+            await client.create_link(new)
+            run = client.create_links(source(), ensure=True)
+            assert [each.status async for each in run] == [LinkStatus.CREATED, LinkStatus.ALREADY_LINKED]
+            assert operations(sandbox) == {"list": 1, "create": 2}
+
+    async def test_a_link_that_was_deleted_during_the_run(
+        self, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """A link that the client deleted is created again, although the list of the run shows it."""
+        new = HUB.causes(case(some_id(1)))
+        first = await client.create_link(new)
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            yield new
+            await settle(100)
+            await client.delete_link(first)
+            yield new
+            await settle(100)
+            yield new
+
+        run = client.create_links(source(), ensure=True)
+        assert [each.status async for each in run] == [
+            LinkStatus.ALREADY_LINKED,
+            LinkStatus.CREATED,
+            LinkStatus.ALREADY_LINKED,
+        ]
+        assert len(sandbox.links) == 1
+        assert [each.method for each in sandbox.requests].count("GET") == 2
+
+    async def test_a_plan_after_a_delete_that_lists_do_not_show(self, keys: ApiKeys) -> None:
+        """A plan creates a link that the client deleted, although a list still shows it."""
+        api, stale, new = Api(), Api(), HUB.causes(case(some_id(1)))
+
+        async def lag(exchange: Exchange) -> None:
+            await (stale if exchange.seen.method == "GET" else api)(exchange)
+
+        async with Server(lag) as server, CaseLinksClient(server.url, keys) as client:
+            first = await client.create_link(new)
+            stale.links = list(api.links)
+            await client.delete_link(first)
+            plan = await client.plan_links([new])
+            assert (plan.create, plan.keep) == ((new,), ())
+            outcomes = [outcome async for outcome in client.apply_plan(plan)]
+        assert [type(each) for each in outcomes] == [Created]
+        assert len(api.links) == 1
+
+    async def test_a_plan_that_is_applied_twice_at_once(
+        self, sandbox: Sandbox, client: CaseLinksClient, clock: Clock
+    ) -> None:
+        """Applying a plan ends as usual if another call that applies it is cancelled."""
+        plan = await client.plan_links([HUB.causes(case(some_id(1)))])
+        clock.advance(400)  # so that the lists of the plan are too old
+
+        async def apply() -> list[object]:
+            return [outcome async for outcome in client.apply_plan(plan, trust_lists=True)]
+
+        sandbox.fail_next(Fault.DELAY, operation="list", seconds=0.2)
+        first, second = asyncio.create_task(apply()), asyncio.create_task(apply())
+        while len(sandbox.requests) < 2:
+            await settle()
+        first.cancel()
+        (outcome,) = await second
+        assert isinstance(outcome, Created)
+
     async def test_applying_a_plan_twice_changes_nothing(
         self, sandbox: Sandbox, client: CaseLinksClient
     ) -> None:
@@ -250,7 +345,7 @@ class TestRefusedLists:
         """If the parent cannot be listed, the links are looked up by the child."""
         lists = Lists({HUB: PermissionDeniedError("403", status=403)})
         a, b = cases(2)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             assert await known.find(HUB.causes(a), "parent") is None
             assert await known.find(HUB.causes(b), "parent") is None
         assert lists.requested == [HUB, a, b]
@@ -259,7 +354,7 @@ class TestRefusedLists:
         """If the list of a hub is longer than the client reads, the links are looked up at the other end."""
         lists = Lists({HUB: ResponseTooLargeError("too long", body="")})
         (a,) = cases(1)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             assert await known.find(HUB.causes(a), "parent") is None
         assert lists.requested == [HUB, a]
 
@@ -286,7 +381,7 @@ class TestRefusedLists:
         """If neither end can be listed, the lookup raises the error."""
         a, b = cases(2)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             for _ in range(2):
                 with pytest.raises(NotFoundError):
                     await known.find(a.blocks(b), "parent")
@@ -296,7 +391,7 @@ class TestRefusedLists:
         monkeypatch.setattr(known_links, "_MAX_ENTITIES", 1)
         a, b, *others = cases(5)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             for each, other in zip((a, b, a), others, strict=True):
                 assert await known.find(each.blocks(other), "parent") is None
         assert lists.requested.count(a) == 2
@@ -305,7 +400,7 @@ class TestRefusedLists:
         """A failed list fails the lookup, and the next lookup requests the list again."""
         lists = Lists({HUB: ServerError("500", status=500)})
         new = HUB.causes(case(some_id(1)))
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             with pytest.raises(ServerError):
                 await known.find(new, "parent")
             lists.errors.clear()
@@ -316,7 +411,7 @@ class TestAge:
     async def test_a_list_is_used_for_five_minutes(self, clock: Clock) -> None:
         """A list is used for five minutes and then requested again, as another process may add links."""
         lists, (a, b) = Lists(), cases(2)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             await known.find(HUB.causes(a), "parent")
             clock.advance(299)
             await known.find(HUB.causes(b), "parent")
@@ -328,7 +423,7 @@ class TestAge:
     async def test_a_fresh_list_of_the_other_end_is_used(self) -> None:
         """A known list of the other end is used instead of a new request."""
         lists, (a, b) = Lists(), cases(2)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             await known.find(a.blocks(b), "child")
             await known.find(a.blocks(b), "parent")
         assert lists.requested == [b]
@@ -341,7 +436,7 @@ class TestMemory:
         """The number of links kept in memory is limited."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists = Lists(links=4)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             for each in cases(20):
                 await known.find(each.blocks(HUB), "parent")
             assert known._size <= 10
@@ -350,7 +445,7 @@ class TestMemory:
         """The links that a run creates count towards the limit, as those that it listed."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists, (a, b, *others) = Lists(links=0), cases(20)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             for parent in (a, b):
                 for child in others[:9]:
                     await known.find(parent.blocks(child), "parent")
@@ -363,7 +458,7 @@ class TestMemory:
         """A list that is longer than the limit is still requested only once."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists = Lists(links=40)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             for each in cases(5):
                 await known.find(HUB.causes(each), "parent")
         assert lists.requested == [HUB]
@@ -375,7 +470,7 @@ class TestMemory:
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         a, b, c = cases(3)
         lists = Lists(links=8)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             waiting = asyncio.create_task(known.find(a.blocks(case(some_id(10_000))), "parent"))
             await asyncio.sleep(0)
             known.forget(a)
@@ -406,7 +501,7 @@ class TestMemory:
     async def test_a_list_that_fails_after_it_was_forgotten(self) -> None:
         """The failure of a forgotten list does not affect the newer list of the same entity."""
         lists = Lists(hangs=True)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             first = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
             await settle()
             task = known._lists[HUB].task
@@ -423,7 +518,7 @@ class TestMemory:
     async def test_lists_in_flight_end_with_the_run(self) -> None:
         """Lists in flight are cancelled when the run ends."""
         lists = Lists(hangs=True)
-        async with KnownLinks(lists) as known:
+        async with KnownLinks(lists, nothing_recent) as known:
             found = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
             await settle()
         with pytest.raises(asyncio.CancelledError):
@@ -440,6 +535,10 @@ class TestProceed:
             )
             assert len([outcome async for outcome in run]) == 7
             assert len(sandbox.links) == before + 7
+
+
+def nothing_recent(_: Identity, __: float) -> None:
+    return None
 
 
 class Lists:

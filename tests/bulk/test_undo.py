@@ -232,8 +232,8 @@ class TestJournal:
             is_up = True
             async with client.undo(journal) as undo:
                 assert (undo.links, len(undo.ambiguous)) == ((), 1)
-                assert "another-0" in undo.ambiguous[0]
-        assert [link["id"] for link in api.links] == ["another-0"]
+                assert "another-1" in undo.ambiguous[0]
+        assert [link["id"] for link in api.links] == ["another-1"]
 
     async def test_an_undo_that_was_cancelled_can_be_repeated(self, keys: Any, journal: Path) -> None:
         """A cancelled undo can be repeated, because the journal keeps the id until the delete succeeds."""

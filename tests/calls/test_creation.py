@@ -1171,6 +1171,51 @@ class TestEnsure:
             again, created = await links.ensure_link(NEW)
             assert (created, [each.id for each in sandbox.links]) == (True, [again.id])
 
+    @pytest.mark.parametrize("others", [0, 1])
+    async def test_a_deleted_link_that_a_list_still_shows(self, others: int, api: Api, keys: ApiKeys) -> None:
+        """``ensure_link`` ignores a link that the same client deleted; another equal one counts."""
+        stale = Api()
+
+        async def lag(exchange: Exchange) -> None:
+            await (stale if exchange.seen.method == "GET" else api)(exchange)
+
+        async with Server(lag) as server, CaseLinksClient(server.url, keys) as links:
+            first = await links.create_link(NEW)
+            for _ in range(others):
+                api.make(attributes(NEW))
+            stale.links = list(api.links)
+            await links.delete_link(first)
+            link, created = await links.ensure_link(NEW)
+        assert (link.id, created) == (api.links[-1]["id"], not others)
+        assert len(api.links) == 1
+
+    async def test_a_link_whose_delete_failed(self, api: Api, keys: ApiKeys) -> None:
+        """``ensure_link`` returns a link that the server refused to delete."""
+        async with Server(api, answers(403), api) as server, CaseLinksClient(server.url, keys) as links:
+            first = await links.create_link(NEW)
+            with pytest.raises(PermissionDeniedError):
+                await links.delete_link(first)
+            assert await links.ensure_link(NEW) == (first, False)
+
+    async def test_a_deleted_link_after_an_unclear_attempt(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """A deleted link that a list still shows is not the result of an unclear attempt."""
+        stale = Api()
+
+        async def lag(exchange: Exchange) -> None:
+            await (stale if exchange.seen.method == "GET" else api)(exchange)
+
+        async with (
+            Server(lag, lag, answers(500), lag) as server,
+            CaseLinksClient(server.url, keys, retry=at_once) as links,
+        ):
+            first = await links.create_link(NEW)
+            stale.links = list(api.links)
+            await links.delete_link(first)
+            link = await links.create_link(NEW)
+        assert [each["id"] for each in api.links] == [link.id]
+
     @pytest.mark.parametrize("call", ["create", "ensure"])
     @pytest.mark.parametrize(("status", "seconds"), [(504, 5), (500, 1)])
     async def test_after_a_call_with_an_unknown_result(
@@ -1245,6 +1290,7 @@ class TestEnsure:
     async def test_it_forgets(self, api: Api, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
         """A client remembers a bounded number of links that it created or deleted."""
         monkeypatch.setattr("datadog_caselinks.calls.creation._MAX_RECENT", 10)
+        monkeypatch.setattr("datadog_caselinks.calls.operations._MAX_DELETED", 10)
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 22)]
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             created = [await links.ensure_link(new) for new in wanted]
@@ -1252,16 +1298,17 @@ class TestEnsure:
                 await links.delete_link(link)
             recent = links._creator._recent
             assert (len(recent._links), len(recent._deleted)) == (10, 10)
+            assert [links._operations.has_deleted(each.link.id) for each in created].count(True) == 10
 
     @pytest.mark.parametrize("call", ["create", "ensure"])
     async def test_it_keeps_no_link_for_long(self, call: str, api: Api, keys: ApiKeys, clock: Clock) -> None:
-        """A client keeps the links that a list may not show yet, and no older ones."""
+        """A client keeps the links that a list in use may not show yet, and no older ones."""
         others = [case(some_id(1)).blocks(case(some_id(number))) for number in (3, 4, 5)]
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             run = links.create_link if call == "create" else links.ensure_link
             first = weakref.ref(await links.create_link(NEW))
             await run(others[0])
-            clock.advance(60)
+            clock.advance(400)
             await links.create_link(others[1])
             await run(others[2])
             gc.collect()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 
 from tests.support.server import Exchange, Step
 
@@ -22,6 +24,7 @@ class Api:
 
     links: list[dict[str, Any]] = Factory(list)
     prefix: str = "link-"
+    _numbers: Iterator[int] = field(factory=count, init=False)
 
     async def __call__(self, exchange: Exchange) -> None:
         match exchange.seen.method:
@@ -37,7 +40,9 @@ class Api:
 
     def make(self, attributes: dict[str, str]) -> None:
         """Store a link, even if an equal one exists already."""
-        self.links.append({"type": "link", "id": f"{self.prefix}{len(self.links)}", "attributes": attributes})
+        self.links.append(
+            {"type": "link", "id": f"{self.prefix}{next(self._numbers)}", "attributes": attributes}
+        )
 
     def applies(self, step: Step) -> Step:
         """Return a step that stores the requested link and then responds with ``step``."""
