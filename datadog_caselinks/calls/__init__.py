@@ -1,1 +1,1 @@
-"""What one call does: a link created at most once, the other operations, retries, many at once."""
+"""The calls of a client: they create, look up, list and delete links, and retry what failed."""

@@ -1,4 +1,4 @@
-"""The pages of one search: what is new on each, and when the search ends."""
+"""The pages of one search: which results are new, and when the search ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_REPEATED: Final = 10
 
 
 class Search(Generic[Found]):
-    """One search for ``query``, over all of its pages. ``noun`` names what it finds, for the log."""
+    """One search for ``query``, over all its pages. The log calls the results ``noun``."""
 
     def __init__(self, noun: str, query: str) -> None:
         self._noun = noun
@@ -30,7 +30,7 @@ class Search(Generic[Found]):
         self._repeated = 0
 
     def new_on(self, page: Sequence[Found]) -> Iterator[Found]:
-        """Yield what is on ``page`` and was on no earlier one."""
+        """Yield the results on ``page`` that were on no earlier page."""
         self._repeated += 1
         for each in page:
             if each.id not in self._seen:
@@ -39,7 +39,7 @@ class Search(Generic[Found]):
                 yield each
 
     def repeats_itself(self) -> bool:
-        """Return whether so many pages had nothing new that the server must ignore the page's number."""
+        """Return whether the last pages had nothing new: then the server ignores the number of the page."""
         if self._repeated < _MAX_REPEATED:
             return False
         message = "the search for %s ends: %d pages in a row have no new %s"
@@ -53,5 +53,5 @@ def next_offset(page: IncidentPage, offset: int) -> int | None:
     size = len(incidents) + skipped
     offset += size or PAGE_SIZE
     has_more = bool(size) if total is None else offset < total
-    # A full page may be followed by another one, whatever the total says.
+    # The total may be wrong: after a full page, the next one is requested.
     return offset if has_more or size >= PAGE_SIZE else None

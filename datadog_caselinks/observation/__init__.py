@@ -1,1 +1,1 @@
-"""Calls as observers, traces and metrics see them."""
+"""Events about calls, and the spans and metrics that are derived from them."""

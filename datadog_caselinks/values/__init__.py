@@ -1,1 +1,1 @@
-"""What users pass in and get back, and how it is checked and shown: no I/O."""
+"""The values that users pass in and get back, their checks, and the texts of messages. Without I/O."""
