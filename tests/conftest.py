@@ -84,10 +84,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts a background job with SIGINT ignored, and so would start all programs of the tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    is_worker = hasattr(config, "workerinput")  # gets the paths as arguments even if nobody named them
+    if hasattr(
+        config, "workerinput"
+    ):  # a worker of pytest-xdist: it gets the paths even if nobody named them
+        config.option.markexpr = config.workerinput["markexpr"]
+        return
     is_default = config.option.markexpr in config.getini("addopts")
-    if is_default and not is_worker and config.args_source is pytest.Config.ArgsSource.ARGS:
+    if is_default and config.args_source is pytest.Config.ArgsSource.ARGS:
         config.option.markexpr = ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let the workers select the same tests as this process."""
+    node.workerinput["markexpr"] = node.config.option.markexpr
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
