@@ -24,6 +24,7 @@ from datadog_caselinks.bulk.undo import Undo, open_undo
 from datadog_caselinks.calls.concurrency import OnProgress, Progress
 from datadog_caselinks.calls.creation import BeforeCreate, CreateFunc, CreateResult, Creator
 from datadog_caselinks.calls.operations import Operations
+from datadog_caselinks.calls.recent_links import RecentLinks
 from datadog_caselinks.calls.resolver import Resolver
 from datadog_caselinks.calls.retry import RetryPolicy
 from datadog_caselinks.calls.search import Search, next_offset
@@ -166,9 +167,10 @@ class CaseLinksClient:
             rate=own_rate,
         )
         reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
-        self._operations = Operations(self._requester, reader, retry, budget)
         self._wait_after_earlier_run = retry.wait_after_earlier_run
-        self._creator = Creator(self._requester, self._operations, retry, budget)
+        self._recent = RecentLinks(self._wait_after_earlier_run)
+        self._operations = Operations(self._requester, reader, self._recent, retry, budget)
+        self._creator = Creator(self._requester, self._operations, self._recent, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
         # Not self.get_case: in a reference cycle, a client would stay until the garbage is collected.
         get_case = partial(_get_case, self._operations, self._observer)
@@ -563,8 +565,6 @@ class CaseLinksClient:
             return
         link_id = link.id if isinstance(link, CaseLink) else link
         with self._observer.call("delete", link_id):
-            if isinstance(link_id, str):  # anything else is refused below
-                self._creator.forget(link_id)
             await self._operations.delete_link(link_id)
 
     async def _delete_equal(self, wanted: WantedLink) -> None:
@@ -700,7 +700,7 @@ class CaseLinksClient:
         return fenced
 
     def _known_links(self) -> KnownLinks:
-        return KnownLinks(self._operations.list_ids, self._creator.find_recent)
+        return KnownLinks(self._operations.list_ids, self._recent.find)
 
     def _ensuring(self, known: KnownLinks, end: End) -> CreateFunc:
         async def find(new: NewCaseLink) -> CaseLink | None:

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.calls.concurrency import enumerate_async, retrieve_error
-from datadog_caselinks.calls.creation import MAX_LIST_AGE
 from datadog_caselinks.calls.operations import CANNOT_LIST
+from datadog_caselinks.calls.recent_links import MAX_LIST_AGE
 from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.values.models import (
     CaseLink,

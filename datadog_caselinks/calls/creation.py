@@ -18,16 +18,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import math
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from attrs import define, frozen
 
 from datadog_caselinks.calls.concurrency import retrieve_error
 from datadog_caselinks.calls.operations import CANNOT_LIST, FoundLinks, Operations
+from datadog_caselinks.calls.recent_links import RecentLinks
 from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.fence import FencedRequester
@@ -41,15 +40,6 @@ from datadog_caselinks.values.errors import (
     ConflictError,
 )
 from datadog_caselinks.values.models import CaseLink, Entity, Identity, NewCaseLink, identity
-
-MAX_LIST_AGE: Final = 300.0
-"""Seconds for which a run uses a list. A link that another process creates in that time is not seen."""
-
-_MAX_RECENT: Final = 10_000
-"""The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class CreateResult(NamedTuple):
@@ -114,85 +104,23 @@ class _Creation:
     was_ambiguous: bool = False
 
 
-class _RecentLinks:
-    """The recent creates and deletes of a client. A list may not show them yet.
-
-    Args:
-        seconds: How long a list may lag behind.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._kept = seconds + MAX_LIST_AGE
-        self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
-        self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
-        self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
-        self._deleted: OrderedDict[str, None] = OrderedDict()
-        self._now = 0.0
-
-    def now(self) -> float:
-        """Return the time of the event loop, or a little more: never the same time twice.
-
-        The loop's own clock may not move between two calls. That of ``uvloop`` counts milliseconds.
-        """
-        self._now = max(asyncio.get_running_loop().time(), math.nextafter(self._now, math.inf))
-        return self._now
-
-    def add(self, result: CreateResult) -> None:
-        """Remember a link. If a lookup found it, only for the calls that wait for this one."""
-        now = self.now()
-        while self._results and self._results[0][1] < now - self._kept:
-            self._results.popleft()
-        until = now + self._seconds if result.created else now
-        self._results.append((result, until))  # its identity would cost a create more than all of this
-        if self._ambiguous:
-            self._ambiguous.pop(identity(result.link), None)
-
-    def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
-        """Remember a link that may exist. From ``lookup_at`` on, or after ``seconds``, a list can show it.
-
-        A longer wait is one that the server asked of this call, and not of later ones.
-        """
-        _put(self._ambiguous, identity(new), min(lookup_at, _in_seconds(self._seconds)))
-
-    def add_deleted(self, link_id: str) -> None:
-        """Forget the link with this id."""
-        _put(self._deleted, link_id.lower(), None)
-
-    def find(self, key: Identity, since: float) -> CaseLink | None:
-        """Return the link, unless every list that was requested at the time ``since`` shows it."""
-        while self._results:
-            result, until = self._results.popleft()
-            _put(self._links, identity(result.link), (result.link, until))
-        while self._links and next(iter(self._links.values()))[1] < since - self._kept:
-            self._links.popitem(last=False)
-        link, until = self._links.get(key, (None, 0.0))
-        return link if link and until >= since and link.id.lower() not in self._deleted else None
-
-    def lookup_at(self, key: Identity) -> float | None:
-        """Return when a lookup can show whether the link exists, if an earlier call left that open."""
-        return self._ambiguous.get(key)
-
-
-def _put(items: OrderedDict[K, V], key: K, value: V) -> None:
-    items[key] = value
-    items.move_to_end(key)
-    if len(items) > _MAX_RECENT:
-        items.popitem(last=False)
-
-
 class Creator:
-    """Creates links through ``requester``, and looks them up through ``operations``."""
+    """Creates links through ``requester``, and looks them up through ``operations`` and in ``recent``."""
 
     def __init__(
-        self, requester: Requester, operations: Operations, policy: RetryPolicy, budget: RetryBudget
+        self,
+        requester: Requester,
+        operations: Operations,
+        recent: RecentLinks,
+        policy: RetryPolicy,
+        budget: RetryBudget,
     ) -> None:
         self._requester: Requester | FencedRequester = requester
         self._operations = operations
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget
-        self._recent = _RecentLinks(policy.wait_after_earlier_run)
+        self._recent = recent
         self._locks: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
 
     def through(self, requester: FencedRequester) -> Creator:
@@ -209,7 +137,7 @@ class Creator:
             CaseLinksError: Any other error: nothing was created, as far as the lookup can tell.
         """
         result = await self._create(self._begin(new))
-        self._recent.add(result)
+        self._recent.add(result.link, created=result.created)
         return result
 
     async def ensure(self, new: NewCaseLink, find: FindFunc | None = None) -> CreateResult:
@@ -227,10 +155,10 @@ class Creator:
             if (lookup_at := self._recent.lookup_at(key)) is not None:
                 return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
             found = await (find or self._lookup.find)(new)
-            if found and self._operations.has_deleted(found.id):  # since it was listed
+            if found and self._recent.has_deleted(found.id):  # since it was listed
                 found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
-            self._recent.add(result)
+            self._recent.add(result.link, created=result.created)
             return result
 
     async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
@@ -244,14 +172,6 @@ class Creator:
             return await self._resume(
                 creation, f"an earlier run may have sent {new}", lookup_at, before_create
             )
-
-    def find_recent(self, key: Identity, since: float) -> CaseLink | None:
-        """Return a recent link, unless every list that was requested at the time ``since`` shows it."""
-        return self._recent.find(key, since)
-
-    def forget(self, link_id: str) -> None:
-        """Forget a link that is being deleted."""
-        self._recent.add_deleted(link_id)
 
     def _lock(self, key: Identity) -> asyncio.Lock:
         """Return the lock of all calls for a link. It exists while calls refer to it."""
@@ -269,7 +189,7 @@ class Creator:
         if before_create and not found:
             await before_create()
         result = _FoundResult(found, created=False) if found else await self._create(creation)
-        self._recent.add(result)
+        self._recent.add(result.link, created=result.created)
         return result
 
     def _begin(self, new: NewCaseLink) -> _Creation:

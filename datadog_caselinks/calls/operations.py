@@ -9,6 +9,7 @@ from uuid import UUID
 
 from attrs import frozen
 
+from datadog_caselinks.calls.recent_links import RecentLinks
 from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, with_retries
 from datadog_caselinks.calls.search import next_offset
 from datadog_caselinks.http import wire
@@ -46,9 +47,6 @@ CANNOT_LIST: Final = (
     *(IncompleteListError, ResponseTooLargeError),
 )
 """The errors of a lookup that concern one entity. A list of the other end of a link shows the link too."""
-
-_MAX_DELETED: Final = 10_000
-"""The most deleted links that are remembered. A client deletes hardly as many while a list lags."""
 
 _MAX_PAGES: Final = 5
 """The most pages of incidents to read for each query. If a query filters, its first page has the incident."""
@@ -90,16 +88,21 @@ def _incomplete(entity: Entity, skipped: int) -> IncompleteListError:
 
 
 class Operations:
-    """Lists, gets and deletes through ``requester``."""
+    """Lists, gets and deletes through ``requester``. Lookups leave out what ``recent`` knows as deleted."""
 
     def __init__(
-        self, requester: Requester, reader: BoundedReader, policy: RetryPolicy, budget: RetryBudget
+        self,
+        requester: Requester,
+        reader: BoundedReader,
+        recent: RecentLinks,
+        policy: RetryPolicy,
+        budget: RetryBudget,
     ) -> None:
         self._requester = requester
         self._reader = reader
+        self._recent = recent
         self._policy = policy
         self._budget = budget
-        self._deleted: dict[str, None] = {}
 
     async def list_links(self, entity: Entity, relationship: Relationship | None = None) -> list[CaseLink]:
         """Return the links of ``entity``, all or those of one ``relationship``."""
@@ -230,19 +233,15 @@ class Operations:
 
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
-        await self._delete(_Deletion(wire.delete_request(link_id), self._attempts()))
-        self._deleted[link_id.lower()] = None
-        if len(self._deleted) > _MAX_DELETED:
-            del self._deleted[next(iter(self._deleted))]
-
-    def has_deleted(self, link_id: str) -> bool:
-        """Return whether the link with this id was deleted here. A list may still show it."""
-        return link_id.lower() in self._deleted
+        deletion = _Deletion(wire.delete_request(link_id), self._attempts())
+        self._recent.begin_delete(link_id)
+        await self._delete(deletion)
+        self._recent.end_delete(link_id)
 
     def _read_members(self, response: Response) -> tuple[list[CaseLink], int]:
-        """Return the links of a list that were not deleted here, and how many members cannot be read."""
+        """Return the links of a list that the client has not deleted, and how many members cannot be read."""
         members, skipped, _ = wire.read_members(response)
-        return [link for link in members if not self.has_deleted(link.id)], skipped
+        return [link for link in members if not self._recent.has_deleted(link.id)], skipped
 
     def _attempts(self) -> Attempts:
         return Attempts(self._policy, self._budget)

@@ -1289,16 +1289,15 @@ class TestEnsure:
 
     async def test_it_forgets(self, api: Api, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
         """A client remembers a bounded number of links that it created or deleted."""
-        monkeypatch.setattr("datadog_caselinks.calls.creation._MAX_RECENT", 10)
-        monkeypatch.setattr("datadog_caselinks.calls.operations._MAX_DELETED", 10)
+        monkeypatch.setattr("datadog_caselinks.calls.recent_links._MAX_RECENT", 10)
         wanted = [case(some_id(1)).blocks(case(some_id(number))) for number in range(2, 22)]
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             created = [await links.ensure_link(new) for new in wanted]
             for link, _ in created:
                 await links.delete_link(link)
-            recent = links._creator._recent
-            assert (len(recent._links), len(recent._deleted)) == (10, 10)
-            assert [links._operations.has_deleted(each.link.id) for each in created].count(True) == 10
+            recent = links._recent
+            assert (len(recent._links), len(recent._deletes)) == (10, 10)
+            assert [recent.has_deleted(each.link.id) for each in created].count(True) == 10
 
     @pytest.mark.parametrize("call", ["create", "ensure"])
     async def test_it_keeps_no_link_for_long(self, call: str, api: Api, keys: ApiKeys, clock: Clock) -> None:

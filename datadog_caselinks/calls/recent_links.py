@@ -1,0 +1,98 @@
+"""The links that a client created and deleted itself, of which a list may not know yet."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict, deque
+from typing import Final, TypeVar
+
+from datadog_caselinks.values.models import CaseLink, Identity, NewCaseLink, identity
+
+MAX_LIST_AGE: Final = 300.0
+"""Seconds for which a run uses a list. A link that another process creates in that time is not seen."""
+
+_MAX_RECENT: Final = 10_000
+"""The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class RecentLinks:
+    """The recent creates and deletes of a client.
+
+    Args:
+        seconds: How long a list may lag behind.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._kept = seconds + MAX_LIST_AGE
+        self._added: deque[tuple[CaseLink, float]] = deque(maxlen=_MAX_RECENT)
+        self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
+        self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
+        self._deletes: OrderedDict[str, bool] = OrderedDict()
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Return the time of the event loop, or a little more: never the same time twice.
+
+        The loop's own clock may not move between two calls. That of ``uvloop`` counts milliseconds.
+        """
+        self._now = max(asyncio.get_running_loop().time(), math.nextafter(self._now, math.inf))
+        return self._now
+
+    def add(self, link: CaseLink, *, created: bool) -> None:
+        """Remember a link. If a lookup found it, only for the calls that wait for this one."""
+        now = self.now()
+        while self._added and self._added[0][1] < now - self._kept:
+            self._added.popleft()
+        until = now + self._seconds if created else now
+        self._added.append((link, until))  # its identity would cost a create more than all of this
+        if self._ambiguous:
+            self._ambiguous.pop(identity(link), None)
+
+    def find(self, key: Identity, since: float) -> CaseLink | None:
+        """Return the link, unless every list that was requested at the time ``since`` shows it."""
+        while self._added:
+            link, until = self._added.popleft()
+            _put(self._links, identity(link), (link, until))
+        while self._links and next(iter(self._links.values()))[1] < since - self._kept:
+            self._links.popitem(last=False)
+        if (recent := self._links.get(key)) is None:
+            return None
+        link, until = recent
+        return link if until >= since and link.id.lower() not in self._deletes else None
+
+    def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
+        """Remember a link that may exist. From ``lookup_at`` on, or after ``seconds``, a list can show it.
+
+        A longer wait is one that the server asked of this call, and not of later ones.
+        """
+        latest = asyncio.get_running_loop().time() + self._seconds
+        _put(self._ambiguous, identity(new), min(lookup_at, latest))
+
+    def lookup_at(self, key: Identity) -> float | None:
+        """Return when a lookup can show whether the link exists, if an earlier call left that open."""
+        return self._ambiguous.get(key)
+
+    def begin_delete(self, link_id: str) -> None:
+        """Forget the link with this id: it may be deleted from now on, whatever becomes of the call."""
+        key = link_id.lower()
+        _put(self._deletes, key, self.has_deleted(key))
+
+    def end_delete(self, link_id: str) -> None:
+        """Remember that the link with this id is deleted."""
+        _put(self._deletes, link_id.lower(), True)
+
+    def has_deleted(self, link_id: str) -> bool:
+        """Return whether the client deleted the link with this id. A list may still show it."""
+        return self._deletes.get(link_id.lower(), False)
+
+
+def _put(items: OrderedDict[K, V], key: K, value: V) -> None:
+    items[key] = value
+    items.move_to_end(key)
+    if len(items) > _MAX_RECENT:
+        items.popitem(last=False)
