@@ -25,6 +25,9 @@ from datadog_caselinks.values.rate_limit import RateLimit
 GRAIN = 1.0
 """Seconds: ``Reset`` is reported in whole ones, rounded up."""
 
+ROUNDING = 1e-9
+"""Seconds: the error of sums and differences of times."""
+
 HOUR = 3600.0
 
 
@@ -167,7 +170,7 @@ class Alone(RuleBasedStateMachine):
             assert reported.remaining is not None
             assert reported.reset is not None
             assert 0 <= reported.remaining <= self.server.limit
-            assert 0 < reported.reset <= self.server.period
+            assert 0 < reported.reset <= self.server.period + ROUNDING
 
     @invariant()
     def it_looks_again(self) -> None:
