@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
@@ -305,7 +306,8 @@ class CaseLinksClient:
         create_unchecked = self._observed("create", self._creator.create)
 
         def resume(before_create: BeforeCreate) -> CreateFunc:
-            return self._observed("ensure", partial(self._creator.resume, before_create=before_create))
+            resume_one = partial(self._creator.resume, ended_at=opened_at, before_create=before_create)
+            return self._observed("ensure", resume_one)
 
         async with contextlib.AsyncExitStack() as stack:
             if known:
@@ -313,6 +315,7 @@ class CaseLinksClient:
             opened: Journal | None = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
+            opened_at = asyncio.get_running_loop().time()  # every earlier run with the journal has ended
 
             async def create_one(item: tuple[WantedLink, End]) -> CreateResult:
                 wanted, end = item

@@ -161,14 +161,23 @@ class Creator:
             self._recent.add(result.link, created=result.created)
             return result
 
-    async def resume(self, new: NewCaseLink, before_create: BeforeCreate | None = None) -> CreateResult:
-        """Ensure the link, after an earlier run that may have created it just before it ended."""
+    async def resume(
+        self, new: NewCaseLink, ended_at: float, before_create: BeforeCreate | None = None
+    ) -> CreateResult:
+        """Ensure the link, after an earlier run that may have created it just before it ended.
+
+        ``ended_at`` is a time of the event loop by which that run had ended. The wait before the lookup
+        begins then, so a run with many such links waits once and not for each of them.
+        """
         creation = self._begin(new)
         called_at, key = self._recent.now(), identity(new)
         async with self._lock(key):
             if recent := self._recent.find(key, called_at):
                 return _FoundResult(recent, created=False)
-            lookup_at = _in_seconds(self._policy.wait_after_earlier_run)
+            # An earlier call of this run may have sent it too.
+            lookup_at = max(
+                ended_at + self._policy.wait_after_earlier_run, self._recent.lookup_at(key) or 0.0
+            )
             return await self._resume(
                 creation, f"an earlier run may have sent {new}", lookup_at, before_create
             )

@@ -112,11 +112,14 @@ def _require_well_formed(database: str) -> None:
 
 
 @contextlib.contextmanager
-def translate_errors() -> Iterator[None]:
-    """Raise errors of the database as :class:`FleetError`."""
+def translate_errors() -> Iterator[list[Exception]]:
+    """Raise errors of the database as :class:`FleetError`, except those that are put into the list."""
+    of_others: list[Exception] = []
     try:
-        yield
+        yield of_others
     except (psycopg.Error, ConnectorException) as error:
+        if error in of_others:
+            raise
         cause = error.__cause__ if isinstance(error, ConnectorException) else error
         if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
             raise FleetError("the database has no fleet tables yet; run: caselinks fleet init") from error

@@ -188,9 +188,10 @@ async def submit_lines(
     require("site", site, Site, "a Site, such as Site.EU1")
     require("source", source, str, "a text")
     require_whole_number("chunk", chunk, at_least=1)
-    with translate_errors():
+    with translate_errors() as of_others:
         async with (
             closing_source(lines),
+            contextlib.aclosing(_noting_errors(lines, of_others)) as noted,
             pool_of(app).connection() as connection,
             connection.transaction(),
         ):
@@ -202,7 +203,7 @@ async def submit_lines(
             (run,) = await cursor.fetchone()
             count = 0
             async with cursor.copy(_COPY) as copy:
-                async for line in lines:
+                async for line in noted:
                     new = _checked(line.new)
                     ends = stored(named(new.parent)), str(new.relationship), stored(named(new.child))
                     await copy.write_row((run, count // chunk, line.number, *ends))
@@ -211,6 +212,18 @@ async def submit_lines(
             repeated = cursor.rowcount
             await _defer(app, connection, [(run, number) for number in range(-(-count // chunk))])
     return Submission(run, count - repeated, repeated)
+
+
+async def _noting_errors(
+    lines: AsyncIterator[LinkLine], errors: list[Exception]
+) -> AsyncGenerator[LinkLine, None]:
+    """Yield ``lines``, and put what they raise into ``errors``. They may read from a database too."""
+    try:
+        async for line in lines:
+            yield line
+    except Exception as error:
+        errors.append(error)
+        raise
 
 
 async def _numbered(

@@ -38,7 +38,6 @@ class BoundedReader:
     def __init__(self, requester: Requester, *, max_in_flight: int) -> None:
         self._requester = requester
         self._share = min(MAX_BODY, _TOTAL // max_in_flight)
-        self._shares = asyncio.Semaphore(max_in_flight)
         self._long = asyncio.Semaphore(1)
         self._decoding = asyncio.Semaphore(1)
         self._in_thread = threading.Lock()  # a thread goes on when its call is cancelled
@@ -65,9 +64,9 @@ class BoundedReader:
             return request.max_body if is_long else self._share
 
         try:
-            async with self._shares:
-                first = request._replace(max_body=min(request.max_body, self._share), extend=extend)
-                response = await self._requester.send(first, last_failure)
+            first = request._replace(max_body=min(request.max_body, self._share), extend=extend)
+            # In flight until it is decoded: the bodies of so many requests are in memory, and no more.
+            async with self._requester.sending(first, last_failure) as response:
                 if response.is_complete or is_long or response.status >= 300:
                     return await self._decode(response, decode)
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -69,6 +71,23 @@ class Requester:
             ConfigurationError: The credentials could not be read.
             CaseLinksError: ``last_failure``.
         """
+        response = await self._send(request, last_failure)
+        self._in_flight.release()
+        return response
+
+    @contextlib.asynccontextmanager
+    async def sending(
+        self, request: Request, last_failure: CaseLinksError | None = None
+    ) -> AsyncGenerator[Response, None]:
+        """Send like :meth:`send`, and count the request as in flight until the end of the block."""
+        response = await self._send(request, last_failure)
+        try:
+            yield response
+        finally:
+            self._in_flight.release()
+
+    async def _send(self, request: Request, last_failure: CaseLinksError | None) -> Response:
+        """Return the response to a request, which still counts as in flight."""
         self._require_open()  # before the queue: a call of a closed client must not wait to fail
         # The slot comes before the permit: the window of a permit that waits for a slot could end. Each
         # bucket has its own slots, since calls that wait for one window must not hold up those of another.
@@ -103,8 +122,9 @@ class Requester:
                     if response.status == 429 and self._outage.has_failures:
                         self._outage.on_success()  # the server works
                     return response
-            finally:
+            except BaseException:
                 self._in_flight.release()
+                raise
 
     async def _acquire(
         self, operation: str, slots: asyncio.Semaphore, auth: AuthHeaders, read_at: float

@@ -49,10 +49,11 @@ from datadog_caselinks.calls.concurrency import Progress, for_each, map_concurre
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.values.errors import InvalidLinkError, JournalError
 from tests.support.api import Api
+from tests.support.clock import Clock
 from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server, Step
 from tests.support.steps import Held, answers, created, drops, is_silent, listed
-from tests.support.waiting import settle
+from tests.support.waiting import settle, until
 
 PARENT = case(some_id(1))
 OUTAGE = incident(some_id(1))
@@ -705,6 +706,28 @@ class TestJournal:
             [found] = await outcomes_of(links, [link(1)], journal=journal)
         assert isinstance(found, AlreadyLinked)
         assert [stored.id for stored in sandbox.links] == [found.link.id]
+
+    @pytest.mark.clock(stopped_at=1000.0)
+    async def test_the_next_run_waits_once_for_all_ambiguous_links(
+        self, sandbox: Sandbox, tmp_path: Path, clock: Clock
+    ) -> None:
+        """An earlier run sends nothing more, so links that wait their turn need no further wait."""
+        wanted = [link(number) for number in range(3)]
+        async with Journal(tmp_path / "journal", site=sandbox.site.api_url) as journal:
+            for new in wanted:
+                async with journal.entry(new):
+                    pass
+        async with CaseLinksClient(sandbox.site, sandbox.credentials) as client:
+            run = client.create_links(wanted, journal=tmp_path / "journal", concurrency=1)
+            async with contextlib.aclosing(run):
+                begun = asyncio.create_task(anext(run))
+                while not begun.done():
+                    await settle()
+                    clock.advance(1)
+                for _ in range(2):
+                    another = asyncio.create_task(anext(run))
+                    await until(another.done)
+        assert len(sandbox.links) == 3
 
     @pytest.mark.parametrize("is_applied", [True, False])
     @pytest.mark.parametrize(

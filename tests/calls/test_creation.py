@@ -1360,7 +1360,7 @@ class TestResume:
         """A link that exists does not count as created by the resumed call, and a missing link is created."""
         api = holding(*held)
         async with Server(api) as server, self.creator(server, keys, at_once) as creator:
-            link, created = await creator.resume(NEW)
+            link, created = await creator.resume(NEW, ended_at=0)
         assert (link.id, created, len(api.links)) == ("link-0", is_new, 1)
         assert server.methods == sequence.split()
 
@@ -1368,7 +1368,7 @@ class TestResume:
         """The lookup waits five times ``settle``, because the earlier run may have ended just now."""
         policy = RetryPolicy(settle=5)
         async with Server(holding(NEW)) as server, self.creator(server, keys, policy) as creator:
-            task = asyncio.create_task(creator.resume(NEW))
+            task = asyncio.create_task(creator.resume(NEW, ended_at=asyncio.get_running_loop().time()))
             await settle()
             clock.advance(24)
             await settle()
@@ -1380,7 +1380,7 @@ class TestResume:
         """A failed lookup leaves the result ambiguous, and the error names the earlier run as the reason."""
         async with Server(answers(403)) as server, self.creator(server, keys, at_once) as creator:
             with pytest.raises(AmbiguousResultError, match="an earlier run may have sent") as caught:
-                await creator.resume(NEW)
+                await creator.resume(NEW, ended_at=0)
         assert caught.value.new is NEW
         assert server.methods == ["GET", "GET"]
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from procrastinate import App, PsycopgConnector
 
@@ -64,16 +65,18 @@ class TestSubmit:
         (run,) = await list_runs(app)
         assert (run.links, run.done, run.rate) == (0, 0, 0)
 
-    async def test_an_error_of_the_source_leaves_nothing_behind(self, app: App) -> None:
-        """An error of the source submits nothing."""
+    @pytest.mark.parametrize("error", [LinkFileError("no more"), psycopg.OperationalError("no more")])
+    async def test_an_error_of_the_source_leaves_nothing_behind(self, app: App, error: Exception) -> None:
+        """An error of the source, even of a database of its own, is raised unchanged, and submits nothing."""
 
         async def broken() -> AsyncIterator[NewCaseLink]:
             for new in links(3):
                 yield new
-            raise LinkFileError("no more")
+            raise error
 
-        with pytest.raises(LinkFileError, match="no more"):
+        with pytest.raises(type(error)) as caught:
             await submit(app, broken(), site=SITE, chunk=1)
+        assert caught.value is error
         assert (await list_runs(app), await jobs(app)) == ([], [])
 
     @pytest.mark.parametrize("wrong", ["SHOP-1 blocks SHOP-2", None, ("SHOP-1", "blocks", "SHOP-2")])

@@ -199,6 +199,23 @@ async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.Monke
     assert most == 1
 
 
+async def test_a_list_that_waits_to_be_decoded_counts_as_in_flight(keys: ApiKeys) -> None:
+    """No more responses are in memory than requests may be in flight."""
+    async with (
+        Server(answers(200, listing(MAX_BODY // 2))) as server,
+        client_of(server, keys, max_concurrency=2) as client,
+    ):
+        decoding = client._operations._reader._decoding
+        await decoding.acquire()
+        calls = [asyncio.create_task(client.list_links(PARENT)) for _ in range(4)]
+        await server.until_seen(2)
+        await server.until(lambda: not server.busy)
+        await settle(50)
+        assert len(server.seen) == 2
+        decoding.release()
+        await asyncio.gather(*calls)
+
+
 async def test_a_lookup_earns_no_budget(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lookup does not refill the retry budget, because lists may work while creates fail."""
     earned: list[RetryBudget] = []

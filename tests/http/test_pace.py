@@ -35,7 +35,7 @@ from tests.support.steps import Held, answers, created, drops, link_json, listed
 from tests.support.waiting import MAX_SECONDS, settle, until
 
 PARENT = case(some_id(0))
-stopped = pytest.mark.parametrize("clock", [{"stopped_at": 1000.0}], indirect=True)
+stopped = pytest.mark.clock(stopped_at=1000.0)
 
 
 def client_of(sandbox: Sandbox, rate: Rate | str | None, **options: object) -> CaseLinksClient:

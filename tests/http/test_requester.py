@@ -17,7 +17,7 @@ from tests.support.clock import Clock
 from tests.support.ids import case, some_id
 from tests.support.server import Exchange, Server
 from tests.support.steps import link_json
-from tests.support.waiting import settle
+from tests.support.waiting import MAX_SECONDS, settle
 
 PARENT: Final = case(some_id(0))
 SLOTS: Final = 5
@@ -38,13 +38,16 @@ def new_links(count: int) -> list[NewCaseLink]:
 
 
 class Named:
-    """A server that counts each operation in its own bucket; creates have ``creates`` requests left.
+    """A server that counts each operation in its own bucket.
+
+    Creates have ``creates`` requests left, and lists ``lists``.
 
     Methods in ``held`` get no response before the test removes them and calls :meth:`go_on`.
     """
 
-    def __init__(self, creates: int = 1000) -> None:
+    def __init__(self, creates: int = 1000, lists: int = 1000) -> None:
         self.creates = creates
+        self.lists = lists
         self.held = set[str]()
         self.changed = asyncio.Event()
 
@@ -63,6 +66,9 @@ class Named:
                 status = 204
             case _ if name.endswith("SHOP-1"):
                 data = {"type": "case", "id": some_id(9), "attributes": {"key": "SHOP-1", "title": "A case"}}
+            case _:
+                self.lists -= 1
+                left = self.lists
         body = b"" if status == 204 else json.dumps({"data": data}).encode()
         rest = {"X_RateLimit_Limit": "1000", "X_RateLimit_Period": "3600", "X_RateLimit_Reset": "3600"}
         await exchange.answer(status, body, X_RateLimit_Name=name, X_RateLimit_Remaining=str(left), **rest)
@@ -116,6 +122,21 @@ async def test_calls_that_wait_for_one_bucket_hold_up_no_other(
     await OTHERS[operation](client)
     assert sum(create.done() for create in creates) <= 3 + SLOTS
     await ended(creates)
+
+
+@pytest.mark.parametrize("operation", ["delete", "get"])
+async def test_lists_that_wait_for_their_window_hold_up_no_other_bucket(
+    client: CaseLinksClient, server: Server, named: Named, operation: str
+) -> None:
+    """A list takes none of the memory for responses before it may be sent."""
+    named.lists, sent = 1, len(server.seen)
+    await client.list_links(PARENT)
+    lists = [asyncio.create_task(client.list_links(case(some_id(number)))) for number in range(50)]
+    await settle(50)
+    async with asyncio.timeout(MAX_SECONDS):
+        await OTHERS[operation](client)
+    assert len(server.seen) == sent + 2
+    await ended(lists)
 
 
 async def test_no_more_are_in_flight_than_slots_over_all_buckets(
