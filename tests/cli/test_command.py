@@ -139,6 +139,15 @@ def test_version_and_help_import_no_aiohttp(option: str) -> None:
     assert not {"aiohttp", "rich", "cattrs"} & set(done.stderr.split())
 
 
+def test_only_the_sandbox_imports_a_server() -> None:
+    """No other subcommand imports an HTTP server, which would delay its start."""
+    modules = {f"datadog_caselinks.cli.{module}" for module, _ in group._COMMANDS.values()}
+    imports = "\n".join(f"import {module}" for module in sorted(modules - {"datadog_caselinks.cli.sandbox"}))
+    done = run("-c", f"{imports}\nimport sys; print(*sys.modules)")
+    assert "aiohttp" in done.stdout.split()
+    assert not {"aiohttp.web", "datadog_caselinks.sandbox"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("name", list(group._COMMANDS))
 def test_the_list_of_commands_is_what_they_say_themselves(name: str) -> None:
     """The list of commands shows the first paragraph of each command's help."""
