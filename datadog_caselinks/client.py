@@ -496,13 +496,14 @@ class CaseLinksClient:
             call.result = links = await self._operations.list_links(entity, relationship)
             return links
 
-    async def find_links(self, wanted: WantedLink) -> list[CaseLink]:
+    async def find_links(self, wanted: WantedLink | CaseLink) -> list[CaseLink]:
         """Find the links that are equal to ``wanted``: the same relationship between the same entities.
 
         ``RELATES_TO`` links are equal in either direction. The links of the parent are listed. The result is
-        empty if the link does not exist, and has several links if it was created more than once.
+        empty if the link does not exist, and has several links if it was created more than once. For a
+        :class:`CaseLink`, the result has its duplicates and the link itself, if it still exists.
         """
-        if not isinstance(wanted, NewCaseLink):
+        if not isinstance(wanted, NewCaseLink | CaseLink):
             wanted = await self._resolver.link(wanted)
         links = await self.list_links(wanted.parent)
         return [link for link in links if identity(link) == identity(wanted)]

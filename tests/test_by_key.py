@@ -183,6 +183,19 @@ class TestFind:
         await client.create_link(case("SHOP-5").causes(case("SHOP-6")))
         assert await client.find_links(wanted) == links
 
+    async def test_equal_to_a_link_that_exists(self, client: CaseLinksClient) -> None:
+        """``find_links`` returns a link that exists and its duplicates, and nothing once they are deleted."""
+        links = [await client.create_link(LINK) for _ in range(2)]
+        assert await client.find_links(links[0]) == links
+        await client.delete_link(LINK)
+        assert await client.find_links(links[0]) == []
+
+    @pytest.mark.parametrize("wanted", ["SHOP-6", case("SHOP-6"), [LINK]])
+    async def test_what_is_not_a_link(self, wanted: object, client: CaseLinksClient) -> None:
+        """The message for anything but a link says how to write one, and does not speak of a create."""
+        with pytest.raises(InvalidLinkError, match=r"^the link must be a NewCaseLink such as case\(a\)\.b"):
+            await client.find_links(wanted)  # type: ignore[arg-type]
+
     async def test_a_link_without_a_direction(self, client: CaseLinksClient) -> None:
         """``find_links`` finds ``RELATES_TO`` from either end."""
         link = await client.create_link(case("SHOP-6").relates_to(case("SHOP-5")))
@@ -400,6 +413,6 @@ async def test_a_key_and_the_uuid_of_the_same_case(sandbox: Sandbox, client: Cas
 async def test_what_is_not_a_link(wanted: object, sandbox: Sandbox, client: CaseLinksClient) -> None:
     """The message for an object that is not a link says what a link is, and nothing is sent."""
     for call in (client.create_link, client.ensure_link):
-        with pytest.raises(InvalidLinkError, match=r"a link to create must be .* such as case\(a\)\.blocks"):
+        with pytest.raises(InvalidLinkError, match=r"the link must be .* such as case\(a\)\.blocks"):
             await call(wanted)  # type: ignore[arg-type]
     assert requests(sandbox) == []

@@ -38,15 +38,20 @@ class ColumnNames:
     _by_name: Mapping[str, str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        for column in self._given:
-            if column not in COLUMNS:
-                raise ParameterError(
-                    f"unknown column {quoted(column)} of a link; use one of {', '.join(COLUMNS)}"
-                )
-        given = {_normalized(name): column for column, name in self._given.items()}
-        if len(given) < len(self._given):
-            raise ParameterError("two columns of a link must not have the same name in the file")
         usual = {name: name for name in COLUMNS} | _ALIASES
+        given: dict[str, str] = {}
+        for column, name in self._given.items():
+            if column not in COLUMNS:
+                is_swapped = _normalized(name) in usual
+                swap = f"exchange {quoted(column)} and {quoted(name)}"
+                hint = swap if is_swapped else f"use one of {', '.join(COLUMNS)}"
+                raise ParameterError(f"unknown column {quoted(column)} of a link; {hint}")
+            other = given.setdefault(_normalized(name), column)
+            if other != column:
+                raise ParameterError(
+                    f"{other} and {column} have the same name {quoted(name)}: each column of a link needs a "
+                    "name of its own in the file"
+                )
         rest = {name: column for name, column in usual.items() if column not in self._given}
         object.__setattr__(self, "_by_name", rest | given)
 

@@ -119,7 +119,7 @@ class Resolver:
             return reference
         if not isinstance(reference, LinkReference):
             raise InvalidLinkError(
-                "a link to create must be a NewCaseLink such as case(a).blocks(case(b)), or the result of "
+                "the link must be a NewCaseLink such as case(a).blocks(case(b)), or the result of "
                 f"parse_link(…), not {quoted(reference)}"
             )
         parent = await self.entity(reference.parent)

@@ -71,7 +71,7 @@ from datadog_caselinks.values.rate import Rate
 @click.option(
     "--rejects",
     metavar="FILE",
-    help="Write the lines that failed to FILE, each with the reason. Fix them, and run FILE.",
+    help="Write the lines that failed to FILE, each with its number and the reason. Fix them, and run FILE.",
 )
 @with_settings(
     quiet="Show failures and the summary only.",

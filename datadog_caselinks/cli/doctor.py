@@ -181,7 +181,7 @@ def _configuration(settings: Settings) -> list[Finding]:
         credentials_from_env()
     except ConfigurationError as error:
         return [*found, Finding("credentials", "bad", str(error))]
-    found.append(Finding("credentials", "ok", f"{' and '.join(names)} set and well-formed"))
+    found.append(Finding("credentials", "ok", f"read from {' and '.join(names)}"))
     try:
         proxy_for(site)
     except ParameterError as error:

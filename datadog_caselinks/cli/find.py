@@ -13,8 +13,9 @@ from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, wi
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.cli.table import draw_cases, draw_fields
 from datadog_caselinks.client import CaseLinksClient
+from datadog_caselinks.values.errors import NotFoundError
 from datadog_caselinks.values.messages import counted, quoted
-from datadog_caselinks.values.models import Case, Entity, EntityType, ends_of
+from datadog_caselinks.values.models import Case, Entity, EntityType, ends_of, is_case_key
 from datadog_caselinks.values.references import Details, address_of, name_of, status_of
 
 
@@ -32,15 +33,14 @@ from datadog_caselinks.values.references import Details, address_of, name_of, st
 def find(words: tuple[str, ...], limit: int, settings: Settings) -> None:
     """Find cases (work items) by their text, or by a filter.
 
-    QUERY is a text such as "payment webhooks", or a filter as in Datadog's search, such
-    as status:closed, priority:(P1 OR P2) or -status:closed, with AND and OR. Put -- before
-    a QUERY that begins with -. Archived cases are not found. To find a case by its key,
-    use show.
+    QUERY is a text such as "payment webhooks", the key of a case, or a filter as in
+    Datadog's search, such as status:closed, priority:(P1 OR P2) or -status:closed, with
+    AND and OR. Put -- before a QUERY that begins with -. Archived cases are not found.
 
     The newest cases come first. Without a terminal, the columns are key, title, status,
     priority and UUID, separated by tabs.
     """
-    query = " ".join(words)
+    query = " ".join(words).strip()
     screen = Screen(quiet=settings.quiet)
 
     async def search() -> None:
@@ -59,7 +59,13 @@ def find(words: tuple[str, ...], limit: int, settings: Settings) -> None:
 
 
 async def search_cases(client: CaseLinksClient, query: str, limit: int) -> tuple[list[Case], bool]:
-    """Return at most ``limit`` cases that match ``query``, and whether there are more."""
+    """Return at most ``limit`` cases that match ``query``, and whether there are more.
+
+    The key of a case finds that case, without a search: Datadog's search may not find it.
+    """
+    if is_case_key(query):
+        with contextlib.suppress(NotFoundError):  # a text of the same form, such as HTTP-500
+            return [await client.get_case(query)], False
     found: list[Case] = []
     async with contextlib.aclosing(client.search_cases(query)) as cases:
         async for case in cases:

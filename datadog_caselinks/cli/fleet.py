@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from attrs import asdict
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -238,7 +239,9 @@ def worker(
     screen.note(report.summary)
     if failed:
         failures = counted(failed, "link of these runs is", "links of these runs are")
-        screen.problem(f"{failures} failed or ambiguous. To list them: caselinks fleet status --failed")
+        is_option = context.get_parameter_source("database") is ParameterSource.COMMANDLINE
+        same = " (with the same --database)" if is_option else ""  # the URL may contain a password
+        screen.problem(f"{failures} failed or ambiguous. To list them: caselinks fleet status --failed{same}")
         context.exit(1)
 
 

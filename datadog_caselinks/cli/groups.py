@@ -1,9 +1,11 @@
-"""A group of subcommands that explains itself: ``help``, and a suggestion for an unknown subcommand."""
+"""A group of subcommands that explains itself: ``help``, and suggestions for unknown names and options."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import click
 
@@ -13,7 +15,9 @@ _SYNONYMS: Final = {
     "add": "create",
     "apply": "plan",
     "check": "doctor",
+    "describe": "show",
     "diff": "plan",
+    "get": "show",
     "import": "bulk",
     "link": "create",
     "ls": "list",
@@ -22,11 +26,24 @@ _SYNONYMS: Final = {
     "revert": "undo",
     "rm": "delete",
     "rollback": "undo",
+    "search": "find",
     "tree": "graph",
     "unlink": "delete",
     "version": "--version",
 }
 """Other names that people try, and the subcommand or option that they mean."""
+
+_OPTIONS: Final = {
+    "-f": "--yes",
+    "-n": "--dry-run",
+    "-o": "--output",
+    "-y": "--yes",
+    "--force": "--yes",
+    "--format": "--output",
+    "--json": "--output json",
+    "--jsonl": "--output jsonl",
+}
+"""Other options that people try, and the one that they mean, if the subcommand has it."""
 
 _MAX_NAME: Final = 40
 """The maximum length in characters of an unknown name that is compared with the known ones."""
@@ -39,7 +56,13 @@ class Group(click.Group):
         """Parse the arguments. A first argument ``help`` asks for the help of what follows."""
         if args[:1] == ["help"]:
             args = [*(word for word in args if word != "help"), "--help"]
-        return super().parse_args(ctx, args)
+        with _suggesting_options():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse the arguments of the subcommand, and run it."""
+        with _suggesting_options():
+            return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -51,7 +74,35 @@ class Group(click.Group):
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         known = self.list_commands(ctx)
-        near = difflib.get_close_matches(name[:_MAX_NAME].lower(), [*known, *_SYNONYMS], n=2)
-        meant = dict.fromkeys(_SYNONYMS.get(each, each) for each in near)
+        meant = dict.fromkeys(_SYNONYMS.get(each, each) for each in _near(name, [*known, *_SYNONYMS]))
         names = [each for each in meant if each in known or (each.startswith("-") and ctx.parent is None)]
+        if not names and len(known) == 1:  # the argument of the only subcommand
+            names = [f"{known[0]} {name}"]
         return f" Did you mean {' or '.join(names)}?" if names else ""
+
+
+@contextlib.contextmanager
+def _suggesting_options() -> Iterator[None]:
+    """Let the error for an unknown option suggest an option of the same subcommand.
+
+    click compares the hyphens too, and so suggests ``--site`` for ``--limit``.
+    """
+    try:
+        yield
+    except click.NoSuchOption as error:
+        context, name = error.ctx or click.get_current_context(), error.option_name
+        known = [option for each in context.command.get_params(context) for option in each.opts]
+        meant = _OPTIONS.get(name, "")
+        if meant.partition(" ")[0] in known:
+            hint = f" Did you mean {meant}?"
+        elif near := _near(name.strip("-"), [each[2:] for each in known if each.startswith("--")]):
+            hint = f" Did you mean {' or '.join(f'--{each}' for each in near)}?"
+        elif name.startswith("--"):
+            hint = ""
+        else:
+            hint = " To pass an argument that begins with -, put -- before it."
+        context.fail(f"No such option {quoted(name)}.{hint}")
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name[:_MAX_NAME].lower(), known, n=2)

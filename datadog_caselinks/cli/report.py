@@ -154,12 +154,12 @@ class Report:
         self._advance()
 
     def _reject(self, line: LinkLine | MalformedLine, reason: str) -> None:
-        """Write a line that failed to the file of rejected lines."""
+        """Write a line that failed to the file of rejected lines, with its number in the input."""
         if self._rejects is None or line.source is None:
             return
         known = self._rejects.backup
         try:
-            self._rejects.add(line.source, reason)
+            self._rejects.add(line.source, f"line {line.number}: {reason}")
         except OSError as error:
             self.stop(error, f"cannot write the rejected lines: {error}")
         if self._rejects.backup != known:

@@ -24,7 +24,6 @@ from datadog_caselinks.cli.proxies import proxy_for
 from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
-from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.values.errors import CaseLinksError, RateLimitError
 from datadog_caselinks.values.rate import Rate
 from datadog_caselinks.values.sites import Site, site_from_env
@@ -151,6 +150,8 @@ async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> A
     options["rate"] = settings.rate
     async with contextlib.AsyncExitStack() as stack:
         if settings.in_sandbox:
+            from datadog_caselinks.sandbox import Sandbox  # imported lazily: slow, since it imports a server
+
             sandbox = await stack.enter_async_context(Sandbox(seed="demo"))
             client = CaseLinksClient(sandbox.site, sandbox.credentials, **options)
         else:

@@ -122,7 +122,9 @@ def translate_errors() -> Iterator[list[Exception]]:
             raise
         cause = error.__cause__ if isinstance(error, ConnectorException) else error
         if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
-            raise FleetError("the database has no fleet tables yet; run: caselinks fleet init") from error
+            raise FleetError(
+                "the database has no fleet tables yet: run caselinks fleet init with the same database"
+            ) from error
         raise FleetError(f"cannot use the database: {one_line(str(cause))}") from error
 
 

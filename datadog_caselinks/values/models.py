@@ -299,6 +299,13 @@ Reference = Entity | CaseKey | IncidentNumber
 """An entity, or the key of a case or the number of an incident that the client looks up."""
 
 
+_NAMED: Final = {
+    EntityType.CASE: "; to name a case by its key, write case('SHOP-1')",
+    EntityType.INCIDENT: "; to name an incident by its number, write incident('IR-123') or incident(123)",
+}
+"""What to write if the UUID of an entity is not known."""
+
+
 def _not_a_uuid(given: str, entity_type: EntityType) -> str:
     wanted = f"the id of this {entity_type.replace('_', ' ').lower()} must be a UUID"
     shown = quoted(given)
@@ -308,7 +315,7 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
         return f"{wanted}, not the case key {shown}: write case({shown})"
     if entity_type is EntityType.INCIDENT and is_incident_number(given):
         return f"{wanted}, not the number {shown}: write incident({shown})"
-    return f"{wanted}, not {shown}{dash_hint(given)}"
+    return f"{wanted}, not {shown}{dash_hint(given) or _NAMED.get(entity_type, '')}"
 
 
 def _known_entity(id: str | UUID, type: EntityType) -> Entity:

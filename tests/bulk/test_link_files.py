@@ -601,7 +601,11 @@ class TestNamesOfColumns:
 
     @pytest.mark.parametrize(
         ("columns", "says"),
-        [({"prnt": "From"}, "unknown column 'prnt' of a link"), ({"parent": "x", "child": "X"}, "same name")],
+        [
+            ({"prnt": "From"}, "^unknown column 'prnt' of a link; use one of parent, parent_type, "),
+            ({"From": "Parent"}, "^unknown column 'From' of a link; exchange 'From' and 'Parent'$"),
+            ({"parent": "x", "child": "X"}, "^parent and child have the same name 'X': each column of a "),
+        ],
     )
     async def test_names_that_cannot_be(self, columns: dict[str, str], says: str) -> None:
         """An unknown column, or one name for two columns, is refused before anything is read."""

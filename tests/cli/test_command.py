@@ -139,6 +139,15 @@ def test_version_and_help_import_no_aiohttp(option: str) -> None:
     assert not {"aiohttp", "rich", "cattrs"} & set(done.stderr.split())
 
 
+def test_only_the_sandbox_imports_a_server() -> None:
+    """No other subcommand imports an HTTP server, which would delay its start."""
+    modules = {f"datadog_caselinks.cli.{module}" for module, _ in group._COMMANDS.values()}
+    imports = "\n".join(f"import {module}" for module in sorted(modules - {"datadog_caselinks.cli.sandbox"}))
+    done = run("-c", f"{imports}\nimport sys; print(*sys.modules)")
+    assert "aiohttp" in done.stdout.split()
+    assert not {"aiohttp.web", "datadog_caselinks.sandbox"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("name", list(group._COMMANDS))
 def test_the_list_of_commands_is_what_they_say_themselves(name: str) -> None:
     """The list of commands shows the first paragraph of each command's help."""
@@ -191,10 +200,37 @@ def _all(command: click.Command) -> Iterator[click.Command]:
         ("fleet staus", "No such command 'staus'. Did you mean status?"),
         ("help bluk", "No such command 'bluk'. Did you mean bulk?"),
         ("qqqqqq", "No such command 'qqqqqq'.\n"),
+        ("get SHOP-1", "No such command 'get'. Did you mean show?"),
+        ("journal run.journal", "No such command 'run.journal'. Did you mean show run.journal?"),
     ],
 )
 async def test_an_unknown_command_gets_a_suggestion(command: str, expected: str) -> None:
     """A mistyped subcommand, or a common synonym of one, is refused with a suggestion and status 2."""
+    done = await caselinks(environment(), *command.split())
+    assert expected in done.err
+    assert done.status == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("list SHOP-1 --limit 3", "No such option '--limit'.\n"),
+        ("list SHOP-1 --verbos", "No such option '--verbos'. Did you mean --verbose?"),
+        ("list SHOP-1 --json", "No such option '--json'. Did you mean --output json?"),
+        ("list SHOP-1 -o json", "No such option '-o'. Did you mean --output?"),
+        ("journal show --jsonl run.journal", "No such option '--jsonl'. Did you mean --output jsonl?"),
+        ("undo -y run.journal", "No such option '-y'. Did you mean --yes?"),
+        ("fleet init --json", "No such option '--json'.\n"),
+        ("--json list SHOP-1", "No such option '--json'.\n"),
+        ("--verison", "No such option '--verison'. Did you mean --version?"),
+        (
+            "find -status:closed",
+            "No such option '-s'. To pass an argument that begins with -, put -- before it.",
+        ),
+    ],
+)
+async def test_an_unknown_option_gets_a_suggestion(command: str, expected: str) -> None:
+    """A mistyped option is refused with a suggestion that the command accepts, as are common synonyms."""
     done = await caselinks(environment(), *command.split())
     assert expected in done.err
     assert done.status == 2

@@ -73,6 +73,19 @@ class TestFind:
         done = await caselinks(pointing_at(cases), "find", "zzz", "--output", "json")
         assert (done.status, json.loads(done.out), done.err) == (0, [], "No cases match 'zzz'.\n")
 
+    @pytest.mark.parametrize("key", ["SHOP-2", "shop-2", " SHOP-2 "])
+    async def test_the_key_of_a_case(self, cases: Sandbox, key: str) -> None:
+        """A key finds the case with this key, which the search of the server may not find."""
+        done = await caselinks(pointing_at(cases), "find", key)
+        assert (done.status, done.err) == (0, "")
+        assert done.out == f"SHOP-2\tPayment is refused\tOPEN\tNOT_DEFINED\t{B}\n"
+
+    async def test_a_text_with_the_form_of_a_key(self, cases: Sandbox) -> None:
+        """A text that looks like a key, but is not the key of a case, is searched for."""
+        cases.add_case("SHOP-3", "Error HTTP-500 in the cart", id=some_id(0xC))
+        done = await caselinks(pointing_at(cases), "find", "HTTP-500")
+        assert (done.status, done.out.split("\t")[0]) == (0, "SHOP-3")
+
     async def test_more_than_the_limit(self, cases: Sandbox) -> None:
         """A message appears only if more cases match than are shown."""
         done = await caselinks(pointing_at(cases), "find", "payment", "--limit", "1")

@@ -177,8 +177,8 @@ async def test_rejected_lines_are_fixed_and_run_again(
     head, first, second, third = bad.read_text().splitlines()
     assert head == f"{HEADER.strip()}|rejected_because"
     assert first == f'{A}|bloks|{B}|"1'
-    assert second.startswith("2\"|\"unknown relationship 'bloks'; did you mean blocks? Use one of ")
-    assert "|\"'x' does not name an entity; write " in third
+    assert second.startswith("2\"|\"line 3: unknown relationship 'bloks'; did you mean blocks? Use one of ")
+    assert "|\"line 5: 'x' does not name an entity; write " in third
     if not strict:
         summary = f"To continue, fix the 2 lines in {bad}, then run this command:\n  caselinks bulk "
         assert done.err.endswith(f"{summary}{shlex.join(OPTIONS)} {bad}\n")
@@ -189,7 +189,7 @@ async def test_rejected_lines_are_fixed_and_run_again(
 
 
 async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> None:
-    """A failed link is rejected with its error, and the suggested command uses the lookup again."""
+    """A failed link is rejected with its line and error, and the suggested command uses the lookup again."""
     bad = tmp_path / "bad.jsonl"
     link = f'{{"parent":"{A}", "relationship": "blocks", "child":"{B}"}}'
     async with Server(created, answers(404), drops, answers(403)) as server:
@@ -197,8 +197,9 @@ async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> Non
         options = ("--no-lookup", "--concurrency", "1", "--attempts", "1", "--rejects", str(bad), "-")
         done = await bulk(variables, *options, stdin=f"{link}\n".encode() * 3)
     failed, ambiguous = bad.read_text().splitlines()
-    assert failed.startswith(f'{{"rejected_because": "cannot create CASE {A} BLOCKS CASE {B}: 404')
+    assert failed.startswith(f'{{"rejected_because": "line 2: cannot create CASE {A} BLOCKS CASE {B}: 404')
     assert failed.endswith(f", {link[1:]}")
+    assert ambiguous.startswith('{"rejected_because": "line 3: ')
     assert "The link may have been created" in ambiguous
     assert done.err.endswith(f":\n  caselinks bulk --concurrency 1 --attempts 1 {bad}\n")
     assert done.status == 1
@@ -221,7 +222,7 @@ async def test_a_kill_loses_no_rejected_line(sandbox: Sandbox, tmp_path: Path) -
     assert (await process.stderr.readline()).startswith(b"line 2: unknown relationship")
     process.kill()
     await process.communicate()
-    assert f'\n{A},bloks,{B},"unknown relationship' in bad.read_text()
+    assert f'\n{A},bloks,{B},"line 2: unknown relationship' in bad.read_text()
 
 
 async def test_relationships_in_words(sandbox: Sandbox) -> None:

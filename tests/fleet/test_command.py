@@ -185,14 +185,24 @@ async def test_lines_that_repeat_a_link_are_reported(variables: dict[str, str]) 
 async def test_links_that_failed_are_listed_and_tried_again(
     variables: dict[str, str], sandbox: Sandbox
 ) -> None:
-    """Failed links are listed with line and error, and retry-failed submits them again."""
+    """Failed links are listed with line and error, and retry-failed submits them again.
+
+    The worker says that the command that lists them needs the same option --database.
+    """
     await fleet(variables, "submit", "-", stdin=HEADER + f"SHOP-1,blocks,{some_id(2)}\n".encode())
-    done = await fleet(variables, "worker", "--until-done")
+    done = await fleet(
+        variables | {"CASELINKS_DATABASE": ""},
+        *("worker", "--until-done", "--database", variables["CASELINKS_DATABASE"]),
+    )
     assert done.status == 1
     assert done.err.splitlines()[1].startswith("run 1, line 2: failed: cannot get case SHOP-1: 404")
     assert done.err.splitlines()[-1] == (
-        "1 link of these runs is failed or ambiguous. To list them: caselinks fleet status --failed"
+        "1 link of these runs is failed or ambiguous. To list them: caselinks fleet status --failed "
+        "(with the same --database)"
     )
+    await fleet(variables, "retry-failed")
+    done = await fleet(variables, "worker", "--until-done")
+    assert done.err.splitlines()[-1].endswith("To list them: caselinks fleet status --failed")
     assert (await fleet(variables, "worker", "--until-done")).status == 0  # nothing was left to do
     assert (await fleet(variables, "status", "--quiet")).status == 1
     listed = await fleet(variables, "status", "--failed")

@@ -71,7 +71,7 @@ async def test_a_wrong_password_is_reported(database: str) -> None:
 async def test_missing_tables_are_reported_with_what_to_do(database: str) -> None:
     """Missing tables are reported with the command that creates them."""
     async with connected(database) as app:
-        with pytest.raises(FleetError, match="caselinks fleet init"):
+        with pytest.raises(FleetError, match="run caselinks fleet init with the same database"):
             await list_runs(app)
 
 

@@ -257,7 +257,7 @@ async def test_without_the_table_of_leases_the_error_says_what_to_do(app: App) -
     """A missing table of leases is reported with the command that adds it and keeps everything else."""
     async with pool_of(app).connection() as connection:
         await connection.execute("DROP TABLE caselinks_leases")
-    with pytest.raises(FleetError, match="run: caselinks fleet init"):
+    with pytest.raises(FleetError, match="run caselinks fleet init with the same database"):
         async with Lease.acquire(app, 1, 0):
             pass
     await create_tables(app)

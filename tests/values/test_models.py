@@ -146,6 +146,22 @@ class TestConstructors:
             make("IR-42")
         assert "get_case" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("make", "hint"),
+        [
+            (case, "; to name a case by its key, write case('SHOP-1')"),
+            (incident, "; to name an incident by its number, write incident('IR-123') or incident(123)"),
+        ],
+    )
+    @pytest.mark.parametrize("id", ["SHOP", "#101", "SHOP_1", " SHOP-1 "])
+    def test_a_malformed_key_or_number(
+        self, make: Callable[[str | UUID], Entity], hint: str, id: str
+    ) -> None:
+        """The message for a malformed key or number does not ask for a UUID only: it shows the right form."""
+        with pytest.raises(InvalidLinkError) as caught:
+            make(id)
+        assert str(caught.value).endswith(f" must be a UUID, not {id!r}{hint}")
+
     def test_a_url_is_called_a_url(self) -> None:
         """The message for a URL in place of a UUID calls it a URL."""
         with pytest.raises(
@@ -169,9 +185,9 @@ class TestConstructors:
 
     def test_a_long_id_is_cut(self) -> None:
         """The message shortens a long id with an ellipsis."""
-        with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 1)}…$"):
+        with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 1)}…;"):
             case("x" * MAX_QUOTED)
-        with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 2)}'$"):
+        with pytest.raises(InvalidLinkError, match=f"a UUID, not '{'x' * (MAX_QUOTED - 2)}';"):
             case("x" * (MAX_QUOTED - 2))
 
     def test_a_refusal_is_a_value_error(self) -> None:
