@@ -565,9 +565,7 @@ class CaseLinksClient:
             await self._delete_equal(link)
             return
         link_id = link.id if isinstance(link, CaseLink) else link
-        with self._observer.call("delete", link_id):
-            if isinstance(link_id, str):  # anything else is refused below
-                self._creator.forget(link_id)
+        with self._observer.call("delete", link_id), self._creator.deleting(str(link_id)):
             await self._operations.delete_link(link_id)
 
     async def _delete_equal(self, wanted: WantedLink) -> None:

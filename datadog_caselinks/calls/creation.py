@@ -17,10 +17,11 @@ by another process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -39,6 +40,7 @@ from datadog_caselinks.values.errors import (
     BadRequestError,
     CaseLinksError,
     ConflictError,
+    NotFoundError,
 )
 from datadog_caselinks.values.models import CaseLink, Entity, Identity, NewCaseLink, identity
 
@@ -127,7 +129,6 @@ class _RecentLinks:
         self._results: deque[tuple[CreateResult, float]] = deque(maxlen=_MAX_RECENT)
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
-        self._deleted: OrderedDict[str, None] = OrderedDict()
         self._now = 0.0
 
     def now(self) -> float:
@@ -155,19 +156,26 @@ class _RecentLinks:
         """
         _put(self._ambiguous, identity(new), min(lookup_at, _in_seconds(self._seconds)))
 
-    def add_deleted(self, link_id: str) -> None:
-        """Forget the link with this id."""
-        _put(self._deleted, link_id.lower(), None)
+    def doubt(self, link_id: str) -> None:
+        """Remember the link with this id as one that may exist. Its delete may still be applied."""
+        self._index()
+        for key, (link, _) in list(self._links.items()):
+            if link.id.lower() == link_id.lower():
+                del self._links[key]
+                _put(self._ambiguous, key, _in_seconds(self._seconds))
 
     def find(self, key: Identity, since: float) -> CaseLink | None:
         """Return the link, unless every list that was requested at the time ``since`` shows it."""
-        while self._results:
-            result, until = self._results.popleft()
-            _put(self._links, identity(result.link), (result.link, until))
+        self._index()
         while self._links and next(iter(self._links.values()))[1] < since - self._kept:
             self._links.popitem(last=False)
         link, until = self._links.get(key, (None, 0.0))
-        return link if link and until >= since and link.id.lower() not in self._deleted else None
+        return link if until >= since else None
+
+    def _index(self) -> None:
+        while self._results:
+            result, until = self._results.popleft()
+            _put(self._links, identity(result.link), (result.link, until))
 
     def lookup_at(self, key: Identity) -> float | None:
         """Return when a lookup can show whether the link exists, if an earlier call left that open."""
@@ -222,7 +230,7 @@ class Creator:
         creation.accepts_existing = True
         called_at, key = self._recent.now(), identity(new)
         async with self._lock(key):
-            if recent := self._recent.find(key, called_at):
+            if recent := self.find_recent(key, called_at):
                 return CreateResult(recent, created=False)
             if (lookup_at := self._recent.lookup_at(key)) is not None:
                 return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
@@ -244,7 +252,7 @@ class Creator:
         creation = self._begin(new)
         called_at, key = self._recent.now(), identity(new)
         async with self._lock(key):
-            if recent := self._recent.find(key, called_at):
+            if recent := self.find_recent(key, called_at):
                 return _FoundResult(recent, created=False)
             # An earlier call of this run may have sent it too.
             lookup_at = max(
@@ -255,12 +263,20 @@ class Creator:
             )
 
     def find_recent(self, key: Identity, since: float) -> CaseLink | None:
-        """Return a recent link, unless every list that was requested at the time ``since`` shows it."""
-        return self._recent.find(key, since)
+        """Return a recent link, unless it was deleted, or every list requested at ``since`` shows it."""
+        link = self._recent.find(key, since)
+        return None if link and self._operations.has_deleted(link.id) else link
 
-    def forget(self, link_id: str) -> None:
-        """Forget a link that is being deleted."""
-        self._recent.add_deleted(link_id)
+    @contextlib.contextmanager
+    def deleting(self, link_id: str) -> Generator[None]:
+        """Delete a link within the context. Unless that is refused, later calls look it up if it fails."""
+        try:
+            yield
+        except BaseException as error:
+            is_refused = isinstance(error, CaseLinksError) and not error.was_ambiguous
+            if not is_refused or isinstance(error, NotFoundError):
+                self._recent.doubt(link_id)
+            raise
 
     def _lock(self, key: Identity) -> asyncio.Lock:
         """Return the lock of all calls for a link. It exists while calls refer to it."""

@@ -230,7 +230,12 @@ class Operations:
 
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
-        await self._delete(_Deletion(wire.delete_request(link_id), self._attempts()))
+        deletion = _Deletion(wire.delete_request(link_id), self._attempts())
+        try:
+            await self._delete(deletion)
+        except CaseLinksError as error:
+            error.was_ambiguous |= deletion.may_be_done
+            raise
         self._deleted[link_id.lower()] = None
         if len(self._deleted) > _MAX_DELETED:
             del self._deleted[next(iter(self._deleted))]

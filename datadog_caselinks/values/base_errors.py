@@ -14,8 +14,8 @@ class CaseLinksError(Exception):
     ``during_outage``
         Whether the client stopped retrying because most recent requests had failed.
     ``was_ambiguous``
-        Whether an attempt to create the link was ambiguous. If this is not an :class:`AmbiguousResultError`,
-        the last lookup did not show the link. The server may create it later.
+        Whether an attempt to create or delete the link was ambiguous. If the error of a create is not an
+        :class:`AmbiguousResultError`, the last lookup did not show the link. The server may create it later.
     """
 
     during_outage: bool = False
