@@ -234,9 +234,14 @@ class Operations:
     async def delete_link(self, link_id: str) -> None:
         """Delete the link with this id. A 404 is a success if an earlier attempt may have deleted it."""
         deletion = _Deletion(wire.delete_request(link_id), self._attempts())
-        self._recent.begin_delete(link_id)
-        await self._delete(deletion)
-        self._recent.end_delete(link_id)
+        try:
+            await self._delete(deletion)
+        except BaseException as error:
+            is_refusal = isinstance(error, CaseLinksError) and not deletion.may_be_done
+            if not is_refusal or isinstance(error, NotFoundError):
+                self._recent.doubt(link_id)
+            raise
+        self._recent.add_deleted(link_id)
 
     def _read_members(self, response: Response) -> tuple[list[CaseLink], int]:
         """Return the links of a list that the client has not deleted, and how many members cannot be read."""

@@ -32,7 +32,7 @@ class RecentLinks:
         self._added: deque[tuple[CaseLink, float]] = deque(maxlen=_MAX_RECENT)
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
-        self._deletes: OrderedDict[str, bool] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
         self._now = 0.0
 
     def now(self) -> float:
@@ -55,40 +55,49 @@ class RecentLinks:
 
     def find(self, key: Identity, since: float) -> CaseLink | None:
         """Return the link, unless every list that was requested at the time ``since`` shows it."""
-        while self._added:
-            link, until = self._added.popleft()
-            _put(self._links, identity(link), (link, until))
+        self._index()
         while self._links and next(iter(self._links.values()))[1] < since - self._kept:
             self._links.popitem(last=False)
         if (recent := self._links.get(key)) is None:
             return None
         link, until = recent
-        return link if until >= since and link.id.lower() not in self._deletes else None
+        return link if until >= since and not self.has_deleted(link.id) else None
+
+    def _index(self) -> None:
+        while self._added:
+            link, until = self._added.popleft()
+            _put(self._links, identity(link), (link, until))
 
     def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
         """Remember a link that may exist. From ``lookup_at`` on, or after ``seconds``, a list can show it.
 
         A longer wait is one that the server asked of this call, and not of later ones.
         """
-        latest = asyncio.get_running_loop().time() + self._seconds
-        _put(self._ambiguous, identity(new), min(lookup_at, latest))
+        _put(self._ambiguous, identity(new), min(lookup_at, self._listed_at()))
 
     def lookup_at(self, key: Identity) -> float | None:
         """Return when a lookup can show whether the link exists, if an earlier call left that open."""
         return self._ambiguous.get(key)
 
-    def begin_delete(self, link_id: str) -> None:
-        """Forget the link with this id: it may be deleted from now on, whatever becomes of the call."""
-        key = link_id.lower()
-        _put(self._deletes, key, self.has_deleted(key))
+    def doubt(self, link_id: str) -> None:
+        """Remember the link with this id as one that may exist: a delete that failed may still be applied."""
+        self._index()
+        for key, (link, _) in list(self._links.items()):
+            if link.id.lower() == link_id.lower():
+                del self._links[key]
+                _put(self._ambiguous, key, self._listed_at())
 
-    def end_delete(self, link_id: str) -> None:
+    def add_deleted(self, link_id: str) -> None:
         """Remember that the link with this id is deleted."""
-        _put(self._deletes, link_id.lower(), True)
+        _put(self._deleted, link_id.lower(), None)
 
     def has_deleted(self, link_id: str) -> bool:
         """Return whether the client deleted the link with this id. A list may still show it."""
-        return self._deletes.get(link_id.lower(), False)
+        return link_id.lower() in self._deleted
+
+    def _listed_at(self) -> float:
+        """Return when a list shows what is created or deleted now."""
+        return asyncio.get_running_loop().time() + self._seconds
 
 
 def _put(items: OrderedDict[K, V], key: K, value: V) -> None:

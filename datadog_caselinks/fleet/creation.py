@@ -12,7 +12,7 @@ from typing import Final
 from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_fail_all
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.fleet.lease import Lease
-from datadog_caselinks.isolation import log
+from datadog_caselinks.isolation import isolated
 from datadog_caselinks.values.errors import (
     AmbiguousResultError,
     CaseLinksError,
@@ -91,10 +91,5 @@ class ChunkCreation:
         else:
             self._has_created |= (is_new := isinstance(outcome, Created))
             lease.linked(number, outcome.link, is_new=is_new)
-        self._report(lease.run, number, outcome)
-
-    def _report(self, run: int, number: int, outcome: Outcome) -> None:
-        try:
-            self._on_outcome(run, number, outcome)
-        except Exception:  # the caller's own; it must not hold up the links
-            log(_logger, logging.ERROR, "on_outcome failed for link %d of run %d", number, run, exc_info=True)
+        with isolated(_logger, "on_outcome failed for link %d of run %d", number, lease.run):
+            self._on_outcome(lease.run, number, outcome)

@@ -96,16 +96,20 @@ class _Worker:
     async def create_links(self, context: JobContext, run: int, chunk: int) -> None:
         """Create the links of a chunk that have no outcome yet."""
         try:
-            async with Lease.acquire(context.app, run, chunk) as lease:
-                await self._create(lease)
+            await self._create_or_hold(context.app, run, chunk)
         except asyncio.CancelledError:
             raise JobAborted from None  # procrastinate retries the job if the worker is shutting down
+        self._next_hold = _FIRST_HOLD
+
+    async def _create_or_hold(self, app: App, run: int, chunk: int) -> None:
+        try:
+            async with Lease.acquire(app, run, chunk) as lease:
+                await self._create(lease)
         except ChunkTakenError:
             raise
         except Exception as error:
             await self._hold(error)
             raise
-        self._next_hold = _FIRST_HOLD
 
     async def _create(self, lease: Lease) -> None:
         """Create the links while the lease holds."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextvars
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from datadog_caselinks.http.requester import Requester
 from datadog_caselinks.http.wire import MAX_BODY, Request, Response
@@ -40,7 +40,6 @@ class BoundedReader:
         self._share = min(MAX_BODY, _TOTAL // max_in_flight)
         self._long = asyncio.Semaphore(1)
         self._decoding = asyncio.Semaphore(1)
-        self._in_thread = threading.Lock()  # a thread goes on when its call is cancelled
 
     async def fetch(
         self, request: Request, decode: Callable[[Response], T], last_failure: CaseLinksError | None = None
@@ -79,10 +78,14 @@ class BoundedReader:
     async def _decode(self, response: Response, decode: Callable[[Response], T]) -> T:
         if len(response.body) <= _LONG_BODY:
             return decode(response)
+        await self._decoding.acquire()
+        run = contextvars.copy_context().run
+        # In a thread, so that the event loop goes on. The thread goes on when its call is cancelled.
+        decoded = asyncio.get_running_loop().run_in_executor(None, run, decode, response)
+        decoded.add_done_callback(self._end_decoding)
+        return await asyncio.shield(decoded)
 
-        def decode_alone() -> T:
-            with self._in_thread:
-                return decode(response)
-
-        async with self._decoding:
-            return await asyncio.to_thread(decode_alone)  # so that the event loop goes on
+    def _end_decoding(self, decoded: asyncio.Future[Any]) -> None:
+        self._decoding.release()
+        if not decoded.cancelled():
+            decoded.exception()  # asyncio would log that of a cancelled call

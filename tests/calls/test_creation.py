@@ -62,7 +62,7 @@ from tests.support.server import Exchange, Server, Step, head
 from tests.support.steps import MALFORMED, UNCLEAR, Held, answers, drops, is_silent, listed, repeats
 from tests.support.tcp import HOST, unused_port
 from tests.support.variants import LAG, VARIANTS
-from tests.support.waiting import settle
+from tests.support.waiting import settle, until
 
 NEW = case(some_id(1)).blocks(case(some_id(2)))
 RELATED = case(some_id(1)).relates_to(case(some_id(2)))
@@ -1190,12 +1190,40 @@ class TestEnsure:
         assert len(api.links) == 1
 
     async def test_a_link_whose_delete_failed(self, api: Api, keys: ApiKeys) -> None:
-        """``ensure_link`` returns a link that the server refused to delete."""
-        async with Server(api, answers(403), api) as server, CaseLinksClient(server.url, keys) as links:
+        """``ensure_link`` returns a link that the server refused to delete, even before a list has it."""
+        async with (
+            Server(api, answers(403), listed, api) as server,
+            CaseLinksClient(server.url, keys) as links,
+        ):
             first = await links.create_link(NEW)
             with pytest.raises(PermissionDeniedError):
                 await links.delete_link(first)
             assert await links.ensure_link(NEW) == (first, False)
+
+    async def test_a_link_that_another_process_deleted(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """``ensure_link`` creates a link again whose delete showed that it does not exist any more."""
+        async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
+            first = await links.create_link(NEW)
+            api.links.clear()
+            with pytest.raises(NotFoundError):
+                await links.delete_link(first)
+            assert (await in_no_time(clock, links.ensure_link(NEW))).created
+
+    @pytest.mark.parametrize("fault", ["503", "504-applied", "delay=1000"])
+    async def test_a_link_whose_delete_may_have_been_applied(self, fault: str, clock: Clock) -> None:
+        """``ensure_link`` looks the link up once a list can show whether it was deleted."""
+        policy = RetryPolicy(max_attempts=1)
+        async with (
+            Sandbox(list_lag=4, clock=clock.time, faults=[f"{fault}@delete"]) as sandbox,
+            CaseLinksClient(sandbox.site, sandbox.credentials, retry=policy) as links,
+        ):
+            delete = asyncio.create_task(links.delete_link(await links.create_link(NEW)))
+            await until(lambda: delete.done() or (len(sandbox.requests) == 2 and not sandbox.links))
+            delete.cancel()
+            await asyncio.wait([delete])
+            was_deleted = not sandbox.links
+            link, created = await in_no_time(clock, links.ensure_link(NEW))
+            assert (created, [each.id for each in sandbox.links]) == (was_deleted, [link.id])
 
     async def test_a_deleted_link_after_an_unclear_attempt(
         self, api: Api, keys: ApiKeys, at_once: RetryPolicy
@@ -1296,7 +1324,7 @@ class TestEnsure:
             for link, _ in created:
                 await links.delete_link(link)
             recent = links._recent
-            assert (len(recent._links), len(recent._deletes)) == (10, 10)
+            assert (len(recent._links), len(recent._deleted)) == (10, 10)
             assert [recent.has_deleted(each.link.id) for each in created].count(True) == 10
 
     @pytest.mark.parametrize("call", ["create", "ensure"])

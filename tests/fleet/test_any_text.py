@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -79,13 +80,18 @@ async def test_only_rows_that_are_not_links_fail(app: App, client: CaseLinksClie
     assert [run.failed for run in await list_runs(app)] == [1]
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("a mistake"), asyncio.CancelledError()])
 async def test_a_callback_that_raises_holds_up_no_link(
-    app: App, sandbox: Sandbox, client: CaseLinksClient, caplog: pytest.LogCaptureFixture
+    error: BaseException,
+    app: App,
+    sandbox: Sandbox,
+    client: CaseLinksClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An error of the callback is logged, and every link gets its outcome."""
 
     def fails(run: int, number: int, outcome: Outcome) -> None:
-        raise ZeroDivisionError("a mistake")
+        raise error
 
     await submit(app, links(3), site=client.site)
     add_link_tasks(app, client, on_outcome=fails)

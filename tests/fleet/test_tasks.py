@@ -303,6 +303,18 @@ class TestTheEndOfAWorker:
             await app.job_manager.cancel_job_by_id_async(job_id, abort=True)
             await until(lambda: is_aborted(app, job_id))
 
+    async def test_a_job_that_is_aborted_while_it_waits_stays_so(
+        self, app: App, client: CaseLinksClient, waits: Waits
+    ) -> None:
+        """A job is also aborted during the wait after an error that affects all links."""
+        await submit(app, links(2), site=Site.EU1)
+        add_link_tasks(app, client)
+        job_id = await the_job(app)
+        async with working(app):
+            await until(waits)
+            await app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+            await until(lambda: is_aborted(app, job_id))
+
 
 class TestTwoWorkersWithOneJob:
     async def test_the_second_waits_for_the_first(

@@ -8,6 +8,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -197,6 +198,38 @@ async def test_one_is_decoded_at_a_time(keys: ApiKeys, monkeypatch: pytest.Monke
         go.set()
         await asyncio.wait(calls)
     assert most == 1
+
+
+async def test_cancelled_calls_take_no_threads(keys: ApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of a cancelled call that is not being decoded yet is dropped, and takes no thread.
+
+    The event loop looks names up in its threads, so without one, no request of the program would connect.
+    """
+    go, busy, decode = threading.Event(), threading.Event(), envelope.decode_links
+
+    def decode_slowly(body: bytes) -> envelope.Members[Any]:
+        busy.set()
+        assert go.wait(60)
+        return decode(body)
+
+    monkeypatch.setattr(envelope, "decode_links", decode_slowly)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    async with Server(answers(200, listing(MAX_BODY // 2))) as server, client_of(server, keys) as client:
+        for number in range(5):
+            call = asyncio.create_task(client.list_links(PARENT))
+            await server.until_seen(number + 1)
+            await server.until(lambda: not server.busy)
+            await settle(50)
+            while not busy.is_set():
+                await settle()
+            call.cancel()
+            await asyncio.wait([call])
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                await asyncio.to_thread(busy.wait)
+        finally:
+            go.set()
+        assert await client.list_links(PARENT) == []
 
 
 async def test_a_list_that_waits_to_be_decoded_counts_as_in_flight(keys: ApiKeys) -> None:
