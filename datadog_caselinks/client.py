@@ -44,9 +44,11 @@ from datadog_caselinks.values.errors import InvalidLinkError, NotFoundError, Par
 from datadog_caselinks.values.messages import quoted
 from datadog_caselinks.values.models import (
     Case,
+    CaseKey,
     CaseLink,
     Entity,
     Incident,
+    IncidentNumber,
     LinkReference,
     NewCaseLink,
     Reference,
@@ -579,14 +581,17 @@ class CaseLinksClient:
             with contextlib.suppress(NotFoundError):  # it was deleted since
                 await self.delete_link(link)
 
-    async def get_case(self, key_or_id: str | UUID) -> Case:
-        """Get a case by its key, such as ``SHOP-1``, or by its UUID.
+    async def get_case(self, key_or_id: str | UUID | CaseKey) -> Case:
+        """Get a case by its key, such as ``SHOP-1`` or ``case("SHOP-1")``, or by its UUID.
+
+        For URLs and other references, use :meth:`resolver`.
 
         Raises:
             NotFoundError: The case does not exist, or these credentials cannot access it.
             InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
         """
-        return await _get_case(self._operations, self._observer, key_or_id)
+        name = key_or_id.key if isinstance(key_or_id, CaseKey) else key_or_id
+        return await _get_case(self._operations, self._observer, name)
 
     async def search_cases(self, query: str) -> AsyncGenerator[Case, None]:
         """Search for cases, and yield each that matches, newest first.
@@ -623,8 +628,8 @@ class CaseLinksClient:
                 return
             page += 1
 
-    async def get_incident(self, number_or_id: str | int | UUID) -> Incident:
-        """Get an incident by its number, such as ``123`` or ``IR-123``, or by its UUID.
+    async def get_incident(self, number_or_id: str | int | UUID | IncidentNumber) -> Incident:
+        """Get an incident by its number, such as ``123``, ``IR-123`` or ``incident(123)``, or by its UUID.
 
         The client searches for a number, and accepts only an incident that has exactly this number.
 
@@ -739,9 +744,9 @@ async def _get_case(operations: Operations, observer: Observer, key_or_id: str |
 
 
 async def _get_incident(
-    operations: Operations, observer: Observer, number_or_id: str | int | UUID
+    operations: Operations, observer: Observer, number_or_id: str | int | UUID | IncidentNumber
 ) -> Incident:
-    name = text_of(number_or_id)
+    name = text_of(number_or_id).removeprefix("incident:")
     if is_uuid(name):
         with observer.call("get_incident", name) as call:
             call.result = incident = await operations.get_incident(name)

@@ -22,6 +22,7 @@ from datadog_caselinks import (
     BadRequestError,
     BearerToken,
     Case,
+    CaseKey,
     CaseLink,
     CaseLinksClient,
     CaseLinksError,
@@ -526,8 +527,10 @@ class Unwritable:
 
 
 class TestGetCase:
-    @pytest.mark.parametrize("name", ["SHOP-1", "shop-1", some_id(1), some_id(1).upper(), UUID(int=1)])
-    async def test_by_key_and_by_uuid(self, name: str | UUID) -> None:
+    @pytest.mark.parametrize(
+        "name", ["SHOP-1", "shop-1", CaseKey("SHOP-1"), some_id(1), some_id(1).upper(), UUID(int=1)]
+    )
+    async def test_by_key_and_by_uuid(self, name: str | UUID | CaseKey) -> None:
         """A case that is requested by its key or UUID has its UUID, its key and its attributes."""
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=some_id(1))

@@ -64,7 +64,8 @@ class TestGetIncident:
     async def test_by_its_number_its_key_or_its_uuid(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """An incident is found by each of its names, as text or as a number."""
         sandbox.add_incident(123, "Checkout fails", state="stable", id=A)
-        for name in ("123", 123, "IR-123", "ir-123", A, A.upper(), UUID(A)):
+        number = IncidentNumber("123")
+        for name in ("123", 123, "IR-123", "ir-123", number, "incident:IR-123", A, A.upper(), UUID(A)):
             assert await client.get_incident(name) == Incident(A, "123", "IR-123", "Checkout fails", "stable")
 
     async def test_the_recorded_response(self, keys: ApiKeys) -> None:

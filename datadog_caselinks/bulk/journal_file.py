@@ -59,7 +59,7 @@ _MAX_TRIES: Final = 100
 """How often a reader tries to open the file while another one removes the write-ahead log of a dead run."""
 
 _IN_USE: Final = "is in use by another run: wait until it ends, or name another file"
-_FOREIGN: Final = "is not a journal, and was left unchanged: name a new file"
+_FOREIGN: Final = "is not a journal, and was left unchanged: name a journal, or a new file for a new run"
 _ADVICE: Final = {
     sqlite3.SQLITE_BUSY: _IN_USE,
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: name a file in an existing, writable directory",
@@ -232,7 +232,7 @@ class Store:
         if site != self._site:
             raise JournalError(
                 f"the journal {self.file} belongs to {site}, and this run is for {self._site}: "
-                "name another file"
+                "use the site of the journal, or name a new file for a new run"
             )
 
 

@@ -65,7 +65,8 @@ def require_delimiter(delimiter: str | None) -> str | None:
     given = "\t" if delimiter == "\\t" else delimiter
     if given is not None and (len(given) != 1 or given.isalnum() or given in '"\r\n\0'):
         raise ParameterError(
-            f"delimiter must be one character, not a letter, digit or quotation mark, not {quoted(delimiter)}"
+            "delimiter must be one character other than a letter, digit or quotation mark, or \\t for a tab, "
+            f"not {quoted(delimiter)}"
         )
     return given
 

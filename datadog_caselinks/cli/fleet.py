@@ -297,9 +297,7 @@ def status(
         async with _connected(database) as app:
             if follow:
                 await _follow(screen, lambda: list_runs(app, number))
-            runs = await list_runs(app, number)
-            if number and not runs:
-                raise click.UsageError(f"there is no run {number}")
+            runs = await _list_runs(app, number)
             if is_for_people(output):
                 if failed:
                     await _draw_links(failed_links(app, number))
@@ -318,13 +316,32 @@ def status(
     def _report(runs: list[Run]) -> int:
         for text in _held_up(runs):
             screen.problem(text)
-        return sum(each.not_created for each in runs)
+        not_created = sum(each.not_created for each in runs)
+        if not runs:
+            screen.note("There are no runs. To submit the links in a file: caselinks fleet submit FILE")
+        elif failed and not not_created:
+            screen.note("No link is failed or ambiguous.")
+        return not_created
 
     try:
         not_created = _run(show())
     finally:
         screen.close()
     context.exit(1 if not_created else 0)
+
+
+async def _list_runs(app: Any, number: int | None) -> list[Run]:
+    """Return all runs, or only the one with this number.
+
+    Raises:
+        UsageError: There is no run with this number.
+    """
+    from datadog_caselinks.fleet import list_runs
+
+    runs = await list_runs(app, number)
+    if number and not runs:
+        raise click.UsageError(f"there is no run {number}")
+    return runs
 
 
 async def _follow(screen: Screen, fetch: Callable[[], Awaitable[list[Run]]]) -> None:
@@ -434,6 +451,7 @@ def retry(number: int | None, database: str, quiet: bool) -> None:
         from datadog_caselinks.fleet import retry_failed
 
         async with _connected(database) as app:
+            await _list_runs(app, number)
             return await retry_failed(app, number)
 
     count = _run(submit_again())

@@ -97,6 +97,8 @@ def _suggesting_options() -> Iterator[None]:
             hint = f" Did you mean {meant}?"
         elif near := _near(name.strip("-"), [each[2:] for each in known if each.startswith("--")]):
             hint = f" Did you mean {' or '.join(f'--{each}' for each in near)}?"
+        elif isinstance(context.command, click.Group):
+            hint = " Put the options of a subcommand after its name."
         elif name.startswith("--"):
             hint = ""
         else:

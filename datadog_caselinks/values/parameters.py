@@ -88,7 +88,9 @@ def require_items(name: str, value: object, of: str = "links") -> None:
         ParameterError: It is something else.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable | AsyncIterable):
-        raise ParameterError(f"{name} must be an iterable of {of}, not {quoted(value)}")
+        is_path = of == "links" and isinstance(value, str | os.PathLike)
+        hint = "; read_link_file reads the links of a file" if is_path else ""
+        raise ParameterError(f"{name} must be an iterable of {of}, not {quoted(value)}{hint}")
 
 
 def require_path(name: str, value: object) -> None:

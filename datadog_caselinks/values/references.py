@@ -162,6 +162,11 @@ def parse_reference(
         return CaseKey(given)
     if not is_uuid(given):
         hint = dash_hint(given) or f"; {_ORIGINS.get(type, f'write {FORMS}')}"
+        number = text.strip().removeprefix("#")
+        if type == EntityType.CASE and number.isdigit() and is_incident_number(number):
+            hint = (
+                f"; for an incident, write incident:{number}, and for a case its key, such as SHOP-{number}"
+            )
         raise InvalidLinkError(f"{quoted_url(text)} does not name an entity{hint}")
     entity = Entity(given, type)
     entity.require_known()

@@ -402,8 +402,16 @@ class TestSourceThatRaises:
     async def test_what_is_no_source_is_a_type_error(self, keys: ApiKeys) -> None:
         """An object that is not iterable raises TypeError, and nothing is sent."""
         async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=r"^source must be an iterable of links, not None$"):
                 await anext(links.create_links(None))  # type: ignore[arg-type]
+        assert server.connections == 0
+
+    @pytest.mark.parametrize("path", ["links.csv", Path("links.csv")])
+    async def test_a_path_is_no_source(self, path: Any, keys: ApiKeys) -> None:
+        """The error for the path of a file in place of its links names the function that reads them."""
+        async with Server(created) as server, CaseLinksClient(server.url, keys) as links:
+            with pytest.raises(ParameterError, match=r"; read_link_file reads the links of a file$"):
+                await anext(links.create_links(path))
         assert server.connections == 0
 
 

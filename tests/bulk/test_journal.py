@@ -620,7 +620,7 @@ class TestRefused:
         await enter(path)
         assert await refusal(path, "https://api.datadoghq.com") == (
             f"the journal {path} belongs to {SITE}, and this run is for https://api.datadoghq.com: "
-            "name another file"
+            "use the site of the journal, or name a new file for a new run"
         )
         assert (await enter(path)).previous is LinkStatus.AMBIGUOUS
 
@@ -637,7 +637,8 @@ class TestRefused:
         before = content(path)
         for message in (await refusal(path), unreadable(path)):
             assert message == (
-                f"the journal {path} is not a journal, and was left unchanged: name a new file"
+                f"the journal {path} is not a journal, and was left unchanged: "
+                "name a journal, or a new file for a new run"
             )
         assert content(path) == before
         assert files(path) == ["links.journal"]

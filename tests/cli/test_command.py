@@ -221,7 +221,9 @@ async def test_an_unknown_command_gets_a_suggestion(command: str, expected: str)
         ("journal show --jsonl run.journal", "No such option '--jsonl'. Did you mean --output jsonl?"),
         ("undo -y run.journal", "No such option '-y'. Did you mean --yes?"),
         ("fleet init --json", "No such option '--json'.\n"),
-        ("--json list SHOP-1", "No such option '--json'.\n"),
+        ("--json list SHOP-1", "No such option '--json'. Put the options of a subcommand after its name.\n"),
+        ("-v list SHOP-1", "No such option '-v'. Put the options of a subcommand after its name.\n"),
+        ("fleet --run 1 status", "No such option '--run'. Put the options of a subcommand after its name.\n"),
         ("--verison", "No such option '--verison'. Did you mean --version?"),
         (
             "find -status:closed",

@@ -115,7 +115,7 @@ async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[s
 async def test_a_terminal_shows_a_header_and_times(variables: dict[str, str], sandbox: Sandbox) -> None:
     """A terminal shows runs and failed links as tables, with local times and failures in red."""
     status, shown = await on_terminal(variables, "fleet", "status", columns=120)
-    assert (status, shown) == (0, "")
+    assert (status, shown.splitlines()[0].split(".")[0]) == (0, "There are no runs")
     unknown = "".join(f"SHOP-{number},blocks,{some_id(2)}\n" for number in (1, 2))
     await fleet(variables, "submit", "-", stdin=FILE + unknown.encode())
     _, shown = await on_terminal(variables, "fleet", "status", columns=120)
@@ -230,10 +230,22 @@ def test_a_link_that_may_have_been_created_is_ambiguous(capsys: pytest.CaptureFi
 
 
 async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) -> None:
-    """An unknown run number is an error with status 2."""
-    done = await fleet(variables, "status", "--run", "7")
-    assert done.status == 2
-    assert done.err.endswith("Error: there is no run 7\n")
+    """An unknown run number is an error with status 2, not a run without links."""
+    for command in ("status", "retry-failed"):
+        done = await fleet(variables, command, "--run", "7")
+        assert done.status == 2
+        assert done.err.endswith("Error: there is no run 7\n")
+
+
+async def test_what_is_empty_is_reported(variables: dict[str, str]) -> None:
+    """``status`` says that there are no runs, or no failed links, in place of no output."""
+    hint = "There are no runs. To submit the links in a file: caselinks fleet submit FILE\n"
+    assert await fleet(variables, "status") == Finished(0, "", hint)
+    await fleet(variables, "submit", "-", stdin=FILE)
+    assert await fleet(variables, "status", "--failed") == Finished(
+        0, "", "No link is failed or ambiguous.\n"
+    )
+    assert await fleet(variables, "status", "--failed", "--quiet") == Finished(0, "", "")
 
 
 async def test_status_as_json(variables: dict[str, str]) -> None:
@@ -346,7 +358,7 @@ async def test_the_database_is_named_as_libpq_does(variables: dict[str, str], da
     host, port = database.partition("@")[2].partition("/")[0].split(":")
     name = database.rpartition("/")[2]
     named = environment(PGHOST=host, PGPORT=port, PGUSER="fleet", PGDATABASE=name, PGPASSWORD=PASSWORD)
-    assert await fleet(named, "status") == Finished(0, "", "")
+    assert await fleet(named, "status", "--quiet") == Finished(0, "", "")
 
 
 async def test_keys_are_nowhere_in_the_database(

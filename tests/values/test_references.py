@@ -127,6 +127,14 @@ class TestForms:
             f"{text!r} is the URL of a case, but the type is {entity_type}"
         )
 
+    @pytest.mark.parametrize("text", ["101", "#101", " #101 "])
+    def test_a_number_alone_may_mean_an_incident_or_a_case(self, text: str) -> None:
+        """The message for a number alone says how to write the incident and the case that it may mean."""
+        hint = "for an incident, write incident:101, and for a case its key, such as SHOP-101"
+        assert refusal(text) == f"{text!r} does not name an entity; {hint}"
+        assert "write page:UUID" in refusal(text, type=EntityType.PAGE)
+        assert FORMS in refusal(f"case:{text.strip()}")
+
     @pytest.mark.parametrize("prefix", ["ca\u017fe", "\u0130ncident", "\u0131ncident", "conver\u017fation"])
     def test_a_letter_that_only_folds_to_ascii_is_no_prefix(self, prefix: str) -> None:
         """A letter that only case folding turns into ASCII is not part of a prefix."""
