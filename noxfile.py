@@ -209,7 +209,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(python=FIRST, default=False)
 def mutants(session: nox.Session) -> None:
-    """Whether a test fails for each small change of the code, in ten minutes, into ``docs/mutants.md``."""
+    """Whether a test fails for each small change of the code, into ``docs/mutants.md``."""
     install(session, "mutants")
     if session.posargs:  # names of mutants, such as "datadog_caselinks.http.wire.*"
         session.run("mutmut", "run", *session.posargs)

@@ -28,10 +28,10 @@ _ABOUT: Final = """\
 
 A mutant is the code with one small change: `<` becomes `<=`, an argument is left out, or a text is in
 capitals. `nox -s mutants` creates all mutants of the modules below with
-[mutmut](https://mutmut.readthedocs.io), and runs the tests that reach each mutant, in ten minutes. A mutant
-is *killed* if a test fails, or if it never ends. A *survivor* means that a rule has no test, or that the
-change makes no difference to users. This page lists each survivor with the reason. A survivor without a
-reason fails the session.
+[mutmut](https://mutmut.readthedocs.io), and runs the tests that reach each mutant. A mutant is *killed* if a
+test fails, or if it never ends. A *survivor* means that a rule has no test, or that the change makes no
+difference to users. This page lists each survivor with the reason. A survivor without a reason fails the
+session.
 
 Mutmut changes only the bodies of functions. It does not change code at the level of modules and classes,
 properties, and other functions with decorators.
