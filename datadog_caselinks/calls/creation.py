@@ -22,8 +22,8 @@ import copy
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Generator
-from typing import Final, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
+from typing import Final, NamedTuple, Protocol, TypeVar
+from weakref import WeakSet, WeakValueDictionary
 
 from attrs import define, frozen
 
@@ -82,6 +82,14 @@ class _FoundResult(CreateResult):
 
 CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
 """Creates a link or finds it."""
+
+
+class LinkLists(Protocol):
+    """Lists of links that are kept. A link that was created since they were requested is added to them."""
+
+    def add(self, link: CaseLink, /) -> None:
+        """Add a link that was created or found."""
+
 
 BeforeCreate = Callable[[], Awaitable[None]]
 """Called right before a link is created that an earlier run may have created, and a lookup did not find."""
@@ -201,6 +209,7 @@ class Creator:
         self._policy = policy
         self._budget = budget
         self._recent = _RecentLinks(policy.wait_after_earlier_run)
+        self._lists: WeakSet[LinkLists] = WeakSet()
         self._locks: WeakValueDictionary[Identity, asyncio.Lock] = WeakValueDictionary()
 
     def through(self, requester: FencedRequester) -> Creator:
@@ -217,7 +226,7 @@ class Creator:
             CaseLinksError: Any other error: nothing was created, as far as the lookup can tell.
         """
         result = await self._create(self._begin(new))
-        self._recent.add(result)
+        self._remember(result)
         return result
 
     async def ensure(self, new: NewCaseLink, find: FindFunc | None = None) -> CreateResult:
@@ -238,7 +247,7 @@ class Creator:
             if found and self._operations.has_deleted(found.id):  # since it was listed
                 found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
-            self._recent.add(result)
+            self._remember(result)
             return result
 
     async def resume(
@@ -261,6 +270,15 @@ class Creator:
             return await self._resume(
                 creation, f"an earlier run may have sent {new}", lookup_at, before_create
             )
+
+    def watch(self, lists: LinkLists) -> None:
+        """Add each further link to ``lists`` while they exist."""
+        self._lists.add(lists)
+
+    def _remember(self, result: CreateResult) -> None:
+        self._recent.add(result)
+        for lists in self._lists:
+            lists.add(result.link)
 
     def find_recent(self, key: Identity, since: float) -> CaseLink | None:
         """Return a recent link, unless it was deleted, or every list requested at ``since`` shows it."""
@@ -294,7 +312,7 @@ class Creator:
         if before_create and not found:
             await before_create()
         result = _FoundResult(found, created=False) if found else await self._create(creation)
-        self._recent.add(result)
+        self._remember(result)
         return result
 
     def _begin(self, new: NewCaseLink) -> _Creation:
