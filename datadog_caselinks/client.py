@@ -709,18 +709,13 @@ class CaseLinksClient:
         return fenced
 
     def _known_links(self) -> KnownLinks:
-        return KnownLinks(self._operations.list_ids, self._recent.find)
+        return KnownLinks(self._operations.list_ids, self._recent)
 
     def _ensuring(self, known: KnownLinks, end: End) -> CreateFunc:
         async def find(new: NewCaseLink) -> CaseLink | None:
             return await known.find(new, end)
 
-        async def ensure(new: NewCaseLink) -> CreateResult:
-            result = await self._creator.ensure(new, find)
-            known.add(result.link)
-            return result
-
-        return self._observed("ensure", ensure)
+        return self._observed("ensure", partial(self._creator.ensure, find=find))
 
     def _observed(self, operation: str, create: CreateFunc) -> CreateFunc:
         async def create_observed(new: NewCaseLink) -> CreateResult:

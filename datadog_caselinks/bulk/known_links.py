@@ -14,7 +14,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from datadog_caselinks.calls.concurrency import enumerate_async, retrieve_error
 from datadog_caselinks.calls.operations import CANNOT_LIST
-from datadog_caselinks.calls.recent_links import MAX_LIST_AGE
+from datadog_caselinks.calls.recent_links import MAX_LIST_AGE, RecentLinks
 from datadog_caselinks.isolation import is_interruption
 from datadog_caselinks.values.models import (
     CaseLink,
@@ -41,9 +41,6 @@ End = Literal["parent", "child"]
 
 ListIdsFunc = Callable[[Entity], Awaitable[Mapping[Identity, str]]]
 """Lists the ids of the links of an entity."""
-
-FindRecentFunc = Callable[[Identity, float], CaseLink | None]
-"""Returns a link that the client created or found, unless every list requested at this time shows it."""
 
 T = TypeVar("T")
 
@@ -147,19 +144,20 @@ class _List:
 
 
 class KnownLinks:
-    """What is known of the existing links, from lists and from what was created since.
+    """What is known of the existing links, from lists and from what the client created since.
 
     Use it as ``async with known:`` around the work: at the end of the last such block, lists in flight are
     cancelled. What it knows stays for a next time.
 
     Args:
         list_ids: Lists the ids of the links of an entity.
-        find_recent: Finds a link that a list does not show yet.
+        recent: The links of the client that a list may not show yet. It adds further ones to the lists.
     """
 
-    def __init__(self, list_ids: ListIdsFunc, find_recent: FindRecentFunc) -> None:
+    def __init__(self, list_ids: ListIdsFunc, recent: RecentLinks) -> None:
         self._list_ids = list_ids
-        self._find_recent = find_recent
+        self._recent = recent
+        recent.add_to(self)
         self._lists: OrderedDict[Entity, _List] = OrderedDict()
         self._size = 0
         self._refused: set[Entity] = set()
@@ -204,7 +202,7 @@ class KnownLinks:
             known = await self._list(second)
         key = identity(new)
         link_id = known.ids.get(key)
-        return self._find_recent(key, known.requested_at) if link_id is None else new.existing(link_id)
+        return self._recent.find(key, known.requested_at) if link_id is None else new.existing(link_id)
 
     def is_listed_by(self, list_ids: ListIdsFunc) -> bool:
         """Return whether ``list_ids`` lists the links here. Another client's may be those of another site."""

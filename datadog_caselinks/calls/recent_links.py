@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
+from weakref import WeakSet
 
 from datadog_caselinks.values.models import CaseLink, Identity, NewCaseLink, identity
 
@@ -17,6 +18,13 @@ _MAX_RECENT: Final = 10_000
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class LinkLists(Protocol):
+    """Lists of links that are kept for a while."""
+
+    def add(self, link: CaseLink, /) -> None:
+        """Add a link that was created or found since."""
 
 
 class RecentLinks:
@@ -33,6 +41,7 @@ class RecentLinks:
         self._links: OrderedDict[Identity, tuple[CaseLink, float]] = OrderedDict()
         self._ambiguous: OrderedDict[Identity, float] = OrderedDict()
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._lists: WeakSet[LinkLists] = WeakSet()
         self._now = 0.0
 
     def now(self) -> float:
@@ -52,6 +61,12 @@ class RecentLinks:
         self._added.append((link, until))  # its identity would cost a create more than all of this
         if self._ambiguous:
             self._ambiguous.pop(identity(link), None)
+        for lists in self._lists:
+            lists.add(link)
+
+    def add_to(self, lists: LinkLists) -> None:
+        """Add each further link to ``lists`` too, while they exist."""
+        self._lists.add(lists)
 
     def find(self, key: Identity, since: float) -> CaseLink | None:
         """Return the link, unless every list that was requested at the time ``since`` shows it."""

@@ -45,6 +45,7 @@ from datadog_caselinks import (
 from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.bulk.journal import Journal
 from datadog_caselinks.bulk.journal_file import read_journal
+from datadog_caselinks.calls import recent_links
 from datadog_caselinks.calls.concurrency import Progress, for_each, map_concurrently
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.values.errors import InvalidLinkError, JournalError
@@ -670,6 +671,24 @@ class TestAmbiguousEntry:
             [found] = await outcomes_of(client, [link(0)], journal=journal)
         assert found == AlreadyLinked(link(0), there, 0, found_by_lookup=True)
         assert len(sandbox.requests) == sent
+
+    async def test_a_link_of_a_call_long_before(
+        self, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run knows what other calls created since it listed the parent, however many links that are."""
+        monkeypatch.setattr(recent_links, "_MAX_RECENT", 10)
+
+        async def source() -> AsyncIterator[NewCaseLink]:
+            yield link(0)
+            while not sandbox.links:
+                await settle()
+            for number in range(1, 21):
+                await client.create_link(link(number))
+            yield link(1)
+
+        outcomes = await outcomes_of(client, source(), ensure=True)
+        assert [type(outcome) for outcome in outcomes] == [Created, AlreadyLinked]
+        assert len(sandbox.links) == 21
 
 
 class TestJournal:

@@ -31,6 +31,7 @@ from datadog_caselinks import (
 )
 from datadog_caselinks.bulk import known_links
 from datadog_caselinks.bulk.known_links import KnownLinks, choose_ends
+from datadog_caselinks.calls.recent_links import RecentLinks
 from datadog_caselinks.sandbox import Fault, Sandbox
 from datadog_caselinks.values.models import Identity, identity
 from tests.support.api import Api
@@ -345,7 +346,7 @@ class TestRefusedLists:
         """If the parent cannot be listed, the links are looked up by the child."""
         lists = Lists({HUB: PermissionDeniedError("403", status=403)})
         a, b = cases(2)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             assert await known.find(HUB.causes(a), "parent") is None
             assert await known.find(HUB.causes(b), "parent") is None
         assert lists.requested == [HUB, a, b]
@@ -354,7 +355,7 @@ class TestRefusedLists:
         """If the list of a hub is longer than the client reads, the links are looked up at the other end."""
         lists = Lists({HUB: ResponseTooLargeError("too long", body="")})
         (a,) = cases(1)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             assert await known.find(HUB.causes(a), "parent") is None
         assert lists.requested == [HUB, a]
 
@@ -381,7 +382,7 @@ class TestRefusedLists:
         """If neither end can be listed, the lookup raises the error."""
         a, b = cases(2)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             for _ in range(2):
                 with pytest.raises(NotFoundError):
                     await known.find(a.blocks(b), "parent")
@@ -391,7 +392,7 @@ class TestRefusedLists:
         monkeypatch.setattr(known_links, "_MAX_ENTITIES", 1)
         a, b, *others = cases(5)
         lists = Lists({each: NotFoundError("404", status=404) for each in (a, b)})
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             for each, other in zip((a, b, a), others, strict=True):
                 assert await known.find(each.blocks(other), "parent") is None
         assert lists.requested.count(a) == 2
@@ -400,7 +401,7 @@ class TestRefusedLists:
         """A failed list fails the lookup, and the next lookup requests the list again."""
         lists = Lists({HUB: ServerError("500", status=500)})
         new = HUB.causes(case(some_id(1)))
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             with pytest.raises(ServerError):
                 await known.find(new, "parent")
             lists.errors.clear()
@@ -411,7 +412,7 @@ class TestAge:
     async def test_a_list_is_used_for_five_minutes(self, clock: Clock) -> None:
         """A list is used for five minutes and then requested again, as another process may add links."""
         lists, (a, b) = Lists(), cases(2)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             await known.find(HUB.causes(a), "parent")
             clock.advance(299)
             await known.find(HUB.causes(b), "parent")
@@ -423,7 +424,7 @@ class TestAge:
     async def test_a_fresh_list_of_the_other_end_is_used(self) -> None:
         """A known list of the other end is used instead of a new request."""
         lists, (a, b) = Lists(), cases(2)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             await known.find(a.blocks(b), "child")
             await known.find(a.blocks(b), "parent")
         assert lists.requested == [b]
@@ -436,7 +437,7 @@ class TestMemory:
         """The number of links kept in memory is limited."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists = Lists(links=4)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             for each in cases(20):
                 await known.find(each.blocks(HUB), "parent")
             assert known._size <= 10
@@ -445,7 +446,7 @@ class TestMemory:
         """The links that a run creates count towards the limit, as those that it listed."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists, (a, b, *others) = Lists(links=0), cases(20)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             for parent in (a, b):
                 for child in others[:9]:
                     await known.find(parent.blocks(child), "parent")
@@ -458,7 +459,7 @@ class TestMemory:
         """A list that is longer than the limit is still requested only once."""
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         lists = Lists(links=40)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             for each in cases(5):
                 await known.find(HUB.causes(each), "parent")
         assert lists.requested == [HUB]
@@ -470,7 +471,7 @@ class TestMemory:
         monkeypatch.setattr(known_links, "_MAX_LINKS", 10)
         a, b, c = cases(3)
         lists = Lists(links=8)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             waiting = asyncio.create_task(known.find(a.blocks(case(some_id(10_000))), "parent"))
             await asyncio.sleep(0)
             known.forget(a)
@@ -501,7 +502,7 @@ class TestMemory:
     async def test_a_list_that_fails_after_it_was_forgotten(self) -> None:
         """The failure of a forgotten list does not affect the newer list of the same entity."""
         lists = Lists(hangs=True)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             first = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
             await settle()
             task = known._lists[HUB].task
@@ -518,7 +519,7 @@ class TestMemory:
     async def test_lists_in_flight_end_with_the_run(self) -> None:
         """Lists in flight are cancelled when the run ends."""
         lists = Lists(hangs=True)
-        async with KnownLinks(lists, nothing_recent) as known:
+        async with KnownLinks(lists, RecentLinks(5)) as known:
             found = asyncio.create_task(known.find(HUB.causes(case(some_id(1))), "parent"))
             await settle()
         with pytest.raises(asyncio.CancelledError):
@@ -535,10 +536,6 @@ class TestProceed:
             )
             assert len([outcome async for outcome in run]) == 7
             assert len(sandbox.links) == before + 7
-
-
-def nothing_recent(_: Identity, __: float) -> None:
-    return None
 
 
 class Lists:
