@@ -233,7 +233,8 @@ async def _head(site: Site, proxy: ProxyChoice) -> Finding | str:
         ):
             return response.headers.get("Date", "")
     except (aiohttp.ClientError, OSError) as error:
-        kind, reason = classify(error, False, trust)  # as in the errors of the other subcommands
+        # As in the errors of the other subcommands.
+        kind, reason = classify(error, False, trust, has_proxy=bool(proxy.url))
     if not proxy.url:
         return Finding("server", "bad", f"{site.api_url}: {reason}")
     # Through an HTTP proxy, TLS is within the tunnel.

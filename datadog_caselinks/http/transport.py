@@ -188,7 +188,7 @@ class Transport:
             return one_line(auth.redact(text))
 
         try:
-            kind, reason = classify(error, is_sent, self._trust, redact)
+            kind, reason = classify(error, is_sent, self._trust, redact, has_proxy=self._proxy is not None)
         except Exception:  # of a session of your own: the text or an attribute of the error cannot be read
             kind, reason = (TransportError if is_sent else ConnectError), _raised(error, redact)
         reason = auth.redact(reason)
@@ -221,18 +221,26 @@ async def _read(content: aiohttp.StreamReader | Decompressed, request: Request) 
 
 
 def classify(
-    error: BaseException, is_sent: bool, trust: Trust, redact: Callable[[str], str] = str
+    error: BaseException,
+    is_sent: bool,
+    trust: Trust,
+    redact: Callable[[str], str] = str,
+    *,
+    has_proxy: bool,
 ) -> tuple[type[TransportError], str]:
     """Return the class and the reason of the error that corresponds to ``error``.
 
     The status of ``error`` is ignored: aiohttp reports an invalid status line as 400. ``redact`` removes the
-    keys from a text that is not our own.
+    keys from a text that is not our own. ``has_proxy`` says whether the client connects to a proxy.
     """
+    advice = f"check the {'proxy' if has_proxy else 'site'} and the network"
     match error:
         case aiohttp.ClientConnectorCertificateError():
             reason = getattr(error.certificate_error, "verify_message", "no reason given").rstrip(".")
-            advice = trust.advice(error.certificate_error)
-            return TLSError, f"its certificate is not trusted ({reason}): {advice}"
+            return (
+                TLSError,
+                f"its certificate is not trusted ({reason}): {trust.advice(error.certificate_error)}",
+            )
         case aiohttp.ClientConnectorSSLError():
             return TLSError, f"the TLS handshake failed ({_describe(error.os_error, redact)})"
         case aiohttp.ClientHttpProxyError(status=407):
@@ -243,12 +251,9 @@ def classify(
         case aiohttp.ClientHttpProxyError():
             return ConnectError, f"the proxy responded with {error.status}"
         case aiohttp.ClientConnectorDNSError():
-            return (
-                ConnectError,
-                "the host name was not found: check the site and the network",
-            )
+            return ConnectError, f"the host name was not found: {advice}"
         case aiohttp.ClientConnectorError():
-            return ConnectError, f"{_describe(error.os_error, redact)}: check the site and the network"
+            return ConnectError, f"{_describe(error.os_error, redact)}: {advice}"
         case aiohttp.ConnectionTimeoutError():
             return ConnectError, "connecting took too long: check the network"
         case (

@@ -341,7 +341,7 @@ async def reason_of_client(variables: dict[str, str]) -> str:
     [
         ("wrong password", "proxy", "the proxy requires other credentials (407)"),
         ("refuses", "proxy", "the proxy responded with 403"),
-        ("not there", "proxy", "connect"),
+        ("not there", "proxy", "connection refused: check the proxy and the network"),
         ("untrusted", "proxy", "its certificate is not trusted (unable to get local issuer certificate)"),
         ("inspects TLS", "TLS", "its certificate is not trusted (unable to get local issuer certificate)"),
     ],

@@ -186,7 +186,8 @@ class TestFailure:
     ) -> None:
         """A failure of the proxy says that nothing was sent, names host and port, and hides the login."""
         caplog.set_level(logging.DEBUG)
-        parts, kind, reported = FAILURES.get(name, ((b"",), ConnectError, "connection refused"))
+        not_there = (b"",), ConnectError, "connection refused: check the proxy and the network"
+        parts, kind, reported = FAILURES.get(name, not_there)
         events: list[object] = []
         async with answering(*parts) as (proxy, requests):
             if name == "is not there":
