@@ -88,5 +88,4 @@ class BoundedReader:
 
     def _end_decoding(self, decoded: asyncio.Future[Any]) -> None:
         self._decoding.release()
-        if not decoded.cancelled():
-            decoded.exception()  # asyncio would log that of a cancelled call
+        decoded.exception()  # or asyncio would log that of a cancelled call
