@@ -80,12 +80,12 @@ class BoundedReader:
             return decode(response)
         await self._decoding.acquire()
         run = contextvars.copy_context().run
-        # In a thread, so that the event loop goes on. The thread goes on when its call is cancelled.
+        # In a thread, so that the event loop goes on.
         decoded = asyncio.get_running_loop().run_in_executor(None, run, decode, response)
         decoded.add_done_callback(self._end_decoding)
-        return await asyncio.shield(decoded)
+        await asyncio.wait([decoded])  # the thread goes on when its call is cancelled
+        return decoded.result()
 
     def _end_decoding(self, decoded: asyncio.Future[Any]) -> None:
         self._decoding.release()
-        if not decoded.cancelled():
-            decoded.exception()  # asyncio would log that of a cancelled call
+        decoded.exception()  # or asyncio would log that of a cancelled call

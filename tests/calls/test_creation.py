@@ -1204,6 +1204,7 @@ class TestEnsure:
         """``ensure_link`` creates a link again whose delete showed that it does not exist any more."""
         async with Server(api) as server, CaseLinksClient(server.url, keys) as links:
             first = await links.create_link(NEW)
+            await links.create_link(RELATED)
             api.links.clear()
             with pytest.raises(NotFoundError):
                 await links.delete_link(first)

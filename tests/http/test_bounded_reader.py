@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import threading
@@ -230,6 +231,31 @@ async def test_cancelled_calls_take_no_threads(keys: ApiKeys, monkeypatch: pytes
         finally:
             go.set()
         assert await client.list_links(PARENT) == []
+
+
+async def test_an_error_in_the_list_of_a_cancelled_call_is_nobodys(
+    keys: ApiKeys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What decoding the list of a cancelled call raises is not logged, since it may quote the list."""
+    go, busy = threading.Event(), threading.Event()
+
+    def fail(body: bytes) -> envelope.Members[Any]:
+        busy.set()
+        assert go.wait(60)
+        raise ResponseTooLargeError("too long", body="")
+
+    monkeypatch.setattr(envelope, "decode_links", fail)
+    async with Server(answers(200, listing(MAX_BODY // 2))) as server, client_of(server, keys) as client:
+        call = asyncio.create_task(client.list_links(PARENT))
+        await until(busy.is_set)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        del call
+        go.set()
+        await until(lambda: not client._operations._reader._decoding.locked())
+        gc.collect()
+    assert not caplog.records
 
 
 async def test_a_list_that_waits_to_be_decoded_counts_as_in_flight(keys: ApiKeys) -> None:
