@@ -55,6 +55,11 @@ class ColumnNames:
         rest = {name: column for name, column in usual.items() if column not in self._given}
         object.__setattr__(self, "_by_name", rest | given)
 
+    @property
+    def required(self) -> list[str]:
+        """The columns that a header must contain, so that a name that is not in the file is noticed."""
+        return [column for column in COLUMNS if column in REQUIRED or column in self._given]
+
     def column(self, name: str) -> str | None:
         """Return the column of :data:`COLUMNS` that ``name`` means, or ``None`` if it is ignored."""
         return self._by_name.get(_normalized(name))

@@ -13,7 +13,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
+from datadog_caselinks.bulk.columns import COLUMNS, ColumnNames
 from datadog_caselinks.values.errors import LinkFileError, ParameterError
 from datadog_caselinks.values.messages import quoted
 
@@ -482,7 +482,7 @@ class CsvRows:
                 wrong = wrong or error
                 continue
             columns = [self._names.column(name) or self._names.column(name.lstrip("# ")) for name in names]
-            if set(REQUIRED) <= set(columns):
+            if set(self._names.required) <= set(columns):
                 return self._header(splitter, names, columns, text)
             if len(set(columns)) > len(set(best)):
                 best = columns
@@ -496,10 +496,11 @@ class CsvRows:
             raise LinkFileError(f"the header is longer than {MAX_LINE} bytes")
         if wrong:
             raise LinkFileError(f"the header {wrong}")
-        missing = self._names.described(name for name in REQUIRED if name not in best)
+        required = self._names.required
+        missing = self._names.described(name for name in required if name not in best)
         raise LinkFileError(
             f"the header {quoted(line)} lacks {missing}: the first line of CSV must contain the columns "
-            f"{','.join(REQUIRED)}; if they have other names or another delimiter, specify these "
+            f"{','.join(required)}; if they have other names or another delimiter, specify these "
             "(--column parent=NAME, --delimiter); "
             "if the file is not CSV, specify its format"
         )

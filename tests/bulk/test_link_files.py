@@ -601,6 +601,17 @@ class TestNamesOfColumns:
         """Blanks, hyphens and underscores in a column name are equal."""
         assert await read(f"{header}\n{GOOD}\n") == [LinkLine(2, NEW)]
 
+    @pytest.mark.parametrize("column", ["parent_type", "child_type"])
+    async def test_a_name_that_the_header_lacks(self, column: str) -> None:
+        """A column that was given a name must be in CSV: otherwise a typo would turn incidents into cases."""
+        content = f"{HEADER},kind\n{GOOD},INCIDENT\n"
+        lacks = rf"lacks kidn \({column}\): the first line of CSV must contain the columns .*{column}"
+        with pytest.raises(LinkFileError, match=lacks):
+            await read(content, columns={column: "kidn"})
+        (line,) = await read(content, columns={column: "kind"})
+        assert isinstance(line, LinkLine)
+        assert "INCIDENT" in str(line.new)
+
     @pytest.mark.parametrize(
         ("columns", "says"),
         [
