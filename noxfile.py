@@ -16,6 +16,8 @@ FIRST, LAST = PYTHONS[0], PYTHONS[-1]
 MEASURED_ON = "3.14" if shutil.which("python3.14") else FIRST
 # Each process collects all tests, and hardly a fast test waits: so one for each core.
 FAST = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
+# What reads the source without running it finds the same on every Python.
+AGAIN = [*FAST, "--ignore=tests/test_architecture.py"]
 # Two for each core, since tests wait for programs and servers.
 PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 # Only the contract's tests, which are not measured, need this plugin. Its import takes longer than pytest's.
@@ -24,7 +26,7 @@ MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 ONCE = "browser or database or documents or hostile or kills or tools"
 WHOLE = [*PARALLEL, "-m", f"not ({ONCE})"]
 # These tests cover no line that the others do not cover, and measuring would slow them down.
-NOT_MEASURED = "documents or hostile or kills or tools"
+NOT_MEASURED = "documents or hostile or kills or signals or tools"
 # The tests that depend on the event loop.
 ON_UVLOOP = [
     f"tests/{name}.py"
@@ -148,7 +150,7 @@ def tests_again(session: nox.Session) -> None:
     On 3.12, the first that has them, also with eager tasks.
     """
     install_for_tests(session)
-    session.run("python", "-m", "pytest", *(session.posargs or FAST))
+    session.run("python", "-m", "pytest", *(session.posargs or AGAIN))
     if session.python == "3.12" and not session.posargs:
         session.run("python", "-m", "pytest", *FAST, "-p", "tests.on_eager_tasks", *WITH_EAGER_TASKS)
 

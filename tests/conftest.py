@@ -29,6 +29,9 @@ ROOT: Final = Path(__file__).parent
 MARKERS: Final = {
     "api": "tools",
     "bulk/test_journal_lock.py": "slow",
+    "cli/test_end_within.py": "signals",
+    "cli/test_kill.py": "signals",
+    "cli/test_streams.py": "signals",
     "cli": "program",
     "contract": "tools",
     "documents": "documents",
@@ -42,6 +45,7 @@ MARKERS: Final = {
     "live": "tools",
     "mcp": "agents",
     "mutants": "tools",
+    "plugin/test_selection.py": "tools",
     "plugin": "program",
     "test_benchmarks.py": "tools",
     "test_cancellation.py": "slow",
