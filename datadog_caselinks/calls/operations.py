@@ -239,7 +239,7 @@ class Operations:
         except BaseException as error:
             is_refusal = isinstance(error, CaseLinksError) and not deletion.may_be_done
             if not is_refusal or isinstance(error, NotFoundError):
-                self._recent.doubt(link_id)
+                self._recent.delete_failed(link_id)
             raise
         self._recent.add_deleted(link_id)
 

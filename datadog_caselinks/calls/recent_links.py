@@ -94,8 +94,8 @@ class RecentLinks:
         """Return when a lookup can show whether the link exists, if an earlier call left that open."""
         return self._ambiguous.get(key)
 
-    def doubt(self, link_id: str) -> None:
-        """Remember the link with this id as one that may exist: a delete that failed may still be applied."""
+    def delete_failed(self, link_id: str) -> None:
+        """Remember the link with this id as one that may exist: its delete may still be applied."""
         self._index()
         for key, (link, _) in list(self._links.items()):
             if link.id.lower() == link_id.lower():
