@@ -44,17 +44,17 @@ from datadog_caselinks.values.errors import InvalidLinkError, NotFoundError, Par
 from datadog_caselinks.values.messages import quoted
 from datadog_caselinks.values.models import (
     Case,
-    CaseKey,
     CaseLink,
     Entity,
     Incident,
-    IncidentNumber,
     LinkReference,
     NewCaseLink,
     Reference,
     Relationship,
     WantedLink,
+    case_name,
     identity,
+    incident_name,
     is_incident_number,
     is_uuid,
     text_of,
@@ -581,16 +581,16 @@ class CaseLinksClient:
             with contextlib.suppress(NotFoundError):  # it was deleted since
                 await self.delete_link(link)
 
-    async def get_case(self, key_or_id: str | UUID | CaseKey) -> Case:
-        """Get a case by its key, such as ``SHOP-1`` or ``case("SHOP-1")``, or by its UUID.
+    async def get_case(self, key_or_id: str | UUID | Reference) -> Case:
+        """Get a case by its key, such as ``SHOP-1``, by its UUID, or as an end of a link.
 
-        For URLs and other references, use :meth:`resolver`.
+        For URLs and other texts, use :meth:`resolver`.
 
         Raises:
             NotFoundError: The case does not exist, or these credentials cannot access it.
-            InvalidLinkError: ``key_or_id`` is neither a key nor a UUID.
+            InvalidLinkError: ``key_or_id`` is neither a key nor a UUID, or an end that is not a case.
         """
-        name = key_or_id.key if isinstance(key_or_id, CaseKey) else key_or_id
+        name = case_name(key_or_id) if isinstance(key_or_id, Reference) else key_or_id
         return await _get_case(self._operations, self._observer, name)
 
     async def search_cases(self, query: str) -> AsyncGenerator[Case, None]:
@@ -628,17 +628,18 @@ class CaseLinksClient:
                 return
             page += 1
 
-    async def get_incident(self, number_or_id: str | int | UUID | IncidentNumber) -> Incident:
-        """Get an incident by its number, such as ``123``, ``IR-123`` or ``incident(123)``, or by its UUID.
+    async def get_incident(self, number_or_id: str | int | UUID | Reference) -> Incident:
+        """Get an incident by its number, such as ``123`` or ``IR-123``, by its UUID, or as an end of a link.
 
         The client searches for a number, and accepts only an incident that has exactly this number.
 
         Raises:
             NotFoundError: The incident does not exist, or these credentials cannot access it.
             PermissionDeniedError: These credentials lack the permission ``incident_read``.
-            InvalidLinkError: ``number_or_id`` is neither a number nor a UUID.
+            InvalidLinkError: ``number_or_id`` is neither a number nor a UUID, or an end that is no incident.
         """
-        return await _get_incident(self._operations, self._observer, number_or_id)
+        name = incident_name(number_or_id) if isinstance(number_or_id, Reference) else number_or_id
+        return await _get_incident(self._operations, self._observer, name)
 
     async def search_incidents(self, query: str) -> AsyncGenerator[Incident, None]:
         """Search for incidents, and yield each that matches, newest first.
@@ -739,7 +740,7 @@ async def _get_case(operations: Operations, observer: Observer, key_or_id: str |
 
 
 async def _get_incident(
-    operations: Operations, observer: Observer, number_or_id: str | int | UUID | IncidentNumber
+    operations: Operations, observer: Observer, number_or_id: str | int | UUID
 ) -> Incident:
     name = text_of(number_or_id).removeprefix("incident:")
     if is_uuid(name):

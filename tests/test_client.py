@@ -34,6 +34,7 @@ from datadog_caselinks import (
     ParameterError,
     PermissionDeniedError,
     RateLimitError,
+    Reference,
     Relationship,
     ResponseError,
     RetryPolicy,
@@ -528,16 +529,21 @@ class Unwritable:
 
 class TestGetCase:
     @pytest.mark.parametrize(
-        "name", ["SHOP-1", "shop-1", CaseKey("SHOP-1"), some_id(1), some_id(1).upper(), UUID(int=1)]
+        ("name", "sent"),
+        [
+            *((each, each) for each in ("SHOP-1", "shop-1", some_id(1), some_id(1).upper())),
+            *((each, some_id(1)) for each in (UUID(int=1), case(some_id(1)))),
+            (CaseKey("SHOP-1"), "SHOP-1"),
+        ],
     )
-    async def test_by_key_and_by_uuid(self, name: str | UUID | CaseKey) -> None:
+    async def test_by_key_and_by_uuid(self, name: str | UUID | Reference, sent: str) -> None:
         """A case that is requested by its key or UUID has its UUID, its key and its attributes."""
         async with Sandbox() as sandbox, CaseLinksClient(sandbox.site, sandbox.credentials) as links:
             sandbox.add_case("SHOP-1", "Checkout hangs", status="CLOSED", priority="P1", id=some_id(1))
             found = await links.get_case(name)
         assert found == Case(some_id(1), "SHOP-1", "Checkout hangs", "CLOSED", "P1", "Closed", "SG_CLOSED")
         [seen] = sandbox.requests
-        assert (seen.method, seen.path, seen.body) == ("GET", f"/api/v2/cases/{name}", "")
+        assert (seen.method, seen.path, seen.body) == ("GET", f"/api/v2/cases/{sent}", "")
 
     async def test_what_was_found_can_be_linked(self) -> None:
         """The entity of a case that was found can be an end of a link."""

@@ -64,8 +64,8 @@ class TestGetIncident:
     async def test_by_its_number_its_key_or_its_uuid(self, sandbox: Sandbox, client: CaseLinksClient) -> None:
         """An incident is found by each of its names, as text or as a number."""
         sandbox.add_incident(123, "Checkout fails", state="stable", id=A)
-        number = IncidentNumber("123")
-        for name in ("123", 123, "IR-123", "ir-123", number, "incident:IR-123", A, A.upper(), UUID(A)):
+        texts = ("123", "IR-123", "ir-123", "incident:IR-123", A, A.upper())
+        for name in (*texts, 123, UUID(A), IncidentNumber("123"), incident(A)):
             assert await client.get_incident(name) == Incident(A, "123", "IR-123", "Checkout fails", "stable")
 
     async def test_the_recorded_response(self, keys: ApiKeys) -> None:
@@ -453,8 +453,11 @@ class TestResolver:
             await client.resolver().incident(CaseKey("IR-1"))
         with pytest.raises(InvalidLinkError, match="is not a reference to an incident"):
             await client.resolver().incident(case(some_id(1)))
-        with pytest.raises(InvalidLinkError, match="is not a reference to a case"):
-            await client.resolver().case(incident(some_id(1)))
+        with pytest.raises(InvalidLinkError, match="is not a reference to an incident"):
+            await client.get_incident(CaseKey("IR-1"))
+        for get_case in (client.get_case, client.resolver().case):
+            with pytest.raises(InvalidLinkError, match="is not a reference to a case"):
+                await get_case(incident(some_id(1)))
 
 
 class TestDetails:

@@ -28,11 +28,12 @@ from datadog_caselinks.values.models import (
     Entity,
     EntityType,
     Incident,
-    IncidentNumber,
     LinkReference,
     NewCaseLink,
     Reference,
     WantedLink,
+    case_name,
+    incident_name,
     is_uuid,
 )
 from datadog_caselinks.values.references import Details, parsed_reference
@@ -132,12 +133,7 @@ class Resolver:
             InvalidLinkError: ``reference`` is not a reference to a case.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case`.
         """
-        match reference:
-            case CaseKey(key=name) | Entity(id=name, type=EntityType.CASE):
-                pass
-            case _:
-                raise InvalidLinkError(f"{quoted(reference)} is not a reference to a case")
-        found = await self._find_or_raise(name, self._look_up_case)
+        found = await self._find_or_raise(case_name(reference), self._look_up_case)
         assert isinstance(found, Case)
         return found
 
@@ -148,12 +144,7 @@ class Resolver:
             InvalidLinkError: ``reference`` is not a reference to an incident.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_incident`.
         """
-        match reference:
-            case IncidentNumber(number=name) | Entity(id=name, type=EntityType.INCIDENT):
-                pass
-            case _:
-                raise InvalidLinkError(f"{quoted(reference)} is not a reference to an incident")
-        found = await self._find_or_raise(f"incident:{name}", self._look_up_incident)
+        found = await self._find_or_raise(f"incident:{incident_name(reference)}", self._look_up_incident)
         assert isinstance(found, Incident)
         return found
 

@@ -299,6 +299,22 @@ Reference = Entity | CaseKey | IncidentNumber
 """An entity, or the key of a case or the number of an incident that the client looks up."""
 
 
+def case_name(reference: Reference) -> str:
+    """Return the key or UUID of a case. Raises :class:`InvalidLinkError` if it is something else."""
+    match reference:
+        case CaseKey(key=name) | Entity(id=name, type=EntityType.CASE):
+            return name
+    raise InvalidLinkError(f"{quoted(reference)} is not a reference to a case")
+
+
+def incident_name(reference: Reference) -> str:
+    """Return the number or UUID of an incident. Raises :class:`InvalidLinkError` if it is something else."""
+    match reference:
+        case IncidentNumber(number=name) | Entity(id=name, type=EntityType.INCIDENT):
+            return name
+    raise InvalidLinkError(f"{quoted(reference)} is not a reference to an incident")
+
+
 _NAMED: Final = {
     EntityType.CASE: "; to name a case by its key, write case('SHOP-1')",
     EntityType.INCIDENT: "; to name an incident by its number, write incident('IR-123') or incident(123)",
