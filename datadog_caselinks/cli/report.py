@@ -220,6 +220,8 @@ class Report:
         self._screen.summary(f"{', '.join(totals)}, in {seconds:.1f} s.")
         if self._stopped_by:
             self._screen.problem(f"Stopped: {self._stopped}.")
+        elif not (self._counts or self.interruption):
+            self._screen.note("The file contains no links.")
         if self.interruption:
             lines = self._in_flight
             in_flight = (

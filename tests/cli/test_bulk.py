@@ -71,9 +71,10 @@ async def test_yaml_comes_from_standard_input(sandbox: Sandbox) -> None:
 
 
 async def test_a_header_alone_is_an_empty_list(sandbox: Sandbox) -> None:
-    """A file with only a header creates no links and ends with status 0."""
+    """A file with only a header creates no links, says so, and ends with status 0."""
     done = await bulk(pointing_at(sandbox), "-", stdin=HEADER.encode())
     assert (done.status, done.out, done.err.split(",")[0]) == (0, "", "0 links created")
+    assert done.err.endswith("\nThe file contains no links.\n")
 
 
 async def test_quiet_leaves_out_what_went_well(sandbox: Sandbox, file: Path) -> None:
