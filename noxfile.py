@@ -26,7 +26,7 @@ MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 ONCE = "browser or database or documents or hostile or kills or tools"
 WHOLE = [*PARALLEL, "-m", f"not ({ONCE})"]
 # These tests cover no line that the others do not cover, and measuring would slow them down.
-NOT_MEASURED = "documents or hostile or kills or signals or tools"
+NOT_MEASURED = "documents or hostile or kills or tools"
 # The tests that depend on the event loop.
 ON_UVLOOP = [
     f"tests/{name}.py"

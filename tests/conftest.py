@@ -29,9 +29,6 @@ ROOT: Final = Path(__file__).parent
 MARKERS: Final = {
     "api": "tools",
     "bulk/test_journal_lock.py": "slow",
-    "cli/test_end_within.py": "signals",
-    "cli/test_kill.py": "signals",
-    "cli/test_streams.py": "signals",
     "cli": "program",
     "contract": "tools",
     "documents": "documents",
