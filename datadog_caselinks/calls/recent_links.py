@@ -61,8 +61,9 @@ class RecentLinks:
         self._added.append((link, until))  # its identity would cost a create more than all of this
         if self._ambiguous:
             self._ambiguous.pop(identity(link), None)
-        for lists in self._lists:
-            lists.add(link)
+        if self._lists:  # a loop over an empty WeakSet takes ten times as long
+            for lists in self._lists:
+                lists.add(link)
 
     def add_to(self, lists: LinkLists) -> None:
         """Add each further link to ``lists`` too, while they exist."""
