@@ -105,8 +105,22 @@ class TestPages:
             CaseLinksClient(server.url, keys) as client,
         ):
             assert await keys_of(client) == ["SHOP-1", "SHOP-2", "SHOP-3"]
-            pages = [parse_qs(urlsplit(seen.target).query)["page[number]"] for seen in server.seen]
-        assert pages == [["1"], ["2"], ["3"]]
+            sent = [parse_qs(urlsplit(seen.target).query) for seen in server.seen]
+        assert [each["page[number]"] for each in sent] == [["1"], ["2"], ["3"]]
+
+    async def test_the_server_sorts(self, keys: ApiKeys) -> None:
+        """Both searches ask the server for the newest first."""
+        no_incidents = answers(200, b'{"data": {"attributes": {"incidents": [], "total": 0}}}')
+        async with (
+            Server(found(), no_incidents) as server,
+            CaseLinksClient(server.url, keys) as client,
+        ):
+            await keys_of(client)
+            await numbers_of(client, "a")
+            cases, incidents = [parse_qs(urlsplit(seen.target).query) for seen in server.seen]
+        assert server.methods == ["GET", "GET"]
+        assert (cases["sort[field]"], cases["sort[asc]"]) == (["created_at"], ["false"])
+        assert incidents["sort"] == ["-created"]
 
     @pytest.mark.parametrize("total", [None, 0, -1, 1000])
     async def test_a_server_that_ignores_the_number_of_the_page(
@@ -201,7 +215,10 @@ class TestResponses:
             (b'{"data": {"id": "x"}}', "not a list"),
             (b'{"data": [{"id": "x", "type": "link"}]}', "it is about a link"),
             (b'{"data": [{"id": "x", "type": "incidents"}]}', "it is about an incident"),
-            (b'{"data": [], "meta": {"page": {"current": 2}}}', "it is another page of the search"),
+            (
+                b'{"data": [], "meta": {"page": {"current": 2}}}',
+                "response: it is another page of the search$",
+            ),
         ],
     )
     async def test_a_response_to_another_request_is_refused(

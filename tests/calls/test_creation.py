@@ -1405,6 +1405,32 @@ class TestResume:
             clock.advance(1)
             await task
 
+    async def test_an_earlier_call_of_this_run(self, api: Api, keys: ApiKeys, clock: Clock) -> None:
+        """The lookup also waits for an earlier call of this run that may have sent the link just now."""
+        async with (
+            Server(api.applies(is_silent), api) as server,
+            self.creator(server, keys, RetryPolicy()) as creator,
+        ):
+            call = asyncio.create_task(creator.create(NEW))
+            await server.until_seen(1)
+            call.cancel()
+            await asyncio.wait([call])
+            again = asyncio.create_task(creator.resume(NEW, ended_at=0))
+            await settle(50)
+            clock.advance(4)
+            await settle(50)
+            assert server.methods == ["POST"]
+            clock.advance(1)
+            await again
+        assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
+
+    async def test_what_it_creates_is_remembered(self, keys: ApiKeys, clock: Clock) -> None:
+        """A link that a resumed call created is not looked up again, since a list may not show it yet."""
+        async with Server(holding()) as server, self.creator(server, keys, RetryPolicy()) as creator:
+            link, _ = await in_no_time(clock, creator.resume(NEW, ended_at=0))
+            assert (await creator.ensure(NEW)).link == link
+        assert server.methods == ["GET", "POST"]
+
     async def test_a_lookup_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:
         """A failed lookup leaves the result ambiguous, and the error names the earlier run as the reason."""
         async with Server(answers(403)) as server, self.creator(server, keys, at_once) as creator:

@@ -349,10 +349,12 @@ class TestPatience:
             assert least <= clock.time() - began <= most
 
     async def test_one_attempt_stays_one(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """``max_attempts=1`` never retries, with any patience."""
-        site = Site(clock, responds(503), away_from=0, back_at=1e6)
-        await gathered(clock, site, monkeypatch, 1, retry=RetryPolicy(max_attempts=1, patience=60))
-        assert site.requests["create"] == 1
+        """``max_attempts=1`` never retries, with any patience; any more attempts are patient."""
+        for attempts in (1, 2):
+            site = Site(clock, responds(503), away_from=0, back_at=1e6)
+            policy = RetryPolicy(max_attempts=attempts, patience=60)
+            await gathered(clock, site, monkeypatch, 1, retry=policy)
+            assert (site.requests.total() > 4) == (attempts > 1)
 
 
 class TestPartial:

@@ -555,7 +555,8 @@ class TestReadLinks:
     ) -> None:
         """A flawed member does not hide the other links of a list, and the log has its place."""
         assert wire.read_links(a_list(ANSWER["data"], odd, ANSWER["data"])) == [LINK, LINK]
-        [message] = caplog.messages
+        [message], [record] = caplog.messages, caplog.records
+        assert vars(record)["skipped"] == 1
         assert message.startswith(f"the list of the links of {case(A)}")
         assert "has 1 member that" in message
         assert "@ response.data[1]" in message
@@ -680,6 +681,21 @@ class TestReadDeleted:
         """A delete without success raises the same classes of errors as any request."""
         with pytest.raises(NotFoundError):
             wire.read_deleted(answer(b"", 404))
+
+    def test_another_link(self, wire: ModuleType) -> None:
+        """A delete fails if the response is about another link."""
+        response = Response(wire.delete_request("x"), 200, CIMultiDict(), b'{"data": {"id": "y"}}')
+        with pytest.raises(MalformedResponseError, match=r"^cannot delete .*: it is about something else$"):
+            wire.read_deleted(response)
+
+
+def test_only_lists_may_be_long(wire: ModuleType) -> None:
+    """Responses about one link are short, and lists have the limit of lists."""
+    new = case(A).blocks(case(B))
+    single = wire.create_request(new), wire.delete_request("x")
+    assert {each.max_body for each in single} == {wire.MAX_SHORT}
+    lists = wire.case_search_request("a", 1), wire.incident_search_request("a", "a", 0)
+    assert {each.max_body for each in lists} == {wire.MAX_LIST}
 
 
 READERS: Final = ["read_link", "read_links", "read_case", "read_deleted"]

@@ -166,8 +166,9 @@ class TestForms:
     @pytest.mark.parametrize("number", ["", "IR-", "IR 42", "4 2", "\u0664", 42, None])
     def test_what_is_not_a_number_is_refused(self, number: Any) -> None:
         """An incident number of another form is refused."""
-        with pytest.raises(InvalidLinkError, match="the number of an incident must be a string such as 123"):
+        with pytest.raises(InvalidLinkError, match="the number of an incident must be a string") as caught:
             IncidentNumber(number)
+        assert str(caught.value).endswith(f" such as 123 or IR-123, not {number!r}")
 
     @pytest.mark.parametrize(
         ("text", "origin"),
