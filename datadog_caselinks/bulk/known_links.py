@@ -205,7 +205,7 @@ class KnownLinks:
         return self._recent.find(key, known.requested_at) if link_id is None else new.existing(link_id)
 
     def is_listed_by(self, list_ids: ListIdsFunc) -> bool:
-        """Return whether ``list_ids`` requested these lists. Another client's lists may be of another site."""
+        """Return whether ``list_ids`` requested these lists. A client of another site cannot use them."""
         return self._list_ids == list_ids
 
     def learn(self, entity: Entity, ids: Mapping[Identity, str], requested_at: float) -> None:

@@ -18,7 +18,7 @@ Responses to creates and deletes do not count. They are short (``MAX_SHORT``): 1
 """
 
 _LONG_BODY: Final = 2**17
-"""The size in bytes above which a body is decoded in a thread: some 350 links, which take two milliseconds."""
+"""The size in bytes above which a body is decoded in a thread: about 350 links, in two milliseconds."""
 
 T = TypeVar("T")
 
