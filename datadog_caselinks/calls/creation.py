@@ -50,10 +50,9 @@ class CreateResult(NamedTuple):
 
     @property
     def found_by_lookup(self) -> bool:
-        """Whether ``created`` is the result of a lookup. Another process may have created the link.
+        """Whether the link was found by a lookup, so that another process may have created it.
 
-        The response to the create was lost, and the lookup found an equal link; or the link existed when it
-        was looked up after an earlier call or run, which may have sent it.
+        Either the response to the create was lost, or an earlier call or run may have sent the link.
         """
         return False
 

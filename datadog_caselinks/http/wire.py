@@ -282,7 +282,7 @@ def read_link(response: Response) -> CaseLink:
 def read_links(response: Response) -> list[CaseLink]:
     """Return the links in ``response``, or raise the error that it reports.
 
-    What is not a link is skipped, and logged: one flawed member says nothing about the other links.
+    A member that is not a link is skipped, and logged: one flawed member says nothing about the others.
     """
     return read_members(response).members
 
@@ -340,7 +340,7 @@ def has_requested_key(case: Case, request: Request) -> bool:
 def read_cases(response: Response) -> envelope.CasePage:
     """Return one page of the cases that a search found, or raise the error that ``response`` reports.
 
-    What is not a case is skipped, and logged.
+    A member that is not a case is skipped, and logged.
     """
     page, search = _read(response, envelope.decode_cases), response.request.subject
     if page.cases.skipped:
@@ -364,7 +364,7 @@ def read_incident(response: Response) -> Incident:
 def read_incidents(response: Response) -> envelope.IncidentPage:
     """Return one page of the incidents that a search found, or raise the error that ``response`` reports.
 
-    What is not an incident is skipped, and logged.
+    A member that is not an incident is skipped, and logged.
     """
     page = _read(response, envelope.decode_incidents)
     if page.incidents.skipped:
