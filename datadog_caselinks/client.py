@@ -1,4 +1,4 @@
-"""The client: one ordinary method for each thing that a user can ask for."""
+"""The client, with one method for each operation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ from datadog_caselinks.values.rate import Rate, parsed_rate
 from datadog_caselinks.values.rate_limit import RateLimit
 from datadog_caselinks.values.sites import Site, parsed_site, site_from_env
 
-# As libraries should: log records go only where the program sends them.
+# As recommended for libraries: log records go only where the program sends them.
 logging.getLogger("datadog_caselinks").addHandler(logging.NullHandler())
 
 _logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_TIMEOUT: Final = 30.0
 
 _FOUND_FOR: Final = 300.0
-"""Seconds for which a case that was found by its key is used. A key may name another case later."""
+"""Seconds for which the result of a lookup by key or number is used. A key may name another case later."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -379,9 +379,9 @@ class CaseLinksClient:
         ``undo.delete()`` deletes them. No other run can use the journal until the end of the block. A link
         that was deleted is removed from the journal, so the next run with it creates the link again.
 
-        A link that was in flight when the run ended, or whose create had no response so that only a lookup
-        found it, is looked up. If it exists, it is in ``undo.ambiguous`` and not deleted, since another
-        process may have created it.
+        A link that was in flight when the run ended, or that only a lookup found because the response to its
+        create was lost, is looked up. If it exists, it is in ``undo.ambiguous`` and not deleted, since
+        another process may have created it.
 
         Args:
             run: The path of the journal of the run, or of the output of
@@ -578,7 +578,7 @@ class CaseLinksClient:
         if not equal:
             raise NotFoundError(f"cannot delete {wanted}: it does not exist", status=404)
         for link in equal:
-            with contextlib.suppress(NotFoundError):  # it was deleted since
+            with contextlib.suppress(NotFoundError):  # another process deleted it after the list
                 await self.delete_link(link)
 
     async def get_case(self, key_or_id: str | UUID | Reference) -> Case:
@@ -588,7 +588,7 @@ class CaseLinksClient:
 
         Raises:
             NotFoundError: The case does not exist, or these credentials cannot access it.
-            InvalidLinkError: ``key_or_id`` is neither a key nor a UUID, or an end that is not a case.
+            InvalidLinkError: ``key_or_id`` is not a key, a UUID or an end that is a case.
         """
         name = case_name(key_or_id) if isinstance(key_or_id, Reference) else key_or_id
         return await _get_case(self._operations, self._observer, name)
@@ -636,7 +636,7 @@ class CaseLinksClient:
         Raises:
             NotFoundError: The incident does not exist, or these credentials cannot access it.
             PermissionDeniedError: These credentials lack the permission ``incident_read``.
-            InvalidLinkError: ``number_or_id`` is neither a number nor a UUID, or an end that is no incident.
+            InvalidLinkError: ``number_or_id`` is not a number, a UUID or an end that is an incident.
         """
         name = incident_name(number_or_id) if isinstance(number_or_id, Reference) else number_or_id
         return await _get_incident(self._operations, self._observer, name)

@@ -28,7 +28,7 @@ class ColumnNames:
     """The names of the columns in one file.
 
     Args:
-        columns: The name of a column in the file, such as ``From``, by the column in :data:`COLUMNS`.
+        given: The name of a column in the file, such as ``From``, by the column in :data:`COLUMNS`.
 
     Raises:
         ParameterError: A column is unknown, or two columns have the same name.
@@ -57,7 +57,7 @@ class ColumnNames:
 
     @property
     def required(self) -> list[str]:
-        """The columns that a header must contain, so that a name that is not in the file is noticed."""
+        """The columns that a header must contain: all required ones, and all that were given a name."""
         return [column for column in COLUMNS if column in REQUIRED or column in self._given]
 
     def column(self, name: str) -> str | None:

@@ -27,20 +27,20 @@ from datadog_caselinks.values.models import (
 )
 
 LOOK_AHEAD: Final = 2_000
-"""Links that are read ahead, to find out which end serves more of them."""
+"""The maximum number of links that are read ahead, to find out which end more of them share."""
 
 _MAX_LINKS: Final = 20_000
 _MAX_ENTITIES: Final = 5_000
-"""What is kept of the lists. Beyond that, the list that was used least recently is dropped."""
+"""How many links and lists are kept at most. The list that was used least recently is dropped first."""
 
 _PAUSE: Final = 100
-"""Links that are read ahead before other tasks get the event loop."""
+"""The number of links that are read ahead before other tasks get the event loop."""
 
 End = Literal["parent", "child"]
 """The end of a link whose list shows whether the link exists."""
 
 ListIdsFunc = Callable[[Entity], Awaitable[Mapping[Identity, str]]]
-"""Lists the ids of the links of an entity."""
+"""A function that lists the ids of the links of an entity."""
 
 T = TypeVar("T")
 
@@ -50,9 +50,9 @@ async def choose_ends(
 ) -> AsyncGenerator[tuple[WantedLink, End], None]:
     """Yield each link of ``source`` with the end to list, so that few entities are listed.
 
-    An entity that was chosen before is chosen again. Otherwise it is the end that more of the links ahead
-    have. Up to ``LOOK_AHEAD`` links are read ahead; a slow source delays no link that it has yielded. What is
-    no link is yielded too, to fail alone.
+    An entity that was chosen before is chosen again. Otherwise, the end that more of the links ahead share is
+    chosen. Up to ``LOOK_AHEAD`` links are read ahead; a slow source delays no link that it has yielded. An
+    item that is not a link is yielded too, so that only this item fails.
     """
     ahead: Counter[Reference] = Counter()
     chosen: OrderedDict[Reference, None] = OrderedDict()
@@ -144,14 +144,14 @@ class _List:
 
 
 class KnownLinks:
-    """What is known of the existing links, from lists and from what the client created since.
+    """A cache of existing links: lists of entities, and the links that the client has created since.
 
     Use it as ``async with known:`` around the work: at the end of the last such block, lists in flight are
-    cancelled. What it knows stays for a next time.
+    cancelled. The lists are kept for the next block.
 
     Args:
-        list_ids: Lists the ids of the links of an entity.
-        recent: The links of the client that a list may not show yet. It adds further ones to the lists.
+        list_ids: A function that lists the ids of the links of an entity.
+        recent: The links of the client that a list may not show yet. It also adds later links to the lists.
     """
 
     def __init__(self, list_ids: ListIdsFunc, recent: RecentLinks) -> None:
@@ -164,7 +164,7 @@ class KnownLinks:
         self._users = 0
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        # A copy or a pickle, such as that of a plan, is None: it may be used later, or elsewhere.
+        # A copy or a pickle, such as that of a plan, is None: it may be used later or in another process.
         return type(None), ()
 
     async def __aenter__(self) -> Self:
@@ -183,9 +183,9 @@ class KnownLinks:
     async def find(self, new: NewCaseLink, end: End) -> CaseLink | None:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
-        A list of either end answers if it was requested within the last five minutes. Otherwise the entity at
-        ``end`` is listed, or the other one, if the server refuses to list the first, or its list is too long
-        or incomplete.
+        A list of either end is used if it was requested within the last five minutes. Otherwise the entity at
+        ``end`` is listed, or the other one if the server refuses to list the first, or if its list is too
+        long or incomplete.
 
         Raises:
             CaseLinksError: As :meth:`CaseLinksClient.list_links`.
@@ -205,17 +205,17 @@ class KnownLinks:
         return self._recent.find(key, known.requested_at) if link_id is None else new.existing(link_id)
 
     def is_listed_by(self, list_ids: ListIdsFunc) -> bool:
-        """Return whether ``list_ids`` lists the links here. Another client's may be those of another site."""
+        """Return whether ``list_ids`` requested these lists. A client of another site cannot use them."""
         return self._list_ids == list_ids
 
     def learn(self, entity: Entity, ids: Mapping[Identity, str], requested_at: float) -> None:
-        """Remember the ids of a list of ``entity`` that was requested at this time of the event loop."""
+        """Keep a list of ``entity``, with the ids of its links and the event loop's time of its request."""
         self.forget(entity)
         known = self._lists[entity] = _List(requested_at)
         self._fill(known, ids)
 
     def add(self, link: CaseLink) -> None:
-        """Remember a link that was created or found."""
+        """Add a link that was created or found to the lists of its ends."""
         used = [known for entity in (link.parent, link.child) if (known := self._lists.get(entity))]
         key = identity(link)
         for known in used:
@@ -249,7 +249,7 @@ class KnownLinks:
             self._lists.move_to_end(entity)
         if known.task:
             if known.is_in_flight:
-                await asyncio.wait([known.task])  # a call that is cancelled leaves the list to the others
+                await asyncio.wait([known.task])  # if this call is cancelled, the others still get the list
             known.task.result()
         return known
 
@@ -258,7 +258,7 @@ class KnownLinks:
             ids = await self._list_ids(entity)
             if self._lists.get(entity) is known:
                 self._fill(known, ids)
-            else:  # forgotten meanwhile, so only the calls that wait for it use it
+            else:  # it was forgotten, so only the calls that wait for it use it
                 known.ids.update(ids)
         except BaseException:
             if self._lists.get(entity) is known:

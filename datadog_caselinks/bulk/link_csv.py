@@ -498,11 +498,11 @@ class CsvRows:
             raise LinkFileError(f"the header {wrong}")
         required = self._names.required
         missing = self._names.described(name for name in required if name not in best)
+        needed = self._names.described(required)
         raise LinkFileError(
             f"the header {quoted(line)} lacks {missing}: the first line of CSV must contain the columns "
-            f"{','.join(required)}; if they have other names or another delimiter, specify these "
-            "(--column parent=NAME, --delimiter); "
-            "if the file is not CSV, specify its format"
+            f"{needed}; if they have other names or another delimiter, specify these "
+            "(--column parent=NAME, --delimiter); if the file is not CSV, specify its format"
         )
 
     def _header(

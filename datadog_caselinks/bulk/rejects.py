@@ -26,7 +26,7 @@ class LineSource:
     """A line as written in its file.
 
     ``head``
-        What a file of such lines begins with.
+        The beginning of a file of such lines, such as the header of CSV.
     ``text``
         The line, without its line end.
     """

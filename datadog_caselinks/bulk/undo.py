@@ -41,9 +41,9 @@ class Undo:
         The links that the run created, by the responses of the server, and that were not deleted by an
         earlier undo.
     ``ambiguous``
-        What is known of each link that the run may have created, as text. These links are not deleted, since
-        another process may have created them: the response to the create was lost, also if a lookup then
-        found the link. A link of a journal is looked up, and is left out if it does not exist.
+        A description of each link that the run may have created. These links are not deleted, since another
+        process may have created them: the response to the create was lost, even if a lookup then found the
+        link. A link of a journal is looked up, and is left out if it does not exist.
     ``is_cut_off``
         Whether the last line of the output is incomplete, as after a crash. It is ignored.
     """
@@ -144,7 +144,7 @@ async def _look_up(
 
 @define
 class _Output:
-    """What the output of a run says."""
+    """The links in the output of a run."""
 
     links: dict[str, CaseLink] = field(factory=dict)  # by id: the outputs of two runs may be in one file
     ambiguous: list[str] = field(factory=list)

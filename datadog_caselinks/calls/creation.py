@@ -1,4 +1,4 @@
-"""One link, without a duplicate that a lookup can prevent: what is done about each way a create can fail.
+"""Create one link, and handle each way in which a create can fail without creating a duplicate.
 
 The server has no idempotency key, so it cannot tell a repeated request from a second one. Each attempt ends
 in one of four states:
@@ -8,7 +8,7 @@ in one of four states:
 - *rejected*: the server refused the request, so this attempt created nothing, and only a 429 is retried. An
   equal link, which may be that of an earlier attempt, may be the reason for the refusal.
 - *ambiguous*: the server may have created the link. It is looked up among the links of its parent, and sent
-  again only if it is not there.
+  again only if it is not among them.
 
 A lookup cannot exclude that the server applies a request after the lookup, or that an equal link was created
 by another process.
@@ -50,10 +50,9 @@ class CreateResult(NamedTuple):
 
     @property
     def found_by_lookup(self) -> bool:
-        """Whether ``created`` is the result of a lookup. Another process may have created the link.
+        """Whether the link was found by a lookup, so that another process may have created it.
 
-        The response to the create was lost, and the lookup found an equal link; or the link existed when it
-        was looked up after an earlier call or run, which may have sent it.
+        Either the response to the create was lost, or an earlier call or run may have sent the link.
         """
         return False
 
@@ -69,18 +68,18 @@ class _FoundResult(CreateResult):
 
 
 CreateFunc = Callable[[NewCaseLink], Awaitable[CreateResult]]
-"""Creates a link or finds it."""
+"""A function that creates a link, or finds it."""
 
 BeforeCreate = Callable[[], Awaitable[None]]
-"""Called right before a link is created that an earlier run may have created, and a lookup did not find."""
+"""A callback before the create of a link that an earlier run may have created, and a lookup did not find."""
 
 FindFunc = Callable[[NewCaseLink], Awaitable[CaseLink | None]]
-"""Returns the link that is equal to a new one, or ``None``. The list that shows it may be old."""
+"""A function that returns the link that is equal to a new one, or ``None``. It may use an old list."""
 
 
 @frozen
 class _Ambiguity:
-    """Why the link may exist, and when (in the event loop's time) a lookup can find it."""
+    """The reason why a link may exist, and the event loop's time from which a lookup can find it."""
 
     error: CaseLinksError
     lookup_at: float
@@ -90,9 +89,14 @@ class _Ambiguity:
 class _Creation:
     """One call, over all of its attempts.
 
-    ``accepts_existing``: an equal link is as good as a new one. ``ambiguity``: of an attempt that no lookup
-    has resolved yet. ``may_be_ours``: an attempt was ambiguous, so an equal link that turns up may be its
-    result. ``was_ambiguous``: it was an attempt of this call.
+    ``accepts_existing``
+        Whether an equal link is as good as a new one.
+    ``ambiguity``
+        The ambiguous attempt that no lookup has resolved yet, if any.
+    ``may_be_ours``
+        Whether an attempt of this or an earlier call was ambiguous, so an equal link may be its result.
+    ``was_ambiguous``
+        Whether an attempt of this call was ambiguous.
     """
 
     new: NewCaseLink
@@ -155,7 +159,7 @@ class Creator:
             if (lookup_at := self._recent.lookup_at(key)) is not None:
                 return await self._resume(creation, f"an earlier call may have sent {new}", lookup_at)
             found = await (find or self._lookup.find)(new)
-            if found and self._recent.has_deleted(found.id):  # since it was listed
+            if found and self._recent.has_deleted(found.id):  # after it was listed
                 found = await self._lookup.find(new)
             result = CreateResult(found, created=False) if found else await self._create(creation)
             self._recent.add(result.link, created=result.created)
@@ -270,7 +274,7 @@ class Creator:
         return link
 
     async def _resolve_refusal(self, creation: _Creation, error: BadRequestError | ConflictError) -> CaseLink:
-        """Return the equal link that made the server refuse this one, if the call accepts it, else raise.
+        """Return the equal link for which the server refused this one, if the call accepts it, else raise.
 
         The API does not document whether it refuses equal links, nor with which status.
         """
@@ -280,7 +284,7 @@ class Creator:
         if isinstance(error, BadRequestError) and not creation.accepts_existing:
             raise error
         if creation.accepts_existing:
-            await asyncio.sleep(self._policy.settle)  # a list may not show yet what the link was refused for
+            await asyncio.sleep(self._policy.settle)  # a list may not show the equal link yet
         try:
             link = await self._lookup.find(creation.new)
         except CaseLinksError:
@@ -306,7 +310,7 @@ class Creator:
 
 
 def _in_seconds(seconds: float) -> float:
-    """Return the time of the event loop in so many seconds."""
+    """Return the event loop's time after this number of seconds."""
     return asyncio.get_running_loop().time() + seconds
 
 
@@ -322,7 +326,7 @@ def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> 
 
 
 class _SharedList:
-    """One list of the links of an entity, for all calls that asked before it began."""
+    """One list of the links of an entity, shared by all calls that began before its request."""
 
     task: asyncio.Task[FoundLinks]
 
@@ -332,10 +336,10 @@ class _SharedList:
 
 
 class Lookup:
-    """Finds out whether a link exists, by listing the links of its parent; many calls share one list.
+    """A lookup of links in the lists of their parents. Many calls share one list.
 
-    Of one entity only one list is in flight at a time. Calls that arrive meanwhile share the next one: a list
-    that was requested before a link was sent cannot show it.
+    Each entity has at most one list in flight. Calls that begin in the meantime share the next one, because a
+    list that was requested before a link was sent cannot show it.
     """
 
     def __init__(self, operations: Operations) -> None:
@@ -346,8 +350,10 @@ class Lookup:
     async def find(self, new: NewCaseLink) -> CaseLink | None:
         """Return the link equal to ``new``, for ``RELATES_TO`` in either direction, or ``None``.
 
-        The list begins after this call. If the parent cannot be listed, the child is. Raises as
-        :meth:`Operations.find_links`.
+        The list is requested after this call began. If the parent cannot be listed, the child is listed.
+
+        Raises:
+            CaseLinksError: As :meth:`Operations.find_links`.
         """
         try:
             return await self._find(new, new.parent)
@@ -369,7 +375,7 @@ class Lookup:
         shared.waiting += 1
         shared.wanted.add(identity(new))
         try:
-            await asyncio.wait([shared.task])  # if this call is cancelled, the list goes on for the others
+            await asyncio.wait([shared.task])  # if this call is cancelled, the others still get the list
         finally:
             shared.waiting -= 1
             if not shared.waiting and not shared.task.done():
@@ -379,7 +385,7 @@ class Lookup:
 
     async def _list(self, entity: Entity, before: _SharedList | None) -> FoundLinks:
         if before is None:
-            await asyncio.sleep(0)  # an eager task starts at once, and would not wait for those who ask next
+            await asyncio.sleep(0)  # else an eager task would not include the calls that begin right after
         else:
             await asyncio.wait([before.task])
         shared = self._in_flight[entity] = self._next.pop(entity)

@@ -1,4 +1,4 @@
-"""List, get, search and delete: operations that are safe to repeat, so each is retried as the policy says."""
+"""List, get, search and delete. All are safe to repeat, so the client retries them as the policy says."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ CANNOT_LIST: Final = (
     *(BadRequestError, NotFoundError, PermissionDeniedError),
     *(IncompleteListError, ResponseTooLargeError),
 )
-"""The errors of a lookup that concern one entity. A list of the other end of a link shows the link too."""
+"""The errors of a list that concern one entity only. The list of the other end of a link may still work."""
 
 _MAX_PAGES: Final = 5
-"""The most pages of incidents to read for each query. If a query filters, its first page has the incident."""
+"""The maximum number of pages of incidents to read for each query. A query that works needs only one."""
 
 
 def ids_by_identity(links: Iterable[CaseLink]) -> dict[Identity, str]:
@@ -72,7 +72,7 @@ class FoundLinks:
         """Return the link, or ``None`` if it does not exist.
 
         Raises:
-            IncompleteListError: It was not found, but may be a member that cannot be read.
+            IncompleteListError: The link was not found, but may be a member that cannot be read.
         """
         if key not in self.links and self.skipped:
             raise _incomplete(self.entity, self.skipped)
@@ -88,7 +88,10 @@ def _incomplete(entity: Entity, skipped: int) -> IncompleteListError:
 
 
 class Operations:
-    """Lists, gets and deletes through ``requester``. Lookups leave out what ``recent`` knows as deleted."""
+    """Lists, gets, searches and deletes through ``requester``.
+
+    Lookups leave out the links that ``recent`` knows to be deleted.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class Operations:
         return links
 
     async def find_links(self, entity: Entity, identities: Collection[Identity]) -> FoundLinks:
-        """Return the first link of ``entity`` that has each of ``identities``, and keep no others."""
+        """Return for each of ``identities`` the first link of ``entity`` that has it, and keep no others."""
 
         def find(response: Response) -> FoundLinks:
             found: dict[Identity, CaseLink] = {}
@@ -151,7 +154,7 @@ class Operations:
         return found
 
     async def _look_up(self, entity: Entity, read: Callable[[Response], T]) -> T:
-        # A lookup earns no budget: where creates fail and lists do not, it would never be spent.
+        # A lookup earns no budget: if creates fail and lists succeed, the budget would never be used up.
         return await self._fetch(wire.list_request(entity, None), read, self._attempts(), earns_budget=False)
 
     async def get_case(self, key_or_id: str | UUID) -> Case:
@@ -207,7 +210,7 @@ class Operations:
         return await self._fetch(request, wire.read_incidents, self._attempts())
 
     async def _search_incident(self, number: str, query: str) -> Incident | None:
-        """Return the incident that a query finds, after all pages: another incident may have its number."""
+        """Return the incident that a query finds. Read all pages, since two may have the same number."""
         found: dict[str, Incident] = {}
         offset = 0
         for _ in range(_MAX_PAGES):

@@ -1,4 +1,4 @@
-"""The links that a client created and deleted itself, of which a list may not know yet."""
+"""The links that a client has created or deleted, which a list may not show correctly yet."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MAX_LIST_AGE: Final = 300.0
 """Seconds for which a run uses a list. A link that another process creates in that time is not seen."""
 
 _MAX_RECENT: Final = 10_000
-"""The most links, of each kind, that a client remembers. It creates hardly as many while a list lags."""
+"""The maximum number of links of each kind that a client remembers. It creates fewer while a list lags."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class LinkLists(Protocol):
-    """Lists of links that are kept for a while."""
+    """Lists of links that are used for a while after they were requested."""
 
     def add(self, link: CaseLink, /) -> None:
-        """Add a link that was created or found since."""
+        """Add a link that was created or found after the lists were requested."""
 
 
 class RecentLinks:
     """The recent creates and deletes of a client.
 
     Args:
-        seconds: How long a list may lag behind.
+        seconds: The maximum time, in seconds, that a list may lag behind.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -53,12 +53,12 @@ class RecentLinks:
         return self._now
 
     def add(self, link: CaseLink, *, created: bool) -> None:
-        """Remember a link. If a lookup found it, only for the calls that wait for this one."""
+        """Remember a link that was created, or for the calls that wait now, one that a lookup found."""
         now = self.now()
         while self._added and self._added[0][1] < now - self._kept:
             self._added.popleft()
         until = now + self._seconds if created else now
-        self._added.append((link, until))  # its identity would cost a create more than all of this
+        self._added.append((link, until))  # indexed later: computing the identity would slow each create
         if self._ambiguous:
             self._ambiguous.pop(identity(link), None)
         if self._lists:  # a loop over an empty WeakSet takes ten times as long
@@ -66,11 +66,11 @@ class RecentLinks:
                 lists.add(link)
 
     def add_to(self, lists: LinkLists) -> None:
-        """Add each further link to ``lists`` too, while they exist."""
+        """Add each link that is created or found from now on to ``lists`` too, until they are discarded."""
         self._lists.add(lists)
 
     def find(self, key: Identity, since: float) -> CaseLink | None:
-        """Return the link, unless every list that was requested at the time ``since`` shows it."""
+        """Return the link, or ``None`` if every list that was requested at the time ``since`` shows it."""
         self._index()
         while self._links and next(iter(self._links.values()))[1] < since - self._kept:
             self._links.popitem(last=False)
@@ -85,14 +85,17 @@ class RecentLinks:
             _put(self._links, identity(link), (link, until))
 
     def add_ambiguous(self, new: NewCaseLink, lookup_at: float) -> None:
-        """Remember a link that may exist. From ``lookup_at`` on, or after ``seconds``, a list can show it.
+        """Remember a link that may exist, and that a list can show from ``lookup_at`` on.
 
-        A longer wait is one that the server asked of this call, and not of later ones.
+        A wait of more than ``seconds`` is shortened: the server requested it of this call, not of later ones.
         """
         _put(self._ambiguous, identity(new), min(lookup_at, self._listed_at()))
 
     def lookup_at(self, key: Identity) -> float | None:
-        """Return when a lookup can show whether the link exists, if an earlier call left that open."""
+        """Return the time from which a lookup can show whether the link exists.
+
+        ``None`` if no earlier call may have created or deleted the link with an unknown result.
+        """
         return self._ambiguous.get(key)
 
     def delete_failed(self, link_id: str) -> None:
@@ -112,7 +115,7 @@ class RecentLinks:
         return link_id.lower() in self._deleted
 
     def _listed_at(self) -> float:
-        """Return when a list shows what is created or deleted now."""
+        """Return the time from which every list shows what was created or deleted before now."""
         return asyncio.get_running_loop().time() + self._seconds
 
 

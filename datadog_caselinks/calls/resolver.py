@@ -59,9 +59,10 @@ Measured on Python 3.11: 40 MB for cases under their keys and ids, 45 MB for key
 class Resolver:
     """A lookup of cases and incidents, with a cache. :meth:`CaseLinksClient.resolver` returns one.
 
-    Concurrent lookups of one entity share a single request. What was found, and what does not exist, stays in
-    the cache until the resolver is discarded, so use one for each run. A :class:`NotFoundError` from the
-    cache has the message and the status of the first one, and not its headers and body.
+    Concurrent lookups of one entity share a single request. All results, including that an entity does not
+    exist, stay in the cache until the resolver is discarded, so use one resolver for each run. A
+    :class:`NotFoundError` from the cache has the message and the status of the first one, but not its headers
+    and body.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Resolver:
         self._site = site
         self._found_for = found_for
         self._missing_for = missing_for
-        # Of what does not exist, only the message: an error with headers and body takes six times as much.
+        # If nothing has the name, only the message: the error with headers and body takes six times as much.
         self._results: OrderedDict[str, tuple[Details | str, float]] = OrderedDict()
         self._in_flight: dict[str, asyncio.Future[Details | CaseLinksError]] = {}
         self._has_warned = False
@@ -91,7 +92,7 @@ class Resolver:
 
         Raises:
             InvalidLinkError: The text does not name an entity, or is a URL of another site.
-            MalformedResponseError: What was found has an id that is not a UUID.
+            MalformedResponseError: The id of the case or incident in the response is not a UUID.
             CaseLinksError: The lookup failed, as described for :meth:`CaseLinksClient.get_case` and
                 :meth:`CaseLinksClient.get_incident`.
         """
@@ -190,10 +191,10 @@ class Resolver:
         return result
 
     async def _find(self, name: str, look_up: _LookUp) -> Details | CaseLinksError:
-        """Return what the cache has, or a lookup finds. If a lookup is in flight, wait for its result.
+        """Return the result from the cache, of a lookup in flight, or of a new lookup.
 
-        If that lookup fails, so do the calls that wait for it, and the next call looks the entity up again.
-        If it is cancelled, one of those that wait does so.
+        If a lookup in flight fails, the calls that wait for it fail too, and the next call looks the entity
+        up again. If it is cancelled, one of the waiting calls looks the entity up again.
         """
         while in_flight := self._in_flight.get(name):
             await asyncio.wait([in_flight])
@@ -219,7 +220,7 @@ class Resolver:
         try:
             found = await self._get_case(name)
         except NotFoundError as error:
-            if name.startswith("IR-"):  # as the numbers of incidents do, unless a project has this key
+            if name.startswith("IR-"):  # probably the number of an incident, but a project may have this key
                 error.args = (f"{error}. If {name} is an incident, write incident:{name}",)
             return self._cache_missing(name, error)
         if is_uuid(found.id):

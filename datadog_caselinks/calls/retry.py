@@ -1,4 +1,4 @@
-"""Whether a failed attempt is repeated, and after how long. Knows the errors; knows no HTTP."""
+"""Decide from the error of an attempt whether it is retried, and after how long. Contains no HTTP."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from datadog_caselinks.values.rate_limit import LONGEST_WAIT
 _logger = logging.getLogger("datadog_caselinks.retry")
 
 BULK_PATIENCE: Final = 150.0
-"""``patience`` of runs of many links that nobody waits for. A gateway that restarts drains its queue for up
-to two minutes."""
+"""``patience`` for runs of many links, which no person waits for. A gateway that restarts drains its queue
+for up to two minutes."""
 
 _STILL_AT_WORK: Final = 5.0
 """How many times ``settle`` a lookup waits if the server may still be at work on the request."""
 
 _SHARE_OF_UNSENT: Final = 0.2
-"""What a failed attempt takes of the budget if nothing was sent. It costs the server little."""
+"""The cost of a failed attempt if nothing was sent. Such an attempt is little work for the server."""
 
 _MOST_WAITS: Final = 1000
-"""The most waits that are added up. Such a sum is practically endless."""
+"""The maximum number of waits that are added up. A longer sum makes no difference."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,13 +114,13 @@ class RetryPolicy:
     budget: float | None = field(default=None, validator=optional(partial(_at_least, 0)))
 
     def new_outage(self) -> Outage:
-        """Return what holds a client's requests back during an outage, as long as a call is retried."""
+        """Return an outage that is long after the longest time for which one call is retried."""
         waits = range(min(self.max_attempts - 1, _MOST_WAITS))
         horizon = sum(longest_wait(self.base, self.cap, number) for number in waits)
         return Outage(self.base, self.cap, horizon, self.patience, self.max_wait)
 
     def new_budget(self, max_concurrency: int) -> RetryBudget:
-        """Return the budget of a client that may have so many requests in flight, with its outage."""
+        """Return the budget, with its outage, of a client with at most this many requests in flight."""
         size = max(500.0, 5.0 * max_concurrency) if self.budget is None else self.budget
         return RetryBudget(size, self.new_outage())
 
@@ -136,7 +136,7 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """The failed attempts that a client may still have before it stops retrying.
+    """The number of failed attempts after which a client stops retrying.
 
     A failed attempt takes one, or less if nothing was sent; a success or a refusal, which shows that the
     server works, gives one back and ends ``outage``. :class:`Attempts` reports failures to both.
@@ -167,7 +167,7 @@ class RetryBudget:
 
 
 class RetryableError(Exception):
-    """A failed attempt that is repeated after ``seconds``. The decorator catches it; no caller sees it."""
+    """A failed attempt that is retried after ``seconds``. The decorator catches it; no caller sees it."""
 
     def __init__(self, error: CaseLinksError, seconds: float) -> None:
         super().__init__(error, seconds)
@@ -177,7 +177,7 @@ class RetryableError(Exception):
 
 @define(eq=False)
 class Attempts:
-    """The attempts of one call: counts them, and decides about each failed one.
+    """The attempts of one call. It counts them, and decides whether a failed one is retried.
 
     ``uniform(low, high)`` returns a random number. ``last_failure`` is the latest error that counted as a
     failed attempt; a 429 and a refusal do not.
@@ -216,7 +216,7 @@ class Attempts:
             elif isinstance(error, ResponseTooLargeError):
                 self._budget.note_success()
             return None
-        was_spent = self._budget.is_spent  # before: the attempt that empties the budget is still repeated
+        was_spent = self._budget.is_spent  # before: the attempt that empties the budget is still retried
         self.last_failure = error
         self._failed += 1
         if policy.patience and self._failed == 1:
@@ -240,7 +240,7 @@ class Attempts:
         return self._uniform(0.0, longest_wait(policy.base, policy.cap, self._waits - 1))
 
     def _is_patient(self, error: CaseLinksError) -> bool:
-        """Return whether a call whose attempts are used up goes on, since too little time has passed."""
+        """Return whether the call has another attempt beyond ``max_attempts``, within its ``patience``."""
         policy = self._policy
         if not policy.patience or policy.max_attempts == 1 or isinstance(error, ConnectError):
             return False
@@ -257,7 +257,7 @@ def is_retryable(error: CaseLinksError) -> bool:
 
 
 def asked_wait(error: CaseLinksError) -> float:
-    """Return the seconds that the server asks to wait: at most an hour, and 0 if it does not say."""
+    """Return the seconds that the server asks to wait: at most an hour, and 0 if it asks for no wait."""
     return min(error.retry_after or 0.0, LONGEST_WAIT) if isinstance(error, ResponseError) else 0.0
 
 

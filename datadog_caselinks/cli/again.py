@@ -1,4 +1,4 @@
-"""The commands with which to go on after a run."""
+"""Suggest the command to run next."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def to_continue(
     flag: str = "",
     option: str = "",
 ) -> str:
-    """Return how to go on: a sentence, and the command on a line of its own, ready to be copied.
+    """Return how to continue: a sentence, and the command on a separate line, ready to be copied.
 
     Args:
-        what: What the command does then, such as ``it creates only the missing links``.
-        first: What to do before, such as ``fix the problems above``.
-        command: The subcommand to run in place of this one.
-        file: The FILE of this command, and the one to run in its place.
+        what: A description of the command, such as ``it creates only the missing links``.
+        first: The step before it, such as ``fix the problems above``.
+        command: The subcommand to run instead of this one.
+        file: The FILE of this command, and the one that replaces it.
         flag: An option to leave out.
         option: An option to leave out with its value.
     """

@@ -1,4 +1,4 @@
-"""The question before a change, and the refusal where there is nobody to ask."""
+"""Ask for confirmation before a change. Without a terminal, refuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def require_terminal(asker: str) -> None:
 
 
 async def confirmed(question: str) -> bool:
-    """Ask ``question``. Any response but yes counts as no."""
+    """Ask ``question``, and return whether the answer is yes. Any other answer counts as no."""
     click.echo(f"{question} [y/N] ", nl=False, err=True)
     loop, responded, lines = asyncio.get_running_loop(), asyncio.Event(), list[bytes]()
 

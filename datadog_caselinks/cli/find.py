@@ -1,4 +1,4 @@
-"""``caselinks find`` and ``show``: find cases, and show what is known of one entity."""
+"""``caselinks find`` and ``show``: find cases, and show one entity with its links."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def find(words: tuple[str, ...], limit: int, settings: Settings) -> None:
 async def search_cases(client: CaseLinksClient, query: str, limit: int) -> tuple[list[Case], bool]:
     """Return at most ``limit`` cases that match ``query``, and whether there are more.
 
-    The key of a case finds that case, without a search: Datadog's search may not find it.
+    If ``query`` is the key of a case, get that case instead: Datadog's search may not find it.
     """
     if is_case_key(query):
-        with contextlib.suppress(NotFoundError):  # a text of the same form, such as HTTP-500
+        with contextlib.suppress(NotFoundError):  # the text is not a key, but looks like one: HTTP-500
             return [await client.get_case(query)], False
     found: list[Case] = []
     async with contextlib.aclosing(client.search_cases(query)) as cases:
@@ -140,7 +140,7 @@ def show(entity: str, settings: Settings) -> None:
 
 
 async def _details(resolver: Resolver, entity: Entity) -> Details | None:
-    """Return what is known of ``entity``. Unlike for the ends of links, an error is raised."""
+    """Return the case or incident of ``entity``, or ``None`` for other entities. Every error is raised."""
     if entity.type == EntityType.CASE:
         return await resolver.case(entity)
     return await resolver.incident(entity) if entity.type == EntityType.INCIDENT else None

@@ -1,4 +1,4 @@
-"""A group of subcommands that explains itself: ``help``, and suggestions for unknown names and options."""
+"""A group of subcommands with ``help``, and with suggestions for unknown subcommands and options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SYNONYMS: Final = {
     "unlink": "delete",
     "version": "--version",
 }
-"""Other names that people try, and the subcommand or option that they mean."""
+"""Names that people try, each with the subcommand or option that it probably means."""
 
 _OPTIONS: Final = {
     "-f": "--yes",
@@ -43,7 +43,7 @@ _OPTIONS: Final = {
     "--json": "--output json",
     "--jsonl": "--output jsonl",
 }
-"""Other options that people try, and the one that they mean, if the subcommand has it."""
+"""Options that people try, each with the one that it probably means. A subcommand may not have that one."""
 
 _MAX_NAME: Final = 40
 """The maximum length in characters of an unknown name that is compared with the known ones."""
@@ -76,7 +76,7 @@ class Group(click.Group):
         known = self.list_commands(ctx)
         meant = dict.fromkeys(_SYNONYMS.get(each, each) for each in _near(name, [*known, *_SYNONYMS]))
         names = [each for each in meant if each in known or (each.startswith("-") and ctx.parent is None)]
-        if not names and len(known) == 1:  # the argument of the only subcommand
+        if not names and len(known) == 1:  # probably the argument of the only subcommand
             names = [f"{known[0]} {name}"]
         return f" Did you mean {' or '.join(names)}?" if names else ""
 

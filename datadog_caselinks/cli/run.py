@@ -1,4 +1,4 @@
-"""What all subcommands share: common options, opening the client, and the handling of signals."""
+"""Common options, the client, and the handling of signals, for all subcommands."""
 
 from __future__ import annotations
 

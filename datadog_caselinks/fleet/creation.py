@@ -42,8 +42,11 @@ class ChunkCreation:
     async def create(self, lease: Lease, stop: asyncio.Event) -> None:
         """Create links until every link of the chunk has an outcome or ``stop`` is set.
 
-        Raises the first error that every further link would meet too. Links with such an error have no
-        outcome.
+        Links with an error that every further link would have too get no outcome.
+
+        Raises:
+            CaseLinksError: The first of these errors.
+            ConfigurationError: The links belong to another site than that of the client.
         """
         site = self._client.site.api_url
         while not stop.is_set() and (pending := await lease.pending()):
@@ -72,7 +75,7 @@ class ChunkCreation:
                 else:
                     self._record(lease, number, outcome)
         causes: list[CaseLinksError] = []
-        for number, failed in held:  # a link that was created since shows that a 403 concerns one case
+        for number, failed in held:  # if another link was created since, a 403 concerns one case only
             if self._would_fail_all(lease.run, number, failed.error):
                 causes.append(failed.error)
                 self._refusals[lease.run, number] += isinstance(failed.error, PermissionDeniedError)

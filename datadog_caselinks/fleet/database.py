@@ -113,7 +113,7 @@ def _require_well_formed(database: str) -> None:
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[list[Exception]]:
-    """Raise errors of the database as :class:`FleetError`, except those that are put into the list."""
+    """Raise errors of the database as :class:`FleetError`, except those that the block puts into the list."""
     of_others: list[Exception] = []
     try:
         yield of_others
@@ -129,7 +129,7 @@ def translate_errors() -> Iterator[list[Exception]]:
 
 
 def stored(text: str) -> str:
-    """Return what PostgreSQL can store of ``text``, such as an error or an id that a server chose."""
+    """Return ``text``, such as an error or id from a server, in a form that PostgreSQL can store."""
     return storable(text).replace("\0", "")
 
 

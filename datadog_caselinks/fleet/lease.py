@@ -5,10 +5,10 @@ running. So a worker must hold an advisory lock for the chunk. PostgreSQL releas
 connection ends, because the process died or the database restarted; the worker stops when it loses the
 connection.
 
-A worker that was frozen notices that late. So the right to send has a time as well: each renewal, which shows
-that the connection and thus the lock still exists, allows the worker to send for ``_SEND_WITHIN`` seconds by
-its own clocks. The next holder of the lock waits for ``_LEASE`` seconds by its own clock, if the row of the
-lease shows that the previous holder may still be sending.
+A worker that was frozen notices late that it has lost the connection. So the right to send also has a time
+limit: each renewal, which shows that the connection and thus the lock still exists, allows the worker to
+send for ``_SEND_WITHIN`` seconds by its own clocks. The next holder of the lock waits for ``_LEASE`` seconds
+by its own clock, if the row of the lease shows that the previous holder may still be sending.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _INTERVAL: Final = 0.5
 _LEASE: Final = 5.0
 """Seconds that a worker waits after it took the lock of a previous holder, which may still be sending.
 
-The wait begins with the lock, since a holder renews over the connection that has it: no renewal is later. The
-clock is that of the worker, because the clock of the database may be set, and its time of the last renewal
-says nothing then."""
+The wait begins when the worker gets the lock. The previous holder cannot have renewed later, because it
+renews over the connection that had the lock. The worker uses its own clock, because someone may set the clock
+of the database."""
 
 _SEND_WITHIN: Final = 3.0
 """Seconds after a renewal in which creates may be sent. The rest of ``_LEASE`` is for the server to apply the
@@ -73,7 +73,7 @@ _HOLD_UP: Final = "UPDATE caselinks_links SET error = %s WHERE run = %s AND chun
 
 
 _LOST: Final = (psycopg.Error, TimeoutError)
-"""What a statement raises once the lease is lost."""
+"""The errors that a statement raises once the lease is lost."""
 
 
 class ChunkTakenError(Exception):
@@ -83,8 +83,8 @@ class ChunkTakenError(Exception):
 class Lease:
     """The exclusive right to work on one chunk. It ends with its connection.
 
-    ``nothing_in_flight``: whether every request that was sent has its outcome, so that another worker may
-    begin at once.
+    ``nothing_in_flight``
+        Whether every request that was sent has an outcome, so that another worker may begin immediately.
     """
 
     def __init__(self, connection: AsyncConnection[TupleRow], run: int, chunk: int) -> None:
@@ -117,13 +117,13 @@ class Lease:
                 raise
             finally:
                 with contextlib.suppress(*_LOST):
-                    if lease._outcomes:  # of a write that was cancelled
+                    if lease._outcomes:  # if a write was cancelled
                         await lease.write()
                     if lease.nothing_in_flight:
                         await lease._rows(_RELEASE, run, chunk)
 
     async def _begin(self) -> None:
-        """Wait until the previous holder, which may not have noticed its end, sends nothing more."""
+        """Wait until the previous holder, which may not know that it lost the lease, sends nothing more."""
         with translate_errors():  # the table may be missing
             is_left = await self._rows(_IS_LEFT, *self._chunk)
         if is_left:
@@ -131,10 +131,10 @@ class Lease:
         await self.write()
 
     async def confirm(self) -> None:
-        """Return once it is certain that no other worker has the chunk, usually at once.
+        """Return once it is certain that no other worker has the chunk, usually immediately.
 
-        It is certain for a short while after each renewal. After a pause of this machine the lease is renewed
-        first. Call it right before a create is sent.
+        For a short time after each renewal, no other worker can have it. After a pause of this machine, the
+        lease is renewed first. Call this method right before a create is sent.
 
         Raises:
             FleetError: The lease is lost.
@@ -198,7 +198,7 @@ class Lease:
             if outcomes := self._outcomes.copy():
                 columns = [list(column) for column in zip(*outcomes, strict=True)]
                 await self._rows(_WRITE, *columns, *self._chunk)
-                # Not before: aiohttp cancels a write within `confirm` if the connection drops.
+                # After the write: aiohttp cancels a write within `confirm` if the connection drops.
                 del self._outcomes[: len(outcomes)]
 
     async def keep(self) -> None:
@@ -214,7 +214,7 @@ class Lease:
 
 
 async def _connect(app: App) -> AsyncConnection[TupleRow]:
-    """Open a connection like those of ``app``, outside of its pool, which may have only one."""
+    """Open a connection with the settings of ``app``, outside its pool, which may have only one."""
     async with pool_of(app).connection() as pooled:
         dsn, password = pooled.info.dsn, pooled.info.password
     connection = await AsyncConnection.connect(

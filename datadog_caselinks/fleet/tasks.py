@@ -69,7 +69,7 @@ async def _requeue(context: JobContext, timestamp: int) -> None:
     stalled = await jobs.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=STALLED)
     unknown = await jobs.list_jobs_async(queue=QUEUE, status=Status.FAILED.value)
     for job in (*stalled, *unknown):
-        with contextlib.suppress(ConnectorException):  # another worker did it first, or is about to
+        with contextlib.suppress(ConnectorException):  # another worker has requeued it, or is about to
             await jobs.retry_job(job)
 
 

@@ -100,7 +100,7 @@ class LinkPlan:
 OnFailure = Callable[[WantedLink, CaseLinksError], None]
 """A callback that receives a link that cannot be planned, and the reason.
 
-It is part of the result and no observer: if what it raises were only logged, a link would be missing unseen.
+If it raises an error, the plan fails: otherwise, a link could be missing from the plan unnoticed.
 """
 
 PlanOutcome = Outcome | Deleted | NotDeleted

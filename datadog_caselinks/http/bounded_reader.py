@@ -1,4 +1,4 @@
-"""Send lists, gets and searches, and decode the responses, within a bound on the memory of all of them."""
+"""Send lists, gets and searches, and decode their responses in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from datadog_caselinks.http.wire import MAX_BODY, Request, Response
 from datadog_caselinks.values.errors import CaseLinksError
 
 _TOTAL: Final = 100 * 2**20
-"""Bytes of all bodies together, besides one long list.
+"""The maximum size in bytes of all bodies together, without one long list.
 
 Responses to creates and deletes do not count. They are short (``MAX_SHORT``): 1,600 of them take as much.
 """
 
 _LONG_BODY: Final = 2**17
-"""Bytes of a body that is decoded in a thread: a list of some 350 links, which takes two milliseconds."""
+"""The size in bytes above which a body is decoded in a thread: about 350 links, in two milliseconds."""
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ class BoundedReader:
     hostile.
 
     Args:
-        requester: Sends one request.
-        max_in_flight: The most requests in flight at once.
+        requester: The requester that sends each request.
+        max_in_flight: The maximum number of requests in flight.
     """
 
     def __init__(self, requester: Requester, *, max_in_flight: int) -> None:
@@ -46,9 +46,9 @@ class BoundedReader:
     ) -> T:
         """Send ``request``, and return what ``decode`` returns for the response.
 
-        If the body is longer than its share, and another long one is being read, the request is sent again
-        when that one is decoded: waiting in between would count towards the timeout. ``last_failure`` is as
-        for :meth:`Requester.send`.
+        If the body is longer than its share while another long one is being read, the request is sent again
+        when that one is decoded: to wait within the request would count towards its timeout.
+        ``last_failure`` is as for :meth:`Requester.send`.
 
         Raises:
             CaseLinksError: As :meth:`Requester.send` and ``decode``.
@@ -58,13 +58,13 @@ class BoundedReader:
         async def extend() -> int:
             nonlocal is_long
             if not is_long and not self._long.locked():
-                await self._long.acquire()  # at once
+                await self._long.acquire()  # returns immediately
                 is_long = True
             return request.max_body if is_long else self._share
 
         try:
             first = request._replace(max_body=min(request.max_body, self._share), extend=extend)
-            # In flight until it is decoded: the bodies of so many requests are in memory, and no more.
+            # In flight until it is decoded, so that no more bodies are in memory than requests in flight.
             async with self._requester.sending(first, last_failure) as response:
                 if response.is_complete or is_long or response.status >= 300:
                     return await self._decode(response, decode)
@@ -80,12 +80,12 @@ class BoundedReader:
             return decode(response)
         await self._decoding.acquire()
         run = contextvars.copy_context().run
-        # In a thread, so that the event loop goes on.
+        # In a thread, so that it does not block the event loop.
         decoded = asyncio.get_running_loop().run_in_executor(None, run, decode, response)
         decoded.add_done_callback(self._end_decoding)
-        await asyncio.wait([decoded])  # the thread goes on when its call is cancelled
+        await asyncio.wait([decoded])  # the thread continues if the call is cancelled
         return decoded.result()
 
     def _end_decoding(self, decoded: asyncio.Future[Any]) -> None:
         self._decoding.release()
-        decoded.exception()  # or asyncio would log that of a cancelled call
+        decoded.exception()  # else asyncio would log the error of a cancelled call

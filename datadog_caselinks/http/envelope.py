@@ -24,25 +24,26 @@ except ImportError:  # without the extra "speed"
     from cattrs.preconf.json import make_converter  # type: ignore[assignment]
 
 MAX_SKIPPED: Final = 1000
-"""Members of a list that may be flawed. With more of them it is a list of something else."""
+"""The maximum number of flawed members of a list. A list with more of them is not a list of links."""
 
 _KINDS: Final = {"link": "a link", "case": "a case", "incidents": "an incident"}
-"""What a resource of each type is."""
+"""The description of a resource of each type, for messages."""
 
 T = TypeVar("T")
 
 MAX_VALUES: Final = 2**20
-"""Values of a document: twice as many as 16 MiB of links have. A value takes some 100 bytes once decoded, so
-short ones take many times as much memory as their text, and as long to decode.
+"""The maximum number of values in a document: twice as many as 16 MiB of links have.
+
+A decoded value takes about 100 bytes, so short ones take many times as much memory as their text.
 """
 
 OptionalText = NewType("OptionalText", str)
-"""A text that may be missing or of another type; it is empty then."""
+"""A text that may be missing or have another type. It is then empty."""
 
 
 @define
 class LinkAttributes:
-    """What a link connects, as the API names it."""
+    """The attributes of a link, as the API names them."""
 
     parent_entity_id: str
     parent_entity_type: str
@@ -127,7 +128,7 @@ class NewLinkDocument:
 
 @define
 class CaseAttributes:
-    """What people know of a case."""
+    """The attributes of a case, as the API names them."""
 
     key: OptionalText = OptionalText("")
     title: OptionalText = OptionalText("")

@@ -18,7 +18,7 @@ from datadog_caselinks.values.rate_limit import RateLimit, where_to_raise
 _logger = logging.getLogger("datadog_caselinks.gate")
 
 MAX_BUCKETS: Final = 16
-"""The maximum number of buckets, more than the API has operations."""
+"""The maximum number of buckets. The API has fewer operations."""
 
 
 class Gate:
@@ -217,7 +217,7 @@ class Bucket:
             self._grant()
 
     def _start_over(self) -> None:
-        """Forget the window after an error of the calculation, so that no call fails or waits for ever."""
+        """Forget the window after an error in the calculation, so that no call fails or waits forever."""
         self._window, self._refused_until = self._window.unknown(), 0.0
         log(_logger, logging.ERROR, "cannot calculate the rate limit; starting over", exc_info=True)
 
@@ -242,7 +242,7 @@ class Bucket:
                 return
 
     def _refuse(self, now: float, until: float) -> None:
-        """Fail the requests that would wait too long. Called once whenever that end becomes later."""
+        """Fail the requests that would wait too long. Called once for each later end of the wait."""
         self._refused_until = until
         for permitted, max_wait, _ in self._waiting:
             if until - now > max_wait and not permitted.done():

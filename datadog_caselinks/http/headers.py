@@ -29,7 +29,7 @@ _REQUEST_ID: Final = tuple(
 )
 
 _MAX_DIGITS: Final = 8
-"""The most digits of a number that is read the short way: below all bounds, and not a timestamp."""
+"""The maximum number of digits of a number that is used unchecked: it is in range, and not a timestamp."""
 
 _MAX_COUNT: Final = 10**9
 _MAX_SECONDS: Final = 1e8

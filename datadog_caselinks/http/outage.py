@@ -46,8 +46,8 @@ class Outage:
     each request waits in :meth:`wait`. After each of a series of growing waits one request is sent as a
     probe. The first success ends the outage and lets all requests go. An outage that lasts longer than
     ``horizon``, or than ``patience`` if the server can be reached, becomes :attr:`is_long`: no request waits
-    any more, each is sent once, and none is retried. So does one whose probes end without any news, such as
-    those of cancelled calls, and one in which the server asks for a wait above ``max_wait``.
+    any more, each is sent once, and none is retried. An outage also becomes long if its probes have no
+    result, such as those of cancelled calls, or if the server asks for a wait above ``max_wait``.
 
     Args:
         base: Seconds. The n-th wait for a probe is random, between half of ``base * 2**(n - 1)`` and all
@@ -155,7 +155,7 @@ class Outage:
         now = loop.time()
         if now >= self._next_probe:
             if self._is_probed and now - self._began >= self._limit:
-                self._become_long()  # no news of the probes in all that time
+                self._become_long()  # no probe had a result in all that time
                 return
             self._is_probed = True
             while self._waiting and not _let_go(self._waiting.popleft()):

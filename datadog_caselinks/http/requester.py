@@ -1,4 +1,4 @@
-"""One request of one client: slot, permit, HTTP attempt, report of the rate limit."""
+"""Send one request of one client: wait for a slot and a permit, send it, and report the rate limit."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from datadog_caselinks.values.rate import Rate
 _CLOSED: Final = "this client is closed: create a new one"
 
 _FRESH: Final = 30.0
-"""Seconds after which the credentials of a request that waits are read again: a token may have expired."""
+"""Seconds after which a waiting request reads its credentials again, because a token may have expired."""
 
 
 class Requester:
     """Sends the requests of one client: a bounded number in flight, at the pace that the rate limit allows.
 
     Args:
-        transport: Sends one request.
-        gate: The rate limit.
-        outage: The outage of the server, if there is one.
-        max_in_flight: The most requests in flight at once.
-        max_wait: Seconds; the longest wait for the rate limit.
-        rate: A limit of the client's own, if it has one.
+        transport: The transport that sends each request.
+        gate: The gate of the rate limit.
+        outage: The outage of the server, which holds requests back.
+        max_in_flight: The maximum number of requests in flight.
+        max_wait: The longest wait for the rate limit, in seconds.
+        rate: The client's own limit, if it has one.
     """
 
     def __init__(
@@ -129,7 +129,10 @@ class Requester:
     async def _acquire(
         self, operation: str, slots: asyncio.Semaphore, auth: AuthHeaders, read_at: float
     ) -> tuple[AuthHeaders, Permit]:
-        """Return all that a request needs, and count it in flight. ``auth`` was read at ``read_at``."""
+        """Return current credentials and a permit, and count the request in flight.
+
+        ``auth`` was read at ``read_at``.
+        """
         permit = await self._gate.acquire(operation, max_wait=self._max_wait, slots=slots)
         try:
             if asyncio.get_running_loop().time() - read_at > _FRESH:
@@ -158,7 +161,7 @@ class Requester:
 
 
 def _report_to_gate(permit: Permit, response: Response) -> None:
-    """Report to the gate what ``response`` says of the rate limit.
+    """Report to the gate what ``response`` says about the rate limit.
 
     An error without rate-limit headers says nothing: it came from something in front of the server's counter,
     so the request may not have been counted. A 401 is reported although it has no such headers: all requests

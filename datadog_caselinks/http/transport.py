@@ -59,7 +59,7 @@ _FLAWS: Final = {
     "Content-Length": "the Content-Length of the response is not a length",
     "Not enough data": "the response broke off",
 }
-"""What the messages of aiohttp's parsers contain, and what is wrong then."""
+"""Parts of the messages of aiohttp's parsers, each with a description of the flaw in the response."""
 
 
 class Transport:

@@ -62,37 +62,37 @@ _INCIDENTS_PATH: Final = "/api/v2/incidents"
 LINKS_PATH: Final = f"{_CASES_PATH}/link"
 
 MAX_LIST: Final = 16 * 2**20
-"""The most bytes that are read of a list: room for some 40,000 links."""
+"""The maximum number of bytes that are read of a list: room for about 40,000 links."""
 
 MAX_BODY: Final = 2**20
-"""The most bytes that are read of a case or incident."""
+"""The maximum number of bytes that are read of a case or incident."""
 
 MAX_SHORT: Final = 2**16
-"""The most bytes that are read of the response to a create or delete, which is one link or an error.
+"""The maximum number of bytes that are read of the response to a create or delete: one link or an error.
 
-The client reads as many of them at once as it may have requests in flight.
+The client reads as many such responses at once as it may have requests in flight.
 """
 
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 _EXCERPT: Final = 1000
-"""The most characters of a body that an error keeps."""
+"""The maximum number of characters of a body that an error keeps."""
 
 _MAX_SEARCHED: Final = 2**18
-"""Bytes of a body in which an error looks for the server's reasons; servers need far fewer."""
+"""The maximum number of bytes of a body in which an error looks for the server's reasons."""
 
 _LONGEST_SECRET: Final = 6 * 2**13
-"""Characters that a secret may take: servers accept 8 KiB of a header, and escaped it is six times as long.
-"""
+"""The maximum length of a secret in characters: servers accept headers of 8 KiB, and an escaped secret is six
+times as long."""
 
 _ENCODINGS: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
 """The content encodings that aiohttp decodes, each where its package is installed. It ignores any other."""
 
 _MAX_DEPTH: Final = 20
-"""How deep ``errors`` may be nested. Python can read deeper ones, and then neither print nor pickle them."""
+"""The maximum depth of ``errors``. Python can read deeper ones, but neither print nor pickle them."""
 
 _MAX_HEADERS: Final = 100
-"""The most headers that an error keeps."""
+"""The maximum number of headers that an error keeps."""
 
 _ACTIONS: Final = {
     "create": "create {}",
@@ -112,15 +112,23 @@ _SCOPES: Final = {
 }
 
 PAGE_SIZE: Final = 100
-"""The most members of a page that the API allows."""
+"""The maximum number of members of a page that the API allows."""
 
 
 class Request(NamedTuple):
-    """A request: ``target`` is path and query, ``subject`` what it is about, for messages.
+    """A request.
 
-    ``operation`` is a key of ``_ACTIONS``: what the server may count by. ``max_body`` is the most bytes that
-    are read of the response; a hostile one takes sixty times as much once decoded. ``extend`` is called when
-    the response is longer, and returns the new limit.
+    ``operation``
+        A key of ``_ACTIONS``. The server may have a rate limit for each operation.
+    ``target``
+        The path and query.
+    ``subject``
+        The case, incident, link or query of the request, for messages.
+    ``max_body``
+        The maximum number of bytes that are read of the response. A hostile response takes sixty times as
+        much memory once it is decoded.
+    ``extend``
+        Called when the response is longer. It returns the new limit.
     """
 
     operation: str
@@ -133,7 +141,7 @@ class Request(NamedTuple):
 
     @property
     def action(self) -> str:
-        """What the request does, for the messages of errors."""
+        """The action that the request performs, for the messages of errors."""
         return _ACTIONS[self.operation].format(self.subject)
 
     @property
@@ -274,7 +282,7 @@ def read_link(response: Response) -> CaseLink:
 def read_links(response: Response) -> list[CaseLink]:
     """Return the links in ``response``, or raise the error that it reports.
 
-    What is not a link is skipped, and logged: one flawed member says nothing about the other links.
+    A member that is not a link is skipped, and logged: one flawed member says nothing about the others.
     """
     return read_members(response).members
 
@@ -332,7 +340,7 @@ def has_requested_key(case: Case, request: Request) -> bool:
 def read_cases(response: Response) -> envelope.CasePage:
     """Return one page of the cases that a search found, or raise the error that ``response`` reports.
 
-    What is not a case is skipped, and logged.
+    A member that is not a case is skipped, and logged.
     """
     page, search = _read(response, envelope.decode_cases), response.request.subject
     if page.cases.skipped:
@@ -356,7 +364,7 @@ def read_incident(response: Response) -> Incident:
 def read_incidents(response: Response) -> envelope.IncidentPage:
     """Return one page of the incidents that a search found, or raise the error that ``response`` reports.
 
-    What is not an incident is skipped, and logged.
+    A member that is not an incident is skipped, and logged.
     """
     page = _read(response, envelope.decode_incidents)
     if page.incidents.skipped:

@@ -28,7 +28,7 @@ from datadog_caselinks.version import __version__
 _logger: Final = logging.getLogger(__name__)
 
 DEFAULT_WRITE_RATE: Final = Rate(100, 60)
-"""The most links that agents may create and delete, unless it is set."""
+"""The default of ``write_rate``."""
 
 _MAX_GRAPHS: Final = 20
 """Graphs that are listed as resources: the latest that were asked for."""
@@ -107,7 +107,7 @@ class AgentServer(MCPServer[Any]):
     Args:
         client: The client.
         access: What agents may do: read only, create links too, or also delete them.
-        write_rate: The most links that all agents together may create and delete.
+        write_rate: The maximum number of links that all agents together may create and delete.
     """
 
     def __init__(

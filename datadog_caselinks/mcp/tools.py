@@ -52,7 +52,7 @@ from datadog_caselinks.values.references import Details, address_of, parse_link,
 T = TypeVar("T")
 
 MAX_LINKS: Final = 50
-"""The most links of one call."""
+"""The maximum number of links in one call."""
 
 _MAX_SEARCHED: Final = 1000
 """How many results of a search an agent can page through before it has to narrow the query."""

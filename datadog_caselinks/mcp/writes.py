@@ -1,4 +1,4 @@
-"""What an agent writes: a limit of its own, and a log of what was asked and what became of it."""
+"""Limit the creates and deletes of agents, and log each request with its result."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ N = TypeVar("N")
 R = TypeVar("R", bound=tuple[object, bool])
 
 _REQUEST_OF: Final = {"ensure": "create"}
-"""The operation of the request that does what a call is for, where the two have different names."""
+"""The operation of the main request of a call, if it is not that of the call."""
 
 
 class _Observed:
-    """What a call needs to report itself. These are not attributes of the call, so ``asdict`` omits them."""
+    """The private state of a call, with which it reports itself. ``asdict`` omits it."""
 
     __slots__ = ("_observers", "_started_at", "_token")
 
@@ -154,10 +154,10 @@ OnEvent = Callable[[CallEvent], None]
 
 
 class Telemetry(Protocol):
-    """An observer that can say whether anybody reads what it records."""
+    """An observer that may have no reader, such as OpenTelemetry without a provider."""
 
     def is_recording(self) -> bool:
-        """Return whether anybody reads what it records."""
+        """Return whether the recorded events have a reader."""
 
     def __call__(self, event: CallEvent) -> None:
         """Record one event."""
@@ -178,7 +178,7 @@ class _UnobservedCall:
 
 
 class Observer:
-    """Reports calls to ``on_event`` and ``telemetry``. What they raise is logged, and ends no call."""
+    """Reports calls to ``on_event`` and ``telemetry``. Their errors are logged, and fail no call."""
 
     def __init__(self, on_event: OnEvent | None = None, telemetry: Telemetry | None = None) -> None:
         self._on_event = on_event
@@ -192,7 +192,7 @@ class Observer:
 
     @contextlib.contextmanager
     def run(self, create: Callable[[N], Awaitable[R]]) -> Iterator[Callable[[N], Awaitable[R]]]:
-        """Observe a run of many links: create each with what this yields in place of ``create``."""
+        """Observe a run of many links. Create each link with the yielded function instead of ``create``."""
         observers = self._observers()
         if not observers:
             yield create
@@ -201,7 +201,7 @@ class Observer:
         counts = call.result = Counter[str]()
 
         async def create_observed(new: N) -> R:
-            # In the task that creates the link: the consumer of the run goes on in a context of its own.
+            # In the task that creates the link: the consumer of the run has a separate context.
             token = _current.set(call)
             try:
                 result = await create(new)

@@ -27,7 +27,7 @@ class InvalidQueryError(Exception):
 
 @frozen
 class Document:
-    """What a query is matched with: the values of fields, and a text. All in lower case."""
+    """A case or incident as a query sees it: the values of fields, and a text, all in lower case."""
 
     fields: Mapping[str, str]
     text: str

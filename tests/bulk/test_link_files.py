@@ -592,9 +592,12 @@ class TestNamesOfColumns:
         assert line.new == NEW
 
     async def test_a_name_that_is_not_in_the_file(self) -> None:
-        """The error for a missing column has the name in the file and the column of a link."""
+        """The error for a missing column asks for the names in the file, each with the column of a link."""
         message = await refusal(f"{HEADER}\n{GOOD}\n", columns={"parent": "From"})
-        assert message.startswith(f"the header {HEADER!r} lacks From (parent): ")
+        assert message.startswith(
+            f"the header {HEADER!r} lacks From (parent): the first line of CSV must contain the columns "
+            "From (parent), relationship, child; if"
+        )
 
     @pytest.mark.parametrize("header", ["Parent ID,Relationship,Child-Id", "PARENT_ID,RELATIONSHIP,child id"])
     async def test_words_are_separated_as_people_like(self, header: str) -> None:
@@ -758,7 +761,7 @@ class TestWholeFiles:
             (
                 "parent,child",
                 "relationship",
-                "the first line of CSV must contain the columns parent,relationship,child; if",
+                "the first line of CSV must contain the columns parent, relationship, child; if",
             ),
             (GOOD, "parent, relationship, child", "the first line of CSV must contain the columns"),
             ("hello", "parent, relationship, child", "the first line of CSV must contain the columns"),

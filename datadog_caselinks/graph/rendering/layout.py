@@ -61,7 +61,7 @@ Point = tuple[float, float]
 
 @frozen
 class Form:
-    """What a layout is free to choose.
+    """The parameters of a layout that may vary.
 
     ``abreast`` is the maximum number of leaves of an entity in one column, or 0 for any number.
     ``fold_columns`` is the maximum number of columns of a block of folded leaves, or 0 if none are folded.
@@ -257,7 +257,7 @@ _Port = tuple[Entity, bool, _Kind]
 
 
 class _Outline:
-    """What all layouts of a graph have in common, with or without folded leaves: the layers and the lines."""
+    """The layers and lines that all layouts of a graph share, with or without folded leaves."""
 
     def __init__(self, graph: LinkGraph, *, is_folded: bool, abreast: int) -> None:
         self._graph = graph

@@ -30,7 +30,7 @@ TYPE_COLOURS: Final[Mapping[str, tuple[str, str]]] = {
 OTHER_COLOURS: Final = ("#5d5b6a", "#f0f0f3")
 
 _MAX_HEADING: Final = 3
-"""The most roots that a heading names."""
+"""The maximum number of roots that a heading names."""
 
 
 @frozen
