@@ -80,7 +80,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results a
 def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: None) -> T:
     """Run ``work`` like :func:`run`, and end in time although the database may not respond.
 
-    The event loop is the one that psycopg needs. Only on Windows it is not the usual one.
+    It uses the event loop that psycopg needs, which on Windows is not the default.
     """
     return run(end_within(_END, work, last_words), loop_factory=asyncio.SelectorEventLoop)
 
