@@ -1,4 +1,4 @@
-"""Every check there is; ``nox`` runs them all, ``nox -l`` lists them."""
+"""All checks. ``nox`` runs those that CI runs on Linux, and ``nox -l`` lists all."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ import nox
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 FIRST, LAST = PYTHONS[0], PYTHONS[-1]
-# Coverage measures by sys.monitoring there, which takes two thirds of the CPU that it takes before.
+# On 3.14, coverage uses sys.monitoring, which takes two thirds of the CPU time.
 MEASURED_ON = "3.14" if shutil.which("python3.14") else FIRST
-# Each process collects all tests, and hardly a fast test waits: so one for each core.
+# One process for each core: each process collects all tests, and few fast tests wait.
 FAST = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
-# What reads the source without running it finds the same on every Python.
+# Without the tests that only read the source, which find the same on every Python.
 AGAIN = [*FAST, "--ignore=tests/test_architecture.py"]
-# Two for each core, since tests wait for programs and servers.
+# Two processes for each core, since these tests wait for programs and servers.
 PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 # Only the contract's tests, which are not measured, need this plugin. Its import takes longer than pytest's.
 MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
@@ -67,14 +67,14 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
-# Where it is set, every worker and every program of the tests compiles what it imports: twice the CPU.
+# If it is set, each worker and each program of the tests compiles its imports, which doubles the CPU time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-os.environ["UV_COMPILE_BYTECODE"] = "1"  # as pip does; else the workers would all do it, each for itself
-os.environ["UV_SYSTEM_CERTS"] = "1"  # as pip does, for networks with an authority of their own
+os.environ["UV_COMPILE_BYTECODE"] = "1"  # as pip does; otherwise, each worker would compile everything
+os.environ["UV_SYSTEM_CERTS"] = "1"  # as pip does, for networks with a private CA
 
 
 def activate_pyenv() -> None:
-    """Let pyenv's shims find every version that it has: without this they know the default one alone."""
+    """Let pyenv's shims find all installed versions: by default, they find only the selected one."""
     if "PYENV_VERSION" in os.environ or not shutil.which("pyenv"):
         return
     listed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True)
@@ -87,18 +87,18 @@ activate_pyenv()
 
 
 def groups(*names: str) -> tuple[str, ...]:
-    """What the dependency groups of these names ask for."""
+    """Return the requirements of these dependency groups."""
     return nox.project.dependency_groups(PROJECT, *names)
 
 
 def install(session: nox.Session, *names: str, extras: str = "[cli,distributed,pictures]") -> None:
-    """Install the project as a user would, and what the dependency groups of these names ask for."""
+    """Install the project as a user would, and the dependency groups ``names``."""
     session.install(f".{extras}", *groups(*names))
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting; the form of the workflows and of the documentation's settings."""
+    """Check style and formatting, and the syntax of the workflows and of the documentation's settings."""
     session.install(*groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -109,16 +109,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def types(session: nox.Session) -> None:
-    """Types of the package, the tests, the examples, and of a user's program.
+    """Check the types of the package, the tests, the examples, and of a user's program.
 
-    Also what such a program would miss since the last release. It is a part of the session ``tests``.
+    Also report public names that were removed since the last release. The session ``tests`` includes this.
     """
     install(session, "types", "examples", extras="[cli,distributed,mcp,pictures,speed]")
     check_types(session)
 
 
 def check_types(session: nox.Session) -> None:
-    """Run what checks types, where it is installed."""
+    """Run the type checkers, and compare the public names with the last release."""
     session.run("mypy")
     session.run("pyright", "--verifytypes", "datadog_caselinks", "--ignoreexternal", silent=True)
     session.run("python", "-m", "tests.api")
@@ -126,9 +126,9 @@ def check_types(session: nox.Session) -> None:
 
 @nox.session(python=MEASURED_ON)
 def tests(session: nox.Session) -> None:
-    """The types, then every test, examples and documents too, and what lines they leave out.
+    """Check the types, run all tests, including examples and documents, and measure the coverage.
 
-    Here orjson is tried beside the standard library's JSON.
+    In this session, orjson is tested as well as the standard library's JSON.
     """
     names = ["contract", "docs", "examples", "fleet", "lint", "test", "types", "uvloop"]
     install(session, *names, extras="[cli,distributed,pictures,speed]")
@@ -147,7 +147,7 @@ def tests(session: nox.Session) -> None:
 def tests_again(session: nox.Session) -> None:
     """Run the fast tests, which are those that may depend on the version of Python.
 
-    On 3.12, the first that has them, also with eager tasks.
+    On 3.12, the first version with eager tasks, run some of them with eager tasks too.
     """
     install_for_tests(session)
     session.run("python", "-m", "pytest", *(session.posargs or AGAIN))
@@ -157,7 +157,7 @@ def tests_again(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, default=False)
 def tests_whole(session: nox.Session) -> None:
-    """On every Python, also the tests that take long or start programs, which ``tests`` runs on one."""
+    """Run the tests on every Python, including those that take long or start programs."""
     install_for_tests(session)
     session.run("python", "-m", "pytest", *(session.posargs or WHOLE))
 
@@ -172,7 +172,7 @@ def install_for_tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The documentation, into ``docs/_build``; every warning is an error, and nothing is fetched."""
+    """Build the documentation into ``docs/_build``. Every warning is an error, and nothing is downloaded."""
     install(session, "docs")
     session.run("sphinx-build", "-W", "-q", "-b", "html", "docs", "docs/_build")
 
@@ -186,7 +186,7 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session(python=FIRST, default=False)
 def bench(session: nox.Session) -> None:
-    """The benchmark, in some ten minutes, written into ``docs``; ``-- --quick`` just tries it out."""
+    """Run the benchmark in about ten minutes, and write it into ``docs``. ``-- --quick`` is a short run."""
     install(session, "bench", extras="[speed]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
@@ -204,38 +204,41 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python=FIRST, default=False)
 def soak(session: nox.Session) -> None:
-    """Ten minutes of work among faults and restarts, written into ``docs``; ``-- --minutes 1`` is a try."""
+    """Run ten minutes of faults and restarts, and write the result into ``docs``.
+
+    ``-- --minutes 1`` is a short run.
+    """
     install(session, extras="[speed]")
     session.run("python", "-m", "benchmarks.soak", *(session.posargs or ["--output", "docs"]))
 
 
 @nox.session(python=FIRST, default=False)
 def mutants(session: nox.Session) -> None:
-    """Whether a test fails for each small change of the code, into ``docs/mutants.md``."""
+    """Check that a test fails for each small change of the code, and write ``docs/mutants.md``."""
     install(session, "mutants")
     if session.posargs:  # names of mutants, such as "datadog_caselinks.http.wire.*"
         session.run("mutmut", "run", *session.posargs)
         return
-    shutil.rmtree("mutants", ignore_errors=True)  # it holds what became of mutants by the tests of that day
+    shutil.rmtree("mutants", ignore_errors=True)  # it has the results of earlier tests
     session.run("mutmut", "run")
     session.run("python", "-m", "tests.mutants")
 
 
 @nox.session(python=FIRST, default=False)
 def live(session: nox.Session) -> None:
-    """What Datadog itself answers, into ``live-report.md``; needs credentials and two cases to link."""
+    """Send requests to Datadog, and write ``live-report.md``. Needs credentials and two cases to link."""
     unset = [name for name in ("DD_API_KEY", "DD_APP_KEY") if not os.environ.get(name)]
     if unset and not os.environ.get("DD_BEARER_TOKEN"):
-        session.skip(f"{' and '.join(unset)} not set, so there is nobody to ask Datadog as")
+        session.skip(f"no credentials for Datadog: set {' and '.join(unset)}, or DD_BEARER_TOKEN")
     if not os.environ.get("CASELINKS_LIVE_CASES"):
-        session.skip("CASELINKS_LIVE_CASES does not name two cases to make links of, such as ABC-1,ABC-2")
+        session.skip("no cases to link: set CASELINKS_LIVE_CASES to two cases, such as ABC-1,ABC-2")
     install(session)
     session.run("python", "-m", "tests.live", *session.posargs)
 
 
 @nox.session(python=FIRST, default=False)
 def lowest(session: nox.Session) -> None:
-    """The tests with the lowest version of each dependency that ``pyproject.toml`` allows."""
+    """Run the tests with the lowest version of each dependency that ``pyproject.toml`` allows."""
     pinned = [line.replace(">=", "==", 1) for line in DEPENDENCIES]
     session.install(f".{ALL_EXTRAS}", *pinned, *groups("test"))
     session.run("python", "-m", "pytest", *(session.posargs or WHOLE))
@@ -243,7 +246,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def audit(session: nox.Session) -> None:
-    """Vulnerabilities that are known of the newest dependencies; asks the service of the package index."""
+    """Report known vulnerabilities of the newest dependencies, from the service of the package index."""
     requirements = Path(session.create_tmp(), "requirements.txt")
     requirements.write_text("\n".join(DEPENDENCIES))
     session.install(*groups("audit"))
@@ -252,9 +255,9 @@ def audit(session: nox.Session) -> None:
 
 @nox.session(python=FIRST, default=False)
 def release(session: nox.Session) -> None:
-    """The sdist, the wheel and its bill of materials, into ``dist``: the same bytes wherever they are built.
+    """Build the sdist, the wheel and its bill of materials into ``dist``, and test the installed wheel.
 
-    What is installed from the wheel passes the tests of the sdist, where the package's source is not at hand.
+    Every build must have the same bytes. The tests are those of the sdist, without the package's source.
     """
     session.install(*groups("release"))
     dist, elsewhere = Path("dist").resolve(), Path(session.create_tmp()).resolve()
@@ -282,7 +285,7 @@ def release(session: nox.Session) -> None:
 
 
 def build_again(session: nox.Session, dist: Path, unpacked: Path) -> None:
-    """End the session unless ``dist`` comes out again, from the tree and from the unpacked sdist."""
+    """Build again from the tree and from the unpacked sdist. End the session if the bytes differ."""
     again = [unpacked.parent / name for name in ("from-tree", "from-sdist")]
     session.run("python", "-m", "build", "--wheel", f"--outdir={again[0]}")
     session.run("python", "-m", "build", f"--outdir={again[1]}", str(unpacked))

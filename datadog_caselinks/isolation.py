@@ -1,9 +1,9 @@
 """Tell failures from interruptions, and keep optional side effects from changing the course of a call.
 
 Side effects are logs, events and progress. Handlers, filters and observers belong to the program that uses
-the package, and may raise anything: a full disk, a closed stream, a bug. A synchronous function cannot be
-cancelled, so a ``CancelledError`` that it raises is an error like any other. Only what ends the program
-passes.
+the package, and may raise any error: a full disk, a closed stream, a bug. A synchronous function cannot be
+cancelled, so a ``CancelledError`` that it raises is an error like any other. Only exceptions that end the
+program are raised.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Create each link only once, even over several runs with the same journal.
 
-Each link is recorded before its request is sent, and again with the outcome. So a link that the journal does
-not contain was never sent, or deleted by an undo of the run.
+Each link is recorded before its request is sent, and again with the outcome. So a link that is not in the
+journal was either never sent, or deleted by an undo of the run.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Journal:
             asyncio.get_running_loop().call_soon(self._commit)
 
     def _commit(self) -> None:
-        """Write what is pending in one transaction; later writes wait for the next one."""
+        """Write all pending entries in one transaction. Later entries wait for the next one."""
         batch, self._pending = self._pending, []
         self._is_committing = bool(batch)
         if batch:

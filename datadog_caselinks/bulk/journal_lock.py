@@ -2,7 +2,7 @@
 
 SQLite locks files with POSIX record locks. They belong to the process, and end as soon as it closes any
 descriptor of the file, for example after a backup or an upload of the journal. The locks here belong to the
-open file. On Windows all locks do, also those of SQLite.
+open file. On Windows, all locks belong to the open file, including those of SQLite.
 """
 
 from __future__ import annotations

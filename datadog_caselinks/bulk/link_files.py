@@ -139,7 +139,7 @@ async def read_link_file(
     for row in parser.end():
         yield row.line(site)
     if comments := parser.comments:
-        _LOGGER.info("Skipped as comments: %s. CSV has no comments of its own.", comments)
+        _LOGGER.info("Skipped as comments: %s. If such a row is a link, quote its first cell.", comments)
     if parser.is_empty:
         raise LinkFileError("the file is empty: it must contain at least a header or a link")
     if parser.document:

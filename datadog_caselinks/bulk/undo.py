@@ -122,7 +122,7 @@ def _may_be_created(record: JournalRecord) -> bool:
 async def _look_up(
     unsure: Mapping[NewCaseLink, WantedLink], known: KnownLinks, wait: float, concurrency: int
 ) -> list[str]:
-    """Return what is known of each link that the run may have created; nothing of one that is not there."""
+    """Return a description of each link that the run may have created, without links that do not exist."""
 
     async def describe(new: NewCaseLink) -> str:
         words = link_in_words(unsure[new])

@@ -167,7 +167,7 @@ def bulk(
 def default_concurrency(rate: Rate | None) -> int:
     """Return how many links to have in progress.
 
-    At a slow rate, many at once would all be looked up before the first of them is created.
+    With a low ``rate``, a large number would all be looked up before the first link is created.
     """
     if rate is None:
         return DEFAULT_CONCURRENCY
@@ -175,7 +175,7 @@ def default_concurrency(rate: Rate | None) -> int:
 
 
 def _outcome_lines(screen: Screen, writer: Records, settings: Settings, *, has_lines: bool) -> OutcomeLines:
-    """Return what shows the outcomes: no lines beside a progress bar, unless asked for."""
+    """Return the lines that show the outcomes. With a progress bar, they need ``--verbose``."""
     is_table = settings.output == "table"
     has_lines |= settings.verbose or not (is_for_people(settings.output) and screen.has_bar)
     return OutcomeLines(

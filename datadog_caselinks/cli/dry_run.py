@@ -12,6 +12,7 @@ from attrs import define, field
 from datadog_caselinks.bulk.create_links import AlreadyLinked, Failed, would_fail_all
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.bulk.preview import Preview, WouldCreate
+from datadog_caselinks.cli.files import EMPTY
 from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
 from datadog_caselinks.cli.records import (
     error_record,
@@ -128,6 +129,8 @@ class DryRun:
             self._screen.problem("With --no-lookup, links that exist or are repeated may be created again.")
         far = "" if self._is_complete else ", incomplete"
         self._screen.summary(f"Dry run{far}: {', '.join(totals)}. Nothing was created.")
+        if not self._counts:
+            self._screen.note(EMPTY)
 
     @property
     def exit_status(self) -> int:

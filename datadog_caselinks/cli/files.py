@@ -22,6 +22,9 @@ from datadog_caselinks.values.messages import quoted
 
 T = TypeVar("T")
 
+EMPTY: Final = "The file contains no links."
+"""The message about a valid file without links, such as a header alone."""
+
 
 class FileOptions(TypedDict):
     """The values of the options, as :func:`read_link_file` accepts them."""

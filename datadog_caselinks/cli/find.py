@@ -91,10 +91,10 @@ def _show_cases(screen: Screen, output: str, found: list[Case]) -> None:
 @click.argument("entity")
 @with_settings()
 def show(entity: str, settings: Settings) -> None:
-    """Show key, title, status, UUID, address and links of ENTITY.
+    """Show the key, title, status, UUID, URL and links of ENTITY.
 
-    ENTITY is as for list. Without a terminal there is one line for each, with a name and
-    a value, separated by a tab; the lines of links have the columns of list.
+    ENTITY is written as for list. Without a terminal, each line has a name and a value,
+    separated by a tab; the lines of links have the columns of list.
     """
     screen = Screen(quiet=settings.quiet)
 

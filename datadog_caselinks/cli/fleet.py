@@ -19,7 +19,7 @@ from rich.text import Text
 
 from datadog_caselinks.bulk.create_links import Failed, Outcome
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link_file
-from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
+from datadog_caselinks.cli.files import EMPTY, FileOptions, open_input, with_file_options
 from datadog_caselinks.cli.groups import Group
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import is_for_people, label, records
@@ -80,7 +80,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show results a
 def _run(work: Coroutine[Any, Any, T], last_words: Callable[[], None] = lambda: None) -> T:
     """Run ``work`` like :func:`run`, and end in time although the database may not respond.
 
-    The event loop is the one that psycopg needs. Only on Windows it is not the usual one.
+    It uses the event loop that psycopg needs, which on Windows is not the default.
     """
     return run(end_within(_END, work, last_words), loop_factory=asyncio.SelectorEventLoop)
 
@@ -160,6 +160,8 @@ def submit(file: str, file_options: FileOptions, database: str, site: str | None
             repeated = counted(submission.repeated, "line that repeats", "lines that repeat")
             screen.note(f"Skipped {repeated} another line.")
         screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
+        if not submission.links:
+            screen.note(EMPTY)
         screen.data(str(submission.run))  # last, since it may fail
 
     with open_input(file) as stream:
@@ -178,7 +180,11 @@ async def _well_formed(
             malformed += 1
             screen.problem(f"line {line.number}: {line.reason}")
     if malformed:
-        raise LinkFileError(f"nothing was submitted: {counted(malformed, 'malformed line')}")
+        lines_are = counted(malformed, "line is", "lines are")
+        raise LinkFileError(
+            f"nothing was submitted: {lines_are} malformed. Fix the problems above, then run the same "
+            "command again"
+        )
 
 
 @fleet.command(epilog="Example: caselinks fleet worker --until-done")
@@ -340,7 +346,7 @@ async def _list_runs(app: Any, number: int | None) -> list[Run]:
 
     runs = await list_runs(app, number)
     if number and not runs:
-        raise click.UsageError(f"there is no run {number}")
+        raise click.UsageError(f"there is no run {number}. To see all runs: caselinks fleet status")
     return runs
 
 

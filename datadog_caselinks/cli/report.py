@@ -14,6 +14,7 @@ from datadog_caselinks.bulk.create_links import Created, Failed, Outcome, would_
 from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine
 from datadog_caselinks.bulk.rejects import Rejects
 from datadog_caselinks.cli.again import longer_wait, to_continue, to_undo
+from datadog_caselinks.cli.files import EMPTY
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.outcome_lines import OutcomeLine, OutcomeLines
 from datadog_caselinks.cli.records import (
@@ -221,7 +222,7 @@ class Report:
         if self._stopped_by:
             self._screen.problem(f"Stopped: {self._stopped}.")
         elif not (self._counts or self.interruption):
-            self._screen.note("The file contains no links.")
+            self._screen.note(EMPTY)
         if self.interruption:
             lines = self._in_flight
             in_flight = (

@@ -184,10 +184,10 @@ class Changes(Protocol):
 
     @property
     def has_begun(self) -> bool:
-        """Whether any may have changed."""
+        """Whether any link may have been changed."""
 
     def report_early_end(self) -> None:
-        """Say which did not change, and how to go on."""
+        """Show the links that were not changed, and how to continue."""
 
 
 @contextlib.contextmanager

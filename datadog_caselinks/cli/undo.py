@@ -32,7 +32,7 @@ _MAX_CASES: Final = 100
 """The maximum number of cases whose keys are looked up, each with a request."""
 
 _MAX_SHOWN: Final = 10
-"""The number of links that may have been created which are shown."""
+"""The maximum number of ambiguous links that are shown."""
 
 _THE_REST: Final = "it deletes the rest"
 _DELETED: Final = "deleted"
@@ -120,7 +120,7 @@ class _Deletion:
         self.is_uncertain = False
 
     def report_uncertain(self, undo: Undo) -> None:
-        """Show what the run may have created without a known id."""
+        """Show the links that the run may have created."""
         for description in undo.ambiguous[:_MAX_SHOWN]:
             self._screen.problem(f"Not deleted: {description}")
         if (more := len(undo.ambiguous) - _MAX_SHOWN) > 0:

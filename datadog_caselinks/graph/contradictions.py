@@ -14,7 +14,7 @@ from datadog_caselinks.values.models import CaseLink, Entity, NewCaseLink, Relat
 from datadog_caselinks.values.references import relationship_in_words
 
 _MAX_NAMES: Final = 10
-"""Links of a cycle, or parents of a child, that a message names before it only counts the rest."""
+"""How many links of a cycle, or parents of a child, a message names at most. It counts the others."""
 
 Link = NewCaseLink | CaseLink
 Name = Callable[[Entity], str]

@@ -65,8 +65,8 @@ class LinkPlan:
     ``incidents``
         The incidents that were looked up by number.
     ``known``
-        What the plan knows of the existing links, for ``apply_plan(…, trust_lists=True)``. It is not copied
-        or pickled.
+        The lists of existing links that the plan requested, for ``apply_plan(…, trust_lists=True)``. They are
+        not copied or pickled.
     """
 
     create: tuple[NewCaseLink, ...] = ()

@@ -12,7 +12,7 @@ from datadog_caselinks.http.wire import Request, Response
 from datadog_caselinks.values.errors import CaseLinksError, TransportError
 
 Check = Callable[[], Awaitable[None]]
-"""Returns if a create may be sent now, and raises the :class:`CaseLinksError` that says why not."""
+"""A function that returns if a create may be sent now, and otherwise raises a :class:`CaseLinksError`."""
 
 
 class FencedRequester:
@@ -27,7 +27,11 @@ class FencedRequester:
         self._check = check
 
     async def send(self, request: Request, last_failure: CaseLinksError | None = None) -> Response:
-        """Send a create like :meth:`Requester.send`. Raises also what ``check`` raises."""
+        """Send a create like :meth:`Requester.send`.
+
+        Raises:
+            CaseLinksError: As :meth:`Requester.send` and ``check``.
+        """
         assert isinstance(request.body, bytes)  # a create
         body = _FencedBody(request.body, self._check)
         try:

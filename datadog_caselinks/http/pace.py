@@ -1,4 +1,4 @@
-"""Keep the requests of one client below a limit of its own, which may be lower than that of the server."""
+"""Keep the requests of one client below its own limit, which may be lower than that of the server."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Pace:
-    """Lets no more than ``rate.requests`` requests start in any ``rate.seconds``, over all buckets together.
+    """Lets at most ``rate.requests`` requests start in any ``rate.seconds``, over all buckets together.
 
-    It acquires what else a request needs only when the rate allows one, since a permit would become stale. A
-    request counts from when it has everything, so nothing may delay it then.
+    The permit of a request is acquired only when the rate allows the request, since it would become stale.
+    The request counts from that time on, so it must be sent without further delay.
     """
 
     def __init__(self, rate: Rate) -> None:
@@ -32,7 +32,7 @@ class Pace:
     ) -> T:
         """Wait until the rate allows a request of ``bucket``, and return the result of ``acquire``.
 
-        ``withdraw`` gives a result back if the rate allows no request any more when it is acquired.
+        ``withdraw`` gives a result back if the rate no longer allows a request when ``acquire`` returns.
         """
         queue = self._queues.setdefault(bucket, asyncio.Lock())
         async with contextlib.AsyncExitStack() as turn:
@@ -53,7 +53,7 @@ class Pace:
         return report_wait(wait) if wait or queue.locked() else contextlib.nullcontext()
 
     def close(self) -> None:
-        """Let all calls go on at once: the client is closed, and refuses them."""
+        """End all waits: the client is closed, and refuses the calls."""
         self._closed.set()
 
     async def _until_allowed(self) -> None:

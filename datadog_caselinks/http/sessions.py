@@ -50,9 +50,9 @@ class SessionManager:
             request, and therefore the keys.
 
     Raises:
-        ParameterError: ``session`` sends credentials of its own, or might (``trust_env=True``), which would
-            reach Datadog with those of the client. Or its connector does not check certificates. Or both
-            ``session`` and ``trace_configs`` are given, or have the wrong type.
+        ParameterError: ``session`` sends its own credentials to Datadog, or might (``trust_env=True``); its
+            connector does not check certificates; ``session`` and ``trace_configs`` are both given; or one of
+            them has the wrong type.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class SessionManager:
         return session
 
     def trust(self, site: Site) -> Trust:
-        """Return the TLS settings of requests to ``site`` without settings of their own.
+        """Return the TLS settings for clients of ``site`` that have none.
 
-        They are the same for all clients, which could not share connections otherwise.
+        All these clients get the same settings, so that they can share connections.
         """
         if self._borrowed:
             return Trust.of_session(_tls_settings(self._borrowed))
@@ -133,9 +133,9 @@ class SessionManager:
     def stop_resends(self) -> None:
         """Keep the sessions that the manager opens from repeating requests by themselves.
 
-        A client with a limit of its own could not count them. Its retries take their place. A session of the
-        caller's own is left alone, since other code uses it: what aiohttp repeats there does not count
-        towards the limit, and before aiohttp 3.14.4 a repeated delete may get a 404.
+        A client with a ``rate`` could not count these requests. It retries them itself instead. A session of
+        the caller stays unchanged, since other code uses it: requests that aiohttp repeats there do not count
+        towards the rate, and before aiohttp 3.14.4 a repeated delete may get a 404.
         """
         self._may_resend = False
         for session in self._opened.values():

@@ -40,14 +40,14 @@ def require_verifying(name: str, ssl: object) -> None:
     if ssl is None or ssl is True:
         return
     if ssl is False:
-        raise ParameterError(f"{name}=False would send the keys to a server that nobody vouches for: {_PASS}")
+        raise ParameterError(f"{name}=False would send the keys to an unverified server: {_PASS}")
     if not isinstance(ssl, tls.SSLContext):
         raise ParameterError(f"{name} must be an ssl.SSLContext, not {quoted(ssl)}: {_PASS}")
     if ssl.verify_mode is tls.CERT_NONE or not ssl.check_hostname:
         unchecked = "host name" if ssl.verify_mode else "certificate"
         raise ParameterError(
-            f"{name} does not check the {unchecked} of the server, and would send the keys to a server that "
-            f"nobody vouches for: {_PASS}"
+            f"{name} does not check the {unchecked} of the server, and would send the keys to an unverified "
+            f"server: {_PASS}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The server: which tools it offers, what it says about them, and how it reports errors."""
+"""The server: its tools, their descriptions, and its error messages."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def report_request(operation: str) -> None:
 
 @contextlib.contextmanager
 def report_wait(seconds: float) -> Iterator[None]:
-    """Report that the rate limit holds the call back, for about so long."""
+    """Report that the rate limit holds the call back for about ``seconds``."""
     call = _current_call()
     if call is None:
         yield
@@ -256,7 +256,7 @@ def report_wait(seconds: float) -> Iterator[None]:
 
 
 def report_retry(error: CaseLinksError, seconds: float) -> None:
-    """Report that an attempt failed, and that another one follows after so long."""
+    """Report that an attempt failed, and that the next one follows after ``seconds``."""
     if call := _current_call():
         call.notify(CallRetrying(call, error, seconds))
 
@@ -272,7 +272,7 @@ _current: Final[ContextVar[Call | None]] = ContextVar("datadog_caselinks.call", 
 
 
 def _current_call() -> Call | None:
-    # A shared lookup goes on when the call that began it was cancelled; it belongs to no call then.
+    # A shared lookup continues after the call that began it was cancelled, and then belongs to no call.
     call = _current.get()
     return call if call and call.outcome is None else None
 

@@ -228,8 +228,8 @@ class ResponseError(CaseLinksError):
 
 
 _FINISHED: Final = frozenset({408, 500, 501, 503})
-"""Statuses with which a server reports that it has given up the request: it is not at work on it any more.
-With 502, 504 and others, a gateway reports this about itself, and the server behind it may go on."""
+"""Statuses with which a server reports that it has stopped processing the request. With 502, 504 and others,
+a gateway reports this about itself, and the server behind it may still be at work on the request."""
 
 
 def may_be_at_work(error: CaseLinksError) -> bool:

@@ -1,4 +1,4 @@
-"""A limit of one's own on the requests of a client, as a value and a count. ``http/pace.py`` keeps to it."""
+"""A client's own limit on its requests, as a value and a count. ``http/pace.py`` applies it."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Rate:
 
 
 class RateCount:
-    """A count of what happened in the last period of a :class:`Rate`. Times are in seconds, of one clock."""
+    """A count of the events in the last period of a :class:`Rate`. Times are in seconds, of one clock."""
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
         self._times: deque[float] = deque()
 
     def add(self, now: float, count: int = 1) -> None:
-        """Count ``count`` that happen at ``now``."""
+        """Add ``count`` events at the time ``now``."""
         self._times.extend([now] * count)
 
     def wait(self, now: float, count: int = 1) -> float:

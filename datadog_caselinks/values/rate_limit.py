@@ -9,7 +9,7 @@ from attrs import frozen
 from datadog_caselinks.values.messages import one_line
 
 LONGEST_WAIT: Final = 3600.0
-"""The maximum wait in seconds that a header can cause. After it, a request finds out how things are."""
+"""The maximum wait in seconds that a header can cause. After it, a request checks the limit again."""
 
 
 @frozen

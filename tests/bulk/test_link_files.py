@@ -454,12 +454,12 @@ class TestComments:
         caplog.set_level("INFO", "datadog_caselinks")
         content = f'\n# "by hand\n{HEADER}\n#{GOOD}\n"# a, b",,\n{GOOD}\n'
         assert await read(content, length) == [LinkLine(6, NEW)]
-        assert caplog.messages == [
-            "Skipped as comments: 3 lines, the first is line 2. CSV has no comments of its own."
-        ]
-        caplog.clear()
         await read(f"{HEADER}\n{GOOD}\n# x", length)
-        assert caplog.messages == ["Skipped as comments: line 3. CSV has no comments of its own."]
+        advice = "If such a row is a link, quote its first cell."
+        assert caplog.messages == [
+            f"Skipped as comments: 3 lines, the first is line 2. {advice}",
+            f"Skipped as comments: line 3. {advice}",
+        ]
 
     @pytest.mark.parametrize(
         "parent", ["#101", '"#101"', " #101 ", "#IR-101", '"#IR-101"', '"incident:#101"']

@@ -86,7 +86,7 @@ def test_the_search_index_has_the_recipe(built: Path, text: str, recipe: str) ->
 
 @in_a_browser
 async def test_the_search_shows_the_recipe_at_the_top(built: Path, tmp_path: Path) -> None:
-    """Of what the search of the built pages shows, one of the first five results is the recipe."""
+    """The search of the built pages shows the recipe among its first five results."""
     finished = """new Promise(done => setInterval(() => {
         if (/finished/.test(document.querySelector('.search-summary')?.innerText)) done();
     }, 20))"""

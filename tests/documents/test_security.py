@@ -13,7 +13,7 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "SECU
 
 
 def test_claims_name_tests() -> None:
-    """SECURITY.md refers to tests."""
+    """The pattern of this module finds the tests that SECURITY.md refers to."""
     assert len(NAMED) > 15
 
 

@@ -108,7 +108,10 @@ async def test_a_malformed_line_keeps_all_from_being_submitted(variables: dict[s
     done = await fleet(variables, "submit", "-", stdin=FILE + b"x,blocks,y\n")
     assert done.status == 2
     assert done.err.splitlines()[0].startswith("line 6: 'x' does not name an entity")
-    assert done.err.splitlines()[1] == "Error: nothing was submitted: 1 malformed line"
+    assert done.err.splitlines()[1] == (
+        "Error: nothing was submitted: 1 line is malformed. Fix the problems above, then run the same "
+        "command again"
+    )
     assert (await fleet(variables, "status")).out == ""
 
 
@@ -234,13 +237,15 @@ async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) ->
     for command in ("status", "retry-failed"):
         done = await fleet(variables, command, "--run", "7")
         assert done.status == 2
-        assert done.err.endswith("Error: there is no run 7\n")
+        assert done.err.endswith("Error: there is no run 7. To see all runs: caselinks fleet status\n")
 
 
 async def test_what_is_empty_is_reported(variables: dict[str, str]) -> None:
-    """``status`` says that there are no runs, or no failed links, in place of no output."""
+    """If there are no links to submit, no runs or no failed links, the command says so."""
     hint = "There are no runs. To submit the links in a file: caselinks fleet submit FILE\n"
     assert await fleet(variables, "status") == Finished(0, "", hint)
+    done = await fleet(variables, "submit", "-", stdin=FILE.splitlines(keepends=True)[0])
+    assert done.err == "0 links submitted as run 1.\nThe file contains no links.\n"
     await fleet(variables, "submit", "-", stdin=FILE)
     assert await fleet(variables, "status", "--failed") == Finished(
         0, "", "No link is failed or ambiguous.\n"

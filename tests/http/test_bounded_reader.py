@@ -233,10 +233,10 @@ async def test_cancelled_calls_take_no_threads(keys: ApiKeys, monkeypatch: pytes
         assert await client.list_links(PARENT) == []
 
 
-async def test_an_error_in_the_list_of_a_cancelled_call_is_nobodys(
+async def test_an_error_in_the_list_of_a_cancelled_call_is_not_logged(
     keys: ApiKeys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What decoding the list of a cancelled call raises is not logged, since it may quote the list."""
+    """An error from decoding the list of a cancelled call is not logged, since it may quote the list."""
     go, busy = threading.Event(), threading.Event()
 
     def fail(body: bytes) -> envelope.Members[Any]:

@@ -143,7 +143,7 @@ class TestShowEntity:
         assert (shown["name"], shown["type"], shown["status"]) == ("incident:IR-103", "incident", "stable")
 
     async def test_it_shows_the_links_of_a_page(self, server: AgentServer) -> None:
-        """Of a page only the links are known, and its name can be used in other calls."""
+        """A page is shown with its links only, and its name can be used in other calls."""
         async with connected(server) as agent:
             links = (await agent.call("list_links", entity="SHOP-1", relationship="escalated from"))["links"]
             shown = await agent.call("show_entity", entity=links[0]["name"])

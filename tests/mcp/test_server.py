@@ -1,4 +1,4 @@
-"""What the server offers, allows and says, and how it reports errors."""
+"""The tools and instructions that the server offers, what it allows, and how it reports errors."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class TestErrors:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """What nobody foresaw reaches the log with its traceback, and the agent without it."""
+        """The traceback of an unexpected error is logged, and the agent gets a message without it."""
 
         async def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError("internals")
