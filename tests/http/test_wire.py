@@ -846,6 +846,11 @@ class TestErrors:
         assert ": 503 Service Unavailable. " in str(refused(wire, page, 503))
         assert ": 503 error 503. " in str(refused(wire, {"errors": ["error 503 "]}, 503))
 
+    def test_a_full_stop_is_not_repeated(self, wire: ModuleType) -> None:
+        """A reason ends with one full stop in the message, whether or not the server wrote it."""
+        for reason in ("...because", "...because."):
+            assert ": 400 ...because. " in str(refused(wire, {"errors": [reason]}))
+
     def test_the_errors_are_kept_as_they_came(self, wire: ModuleType) -> None:
         """The errors of the body are kept unchanged, so that users can read a ``code`` or a ``source``."""
         raw = ["a", {"code": "x", "source": {"pointer": "/data"}}]
