@@ -617,9 +617,9 @@ class TestLook:
         A list of another parent belongs to another request: see ``test_the_list_of_another_entity``.
         """
         api = Api()
-        tells = answers(200, json.dumps({"data": holding(other).links}).encode())
+        lists_another = answers(200, json.dumps({"data": holding(other).links}).encode())
         async with (
-            Server(drops, tells, api) as server,
+            Server(drops, lists_another, api) as server,
             CaseLinksClient(server.url, keys, retry=at_once) as links,
         ):
             await links.create_link(NEW)
@@ -1458,11 +1458,11 @@ class TestCancelling:
         async with leaving_nothing():
             while not is_done:
                 api = Api()
-                untold = api.applies(answers(500))
+                lost = api.applies(answers(500))
 
-                async def lose_the_first(exchange: Exchange, api: Api = api, untold: Step = untold) -> None:
+                async def lose_the_first(exchange: Exchange, api: Api = api, lost: Step = lost) -> None:
                     is_lost = exchange.seen.method == "POST" and steps and not api.links
-                    await (untold if is_lost else api)(exchange)
+                    await (lost if is_lost else api)(exchange)
 
                 async with (
                     Server(lose_the_first) as server,
