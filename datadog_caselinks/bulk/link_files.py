@@ -21,6 +21,7 @@ from attrs import define, field, frozen
 from datadog_caselinks.bulk.columns import COLUMNS, REQUIRED, ColumnNames
 from datadog_caselinks.bulk.link_csv import MAX_LINE, CsvRow, CsvRows, not_text, require_delimiter
 from datadog_caselinks.bulk.rejects import LineSource, json_of_fields, rejected_json, rejected_yaml
+from datadog_caselinks.isolation import log
 from datadog_caselinks.values.errors import InvalidLinkError, LinkFileError, ParameterError
 from datadog_caselinks.values.messages import needs_extra, quoted
 from datadog_caselinks.values.models import EntityType, LinkStatus, WantedLink
@@ -28,7 +29,7 @@ from datadog_caselinks.values.parameters import require
 from datadog_caselinks.values.references import parse_link, parse_reference
 from datadog_caselinks.values.sites import Site
 
-_LOGGER: Final = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 MAX_YAML: Final = 1_048_576
 """The maximum size of a YAML file in bytes, about 25,000 links: it is held in memory as a whole."""
@@ -139,7 +140,8 @@ async def read_link_file(
     for row in parser.end():
         yield row.line(site)
     if comments := parser.comments:
-        _LOGGER.info("Skipped as comments: %s. If such a row is a link, quote its first cell.", comments)
+        message = "Skipped as comments: %s. If such a row is a link, quote its first cell."
+        log(_logger, logging.INFO, message, comments)
     if parser.is_empty:
         raise LinkFileError("the file is empty: it must contain at least a header or a link")
     if parser.document:

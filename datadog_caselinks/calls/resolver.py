@@ -56,6 +56,17 @@ Measured on Python 3.11: 40 MB for cases under their keys and ids, 45 MB for key
 """
 
 
+async def look_up_details(resolver: Resolver, entity: Entity) -> Details | None:
+    """Return the key, title and status of ``entity``. Pages and agent conversations have none.
+
+    Raises:
+        CaseLinksError: The lookup failed. :meth:`Resolver.details` ignores some of these errors.
+    """
+    if entity.type == EntityType.CASE:
+        return await resolver.case(entity)
+    return await resolver.incident(entity) if entity.type == EntityType.INCIDENT else None
+
+
 class Resolver:
     """A lookup of cases and incidents, with a cache. :meth:`CaseLinksClient.resolver` returns one.
 
@@ -159,10 +170,7 @@ class Resolver:
             CaseLinksError: The lookup failed for another reason.
         """
         try:
-            if entity.type == EntityType.CASE:
-                return await self.case(entity)
-            if entity.type == EntityType.INCIDENT:
-                return await self.incident(entity)
+            return await look_up_details(self, entity)
         except (NotFoundError, InvalidLinkError):
             return None
         except (PermissionDeniedError, *_UNSTABLE) as error:

@@ -6,7 +6,7 @@ import contextlib
 
 import click
 
-from datadog_caselinks.calls.resolver import Resolver
+from datadog_caselinks.calls.resolver import look_up_details
 from datadog_caselinks.cli.link import show_links
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -15,8 +15,8 @@ from datadog_caselinks.cli.table import draw_cases, draw_fields
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.values.errors import NotFoundError
 from datadog_caselinks.values.messages import counted, quoted
-from datadog_caselinks.values.models import Case, Entity, EntityType, ends_of, is_case_key
-from datadog_caselinks.values.references import Details, address_of, name_of, status_of
+from datadog_caselinks.values.models import Case, ends_of, is_case_key
+from datadog_caselinks.values.references import address_of, name_of, status_of
 
 
 @click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")
@@ -102,7 +102,7 @@ def show(entity: str, settings: Settings) -> None:
         async with open_client(settings) as client:
             resolver = client.resolver()
             found = await resolver.entity(entity)
-            known = await _details(resolver, found)
+            known = await look_up_details(resolver, found)
             links = await client.list_links(found)
             details = await resolver.all_details(ends_of(links))
         if known:
@@ -137,10 +137,3 @@ def show(entity: str, settings: Settings) -> None:
 
     with logging_to(screen, settings):
         run(show_entity())
-
-
-async def _details(resolver: Resolver, entity: Entity) -> Details | None:
-    """Return the case or incident of ``entity``, or ``None`` for other entities. Every error is raised."""
-    if entity.type == EntityType.CASE:
-        return await resolver.case(entity)
-    return await resolver.incident(entity) if entity.type == EntityType.INCIDENT else None

@@ -51,7 +51,10 @@ class ChunkCreation:
         site = self._client.site.api_url
         while not stop.is_set() and (pending := await lease.pending()):
             if (wanted := await lease.site()) != site:
-                raise ConfigurationError(f"the links belong to {wanted}, but this worker uses {site}")
+                raise ConfigurationError(
+                    f"the links belong to {wanted}, but this worker uses {site}: use the site of the links, "
+                    "and a separate database for each site"
+                )
             cause = await self._create(pending, lease, stop)
             await lease.write()
             if cause:

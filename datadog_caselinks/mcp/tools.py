@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from datadog_caselinks.bulk.create_links import Failed
 from datadog_caselinks.calls.concurrency import OnProgress, Progress, map_concurrently
-from datadog_caselinks.calls.resolver import Resolver
+from datadog_caselinks.calls.resolver import Resolver, look_up_details
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.graph import rendering
 from datadog_caselinks.graph.contradictions import find_contradictions
@@ -36,7 +36,6 @@ from datadog_caselinks.values.messages import one_line
 from datadog_caselinks.values.models import (
     CaseLink,
     Entity,
-    EntityType,
     LinkStatus,
     NewCaseLink,
     Relationship,
@@ -175,7 +174,7 @@ class Tools:
         """
         resolver = self._client.resolver()
         shown = await resolver.entity(entity)
-        own = await _required_details(resolver, shown)
+        own = await look_up_details(resolver, shown)
         page = await self._links_page(resolver, shown, None, 20, None)
         return views.ShownEntity(
             name=views.named_by(shown, {shown: own} if own else {}),
@@ -596,12 +595,6 @@ def _hint(found: Sequence[object], query: str) -> str | None:
     if found or len(query.split()) < 2:
         return None
     return "nothing has all of these words: use fewer, other ones, or (one OR another)"
-
-
-async def _required_details(resolver: Resolver, entity: Entity) -> Details | None:
-    if entity.type == EntityType.CASE:
-        return await resolver.case(entity)
-    return await resolver.incident(entity) if entity.type == EntityType.INCIDENT else None
 
 
 def _in_two_parts(on_progress: OnProgress) -> tuple[OnProgress, OnProgress]:

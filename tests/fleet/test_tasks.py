@@ -211,17 +211,20 @@ class TestAnErrorThatAllWouldMeet:
                 await until(lambda: bool(waits()))
         assert 0.99 * seconds < waits()[0] <= seconds
 
-    async def test_links_of_another_site_are_left_alone(
+    async def test_links_of_another_site_hold_up_the_worker(
         self, app: App, client: CaseLinksClient, sandbox: Sandbox, waits: Waits
     ) -> None:
-        """The links of another site are left for other workers, and nothing is sent."""
+        """The links of another site hold up the worker, which sends nothing and says what to do."""
         await submit(app, links(2), site=Site.parse("datadoghq.eu"))
         add_link_tasks(app, client)
         async with working(app):
             await until(lambda: bool(waits()))
         (run,) = await list_runs(app)
         assert waits() == [5]
-        assert "https://api.datadoghq.eu" in run.held_up_by[0]
+        assert run.held_up_by == [
+            f"the links belong to https://api.datadoghq.eu, but this worker uses {sandbox.site.api_url}: "
+            "use the site of the links, and a separate database for each site"
+        ]
         assert not sandbox.requests
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
-from datadog_caselinks import ApiKeys, CaseLinksClient, CaseLinksError, NewCaseLink, RetryPolicy
+from datadog_caselinks import (
+    ApiKeys,
+    CaseLinksClient,
+    CaseLinksError,
+    NewCaseLink,
+    RetryPolicy,
+    read_link_file,
+)
 from datadog_caselinks.isolation import isolated, log
 from datadog_caselinks.observation import telemetry
 from datadog_caselinks.sandbox import Fault, Sandbox
@@ -114,6 +123,18 @@ class TestLogs:
             sandbox.fail_next(Fault.LOST_RESPONSE)
             await client.create_link(*links(1))
             assert len(sandbox.links) == 1
+        assert handler.raised == 1
+
+    @each_error
+    async def test_a_handler_that_raises_at_a_comment(
+        self, package_logger: logging.Logger, error: Exception, tmp_path: Path
+    ) -> None:
+        """A log handler that raises at the note about comments does not end the reading of a file."""
+        package_logger.addHandler(handler := Failing(error))
+        path = tmp_path / "links.csv"
+        path.write_text(f"parent,relationship,child\n# x\n{some_id(1)},blocks,{some_id(2)}\n")
+        with FileIO(path) as file:
+            assert [line.number async for line in read_link_file(file)] == [3]
         assert handler.raised == 1
 
     @pytest.mark.clock(stopped_at=1000.0)
