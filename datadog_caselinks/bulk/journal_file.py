@@ -327,7 +327,7 @@ def _records(db: sqlite3.Connection) -> Iterator[JournalRecord]:
 
 
 class _DamagedError(sqlite3.DatabaseError):
-    """A damage that SQLite does not report by itself, such as a row with values that no journal writes."""
+    """Damage that SQLite does not report, such as a row with values that no journal contains."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 

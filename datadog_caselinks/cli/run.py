@@ -40,7 +40,7 @@ _received = signal.SIGINT
 """The signal that ends the run; Ctrl-C does it without a handler of ours."""
 
 _last_words = threading.Lock()
-"""Held once the last message is due, by the run or by what ends its process, so that it appears once."""
+"""Held once the last message is due, by the run or by the code that ends the process. It appears once."""
 
 
 @frozen
@@ -282,7 +282,7 @@ def _end_process(last_words: Callable[[], None]) -> None:
             last_words()
             click.echo("Interrupted.", err=True)
         else:
-            time.sleep(_SPEAKING)  # the run is speaking, and may end the process by itself
+            time.sleep(_SPEAKING)  # the run is writing the last message, and may then end the process
 
     speaking = threading.Thread(target=speak, daemon=True)
     speaking.start()

@@ -1,4 +1,4 @@
-"""The JSON:API documents as attrs classes, and cattrs to read and write them. Knows no requests.
+"""The JSON:API documents as attrs classes, which cattrs reads and writes. Independent of requests.
 
 Members that are not declared here are ignored. The bytes are read by orjson if it is installed.
 """

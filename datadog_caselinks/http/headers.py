@@ -1,6 +1,6 @@
-"""Reading response headers: the rate limit, how long to wait, the request id. Decides nothing.
+"""Read the rate limit, the time to wait and the request id from response headers.
 
-Seen in the wild: repeated values, lists ("7, 7"), fractions, Unix timestamps, none at all on a 429.
+Servers send repeated values, lists ("7, 7"), fractions, Unix timestamps, and 429s without such headers.
 """
 
 from __future__ import annotations

@@ -422,7 +422,7 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
     ),
     404: (NotFoundError, "It does not exist on this site, or these credentials cannot access it."),
     408: (ResponseError, "The server gave up waiting for the request."),
-    409: (ConflictError, "An equal link may exist: list the links of both sides."),
+    409: (ConflictError, "An equal link may exist: list the links of either end."),
     422: (BadRequestError, "The request is invalid, and would be refused again."),
     429: (RateLimitError, "Wait, or send fewer requests at a time."),
 }
@@ -431,7 +431,7 @@ _STATUS_ERRORS: Final[dict[int, tuple[type[ResponseError], str]]] = {
 def _error(response: Response) -> ResponseError:
     kind: type[ResponseError]
     if response.status >= 500:
-        kind, advice = ServerError, "The fault is the server's."
+        kind, advice = ServerError, "The server or a gateway failed."
     elif 300 <= response.status < 400:
         kind, advice = (
             ResponseError,

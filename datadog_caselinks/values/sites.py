@@ -1,4 +1,4 @@
-"""The nine Datadog sites, and base URLs of other servers. Sends nothing."""
+"""The nine Datadog sites, and base URLs of other servers, without I/O."""
 
 from __future__ import annotations
 

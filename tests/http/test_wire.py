@@ -744,11 +744,11 @@ class TestErrors:
             ),
             (404, "One of its ends does not exist on this site, or these credentials cannot access it"),
             (408, "The server gave up waiting for the request"),
-            (409, "An equal link may exist: list the links of both sides"),
+            (409, "An equal link may exist: list the links of either end"),
             (418, "See the body of the response"),
             (422, "The request is invalid, and would be refused again"),
             (429, "Wait, or send fewer requests at a time"),
-            (500, "The fault is the server's"),
+            (500, "The server or a gateway failed"),
         ],
     )
     def test_the_message_says_what_to_do(self, wire: ModuleType, status: int, advice: str) -> None:
@@ -1028,7 +1028,7 @@ class TestHints:
                 "The application key or token may lack the scope cases_write, "
                 "or access to the project or incident",
             ),
-            (503, {"Retry-After": "7"}, "The fault is the server's"),
+            (503, {"Retry-After": "7"}, "The server or a gateway failed"),
         ],
     )
     def test_a_429_says_how_long(
