@@ -282,7 +282,7 @@ class Window:
         """Return how many of the remaining requests to leave to other processes."""
         if now >= self._reserved_until or demand <= self._left - self._in_flight:
             return 0
-        reserve = -(-_limit(reported) // _RESERVE) if _limit(reported) > 1 else 0
+        reserve = -(-_limit(reported) // _RESERVE)
         return reserve if self._used_by_us + self._in_flight > reserve else 0
 
     def _allowance(self, reported: RateLimit, reserve: int) -> int:

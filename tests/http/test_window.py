@@ -554,10 +554,21 @@ class TestReserve:
         window = opened(reported(2))
         assert window.may_send(100.0, 2)
 
+    def test_what_is_in_flight_does_not_wait(self) -> None:
+        """Requests in flight take their part of the window before those that wait."""
+        window = opened(reported(9))
+        for _ in range(8):
+            window.count(100.0)
+        assert window.may_send(100.0, 1)
+        assert not window.may_send(100.0, 2)
+
     def test_a_process_that_had_little_may_take_it(self) -> None:
-        """A process that got little of a window may use its reserve."""
+        """A process that got no more of a window than the reserve may use the reserve."""
         window = Window()
         hear(window, 100.0, window.count(100.0), reported(16, limit=200))
+        assert window.may_send(100.0, math.inf)
+        window = Window()
+        hear(window, 100.0, window.count(100.0), reported(1, limit=12))
         assert window.may_send(100.0, math.inf)
 
     def test_the_smallest_limit_has_none(self) -> None:
@@ -591,6 +602,12 @@ class TestEnds:
             101.2, late, reported(7, period=2.0, reset=2.0), is_rate_limited=False, retry_after=None
         )
         return window
+
+    def test_without_a_reset_it_may_end_at_any_time(self) -> None:
+        """A window whose responses do not say when it ends may end right after the request."""
+        window = Window()
+        hear(window, 100.1, window.count(100.0), RateLimit(10, 9, 60.0, None))
+        assert window._ends_after == 100.0
 
     def test_each_response_narrows_the_end(self) -> None:
         """A window ends after the time of sending plus ``Reset`` less one second, for every response."""
