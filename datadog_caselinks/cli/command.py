@@ -29,7 +29,7 @@ _COMMANDS: Final = {
     "list": ("link", "List the links that have ENTITY as parent or child."),
     "delete": ("link", "Delete links by their ids or ends."),
     "find": ("find", "Find cases (work items) by their text, or by a filter."),
-    "show": ("find", "Show key, title, status, UUID, address and links of ENTITY."),
+    "show": ("find", "Show the key, title, status, UUID, URL and links of ENTITY."),
     "bulk": ("bulk", "Create the links in FILE that do not exist yet; - is standard input."),
     "undo": ("undo", "Delete the links that RUN created, and no others, after showing them."),
     "plan": ("plan", "Show which links to create and delete to match FILE."),
