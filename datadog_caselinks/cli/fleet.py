@@ -398,9 +398,9 @@ async def _draw_links(links: AsyncIterator[FleetLink]) -> None:
         if not has_header:
             has_header = True
             console.print(Text(_aligned("run", "line", "time", "status", "link"), "bold"))
-        cells = (str(link.run), str(link.number), _local(link.at), link.state)
+        cells = (str(link.run), str(link.number), _local(link.at), link.status)
         row = Text(_aligned(*cells, one_line(_in_words(link))))
-        row.highlight_words([link.state], _FAILURE)
+        row.highlight_words([link.status], _FAILURE)
         console.print(row, soft_wrap=True)
         console.print(Text(f"    {one_line(link.error, limit=1000)}"), soft_wrap=True)
 
@@ -434,7 +434,7 @@ def _run_record(run: Run) -> dict[str, object]:
 
 
 def _link_row(link: FleetLink) -> list[str]:
-    return [f"run {link.run}", f"line {link.number}", link.state, _in_words(link), link.error]
+    return [f"run {link.run}", f"line {link.number}", link.status, _in_words(link), link.error]
 
 
 def _in_words(link: FleetLink) -> str:

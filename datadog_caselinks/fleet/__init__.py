@@ -11,7 +11,7 @@ try:
     from datadog_caselinks.fleet.runs import (
         QUEUE,
         FleetLink,
-        FleetState,
+        FleetStatus,
         Run,
         Submission,
         failed_links,
@@ -30,7 +30,7 @@ except ModuleNotFoundError as _error:
 __all__ = [
     "QUEUE",
     "FleetLink",
-    "FleetState",
+    "FleetStatus",
     "Run",
     "Submission",
     "add_link_tasks",

@@ -26,7 +26,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 
 from datadog_caselinks.fleet.database import ENCODING, TIMEOUT, pool_of, stored, translate_errors
-from datadog_caselinks.fleet.runs import FleetState
+from datadog_caselinks.fleet.runs import FleetStatus
 from datadog_caselinks.values.errors import CaseLinksError, FleetError, InvalidLinkError
 from datadog_caselinks.values.messages import one_line
 from datadog_caselinks.values.models import CaseLink, WantedLink
@@ -92,7 +92,7 @@ class Lease:
         self.run = run
         self.nothing_in_flight = True
         self._chunk = (run, chunk)
-        self._outcomes: list[tuple[int, FleetState, str | None, str | None]] = []
+        self._outcomes: list[tuple[int, FleetStatus, str | None, str | None]] = []
         self._writing = asyncio.Lock()
         self._confirming = asyncio.Lock()
         self._confirmed_at = (-math.inf, -math.inf)
@@ -177,12 +177,12 @@ class Lease:
     def linked(self, number: int, link: CaseLink, *, is_new: bool) -> None:
         """Record that the link with this number exists as ``link``."""
         self._outcomes.append(
-            (number, FleetState.CREATED if is_new else FleetState.ALREADY_LINKED, stored(link.id), None)
+            (number, FleetStatus.CREATED if is_new else FleetStatus.ALREADY_LINKED, stored(link.id), None)
         )
 
     def failed(self, number: int, error: CaseLinksError, *, is_ambiguous: bool) -> None:
         """Record that the link with this number failed, or is ambiguous, because of ``error``."""
-        state = FleetState.AMBIGUOUS if is_ambiguous else FleetState.FAILED
+        state = FleetStatus.AMBIGUOUS if is_ambiguous else FleetStatus.FAILED
         self._outcomes.append((number, state, None, stored(str(error))))
 
     async def write(self) -> None:

@@ -67,7 +67,7 @@ GROUP BY run ORDER BY run"""
 _HAS_PENDING: Final = "SELECT EXISTS (SELECT FROM caselinks_links WHERE state = 'pending')"
 
 _FAILED: Final = """
-SELECT run, number, parent, relationship, child, state, error, at FROM caselinks_links
+SELECT run, number, parent, relationship, child, state AS status, error, at FROM caselinks_links
 WHERE state IN ('failed', 'ambiguous') AND (run = %(run)s OR %(run)s::bigint IS NULL) ORDER BY run, number"""
 
 _RETRY: Final = """
@@ -78,8 +78,8 @@ WITH again AS (
 ) SELECT run, chunk, count(*) FROM again GROUP BY run, chunk ORDER BY run, chunk"""
 
 
-class FleetState(StrEnum):
-    """The state of a link of a run: ``PENDING``, or its :class:`LinkStatus`.
+class FleetStatus(StrEnum):
+    """The status of a link of a run: ``PENDING``, or its :class:`LinkStatus`.
 
     ``ALREADY_LINKED``: the link existed before, possibly created by a worker that died before recording it.
     ``AMBIGUOUS``: the link may have been created.
@@ -103,7 +103,7 @@ class Submission:
 
 @frozen
 class Run:
-    """A run, with the number of its ``links`` in each state.
+    """A run, with the number of its ``links`` in each status.
 
     ``rate`` is in links per second, over the last minute. ``held_up_by`` lists errors that make the workers
     wait before they retry, such as refused keys or an outage.
@@ -147,7 +147,7 @@ class FleetLink:
     parent: str
     relationship: str
     child: str
-    state: FleetState = field(converter=FleetState)
+    status: FleetStatus = field(converter=FleetStatus)
     error: str
     at: datetime
 

@@ -213,7 +213,7 @@ async def test_links_that_failed_are_listed_and_tried_again(
         f"run 1\tline 2\tfailed\tSHOP-1 blocks {some_id(2)}\tcannot get case SHOP-1: 404"
     )
     (record,) = json.loads((await fleet(variables, "status", "--failed", "--output", "json")).out)
-    assert (record["run"], record["number"], record["state"]) == (1, 2, "failed")
+    assert (record["run"], record["number"], record["status"]) == (1, 2, "failed")
     sandbox.add_case("SHOP-1", id=some_id(1))
     assert (await fleet(variables, "retry-failed", "--run", "1")).err == "1 link submitted again.\n"
     assert (await fleet(variables, "retry-failed", "--quiet")).err == ""

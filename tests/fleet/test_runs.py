@@ -182,7 +182,7 @@ class TestFailedLinks:
         async with Lease.acquire(app, 1, 0) as lease:
             await _finish(lease)
         found = [link async for link in failed_links(app, 1)]
-        assert [(link.number, link.state, link.error) for link in found] == [
+        assert [(link.number, link.status, link.error) for link in found] == [
             (3, "failed", "refused"),
             (4, "failed", "refused"),
             (5, "ambiguous", "who knows"),

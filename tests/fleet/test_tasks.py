@@ -155,7 +155,7 @@ async def test_a_link_of_unknown_outcome_is_ambiguous(app: App, sandbox: Sandbox
         await until(lambda: bool(sandbox.links))
         sandbox.fail_next(Fault.HTTP_503, operation="list")
         await working
-        assert [link.state async for link in failed_links(app)] == ["ambiguous"]
+        assert [link.status async for link in failed_links(app)] == ["ambiguous"]
         assert await retry_failed(app) == 1
         await all_done(app)
     (run,) = await list_runs(app)
