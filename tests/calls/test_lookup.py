@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from datadog_caselinks import ApiKeys, CaseLink, CaseLinksClient, CaseLinksError, Entity, NewCaseLink
-from datadog_caselinks.calls.creation import Lookup
+from datadog_caselinks.calls.lookup import Lookup
 from datadog_caselinks.calls.operations import Operations
 from datadog_caselinks.values.models import Identity, identity
 from tests.support.api import Api
