@@ -80,8 +80,12 @@ class BoundedReader:
             return decode(response)
         await self._decoding.acquire()
         run = contextvars.copy_context().run
-        # In a thread, so that it does not block the event loop.
-        decoded = asyncio.get_running_loop().run_in_executor(None, run, decode, response)
+        try:
+            # In a thread, so that it does not block the event loop.
+            decoded = asyncio.get_running_loop().run_in_executor(None, run, decode, response)
+        except BaseException:
+            self._decoding.release()
+            raise
         decoded.add_done_callback(self._end_decoding)
         await asyncio.wait([decoded])  # the thread continues if the call is cancelled
         return decoded.result()

@@ -233,6 +233,19 @@ async def test_cancelled_calls_take_no_threads(keys: ApiKeys, monkeypatch: pytes
         assert await client.list_links(PARENT) == []
 
 
+async def test_without_a_thread_to_decode_in(keys: ApiKeys) -> None:
+    """A list that finds no thread to be decoded in, since the program ends, holds up no other list."""
+    loop, ended = asyncio.get_running_loop(), ThreadPoolExecutor()
+    async with Server(answers(200, listing(MAX_BODY // 2))) as server, client_of(server, keys) as client:
+        loop.set_default_executor(ended)
+        ended.shutdown()
+        with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+            await client.list_links(PARENT)
+        loop.set_default_executor(ThreadPoolExecutor())
+        async with asyncio.timeout(MAX_SECONDS):
+            assert await client.list_links(PARENT) == []
+
+
 async def test_an_error_in_the_list_of_a_cancelled_call_is_not_logged(
     keys: ApiKeys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
