@@ -5,8 +5,8 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
 
 - The server has at least ``remaining - in flight`` requests left, where ``remaining`` is the lowest value
   that a response of this window reported: any request that the server counted later is still in flight. So
-  another request may be sent while ``in flight < remaining``, and a process that uses a limit alone never
-  gets a 429.
+  another request may be sent while ``in flight < remaining``, and a process that uses a limit alone gets no
+  429, unless responses around the end of a window arrive in another order than their requests were sent.
 - ``Reset`` is in whole seconds, rounded up. So the time of a response plus its ``Reset`` is never before the
   end of the window, and the earliest such time is the best estimate. A request that is sent after that time
   is certainly counted in a later window, and so is a request whose response reports an end more than a second
