@@ -170,7 +170,7 @@ class Creator:
     ) -> CreateResult:
         """Ensure the link, after an earlier run that may have created it just before it ended.
 
-        ``ended_at`` is a time of the event loop by which that run had ended. The wait before the lookup
+        The earlier run ended at ``ended_at`` (in the event loop's time) or before. The wait before the lookup
         begins then, so a run with many such links waits once and not for each of them.
         """
         creation = self._begin(new)

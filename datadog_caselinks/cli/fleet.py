@@ -340,13 +340,13 @@ async def _list_runs(app: Any, number: int | None) -> list[Run]:
     """Return all runs, or only the one with this number.
 
     Raises:
-        UsageError: There is no run with this number.
+        UsageError: No run has this number.
     """
     from datadog_caselinks.fleet import list_runs
 
     runs = await list_runs(app, number)
     if number and not runs:
-        raise click.UsageError(f"there is no run {number}. To see all runs: caselinks fleet status")
+        raise click.UsageError(f"run {number} does not exist. To see all runs: caselinks fleet status")
     return runs
 
 

@@ -319,7 +319,7 @@ _NAMED: Final = {
     EntityType.CASE: "; to name a case by its key, write case('SHOP-1')",
     EntityType.INCIDENT: "; to name an incident by its number, write incident('IR-123') or incident(123)",
 }
-"""What to write if the UUID of an entity is not known."""
+"""The advice for an entity whose UUID the user does not know."""
 
 
 def _not_a_uuid(given: str, entity_type: EntityType) -> str:

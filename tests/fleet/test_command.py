@@ -237,7 +237,7 @@ async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) ->
     for command in ("status", "retry-failed"):
         done = await fleet(variables, command, "--run", "7")
         assert done.status == 2
-        assert done.err.endswith("Error: there is no run 7. To see all runs: caselinks fleet status\n")
+        assert done.err.endswith("Error: run 7 does not exist. To see all runs: caselinks fleet status\n")
 
 
 async def test_what_is_empty_is_reported(variables: dict[str, str]) -> None:
