@@ -14,12 +14,10 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 FIRST, LAST = PYTHONS[0], PYTHONS[-1]
 # On 3.14, coverage uses sys.monitoring, which takes two thirds of the CPU time.
 MEASURED_ON = "3.14" if shutil.which("python3.14") else FIRST
-# One process for each core: each process collects all tests, and few fast tests wait.
-FAST = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
 # Without the tests that only read the source, which find the same on every Python.
-AGAIN = [*FAST, "--ignore=tests/test_architecture.py"]
-# Two processes for each core, since these tests wait for programs and servers.
-PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
+AGAIN = ["--ignore=tests/test_architecture.py"]
+# One process for each core: these tests wait for programs and servers, but other sessions run beside them.
+PARALLEL = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
 # Only the contract's tests, which are not measured, need this plugin. Its import takes longer than pytest's.
 MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 # Tests that do not depend on the version of Python.
@@ -39,7 +37,7 @@ ON_UVLOOP = [
         "calls/test_creation",
     )
 ]
-# The tests whose calls depend on when a task starts.
+# The slow tests whose calls depend on when a task starts.
 WITH_EAGER_TASKS = [
     f"tests/{name}.py"
     for name in (
@@ -61,7 +59,7 @@ DEPENDENCIES = sorted({*PROJECT["project"]["dependencies"], *chain.from_iterable
 FORK, *_ = (name for name in PROJECT["project"]["dependencies"] if name.startswith("python-backoff"))
 ALL_EXTRAS = f"[{','.join(OPTIONAL)}]"
 
-nox.needs_version = ">=2025.10.14"
+nox.needs_version = ">=2026.8.10"  # the first with --parallel
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
@@ -96,7 +94,7 @@ def install(session: nox.Session, *names: str, extras: str = "[cli,distributed,p
     session.install(f".{extras}", *groups(*names))
 
 
-@nox.session
+@nox.session(allow_parallel=True)
 def lint(session: nox.Session) -> None:
     """Check style and formatting, and the syntax of the workflows and of the documentation's settings."""
     session.install(*groups("lint"))
@@ -107,7 +105,7 @@ def lint(session: nox.Session) -> None:
     session.run("check-jsonschema", "--builtin-schema=vendor.readthedocs", ".readthedocs.yaml")
 
 
-@nox.session(default=False)
+@nox.session(default=False, allow_parallel=True)
 def types(session: nox.Session) -> None:
     """Check the types of the package, the tests, the examples, and of a user's program.
 
@@ -124,7 +122,7 @@ def check_types(session: nox.Session) -> None:
     session.run("python", "-m", "tests.api")
 
 
-@nox.session(python=MEASURED_ON)
+@nox.session(python=MEASURED_ON, allow_parallel=True)
 def tests(session: nox.Session) -> None:
     """Check the types, run all tests, including examples and documents, and measure the coverage.
 
@@ -139,20 +137,21 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *MEASURED, "-m", f"not ({NOT_MEASURED})")
     session.run("coverage", "combine")
     session.run("coverage", "report")
-    session.run("python", "-m", "pytest", *FAST, "-p", "no:schemathesis", "-p", "tests.on_uvloop", *ON_UVLOOP)
+    session.run("python", "-m", "pytest", "-p", "no:schemathesis", "-p", "tests.on_uvloop", *ON_UVLOOP)
     session.run("python", "-m", "pytest", *PARALLEL, "-m", NOT_MEASURED)
 
 
-@nox.session(python=[python for python in PYTHONS if python != MEASURED_ON])
+@nox.session(python=[python for python in PYTHONS if python != MEASURED_ON], allow_parallel=True)
 def tests_again(session: nox.Session) -> None:
     """Run the fast tests, which are those that may depend on the version of Python.
 
-    On 3.12, the first version with eager tasks, run some of them with eager tasks too.
+    On 3.12, the first version with eager tasks, run them with eager tasks, and some slow ones too.
     """
     install_for_tests(session)
-    session.run("python", "-m", "pytest", *(session.posargs or AGAIN))
-    if session.python == "3.12" and not session.posargs:
-        session.run("python", "-m", "pytest", *FAST, "-p", "tests.on_eager_tasks", *WITH_EAGER_TASKS)
+    eager = ["-p", "tests.on_eager_tasks"] if session.python == "3.12" else []
+    session.run("python", "-m", "pytest", *eager, *(session.posargs or AGAIN))
+    if eager and not session.posargs:
+        session.run("python", "-m", "pytest", *eager, "-m", "slow", *WITH_EAGER_TASKS)
 
 
 @nox.session(python=PYTHONS, default=False)
