@@ -147,7 +147,8 @@ def tests_again(session: nox.Session) -> None:
 
     On 3.12, the first version with eager tasks, run them with eager tasks, and some slow ones too.
     """
-    install_for_tests(session)
+    session.install(".[dev]")  # as CONTRIBUTING.md says
+    use_fork(session)
     eager = ["-p", "tests.on_eager_tasks"] if session.python == "3.12" else []
     session.run("python", "-m", "pytest", *eager, *(session.posargs or AGAIN))
     if eager and not session.posargs:
@@ -157,13 +158,13 @@ def tests_again(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, default=False)
 def tests_whole(session: nox.Session) -> None:
     """Run the tests on every Python, including those that take long or start programs."""
-    install_for_tests(session)
+    install(session, "test")
+    use_fork(session)
     session.run("python", "-m", "pytest", *(session.posargs or WHOLE))
 
 
-def install_for_tests(session: nox.Session) -> None:
-    """Install what the tests need. The last Python gets the fork of backoff, which 3.16 will require."""
-    install(session, "test")
+def use_fork(session: nox.Session) -> None:
+    """Install the fork of backoff, which 3.16 will require, on the last Python."""
     if session.python == LAST:
         # Both install the same files, so in a reused environment those of backoff would stay.
         session.install("--force-reinstall", FORK.partition(";")[0])
