@@ -5,12 +5,16 @@ current window has left (``X-RateLimit-*``). The clocks of client and server may
 
 - The server has at least ``remaining - in flight`` requests left, where ``remaining`` is the lowest value
   that a response of this window reported: any request that the server counted later is still in flight. So
-  another request may be sent while ``in flight < remaining``, and a process that uses a limit alone gets no
-  429, unless responses around the end of a window arrive in another order than their requests were sent.
+  another request may be sent while ``in flight < remaining``, and a process that uses a limit alone gets a
+  429 only for a probe, or for a request that was sent in one window and counted in a later one.
 - ``Reset`` is in whole seconds, rounded up. So the time of a response plus its ``Reset`` is never before the
   end of the window, and the earliest such time is the best estimate. A request that is sent after that time
   is certainly counted in a later window, and so is a request whose response reports an end more than a second
   later. Only these requests open a new window; no other late response opens or ends one.
+- Slow responses may arrive in another order than the server counted their requests. If a response may belong
+  to this window or to the next one, it lowers ``remaining``, but says nothing about the end of this window.
+  If the next window is then opened by a request that was sent before that response arrived, the next window
+  may have counted both.
 - The use by other processes shows in ``remaining``. The share that this process had of the last window is
   what it may have in flight at once in the next one, so that all processes together do not exceed the limit.
 - The 429s of another process do not show anywhere. So a process that could use up a window leaves the last
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -32,6 +37,9 @@ from datadog_caselinks.values.rate_limit import LONGEST_WAIT, RateLimit
 
 _PROBE_TIMEOUT: Final = 1.0
 """Seconds to wait for the response to a probe before another probe may be sent."""
+
+_MOST_LOST_PROBES: Final = 100
+"""How many requests that were lost before the first response of the server are remembered."""
 
 _SHORTEST_PENALTY: Final = 0.5
 _LONGEST_PENALTY: Final = 30.0
@@ -87,7 +95,8 @@ class Window:
         self._ends_after = 0.0  # the window is certainly not over before
         self._remaining = 0
         self._in_flight = 0
-        self._uncounted: deque[float] = deque()  # when requests ended that may have been counted
+        self._uncounted: deque[float] = deque(maxlen=_MOST_LOST_PROBES)  # see _count_uncertain
+        self._maybe_next: deque[float] = deque()  # when requests ended that the next window may have counted
         self._is_unlimited = False  # the responses report no limit
         self._probes = 0
         self._probed_at = 0.0
@@ -187,9 +196,7 @@ class Window:
         if is_rate_limited and limit and limit.remaining is None and limit.reset is not None:
             limit = evolve(limit, remaining=0)  # a 429 implies it
         if limit is None or limit.remaining is None:
-            self._is_unlimited = not is_rate_limited and (
-                self._is_unlimited or self._is_of_later_window(request)
-            )
+            self._is_unlimited = not is_rate_limited and (self._is_unlimited or self._is_unknown(request.at))
             self._count_uncertain(now)
         else:
             self._is_unlimited = False
@@ -203,16 +210,12 @@ class Window:
             self._penalty = 0.0
             self._missed = 0
 
-    def _is_unknown(self, now: float) -> bool:
-        return self._reported is None or now >= self._ends_at
+    def _is_unknown(self, at: float) -> bool:
+        """Return whether the last known window is over at the time ``at``, or there is none.
 
-    def _is_of_later_window(self, request: SentRequest, left: float = 0.0) -> bool:
-        """Return whether the request was certainly counted in a later window than the last known one.
-
-        This is so if it was sent after the end of that window, or if its own window ends later, because at
-        least ``left`` seconds of its window were left when it was sent.
+        A request that was sent then, or whose own window is not over then, was counted in a later window.
         """
-        return self._reported is None or request.at + left >= self._ends_at
+        return self._reported is None or at >= self._ends_at
 
     @property
     def _left(self) -> int:
@@ -221,40 +224,55 @@ class Window:
     def _count_uncertain(self, now: float) -> None:
         """Record that the server may have counted a request, until the response to a later request shows it.
 
-        If the last known window is over, the request may have been counted in the next one.
+        If the last known window is over, or none is known, the next window may have counted the request, and
+        may be opened by the response to an earlier one. If no other is in flight, no earlier one opens the
+        first window.
         """
         self._used_by_us += 1
-        if self._reported is not None and not self._is_unlimited:
+        if not self._is_unlimited and (self._reported or self._in_flight):
             self._uncounted.append(now)
-            if len(self._uncounted) > _limit(self._reported):  # more make no difference
-                self._uncounted.popleft()
 
     def _update(self, now: float, request: SentRequest, limit: RateLimit, remaining: int) -> bool:
         """Record what a response says, and return whether it is the first one of its window."""
         left = _seconds_left(limit)
-        ends = now + left
-        # Reset is rounded up, so it is less than a second too long, unless it was capped.
-        is_first = self._is_of_later_window(request, max(0.0, left - 1.0) if left == limit.reset else 0.0)
+        # The window of the request ends between these times: Reset is rounded up, so it is less than a second
+        # too long, unless it was capped.
+        after = request.at + left - 1.0 if left == limit.reset and left > 1.0 else request.at
+        until = now + left
+        is_first = self._is_unknown(after)
+        may_be_later = False
         if is_first:
-            self._open(request, limit, ends, remaining)
+            self._open(request, limit, after, until, remaining)
         elif request.at >= self._started_at and now < self._ends_at:
-            self._ends_at = min(self._ends_at, ends)
-            self._ends_after = max(self._ends_after, _earliest_end(request, limit))
             self._remaining = min(self._remaining, remaining)
             self._used_by_us += 1
+            period = limit.period or LONGEST_WAIT
+            may_be_later = until >= self._ends_after + period
+            if may_be_later:
+                self._maybe_next.append(now)
+            elif after + period > self._ends_at:  # not of an earlier window
+                self._ends_after = max(self._ends_after, after)
+                self._ends_at = min(self._ends_at, until)
         else:  # this window, or one before or after it
             self._count_uncertain(now)
             return False
         while self._uncounted and self._uncounted[0] < request.at:
-            self._uncounted.popleft()
+            counted = self._uncounted.popleft()
+            if may_be_later:
+                self._maybe_next.append(counted)
         return is_first
 
-    def _open(self, request: SentRequest, limit: RateLimit, ends: float, remaining: int) -> None:
+    def _open(
+        self, request: SentRequest, limit: RateLimit, after: float, until: float, remaining: int
+    ) -> None:
         if self._reported:
             # Of what the responses reported, without what may have been counted: that is ours already.
             self._share = min(1.0, self._used_by_us / max(_limit(self._reported) - self._remaining, 1))
-        self._ends_after, self._ends_at = self._narrowed(_earliest_end(request, limit), ends, limit.period)
+        self._ends_after, self._ends_at = self._narrowed(after, until, limit.period)
         self._reported, self._started_at = limit, request.at
+        most = min(_limit(limit), sys.maxsize)  # more make no difference
+        self._uncounted = deque(sorted([*self._uncounted, *self._maybe_next]), most)
+        self._maybe_next = deque(maxlen=most)
         self._remaining, self._used_by_us = remaining, 1
         self._used_by_others = max(0, _limit(limit) - remaining - 1)
 
@@ -319,11 +337,6 @@ class Window:
 
 def _limit(reported: RateLimit) -> int:
     return reported.limit or 1
-
-
-def _earliest_end(request: SentRequest, reported: RateLimit) -> float:
-    """Return the time after which the window of ``request`` ends: ``Reset`` is rounded up to seconds."""
-    return request.at if reported.reset is None else request.at + max(0.0, _seconds_left(reported) - 1.0)
 
 
 def _seconds_left(reported: RateLimit) -> float:

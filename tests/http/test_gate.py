@@ -656,9 +656,7 @@ class TestBuckets:
 
 
 class TestFailures:
-    @pytest.mark.parametrize(
-        "broken", ["_allowance", "next_check", "_is_of_later_window", "count", "_update"]
-    )
+    @pytest.mark.parametrize("broken", ["_allowance", "next_check", "_open", "count", "_update"])
     async def test_an_error_of_the_calculation_strands_nobody(
         self,
         gate: Gate,
