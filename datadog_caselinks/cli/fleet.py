@@ -159,7 +159,8 @@ def submit(file: str, file_options: FileOptions, database: str, site: str | None
         if submission.repeated:
             repeated = counted(submission.repeated, "line that repeats", "lines that repeat")
             screen.note(f"Skipped {repeated} another line.")
-        screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
+        links = counted(submission.links, "link")
+        screen.note(f"{links} submitted as run {submission.run}, for workers on {link_site.api_url}")
         if not submission.links:
             screen.note(EMPTY)
         screen.data(str(submission.run))  # last, since it may fail
@@ -211,6 +212,8 @@ def worker(
     Start any number of workers on any machine. They share the server's rate limit, take over the work of dead
     workers, and survive restarts of the database.
 
+    A worker creates the links of its own site only.
+
     With --until-done, the exit status is 1 if a link of an unfinished run failed or is ambiguous, even if
     another worker processed it. Runs that were done before this worker started do not count.
     """
@@ -226,13 +229,18 @@ def worker(
         from datadog_caselinks.fleet import add_link_tasks, list_runs, work, work_until_done
 
         async with open_client(settings) as client, _connected(database) as app:
-            runs = await list_runs(app) if until_done else []
-            done_before = {each.run for each in runs if not each.pending}
             add_link_tasks(app, client, on_outcome=report.add)
-            screen.note(f"Creating links on {client.site.api_url} as they are submitted.")
+            runs = await list_runs(app)
+            done_before = {each.run for each in runs if not each.pending}
+            site = client.site.api_url
+            screen.note(f"Creating links on {site} as they are submitted.")
+            for each in runs:
+                if each.pending and each.site != site:
+                    screen.note(f"Run {each.run} waits for a worker with --site {each.site}")
             screen.start(None)
             await (work_until_done(app) if until_done else work(app))
-            return sum(each.not_created for each in await list_runs(app) if each.run not in done_before)
+            runs = [each for each in await list_runs(app) if each.site == site]
+            return sum(each.not_created for each in runs if each.run not in done_before)
 
     try:
         with logging_to(screen, settings):

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -23,7 +25,6 @@ from datadog_caselinks.values.models import LinkStatus, WantedLink, named
 from datadog_caselinks.values.parameters import require, require_items, require_whole_number
 from datadog_caselinks.values.sites import Site
 
-QUEUE: Final = "caselinks"
 TASKS: Final = "caselinks"
 """The namespace of the tasks. It is the same in every app, so an app that only submits does not need them."""
 
@@ -64,7 +65,11 @@ FROM caselinks_runs LEFT JOIN caselinks_links USING (run)
 WHERE run = %(run)s OR %(run)s::bigint IS NULL
 GROUP BY run ORDER BY run"""
 
-_HAS_PENDING: Final = "SELECT EXISTS (SELECT FROM caselinks_links WHERE state = 'pending')"
+_SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
+
+_PENDING_SITES: Final = """
+SELECT DISTINCT site FROM caselinks_runs
+WHERE EXISTS (SELECT FROM caselinks_links WHERE run = caselinks_runs.run AND state = 'pending')"""
 
 _FAILED: Final = """
 SELECT run, number, parent, relationship, child, state AS status, error, at FROM caselinks_links
@@ -75,7 +80,13 @@ WITH again AS (
     UPDATE caselinks_links SET state = 'pending', error = NULL, at = NULL
     WHERE state IN ('failed', 'ambiguous') AND (run = %(run)s OR %(run)s::bigint IS NULL)
     RETURNING run, chunk
-) SELECT run, chunk, count(*) FROM again GROUP BY run, chunk ORDER BY run, chunk"""
+) SELECT site, run, chunk, count(*) FROM again JOIN caselinks_runs USING (run)
+GROUP BY site, run, chunk ORDER BY site, run, chunk"""
+
+
+def queue_of(site: str) -> str:
+    """Return the name of the queue with the jobs of the site with this API URL."""
+    return f"caselinks {site}"
 
 
 class FleetStatus(StrEnum):
@@ -210,7 +221,8 @@ async def submit_lines(
                     count += 1
             await cursor.execute(_DROP_REPEATED, [run])
             repeated = cursor.rowcount
-            await _defer(app, connection, [(run, number) for number in range(-(-count // chunk))])
+            chunks = range(-(-count // chunk))
+            await _defer(app, connection, site.api_url, [(run, number) for number in chunks])
     return Submission(run, count - repeated, repeated)
 
 
@@ -253,12 +265,28 @@ async def list_runs(app: App, run: int | None = None) -> list[Run]:
             return runs
 
 
-async def has_pending(app: App) -> bool:
-    """Return whether any link is pending. Raises :class:`FleetError` if the database cannot be used."""
+async def has_pending(app: App, queue: str) -> bool:
+    """Return whether any link is pending whose jobs are in ``queue``.
+
+    Raises:
+        FleetError: The database cannot be used.
+    """
     with translate_errors():
         async with pool_of(app).connection() as connection:
-            cursor = await connection.cursor(row_factory=tuple_row).execute(_HAS_PENDING)
-            return bool((await cursor.fetchone())[0])
+            cursor = await connection.cursor(row_factory=tuple_row).execute(_PENDING_SITES)
+            return queue in [queue_of(site) for (site,) in await cursor.fetchall()]
+
+
+async def site_of(app: App, run: int) -> str | None:
+    """Return the API URL of the site of ``run``, or ``None`` if the run was deleted.
+
+    Raises:
+        FleetError: The database cannot be used.
+    """
+    with translate_errors():
+        async with pool_of(app).connection() as connection:
+            cursor = await connection.cursor(row_factory=tuple_row).execute(_SITE, [run])
+            return next((str(site) for (site,) in await cursor.fetchall()), None)
 
 
 async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[FleetLink, None]:
@@ -289,7 +317,8 @@ async def retry_failed(app: App, run: int | None = None) -> int:
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(_RETRY, {"run": run})
             chunks = await cursor.fetchall()
-            await _defer(app, connection, [(run, chunk) for run, chunk, _ in chunks])
+            for site, of_site in groupby(chunks, key=itemgetter(0)):
+                await _defer(app, connection, site, [(run, chunk) for _, run, chunk, _ in of_site])
     return sum(count for *_, count in chunks)
 
 
@@ -298,9 +327,13 @@ def _require_run(run: int | None) -> None:
         require_whole_number("run", run, at_least=1)
 
 
-async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:
-    """Defer a job for each chunk, within the transaction of ``connection``."""
+async def _defer(
+    app: App, connection: AsyncConnection[Any], site: str, chunks: Iterable[tuple[int, int]]
+) -> None:
+    """Defer a job for each chunk of links of ``site``, within the transaction of ``connection``."""
     jobs: list[JSONDict] = [{"run": run, "chunk": chunk} for run, chunk in chunks]
     # The task is _Worker.create_links of tasks.py, which this process need not have.
-    task = app.configure_task(f"{TASKS}:{CREATE}", allow_unknown=True, queue=QUEUE, connection=connection)
+    task = app.configure_task(
+        f"{TASKS}:{CREATE}", allow_unknown=True, queue=queue_of(site), connection=connection
+    )
     await task.batch_defer_async(*jobs)

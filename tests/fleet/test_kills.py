@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from procrastinate import App
 
 from datadog_caselinks import Site
-from datadog_caselinks.fleet import QUEUE, list_runs, submit
+from datadog_caselinks.fleet import list_runs, submit
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.tasks import STALLED
 from tests.cli.program import start
@@ -98,7 +98,7 @@ async def test_a_worker_that_was_cut_off_while_the_clock_of_the_database_jumped(
                 "UPDATE procrastinate_workers SET last_heartbeat = last_heartbeat - interval '60 s'"
             )
         # What the other worker does every five seconds. Now is the worst time for it.
-        for job in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=STALLED):
+        for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED):
             await app.job_manager.retry_job(job)
         shown = (await other.communicate())[1].decode()
         assert other.returncode == 0, shown

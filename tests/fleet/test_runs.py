@@ -50,7 +50,6 @@ class TestSubmit:
         await submit(app, wanted, site=SITE)
         async with Lease.acquire(app, 1, 0) as lease:
             assert [new for _, new in await lease.pending()] == wanted
-            assert await lease.site() == SITE.api_url
 
     async def test_a_repeated_link_counts_once(self, app: App) -> None:
         """A repeated link counts once, even in another chunk, and RELATES_TO in either direction."""
