@@ -27,7 +27,7 @@ from attrs import define, frozen
 from datadog_caselinks.calls.lookup import Lookup
 from datadog_caselinks.calls.operations import Operations
 from datadog_caselinks.calls.recent_links import RecentLinks
-from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
+from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, requested_wait, with_retries
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.fence import FencedRequester
 from datadog_caselinks.http.requester import Requester
@@ -216,7 +216,7 @@ class Creator:
             if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
                 raise
             # A lookup would add to the load, or come sooner than the server said.
-            if error.during_outage or asked_wait(error) > self._policy.max_wait:
+            if error.during_outage or requested_wait(error) > self._policy.max_wait:
                 raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
             last = error
         if link := await self._resolve(creation):

@@ -12,14 +12,13 @@ from procrastinate.exceptions import ConnectorException, JobAborted
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
-from datadog_caselinks.calls.retry import asked_wait
+from datadog_caselinks.calls.retry import requested_wait
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
 from datadog_caselinks.fleet.runs import CREATE, TASKS, queue_of, site_of
 from datadog_caselinks.isolation import log
-from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError
 from datadog_caselinks.values.parameters import require, require_function
 
 _logger = logging.getLogger(__name__)
@@ -87,12 +86,6 @@ class _AlwaysRetry(BaseRetryStrategy):
         return RetryDecision(retry_in={"seconds": _RETRY_AFTER})
 
 
-def _requested_wait(error: Exception) -> float:
-    """Return the seconds that the server asked to wait, also in the reason of an ambiguous result."""
-    reason = error.reason if isinstance(error, AmbiguousResultError) else error
-    return asked_wait(reason) if isinstance(reason, CaseLinksError) else 0.0
-
-
 class _Worker:
     """A worker that runs its jobs one chunk after another."""
 
@@ -140,7 +133,7 @@ class _Worker:
 
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail for the same reason."""
-        seconds = max(_requested_wait(error), self._next_hold)
+        seconds = max(requested_wait(error), self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
         log(_logger, logging.WARNING, "cannot create links: %s; next attempt in %.0f s", error, seconds)
         await asyncio.sleep(seconds)
