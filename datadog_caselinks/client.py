@@ -170,8 +170,8 @@ class CaseLinksClient:
             rate=own_rate,
         )
         reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
-        self._wait_after_earlier_run = retry.wait_after_earlier_run
-        self._recent = RecentLinks(self._wait_after_earlier_run)
+        self._longest_settle = retry.longest_settle
+        self._recent = RecentLinks(self._longest_settle)
         self._operations = Operations(self._requester, reader, self._recent, retry, budget)
         self._creator = Creator(self._requester, self._operations, self._recent, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
@@ -397,7 +397,7 @@ class CaseLinksClient:
             run,
             site=self.site.api_url,
             known=self._known_links(),
-            wait=self._wait_after_earlier_run,
+            wait=self._longest_settle,
             delete=self.delete_link,
             concurrency=self._concurrency,
         )

@@ -179,9 +179,7 @@ class Creator:
             if recent := self._recent.find(key, called_at):
                 return _FoundResult(recent, created=False)
             # An earlier call of this run may have sent it too.
-            lookup_at = max(
-                ended_at + self._policy.wait_after_earlier_run, self._recent.lookup_at(key) or 0.0
-            )
+            lookup_at = max(ended_at + self._policy.longest_settle, self._recent.lookup_at(key) or 0.0)
             return await self._resume(
                 creation, f"an earlier run may have sent {new}", lookup_at, before_create
             )
@@ -237,7 +235,7 @@ class Creator:
                 return _FoundResult(existing, created=True)
             return CreateResult(existing, created=False)
         except asyncio.CancelledError:
-            self._recent.add_ambiguous(creation.new, _in_seconds(self._policy.wait_after_earlier_run))
+            self._recent.add_ambiguous(creation.new, _in_seconds(self._policy.longest_settle))
             raise
         except CaseLinksError as error:
             seconds = 0.0

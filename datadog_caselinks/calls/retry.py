@@ -126,7 +126,7 @@ class RetryPolicy:
         return RetryBudget(size, self.new_outage())
 
     @property
-    def wait_after_earlier_run(self) -> float:
+    def longest_settle(self) -> float:
         """Seconds before the lookup of a link if nothing is known about the end of its create."""
         return self.settle * _STILL_AT_WORK
 
