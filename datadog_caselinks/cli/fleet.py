@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -240,22 +241,24 @@ def worker(
             screen.start(None)
             await (work_until_done(app) if until_done else work(app))
             runs = [each for each in await list_runs(app) if each.site == site]
-            return sum(each.not_created for each in runs if each.run not in done_before)
+            return _failures(each for each in runs if each.run not in done_before)
 
     try:
         with logging_to(screen, settings):
-            failed = _run(create(), note_interruption)
+            failures = _run(create(), note_interruption)
     except RunInterruptedError:
         note_interruption()
         raise
     finally:
         screen.close()
     screen.note(report.summary)
-    if failed:
-        failures = counted(failed, "link of these runs is", "links of these runs are")
+    if failures:
+        links_are = counted(failures, "link of these runs is", "links of these runs are")
         is_option = context.get_parameter_source("database") is ParameterSource.COMMANDLINE
         same = " (with the same --database)" if is_option else ""  # the URL may contain a password
-        screen.problem(f"{failures} failed or ambiguous. To list them: caselinks fleet status --failed{same}")
+        screen.problem(
+            f"{links_are} failed or ambiguous. To list them: caselinks fleet status --failed{same}"
+        )
         context.exit(1)
 
 
@@ -264,22 +267,29 @@ class _WorkerReport:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._done = self._failed = 0
+        self._done = 0
+        self._failures: Counter[LinkStatus] = Counter()
 
     def add(self, run: int, number: int, outcome: Outcome) -> None:
         """Count ``outcome``, and show it if it is a failure."""
         self._done += 1
         if isinstance(outcome, Failed):
-            self._failed += 1
+            self._failures[outcome.status] += 1
             self._screen.problem(f"run {run}, line {number}: {label(outcome.status)}: {outcome.error}")
-        self._screen.advance(done=self._done, failed=self._failed)
+        self._screen.advance(done=self._done, failed=self._failures.total())
 
     @property
     def summary(self) -> str:
         """The totals on one line."""
-        return (
-            f"{counted(self._done - self._failed, 'link')} created or already linked, {self._failed} failed."
-        )
+        failed, ambiguous = self._failures[LinkStatus.FAILED], self._failures[LinkStatus.AMBIGUOUS]
+        links = counted(self._done - failed - ambiguous, "link")
+        counts = f"{failed} failed, {ambiguous} ambiguous" if ambiguous else f"{failed} failed"
+        return f"{links} created or already linked, {counts}."
+
+
+def _failures(runs: Iterable[Run]) -> int:
+    """Return the number of links of ``runs`` that failed or are ambiguous."""
+    return sum(each.failed + each.ambiguous for each in runs)
 
 
 @fleet.command(epilog="Example: caselinks fleet status --failed --output jsonl")
@@ -330,18 +340,18 @@ def status(
     def _report(runs: list[Run]) -> int:
         for text in _held_up(runs):
             screen.problem(text)
-        not_created = sum(each.not_created for each in runs)
+        failures = _failures(runs)
         if not runs:
             screen.note("There are no runs. To submit the links in a file: caselinks fleet submit FILE")
-        elif failed and not not_created:
+        elif failed and not failures:
             screen.note("No link is failed or ambiguous.")
-        return not_created
+        return failures
 
     try:
-        not_created = _run(show())
+        failures = _run(show())
     finally:
         screen.close()
-    context.exit(1 if not_created else 0)
+    context.exit(1 if failures else 0)
 
 
 async def _list_runs(app: Any, number: int | None) -> list[Run]:
@@ -364,7 +374,7 @@ async def _follow(screen: Screen, fetch: Callable[[], Awaitable[list[Run]]]) -> 
     screen.start(sum(each.links for each in runs), done=sum(each.done for each in runs))
     reported = set[str]()
     while any(each.pending for each in runs):
-        screen.advance(done=sum(each.done for each in runs), failed=sum(each.not_created for each in runs))
+        screen.advance(done=sum(each.done for each in runs), failed=_failures(runs))
         for text in set(_held_up(runs)) - reported:
             reported.add(text)
             screen.problem(text)

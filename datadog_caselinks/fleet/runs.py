@@ -139,11 +139,6 @@ class Run:
         return self.links - self.pending
 
     @property
-    def not_created(self) -> int:
-        """The number of links that failed or are ambiguous."""
-        return self.failed + self.ambiguous
-
-    @property
     def seconds_left(self) -> float | None:
         """The estimated seconds until the run is done; ``None`` if nothing was done in the last minute."""
         return self.pending / self.rate if self.rate else None

@@ -243,7 +243,7 @@ def test_a_link_that_may_have_been_created_is_ambiguous(capsys: pytest.CaptureFi
     error = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("lost"))
     report.add(3, 7, Failed(new, error, 0))
     assert capsys.readouterr().err == "run 3, line 7: ambiguous: who knows\n"
-    assert report.summary == "0 links created or already linked, 1 failed."
+    assert report.summary == "0 links created or already linked, 0 failed, 1 ambiguous."
 
 
 async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) -> None:

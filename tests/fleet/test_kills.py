@@ -132,5 +132,5 @@ async def test_two_workers_killed_and_the_database_restarted(
     assert Counter((link.parent_entity_id, link.child_entity_id) for link in stored(db)) == Counter(
         map(ends, range(LINKS))
     ), "lost or twice"
-    assert (run.links, run.pending, run.not_created) == (LINKS, 0, 0)
+    assert (run.links, run.pending, run.failed, run.ambiguous) == (LINKS, 0, 0, 0)
     assert "Traceback" not in "".join(shown)

@@ -40,7 +40,7 @@ async def test_the_database_may_be_away_for_a_while(
     assert "lost the connection to the database" in caplog.text
     assert made(sandbox) == once(wanted)
     (run,) = await list_runs(app)
-    assert (run.pending, run.not_created) == (0, 0)
+    assert (run.pending, run.failed, run.ambiguous) == (0, 0, 0)
 
 
 async def test_an_error_that_is_not_the_databases_ends_it(
