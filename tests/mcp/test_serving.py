@@ -195,6 +195,8 @@ class TestOptions:
                 "CASELINKS_MCP_TOKEN must have at least 16 characters, in ASCII and without spaces",
             ),
             (["--write-rate", "fast"], "", "'fast' is not a rate: write REQUESTS/PERIOD"),
+            (["--write-rate", ""], "", "'' is not a rate: write REQUESTS/PERIOD"),
+            (["--rate", ""], "", "'' is not a rate: write REQUESTS/PERIOD"),
             ([], "", "DD_API_KEY"),
         ],
     )
