@@ -16,7 +16,7 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.values.errors import NotFoundError
 from datadog_caselinks.values.messages import counted, quoted
 from datadog_caselinks.values.models import Case, ends_of, is_case_key
-from datadog_caselinks.values.references import address_of, name_of, status_of
+from datadog_caselinks.values.references import name_of, status_of, url_of
 
 
 @click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")
@@ -107,7 +107,7 @@ def show(entity: str, settings: Settings) -> None:
             details = await resolver.all_details(ends_of(links))
         if known:
             details[found] = known
-        address = address_of(known, client.site) if known else None
+        url = url_of(known, client.site) if known else None
         is_drawn = is_for_people(settings.output)
         fields = {
             "type": str(found.type),
@@ -116,11 +116,11 @@ def show(entity: str, settings: Settings) -> None:
             "status": (status_of(known) if is_drawn else known.status) if known else "",
             "priority": known.priority if isinstance(known, Case) else "",
             "id": found.id,
-            "address": address or "",
+            "url": url or "",
         }
         if settings.output != "table":
             links_as_json = [link_record(link, details) for link in links]
-            record = entity_record(found, details) | {"address": address, "links": links_as_json}
+            record = entity_record(found, details) | {"url": url, "links": links_as_json}
             with records(screen, "jsonl") as writer:  # one entity is one JSON object, not a list
                 writer.add(record, [])
             return

@@ -100,8 +100,8 @@ def mcp(
                 await serve_stdio(server)
             else:
                 with socket.create_server((HOST, port or 0)) as listener:
-                    address = f"http://{HOST}:{listener.getsockname()[1]}{PATH}"
-                    screen.note(f"Serving {client.site.api_url} on {address}")
+                    url = f"http://{HOST}:{listener.getsockname()[1]}{PATH}"
+                    screen.note(f"Serving {client.site.api_url} on {url}")
                     if is_new:
                         screen.note(f"Authorization: Bearer {token}")
                     await serve_http(server, listener, token)

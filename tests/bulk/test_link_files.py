@@ -306,7 +306,7 @@ class TestEnds:
         assert bad[1].reason.startswith("'SHOP-2' is a case key, but the type is")
 
     @pytest.mark.parametrize("is_json", [True, False])
-    async def test_an_address_of_another_site(self, is_json: bool) -> None:
+    async def test_a_url_of_another_site(self, is_json: bool) -> None:
         """A URL of another site is malformed, with both sites named; without a site, any is accepted."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         row = json.dumps({**OBJECT, "child": address}) if is_json else f"{HEADER}\n{A},BLOCKS,{address}"

@@ -149,7 +149,7 @@ class TestCommand:
         assert last == "Interrupted."
 
     async def test_it_serves_http_until_a_signal(self) -> None:
-        """It prints the address and a new token to standard error, and ends soon after SIGTERM.
+        """It prints the URL and a new token to standard error, and ends soon after SIGTERM.
 
         By default it is read-only, and the sandbox needs no keys.
         """
