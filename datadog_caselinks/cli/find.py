@@ -7,6 +7,7 @@ import contextlib
 import click
 
 from datadog_caselinks.calls.resolver import look_up_details
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.link import show_links
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -19,7 +20,7 @@ from datadog_caselinks.values.models import Case, ends_of, is_case_key
 from datadog_caselinks.values.references import name_of, status_of, url_of
 
 
-@click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")
+@click.command(cls=Command, epilog="Example: caselinks find --sandbox 'config -status:closed'")
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
 @click.option(
     "--limit",
@@ -87,7 +88,7 @@ def _show_cases(screen: Screen, output: str, found: list[Case]) -> None:
             )
 
 
-@click.command(epilog="Example: caselinks show --sandbox SHOP-1")
+@click.command(cls=Command, epilog="Example: caselinks show --sandbox SHOP-1")
 @click.argument("entity")
 @with_settings()
 def show(entity: str, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.run import (
     Settings,
     end_within,
@@ -37,7 +38,7 @@ _END: Final = 1.5
 """Seconds that the server has to end after a signal: standard input cannot be cancelled."""
 
 
-@click.command(epilog="Example: caselinks mcp --sandbox --allow-write")
+@click.command(cls=Command, epilog="Example: caselinks mcp --sandbox --allow-write")
 @click.option("--allow-write", is_flag=True, help="Offer tools that create links. Default: read only.")
 @click.option("--allow-delete", is_flag=True, help="With --allow-write: also offer to delete links.")
 @click.option(
