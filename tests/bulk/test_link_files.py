@@ -615,6 +615,26 @@ class TestNamesOfColumns:
         assert isinstance(line, LinkLine)
         assert "INCIDENT" in str(line.new)
 
+    @pytest.mark.parametrize("column", ["parent_type", "child_type"])
+    @pytest.mark.parametrize("format", ["jsonl", "yaml"])
+    async def test_a_name_that_no_line_has(self, format: str, column: str) -> None:
+        """A column that was given a name must be in some line of JSON Lines, or link of YAML, as in CSV."""
+        link = {"parent": A, "relationship": "BLOCKS", "child": B}
+        lines = [json.dumps(each) for each in (link, link | {"kind": "INCIDENT"})]
+        content = "\n".join(lines if format == "jsonl" else [f"- {line}" for line in lines])
+        message = await refusal(content, format=format, columns={column: "kidn"})
+        assert message.startswith(f"no link of the file has kidn ({column}): ")
+        first, second = await read(content, format=format, columns={column: "kind"})
+        assert isinstance(second, LinkLine)
+        assert (first, "INCIDENT" in str(second.new)) == (LinkLine(1, NEW), True)
+
+    async def test_a_name_that_no_line_can_have(self) -> None:
+        """If no line is an object with columns of a link, each line says why, and the names do not matter."""
+        assert [type(line) for line in await read("{}\n[]", format="jsonl", columns={"parent": "x"})] == [
+            MalformedLine,
+            MalformedLine,
+        ]
+
     @pytest.mark.parametrize(
         ("columns", "says"),
         [
