@@ -18,7 +18,7 @@ from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.calls.concurrency import closing_source, enumerate_async
-from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
+from datadog_caselinks.fleet.database import pool_of, stored, transaction, translate_errors
 from datadog_caselinks.values.errors import InvalidLinkError
 from datadog_caselinks.values.messages import quoted
 from datadog_caselinks.values.models import LinkStatus, WantedLink, named
@@ -168,6 +168,9 @@ async def submit(
 ) -> Submission:
     """Submit ``wanted`` to the workers of the database of ``app``. If this raises, nothing is submitted.
 
+    If the connection is lost during the commit, this waits up to ten seconds for the database, and finds out
+    whether the links were submitted. If it cannot, the error says that they may have been.
+
     Uses bounded memory for any number of links. A link that is repeated in the same form is submitted once;
     two forms of one link, such as by key and by UUID, may be created twice. If ``wanted`` is a generator, it
     is always closed.
@@ -198,15 +201,14 @@ async def submit_lines(
         async with (
             closing_source(lines),
             contextlib.aclosing(_noting_errors(lines, of_others)) as noted,
-            pool_of(app).connection() as connection,
-            connection.transaction(),
+            transaction(app) as connection,
         ):
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(
                 "INSERT INTO caselinks_runs (source, site) VALUES (%s, %s) RETURNING run",
                 [stored(source), site.api_url],  # may be the name of a file, which need not be text
             )
-            (run,) = await cursor.fetchone()
+            ((run,),) = await cursor.fetchall()
             count = 0
             async with cursor.copy(_COPY) as copy:
                 async for line in noted:
@@ -308,7 +310,7 @@ async def retry_failed(app: App, run: int | None = None) -> int:
     """
     _require_run(run)
     with translate_errors():
-        async with pool_of(app).connection() as connection, connection.transaction():
+        async with transaction(app) as connection:
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(_RETRY, {"run": run})
             chunks = await cursor.fetchall()
