@@ -312,11 +312,13 @@ class CaseLinksClient:
             return self._observed("ensure", resume_one)
 
         async with contextlib.AsyncExitStack() as stack:
-            if known:
-                await stack.enter_async_context(known)
             opened: Journal | None = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
+                if opened.is_incomplete:
+                    known = known or self._known_links()
+            if known:
+                await stack.enter_async_context(known)
             opened_at = asyncio.get_running_loop().time()  # every earlier run with the journal has ended
 
             async def create_one(item: tuple[WantedLink, End]) -> CreateResult:
