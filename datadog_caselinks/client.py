@@ -170,8 +170,8 @@ class CaseLinksClient:
             rate=own_rate,
         )
         reader = BoundedReader(self._requester, max_in_flight=self._concurrency)
-        self._wait_after_earlier_run = retry.wait_after_earlier_run
-        self._recent = RecentLinks(self._wait_after_earlier_run)
+        self._longest_settle = retry.longest_settle
+        self._recent = RecentLinks(self._longest_settle)
         self._operations = Operations(self._requester, reader, self._recent, retry, budget)
         self._creator = Creator(self._requester, self._operations, self._recent, retry, budget)
         self._observer = Observer(on_event, _opentelemetry())
@@ -312,11 +312,13 @@ class CaseLinksClient:
             return self._observed("ensure", resume_one)
 
         async with contextlib.AsyncExitStack() as stack:
-            if known:
-                await stack.enter_async_context(known)
             opened: Journal | None = None
             if journal is not None:
                 opened = await stack.enter_async_context(Journal(journal, site=self.site.api_url))
+                if opened.is_incomplete:
+                    known = known or self._known_links()
+            if known:
+                await stack.enter_async_context(known)
             opened_at = asyncio.get_running_loop().time()  # every earlier run with the journal has ended
 
             async def create_one(item: tuple[WantedLink, End]) -> CreateResult:
@@ -397,7 +399,7 @@ class CaseLinksClient:
             run,
             site=self.site.api_url,
             known=self._known_links(),
-            wait=self._wait_after_earlier_run,
+            wait=self._longest_settle,
             delete=self.delete_link,
             concurrency=self._concurrency,
         )

@@ -60,6 +60,11 @@ class ColumnNames:
         """The columns that a header must contain: all required ones, and all that were given a name."""
         return [column for column in COLUMNS if column in REQUIRED or column in self._given]
 
+    @property
+    def given(self) -> list[str]:
+        """The columns that were given a name."""
+        return [column for column in COLUMNS if column in self._given]
+
     def column(self, name: str) -> str | None:
         """Return the column of :data:`COLUMNS` that ``name`` means, or ``None`` if it is ignored."""
         return self._by_name.get(_normalized(name))

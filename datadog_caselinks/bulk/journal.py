@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,12 @@ from attrs import frozen
 from datadog_caselinks.bulk.delete_links import DeleteFunc
 from datadog_caselinks.bulk.journal_file import LINKED, JournalRecord, Key, Previous, Store, Write, key_of
 from datadog_caselinks.calls.creation import BeforeCreate, CreateFunc, CreateResult
+from datadog_caselinks.isolation import log
 from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError, JournalError, NotFoundError
 from datadog_caselinks.values.messages import storable
 from datadog_caselinks.values.models import CaseKey, CaseLink, LinkStatus, NewCaseLink, WantedLink
+
+_logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -114,6 +118,14 @@ class Journal:
             await self._close()
             raise
         self._is_open = True
+        if self.is_incomplete:
+            log(
+                _logger,
+                logging.WARNING,
+                "the journal %s lacks its newest records: its file %s-wal was removed or not copied with it. "
+                "Runs with this journal look up each link first, and an undo does not find every link",
+                *(self._store.file, self._store.file.name),
+            )
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -123,6 +135,11 @@ class Journal:
         failure = await self._close()
         if failure and kind is None:
             raise JournalError(failure)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether records were lost with the write-ahead log of an earlier run that was killed."""
+        return self._store.is_incomplete
 
     def end(self) -> None:
         """Announce that the run is ending: the next one in this process waits for that."""

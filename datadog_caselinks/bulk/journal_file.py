@@ -34,9 +34,9 @@ from datadog_caselinks.values.models import (
 from datadog_caselinks.values.parameters import require_path
 
 _APPLICATION_ID: Final = int.from_bytes(b"CLNK")
-_VERSION: Final = 3
+_VERSION: Final = 4
 _SCHEMA: Final = (
-    "CREATE TABLE journal (site TEXT NOT NULL)",
+    "CREATE TABLE journal (site TEXT NOT NULL, log TEXT NOT NULL)",
     """CREATE TABLE links (
         parent TEXT, relationship TEXT, child TEXT,
         status TEXT NOT NULL, link_id TEXT, error TEXT, at REAL NOT NULL, found_by_lookup INTEGER NOT NULL,
@@ -47,6 +47,16 @@ _SCHEMA: Final = (
     f"PRAGMA user_version = {_VERSION}",
 )
 _KNOW: Final = "INSERT OR REPLACE INTO keys VALUES (?, ?)"
+_MERGED: Final = "merged"
+"""The value of ``log`` while the file contains every record."""
+
+_NEEDED: Final = "needed"
+"""The value of ``log`` in the file itself during a run, whose newest records are in the write-ahead log."""
+
+_LOST: Final = "lost"
+"""The value of ``log`` after the write-ahead log of a run was missing."""
+
+_MERGE: Final = f"UPDATE journal SET log = '{_MERGED}' WHERE log = '{_NEEDED}'"
 _FIND: Final = "SELECT status, link_id FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
 _WRITE: Final = "INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _REMOVE: Final = "DELETE FROM links WHERE (parent, relationship, child) = (?, ?, ?)"
@@ -155,6 +165,7 @@ class Store:
         self._site = site
         self._opened = contextlib.ExitStack()
         self._failure: str | None = None
+        self.is_incomplete = False
 
     def open(self) -> bool:
         """Lock and open the file, and create it if it is new. Return ``False`` if another run is using it."""
@@ -166,6 +177,7 @@ class Store:
                 opened.enter_context(locked(file))
             except BlockingIOError:
                 return False
+            has_log = _has_log(file)
             self._db = opened.enter_context(contextlib.closing(sqlite3.connect(file, isolation_level=None)))
             self._db.execute("PRAGMA synchronous = FULL")
             if _version(self._db, file):
@@ -173,7 +185,9 @@ class Store:
             else:
                 self._set_up()
             self._refuse_other_site()
+            self._begin_log(has_log)
             opened.enter_context(with_log_protected(file))
+            opened.callback(self._end_log)
             self._opened = opened.pop_all()
         return True
 
@@ -223,8 +237,21 @@ class Store:
         self._db.execute("BEGIN")
         for statement in _SCHEMA:
             self._db.execute(statement)
-        self._db.execute("INSERT INTO journal VALUES (?)", (self._site,))
+        self._db.execute("INSERT INTO journal VALUES (?, ?)", (self._site, _MERGED))
         self._db.execute("COMMIT")
+
+    def _begin_log(self, has_log: bool) -> None:
+        """Note in the file itself that it needs its write-ahead log, and notice that it lost one."""
+        with _checking_rows():
+            (log,) = self._db.execute("SELECT log FROM journal").fetchone()
+        self.is_incomplete = log == _LOST or (log == _NEEDED and not has_log)
+        self._db.execute("UPDATE journal SET log = ?", (_LOST if self.is_incomplete else _NEEDED,))
+        self._db.execute("PRAGMA wal_checkpoint")
+
+    def _end_log(self) -> None:
+        """Note that the file needs no write-ahead log: SQLite merges it when the file is closed."""
+        with contextlib.suppress(sqlite3.Error):  # after a write that failed, or on a full disk
+            self._db.execute(_MERGE)
 
     def _refuse_other_site(self) -> None:
         with _checking_rows():
@@ -291,8 +318,15 @@ def _remove_log(file: Path) -> None:
     """Merge the write-ahead log into the file and remove it, unless a run is using it."""
     with contextlib.suppress(sqlite3.Error), locked_if_free(file) as is_free:
         if is_free and os.path.exists(f"{file}-wal"):
-            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:
-                db.execute("PRAGMA user_version")
+            has_log = _has_log(file)
+            uri = f"{file.as_uri()}?mode=rw"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
+                db.execute(_MERGE if has_log else "PRAGMA user_version")
+
+
+def _has_log(file: Path) -> bool:
+    log = Path(f"{file}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _refuse_damaged(db: sqlite3.Connection) -> None:

@@ -123,7 +123,8 @@ async def read_link_file(
 
     Raises:
         LinkFileError: The file is empty, is not text, lacks a required column, is not valid YAML, has a
-            duplicate key in YAML, or is a YAML file of more than 1 MiB.
+            duplicate key in YAML, or is a YAML file of more than 1 MiB. At the end of JSON Lines: no line has
+            a column of ``columns``.
         ParameterError: The format, the delimiter or a column is unknown, or an argument has the wrong type.
         OSError: The file cannot be read.
     """
@@ -145,8 +146,12 @@ async def read_link_file(
     if parser.is_empty:
         raise LinkFileError("the file is empty: it must contain at least a header or a link")
     if parser.document:
-        for line in await asyncio.to_thread(parser.document.lines, parser.names, site):
+        lines = await asyncio.to_thread(parser.document.lines, parser.names, parser.found, site)
+        parser.require_given_columns()
+        for line in lines:
             yield line
+    else:
+        parser.require_given_columns()
 
 
 def count_links(
@@ -315,6 +320,8 @@ class _Parser:
     _delimiter: str | None
     names: ColumnNames
     document: _YamlDocument | None = field(default=None, init=False)
+    found: set[str] = field(factory=set, init=False)
+    """The columns that a line of JSON Lines, or a link of YAML, has."""
     _lines: _Lines = field(factory=_Lines, init=False)
     _csv: CsvRows | None = field(default=None, init=False)
     _has_begun: bool = field(default=False, init=False)
@@ -335,6 +342,15 @@ class _Parser:
     def is_empty(self) -> bool:
         """Whether there was neither a header nor a line."""
         return not self._has_begun and not (self._csv and self._csv.header)
+
+    def require_given_columns(self) -> None:
+        """Raise :class:`LinkFileError` if no line or link has a column that was given a name.
+
+        :class:`CsvRows` checks the header of CSV, and lines without any column are malformed.
+        """
+        if self.found and (missing := [name for name in self.names.given if name not in self.found]):
+            described = self.names.described(missing)
+            raise LinkFileError(f"no link of the file has {described}: correct the name, or do not give one")
 
     def feed(self, chunk: bytes) -> Iterator[_Row]:
         """Yield the rows that end in ``chunk``. The rows of YAML are in ``document``."""
@@ -364,7 +380,11 @@ class _Parser:
                 _require_text(line)
                 self._has_begun = True
             if self._format is LinkFileFormat.JSONL:
-                yield _Row(number, LineSource(b"", rejected_json, line), partial(_json_row, line, self.names))
+                yield _Row(
+                    number,
+                    LineSource(b"", rejected_json, line),
+                    partial(_json_row, line, self.names, self.found),
+                )
             else:
                 self.document = self.document or _YamlDocument()
                 self.document.add(number, line)
@@ -410,14 +430,14 @@ class _YamlDocument:
             raise LinkFileError(f"line {number} {error}") from None
         self._lines = number
 
-    def lines(self, names: ColumnNames, site: Site | None) -> list[LinkLine | MalformedLine]:
+    def lines(self, names: ColumnNames, found: set[str], site: Site | None) -> list[LinkLine | MalformedLine]:
         """Parse the document, and return its links."""
         try:
             from datadog_caselinks.bulk.link_yaml import read_rows  # imported lazily: PyYAML is optional
         except ImportError:
             raise LinkFileError(needs_extra("a YAML file", "yaml")) from None
         rows = read_rows("\n".join(self._text))
-        return [_yaml_row(row.number, row.fields, names).line(site) for row in rows]
+        return [_yaml_row(row.number, row.fields, names, found).line(site) for row in rows]
 
 
 def _require_text(first_line: bytes) -> None:
@@ -439,7 +459,7 @@ def _text(line: bytes) -> str:
         raise LinkFileError("is not UTF-8 text") from None
 
 
-def _json_row(line: bytes, names: ColumnNames) -> Mapping[str, object]:
+def _json_row(line: bytes, names: ColumnNames, found: set[str]) -> Mapping[str, object]:
     text = _text(line)
     try:
         row = json.loads(text, object_pairs_hook=tuple)  # keeps duplicate names
@@ -447,21 +467,21 @@ def _json_row(line: bytes, names: ColumnNames) -> Mapping[str, object]:
         raise LinkFileError(f"is not valid JSON: {error}") from None
     if not isinstance(row, tuple):
         raise LinkFileError("is not a JSON object")
-    return _named(row, names)
+    return _named(row, names, found)
 
 
-def _yaml_row(number: int, fields: Mapping[str, str] | str, names: ColumnNames) -> _Row:
+def _yaml_row(number: int, fields: Mapping[str, str] | str, names: ColumnNames, found: set[str]) -> _Row:
     def read() -> Mapping[str, object]:
         if isinstance(fields, str):
             raise LinkFileError(fields)
-        return _named(fields.items(), names)
+        return _named(fields.items(), names, found)
 
     text = b"" if isinstance(fields, str) else json_of_fields(fields)
     return _Row(number, LineSource(b"", rejected_yaml, text), read)
 
 
-def _named(row: Iterable[tuple[str, object]], names: ColumnNames) -> Mapping[str, object]:
-    """Return the values by column; a column must not appear twice."""
+def _named(row: Iterable[tuple[str, object]], names: ColumnNames, found: set[str]) -> Mapping[str, object]:
+    """Return the values by column, and add the columns to ``found``; a column must not appear twice."""
     values: dict[str, object] = {}
     for name, value in row:
         column = names.column(name)
@@ -469,6 +489,7 @@ def _named(row: Iterable[tuple[str, object]], names: ColumnNames) -> Mapping[str
             raise LinkFileError(f"contains {column} twice")
         if column:
             values[column] = value
+    found.update(values)
     return values
 
 

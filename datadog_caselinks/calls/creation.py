@@ -27,7 +27,7 @@ from attrs import define, frozen
 from datadog_caselinks.calls.lookup import Lookup
 from datadog_caselinks.calls.operations import Operations
 from datadog_caselinks.calls.recent_links import RecentLinks
-from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, asked_wait, with_retries
+from datadog_caselinks.calls.retry import Attempts, RetryBudget, RetryPolicy, requested_wait, with_retries
 from datadog_caselinks.http import wire
 from datadog_caselinks.http.fence import FencedRequester
 from datadog_caselinks.http.requester import Requester
@@ -179,9 +179,7 @@ class Creator:
             if recent := self._recent.find(key, called_at):
                 return _FoundResult(recent, created=False)
             # An earlier call of this run may have sent it too.
-            lookup_at = max(
-                ended_at + self._policy.wait_after_earlier_run, self._recent.lookup_at(key) or 0.0
-            )
+            lookup_at = max(ended_at + self._policy.longest_settle, self._recent.lookup_at(key) or 0.0)
             return await self._resume(
                 creation, f"an earlier run may have sent {new}", lookup_at, before_create
             )
@@ -216,7 +214,7 @@ class Creator:
             if creation.ambiguity is None or isinstance(error, AmbiguousResultError):
                 raise
             # A lookup would add to the load, or come sooner than the server said.
-            if error.during_outage or asked_wait(error) > self._policy.max_wait:
+            if error.during_outage or requested_wait(error) > self._policy.max_wait:
                 raise _ambiguous(creation, creation.ambiguity) from creation.ambiguity.error
             last = error
         if link := await self._resolve(creation):
@@ -237,7 +235,7 @@ class Creator:
                 return _FoundResult(existing, created=True)
             return CreateResult(existing, created=False)
         except asyncio.CancelledError:
-            self._recent.add_ambiguous(creation.new, _in_seconds(self._policy.wait_after_earlier_run))
+            self._recent.add_ambiguous(creation.new, _in_seconds(self._policy.longest_settle))
             raise
         except CaseLinksError as error:
             seconds = 0.0

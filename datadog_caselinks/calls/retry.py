@@ -20,6 +20,7 @@ from datadog_caselinks.http.outage import Outage, longest_wait, mark_as_outage
 from datadog_caselinks.isolation import log
 from datadog_caselinks.observation.events import report_retry
 from datadog_caselinks.values.errors import (
+    AmbiguousResultError,
     CaseLinksError,
     ConnectError,
     IncompleteListError,
@@ -125,14 +126,14 @@ class RetryPolicy:
         return RetryBudget(size, self.new_outage())
 
     @property
-    def wait_after_earlier_run(self) -> float:
-        """Seconds before the lookup of a link that a run may have sent just before it ended."""
+    def longest_settle(self) -> float:
+        """Seconds before the lookup of a link if nothing is known about the end of its create."""
         return self.settle * _STILL_AT_WORK
 
     def wait_before_lookup(self, error: CaseLinksError) -> float:
         """Return the seconds between an ambiguous attempt, which ended with ``error``, and its lookup."""
         factor = _STILL_AT_WORK if may_be_at_work(error) else 1.0
-        return max(self.settle * factor, asked_wait(error))
+        return max(self.settle * factor, requested_wait(error))
 
 
 class RetryBudget:
@@ -205,7 +206,7 @@ class Attempts:
         if error.during_outage:
             return None  # Requester.send raised the last failure again, instead of sending
         policy = self._policy
-        asked = asked_wait(error)
+        asked = requested_wait(error)
         if isinstance(error, RateLimitError):
             self._rate_limited += 1
             is_final = asked > policy.max_wait or self._rate_limited > policy.max_rate_limited
@@ -256,9 +257,13 @@ def is_retryable(error: CaseLinksError) -> bool:
     return isinstance(error, ResponseError) and error.may_have_been_applied
 
 
-def asked_wait(error: CaseLinksError) -> float:
-    """Return the seconds that the server asks to wait: at most an hour, and 0 if it asks for no wait."""
-    return min(error.retry_after or 0.0, LONGEST_WAIT) if isinstance(error, ResponseError) else 0.0
+def requested_wait(error: Exception) -> float:
+    """Return the seconds that the server asks to wait: at most an hour, and 0 if it asks for no wait.
+
+    If ``error`` is an ambiguous result, its reason counts.
+    """
+    reason = error.reason if isinstance(error, AmbiguousResultError) else error
+    return min(reason.retry_after or 0.0, LONGEST_WAIT) if isinstance(reason, ResponseError) else 0.0
 
 
 def _report_retry(details: Any) -> None:

@@ -24,6 +24,7 @@ from datadog_caselinks.bulk.rejects import Rejects
 from datadog_caselinks.calls.retry import BULK_PATIENCE, RetryPolicy
 from datadog_caselinks.cli.dry_run import DryRun
 from datadog_caselinks.cli.files import FileOptions, open_input, require_not_output, with_file_options
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.outcome_lines import OutcomeLines
 from datadog_caselinks.cli.records import Records, is_for_people, records
@@ -36,7 +37,7 @@ from datadog_caselinks.values.messages import counted, quoted
 from datadog_caselinks.values.rate import Rate
 
 
-@click.command(epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")
+@click.command(cls=Command, epilog="Example: caselinks bulk --sandbox examples/postmortem.csv")
 @click.argument("file")
 @with_file_options
 @click.option(

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from datadog_caselinks.calls.retry import RetryPolicy
 from datadog_caselinks.cli.again import longer_wait
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.proxies import ProxyChoice, proxy_for
 from datadog_caselinks.cli.records import is_for_people, records
 from datadog_caselinks.cli.run import (
@@ -78,7 +79,7 @@ class Finding:
     message: str
 
 
-@click.command(epilog="Example: caselinks doctor --site datadoghq.eu")
+@click.command(cls=Command, epilog="Example: caselinks doctor --site datadoghq.eu")
 @with_settings()
 @click.pass_context
 def doctor(context: click.Context, settings: Settings) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import click
 
 from datadog_caselinks.calls.resolver import look_up_details
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.link import show_links
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -16,10 +17,10 @@ from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.values.errors import NotFoundError
 from datadog_caselinks.values.messages import counted, quoted
 from datadog_caselinks.values.models import Case, ends_of, is_case_key
-from datadog_caselinks.values.references import address_of, name_of, status_of
+from datadog_caselinks.values.references import name_of, status_of, url_of
 
 
-@click.command(epilog="Example: caselinks find --sandbox 'config -status:closed'")
+@click.command(cls=Command, epilog="Example: caselinks find --sandbox 'config -status:closed'")
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
 @click.option(
     "--limit",
@@ -87,7 +88,7 @@ def _show_cases(screen: Screen, output: str, found: list[Case]) -> None:
             )
 
 
-@click.command(epilog="Example: caselinks show --sandbox SHOP-1")
+@click.command(cls=Command, epilog="Example: caselinks show --sandbox SHOP-1")
 @click.argument("entity")
 @with_settings()
 def show(entity: str, settings: Settings) -> None:
@@ -107,7 +108,7 @@ def show(entity: str, settings: Settings) -> None:
             details = await resolver.all_details(ends_of(links))
         if known:
             details[found] = known
-        address = address_of(known, client.site) if known else None
+        url = url_of(known, client.site) if known else None
         is_drawn = is_for_people(settings.output)
         fields = {
             "type": str(found.type),
@@ -116,11 +117,11 @@ def show(entity: str, settings: Settings) -> None:
             "status": (status_of(known) if is_drawn else known.status) if known else "",
             "priority": known.priority if isinstance(known, Case) else "",
             "id": found.id,
-            "address": address or "",
+            "url": url or "",
         }
         if settings.output != "table":
             links_as_json = [link_record(link, details) for link in links]
-            record = entity_record(found, details) | {"address": address, "links": links_as_json}
+            record = entity_record(found, details) | {"url": url, "links": links_as_json}
             with records(screen, "jsonl") as writer:  # one entity is one JSON object, not a list
                 writer.add(record, [])
             return

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -159,7 +160,8 @@ def submit(file: str, file_options: FileOptions, database: str, site: str | None
         if submission.repeated:
             repeated = counted(submission.repeated, "line that repeats", "lines that repeat")
             screen.note(f"Skipped {repeated} another line.")
-        screen.note(f"{counted(submission.links, 'link')} submitted as run {submission.run}.")
+        links = counted(submission.links, "link")
+        screen.note(f"{links} submitted as run {submission.run}, for workers on {link_site.api_url}")
         if not submission.links:
             screen.note(EMPTY)
         screen.data(str(submission.run))  # last, since it may fail
@@ -211,6 +213,8 @@ def worker(
     Start any number of workers on any machine. They share the server's rate limit, take over the work of dead
     workers, and survive restarts of the database.
 
+    A worker creates the links of its own site only.
+
     With --until-done, the exit status is 1 if a link of an unfinished run failed or is ambiguous, even if
     another worker processed it. Runs that were done before this worker started do not count.
     """
@@ -226,28 +230,35 @@ def worker(
         from datadog_caselinks.fleet import add_link_tasks, list_runs, work, work_until_done
 
         async with open_client(settings) as client, _connected(database) as app:
-            runs = await list_runs(app) if until_done else []
-            done_before = {each.run for each in runs if not each.pending}
             add_link_tasks(app, client, on_outcome=report.add)
-            screen.note(f"Creating links on {client.site.api_url} as they are submitted.")
+            runs = await list_runs(app)
+            done_before = {each.run for each in runs if not each.pending}
+            site = client.site.api_url
+            screen.note(f"Creating links on {site} as they are submitted.")
+            for each in runs:
+                if each.pending and each.site != site:
+                    screen.note(f"Run {each.run} waits for a worker with --site {each.site}")
             screen.start(None)
             await (work_until_done(app) if until_done else work(app))
-            return sum(each.not_created for each in await list_runs(app) if each.run not in done_before)
+            runs = [each for each in await list_runs(app) if each.site == site]
+            return _failures(each for each in runs if each.run not in done_before)
 
     try:
         with logging_to(screen, settings):
-            failed = _run(create(), note_interruption)
+            failures = _run(create(), note_interruption)
     except RunInterruptedError:
         note_interruption()
         raise
     finally:
         screen.close()
     screen.note(report.summary)
-    if failed:
-        failures = counted(failed, "link of these runs is", "links of these runs are")
+    if failures:
+        links_are = counted(failures, "link of these runs is", "links of these runs are")
         is_option = context.get_parameter_source("database") is ParameterSource.COMMANDLINE
         same = " (with the same --database)" if is_option else ""  # the URL may contain a password
-        screen.problem(f"{failures} failed or ambiguous. To list them: caselinks fleet status --failed{same}")
+        screen.problem(
+            f"{links_are} failed or ambiguous. To list them: caselinks fleet status --failed{same}"
+        )
         context.exit(1)
 
 
@@ -256,22 +267,29 @@ class _WorkerReport:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._done = self._failed = 0
+        self._done = 0
+        self._failures: Counter[LinkStatus] = Counter()
 
     def add(self, run: int, number: int, outcome: Outcome) -> None:
         """Count ``outcome``, and show it if it is a failure."""
         self._done += 1
         if isinstance(outcome, Failed):
-            self._failed += 1
+            self._failures[outcome.status] += 1
             self._screen.problem(f"run {run}, line {number}: {label(outcome.status)}: {outcome.error}")
-        self._screen.advance(done=self._done, failed=self._failed)
+        self._screen.advance(done=self._done, failed=self._failures.total())
 
     @property
     def summary(self) -> str:
         """The totals on one line."""
-        return (
-            f"{counted(self._done - self._failed, 'link')} created or already linked, {self._failed} failed."
-        )
+        failed, ambiguous = self._failures[LinkStatus.FAILED], self._failures[LinkStatus.AMBIGUOUS]
+        links = counted(self._done - failed - ambiguous, "link")
+        counts = f"{failed} failed, {ambiguous} ambiguous" if ambiguous else f"{failed} failed"
+        return f"{links} created or already linked, {counts}."
+
+
+def _failures(runs: Iterable[Run]) -> int:
+    """Return the number of links of ``runs`` that failed or are ambiguous."""
+    return sum(each.failed + each.ambiguous for each in runs)
 
 
 @fleet.command(epilog="Example: caselinks fleet status --failed --output jsonl")
@@ -322,18 +340,18 @@ def status(
     def _report(runs: list[Run]) -> int:
         for text in _held_up(runs):
             screen.problem(text)
-        not_created = sum(each.not_created for each in runs)
+        failures = _failures(runs)
         if not runs:
             screen.note("There are no runs. To submit the links in a file: caselinks fleet submit FILE")
-        elif failed and not not_created:
+        elif failed and not failures:
             screen.note("No link is failed or ambiguous.")
-        return not_created
+        return failures
 
     try:
-        not_created = _run(show())
+        failures = _run(show())
     finally:
         screen.close()
-    context.exit(1 if not_created else 0)
+    context.exit(1 if failures else 0)
 
 
 async def _list_runs(app: Any, number: int | None) -> list[Run]:
@@ -356,7 +374,7 @@ async def _follow(screen: Screen, fetch: Callable[[], Awaitable[list[Run]]]) -> 
     screen.start(sum(each.links for each in runs), done=sum(each.done for each in runs))
     reported = set[str]()
     while any(each.pending for each in runs):
-        screen.advance(done=sum(each.done for each in runs), failed=sum(each.not_created for each in runs))
+        screen.advance(done=sum(each.done for each in runs), failed=_failures(runs))
         for text in set(_held_up(runs)) - reported:
             reported.add(text)
             screen.problem(text)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from datadog_caselinks.cli.files import require_writable, write_file
 from datadog_caselinks.cli.find import search_cases
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.records import entity_record, is_for_people, link_record
 from datadog_caselinks.cli.run import Settings, default_sigint, logging_to, open_client, run, with_settings
 from datadog_caselinks.cli.screen import Screen
@@ -52,7 +53,7 @@ _MIN_TITLE: Final = 12
 """The minimum width of a title, in characters."""
 
 
-@click.command(epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
+@click.command(cls=Command, epilog="Example: caselinks graph --sandbox SHOP-2 --depth 3 -o outage.html")
 @click.argument("entities", metavar="[ENTITY]...", nargs=-1)
 @click.option("--find", "query", metavar="QUERY", help="Draw the links around all cases that match QUERY.")
 @click.option(

@@ -1,4 +1,4 @@
-"""A group of subcommands with ``help``, and with suggestions for unknown subcommands and options."""
+"""Subcommands, and groups of them with ``help``. Errors about the command line suggest what was meant."""
 
 from __future__ import annotations
 
@@ -49,8 +49,38 @@ _MAX_NAME: Final = 40
 """The maximum length in characters of an unknown name that is compared with the known ones."""
 
 
+class Command(click.Command):
+    """A subcommand. The error for an argument too many suggests what was probably meant."""
+
+    allow_extra_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            ctx.fail(f"Unexpected argument {' '.join(map(quoted, extra))}.{self._suggestion(ctx, extra)}")
+        return extra
+
+    def _suggestion(self, ctx: click.Context, extra: list[str]) -> str:
+        parameters = self.get_params(ctx)
+        arguments = [each.name for each in parameters if isinstance(each, click.Argument)]
+        words = [*(str(ctx.params[name]) for name in arguments if name), *extra]
+        options = {option for each in parameters for option in each.opts}
+        for word in words:
+            if f"--{word}" in options:
+                return f" Did you mean --{word} instead of {word}?"
+        root = ctx.find_root().command
+        if isinstance(root, click.Group) and words[0] in root.list_commands(ctx):
+            return f" Did you mean caselinks {words[0]}?"
+        if "relationship" in arguments:
+            return " Write a relationship as one word, such as parent-of."
+        return ""
+
+
 class Group(click.Group):
     """A group of subcommands. ``help COMMAND`` is the same as ``COMMAND --help``."""
+
+    command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. A first argument ``help`` asks for the help of what follows."""

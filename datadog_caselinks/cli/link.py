@@ -13,6 +13,7 @@ from datadog_caselinks.bulk.create_links import would_fail_all
 from datadog_caselinks.calls.concurrency import for_each
 from datadog_caselinks.cli.again import to_continue, to_show_ids
 from datadog_caselinks.cli.files import open_input
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.records import Records, error_record, is_for_people, link_record, records
 from datadog_caselinks.cli.run import Settings, logging_to, open_client, run, with_settings
@@ -35,7 +36,7 @@ _ENSURE: Final = "ensure"
 _ONLY_MISSING: Final = "it creates only a missing link"
 
 
-@click.command(epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
+@click.command(cls=Command, epilog="Example: caselinks create --sandbox SHOP-27 blocks SHOP-32")
 @click.argument("parent")
 @click.argument("relationship")
 @click.argument("child")
@@ -61,7 +62,7 @@ def create(parent: str, relationship: str, child: str, settings: Settings) -> No
     _create(settings, parent, relationship, child, ensure=False)
 
 
-@click.command(epilog="Example: caselinks ensure --sandbox SHOP-6 causes SHOP-5")
+@click.command(cls=Command, epilog="Example: caselinks ensure --sandbox SHOP-6 causes SHOP-5")
 @click.argument("parent")
 @click.argument("relationship")
 @click.argument("child")
@@ -103,7 +104,7 @@ def _create(settings: Settings, parent: str, relationship: str, child: str, *, e
             raise click.exceptions.Exit(1) from None
 
 
-@click.command("list", epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes")
+@click.command("list", cls=Command, epilog="Example: caselinks list --sandbox SHOP-2 --relationship causes")
 @click.argument("entity")
 @click.option(
     "--relationship",
@@ -139,7 +140,7 @@ def list_(entity: str, relationship: str | None, ids: bool, settings: Settings) 
         run(show())
 
 
-@click.command(epilog="Example: caselinks delete --sandbox SHOP-6 causes SHOP-5")
+@click.command(cls=Command, epilog="Example: caselinks delete --sandbox SHOP-6 causes SHOP-5")
 @click.argument("links", metavar="[LINK]... | PARENT RELATIONSHIP CHILD", nargs=-1)
 @with_settings()
 @click.pass_context

@@ -13,11 +13,13 @@ from typing import Final
 
 import click
 
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.run import (
     Settings,
     end_within,
     max_wait_option,
     open_client,
+    parse_rate,
     rate_option,
     run,
     sandbox_option,
@@ -26,7 +28,7 @@ from datadog_caselinks.cli.run import (
 )
 from datadog_caselinks.cli.screen import Screen
 from datadog_caselinks.values.errors import ConfigurationError, ParameterError
-from datadog_caselinks.values.rate import Rate
+from datadog_caselinks.values.rate import DEFAULT_WRITE_RATE, Rate
 
 _TOKEN: Final = "CASELINKS_MCP_TOKEN"
 _MIN_TOKEN: Final = 16
@@ -36,20 +38,16 @@ _END: Final = 1.5
 """Seconds that the server has to end after a signal: standard input cannot be cancelled."""
 
 
-def _parsed_rate(context: click.Context, parameter: click.Parameter, given: str) -> Rate:
-    return Rate.parse(given)
-
-
-@click.command(epilog="Example: caselinks mcp --sandbox --allow-write")
+@click.command(cls=Command, epilog="Example: caselinks mcp --sandbox --allow-write")
 @click.option("--allow-write", is_flag=True, help="Offer tools that create links. Default: read only.")
 @click.option("--allow-delete", is_flag=True, help="With --allow-write: also offer to delete links.")
 @click.option(
     "--write-rate",
     metavar="WRITES/PERIOD",
-    default="100/1m",
+    default=str(DEFAULT_WRITE_RATE),
     show_default=True,
-    callback=_parsed_rate,
-    help="Maximum number of links that agents may create and delete, such as 100/1m.",
+    callback=parse_rate,
+    help="Maximum number of links that agents may create and delete per period, such as 20/1h.",
 )
 @click.option(
     "--port",
@@ -103,8 +101,8 @@ def mcp(
                 await serve_stdio(server)
             else:
                 with socket.create_server((HOST, port or 0)) as listener:
-                    address = f"http://{HOST}:{listener.getsockname()[1]}{PATH}"
-                    screen.note(f"Serving {client.site.api_url} on {address}")
+                    url = f"http://{HOST}:{listener.getsockname()[1]}{PATH}"
+                    screen.note(f"Serving {client.site.api_url} on {url}")
                     if is_new:
                         screen.note(f"Authorization: Bearer {token}")
                     await serve_http(server, listener, token)

@@ -17,6 +17,7 @@ from datadog_caselinks.bulk.link_files import LinkLine, MalformedLine, read_link
 from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
 from datadog_caselinks.cli.files import FileOptions, open_input, with_file_options
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.records import (
     Records,
     error_record,
@@ -52,7 +53,7 @@ _NOT_DELETED: Final = "not_deleted"
 _FAILURES: Final = (LinkStatus.FAILED, LinkStatus.AMBIGUOUS, _NOT_DELETED)
 
 
-@click.command(epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
+@click.command(cls=Command, epilog="Example: caselinks plan --sandbox --prune examples/links.yaml")
 @click.argument("file")
 @with_file_options
 @click.option("--strict", is_flag=True, help="Plan nothing if a line is malformed or a case does not exist.")

@@ -26,7 +26,7 @@ from datadog_caselinks.cli.records import (
     with_keys,
 )
 from datadog_caselinks.cli.screen import Screen
-from datadog_caselinks.values.errors import AmbiguousResultError
+from datadog_caselinks.values.errors import AmbiguousResultError, LinkFileError
 from datadog_caselinks.values.messages import counted
 from datadog_caselinks.values.models import LinkStatus, WantedLink
 from datadog_caselinks.values.references import relationship_in_words
@@ -100,6 +100,10 @@ class Report:
                 self._outcomes.expect(line.new, line.number)
                 index += 1
                 yield line.new
+        except LinkFileError as error:
+            if not index:
+                raise
+            self.stop(error, str(error))
         except OSError as error:
             self.stop(error, f"cannot read the rest of the file: {error}")
 

@@ -25,7 +25,7 @@ from datadog_caselinks.cli.screen import Screen, ScreenHandler
 from datadog_caselinks.cli.streams import OutputError
 from datadog_caselinks.client import CaseLinksClient, ClientOptions
 from datadog_caselinks.values.errors import CaseLinksError, RateLimitError
-from datadog_caselinks.values.rate import Rate
+from datadog_caselinks.values.rate import Rate, parsed_rate
 from datadog_caselinks.values.sites import Site, site_from_env
 
 T = TypeVar("T")
@@ -76,14 +76,15 @@ _VERBOSE: Final = "Show each retry and each wait for the rate limit."
 verbose_option: Final[Callable[[Any], Any]] = click.option("--verbose", "-v", is_flag=True, help=_VERBOSE)
 
 
-def _parsed_rate(context: click.Context, parameter: click.Parameter, given: str | None) -> Rate | None:
-    return Rate.parse(given) if given else None
+def parse_rate(context: click.Context, parameter: click.Parameter, given: str | None) -> Rate | None:
+    """Return the rate that an option gives, or ``None`` if it is not given."""
+    return parsed_rate(given)
 
 
 rate_option: Final[Callable[[Any], Any]] = click.option(
     "--rate",
     metavar="REQUESTS/PERIOD",
-    callback=_parsed_rate,
+    callback=parse_rate,
     help="Maximum number of requests per period, such as 50/1s. Default: what the rate limit allows.",
 )
 max_wait_option: Final[Callable[[Any], Any]] = click.option(

@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 import click
 
 from datadog_caselinks.cli import sandbox_graph
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.interruption import RunInterruptedError
 from datadog_caselinks.cli.run import ending_signals, on_signals, run
 from datadog_caselinks.cli.streams import OutputError
@@ -31,9 +32,10 @@ _A_CASE: Final = "4417921d-0866-4a38-822c-6f2a0f65f77d"
 
 
 @click.command(
+    cls=Command,
     epilog="\b\nExamples:\n"
     "  caselinks sandbox --rate-limit 200/2s --fault lost-response:5%\n"
-    "  caselinks sandbox -- python my_service.py"
+    "  caselinks sandbox -- python my_service.py",
 )
 @click.option(
     "--port",

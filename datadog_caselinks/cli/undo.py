@@ -13,6 +13,7 @@ from datadog_caselinks.bulk.delete_links import Deleted, NotDeleted
 from datadog_caselinks.bulk.undo import Undo
 from datadog_caselinks.cli.again import longer_wait, to_continue
 from datadog_caselinks.cli.confirmation import confirmed, require_terminal
+from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.records import Known, Records, error_record, label, link_record, records
 from datadog_caselinks.cli.run import (
     Settings,
@@ -40,7 +41,7 @@ _GONE: Final = "already_gone"
 _NOT_DELETED: Final = "not_deleted"
 
 
-@click.command(epilog="Example: caselinks undo run.journal")
+@click.command(cls=Command, epilog="Example: caselinks undo run.journal")
 @click.argument("file", metavar="RUN")
 @click.option("--dry-run", is_flag=True, help="Show the links to delete, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")

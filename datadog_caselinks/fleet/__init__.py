@@ -9,7 +9,6 @@ from datadog_caselinks.values.messages import needs_extra
 try:
     from datadog_caselinks.fleet.database import connected, create_tables
     from datadog_caselinks.fleet.runs import (
-        QUEUE,
         FleetLink,
         FleetStatus,
         Run,
@@ -28,7 +27,6 @@ except ModuleNotFoundError as _error:
     raise ConfigurationError(needs_extra("datadog_caselinks.fleet", "distributed")) from None
 
 __all__ = [
-    "QUEUE",
     "FleetLink",
     "FleetStatus",
     "Run",

@@ -16,7 +16,6 @@ from datadog_caselinks.isolation import isolated
 from datadog_caselinks.values.errors import (
     AmbiguousResultError,
     CaseLinksError,
-    ConfigurationError,
     PermissionDeniedError,
 )
 from datadog_caselinks.values.models import WantedLink
@@ -46,15 +45,8 @@ class ChunkCreation:
 
         Raises:
             CaseLinksError: The first of these errors.
-            ConfigurationError: The links belong to another site than that of the client.
         """
-        site = self._client.site.api_url
         while not stop.is_set() and (pending := await lease.pending()):
-            if (wanted := await lease.site()) != site:
-                raise ConfigurationError(
-                    f"the links belong to {wanted}, but this worker uses {site}: use the site of the links, "
-                    "and a separate database for each site"
-                )
             cause = await self._create(pending, lease, stop)
             await lease.write()
             if cause:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.schema import SchemaManager
+from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
@@ -22,6 +24,12 @@ TIMEOUT: Final = 10.0
 
 ENCODING: Final = "utf8"
 """The encoding of our connections. It overrides ``PGCLIENTENCODING``: texts may have any character."""
+
+_COMMIT_WITHIN: Final = 10.0
+"""Seconds within which a commit should end whose connection was lost, and the database be back."""
+
+_PAUSE: Final = 0.1
+"""Seconds between two checks of such a commit."""
 
 _RESERVED: Final = set("@:/?#")
 """Characters to percent-encode in the password of a URL; libpq would read the rest as the host."""
@@ -138,6 +146,56 @@ def pool_of(app: App) -> AsyncConnectionPool[Any]:
     if not isinstance(app.connector, PsycopgConnector):
         raise ParameterError("a fleet needs an app with procrastinate's PsycopgConnector")
     return app.connector.pool
+
+
+@contextlib.asynccontextmanager
+async def transaction(app: App) -> AsyncIterator[AsyncConnection[Any]]:
+    """Open a connection in a transaction, which is committed at the end.
+
+    If the connection is lost during the commit, this finds out whether the transaction was committed.
+
+    Raises:
+        FleetError: It may have been committed, and the database did not come back in time.
+    """
+    number: str | None = None
+    try:
+        async with pool_of(app).connection() as connection, connection.transaction():
+            yield connection
+            number = await _value(connection, "SELECT pg_current_xact_id()::text")
+    except psycopg.Error as error:
+        if not number:
+            raise
+        try:
+            is_committed = await _is_committed(app, number)
+        except TimeoutError:
+            raise FleetError(
+                f"the connection to the database was lost ({one_line(str(error))}), and the links may have "
+                "been submitted. Before you submit them again, see whether their run exists: "
+                "caselinks fleet status"
+            ) from error
+        if not is_committed:
+            raise
+
+
+async def _is_committed(app: App, number: str) -> bool:
+    """Return whether the transaction with this number was committed, once it has ended.
+
+    Raises:
+        TimeoutError: This cannot be found out within ``_COMMIT_WITHIN`` seconds.
+    """
+    async with asyncio.timeout(_COMMIT_WITHIN):
+        while True:
+            with contextlib.suppress(psycopg.Error):  # the database may be restarting
+                async with pool_of(app).connection() as connection:
+                    status = await _value(connection, "SELECT pg_xact_status(%s::xid8)", number)
+                    if status in ("committed", "aborted"):
+                        return status == "committed"
+            await asyncio.sleep(_PAUSE)
+
+
+async def _value(connection: AsyncConnection[Any], query: LiteralString, *parameters: str) -> str | None:
+    cursor = await connection.cursor(row_factory=tuple_row).execute(query, parameters)
+    return next((value for (value,) in await cursor.fetchall()), None)
 
 
 async def create_tables(app: App) -> None:

@@ -61,7 +61,6 @@ SELECT run, %s FROM caselinks_runs WHERE run = %s
 ON CONFLICT (run, chunk) DO UPDATE SET chunk = EXCLUDED.chunk"""
 _IS_LEFT: Final = "SELECT true FROM caselinks_leases WHERE run = %s AND chunk = %s"
 _RELEASE: Final = "DELETE FROM caselinks_leases WHERE run = %s AND chunk = %s"
-_SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
 _PENDING: Final = """
 SELECT number, parent, relationship, child FROM caselinks_links
 WHERE run = %s AND chunk = %s AND state = 'pending' ORDER BY number"""
@@ -154,10 +153,6 @@ class Lease:
     def _is_certain(self) -> bool:
         clocks = zip(_clocks(), self._confirmed_at, strict=True)
         return all(0 <= now - then < _SEND_WITHIN for now, then in clocks)
-
-    async def site(self) -> str:
-        """Return the API URL of the site that the links belong to."""
-        return str((await self._rows(_SITE, self.run))[0][0])
 
     async def pending(self) -> list[tuple[int, WantedLink]]:
         """Return the links that have no outcome yet, with their numbers.

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -16,14 +18,13 @@ from psycopg.rows import class_row, tuple_row
 
 from datadog_caselinks.bulk.link_files import LinkLine
 from datadog_caselinks.calls.concurrency import closing_source, enumerate_async
-from datadog_caselinks.fleet.database import pool_of, stored, translate_errors
+from datadog_caselinks.fleet.database import pool_of, stored, transaction, translate_errors
 from datadog_caselinks.values.errors import InvalidLinkError
 from datadog_caselinks.values.messages import quoted
 from datadog_caselinks.values.models import LinkStatus, WantedLink, named
 from datadog_caselinks.values.parameters import require, require_items, require_whole_number
 from datadog_caselinks.values.sites import Site
 
-QUEUE: Final = "caselinks"
 TASKS: Final = "caselinks"
 """The namespace of the tasks. It is the same in every app, so an app that only submits does not need them."""
 
@@ -64,7 +65,11 @@ FROM caselinks_runs LEFT JOIN caselinks_links USING (run)
 WHERE run = %(run)s OR %(run)s::bigint IS NULL
 GROUP BY run ORDER BY run"""
 
-_HAS_PENDING: Final = "SELECT EXISTS (SELECT FROM caselinks_links WHERE state = 'pending')"
+_SITE: Final = "SELECT site FROM caselinks_runs WHERE run = %s"
+
+_PENDING_SITES: Final = """
+SELECT DISTINCT site FROM caselinks_runs
+WHERE EXISTS (SELECT FROM caselinks_links WHERE run = caselinks_runs.run AND state = 'pending')"""
 
 _FAILED: Final = """
 SELECT run, number, parent, relationship, child, state AS status, error, at FROM caselinks_links
@@ -75,7 +80,13 @@ WITH again AS (
     UPDATE caselinks_links SET state = 'pending', error = NULL, at = NULL
     WHERE state IN ('failed', 'ambiguous') AND (run = %(run)s OR %(run)s::bigint IS NULL)
     RETURNING run, chunk
-) SELECT run, chunk, count(*) FROM again GROUP BY run, chunk ORDER BY run, chunk"""
+) SELECT site, run, chunk, count(*) FROM again JOIN caselinks_runs USING (run)
+GROUP BY site, run, chunk ORDER BY site, run, chunk"""
+
+
+def queue_of(site: str) -> str:
+    """Return the name of the queue with the jobs of the site with this API URL."""
+    return f"caselinks {site}"
 
 
 class FleetStatus(StrEnum):
@@ -128,11 +139,6 @@ class Run:
         return self.links - self.pending
 
     @property
-    def not_created(self) -> int:
-        """The number of links that failed or are ambiguous."""
-        return self.failed + self.ambiguous
-
-    @property
     def seconds_left(self) -> float | None:
         """The estimated seconds until the run is done; ``None`` if nothing was done in the last minute."""
         return self.pending / self.rate if self.rate else None
@@ -161,6 +167,9 @@ async def submit(
     chunk: int = CHUNK,
 ) -> Submission:
     """Submit ``wanted`` to the workers of the database of ``app``. If this raises, nothing is submitted.
+
+    If the connection is lost during the commit, this waits up to ten seconds for the database, and finds out
+    whether the links were submitted. If it cannot, the error says that they may have been.
 
     Uses bounded memory for any number of links. A link that is repeated in the same form is submitted once;
     two forms of one link, such as by key and by UUID, may be created twice. If ``wanted`` is a generator, it
@@ -192,15 +201,14 @@ async def submit_lines(
         async with (
             closing_source(lines),
             contextlib.aclosing(_noting_errors(lines, of_others)) as noted,
-            pool_of(app).connection() as connection,
-            connection.transaction(),
+            transaction(app) as connection,
         ):
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(
                 "INSERT INTO caselinks_runs (source, site) VALUES (%s, %s) RETURNING run",
                 [stored(source), site.api_url],  # may be the name of a file, which need not be text
             )
-            (run,) = await cursor.fetchone()
+            ((run,),) = await cursor.fetchall()
             count = 0
             async with cursor.copy(_COPY) as copy:
                 async for line in noted:
@@ -210,7 +218,8 @@ async def submit_lines(
                     count += 1
             await cursor.execute(_DROP_REPEATED, [run])
             repeated = cursor.rowcount
-            await _defer(app, connection, [(run, number) for number in range(-(-count // chunk))])
+            chunks = range(-(-count // chunk))
+            await _defer(app, connection, site.api_url, [(run, number) for number in chunks])
     return Submission(run, count - repeated, repeated)
 
 
@@ -253,12 +262,28 @@ async def list_runs(app: App, run: int | None = None) -> list[Run]:
             return runs
 
 
-async def has_pending(app: App) -> bool:
-    """Return whether any link is pending. Raises :class:`FleetError` if the database cannot be used."""
+async def has_pending(app: App, queue: str) -> bool:
+    """Return whether any link is pending whose jobs are in ``queue``.
+
+    Raises:
+        FleetError: The database cannot be used.
+    """
     with translate_errors():
         async with pool_of(app).connection() as connection:
-            cursor = await connection.cursor(row_factory=tuple_row).execute(_HAS_PENDING)
-            return bool((await cursor.fetchone())[0])
+            cursor = await connection.cursor(row_factory=tuple_row).execute(_PENDING_SITES)
+            return queue in [queue_of(site) for (site,) in await cursor.fetchall()]
+
+
+async def site_of(app: App, run: int) -> str | None:
+    """Return the API URL of the site of ``run``, or ``None`` if the run was deleted.
+
+    Raises:
+        FleetError: The database cannot be used.
+    """
+    with translate_errors():
+        async with pool_of(app).connection() as connection:
+            cursor = await connection.cursor(row_factory=tuple_row).execute(_SITE, [run])
+            return next((str(site) for (site,) in await cursor.fetchall()), None)
 
 
 async def failed_links(app: App, run: int | None = None) -> AsyncGenerator[FleetLink, None]:
@@ -285,11 +310,12 @@ async def retry_failed(app: App, run: int | None = None) -> int:
     """
     _require_run(run)
     with translate_errors():
-        async with pool_of(app).connection() as connection, connection.transaction():
+        async with transaction(app) as connection:
             cursor = connection.cursor(row_factory=tuple_row)
             await cursor.execute(_RETRY, {"run": run})
             chunks = await cursor.fetchall()
-            await _defer(app, connection, [(run, chunk) for run, chunk, _ in chunks])
+            for site, of_site in groupby(chunks, key=itemgetter(0)):
+                await _defer(app, connection, site, [(run, chunk) for _, run, chunk, _ in of_site])
     return sum(count for *_, count in chunks)
 
 
@@ -298,9 +324,13 @@ def _require_run(run: int | None) -> None:
         require_whole_number("run", run, at_least=1)
 
 
-async def _defer(app: App, connection: AsyncConnection[Any], chunks: Iterable[tuple[int, int]]) -> None:
-    """Defer a job for each chunk, within the transaction of ``connection``."""
+async def _defer(
+    app: App, connection: AsyncConnection[Any], site: str, chunks: Iterable[tuple[int, int]]
+) -> None:
+    """Defer a job for each chunk of links of ``site``, within the transaction of ``connection``."""
     jobs: list[JSONDict] = [{"run": run, "chunk": chunk} for run, chunk in chunks]
     # The task is _Worker.create_links of tasks.py, which this process need not have.
-    task = app.configure_task(f"{TASKS}:{CREATE}", allow_unknown=True, queue=QUEUE, connection=connection)
+    task = app.configure_task(
+        f"{TASKS}:{CREATE}", allow_unknown=True, queue=queue_of(site), connection=connection
+    )
     await task.batch_defer_async(*jobs)

@@ -12,14 +12,13 @@ from procrastinate.exceptions import ConnectorException, JobAborted
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
-from datadog_caselinks.calls.retry import asked_wait
+from datadog_caselinks.calls.retry import requested_wait
 from datadog_caselinks.client import CaseLinksClient
 from datadog_caselinks.fleet.cancellation import cancel
 from datadog_caselinks.fleet.creation import ChunkCreation, OnOutcome
 from datadog_caselinks.fleet.lease import ChunkTakenError, Lease
-from datadog_caselinks.fleet.runs import CREATE, QUEUE, TASKS
+from datadog_caselinks.fleet.runs import CREATE, TASKS, queue_of, site_of
 from datadog_caselinks.isolation import log
-from datadog_caselinks.values.errors import AmbiguousResultError, CaseLinksError
 from datadog_caselinks.values.parameters import require, require_function
 
 _logger = logging.getLogger(__name__)
@@ -44,8 +43,9 @@ _LONGEST_HOLD: Final = 300.0
 def add_link_tasks(app: App, client: CaseLinksClient, *, on_outcome: OnOutcome = lambda *_: None) -> None:
     """Add the tasks that create links to ``app``. ``client`` must stay open while its workers run.
 
-    The tasks have the namespace ``caselinks`` and the queue ``caselinks``. One of them runs every five
-    seconds and puts the jobs of dead workers back into the queue.
+    The tasks have the namespace ``caselinks``. Each site has a queue, such as
+    ``caselinks https://api.datadoghq.eu``. One of the tasks runs every five seconds and puts the jobs of dead
+    workers back into the queue.
 
     Args:
         on_outcome: Called for each link with the number of its run, its number in the run, and its outcome.
@@ -54,23 +54,29 @@ def add_link_tasks(app: App, client: CaseLinksClient, *, on_outcome: OnOutcome =
     require("client", client, CaseLinksClient, "a CaseLinksClient")
     require_function("on_outcome", on_outcome)
     blueprint = Blueprint()
-    worker = _Worker(ChunkCreation(client, on_outcome))
-    blueprint.task(name=CREATE, queue=QUEUE, pass_context=True, retry=_AlwaysRetry())(worker.create_links)
+    site = client.site.api_url
+    queue = queue_of(site)
+    worker = _Worker(ChunkCreation(client, on_outcome), site)
+    blueprint.task(name=CREATE, queue=queue, pass_context=True, retry=_AlwaysRetry())(worker.create_links)
     requeue = blueprint.task(
-        name="take_up", queue=QUEUE, pass_context=True, priority=1, queueing_lock="caselinks take_up"
+        name="requeue", queue=queue, pass_context=True, priority=1, queueing_lock=f"{queue} requeue"
     )(_requeue)
-    blueprint.periodic(cron=_REQUEUE_CRON)(requeue)
+    blueprint.periodic(cron=_REQUEUE_CRON, periodic_id=queue)(requeue)
     app.add_tasks_from(blueprint, namespace=TASKS)
 
 
 async def _requeue(context: JobContext, timestamp: int) -> None:
     """Put jobs back into the queue: those of dead workers, and of workers that lack these tasks."""
-    jobs = context.app.job_manager
-    stalled = await jobs.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=STALLED)
-    unknown = await jobs.list_jobs_async(queue=QUEUE, status=Status.FAILED.value)
+    jobs, queue = context.app.job_manager, context.job.queue
+    stalled = await jobs.get_stalled_jobs(queue=queue, seconds_since_heartbeat=STALLED)
+    unknown = await jobs.list_jobs_async(queue=queue, status=Status.FAILED.value)
     for job in (*stalled, *unknown):
         with contextlib.suppress(ConnectorException):  # another worker has requeued it, or is about to
             await jobs.retry_job(job)
+
+
+class _OtherSiteError(Exception):
+    """A worker without ``queues`` got a job of another site, which that site's workers will take."""
 
 
 class _AlwaysRetry(BaseRetryStrategy):
@@ -80,17 +86,12 @@ class _AlwaysRetry(BaseRetryStrategy):
         return RetryDecision(retry_in={"seconds": _RETRY_AFTER})
 
 
-def _requested_wait(error: Exception) -> float:
-    """Return the seconds that the server asked to wait, also in the reason of an ambiguous result."""
-    reason = error.reason if isinstance(error, AmbiguousResultError) else error
-    return asked_wait(reason) if isinstance(reason, CaseLinksError) else 0.0
-
-
 class _Worker:
     """A worker that runs its jobs one chunk after another."""
 
-    def __init__(self, creation: ChunkCreation) -> None:
+    def __init__(self, creation: ChunkCreation, site: str) -> None:
         self._creation = creation
+        self._site = site
         self._next_hold = _FIRST_HOLD
 
     async def create_links(self, context: JobContext, run: int, chunk: int) -> None:
@@ -103,9 +104,12 @@ class _Worker:
 
     async def _create_or_hold(self, app: App, run: int, chunk: int) -> None:
         try:
+            site = await site_of(app, run)
+            if site and site != self._site:
+                raise _OtherSiteError(f"run {run} belongs to {site}, and this worker uses {self._site}")
             async with Lease.acquire(app, run, chunk) as lease:
                 await self._create(lease)
-        except ChunkTakenError:
+        except (ChunkTakenError, _OtherSiteError):
             raise
         except Exception as error:
             await self._hold(error)
@@ -129,7 +133,7 @@ class _Worker:
 
     async def _hold(self, error: Exception) -> None:
         """Wait before the next job, which would fail for the same reason."""
-        seconds = max(_requested_wait(error), self._next_hold)
+        seconds = max(requested_wait(error), self._next_hold)
         self._next_hold = min(2 * self._next_hold, _LONGEST_HOLD)
         log(_logger, logging.WARNING, "cannot create links: %s; next attempt in %.0f s", error, seconds)
         await asyncio.sleep(seconds)

@@ -12,10 +12,10 @@ from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 
 from datadog_caselinks.fleet.cancellation import cancel
-from datadog_caselinks.fleet.runs import QUEUE, has_pending
+from datadog_caselinks.fleet.runs import CREATE, TASKS, has_pending
 from datadog_caselinks.fleet.tasks import STALLED
 from datadog_caselinks.isolation import log
-from datadog_caselinks.values.errors import FleetError
+from datadog_caselinks.values.errors import FleetError, ParameterError
 
 _logger = logging.getLogger(__name__)
 
@@ -32,16 +32,19 @@ _PAUSE: Final = 1.0
 async def work(app: App) -> None:
     """Create submitted links until cancelled. Requests in flight then have a few seconds to finish.
 
-    ``app`` must be open and have the tasks that :func:`add_link_tasks` adds.
+    ``app`` must be open and have the tasks that :func:`add_link_tasks` adds. Only the links of the site of
+    their client are created.
 
     Raises:
         FleetError: The database cannot be used at the start. Later the worker waits for it.
+        ParameterError: ``app`` does not have the tasks.
     """
-    await has_pending(app)
+    queue = _queue(app)
+    await has_pending(app, queue)
     while True:
         working = asyncio.ensure_future(
             app.run_worker_async(
-                queues=[QUEUE],
+                queues=[queue],
                 fetch_job_polling_interval=_PAUSE,
                 install_signal_handlers=False,
                 shutdown_graceful_timeout=0,
@@ -64,12 +67,13 @@ async def work(app: App) -> None:
 
 
 async def work_until_done(app: App) -> None:
-    """Create submitted links like :func:`work`, until every link has an outcome."""
-    if not await has_pending(app):
+    """Create submitted links like :func:`work`, until every link of the site has an outcome."""
+    queue = _queue(app)
+    if not await has_pending(app, queue):
         return
     working = asyncio.ensure_future(work(app))
     try:
-        while not working.done() and await _is_needed(app):
+        while not working.done() and await _is_needed(app, queue):
             await asyncio.wait([working], timeout=_PAUSE)
     finally:
         await cancel(working, patience=2 * _END)
@@ -77,7 +81,15 @@ async def work_until_done(app: App) -> None:
         working.result()
 
 
-async def _is_needed(app: App) -> bool:
+async def _is_needed(app: App, queue: str) -> bool:
     with contextlib.suppress(FleetError):  # the worker reconnects
-        return await has_pending(app)
+        return await has_pending(app, queue)
     return True
+
+
+def _queue(app: App) -> str:
+    """Return the queue of the tasks of ``app``."""
+    try:
+        return app.tasks[f"{TASKS}:{CREATE}"].queue
+    except KeyError:
+        raise ParameterError("app has no tasks that create links: call add_link_tasks(app, client)") from None

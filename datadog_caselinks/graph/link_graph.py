@@ -24,7 +24,7 @@ from datadog_caselinks.values.models import (
     ends_of,
     require_known_relationship,
 )
-from datadog_caselinks.values.references import Details, address_of, name_of, parse_reference
+from datadog_caselinks.values.references import Details, name_of, parse_reference, url_of
 from datadog_caselinks.values.sites import Site
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class LinkGraph:
         """Key, title and status of each case and incident in ``cases`` and ``incidents``."""
         return {**self.cases, **self.incidents}
 
-    def address(self, entity: Entity) -> str | None:
+    def url_of(self, entity: Entity) -> str | None:
         """Return the URL of ``entity`` in Datadog's web interface.
 
         Returns:
@@ -109,7 +109,7 @@ class LinkGraph:
             number, on one of Datadog's sites.
         """
         known = self.details.get(entity)
-        return address_of(known, self.site) if known and self.site else None
+        return url_of(known, self.site) if known and self.site else None
 
     @property
     def is_complete(self) -> bool:

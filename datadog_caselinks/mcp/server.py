@@ -22,13 +22,10 @@ from datadog_caselinks.mcp.views import error_text
 from datadog_caselinks.mcp.writes import Writes
 from datadog_caselinks.values.errors import CaseLinksError, InvalidLinkError, NotFoundError
 from datadog_caselinks.values.messages import one_line, quoted
-from datadog_caselinks.values.rate import Rate
+from datadog_caselinks.values.rate import DEFAULT_WRITE_RATE, Rate
 from datadog_caselinks.version import __version__
 
 _logger: Final = logging.getLogger(__name__)
-
-DEFAULT_WRITE_RATE: Final = Rate(100, 60)
-"""The default of ``write_rate``."""
 
 _MAX_GRAPHS: Final = 20
 """Graphs that are listed as resources: the latest that were asked for."""

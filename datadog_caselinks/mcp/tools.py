@@ -46,7 +46,7 @@ from datadog_caselinks.values.models import (
     is_incident_number,
     named,
 )
-from datadog_caselinks.values.references import Details, address_of, parse_link, parse_relationship
+from datadog_caselinks.values.references import Details, parse_link, parse_relationship, url_of
 
 T = TypeVar("T")
 
@@ -168,7 +168,7 @@ class Tools:
         )
 
     async def show_entity(self, entity: EntityText) -> views.ShownEntity:
-        """Show one case or incident (title, status, address) with its first 20 links.
+        """Show one case or incident (title, status, URL) with its first 20 links.
 
         Also for a page or agent conversation, of which only the links are known.
         """
@@ -183,7 +183,7 @@ class Tools:
             title=views.quoted_title(own),
             status=views.status(own),
             priority=views.priority(own),
-            address=address_of(own, self._client.site) if own else None,
+            url=url_of(own, self._client.site) if own else None,
             total_links=page.total,
             links=page.links,
             next_cursor=page.next_cursor,

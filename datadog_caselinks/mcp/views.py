@@ -104,7 +104,7 @@ class ShownEntity(View):
     title: Title = None
     status: str | None = None
     priority: str | None = None
-    address: Annotated[str | None, Field(description="Its page in Datadog.")] = None
+    url: Annotated[str | None, Field(description="Its page in Datadog.")] = None
     total_links: int
     links: list[LinkView]
     next_cursor: Annotated[

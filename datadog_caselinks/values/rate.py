@@ -49,6 +49,10 @@ class Rate:
         return f"{self.requests}/{self.seconds:g}s"
 
 
+DEFAULT_WRITE_RATE: Final = Rate(100, 60)
+"""The default limit on the creates and deletes of agents."""
+
+
 class RateCount:
     """A count of the events in the last period of a :class:`Rate`. Times are in seconds, of one clock."""
 

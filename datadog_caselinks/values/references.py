@@ -54,7 +54,7 @@ FORMS: Final = (
 
 _ORIGINS: Final = {
     EntityType.PAGE: (
-        "write page:UUID. Datadog has no lookup of a page by its number or address: its UUID is in the "
+        "write page:UUID. Datadog has no lookup of a page by its number or URL: its UUID is in the "
         "response to POST /api/v2/on-call/pages, which created it, and in the lists of its links"
     ),
     EntityType.AGENT_CONVERSATION: (
@@ -112,7 +112,7 @@ def status_of(found: Details) -> str:
     return found.status_name or found.status if isinstance(found, Case) else found.status
 
 
-def address_of(found: Details, site: Site) -> str | None:
+def url_of(found: Details, site: Site) -> str | None:
     """Return the URL of a case or incident in the web interface of ``site``, if it has one."""
     kind, name = ("incidents", found.number) if isinstance(found, Incident) else ("cases", found.key)
     return f"{site.web_url}/{kind}/{quote(name, safe='')}" if site.web_url and name else None
@@ -265,11 +265,11 @@ def _near_misses(words: str) -> list[str]:
     return list(near.values())[:2]
 
 
-def _entity_of_url(address: str, site: Site | None) -> tuple[str, EntityType]:
+def _entity_of_url(text: str, site: Site | None) -> tuple[str, EntityType]:
     """Return the key, number or UUID in the URL of a case or incident, and its type."""
-    shown = quoted_url(address)
+    shown = quoted_url(text)
     try:
-        url = urlsplit(address if "://" in address else f"https://{address}")
+        url = urlsplit(text if "://" in text else f"https://{text}")
         home = Site.parse(f"{url.scheme}://{url.netloc}")
     except ValueError:
         raise InvalidLinkError(f"{shown} is not a Datadog URL; write {FORMS}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -574,6 +575,24 @@ class TestOneRun:
         assert files(path) == ["links.journal", "links.journal-lock"]
         assert content(Path(f"{path}-lock")) == b""
 
+    @pytest.mark.parametrize("is_read", [True, False])
+    async def test_a_copy_with_the_log_is_complete(self, path: Path, is_read: bool) -> None:
+        """A copy that was made during a run together with the write-ahead log has every record.
+
+        This also applies after the log was merged, to read the journal.
+        """
+        copy = path.with_name("copy.journal")
+        async with Journal(path, site=SITE) as journal:
+            await link_one(journal, NEW)
+            for end in ("", "-wal"):
+                shutil.copy(f"{path}{end}", f"{copy}{end}")
+        if is_read:
+            assert len(list(read_journal(copy))) == 1
+            assert not copy.with_name("copy.journal-wal").exists()
+        for each in (copy, path):
+            async with Journal(each, site=SITE) as again, again.entry(NEW) as entry:
+                assert (again.is_incomplete, entry.previous is None) == (False, False)
+
     async def test_a_journal_can_be_opened_again(self, path: Path) -> None:
         """A journal object can be entered again after it was closed."""
         journal = Journal(path, site=SITE)
@@ -647,7 +666,7 @@ class TestRefused:
         """A journal with a newer file format is refused."""
         await link_all(path, 1)
         with contextlib.closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA user_version = 4")
+            db.execute("PRAGMA user_version = 5")
         for message in (await refusal(path), unreadable(path)):
             assert message == (
                 f"the journal {path} was written by a newer version of this program: update it"

@@ -306,7 +306,7 @@ class TestEnds:
         assert bad[1].reason.startswith("'SHOP-2' is a case key, but the type is")
 
     @pytest.mark.parametrize("is_json", [True, False])
-    async def test_an_address_of_another_site(self, is_json: bool) -> None:
+    async def test_a_url_of_another_site(self, is_json: bool) -> None:
         """A URL of another site is malformed, with both sites named; without a site, any is accepted."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         row = json.dumps({**OBJECT, "child": address}) if is_json else f"{HEADER}\n{A},BLOCKS,{address}"
@@ -614,6 +614,26 @@ class TestNamesOfColumns:
         (line,) = await read(content, columns={column: "kind"})
         assert isinstance(line, LinkLine)
         assert "INCIDENT" in str(line.new)
+
+    @pytest.mark.parametrize("column", ["parent_type", "child_type"])
+    @pytest.mark.parametrize("format", ["jsonl", "yaml"])
+    async def test_a_name_that_no_line_has(self, format: str, column: str) -> None:
+        """A column that was given a name must be in some line of JSON Lines, or link of YAML, as in CSV."""
+        link = {"parent": A, "relationship": "BLOCKS", "child": B}
+        lines = [json.dumps(each) for each in (link, link | {"kind": "INCIDENT"})]
+        content = "\n".join(lines if format == "jsonl" else [f"- {line}" for line in lines])
+        message = await refusal(content, format=format, columns={column: "kidn"})
+        assert message.startswith(f"no link of the file has kidn ({column}): ")
+        first, second = await read(content, format=format, columns={column: "kind"})
+        assert isinstance(second, LinkLine)
+        assert (first, "INCIDENT" in str(second.new)) == (LinkLine(1, NEW), True)
+
+    async def test_a_name_that_no_line_can_have(self) -> None:
+        """If no line is an object with columns of a link, each line says why, and the names do not matter."""
+        assert [type(line) for line in await read("{}\n[]", format="jsonl", columns={"parent": "x"})] == [
+            MalformedLine,
+            MalformedLine,
+        ]
 
     @pytest.mark.parametrize(
         ("columns", "says"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import shutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -48,6 +49,29 @@ def start(client: CaseLinksClient, path: Path) -> Start:
 async def first(start: Start) -> Outcome:
     """Start a run, and return its first outcome."""
     return await anext(start())
+
+
+@pytest.mark.parametrize("log", [None, b""])
+async def test_a_journal_without_its_log_creates_no_link_again(
+    client: CaseLinksClient,
+    sandbox: Sandbox,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    log: bytes | None,
+) -> None:
+    """With a copy of a journal without its newest records, each run looks up links before it creates them."""
+    copy = path.with_name("copy.journal")
+    async with contextlib.aclosing(client.create_links(WANTED[:20], journal=path)) as run:
+        async for _ in run:
+            if not copy.exists():
+                shutil.copy(path, copy)
+    if log is not None:
+        copy.with_name("copy.journal-wal").write_bytes(log)
+    async with contextlib.aclosing(client.create_links(WANTED, journal=copy)) as run:
+        await anext(run)
+    assert [outcome.status async for outcome in client.create_links(WANTED, journal=copy)]
+    assert len(sandbox.links) == COUNT
+    assert caplog.text.count("copy.journal lacks its newest records: its file copy.journal-wal was") == 2
 
 
 async def by_break(start: Start) -> None:

@@ -87,7 +87,7 @@ class TestEntity:
         assert await entities.entity(f"incident:{some_id(7)}") == incident(some_id(7))
         assert asked(sandbox) == ["SHOP-1"]
 
-    async def test_an_address_of_another_site(self, sandbox: Sandbox, keys: ApiKeys) -> None:
+    async def test_a_url_of_another_site(self, sandbox: Sandbox, keys: ApiKeys) -> None:
         """A URL of another site is refused without a lookup."""
         text = "https://app.datadoghq.eu/cases/SHOP-1"
         async with CaseLinksClient(Site.US5, keys) as far:

@@ -388,6 +388,20 @@ async def test_input_that_cannot_be_read_further_ends_the_run(sandbox: Sandbox) 
     assert (process.returncode, len(sandbox.links)) == (1, 1)
 
 
+async def test_a_column_that_no_line_has_ends_the_run(sandbox: Sandbox) -> None:
+    """A name of a column that no line of JSON Lines has ends the run with the totals and the status 1."""
+    line = {"parent": A, "relationship": "blocks", "child": B}
+    done = await caselinks(
+        pointing_at(sandbox),
+        *("bulk", "--format", "jsonl", "--column", "child_type=kidn", "-"),
+        stdin=json.dumps(line).encode(),
+    )
+    problem, totals, *_ = done.err.splitlines()
+    assert problem == "no link of the file has kidn (child_type): correct the name, or do not give one"
+    assert re.match(r"\d links? created", totals)
+    assert done.status == 1
+
+
 async def test_a_closed_pipe_does_not_keep_links_from_being_created(sandbox: Sandbox, tmp_path: Path) -> None:
     """A closed standard output does not stop the run: every link is created."""
     path = tmp_path / "links.csv"

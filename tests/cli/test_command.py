@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from datadog_caselinks.cli import command as group
 from datadog_caselinks.sandbox import Sandbox
@@ -236,6 +237,28 @@ async def test_an_unknown_option_gets_a_suggestion(command: str, expected: str) 
     done = await caselinks(environment(), *command.split())
     assert expected in done.err
     assert done.status == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("plan apply links.yaml", "Unexpected argument 'links.yaml'. Did you mean --apply instead of apply?"),
+        (
+            "bulk links.csv dry-run",
+            "Unexpected argument 'dry-run'. Did you mean --dry-run instead of dry-run?",
+        ),
+        ("bulk undo run.journal", "Unexpected argument 'run.journal'. Did you mean caselinks undo?"),
+        ("fleet status follow", "Unexpected argument 'follow'. Did you mean --follow instead of follow?"),
+        ("create SHOP-1 parent of SHOP-2", "'SHOP-2'. Write a relationship as one word, such as parent-of."),
+        ("bulk a.csv b.csv c.csv", "Unexpected argument 'b.csv' 'c.csv'.\n"),
+        ("fleet status 3", "Unexpected argument '3'.\n"),
+    ],
+)
+def test_an_argument_too_many_gets_a_suggestion(command: str, expected: str) -> None:
+    """An argument too many is refused, with the option or command that was probably meant."""
+    result = CliRunner().invoke(group.caselinks, command.split())
+    assert expected in result.output
+    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ class TestShow:
             "title": "Checkout fails",
             "status": "stable",
             "number": "123",
-            "address": None,
+            "url": None,
         }
         assert (link["parent"]["key"], link["child"]["key"]) == ("IR-123", "SHOP-1")
 
@@ -188,7 +188,7 @@ class TestShow:
         assert done.err.count("lack the scope incident_read") == 1
 
 
-async def test_an_address_needs_a_site_of_datadog(cases: Sandbox) -> None:
-    """The sandbox has no web interface, so JSON has no address."""
+async def test_a_url_needs_a_site_of_datadog(cases: Sandbox) -> None:
+    """The sandbox has no web interface, so JSON has no URL."""
     done = await caselinks(environment(), "show", "--sandbox", "SHOP-1", "--output", "json")
-    assert json.loads(done.out)["address"] is None
+    assert json.loads(done.out)["url"] is None

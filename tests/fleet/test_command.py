@@ -79,7 +79,7 @@ async def until_looked_at(database: str) -> None:
 async def test_the_links_of_a_file_are_created(variables: dict[str, str], sandbox: Sandbox) -> None:
     """submit stores the links of a file, a worker creates them, and status shows the result."""
     submitted = await fleet(variables, "submit", "-", stdin=FILE)
-    assert submitted == Finished(0, "1\n", "4 links submitted as run 1.\n")
+    assert submitted == Finished(0, "1\n", f"4 links submitted as run 1, for workers on {sandbox.url}\n")
     assert (await fleet(variables, "status")).out == (
         "run 1\t-\t0 of 4 done\t0 created, 0 already linked, 0 failed, 0 ambiguous\tno progress\n"
     )
@@ -92,6 +92,20 @@ async def test_the_links_of_a_file_are_created(variables: dict[str, str], sandbo
         0, "run 1\t-\t4 of 4 done\t4 created, 0 already linked, 0 failed, 0 ambiguous\t\n", ""
     )
     assert len(sandbox.links) == 4
+
+
+async def test_a_worker_ends_when_its_own_site_is_done(variables: dict[str, str], sandbox: Sandbox) -> None:
+    """With --until-done, a worker reports the runs of other sites, and does not wait for them."""
+    for site in ("datadoghq.eu", sandbox.url):
+        await fleet(variables, "submit", "--quiet", "--site", site, "-", stdin=FILE)
+    done = await fleet(variables, "worker", "--until-done")
+    assert (done.status, done.err.splitlines()[1:]) == (
+        0,
+        [
+            "Run 1 waits for a worker with --site https://api.datadoghq.eu",
+            "4 links created or already linked, 0 failed.",
+        ],
+    )
 
 
 async def test_submit_needs_no_keys(variables: dict[str, str], database: str) -> None:
@@ -176,12 +190,12 @@ async def test_a_database_that_is_not_named(tmp_path: Path) -> None:
         assert (done.status, done.err.startswith("Error: cannot use the database: ")) == (2, True)
 
 
-async def test_lines_that_repeat_a_link_are_reported(variables: dict[str, str]) -> None:
+async def test_lines_that_repeat_a_link_are_reported(variables: dict[str, str], sandbox: Sandbox) -> None:
     """Repeated lines are skipped and counted."""
     done = await fleet(variables, "submit", "-", stdin=FILE + FILE.splitlines(keepends=True)[1])
     assert done.err.splitlines() == [
         "Skipped 1 line that repeats another line.",
-        "4 links submitted as run 1.",
+        f"4 links submitted as run 1, for workers on {sandbox.url}",
     ]
 
 
@@ -229,7 +243,7 @@ def test_a_link_that_may_have_been_created_is_ambiguous(capsys: pytest.CaptureFi
     error = AmbiguousResultError("who knows", new=new, reason=CaseLinksError("lost"))
     report.add(3, 7, Failed(new, error, 0))
     assert capsys.readouterr().err == "run 3, line 7: ambiguous: who knows\n"
-    assert report.summary == "0 links created or already linked, 1 failed."
+    assert report.summary == "0 links created or already linked, 0 failed, 1 ambiguous."
 
 
 async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) -> None:
@@ -240,12 +254,14 @@ async def test_a_run_that_is_not_there_is_reported(variables: dict[str, str]) ->
         assert done.err.endswith("Error: run 7 does not exist. To see all runs: caselinks fleet status\n")
 
 
-async def test_what_is_empty_is_reported(variables: dict[str, str]) -> None:
+async def test_what_is_empty_is_reported(variables: dict[str, str], sandbox: Sandbox) -> None:
     """If there are no links to submit, no runs or no failed links, the command says so."""
     hint = "There are no runs. To submit the links in a file: caselinks fleet submit FILE\n"
     assert await fleet(variables, "status") == Finished(0, "", hint)
     done = await fleet(variables, "submit", "-", stdin=FILE.splitlines(keepends=True)[0])
-    assert done.err == "0 links submitted as run 1.\nThe file contains no links.\n"
+    assert (
+        done.err == f"0 links submitted as run 1, for workers on {sandbox.url}\nThe file contains no links.\n"
+    )
     await fleet(variables, "submit", "-", stdin=FILE)
     assert await fleet(variables, "status", "--failed") == Finished(
         0, "", "No link is failed or ambiguous.\n"
@@ -293,7 +309,7 @@ async def test_a_worker_goes_on_without_a_reader(variables: dict[str, str], sand
     assert (await fleet(variables, "status")).out.split("\t")[2] == "4 of 4 done"
 
 
-async def test_a_run_that_cannot_print_its_number(variables: dict[str, str]) -> None:
+async def test_a_run_that_cannot_print_its_number(variables: dict[str, str], sandbox: Sandbox) -> None:
     """A submission whose number cannot be printed shows it on standard error."""
     (stdin, ours), (shown, err) = os.pipe(), os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
@@ -304,7 +320,9 @@ async def test_a_run_that_cannot_print_its_number(variables: dict[str, str]) -> 
         file.write(FILE)
         file.close()
         assert await submission.wait() == 1
-        assert messages.read().startswith(b"4 links submitted as run 1.\nError: cannot write")
+        assert messages.read().startswith(
+            f"4 links submitted as run 1, for workers on {sandbox.url}\nError: cannot write".encode()
+        )
 
 
 async def test_progress_is_shown_live(variables: dict[str, str]) -> None:

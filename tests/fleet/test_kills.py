@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from procrastinate import App
 
 from datadog_caselinks import Site
-from datadog_caselinks.fleet import QUEUE, list_runs, submit
+from datadog_caselinks.fleet import list_runs, submit
 from datadog_caselinks.fleet.database import pool_of
 from datadog_caselinks.fleet.tasks import STALLED
 from tests.cli.program import start
@@ -98,7 +98,7 @@ async def test_a_worker_that_was_cut_off_while_the_clock_of_the_database_jumped(
                 "UPDATE procrastinate_workers SET last_heartbeat = last_heartbeat - interval '60 s'"
             )
         # What the other worker does every five seconds. Now is the worst time for it.
-        for job in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=STALLED):
+        for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED):
             await app.job_manager.retry_job(job)
         shown = (await other.communicate())[1].decode()
         assert other.returncode == 0, shown
@@ -132,5 +132,5 @@ async def test_two_workers_killed_and_the_database_restarted(
     assert Counter((link.parent_entity_id, link.child_entity_id) for link in stored(db)) == Counter(
         map(ends, range(LINKS))
     ), "lost or twice"
-    assert (run.links, run.pending, run.not_created) == (LINKS, 0, 0)
+    assert (run.links, run.pending, run.failed, run.ambiguous) == (LINKS, 0, 0, 0)
     assert "Traceback" not in "".join(shown)

@@ -211,21 +211,49 @@ class TestAnErrorThatAllWouldMeet:
                 await until(lambda: bool(waits()))
         assert 0.99 * seconds < waits()[0] <= seconds
 
-    async def test_links_of_another_site_hold_up_the_worker(
-        self, app: App, client: CaseLinksClient, sandbox: Sandbox, waits: Waits
+
+class TestLinksOfAnotherSite:
+    async def test_they_wait_for_a_worker_of_their_site(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient, waits: Waits
     ) -> None:
-        """The links of another site hold up the worker, which sends nothing and says what to do."""
-        await submit(app, links(2), site=Site.parse("datadoghq.eu"))
+        """A worker leaves the links of another site to its workers, and ends when its own links are done."""
+        await submit(app, links(2), site=Site.EU1, chunk=1)
+        await submit(app, links(2), site=sandbox.site)
         add_link_tasks(app, client)
-        async with working(app):
-            await until(lambda: bool(waits()))
-        (run,) = await list_runs(app)
-        assert waits() == [5]
-        assert run.held_up_by == [
-            f"the links belong to https://api.datadoghq.eu, but this worker uses {sandbox.site.api_url}: "
-            "use the site of the links, and a separate database for each site"
-        ]
-        assert not sandbox.requests
+        await all_done(app)
+        others, own = await list_runs(app)
+        assert (others.pending, others.held_up_by, own.created) == (2, [], 2)
+        assert {job.attempts for job in await app.job_manager.list_jobs_async()} == {0}
+        assert waits() == []
+
+    async def test_a_worker_of_all_queues_puts_them_back(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient, waits: Waits
+    ) -> None:
+        """A worker of an app that works on all queues sends nothing to another site, and does not wait."""
+        await submit(app, links(2), site=Site.EU1)
+        await submit(app, links(2), site=sandbox.site)
+        add_link_tasks(app, client)
+        await app.run_worker_async(wait=False, install_signal_handlers=False)
+        others, own = await list_runs(app)
+        assert (others.pending, others.held_up_by, own.created) == (2, [], 2)
+        (job,) = [job for job in await app.job_manager.list_jobs_async() if job.task_kwargs.get("run") == 1]
+        assert (job.status, job.queue, job.attempts) == ("todo", "caselinks https://api.datadoghq.eu", 1)
+        assert waits() == []
+
+    async def test_links_that_are_submitted_again_stay_with_their_site(
+        self, app: App, sandbox: Sandbox, client: CaseLinksClient
+    ) -> None:
+        """Links that are submitted again go to the workers of their site."""
+        for site in (Site.EU1, sandbox.site):
+            await submit(app, links(1), site=site)
+        async with pool_of(app).connection() as connection:
+            await connection.execute("UPDATE caselinks_links SET state = 'failed', error = 'refused'")
+            await connection.execute("DELETE FROM procrastinate_jobs")
+        assert await retry_failed(app) == 2
+        add_link_tasks(app, client)
+        await all_done(app)
+        others, own = await list_runs(app)
+        assert (others.pending, own.created) == (1, 1)
 
 
 class TestAForbiddenLink:
@@ -310,7 +338,8 @@ class TestTheEndOfAWorker:
         self, app: App, client: CaseLinksClient, waits: Waits
     ) -> None:
         """A job is also aborted during the wait after an error that affects all links."""
-        await submit(app, links(2), site=Site.EU1)
+        await submit(app, links(2), site=client.site)
+        await client.close()
         add_link_tasks(app, client)
         job_id = await the_job(app)
         async with working(app):
@@ -357,16 +386,16 @@ class TestTakingUp:
         """The jobs of a dead worker are taken over, even if it died while it took over others."""
         add_link_tasks(app, client)
         await submit(app, links(2), site=sandbox.site)
-        take_up = app.tasks["caselinks:take_up"]
-        await take_up.configure(task_kwargs={"timestamp": 0}).defer_async()
+        requeue = app.tasks["caselinks:requeue"]
+        await requeue.configure(task_kwargs={"timestamp": 0}).defer_async()
         dead = await app.job_manager.register_worker()
         taken = [await app.job_manager.fetch_job(queues=None, worker_id=dead) for _ in range(2)]
-        assert [job and job.task_name for job in taken] == ["caselinks:take_up", "caselinks:create_links"]
+        assert [job and job.task_name for job in taken] == ["caselinks:requeue", "caselinks:create_links"]
         async with pool_of(app).connection() as connection:
             await connection.execute(
                 "UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'"
             )
-        await take_up.configure(task_kwargs={"timestamp": 0}).defer_async()
+        await requeue.configure(task_kwargs={"timestamp": 0}).defer_async()
         await all_done(app)
         assert made(sandbox) == once(links(2))
 

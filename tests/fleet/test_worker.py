@@ -9,7 +9,7 @@ import pytest
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 
-from datadog_caselinks import CaseLinksClient, FleetError
+from datadog_caselinks import CaseLinksClient, FleetError, ParameterError
 from datadog_caselinks.fleet import add_link_tasks, list_runs, submit, work_until_done, worker
 from datadog_caselinks.sandbox import Fault, Sandbox
 from tests.fleet.work import all_done, links, made, once
@@ -40,11 +40,11 @@ async def test_the_database_may_be_away_for_a_while(
     assert "lost the connection to the database" in caplog.text
     assert made(sandbox) == once(wanted)
     (run,) = await list_runs(app)
-    assert (run.pending, run.not_created) == (0, 0)
+    assert (run.pending, run.failed, run.ambiguous) == (0, 0, 0)
 
 
 async def test_an_error_that_is_not_the_databases_ends_it(
-    app: App, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    app: App, sandbox: Sandbox, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker restarts after a database error, and raises any other error."""
     errors = iter([ConnectorException("away"), ZeroDivisionError("a mistake")])
@@ -52,6 +52,7 @@ async def test_an_error_that_is_not_the_databases_ends_it(
     async def broken(**_: object) -> None:
         raise next(errors)
 
+    add_link_tasks(app, client)
     await submit(app, links(1), site=sandbox.site)
     monkeypatch.setattr(app, "run_worker_async", broken)
     with pytest.raises(ZeroDivisionError):
@@ -59,19 +60,26 @@ async def test_an_error_that_is_not_the_databases_ends_it(
 
 
 async def test_whether_all_is_done_may_be_unknown_for_a_while(
-    app: App, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    app: App, client: CaseLinksClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the database does not respond to the check for pending links, the check is repeated."""
     answers: Iterator[bool | FleetError] = iter([True, FleetError("away"), False])
 
-    async def has_pending(_: App) -> bool:
+    async def has_pending(_: App, queue: str) -> bool:
         answer = next(answers)
         if isinstance(answer, FleetError):
             raise answer
         return answer
 
+    add_link_tasks(app, client)
     monkeypatch.setattr(worker, "has_pending", has_pending)
     monkeypatch.setattr(worker, "work", lambda _: asyncio.sleep(MAX_SECONDS))
     monkeypatch.setattr(worker, "_PAUSE", 0)
     await work_until_done(app)
     assert list(answers) == []
+
+
+async def test_an_app_without_the_tasks_is_refused(app: App) -> None:
+    """A worker of an app without the tasks raises an error that says what to call first."""
+    with pytest.raises(ParameterError, match="call add_link_tasks"):
+        await work_until_done(app)

@@ -477,12 +477,12 @@ class TestAddress:
         odd = Case(entity("b").id, "../x?y", "Two", "OPEN", "P3")
         cases = {entity("a"): known, entity("b"): odd}
         made = LinkGraph(entity("a"), links("a BLOCKS b", "a BLOCKS c"), cases, site=Site.EU1)
-        assert made.address(entity("a")) == "https://app.datadoghq.eu/cases/SHOP-1"
-        assert made.address(entity("b")) == "https://app.datadoghq.eu/cases/..%2Fx%3Fy"
-        assert made.address(entity("c")) is None
+        assert made.url_of(entity("a")) == "https://app.datadoghq.eu/cases/SHOP-1"
+        assert made.url_of(entity("b")) == "https://app.datadoghq.eu/cases/..%2Fx%3Fy"
+        assert made.url_of(entity("c")) is None
 
     async def test_elsewhere_there_is_none(self, client: CaseLinksClient) -> None:
         """On any other server, cases have no URL."""
         made = await client.read_graph("SHOP-2", depth=0)
         assert made.site == client.site
-        assert made.address(made.root) is None
+        assert made.url_of(made.root) is None

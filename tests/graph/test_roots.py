@@ -114,7 +114,7 @@ class TestIncidents:
         with pytest.raises(ParameterError, match=r"'incident:8' is not$"):
             made.blockers_of("incident:8")
 
-    def test_the_address(self) -> None:
+    def test_the_url(self) -> None:
         """On a Datadog site, an incident with a number has a URL."""
         a, b = incident(entity("a").id), incident(entity("b").id)
         known: dict[Entity, Incident] = {
@@ -122,9 +122,9 @@ class TestIncidents:
             b: Incident(b.id, "", "IR-8", "", ""),
         }
         made = LinkGraph(a, (), incidents=known, site=Site.US1)
-        assert made.address(a) == "https://app.datadoghq.com/incidents/7"
-        assert made.address(b) is None
-        assert LinkGraph(a, (), incidents=known).address(a) is None
+        assert made.url_of(a) == "https://app.datadoghq.com/incidents/7"
+        assert made.url_of(b) is None
+        assert LinkGraph(a, (), incidents=known).url_of(a) is None
 
     def test_networkx_gets_what_is_known(self) -> None:
         """The networkx node of an incident has its key, title and status."""

@@ -149,7 +149,7 @@ class TestCommand:
         assert last == "Interrupted."
 
     async def test_it_serves_http_until_a_signal(self) -> None:
-        """It prints the address and a new token to standard error, and ends soon after SIGTERM.
+        """It prints the URL and a new token to standard error, and ends soon after SIGTERM.
 
         By default it is read-only, and the sandbox needs no keys.
         """
@@ -195,6 +195,8 @@ class TestOptions:
                 "CASELINKS_MCP_TOKEN must have at least 16 characters, in ASCII and without spaces",
             ),
             (["--write-rate", "fast"], "", "'fast' is not a rate: write REQUESTS/PERIOD"),
+            (["--write-rate", ""], "", "'' is not a rate: write REQUESTS/PERIOD"),
+            (["--rate", ""], "", "'' is not a rate: write REQUESTS/PERIOD"),
             ([], "", "DD_API_KEY"),
         ],
     )

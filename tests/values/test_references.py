@@ -120,7 +120,7 @@ class TestForms:
 
     @pytest.mark.parametrize("entity_type", sorted(set(EntityType) - {EntityType.CASE}))
     @pytest.mark.parametrize("name", ["SHOP-1", A])
-    def test_the_address_of_a_case_is_of_no_other_type(self, name: str, entity_type: EntityType) -> None:
+    def test_the_url_of_a_case_is_of_no_other_type(self, name: str, entity_type: EntityType) -> None:
         """The URL of a case is refused for other types, which would get the id of the case."""
         text = f"https://app.datadoghq.com/cases/{name}"
         assert refusal(text, type=entity_type) == (
@@ -358,7 +358,7 @@ class TestAddresses:
                 f"[redacted] is not a Datadog URL; write {FORMS}"
             )
 
-    def test_an_address_may_have_a_query_on_any_server(self) -> None:
+    def test_a_url_may_have_a_query_on_any_server(self) -> None:
         """A URL of a case may have a query and a fragment, on any server."""
         for host in ("https://app.datadoghq.com", "http://127.0.0.1:8321"):
             assert parse_reference(f"{host}/cases/SHOP-1?tab=x#y") == CaseKey("SHOP-1")
@@ -571,7 +571,7 @@ class TestParseLink:
             parse_link(parent, "BLOCKS", child)
 
     @pytest.mark.parametrize("is_parent", [True, False])
-    def test_an_address_must_be_of_the_site(self, is_parent: bool) -> None:
+    def test_a_url_must_be_of_the_site(self, is_parent: bool) -> None:
         """A URL of another site is refused at either end of a link."""
         address = "https://app.datadoghq.eu/cases/SHOP-1"
         ends = (address, "SHOP-2") if is_parent else ("SHOP-2", address)

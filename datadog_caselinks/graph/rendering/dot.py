@@ -61,8 +61,8 @@ def _node(graph: LinkGraph, entity: Entity) -> str:
     label = _quoted(*filter(None, (description.key, description.title, description.state)))
     weight = ", penwidth=3" if graph.distances.get(entity) == 0 else ""
     form = _SHAPES.get(entity.type, _OTHER_SHAPE)
-    address = graph.address(entity)
-    link = f", URL={_quoted(address)}" if address else ""
+    url = graph.url_of(entity)
+    link = f", URL={_quoted(url)}" if url else ""
     line, ground = TYPE_COLOURS.get(entity.type, OTHER_COLOURS)
     colour = f'color="{line}", fillcolor="{ground}"'
     return f"[label={label}, shape={form}, {colour}, tooltip={_quoted(description.reference)}{link}{weight}]"

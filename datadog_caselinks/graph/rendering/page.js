@@ -183,9 +183,9 @@ function list(title, numbers) {
   return [element("h2", "", title), made];
 }
 
-function opening(text, address) {
+function opening(text, url) {
   const link = element("a", "", text);
-  Object.assign(link, { href: address, target: "_blank", rel: "noreferrer" });
+  Object.assign(link, { href: url, target: "_blank", rel: "noreferrer" });
   return link;
 }
 
@@ -194,13 +194,13 @@ function tell() {
   details.hidden = chosen === null;
   if (narrow.matches) for (const other of ["cycles", "overview"]) at(other).classList.toggle("aside", chosen !== null);
   if (chosen === null) return;
-  const { key, title, type, status, id, address, isUnread } = entities[chosen];
+  const { key, title, type, status, id, url, isUnread } = entities[chosen];
   const close = element("button", "", "×");
   close.setAttribute("aria-label", "Close");
   close.addEventListener("click", () => choose(null));
   const state = status ? `${type}, ${status}` : type;
   details.replaceChildren(
-    element("div", "name-line", glyph(chosen), address ? opening(key, address) : key, close),
+    element("div", "name-line", glyph(chosen), url ? opening(key, url) : key, close),
     ...(title ? [element("div", "title-line", title)] : []),
     element("div", "state", glyph(chosen, "status"), state + (isUnread ? "; its own links could not be read" : "")),
     element("div", "reference", id),

@@ -72,7 +72,7 @@ def _data(graph: LinkGraph) -> dict[str, Any]:
                 "sign": description.sign,
                 "reference": description.reference,
                 "id": plain(entity.id),
-                "address": graph.address(entity) or "",
+                "url": graph.url_of(entity) or "",
                 "isNamed": entity.type == EntityType.CASE or entity in graph.incidents,
                 "isUnread": entity in graph.unread,
             }
