@@ -393,9 +393,10 @@ class TestResolver:
 
     async def test_a_number_that_python_cannot_write(self, client: CaseLinksClient) -> None:
         """A number with thousands of digits is refused as one that no incident can have."""
-        with pytest.raises(InvalidLinkError, match="too many digits"):
+        expected = "^<int, whose repr fails> has no text: a number may have too many digits$"
+        with pytest.raises(InvalidLinkError, match=expected):
             models.incident(10**5000)
-        with pytest.raises(InvalidLinkError, match="too many digits"):
+        with pytest.raises(InvalidLinkError, match=expected):
             await client.get_incident(10**5000)
 
     async def test_an_unknown_incident_is_searched_once(

@@ -21,7 +21,7 @@ def quoted(value: object) -> str:
     """
     try:
         # Cut first: the repr of a long text takes time and memory, and only its beginning is needed.
-        text = repr(value[: MAX_QUOTED + 1] if type(value) in (str, bytes) else value)  # type: ignore[index]
+        text = repr(value[:MAX_QUOTED] if type(value) in (str, bytes) else value)  # type: ignore[index]
     except Exception:
         text = f"<{type(value).__name__}, whose repr fails>"
     return _cut(_printable(text), MAX_QUOTED)

@@ -168,6 +168,9 @@ def test_both_json_libraries_are_at_work(wire: ModuleType) -> None:
         (lambda wire: wire.list_request(case(A), Relationship.BLOCKS), "list", f"list the links of CASE {A}"),
         (lambda wire: wire.delete_request(LINK_ID), "delete", f"delete link {LINK_ID}"),
         (lambda wire: wire.case_request("SHOP-1"), "get", "get case SHOP-1"),
+        (lambda wire: wire.case_search_request("a", 1), "search_cases", "search cases for 'a'"),
+        (lambda wire: wire.incident_request(A), "get_incident", f"get incident {A}"),
+        (lambda wire: wire.incident_search_request("7", "a", 0), "search_incidents", "find incident 7"),
     ],
 )
 def test_each_request_names_its_operation(
@@ -176,6 +179,7 @@ def test_each_request_names_its_operation(
     """Each request has its operation, which may be rate limited by itself, and a text for errors."""
     request = make(wire)
     assert (request.operation, request.action) == (operation, action)
+    assert request.method == {"create": "POST", "delete": "DELETE"}.get(operation, "GET")
 
 
 class TestCreateRequest:
@@ -360,6 +364,13 @@ class TestReadLink:
             wire.create_request(odd)
         assert str(caught.value).endswith(f"not {quoted(odd)}")
 
+    def test_another_link(self, wire: ModuleType) -> None:
+        """A response about another link than the one to create is malformed."""
+        new = case(A).causes(case(B))
+        other = evolve(answer(ANSWER), request=wire.create_request(new))
+        with pytest.raises(MalformedResponseError, match=r"^cannot create .*: it is about another link$"):
+            wire.read_link(other)
+
     @any_wire
     @given(links)
     def test_what_this_version_does_not_know_is_kept(self, wire: ModuleType, link: CaseLink) -> None:
@@ -489,6 +500,16 @@ class TestReadLink:
         ):
             wire.read_links(to_list(answer(b'{"data": [], "meta": [%s,0]}' % meta)))
 
+    @pytest.mark.parametrize(
+        ("status", "is_closed"), [(400, False), (429, False), (500, False), (502, True), (504, True)]
+    )
+    def test_a_response_that_may_still_arrive(self, wire: ModuleType, status: int, is_closed: bool) -> None:
+        """An error after which the server may still be at work closes the connection."""
+        closed: list[int] = []
+        with pytest.raises(ResponseError):
+            wire.read_link(evolve(answer(b"", status), disconnect=lambda: closed.append(1)))
+        assert bool(closed) is is_closed
+
     def test_half_an_error_is_that_error(self, wire: ModuleType) -> None:
         """An error with a body of many megabytes is still the error of its status."""
         with pytest.raises(ServerError):
@@ -558,7 +579,7 @@ class TestReadLinks:
         [message], [record] = caplog.messages, caplog.records
         assert vars(record)["skipped"] == 1
         assert message.startswith(f"the list of the links of {case(A)}")
-        assert "has 1 member that" in message
+        assert "has 1 member that cannot be read as links, which are left out: " in message
         assert "@ response.data[1]" in message
 
     def test_a_list_of_something_else_is_malformed(self, wire: ModuleType) -> None:
@@ -573,7 +594,7 @@ class TestReadLinks:
     def test_a_list_of_another_entity_is_malformed(self, wire: ModuleType) -> None:
         """A list in which no link concerns the entity belongs to another request."""
         assert wire.read_links(a_list(ANSWER["data"], entity=LINK.child)) == [LINK]
-        with pytest.raises(MalformedResponseError, match="about another entity"):
+        with pytest.raises(MalformedResponseError, match=r": it is about another entity$"):
             wire.read_links(a_list(ANSWER["data"], entity=incident(A)))
 
     def test_a_single_link_is_no_list(self, wire: ModuleType) -> None:
@@ -668,6 +689,43 @@ class TestReadCase:
         assert not re.search(r"\b_", str(caught.value))
         assert caught.value.body == body.decode()
 
+    def test_another_case(self, wire: ModuleType) -> None:
+        """A response about another case than the requested UUID is malformed; the letter case is ignored."""
+        other = evolve(answer(CASE), request=wire.case_request(B))
+        with pytest.raises(MalformedResponseError, match=r"^cannot get case .*: it is about another case$"):
+            wire.read_case(other)
+        assert wire.read_case(evolve(other, request=wire.case_request(A.upper()))).id == A
+
+    @pytest.mark.parametrize("key", ["DDFC-98813", "ddfc-98813"])
+    @pytest.mark.parametrize(
+        ("name", "is_closed"), [("ddfc-98813", False), ("DDFC-98813", False), ("SHOP-1", True), (A, False)]
+    )
+    def test_another_key(self, wire: ModuleType, name: str, is_closed: bool, key: str) -> None:
+        """A case with another key than requested closes the connection: it may be for another request."""
+        closed: list[int] = []
+        body = json.dumps(CASE).replace("DDFC-98813", key).encode()
+        request = wire.case_request(name)
+        found = evolve(answer(body), request=request, disconnect=lambda: closed.append(1))
+        assert wire.read_case(found).key == key
+        assert bool(closed) is is_closed
+
+
+class TestContentEncoding:
+    @pytest.mark.parametrize("encoding", ["identity", "gzip", "GZIP", "br"])
+    def test_a_known_one_is_not_the_reason(self, wire: ModuleType, encoding: str) -> None:
+        """A malformed body in a known encoding, in either letter case, is not blamed on the encoding."""
+        with pytest.raises(MalformedResponseError, match="not valid JSON"):
+            wire.read_link(answer(b"{", headers={"Content-Encoding": encoding}))
+
+    def test_an_unknown_one_is_named(self, wire: ModuleType) -> None:
+        """The message for an unknown encoding has the values of each such header, redacted."""
+        headers = CIMultiDict([("Content-Encoding", "a-the-key"), ("Content-Encoding", "gzip")])
+        encoded = evolve(answer(b"{"), headers=headers, redact=lambda text: text.replace("the-key", "***"))
+        with pytest.raises(
+            MalformedResponseError, match=r": the content encoding 'a-\*\*\*, gzip' is unknown$"
+        ):
+            wire.read_link(encoded)
+
 
 class TestReadDeleted:
     @pytest.mark.parametrize("status", [200, 202, 204])
@@ -694,7 +752,8 @@ def test_only_lists_may_be_long(wire: ModuleType) -> None:
     new = case(A).blocks(case(B))
     single = wire.create_request(new), wire.delete_request("x")
     assert {each.max_body for each in single} == {wire.MAX_SHORT}
-    lists = wire.case_search_request("a", 1), wire.incident_search_request("a", "a", 0)
+    lists = [wire.list_request(case(A), None)]
+    lists += [wire.case_search_request("a", 1), wire.incident_search_request("a", "a", 0)]
     assert {each.max_body for each in lists} == {wire.MAX_LIST}
 
 
@@ -772,6 +831,23 @@ class TestErrors:
         with pytest.raises(PermissionDeniedError, match=f"may lack the scope {scope}, or access to"):
             wire.read_deleted(Response(make(wire), 403, CIMultiDict(), b""))
 
+    def test_a_case_that_moved_has_another_key(self, wire: ModuleType) -> None:
+        """Only the 404 for a case that was requested by its key says that a moved case has another key."""
+        for request, may_have_moved in (
+            (wire.case_request("SHOP-1"), True),
+            (wire.case_request(A), False),
+            (wire.incident_search_request("7", "a", 0), False),
+        ):
+            with pytest.raises(NotFoundError) as caught:
+                wire.read_case(Response(request, 404, CIMultiDict(), b""))
+            message = str(caught.value)
+            assert (
+                message.endswith(". A case that moved to another project has another key") is may_have_moved
+            )
+        with pytest.raises(PermissionDeniedError) as refused:
+            wire.read_case(Response(wire.case_request("SHOP-1"), 403, CIMultiDict(), b""))
+        assert "moved" not in str(refused.value)
+
     @pytest.mark.parametrize(
         ("body", "said", "message"),
         [
@@ -848,8 +924,8 @@ class TestErrors:
 
     def test_a_full_stop_is_not_repeated(self, wire: ModuleType) -> None:
         """A reason ends with one full stop in the message, whether or not the server wrote it."""
-        for reason in ("...because", "...because."):
-            assert ": 400 ...because. " in str(refused(wire, {"errors": [reason]}))
+        for reason in ("...MAX", "...MAX."):
+            assert ": 400 ...MAX. " in str(refused(wire, {"errors": [reason]}))
 
     def test_the_errors_are_kept_as_they_came(self, wire: ModuleType) -> None:
         """The errors of the body are kept unchanged, so that users can read a ``code`` or a ``source``."""

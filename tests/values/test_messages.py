@@ -16,6 +16,7 @@ from datadog_caselinks.values.messages import (
     MAX_QUOTED,
     MAX_STORED,
     counted,
+    is_in_quotes,
     needs_extra,
     one_line,
     quoted,
@@ -90,12 +91,43 @@ class TestOneLine:
         assert one_line(text).isprintable()
         assert len(one_line(text, limit=5)) <= 6
 
+    def test_a_long_text_is_cut(self) -> None:
+        """A text is cut after 300 characters, or after the given number of them."""
+        assert one_line("x" * 300) == "x" * 300
+        assert one_line("x" * 301) == "x" * 300 + "…"
+        assert one_line("a b  c", limit=3) == "a b…"
+
     def test_white_space_and_control_characters_become_one_space(self) -> None:
         """White space and control characters become one space, and nothing else is escaped."""
         assert one_line(' It\'s\n\ta "test"\x1b[0m\\ \0') == 'It\'s a "test" [0m\\'
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"x"', True),
+        ("'x'", True),
+        ("`x`", True),
+        ('""', True),
+        ('"', False),
+        ("", False),
+        ("\"x'", False),
+        ('"x', False),
+        ('x"', False),
+        ("xx", False),
+        (" 'x' ", False),
+    ],
+)
+def test_quotation_marks_are_a_pair(text: str, expected: bool) -> None:
+    """A text is in quotation marks only if it begins and ends with the same one."""
+    assert is_in_quotes(text) is expected
+
+
 class TestStorable:
+    def test_half_a_character_becomes_a_question_mark(self) -> None:
+        """A lone surrogate becomes a question mark, and the text after it is kept."""
+        assert storable("a\ud800\udfffé") == "a??é"
+
     @given(st.text(st.characters(codec=None)))
     def test_it_is_the_beginning_in_utf_8(self, text: str) -> None:
         """A stored message is encodable, and differs from the original only in lone surrogates."""

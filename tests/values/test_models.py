@@ -109,6 +109,17 @@ class TestConstructors:
         """``case`` returns a key for a key: the UUID is looked up later."""
         assert datadog_caselinks.case(key) == CaseKey(key.upper())
 
+    @pytest.mark.parametrize("odd", [None, 7, ["SHOP-1"]])
+    def test_a_key_or_number_is_a_string(self, odd: Any) -> None:
+        """The message for a key or number of another type shows the right form, and quotes the value."""
+        for make, message in (
+            (CaseKey, "a case key must be a string such as SHOP-1"),
+            (IncidentNumber, "the number of an incident must be a string such as 123 or IR-123"),
+        ):
+            with pytest.raises(InvalidLinkError) as caught:
+                make(odd)
+            assert str(caught.value) == f"{message}, not {odd!r}"
+
     def test_a_case_key_is_not_the_id_of_an_entity(self) -> None:
         """The message for a key in place of a UUID says what to write for a key."""
         with pytest.raises(InvalidLinkError) as caught:
@@ -124,8 +135,11 @@ class TestConstructors:
         assert str(caught.value) == (
             "the id of this incident must be a UUID, not the number 'IR-42': write incident('IR-42')"
         )
-        with pytest.raises(InvalidLinkError, match=r"^the parent must be an Entity, not the incident number"):
+        with pytest.raises(InvalidLinkError) as caught:
             NewCaseLink(IncidentNumber("42"), "BLOCKS", case(A))  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            "the parent must be an Entity, not the incident number '42': write incident('42').blocks(…)"
+        )
 
     @pytest.mark.parametrize(("given", "number"), [(42, "42"), ("42", "42"), ("ir-42", "IR-42")])
     def test_an_incident_by_its_number(self, given: str | int, number: str) -> None:
@@ -243,6 +257,10 @@ class TestNewCaseLink:
     def test_it_reads_from_parent_to_child(self) -> None:
         """The ``str`` of a new link reads as a sentence from parent to child."""
         assert str(case(A).blocks(page(B))) == f"CASE {A} BLOCKS PAGE {B}"
+
+    def test_it_becomes_the_link_that_exists(self) -> None:
+        """The link that a create or a lookup returns has the parts of the new link, and its own id."""
+        assert case(A).blocks(page(B)).existing("1") == CaseLink("1", case(A), "BLOCKS", page(B))
 
     @pytest.mark.parametrize("relationship", ["", "blocks", "BLOCKS ", "LIKES", None, 3, ["BLOCKS"]])
     def test_an_unknown_relationship_is_refused_with_the_known_ones(self, relationship: object) -> None:
@@ -377,6 +395,18 @@ class TestLinkReference:
         for parent, child in ((key, other), (key, incident(A)), (incident(A), key), (case(A), key)):
             assert verb(parent, child) == LinkReference(parent, relationship, child)
 
+    def test_it_reads_from_parent_to_child(self) -> None:
+        """The ``str`` of a link has its ends as a file of links has them, and an unknown type unchanged."""
+        for end, text in (
+            (case(A), A),
+            (page(A), f"page:{A}"),
+            (agent_conversation(A), f"conversation:{A}"),
+            (IncidentNumber("7"), "incident:7"),
+            (Entity("x", "WIDGET"), "WIDGET:x"),
+        ):
+            link = LinkReference(CaseKey("SHOP-1"), Relationship.BLOCKS, end)
+            assert str(link) == f"SHOP-1 BLOCKS {text}"
+
     def test_a_case_is_not_linked_to_itself(self) -> None:
         """A link from a key to the same key, in any spelling, is refused at once."""
         with pytest.raises(InvalidLinkError, match=r"^SHOP-1 cannot be linked to itself$"):
@@ -391,6 +421,8 @@ class TestLinkReference:
             assert str(caught.value) == (
                 f"the child must be an entity or a key such as case(…), not {quoted(end)}"
             )
+        with pytest.raises(InvalidLinkError, match=r"^the parent must be an entity or a key such as case"):
+            CaseKey.blocks(end, CaseKey("SHOP-1"))
 
     def test_an_entity_at_an_end_is_checked(self) -> None:
         """An entity of an unknown type is refused in a link to a key too."""
