@@ -246,7 +246,7 @@ class Window:
         elif request.at >= self._started_at and now < self._ends_at:
             self._remaining = min(self._remaining, remaining)
             self._used_by_us += 1
-            period = limit.period or LONGEST_WAIT
+            period = limit.period or 0.0  # if it is unknown, the next window may end soon
             may_be_later = until >= self._ends_after + period
             if may_be_later:
                 self._maybe_next.append(now)

@@ -532,15 +532,16 @@ class TestRemaining:
 class TestOtherOrders:
     """Responses around the end of a window arrive in another order than the server counted their requests."""
 
-    def test_a_response_that_may_be_of_the_next_window_counts_there_too(self) -> None:
+    @pytest.mark.parametrize("period", [4.0, None])
+    def test_a_response_that_may_be_of_the_next_window_counts_there_too(self, period: float | None) -> None:
         """The next window has counted a request whose response arrives before the one that opens it."""
         window = Window()
         probe = window.count(0.0)
         newer = window.count(1.0)
-        hear(window, 2.0, probe, reported(2, limit=3, period=4.0, reset=1.0))
+        hear(window, 2.0, probe, reported(2, limit=3, period=period, reset=1.0))
         older = window.count(2.0)
-        hear(window, 2.5, newer, reported(1, limit=3, period=4.0, reset=2.0))
-        hear(window, 2.5, older, reported(2, limit=3, period=4.0, reset=2.0))
+        hear(window, 2.5, newer, reported(1, limit=3, period=period, reset=2.0))
+        hear(window, 2.5, older, reported(2, limit=3, period=period, reset=2.0))
         assert remaining(window, 2.5) == 1
         assert len(burst(window, 2.5)) == 1
 
