@@ -162,6 +162,7 @@ def no_key_shows(watch: Watch, request: pytest.FixtureRequest) -> Iterator[None]
     if folder := getattr(request.node, "funcargs", {}).get("tmp_path"):
         watch.see_files(folder)
     assert not watch.keys_shown()
+    assert watch.sees_log_records(), "the test left another log level"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

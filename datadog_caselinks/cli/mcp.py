@@ -17,6 +17,7 @@ from datadog_caselinks.cli.groups import Command
 from datadog_caselinks.cli.run import (
     Settings,
     end_within,
+    handling_log,
     max_wait_option,
     open_client,
     parse_rate,
@@ -131,10 +132,6 @@ def _logging(*, verbose: bool) -> Iterator[None]:
     """Write the log of this package, and warnings of others, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    own, root = logging.getLogger("datadog_caselinks"), logging.getLogger()
-    own.setLevel(logging.DEBUG if verbose else logging.INFO)
-    root.addHandler(handler)  # the SDK adds its own if there is none
-    try:
+    # To the root logger, since the SDK adds its own handler if that has none.
+    with handling_log(handler, logging.getLogger(), verbose=verbose):
         yield
-    finally:
-        root.removeHandler(handler)

@@ -30,6 +30,8 @@ from datadog_caselinks.values.sites import Site, site_from_env
 
 T = TypeVar("T")
 
+_package = logging.getLogger("datadog_caselinks")
+
 _SPEAKING: Final = 0.5
 """Seconds for the last message of a process that has to end."""
 
@@ -170,14 +172,22 @@ async def open_client(settings: Settings, **options: Unpack[ClientOptions]) -> A
 @contextlib.contextmanager
 def logging_to(screen: Screen, settings: Settings) -> Iterator[None]:
     """Show log records on ``screen``: the first of each logger, or with ``--verbose`` all."""
-    logger = logging.getLogger("datadog_caselinks")
-    logger.setLevel(logging.DEBUG if settings.verbose else logging.INFO)
     handler = ScreenHandler(screen, show_all=settings.verbose)
+    with handling_log(handler, _package, verbose=settings.verbose):
+        yield
+
+
+@contextlib.contextmanager
+def handling_log(handler: logging.Handler, logger: logging.Logger, *, verbose: bool) -> Iterator[None]:
+    """Add ``handler`` to ``logger``, and let this package log at level INFO, or with ``verbose`` at DEBUG."""
+    level = _package.level
+    _package.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        _package.setLevel(level)
 
 
 class Changes(Protocol):

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import io
 import json
-import logging
 import os
 import signal
 import socket
@@ -168,16 +167,6 @@ def _needs_process(variables: dict[str, str], arguments: Sequence[str], stdin: b
     )
 
 
-@contextlib.contextmanager
-def _keeping_log_level() -> Iterator[None]:
-    logger = logging.getLogger("datadog_caselinks")
-    level = logger.level
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _invoke(variables: dict[str, str], arguments: Sequence[str]) -> Finished:
     """Run the command in this thread, with an environment and output streams of its own.
 
@@ -191,7 +180,6 @@ def _invoke(variables: dict[str, str], arguments: Sequence[str]) -> Finished:
         patch.multiple(sys, argv=["caselinks", *arguments], stdin=io.StringIO(), stdout=out, stderr=err),
         patch.object(run, "_cancel_on_signals", lambda work: work),
         patch.object(graph, "default_sigint", contextlib.nullcontext),
-        _keeping_log_level(),
         waits_of(variables),
     ):
         try:

@@ -32,6 +32,8 @@ from datadog_caselinks.sandbox.page import Page
 from datadog_caselinks.values.credentials import AuthHeaders
 from tests.cli import program
 
+_logger = logging.getLogger("datadog_caselinks")
+
 # Shorter keys are placeholders in tests, and also occur as parts of words.
 SHORTEST = 9
 # The maximum per class and test: 10,000 links that fail in the same way show nothing new.
@@ -61,6 +63,11 @@ class Watch:
         """Record ``text`` as output of the kind ``way``."""
         if text:
             self._new.append((way, text.decode("latin-1") if isinstance(text, bytes) else text))
+
+    @staticmethod
+    def sees_log_records() -> bool:
+        """Return whether the log has the level at which this search sees all records of the package."""
+        return _logger.level == logging.DEBUG
 
     def see_error(self, error: CaseLinksError) -> None:
         """Record an error, which the caller may show or store."""
@@ -138,8 +145,7 @@ def watching() -> Iterator[Watch]:
         for text in result:
             watch.see("programs", text)
 
-    logger = logging.getLogger("datadog_caselinks")
-    level, records = logger.level, _Records(watch)
+    level, records = _logger.level, _Records(watch)
     with contextlib.ExitStack() as stack:
         for patched in (
             after(ApiKeys, "__attrs_post_init__", lambda _, it: watch.give(it.api_key, it.app_key)),
@@ -159,13 +165,13 @@ def watching() -> Iterator[Watch]:
             after(program, "_read", lambda shown, *_: watch.see("programs", shown)),
         ):
             stack.enter_context(patched)
-        logger.addHandler(records)
-        logger.setLevel(logging.DEBUG)
+        _logger.addHandler(records)
+        _logger.setLevel(logging.DEBUG)
         try:
             yield watch
         finally:
-            logger.removeHandler(records)
-            logger.setLevel(level)
+            _logger.removeHandler(records)
+            _logger.setLevel(level)
 
 
 def _json(spans: Any) -> str:
