@@ -540,10 +540,10 @@ class TestOtherOrders:
         newer = window.count(1.0)
         hear(window, 2.0, probe, reported(2, limit=3, period=period, reset=1.0))
         older = window.count(2.0)
-        hear(window, 2.5, newer, reported(1, limit=3, period=period, reset=2.0))
-        hear(window, 2.5, older, reported(2, limit=3, period=period, reset=2.0))
-        assert remaining(window, 2.5) == 1
-        assert len(burst(window, 2.5)) == 1
+        hear(window, 2.0, newer, reported(1, limit=3, period=period, reset=2.0))
+        hear(window, 2.0, older, reported(2, limit=3, period=period, reset=2.0))
+        assert remaining(window, 2.0) == 1
+        assert len(burst(window, 2.0)) == 1
 
     def test_a_later_response_shows_that_it_was_counted_in_the_last_window(self) -> None:
         """The response to a later request shows whether the window has counted such a request."""
@@ -564,10 +564,12 @@ class TestOtherOrders:
         hear(window, 2.0, probe, reported(5, period=3.0, reset=1.0))
         older = window.count(2.0)
         window.lose(2.2, lost)
-        newer = window.count(2.3)
+        newer, later = window.count(2.3), window.count(2.4)
         hear(window, 2.5, newer, reported(7, period=3.0, reset=1.0))
         hear(window, 2.6, older, reported(9, period=3.0, reset=2.0))
         assert remaining(window, 2.6) == 7
+        hear(window, 2.7, later, reported(7, period=3.0, reset=1.0))
+        assert remaining(window, 2.7) == 6  # it was sent after the lost request only
 
     def test_a_response_of_the_last_window_does_not_end_this_one(self) -> None:
         """A response of the last window does not end this one, so an older response does not open another."""
@@ -851,6 +853,17 @@ class TestLostRequests:
         current = window.current(160.5)
         assert current is not None
         assert current.remaining == 5
+
+    def test_in_an_outage_before_the_first_response_they_do_not_pile_up(self) -> None:
+        """Lost requests do not accumulate before the first response, even while a probe is in flight."""
+        window = Window()
+        window.count(0.0)
+        sizes = []
+        for count in (100, 10_000):
+            for _ in range(count):
+                window.lose(2.0, window.count(1.0))
+            sizes.append(len(pickle.dumps(window)))
+        assert sizes[1] < sizes[0] + 50
 
     def test_in_an_outage_they_do_not_pile_up(self) -> None:
         """An outage accumulates no more lost requests than the limit."""
