@@ -120,7 +120,6 @@ class Creator:
         budget: RetryBudget,
     ) -> None:
         self._requester: Requester | FencedRequester = requester
-        self._operations = operations
         self._lookup = Lookup(operations)
         self._policy = policy
         self._budget = budget

@@ -171,7 +171,6 @@ class RetryableError(Exception):
     """A failed attempt that is retried after ``seconds``. The decorator catches it; no caller sees it."""
 
     def __init__(self, error: CaseLinksError, seconds: float) -> None:
-        super().__init__(error, seconds)
         self.error = error
         self.seconds = seconds
 

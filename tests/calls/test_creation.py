@@ -1424,11 +1424,39 @@ class TestResume:
             await again
         assert (server.methods, len(api.links)) == (["POST", "GET"], 1)
 
+    @pytest.mark.parametrize(("held", "before"), [([NEW], []), ([], [["GET"]])])
+    async def test_a_callback_before_a_create(
+        self, held: list[NewCaseLink], before: list[list[str]], keys: ApiKeys, at_once: RetryPolicy
+    ) -> None:
+        """``before_create`` is called between the lookup and the create, and not for a link that exists."""
+        calls: list[list[str]] = []
+        async with Server(holding(*held)) as server, self.creator(server, keys, at_once) as creator:
+
+            async def before_create() -> None:
+                calls.append(list(server.methods))
+
+            await creator.resume(NEW, 0, before_create)
+        assert calls == before
+
+    async def test_other_links_do_not_wait(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+        """Resumed calls for different links do not wait for each other."""
+        hold = Held(api)
+        other = case(some_id(3)).blocks(case(some_id(4)))
+        async with Server(hold) as server, self.creator(server, keys, at_once) as creator:
+            calls = [asyncio.create_task(creator.resume(new, ended_at=0)) for new in (NEW, other)]
+            await server.until_seen(2)
+            hold.release(2)
+            await server.until_seen(4)
+            hold.release(2)
+            await asyncio.gather(*calls)
+        assert server.methods == ["GET"] * 2 + ["POST"] * 2
+
     async def test_what_it_creates_is_remembered(self, keys: ApiKeys, clock: Clock) -> None:
         """A link that a resumed call created is not looked up again, since a list may not show it yet."""
         async with Server(holding()) as server, self.creator(server, keys, RetryPolicy()) as creator:
             link, _ = await in_no_time(clock, creator.resume(NEW, ended_at=0))
             assert (await creator.ensure(NEW)).link == link
+            assert tuple(await creator.resume(NEW, ended_at=0)) == (link, False)
         assert server.methods == ["GET", "POST"]
 
     async def test_a_lookup_that_fails(self, keys: ApiKeys, at_once: RetryPolicy) -> None:

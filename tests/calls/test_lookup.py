@@ -142,15 +142,15 @@ class TestSharing:
         assert lists.begun == [PARENT] * 3
 
     async def test_nothing_of_a_list_is_kept(self, lists: Lists, lookup: Lookup) -> None:
-        """The links of a list are not kept after the lookup."""
+        """The links of a list are not kept after the lookup, whether or not a call looked for them."""
         [call] = await finding(lookup, link(0))
-        other = made(link(1))
-        kept = weakref.ref(other)
-        await lists.answer(PARENT, other)
-        assert await call is None
-        del call, other
+        wanted, other = made(link(0)), made(link(1))
+        kept = [weakref.ref(wanted), weakref.ref(other)]
+        await lists.answer(PARENT, wanted, other)
+        assert await call is wanted
+        del call, wanted, other
         gc.collect()
-        assert kept() is None
+        assert [ref() for ref in kept] == [None, None]
 
     async def test_parents_do_not_wait_for_each_other(self, lists: Lists, lookup: Lookup) -> None:
         """The lists of two parents are in flight at the same time, and end in any order."""

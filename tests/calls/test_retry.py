@@ -49,6 +49,7 @@ from datadog_caselinks import (
     TransportError,
 )
 from datadog_caselinks.calls.retry import Attempts, RetryBudget, with_retries
+from datadog_caselinks.http.outage import Outage
 from tests.support.clock import Clock
 from tests.support.ids import case
 from tests.support.waiting import settle
@@ -535,7 +536,90 @@ def outage() -> Flaky:
     return Flaky(*[TransportError("x") for _ in range(5000)])
 
 
+class Outages(Outage):
+    """An outage that records what it is told of each failure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[tuple[Exception, bool, float]] = []
+
+    def on_failure(self, error: Exception, *, is_connected: bool, asked: float = 0.0) -> None:
+        self.failures.append((error, is_connected, asked))
+
+
+class TestAttempts:
+    def test_the_outage_gets_each_failure(self) -> None:
+        """The outage gets each failed attempt, except for one whose pooled connection was stale."""
+        refused, failed = ConnectError("x"), ServerError("x", status=503, retry_after=3)
+        attempts = Attempts(RetryPolicy(), RetryBudget(math.inf, outage := Outages()))
+        for error in (refused, StaleConnectionError("x"), failed):
+            attempts.record(error)
+            assert attempts.last_failure is error
+        assert outage.failures == [(refused, False, 0.0), (failed, True, 3)]
+
+    def test_a_failure_without_a_request_costs_less(self) -> None:
+        """Two failures to connect leave more of the budget than two requests that failed."""
+        for error, is_spent in ((ConnectError("x"), False), (TransportError("x"), True)):
+            attempts = Attempts(RetryPolicy(), budget := RetryBudget(2))
+            for _ in range(2):
+                attempts.record(error)
+            assert budget.is_spent is is_spent
+
+    @pytest.mark.parametrize(
+        ("error", "max_attempts", "is_patient"),
+        [(TransportError("x"), 2, True), (TransportError("x"), 1, False), (ConnectError("x"), 2, False)],
+    )
+    async def test_patience_is_counted_from_the_first_failure(
+        self, error: CaseLinksError, max_attempts: int, is_patient: bool, clock: Clock
+    ) -> None:
+        """A call with ``patience`` has more attempts, but not if it cannot connect or may have only one."""
+        policy = RetryPolicy(max_attempts=max_attempts, patience=60)
+        attempts = Attempts(policy, RetryBudget(math.inf))
+        assert (attempts.record(error) is not None) is (max_attempts > 1)
+        clock.advance(30)
+        assert (attempts.record(error) is not None) is is_patient
+        clock.advance(31)
+        assert attempts.record(error) is None
+
+
+class TestOutageOfAPolicy:
+    def test_it_is_long_after_the_longest_time_of_one_call(self) -> None:
+        """An outage has the settings of its policy, and is long after the sum of the waits of a call."""
+        policy = RetryPolicy(max_attempts=4, base=1, cap=3, patience=5, max_wait=7)
+        expected = Outage(base=1, cap=3, horizon=1 + 2 + 3, patience=5, max_wait=7)
+        for outage in (policy.new_outage(), policy.new_budget(1).outage):
+            assert vars(outage) == vars(expected)
+
+
+class TestWaitBeforeLookup:
+    @pytest.mark.parametrize(
+        ("error", "seconds"),
+        [
+            (ServerError("x", status=500), 2),
+            (ServerError("x", status=504), 10),
+            (TransportError("x"), 10),
+            (ServerError("x", status=500, retry_after=7), 7),
+            (ServerError("x", status=504, retry_after=7), 10),
+        ],
+    )
+    def test_it_is_longer_if_the_server_may_be_at_work(self, error: CaseLinksError, seconds: float) -> None:
+        """A lookup waits ``settle``, five times as long if the server may be at work, or as it asked."""
+        assert RetryPolicy(settle=2).wait_before_lookup(error) == seconds
+
+
 class TestRetryBudget:
+    @pytest.mark.parametrize(
+        ("budget", "max_concurrency", "size"),
+        [(None, 1, 500), (None, 100, 500), (None, 200, 1000), (7, 200, 7)],
+    )
+    def test_its_size(self, budget: float | None, max_concurrency: int, size: int) -> None:
+        """A client may have five failed attempts per request in flight and at least 500, or ``budget``."""
+        found = RetryPolicy(budget=budget).new_budget(max_concurrency)
+        found.take(size - 1)
+        assert not found.is_spent
+        found.take(0.5)
+        assert found.is_spent
+
     @given(st.integers(0, 5), st.lists(st.booleans(), max_size=40))
     @example(size=3, outcomes=[False, False, False, True, False])
     def test_it_is_spent_at_nothing_and_never_above_its_size(self, size: int, outcomes: list[bool]) -> None:
