@@ -241,8 +241,10 @@ class Entity(_Linkable):
         Raises:
             InvalidLinkError: The type is unknown, or the id is not a UUID.
         """
-        if getattr(self, "_is_known", False):  # already checked: each link checks both of its ends again
-            return
+        if not getattr(self, "_is_known", False):  # each link checks both of its ends again
+            self._check_known()
+
+    def _check_known(self) -> None:
         known = require_known_entity_type(self.type)
         if not is_uuid(self.id):
             raise InvalidLinkError(_not_a_uuid(self.id, known))
@@ -336,7 +338,7 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
 
 def _known_entity(id: str | UUID, type: EntityType) -> Entity:
     entity = Entity(id, type)
-    entity.require_known()
+    entity._check_known()
     return entity
 
 
