@@ -88,7 +88,10 @@ class Requester:
 
     async def _send(self, request: Request, last_failure: CaseLinksError | None) -> Response:
         """Return the response to a request, which still counts as in flight."""
-        self._require_open()  # before the queue: a call of a closed client must not wait to fail
+        # Before the queue: a call of a closed client must not wait to fail.
+        if self._is_closed:
+            raise SessionError(_CLOSED)
+        self._transport.require_usable()
         # The slot comes before the permit: the window of a permit that waits for a slot could end. Each
         # bucket has its own slots, since calls that wait for one window must not hold up those of another.
         bucket = self._gate.bucket(request.operation)
@@ -153,11 +156,6 @@ class Requester:
         self._outage.close()
         if self._pace:
             self._pace.close()
-
-    def _require_open(self) -> None:
-        if self._is_closed:
-            raise SessionError(_CLOSED)
-        self._transport.require_usable()
 
 
 def _report_to_gate(permit: Permit, response: Response) -> None:
