@@ -429,14 +429,13 @@ class NewCaseLink:
     """
 
     parent: Entity
-    relationship: Relationship | str = field(converter=_relationship)
+    relationship: Relationship = field(converter=require_known_relationship)
     child: Entity
 
     def __attrs_post_init__(self) -> None:
         parent, child = self.parent, self.child
         _require_entity("parent", parent)
         _require_entity("child", child)
-        require_known_relationship(self.relationship)
         if parent.type is not _CASE is not child.type:
             raise InvalidLinkError(f"neither end of {self} is a case: at least one must be")
         if parent.id == child.id and parent == child:
