@@ -51,6 +51,9 @@ _SHARE_OF_UNSENT: Final = 0.2
 _MOST_WAITS: Final = 1000
 """The maximum number of waits that are added up. A longer sum makes no difference."""
 
+_SECONDS: Final = attrgetter("seconds")
+"""Returns the wait after a :class:`RetryableError`."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -286,7 +289,7 @@ def with_retries(
         retried: Callable[P, Coroutine[Any, Any, R]] = backoff.on_exception(
             backoff.runtime,
             RetryableError,
-            value=lambda: attrgetter("seconds"),  # backoff calls it once for each call that it decorates
+            value=lambda: _SECONDS,  # backoff calls it once for each call that it decorates
             jitter=None,
             on_backoff=_report_retry,
             logger=None,
