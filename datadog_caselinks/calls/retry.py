@@ -161,12 +161,7 @@ class RetryBudget:
     def give_back(self) -> None:
         """Count a success, which ends an outage."""
         self._left = min(self._left + 1, self._size)
-        self.note_success()
-
-    def note_success(self) -> None:
-        """End an outage, without giving anything back."""
-        if self.outage.has_failures:
-            self.outage.on_success()
+        self.outage.on_success()
 
 
 class RetryableError(Exception):
@@ -217,7 +212,7 @@ class Attempts:
             if isinstance(error, ResponseError):
                 self._budget.give_back()  # a refusal shows that the server works
             elif isinstance(error, ResponseTooLargeError):
-                self._budget.note_success()
+                self._budget.outage.on_success()
             return None
         was_spent = self._budget.is_spent  # before: the attempt that empties the budget is still retried
         self.last_failure = error

@@ -122,7 +122,7 @@ class Requester:
                     report_request(request.operation)
                     response = await self._transport.send(request, auth)
                     _report_to_gate(permit, response)
-                    if response.status == 429 and self._outage.has_failures:
+                    if response.status == 429:
                         self._outage.on_success()  # the server works
                     return response
             except BaseException:
