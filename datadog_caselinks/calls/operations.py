@@ -270,7 +270,7 @@ class Operations:
         if earns_budget:
             self._budget.give_back()
         else:
-            self._budget.note_success()
+            self._budget.outage.on_success()
         return result
 
     @with_retries

@@ -52,6 +52,9 @@ _SHARE_OF_UNSENT: Final = 0.2
 _MOST_WAITS: Final = 1000
 """The maximum number of waits that are added up. A longer sum makes no difference."""
 
+_SECONDS: Final = attrgetter("seconds")
+"""Returns the wait after a :class:`RetryableError`."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -159,12 +162,7 @@ class RetryBudget:
     def give_back(self) -> None:
         """Count a success, which ends an outage."""
         self._left = min(self._left + 1, self._size)
-        self.note_success()
-
-    def note_success(self) -> None:
-        """End an outage, without giving anything back."""
-        if self.outage.has_failures:
-            self.outage.on_success()
+        self.outage.on_success()
 
 
 class RetryableError(Exception):
@@ -214,7 +212,7 @@ class Attempts:
             if isinstance(error, ResponseError):
                 self._budget.give_back()  # a refusal shows that the server works
             elif isinstance(error, ResponseTooLargeError):
-                self._budget.note_success()
+                self._budget.outage.on_success()
             return None
         was_spent = self._budget.is_spent  # before: the attempt that empties the budget is still retried
         self.last_failure = error
@@ -290,7 +288,7 @@ def with_retries(
         retried: Callable[P, Coroutine[Any, Any, R]] = backoff.on_exception(
             backoff.runtime,
             RetryableError,
-            value=lambda: attrgetter("seconds"),  # backoff calls it once for each call that it decorates
+            value=lambda: _SECONDS,  # backoff calls it once for each call that it decorates
             jitter=None,
             on_backoff=_report_retry,
             logger=None,

@@ -172,13 +172,11 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(limit=0, **options)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (pooled := await super()._get(key, traces)) and _has_unread(pooled):
+        while pooled := await super()._get(key, traces):
+            if not (pooled.protocol and pooled.protocol.should_close):
+                return pooled
             pooled.close()
-        return pooled
-
-
-def _has_unread(pooled: Connection) -> bool:
-    return pooled.protocol is not None and pooled.protocol.should_close
+        return None
 
 
 def reports_resends() -> bool:

@@ -13,7 +13,7 @@ from attrs import NOTHING, define, fields, has
 from cattrs.cols import is_sequence
 from cattrs.gen import make_dict_structure_fn
 
-from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident, NewCaseLink
+from datadog_caselinks.values.models import Case, CaseLink, Entity, Incident, NewCaseLink, identity
 
 try:
     from cattrs.preconf.orjson import make_converter
@@ -217,13 +217,16 @@ def has_too_many_values(body: bytes) -> bool:
 def decode_link(body: bytes, new: NewCaseLink) -> CaseLink:
     """Return the link in ``body``, the response to a create of ``new``.
 
-    If it connects what ``new`` connects, it has the entities of ``new``, which are checked already. Raises
-    ``ValueError`` that says what is wrong with ``body``.
+    If it connects exactly what ``new`` connects, it has the entities of ``new``, which are checked already.
+    Raises ``ValueError`` that says what is wrong with ``body``, also if it is about another link.
     """
     resource = _decode(body, LinkDocument).data
     if resource.attributes == _attributes(new):
         return new.existing(resource.id)
-    return _link(resource)
+    link = _link(resource)
+    if identity(link) != identity(new):
+        raise ValueError("it is about another link")
+    return link
 
 
 def decode_links(body: bytes) -> Members[CaseLink]:

@@ -76,7 +76,6 @@ class Outage:
         self._uniform = uniform
         self.is_on: bool = False
         self.is_long: bool = False
-        self.has_failures: bool = False
         self._failures = 0
         self._began = self._last_failure = 0.0
         self._limit = horizon
@@ -97,9 +96,9 @@ class Outage:
         if not self._horizon:
             return
         now = asyncio.get_running_loop().time()
-        if self.has_failures and now - self._last_failure > self._patience:
+        if now - self._last_failure > self._patience:
             self.on_success()  # the last outage was too long ago to say anything about this failure
-        self.has_failures, self._last_failure = True, now
+        self._last_failure = now
         self._failures += 1
         if self.is_on:
             self._next_probe = max(self._next_probe, now + asked)
@@ -114,10 +113,11 @@ class Outage:
 
     def on_success(self) -> None:
         """Record a success, which ends the outage."""
+        if not self._failures:
+            return
         if self.is_on or self.is_long:
             log(_logger, logging.INFO, "the outage is over")
-        self.has_failures = self.is_long = False
-        self._failures = 0
+        self.is_long, self._failures = False, 0
         self._release()
 
     async def wait(self) -> None:

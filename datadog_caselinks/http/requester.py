@@ -88,7 +88,10 @@ class Requester:
 
     async def _send(self, request: Request, last_failure: CaseLinksError | None) -> Response:
         """Return the response to a request, which still counts as in flight."""
-        self._require_open()  # before the queue: a call of a closed client must not wait to fail
+        # Before the queue: a call of a closed client must not wait to fail.
+        if self._is_closed:
+            raise SessionError(_CLOSED)
+        self._transport.require_usable()
         # The slot comes before the permit: the window of a permit that waits for a slot could end. Each
         # bucket has its own slots, since calls that wait for one window must not hold up those of another.
         bucket = self._gate.bucket(request.operation)
@@ -119,7 +122,7 @@ class Requester:
                     report_request(request.operation)
                     response = await self._transport.send(request, auth)
                     _report_to_gate(permit, response)
-                    if response.status == 429 and self._outage.has_failures:
+                    if response.status == 429:
                         self._outage.on_success()  # the server works
                     return response
             except BaseException:
@@ -153,11 +156,6 @@ class Requester:
         self._outage.close()
         if self._pace:
             self._pace.close()
-
-    def _require_open(self) -> None:
-        if self._is_closed:
-            raise SessionError(_CLOSED)
-        self._transport.require_usable()
 
 
 def _report_to_gate(permit: Permit, response: Response) -> None:

@@ -70,7 +70,7 @@ class SessionManager:
                 raise ParameterError("trace_configs: pass them to your own aiohttp.ClientSession instead")
         self._trace_configs = trace_configs
         self._borrowed = session
-        self._opened: dict[Site, aiohttp.ClientSession] = {}
+        self._opened: dict[str, aiohttp.ClientSession] = {}  # by the URL of the API
         self._gates: WeakValueDictionary[tuple[Site, Credentials], Gate] = WeakValueDictionary()
         self._trust: Trust | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -105,9 +105,9 @@ class SessionManager:
                 "this client belongs to the event loop in which it was first used: create one inside each "
                 "asyncio.run(), or in the event loop of your framework"
             )
-        session = self._borrowed or self._opened.get(site)
+        session = self._borrowed or self._opened.get(site.api_url)
         if session is None:
-            session = self._opened[site] = self._open()
+            session = self._opened[site.api_url] = self._open()
         if session.closed:
             raise SessionError("the aiohttp.ClientSession is closed: create a new one, and a new client")
         return session

@@ -112,7 +112,7 @@ def _unescaped(text: str) -> str:
 
 
 class _Authenticating(_Unpicklable):
-    """Keys that keep the headers of requests. These are not an attribute, so ``asdict`` omits them."""
+    """Credentials that keep the headers of requests. These are not an attribute, so ``asdict`` omits them."""
 
     __slots__ = ("_auth",)
 
@@ -148,7 +148,7 @@ class ApiKeys(_Authenticating):
 
 
 @frozen
-class BearerToken(_Unpicklable):
+class BearerToken(_Authenticating):
     """An OAuth, personal or service access token, sent as ``Authorization: Bearer``.
 
     ``repr`` does not show the token, and an instance cannot be pickled.
@@ -166,8 +166,11 @@ class BearerToken(_Unpicklable):
     token: str | Callable[[], Awaitable[str]] = field(repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not callable(self.token) and (problem := _problem(self.token)):
+        if callable(self.token):
+            return
+        if problem := _problem(self.token):
             raise ConfigurationError(f"token {problem}")
+        object.__setattr__(self, "_auth", _bearer(self.token))
 
     async def authenticate(self) -> AuthHeaders:
         """Return the headers for one request.
@@ -175,8 +178,8 @@ class BearerToken(_Unpicklable):
         Raises:
             ConfigurationError: The callable raised, or did not return a usable token.
         """
-        if isinstance(self.token, str):
-            return _bearer(self.token)
+        if not callable(self.token):
+            return self._auth
         auth = await _fetch(self.token)
         if isinstance(auth, str):
             raise ConfigurationError(f"the token that the callable returned {auth}")

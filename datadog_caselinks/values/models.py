@@ -241,8 +241,10 @@ class Entity(_Linkable):
         Raises:
             InvalidLinkError: The type is unknown, or the id is not a UUID.
         """
-        if getattr(self, "_is_known", False):  # already checked: each link checks both of its ends again
-            return
+        if not getattr(self, "_is_known", False):  # each link checks both of its ends again
+            self._check_known()
+
+    def _check_known(self) -> None:
         known = require_known_entity_type(self.type)
         if not is_uuid(self.id):
             raise InvalidLinkError(_not_a_uuid(self.id, known))
@@ -336,7 +338,7 @@ def _not_a_uuid(given: str, entity_type: EntityType) -> str:
 
 def _known_entity(id: str | UUID, type: EntityType) -> Entity:
     entity = Entity(id, type)
-    entity.require_known()
+    entity._check_known()
     return entity
 
 
@@ -427,14 +429,13 @@ class NewCaseLink:
     """
 
     parent: Entity
-    relationship: Relationship | str = field(converter=_relationship)
+    relationship: Relationship = field(converter=require_known_relationship)
     child: Entity
 
     def __attrs_post_init__(self) -> None:
         parent, child = self.parent, self.child
         _require_entity("parent", parent)
         _require_entity("child", child)
-        require_known_relationship(self.relationship)
         if parent.type is not _CASE is not child.type:
             raise InvalidLinkError(f"neither end of {self} is a case: at least one must be")
         if parent.id == child.id and parent == child:
