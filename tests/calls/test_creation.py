@@ -1374,6 +1374,21 @@ class TestEnsure:
             assert locks() == before
 
 
+@pytest.mark.parametrize("status", [504, None])
+async def test_an_error_says_whether_an_attempt_was_ambiguous(
+    status: int | None, keys: ApiKeys, at_once: RetryPolicy
+) -> None:
+    """An error after an ambiguous attempt says so: the journal notes that the link may exist."""
+    steps = [answers(status), answers(200, b'{"data": []}')] if status else []
+    async with (
+        Server(*steps, answers(403)) as server,
+        CaseLinksClient(server.url, keys, retry=at_once) as links,
+    ):
+        with pytest.raises(PermissionDeniedError) as caught:
+            await links.create_link(NEW)
+    assert caught.value.was_ambiguous is bool(status)
+
+
 class TestResume:
     """A link that an earlier run may have sent is looked up first, and then handled as by ``ensure_link``."""
 
