@@ -165,7 +165,7 @@ class Store:
         self._site = site
         self._opened = contextlib.ExitStack()
         self._failure: str | None = None
-        self.is_incomplete = False
+        self.is_incomplete: bool = False
 
     def open(self) -> bool:
         """Lock and open the file, and create it if it is new. Return ``False`` if another run is using it."""

@@ -80,7 +80,7 @@ class Command(click.Command):
 class Group(click.Group):
     """A group of subcommands. ``help COMMAND`` is the same as ``COMMAND --help``."""
 
-    command_class = Command
+    command_class: type[click.Command] | None = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. A first argument ``help`` asks for the help of what follows."""
