@@ -16,8 +16,8 @@ FIRST, LAST = PYTHONS[0], PYTHONS[-1]
 MEASURED_ON = "3.14" if shutil.which("python3.14") else FIRST
 # Without the tests that only read the source, which find the same on every Python.
 AGAIN = ["--ignore=tests/test_architecture.py"]
-# One process for each core: these tests wait for programs and servers, but other sessions run beside them.
-PARALLEL = [f"--numprocesses={os.cpu_count() or 1}", "--dist=worksteal"]
+# Two processes for each core, since these tests wait for programs and servers.
+PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 # Only the contract's tests, which are not measured, need this plugin. Its import takes longer than pytest's.
 MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 # Tests that do not depend on the version of Python.

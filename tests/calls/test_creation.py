@@ -53,7 +53,7 @@ from datadog_caselinks.values.errors import ResponseTooLargeError
 from datadog_caselinks.values.models import identity
 from tests.support.api import Api
 from tests.support.authority import Authority, counting_handshakes
-from tests.support.clock import Clock, in_no_time
+from tests.support.clock import Clock, hurrying, in_no_time
 from tests.support.ids import case, some_id
 from tests.support.leftovers import leaving_nothing
 from tests.support.needs import needs_middlewares, needs_socket_factory
@@ -1453,11 +1453,17 @@ class TestResume:
             await creator.resume(NEW, 0, before_create)
         assert calls == before
 
-    async def test_other_links_do_not_wait(self, api: Api, keys: ApiKeys, at_once: RetryPolicy) -> None:
+    async def test_other_links_do_not_wait(
+        self, api: Api, keys: ApiKeys, at_once: RetryPolicy, clock: Clock
+    ) -> None:
         """Resumed calls for different links do not wait for each other."""
         hold = Held(api)
         other = case(some_id(3)).blocks(case(some_id(4)))
-        async with Server(hold) as server, self.creator(server, keys, at_once) as creator:
+        async with (
+            Server(hold) as server,
+            self.creator(server, keys, at_once) as creator,
+            hurrying(clock),  # the second request of a client waits for the first response, or a second
+        ):
             calls = [asyncio.create_task(creator.resume(new, ended_at=0)) for new in (NEW, other)]
             await server.until_seen(2)
             hold.release(2)

@@ -272,7 +272,7 @@ async def test_each_failure_has_a_line_of_its_own() -> None:
     async with Server(lose_two) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY=API_KEY, DD_APP_KEY=APP_KEY)
         done = await bulk(
-            variables,
+            waiting_for_nothing(variables),
             *("--no-lookup", "--concurrency", "2", "--attempts", "1", "-"),
             stdin=(HEADER + BLOCKS * 4).encode(),
         )

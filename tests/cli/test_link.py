@@ -11,6 +11,7 @@ import pytest
 from datadog_caselinks.sandbox import Sandbox
 from datadog_caselinks.sandbox.store import StoredCase
 from tests.cli.program import caselinks, environment, on_terminal, pointing_at, start
+from tests.cli.waits import waiting_for_nothing
 from tests.support.ids import some_id
 from tests.support.server import Server
 from tests.support.steps import answers, drops, is_silent
@@ -109,7 +110,8 @@ class TestCreate:
         """An ambiguous error ends with the ensure command, which creates the link only if it is missing."""
         async with Server(drops, answers(403)) as server:
             variables = environment(DD_SITE=server.url, DD_API_KEY="an-api-key", DD_APP_KEY="an-app-key")
-            done = await caselinks(variables, "create", some_id(1), "blocks", some_id(2), "--output", "json")
+            new = (some_id(1), "blocks", some_id(2))
+            done = await caselinks(waiting_for_nothing(variables), "create", *new, "--output", "json")
         assert done.status == 1
         assert done.err.splitlines()[-3].startswith("Error: cannot create CASE ")
         assert done.err.splitlines()[-2:] == [

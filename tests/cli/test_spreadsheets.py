@@ -12,6 +12,7 @@ import pytest
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.bulk import bulk
 from tests.cli.program import caselinks, environment, pointing_at, start, start_on
+from tests.cli.waits import waiting_for_nothing
 from tests.support.server import Server
 from tests.support.steps import answers, created, drops
 
@@ -195,7 +196,7 @@ async def test_links_that_the_server_refuses_are_rejected(tmp_path: Path) -> Non
     async with Server(created, answers(404), drops, answers(403)) as server:
         variables = environment(DD_SITE=server.url, DD_API_KEY="secret-a", DD_APP_KEY="secret-b")
         options = ("--no-lookup", "--concurrency", "1", "--attempts", "1", "--rejects", str(bad), "-")
-        done = await bulk(variables, *options, stdin=f"{link}\n".encode() * 3)
+        done = await bulk(waiting_for_nothing(variables), *options, stdin=f"{link}\n".encode() * 3)
     failed, ambiguous = bad.read_text().splitlines()
     assert failed.startswith(f'{{"rejected_because": "line 2: cannot create CASE {A} BLOCKS CASE {B}: 404')
     assert failed.endswith(f", {link[1:]}")
