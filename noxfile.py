@@ -18,13 +18,9 @@ MEASURED_ON = "3.14" if shutil.which("python3.14") else FIRST
 AGAIN = ["--ignore=tests/test_architecture.py"]
 # Two processes for each core, since these tests wait for programs and servers.
 PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
-# Only the contract's tests, which are not measured, need this plugin. Its import takes longer than pytest's.
-MEASURED = [*PARALLEL, "-p", "no:schemathesis"]
 # Tests that do not depend on the version of Python.
 ONCE = "browser or database or documents or hostile or kills or tools"
 WHOLE = [*PARALLEL, "-m", f"not ({ONCE})"]
-# These tests cover no line that the others do not cover, and measuring would slow them down.
-NOT_MEASURED = "documents or hostile or kills or tools"
 # The tests that depend on the event loop.
 ON_UVLOOP = [
     f"tests/{name}.py"
@@ -134,11 +130,10 @@ def tests(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     check_types(session)
-    session.run("coverage", "run", "-m", "pytest", *MEASURED, "-m", f"not ({NOT_MEASURED})")
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, "-m", "")
     session.run("coverage", "combine")
     session.run("coverage", "report")
     session.run("python", "-m", "pytest", "-p", "no:schemathesis", "-p", "tests.on_uvloop", *ON_UVLOOP)
-    session.run("python", "-m", "pytest", *PARALLEL, "-m", NOT_MEASURED)
 
 
 @nox.session(python=[python for python in PYTHONS if python != MEASURED_ON], allow_parallel=True)

@@ -52,6 +52,9 @@ MARKERS: Final = {
 }
 """The marker of all tests in a folder or file, the first that fits. pyproject.toml describes the markers."""
 
+NOT_MEASURED: Final = {"documents", "hostile", "kills", "tools"}
+"""The markers of tests that start many programs, which cover no line that other tests do not cover."""
+
 MAX_SECONDS_OF_A_TEST: Final = 900
 """Longer than any test takes, on any machine."""
 
@@ -146,6 +149,17 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 _searched = Counter[str]()
 """How many texts have been searched for keys, by this process and by other workers."""
+
+
+@pytest.fixture(autouse=True)
+def programs_without_measurement(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Do not measure the coverage of programs that tests with a marker of NOT_MEASURED start."""
+    if folder_marker(request.path) not in NOT_MEASURED:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
