@@ -104,7 +104,7 @@ class TestEveryModule:
         assert docstring.splitlines()[0].endswith(".")
 
 
-def test_what_has_a_place_is_there() -> None:
+def test_the_table_contains_only_modules_that_exist() -> None:
     """The table contains no module that does not exist."""
     assert set(ORDER) == {part(module) for module in MODULES if module != PACKAGE}
 
@@ -116,7 +116,7 @@ def test_the_sandbox_decodes_on_its_own(module: str) -> None:
     assert others <= SANDBOX_MAY_KNOW
 
 
-def test_only_the_command_knows_the_command() -> None:
+def test_only_the_command_imports_the_command() -> None:
     """Only the command imports the command, so that library users need neither click nor rich."""
     users = {part(module) for module in MODULES for name in own_imports(module) if part(name) == "cli"}
     assert users <= {"cli", "__main__"}
@@ -128,7 +128,7 @@ def test_there_is_no_import_cycle() -> None:
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
-        assert module not in way, f"a circle: {' -> '.join((*way[way.index(module) :], module))}"
+        assert module not in way, f"an import cycle: {' -> '.join((*way[way.index(module) :], module))}"
         if module not in done:
             for name in sorted(graph[module]):
                 visit(name, (*way, module))

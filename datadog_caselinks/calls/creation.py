@@ -5,8 +5,8 @@ in one of four states:
 
 - *created*: the response has the link.
 - *never sent*: the link does not exist, so a retry needs no lookup.
-- *rejected*: the server refused the request, so this attempt created nothing, and only a 429 is retried. An
-  equal link, which may be that of an earlier attempt, may be the reason for the refusal.
+- *rejected*: the server refused the request, so this attempt created nothing, and only a 429 is retried. It
+  may have refused it because an equal link exists, perhaps one that an earlier attempt created.
 - *ambiguous*: the server may have created the link. It is looked up among the links of its parent, and sent
   again only if it is not among them.
 
@@ -238,8 +238,8 @@ class Creator:
             raise
         except CaseLinksError as error:
             seconds = 0.0
-            is_sent = error is not creation.attempts.last_failure  # else the requester raised it again
-            if is_sent and error.may_have_been_applied:
+            is_new = error is not creation.attempts.last_failure  # else the requester raised it again
+            if is_new and error.may_have_been_applied:
                 seconds = self._policy.wait_before_lookup(error)
                 self._mark_ambiguous(creation, error, _in_seconds(seconds))
                 creation.was_ambiguous = True
@@ -255,7 +255,10 @@ class Creator:
         return creation.ambiguity
 
     async def _resolve(self, creation: _Creation) -> CaseLink | None:
-        """Look the link up once it can be found; return it, or ``None`` if it was not created after all."""
+        """Look the link up once it can be found; return it, or ``None`` if it was not created after all.
+
+        Before a retry, the wait is over: the decorator waited at least as long.
+        """
         ambiguity = creation.ambiguity
         assert ambiguity is not None
         await asyncio.sleep(max(0.0, ambiguity.lookup_at - _in_seconds(0.0)))
@@ -311,9 +314,9 @@ def _in_seconds(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, lookup: str = "") -> AmbiguousResultError:
+def _ambiguous(creation: _Creation, ambiguity: _Ambiguity, detail: str = "") -> AmbiguousResultError:
     error = AmbiguousResultError(
-        f"{ambiguity.error}. The link may have been created{lookup}. "
+        f"{ambiguity.error}. The link may have been created{detail}. "
         f"List the links of {creation.new.parent} before you create it again",
         new=creation.new,
         reason=ambiguity.error,

@@ -53,7 +53,7 @@ class RecentLinks:
         return self._now
 
     def add(self, link: CaseLink, *, created: bool) -> None:
-        """Remember a link that was created, or for the calls that wait now, one that a lookup found."""
+        """Remember a link that was created, or, only for calls that already wait, one that a lookup found."""
         now = self.now()
         while self._added and self._added[0][1] < now - self._kept:
             self._added.popleft()

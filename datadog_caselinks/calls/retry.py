@@ -49,7 +49,7 @@ _STILL_AT_WORK: Final = 5.0
 _SHARE_OF_UNSENT: Final = 0.2
 """The cost of a failed attempt if nothing was sent. Such an attempt is little work for the server."""
 
-_MOST_WAITS: Final = 1000
+_MAX_WAITS: Final = 1000
 """The maximum number of waits that are added up. A longer sum makes no difference."""
 
 _SECONDS: Final = attrgetter("seconds")
@@ -95,10 +95,10 @@ class RetryPolicy:
         after a lost connection, a timeout, a gateway's 502 or 504, or a response that is not about the link,
         because the server may still be working on the request.
     ``budget``
-        The size of the client's retry budget; by default five for each request of ``max_concurrency``, and at
-        least 500. A failed attempt takes one from the budget, or a fifth if nothing was sent. A success or a
-        refusal gives one back, since it shows that the server works; a lookup does not. When the budget is
-        empty, nothing is retried, so that retries do not multiply the load of a failing server.
+        The size of the client's retry budget; by default five times ``max_concurrency``, and at least 500. A
+        failed attempt takes one from the budget, or a fifth if nothing was sent. A success or a refusal gives
+        one back, since it shows that the server works; a lookup does not. When the budget is empty, nothing
+        is retried, so that retries do not multiply the load of a failing server.
 
     A wait that the server requests is never shortened. Jitter is added, so that clients with the same wait do
     not all continue at the same moment. After a 429, every request that counts against the same limit waits.
@@ -118,8 +118,8 @@ class RetryPolicy:
     budget: float | None = field(default=None, validator=optional(partial(_at_least, 0)))
 
     def new_outage(self) -> Outage:
-        """Return an outage that is long after the longest time for which one call is retried."""
-        waits = range(min(self.max_attempts - 1, _MOST_WAITS))
+        """Return an outage that counts as long once it has lasted longer than the retries of one call can."""
+        waits = range(min(self.max_attempts - 1, _MAX_WAITS))
         horizon = sum(longest_wait(self.base, self.cap, number) for number in waits)
         return Outage(self.base, self.cap, horizon, self.patience, self.max_wait)
 
@@ -203,10 +203,10 @@ class Attempts:
         if error.during_outage:
             return None  # Requester.send raised the last failure again, instead of sending
         policy = self._policy
-        asked = requested_wait(error)
+        requested = requested_wait(error)
         if isinstance(error, RateLimitError):
             self._rate_limited += 1
-            is_final = asked > policy.max_wait or self._rate_limited > policy.max_rate_limited
+            is_final = requested > policy.max_wait or self._rate_limited > policy.max_rate_limited
             return None if is_final else 0.0  # the gate makes it wait
         if not is_retryable(error):
             if isinstance(error, ResponseError):
@@ -222,18 +222,18 @@ class Attempts:
         self._budget.take(1.0 if error.may_have_been_applied else _SHARE_OF_UNSENT)
         if not isinstance(error, StaleConnectionError):
             is_connected = not isinstance(error, ConnectError)
-            self._budget.outage.on_failure(error, is_connected=is_connected, asked=asked)
+            self._budget.outage.on_failure(error, is_connected=is_connected, requested_wait=requested)
         if self._failed >= policy.max_attempts and not self._is_patient(error):
             return None
         if was_spent or self._budget.outage.is_long:
             mark_as_outage(error)
             return None
-        if asked > policy.max_wait:
+        if requested > policy.max_wait:
             return None
         if isinstance(error, StaleConnectionError):
             return 0.0  # the server is fine, and the next connection is a new one
-        if asked:
-            return asked + self._uniform(0.0, policy.base)
+        if requested:
+            return requested + self._uniform(0.0, policy.base)
         self._waits += 1
         return self._uniform(0.0, longest_wait(policy.base, policy.cap, self._waits - 1))
 

@@ -1,4 +1,4 @@
-"""A fence in front of the server: a check that runs right before the body of a create is sent."""
+"""A check right before the body of a create is sent: whether the sender may still send it."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ _SUSPICIOUS: Final = 10
 """Failures in a row, without a success between them, after which requests are held back. Even if half of all
 requests fail, ten failures in a row are rare."""
 
-_MOST_DOUBLINGS: Final = 64
+_MAX_DOUBLINGS: Final = 64
 """Enough to reach any cap; a float overflows at a thousand."""
 
 
 def longest_wait(base: float, cap: float, number: int) -> float:
     """Return the longest wait before retry ``number``, counted from 0: exponential, and at most ``cap``."""
-    return min(cap, base * 2.0 ** min(number, _MOST_DOUBLINGS))
+    return min(cap, base * 2.0 ** min(number, _MAX_DOUBLINGS))
 
 
 def mark_as_outage(error: CaseLinksError) -> None:
@@ -85,13 +85,13 @@ class Outage:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def on_failure(self, error: Exception, *, is_connected: bool, asked: float = 0.0) -> None:
+    def on_failure(self, error: Exception, *, is_connected: bool, requested_wait: float = 0.0) -> None:
         """Record a failed request.
 
         Args:
             error: The failure, for the log.
             is_connected: Whether there was a connection. A failure to connect concerns every request.
-            asked: The seconds that the server asks to wait; no probe is sent sooner.
+            requested_wait: The seconds that the server asks to wait; no probe is sent sooner.
         """
         if not self._horizon:
             return
@@ -101,14 +101,14 @@ class Outage:
         self._last_failure = now
         self._failures += 1
         if self.is_on:
-            self._next_probe = max(self._next_probe, now + asked)
+            self._next_probe = max(self._next_probe, now + requested_wait)
         elif not self.is_long and (not is_connected or self._failures >= _SUSPICIOUS):
             self.is_on, self._began, self._probes = True, now, 0
-            self._next_probe = now + max(asked, self._wait())
+            self._next_probe = now + max(requested_wait, self._wait())
             log(_logger, logging.INFO, "an outage begins, and requests wait: %s", error)
         if self.is_on:
             self._limit, self._is_probed = self._patience if is_connected else self._horizon, False
-            if asked > self._max_wait or now - self._began >= self._limit:
+            if requested_wait > self._max_wait or now - self._began >= self._limit:
                 self._become_long()
 
     def on_success(self) -> None:

@@ -1,7 +1,7 @@
 """Calculate how many requests one window of the rate limit allows in flight, without I/O or a clock.
 
 Datadog counts requests in fixed windows, aligned to the calendar. Each response reports how many requests the
-current window has left (``X-RateLimit-*``). The clocks of client and server may differ. From this follows:
+current window has left (``X-RateLimit-*``). The clocks of client and server may differ. It follows that:
 
 - The server has at least ``remaining - in flight`` requests left, where ``remaining`` is the lowest value
   that a response of this window reported: any request that the server counted later is still in flight. So
@@ -38,7 +38,7 @@ from datadog_caselinks.values.rate_limit import LONGEST_WAIT, RateLimit
 _PROBE_TIMEOUT: Final = 1.0
 """Seconds to wait for the response to a probe before another probe may be sent."""
 
-_MOST_LOST_PROBES: Final = 100
+_MAX_LOST_PROBES: Final = 100
 """How many requests that were lost before the first response of the server are remembered."""
 
 _SHORTEST_PENALTY: Final = 0.5
@@ -95,7 +95,7 @@ class Window:
         self._ends_after = 0.0  # the window is certainly not over before
         self._remaining = 0
         self._in_flight = 0
-        self._uncounted: deque[float] = deque(maxlen=_MOST_LOST_PROBES)  # see _count_uncertain
+        self._uncounted: deque[float] = deque(maxlen=_MAX_LOST_PROBES)  # see _count_uncertain
         self._maybe_next: deque[float] = deque()  # when requests ended that the next window may have counted
         self._is_unlimited = False  # the responses report no limit
         self._probes = 0

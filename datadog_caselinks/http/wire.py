@@ -1,4 +1,4 @@
-"""The API's requests and responses as values: models in, models or errors out. Does no I/O.
+"""The API's requests and responses as values: models in, models or errors out. Sends nothing.
 
 HTTP does not name the request that a response belongs to. A proxy that responds twice to one request leaves
 the connection one response behind, and each later request gets the response to the one before. So each
@@ -102,7 +102,9 @@ _ACTIONS: Final = {
     "search_incidents": "find incident {}",
 }
 _SCOPES: Final = {
+    "create": "cases_write",
     "list": "cases_read",
+    "delete": "cases_write",
     "get": "cases_read",
     "search_cases": "cases_read",
     "get_incident": "incident_read",
@@ -121,7 +123,7 @@ class Request(NamedTuple):
     ``target``
         The path and query.
     ``subject``
-        The case, incident, link or query of the request, for messages.
+        The case, incident, link or query of the request, for messages and to check the response.
     ``max_body``
         The maximum number of bytes that are read of the response. A hostile response takes sixty times as
         much memory once it is decoded.
@@ -145,7 +147,7 @@ class Request(NamedTuple):
     @property
     def scope(self) -> str:
         """The OAuth scope that it needs."""
-        return _SCOPES.get(self.operation, "cases_write")
+        return _SCOPES[self.operation]
 
 
 class CaseSearch(NamedTuple):
@@ -476,7 +478,7 @@ def _names_a_key(request: Request) -> bool:
 
 
 def _unknown_encoding(response: Response) -> str:
-    """Return that the body is encoded in a way that nothing here decodes, or an empty text."""
+    """Return a message if the content encoding of the body is unknown, otherwise an empty text."""
     encoding = ", ".join(response.headers.getall("Content-Encoding", []))
     is_known = not encoding or encoding.lower() in _ENCODINGS
     return "" if is_known else f"the content encoding {quoted(response.redact(encoding))} is unknown"

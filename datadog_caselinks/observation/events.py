@@ -154,10 +154,10 @@ OnEvent = Callable[[CallEvent], None]
 
 
 class Telemetry(Protocol):
-    """An observer that may have no reader, such as OpenTelemetry without a provider."""
+    """An observer that may record nothing, such as OpenTelemetry without a provider."""
 
     def is_recording(self) -> bool:
-        """Return whether the recorded events have a reader."""
+        """Return whether anything records the events."""
 
     def __call__(self, event: CallEvent) -> None:
         """Record one event."""

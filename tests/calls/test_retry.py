@@ -537,14 +537,14 @@ def outage() -> Flaky:
 
 
 class Outages(Outage):
-    """An outage that records what it is told of each failure."""
+    """An outage that records each failure."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failures: list[tuple[Exception, bool, float]] = []
 
-    def on_failure(self, error: Exception, *, is_connected: bool, asked: float = 0.0) -> None:
-        self.failures.append((error, is_connected, asked))
+    def on_failure(self, error: Exception, *, is_connected: bool, requested_wait: float = 0.0) -> None:
+        self.failures.append((error, is_connected, requested_wait))
 
 
 class TestAttempts:

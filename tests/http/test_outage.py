@@ -409,7 +409,7 @@ class TestState:
         outage.on_failure(ConnectError("refused"), is_connected=False)
         waiting = asyncio.create_task(outage.wait())
         await settle()
-        outage.on_failure(ConnectError("refused"), is_connected=False, asked=5.0)
+        outage.on_failure(ConnectError("refused"), is_connected=False, requested_wait=5.0)
         clock.advance(1.0)
         await settle()
         assert not waiting.done()
