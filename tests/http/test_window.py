@@ -710,6 +710,13 @@ class TestPause:
         reject(window, 280.0, reported(0))
         assert window.blocked_until(280.0) == 340.0
 
+    def test_a_copy_about_which_nothing_is_known_pauses_too(self) -> None:
+        """A window that replaces another one draws its pauses from the same random numbers."""
+        window = Window(lambda low, high: high).unknown()
+        for now in (100.0, 160.0):
+            reject(window, now, reported(0))
+        assert window.blocked_until(160.0) == 230.0
+
     def test_a_rejection_after_a_success_makes_no_pause(self) -> None:
         """A rejection after a success in the same window causes no pause, since this process got its part."""
         window = Window(lambda low, high: high)
@@ -731,6 +738,10 @@ class TestAdoptedRequests:
         for request in own:
             window.release(request)
         assert len(burst(window, 100.0)) == 2
+
+    def test_a_probe_of_another_bucket_is_none_here(self) -> None:
+        """A request keeps the time at which it was sent, but is no probe of the bucket that adopts it."""
+        assert Window().adopt(SentRequest(99.0, is_probe=True)) == SentRequest(99.0, is_probe=False)
 
 
 class TestLostRequests:
