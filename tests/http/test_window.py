@@ -739,8 +739,8 @@ class TestAdoptedRequests:
             window.release(request)
         assert len(burst(window, 100.0)) == 2
 
-    def test_a_probe_of_another_bucket_is_none_here(self) -> None:
-        """A request keeps the time at which it was sent, but is no probe of the bucket that adopts it."""
+    def test_a_probe_of_another_bucket_does_not_count_as_one(self) -> None:
+        """An adopted request keeps the time at which it was sent, but does not count as a probe."""
         assert Window().adopt(SentRequest(99.0, is_probe=True)) == SentRequest(99.0, is_probe=False)
 
 
