@@ -141,3 +141,9 @@ def test_there_is_no_import_cycle() -> None:
 def test_the_package_itself_needs_no_extra() -> None:
     """``import datadog_caselinks`` imports only the core: no command and no sandbox."""
     assert {part(name) for name in own_imports(PACKAGE)} <= set(CORE)
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda file: file.stem)
+def test_no_test_module_is_imported(file: Path) -> None:
+    """What several tests use is in a module of its own, and not in a test module."""
+    assert not re.search(r"^ *(?:from|import) tests\.(?:\w+\.)*test_", file.read_text(), re.MULTILINE)

@@ -5,37 +5,26 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from datadog_caselinks.sandbox import Sandbox
-from tests.cli.program import environment
+from tests.documents.blocks import CELLS, PARSED, ROOT, blocks, run, without_datadog
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNNABLE = {"python", "sh"}
 # Output, terminal sessions, diffs, configurations that tests/mcp reads, Sphinx directives, and parts of
 # tested programs.
 SHOWN = {"diff", "json", "text", "{toctree}", "{eval-rst}", "{include}", "{literalinclude}", "{image}"}
-PARSED = {"dockerfile", "ini", "yaml"}  # files of the recipes, which test_recipes.py checks
 TESTED = {"../examples", "../../examples", "migrating", "testing"}
-CELLS = "recipes/jupyter.md"  # the cells of a notebook, which test_recipes.py runs one after the other
 
 
 def name_of(page: Path) -> str:
     """Return the name of a page, with its folder if it is in a folder of ``docs``."""
     docs = ROOT / "docs"
     return page.relative_to(docs).as_posix() if docs in page.parents else page.name
-
-
-def blocks(page: Path) -> list[tuple[str, int, str]]:
-    """Return the language, line number and text of each fenced block."""
-    text = page.read_text()
-    fences = re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [(match[1], text.count("\n", 0, match.start()) + 1, match[2]) for match in fences]
 
 
 def included() -> list[object]:
@@ -76,17 +65,6 @@ def shell_blocks() -> list[object]:
 
 def python_pages() -> list[Path]:
     return list(dict.fromkeys(page for page, _, _ in runnable("python")))
-
-
-def run(command: list[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def without_datadog() -> dict[str, str]:
-    """Return the environment with this Python's commands first and without a Datadog site or key."""
-    return environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize(("page", "text"), shell_blocks())

@@ -30,9 +30,9 @@ import slack_incident
 from datadog_caselinks import BearerToken, CaseLinksClient, ConfigurationError, Site, case
 from datadog_caselinks.cli.command import caselinks
 from datadog_caselinks.sandbox import Sandbox
+from tests.documents.blocks import CELLS, PARSED, ROOT, blocks, run, without_datadog
 from tests.documents.processes import ended, running
 from tests.documents.slack import Slack
-from tests.documents.test_code_blocks import CELLS, PARSED, ROOT, blocks, run, without_datadog
 from tests.support.server import Exchange, Server
 
 RECIPES = ROOT / "docs" / "recipes"

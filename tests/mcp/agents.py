@@ -16,8 +16,10 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from datadog_caselinks.mcp import AgentServer, serve_http
+from tests.support.server import Exchange, head
 
 TOKEN: Final = "a-token-for-tests-only"
+A_LINK: Final = {"entity": "MAIL-1", "relationship": "blocks", "other": "MAIL-2"}
 
 
 @frozen
@@ -97,3 +99,11 @@ async def over_http(url: str, **options: Any) -> AsyncIterator[Agent]:
 def titles_in(text: str) -> list[str]:
     """What is between « and »."""
     return re.findall("«([^«»]*)»", text)
+
+
+async def drips(exchange: Exchange) -> None:
+    """Respond without end, for as long as the client reads."""
+    await exchange.send(head(200, Content_Length="100000"))
+    while not exchange.writer.is_closing():
+        await exchange.send(b" ")
+        await asyncio.sleep(0.001)

@@ -13,15 +13,13 @@ from datadog_caselinks import ApiKeys, CaseLinksClient, RetryPolicy
 from datadog_caselinks.mcp import AgentServer
 from datadog_caselinks.mcp.server import Access
 from datadog_caselinks.sandbox import Sandbox
-from tests.mcp.agents import connected
+from tests.mcp.agents import A_LINK, connected, drips
 from tests.support.ids import some_id
-from tests.support.server import Exchange, Server, head
+from tests.support.server import Server
 from tests.support.waiting import settle
 
 READING = {"find_cases", "find_incidents", "show_entity", "list_links", "what_blocks", "graph", "plan_links"}
 WRITING = {"link", "link_many"}
-
-A_LINK = {"entity": "MAIL-1", "relationship": "blocks", "other": "MAIL-2"}
 
 
 class TestAccess:
@@ -246,14 +244,6 @@ class TestProgress:
             await settle()
         assert seen == sorted(seen)
         assert seen[-1][0] == seen[-1][1]
-
-
-async def drips(exchange: Exchange) -> None:
-    """Respond without end, for as long as the client reads."""
-    await exchange.send(head(200, Content_Length="100000"))
-    while not exchange.writer.is_closing():
-        await exchange.send(b" ")
-        await asyncio.sleep(0.001)
 
 
 THREE = [{"entity": some_id(1), "relationship": "blocks", "other": some_id(number)} for number in (2, 3, 4)]

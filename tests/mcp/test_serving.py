@@ -28,8 +28,7 @@ from datadog_caselinks.cli.command import caselinks
 from datadog_caselinks.mcp import AgentServer
 from datadog_caselinks.sandbox import Sandbox
 from tests.cli.program import environment, pointing_at
-from tests.mcp.agents import TOKEN, Agent, connected, over_http, serving
-from tests.mcp.test_server import A_LINK, drips
+from tests.mcp.agents import A_LINK, TOKEN, Agent, connected, drips, over_http, serving
 from tests.support.server import Server
 
 HELLO = {

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.plugin.programs import ROOT, run
+
 PROJECT = Path(__file__).parent / "project"
 ASYNC_PLUGINS = ("anyio", "asyncio")
 OTHER_PLUGINS = ("hypothesispytest", "schemathesis", "xdist", "xdist.looponfail")
 """Plugins of this environment that the project does not use. To import them takes longer than its tests."""
-
-
-def run(*command: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    outside = ("DD_", "PYTEST_", "PYTHONPATH", "PYTHONWARNINGS")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

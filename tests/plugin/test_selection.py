@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.plugin.test_project import ROOT, run
+from tests.plugin.programs import ROOT, run
 
 MARKED = "tests/http/test_sharing.py::test_the_server_counts_in_aligned_windows"
 """A fast test with a marker that is not selected by default."""
